@@ -1,0 +1,59 @@
+# make quickstart | test | lint; PYTHON and VENV can be set, such as: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv
+RUNS ?= runs
+TEST_PROCESSES ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+VIT_JAX := $(BIN)/python -m vit_jax
+
+.PHONY: help quickstart test lint format wheel clean
+
+help:
+	@echo "make quickstart  pretrain, evaluate and fine-tune a small ViT here (no download)"
+	@echo "make test        run all tests"
+	@echo "make lint        check format, style and types"
+	@echo "make format      format the source"
+	@echo "make wheel       build the package into dist/"
+	@echo "make clean       remove $(VENV) and what builds and tools left; runs stay"
+
+quickstart: $(VENV)/.installed
+	$(VIT_JAX) train --config configs/quickstart.py --workdir $(RUNS)/quickstart
+	$(VIT_JAX) evaluate --workdir $(RUNS)/quickstart
+	$(VIT_JAX) train --config configs/finetune.py --workdir $(RUNS)/finetune \
+	  --config.init_from=$(RUNS)/quickstart
+	$(VIT_JAX) evaluate --workdir $(RUNS)/finetune
+	@echo "Checkpoints, metrics and pictures are in $(RUNS)/quickstart and $(RUNS)/finetune."
+
+test: $(VENV)/.installed-dev
+	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+# The stamps are older than pyproject.toml when the dependencies may have changed.
+$(VENV)/.installed: pyproject.toml setup.py | $(VENV)
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml setup.py | $(VENV)
+	$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is not Python 3.11 or later: set PYTHON, such as PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

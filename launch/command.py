@@ -1,0 +1,51 @@
+"""What the launchers share: telling their flags from the job, and running other programs."""
+
+import argparse
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, list[str]]:
+    """The launcher's flags, before the first `--`, and the job, all that follows it."""
+    own, job = list(argv), []
+    if "--" in own:
+        split = own.index("--")
+        own, job = own[:split], own[split + 1 :]
+    flags = parser.parse_args(own)
+    if not job:
+        parser.error("no job: give it after --, such as: -- train --config configs/quickstart.py")
+    return flags, job
+
+
+def execute(argv: Sequence[str], *, text: str | None = None) -> int:
+    """Runs a program to its end, with `text` as its input; returns its exit code.
+
+    Raises ValueError if it is not installed.
+    """
+    if shutil.which(argv[0]) is None:
+        raise ValueError(
+            f"{argv[0]} is not installed or not on PATH: install it, or see with --dry-run"
+            " what would run"
+        )
+    return subprocess.run(argv, input=text, text=True, check=False).returncode
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """An argparse type: a whole number that is not below `smallest`."""
+
+    def whole_number(text: str) -> int:
+        if not text.isdecimal() or int(text) < smallest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {smallest} up")
+        return int(text)
+
+    return whole_number
+
+
+def one_line(text: str) -> str:
+    """An argparse type: text that cannot end the line of a script it is written into."""
+    if not text or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is not one line of text")
+    return text

@@ -1,0 +1,18 @@
+"""Shared by all tests: the folder of reference inputs and outputs, and strict JAX settings."""
+
+import pathlib
+
+import jax
+import pytest
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder with `fixtures/` and `data/`; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no reference data: {SHARED} is absent")
+    return SHARED

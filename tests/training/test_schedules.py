@@ -1,0 +1,98 @@
+"""The learning rate equals the originals' at every step; nonsense durations are refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.config import Duration, ScheduleConfig
+from vit_jax.training.schedules import make_schedule
+
+
+def rates(schedule: ScheduleConfig, *, peak: float, total_steps: int, **units: int) -> np.ndarray:
+    """The rate at steps 0, 1, ... total_steps."""
+    units = {"batch_size": 100, "dataset_size": 1000} | units
+    fn = make_schedule(schedule, peak=peak, total_steps=total_steps, **units)
+    return np.asarray(jax.jit(fn)(jnp.arange(total_steps + 1)))
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_schedule_equals_vit_jax(shared, decay, warmup):
+    expected = np.load(shared / "fixtures/vitjax_schedule/io.npz")[f"{decay}_warmup{warmup}"]
+    end = 1e-5 if decay == "linear" else 0.0
+    schedule = ScheduleConfig(decay=decay, warmup=Duration(steps=warmup), end=end)
+    actual = rates(schedule, peak=0.03, total_steps=200)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7 * 0.03)
+
+
+BIG_VISION = {
+    "cosine_wu": (1e-3, ScheduleConfig(warmup=Duration(steps=30))),
+    "cosine_wu_cool": (
+        1e-3,
+        ScheduleConfig(warmup=Duration(steps=30), cooldown=Duration(steps=50)),
+    ),
+    "cosine_examples": (1.0, ScheduleConfig(warmup=Duration(examples=3000))),
+    "cosine_percent": (1.0, ScheduleConfig(warmup=Duration(percent=10.0))),
+    "cosine_epochs_bsscale": (0.1 * 100 / 256, ScheduleConfig(warmup=Duration(epochs=2.0))),
+    "rsqrt_wu_cool": (
+        1e-3,
+        ScheduleConfig(
+            decay="rsqrt",
+            warmup=Duration(steps=30),
+            cooldown=Duration(steps=60),
+            timescale=Duration(steps=40),
+        ),
+    ),
+    "rsqrt_default_timescale": (1.0, ScheduleConfig(decay="rsqrt", warmup=Duration(steps=10))),
+    "linear": (0.01, ScheduleConfig(decay="linear", warmup=Duration(steps=20), end=1e-4)),
+}
+
+
+@pytest.mark.parametrize("name", BIG_VISION)
+def test_schedule_equals_big_vision(shared, name):
+    expected = np.load(shared / "fixtures/bv_schedules/io.npz")[name]
+    peak, schedule = BIG_VISION[name]
+    actual = rates(schedule, peak=peak, total_steps=300)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7 * peak)
+
+
+def test_constant_warms_up_stays_and_cools_down_to_zero():
+    schedule = ScheduleConfig(
+        decay="constant", warmup=Duration(steps=4), cooldown=Duration(steps=5)
+    )
+    actual = rates(schedule, peak=2.0, total_steps=20)
+    np.testing.assert_allclose(actual[:5], [0, 0.5, 1, 1.5, 2])
+    np.testing.assert_allclose(actual[5:16], 2)
+    np.testing.assert_allclose(actual[16:], [1.6, 1.2, 0.8, 0.4, 0], atol=1e-6)
+
+
+def test_cosine_ends_at_the_given_end():
+    actual = rates(ScheduleConfig(end=1e-3), peak=1.0, total_steps=10)
+    np.testing.assert_allclose(actual[[0, 5, 10]], [1, 0.5005, 1e-3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay", ["cosine", "linear", "rsqrt", "constant"])
+def test_rate_is_float32_and_never_negative_past_the_end(decay):
+    schedule = ScheduleConfig(decay=decay, cooldown=Duration(steps=2))
+    fn = make_schedule(schedule, peak=1.0, total_steps=5, batch_size=1, dataset_size=1)
+    assert fn(7).dtype == jnp.float32
+    assert fn(7) == 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (ScheduleConfig(warmup=Duration(steps=10)), r"schedule\.warmup is 10 steps.*is 10"),
+        (ScheduleConfig(warmup=Duration(epochs=3.0)), r"schedule\.warmup is 30 steps"),
+        (
+            ScheduleConfig(warmup=Duration(steps=6), cooldown=Duration(steps=5)),
+            r"warmup \(6 steps\) and config\.schedule\.cooldown \(5\) overlap",
+        ),
+        (ScheduleConfig(decay="rsqrt", timescale=Duration()), r"schedule\.timescale is 0"),
+        (ScheduleConfig(end=-1e-3), r"schedule\.end is -0\.001"),
+    ],
+)
+def test_schedule_that_does_not_fit_the_run_is_refused(schedule, message):
+    with pytest.raises(ValueError, match=message):
+        make_schedule(schedule, peak=1.0, total_steps=10, batch_size=100, dataset_size=1000)

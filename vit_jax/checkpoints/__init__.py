@@ -1,0 +1,1 @@
+"""Checkpoints: the state of a run, released files of other projects, and surgery between models."""

@@ -1,0 +1,76 @@
+"""A layout as a table: which arrays of a file make which parameter, and back.
+
+An entry speaks about one layer; `{i}` in its names is the number of the layer, and the parameter
+has a leading layer axis then. `read` and `write` are inverse to each other.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """`path` is made of `names` by `join`; `split` is its inverse (both: one layer)."""
+
+    path: str
+    names: tuple[str, ...]
+    join: Callable[..., np.ndarray] = lambda array: array
+    split: Callable[[np.ndarray], Sequence[np.ndarray]] = lambda array: (array,)
+
+
+def read(entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], expected: Shapes) -> Arrays:
+    """Parameters by path, from a file's arrays. `expected` holds the shapes of the model.
+
+    Raises ValueError that lists every misfit: arrays missing, left over, and misshapen.
+    """
+    left, params, misfits = dict(arrays), {}, []
+    for entry in entries:
+        layers = []
+        for names in _layers(entry, expected):
+            missing = [name for name in names if name not in left]
+            misfits += [f"missing {name}" for name in missing]
+            if missing:
+                continue
+            parts = [left.pop(name) for name in names]
+            shape = expected[entry.path][1:] if _stacked(entry) else expected[entry.path]
+            try:
+                joined = entry.join(*parts)
+            except (ValueError, IndexError):
+                joined = None
+            if joined is None or joined.shape != shape:
+                misfits += [f"{n} has shape {p.shape}" for n, p in zip(names, parts, strict=True)]
+                continue
+            layers.append(joined)
+        if layers:
+            params[entry.path] = np.stack(layers) if _stacked(entry) else layers[0]
+    misfits += [f"unexpected {name} {array.shape}" for name, array in sorted(left.items())]
+    if misfits:
+        raise ValueError(f"{len(misfits)} misfits: {'; '.join(misfits)}")
+    return params
+
+
+def write(entries: Sequence[Entry], params: Mapping[str, np.ndarray]) -> Arrays:
+    """A file's arrays, from parameters by path."""
+    arrays: Arrays = {}
+    shapes = {path: array.shape for path, array in params.items()}
+    for entry in entries:
+        for i, names in enumerate(_layers(entry, shapes)):
+            array = np.asarray(params[entry.path])
+            parts = entry.split(array[i] if _stacked(entry) else array)
+            arrays.update(zip(names, parts, strict=True))
+    return arrays
+
+
+def _stacked(entry: Entry) -> bool:
+    return "{i}" in entry.names[0]
+
+
+def _layers(entry: Entry, shapes: Shapes) -> Iterator[list[str]]:
+    depth = shapes[entry.path][0] if _stacked(entry) else 1
+    for i in range(depth):
+        yield [name.replace("{i}", str(i)) for name in entry.names]

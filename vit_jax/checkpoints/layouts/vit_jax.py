@@ -1,0 +1,175 @@
+"""The .npz layout of google-research/vision_transformer, in both spellings of its block names.
+
+Released files spell the parts of a block as before Linen (`LayerNorm_2`, `MlpBlock_3`), files
+saved by the Linen models as Linen numbers them (`LayerNorm_1`, `MlpBlock_0`). Written files are
+spelt as the released ones.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models.resnet import StemOptions
+from vit_jax.models.vit import ViTOptions
+
+_BLOCK = "Transformer/encoderblock_{i}"
+_POSITION = "Transformer/posembed_input/pos_embedding"
+_LINEN = {
+    "LayerNorm_1": "LayerNorm_2",
+    "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
+    "MlpBlock_0": "MlpBlock_3",
+}
+_GROUP_NORM = re.compile(r"(^|/)gn(\d+|_root|_proj)/(scale|bias)$")
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    return "embedding/kernel" in arrays and _POSITION in arrays
+
+
+def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """The same arrays, spelt as the released files, with GroupNorm vectors as vectors."""
+    return {_released_name(k): _squeezed(k, v) for k, v in arrays.items()}
+
+
+def infer(
+    arrays: Mapping[str, np.ndarray],
+    *,
+    num_heads: int = 0,
+    grid: tuple[int, int] | None = None,
+) -> ViTOptions:
+    """The model of canonical arrays. `grid` is that of the positions where it is not square.
+
+    Raises ValueError where the arrays cannot be a model of this family.
+    """
+    shapes = {name: array.shape for name, array in arrays.items()}
+    query = _BLOCK.replace("{i}", "0") + "/MultiHeadDotProductAttention_1/query/kernel"
+    mlp = _BLOCK.replace("{i}", "0") + "/MlpBlock_3/Dense_0/kernel"
+    needed = {"embedding/kernel": 4, query: 3, mlp: 2, _POSITION: 3}
+    wrong = [k for k, rank in needed.items() if k not in shapes or len(shapes[k]) != rank]
+    if wrong:
+        raise ValueError(f"not a vit_jax checkpoint: {', '.join(wrong)} missing or misshapen")
+    height, width = shapes["embedding/kernel"][:2]
+    stem = _infer_stem(shapes)
+    token = "cls" in shapes
+    count = shapes[_POSITION][1] - token
+    heads = shapes[query][1]
+    if num_heads not in (0, heads):
+        raise ValueError(f"num_heads is {num_heads}, the checkpoint has {heads} heads")
+    rows, columns = grid or _square(count)
+    if rows * columns != count:
+        raise ValueError(f"grid {rows}x{columns} is not the checkpoint's {count} positions")
+    stride = stem.stride if stem else 1
+    return ViTOptions(
+        image_size=(rows * stride * height, columns * stride * width),
+        patch_size=(height, width),
+        channels=shapes["conv_root/kernel" if stem else "embedding/kernel"][2],
+        width=shapes["embedding/kernel"][3],
+        depth=1 + max(int(i) for i in re.findall(r"encoderblock_(\d+)/", " ".join(shapes))),
+        mlp_dim=shapes[mlp][1],
+        num_heads=heads,
+        num_classes=shapes["head/kernel"][-1] if "head/kernel" in shapes else 0,
+        stem=stem,
+        pool="token" if token else "gap",
+        representation_size=shapes.get("pre_logits/kernel", (0,))[-1],
+    )
+
+
+def entries(options: ViTOptions) -> list[Entry]:
+    """The table of a model. Raises ValueError for a model this layout cannot hold."""
+    _check_holds(options)
+    attention = f"{_BLOCK}/MultiHeadDotProductAttention_1"
+    qkv = [f"{attention}/{part}" for part in ("query", "key", "value")]
+    table = [
+        *_pair("embedding", "embedding", "kernel", "bias"),
+        Entry("position", (_POSITION,)),
+        *_pair("blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
+        Entry("blocks/attention/qkv/kernel", tuple(f"{n}/kernel" for n in qkv), *_stack(1)),
+        Entry("blocks/attention/qkv/bias", tuple(f"{n}/bias" for n in qkv), *_stack(0)),
+        *_pair("blocks/attention/out", f"{attention}/out", "kernel", "bias"),
+        *_pair("blocks/norm2", f"{_BLOCK}/LayerNorm_2", "scale", "bias"),
+        *_pair("blocks/mlp/fc1", f"{_BLOCK}/MlpBlock_3/Dense_0", "kernel", "bias"),
+        *_pair("blocks/mlp/fc2", f"{_BLOCK}/MlpBlock_3/Dense_1", "kernel", "bias"),
+        *_pair("norm", "Transformer/encoder_norm", "scale", "bias"),
+    ]
+    if options.pool == "token":
+        table.append(Entry("cls", ("cls",)))
+    if options.representation_size:
+        table += _pair("pre_logits", "pre_logits", "kernel", "bias")
+    if options.num_classes:
+        table += _pair("head", "head", "kernel", "bias")
+    return table + (_stem_entries(options.stem) if options.stem else [])
+
+
+def _check_holds(options: ViTOptions) -> None:
+    fixed = {
+        "position": "learned_1d",
+        "position_at": "input",
+        "class_position": True,
+        "gelu": "tanh",
+        "norm_eps": 1e-6,
+    }
+    wrong = [f"{k}={getattr(options, k)!r}" for k, v in fixed.items() if getattr(options, k) != v]
+    if options.pool == "map":
+        wrong.append("pool='map'")
+    if wrong:
+        raise ValueError(f"the vit_jax layout has no place for {', '.join(wrong)}")
+
+
+def _stem_entries(stem: StemOptions) -> list[Entry]:
+    table = [*_conv("stem/root", "conv_root", "gn_root")]
+    for b, depth in enumerate(stem.num_layers, 1):
+        for u in range(1, depth + 1):
+            ours, theirs = f"stem/block{b}/unit{u}", f"block{b}/unit{u}"
+            for part in ("1", "2", "3") + (("_proj",) if u == 1 else ()):
+                name = "proj" if part == "_proj" else f"conv{part}"
+                table += _conv(f"{ours}/{name}", f"{theirs}/conv{part}", f"{theirs}/gn{part}")
+    return table
+
+
+def _conv(path: str, conv: str, norm: str) -> list[Entry]:
+    return [Entry(f"{path}/kernel", (f"{conv}/kernel",)), *_pair(f"{path}/norm", norm, "scale",
+                                                                 "bias")]  # fmt: skip
+
+
+def _pair(path: str, name: str, *leaves: str) -> list[Entry]:
+    return [Entry(f"{path}/{leaf}", (f"{name}/{leaf}",)) for leaf in leaves]
+
+
+def _stack(axis: int) -> tuple:
+    return (
+        lambda *parts: np.stack(parts, axis=axis),
+        lambda array: [np.take(array, i, axis=axis) for i in range(array.shape[axis])],
+    )
+
+
+def _infer_stem(shapes: Mapping[str, Sequence[int]]) -> StemOptions | None:
+    if "conv_root/kernel" not in shapes:
+        return None
+    depths: dict[int, int] = {}
+    for name in shapes:
+        if match := re.match(r"block(\d+)/unit(\d+)/", name):
+            stage, unit = map(int, match.groups())
+            depths[stage] = max(unit, depths.get(stage, 0))
+    if sorted(depths) != list(range(1, len(depths) + 1)):
+        raise ValueError(f"the stem's stages are {sorted(depths)}: some are missing")
+    layers = tuple(depths[stage] for stage in sorted(depths))
+    return StemOptions(num_layers=layers, root_width=shapes["conv_root/kernel"][-1])
+
+
+def _square(count: int) -> tuple[int, int]:
+    """Released files have square grids; any other must be told."""
+    side = round(count**0.5)
+    if side * side != count:
+        raise ValueError(f"{count} positions are no square: give the checkpoint's grid")
+    return side, side
+
+
+def _released_name(name: str) -> str:
+    head, block, tail = re.match(r"(Transformer/encoderblock_\d+/|)([^/]*)(.*)", name, re.S).groups()
+    return head + (_LINEN.get(block, block) if head else block) + tail
+
+
+def _squeezed(name: str, array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1) if _GROUP_NORM.search(name) and array.size > 1 else array

@@ -1,0 +1,123 @@
+"""From a path to a model: a run of ours, or a released file."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx, traverse_util
+
+from vit_jax.checkpoints import files, layouts, store, surgery
+from vit_jax.models import zoo
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit import ViT, ViTOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model's parameters on the host: flat, by path, float32."""
+
+    options: ViTOptions
+    params: dict[str, np.ndarray]
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] = ()
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    num_heads: int | None = None,
+    grid: tuple[int, int] | None = None,
+    step: store.Which = "latest",
+    **overrides: Any,
+) -> ViT:
+    """A model ready to call: `model(images)` with images (B, height, width, 3) float32.
+
+    `path` is the folder of a run (its averaged parameters where it keeps an average, at `step`)
+    or a released file, whose layout is recognised from its keys unless named. At another
+    `image_size` the position embeddings are interpolated; with another `num_classes` the head is
+    new and zero. `grid` is the checkpoint's own grid of positions where it is not square.
+    `overrides` are fields of `ViTOptions`. `model.preprocessing` says what images it expects, and
+    `model.class_names` what the logits mean, where that is known.
+
+    Raises ValueError in one line where the file cannot be read, is of another layout or model,
+    lists misfits, or does not fit what is asked for.
+    """
+    checkpoint = read(path, layout=layout or "", num_heads=num_heads or 0, grid=grid, step=step)
+    changes: dict[str, Any] = dict(overrides)
+    if image_size is not None:
+        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        changes["image_size"] = size
+    if num_classes is not None:
+        changes["num_classes"] = num_classes
+    target = zoo.change(checkpoint.options, **changes)
+    params, _ = surgery.adapt(
+        checkpoint.params, source=checkpoint.options, target=target, key=jax.random.key(0)
+    )
+    model = assemble(target, params)
+    model.preprocessing = dataclasses.replace(
+        checkpoint.preprocessing, image_size=target.image_size
+    )
+    same_classes = target.num_classes == checkpoint.options.num_classes
+    model.class_names = checkpoint.class_names if same_classes else ()
+    return model
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    layout: str = "",
+    num_heads: int = 0,
+    grid: tuple[int, int] | None = None,
+    step: store.Which = "latest",
+) -> Checkpoint:
+    """The checkpoint at `path`, as it is. Raises ValueError as `load` does."""
+    if store.is_run(path):
+        return _read_run(path, step)
+    file = pathlib.Path(path)
+    if file.is_dir():
+        raise ValueError(f"{path} is a folder, but no run: it has no model.json")
+    arrays = files.read_npz(file)
+    table = layouts.find(arrays, layout, path=str(path))
+    arrays = table.canonical(arrays)
+    try:
+        options = table.infer(arrays, num_heads=num_heads, grid=grid)
+        params = layouts.table.read(table.entries(options), arrays, surgery.shapes(options))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    params = {name: np.asarray(array, np.float32) for name, array in params.items()}
+    return Checkpoint(
+        options=options,
+        params=params,
+        preprocessing=Preprocessing(image_size=options.image_size),
+    )
+
+
+def assemble(options: ViTOptions, params: dict[str, np.ndarray]) -> ViT:
+    """A model of these parameters, on the default device."""
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0))))
+    arrays = {path: jax.numpy.asarray(array) for path, array in params.items()}
+    return nnx.merge(graphdef, traverse_util.unflatten_dict(arrays, sep="/"))
+
+
+def _read_run(path: str | os.PathLike[str], step: store.Which) -> Checkpoint:
+    card = store.read_card(path)
+    config = store.read_config(path)
+    item = "ema" if config.ema else "params"
+    abstract = jax.eval_shape(
+        lambda: nnx.to_pure_dict(nnx.state(zoo.init(card.options, key=jax.random.key(0))))
+    )
+    with store.Store(path, config.checkpoint) as saved:
+        state = saved.restore({item: store.local_shapes(abstract)}, step=saved.find(step))
+    flat = traverse_util.flatten_dict(state[item], sep="/")
+    return Checkpoint(
+        options=card.options,
+        params={name: np.asarray(array) for name, array in flat.items()},
+        preprocessing=card.preprocessing,
+        class_names=card.class_names,
+    )

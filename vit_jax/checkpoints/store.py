@@ -1,0 +1,218 @@
+"""The folder of a run: its config, its model card and its checkpoints (Orbax).
+
+    config.json   the resolved config       model.json    options, class names, preprocessing
+    checkpoints/  one folder a step, complete or not there at all
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as managers
+
+from vit_jax import config as config_lib
+from vit_jax.config import Config
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit import ViTOptions
+
+Which = int | Literal["latest", "best"]
+
+# What may differ when a run is resumed: nothing that changes its result.
+RUN_OPTIONS = ("mesh", "evaluate_every", "eval_batch_size", "log_every", "checkpoint", "init_from")
+RUN_OPTIONS += ("data.threads", "data.prefetch", "data.max_bad", "data.path")
+RUN_OPTIONS += ("model.remat", "model.unroll", "model.attention")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is needed to use a run's model without its training config."""
+
+    options: ViTOptions
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+
+class Store:
+    """Checkpoints of one run, saved in the background. Use as a context manager.
+
+    A state is a dict of trees of arrays: `params`, `ema` where averaged, and the rest.
+    """
+
+    def __init__(
+        self, workdir: str | os.PathLike[str], checkpoint: config_lib.CheckpointConfig
+    ) -> None:
+        self.path = epath.Path(workdir).resolve() / "checkpoints"
+        self.metric = checkpoint.metric
+        keep = [managers.LatestN(checkpoint.keep_last)]
+        if checkpoint.keep_best:
+            best = managers.BestN(
+                get_metric_fn=self._metric,
+                n=checkpoint.keep_best,
+                keep_checkpoints_without_metrics=False,
+            )
+            keep.append(best)
+        self._manager = ocp.CheckpointManager(
+            self.path,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=managers.AnyPreservationPolicy(keep),
+                best_fn=self._metric,
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def save(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Starts saving; the arrays may be donated to the next step as soon as it returns."""
+        items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(**items),
+            metrics=dict(metrics) or None,
+            force=True,
+        )
+
+    def restore(self, abstract: Mapping[str, Any], *, step: int) -> dict[str, Any]:
+        """The state of a step, placed as `abstract` (shapes with shardings) says.
+
+        Raises ValueError where the checkpoint is damaged or of another model.
+        """
+        items = _items(abstract)
+        args = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"the checkpoint {self.path / str(step)} cannot be read: {reason}. Delete that"
+                f" folder to go on from an earlier step (there are {self.steps})"
+            ) from error
+        state = {name: restored[name] for name in items}
+        return {**state.pop("rest", {}), **state}
+
+    def wait(self) -> None:
+        self._manager.wait_until_finished()
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
+    @property
+    def latest(self) -> int | None:
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Step and metric of the best checkpoint, or None where none was evaluated."""
+        scored = [(step, self._manager.metrics(step)) for step in self.steps]
+        known = [(s, self._metric(m)) for s, m in scored if m and self.metric in m]
+        return max(known, key=lambda pair: pair[1], default=None)
+
+    def find(self, which: Which) -> int:
+        """The step that `which` names. Raises ValueError where there is none."""
+        if isinstance(which, int):
+            if which not in self.steps:
+                raise ValueError(f"no step {which} in {self.path}: there are {self.steps}")
+            return which
+        best = self.best
+        step = best[0] if which == "best" and best else self.latest
+        if step is None:
+            raise ValueError(f"no finished checkpoint in {self.path}: train first")
+        return step
+
+    def _metric(self, metrics: Mapping[str, float]) -> float:
+        if self.metric not in metrics:
+            raise ValueError(
+                f"config.checkpoint.metric {self.metric!r} is no metric of the evaluation:"
+                f" {config_lib.nearest(self.metric, metrics)}"
+            )
+        # The smaller a loss the better.
+        return -metrics[self.metric] if self.metric.endswith("loss") else metrics[self.metric]
+
+
+def write_run(workdir: str | os.PathLike[str], config: Config, card: Card) -> None:
+    """Writes config.json and model.json, each whole or not at all."""
+    folder = epath.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "model.json", json.dumps(dataclasses.asdict(card), indent=2) + "\n")
+    _write(folder / "config.json", config_lib.to_json(config))
+
+
+def read_card(workdir: str | os.PathLike[str]) -> Card:
+    """The model of a run. Raises ValueError where there is none."""
+    return config_lib.build(Card, json.loads(_read(workdir, "model.json")), "model.json")
+
+
+def read_config(workdir: str | os.PathLike[str]) -> Config:
+    """The config of a run. Raises ValueError where there is none."""
+    return config_lib.from_json(_read(workdir, "config.json"))
+
+
+def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
+    """Raises ValueError if `workdir` holds a run of another config, naming what differs."""
+    if not (epath.Path(workdir) / "config.json").exists():
+        return
+    there, here = (_flat(dataclasses.asdict(c)) for c in (read_config(workdir), config))
+    differing = [
+        f"{path} is {there[path]!r} there and {here[path]!r} here"
+        for path in there
+        if there[path] != here[path]
+        and not any(path == o or path.startswith(o + ".") for o in RUN_OPTIONS)
+    ]
+    if differing:
+        raise ValueError(
+            f"{workdir} holds a run of another config ({'; '.join(differing)}):"
+            " use another --workdir, or the same config to resume"
+        )
+
+
+def _items(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters and their average apart, so that they can be restored alone."""
+    items = {name: state[name] for name in ("params", "ema") if name in state}
+    rest = {name: tree for name, tree in state.items() if name not in items}
+    return items | ({"rest": rest} if rest else {})
+
+
+def _read(workdir: str | os.PathLike[str], name: str) -> str:
+    path = epath.Path(workdir) / name
+    if not path.exists():
+        raise ValueError(f"{workdir} is no run: it has no {name}")
+    return path.read_text()
+
+
+def _write(path: epath.Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is the folder of a run of ours."""
+    return (epath.Path(path) / "model.json").exists()
+
+
+def local_shapes(shapes: Any) -> Any:
+    """`shapes`, all of them on the first device of this process."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes
+    )

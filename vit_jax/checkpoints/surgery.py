@@ -1,0 +1,145 @@
+"""Surgery between two models: another resolution, another head, other pooling.
+
+Parameters are flat dicts from a path to a float32 array on the host.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from flax import nnx, traverse_util
+
+from vit_jax.models import positions, zoo
+from vit_jax.models.vit import ViTOptions
+
+Params = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What became of every parameter, by path."""
+
+    loaded: tuple[str, ...]
+    resized: tuple[str, ...]
+    dropped: tuple[str, ...]
+    initialised: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"loaded {len(self.loaded)} parameters as they are"]
+        for what in ("resized", "dropped", "initialised"):
+            paths = getattr(self, what)
+            lines.append(f"{what}: {', '.join(paths) if paths else 'none'}")
+        return "\n".join(lines)
+
+
+def adapt(
+    params: Mapping[str, np.ndarray],
+    *,
+    source: ViTOptions,
+    target: ViTOptions,
+    key: jax.Array,
+) -> tuple[Params, Report]:
+    """Fits the parameters of `source` to the model `target`; `key` draws what is new.
+
+    Positions are resized to the target's grid. The head is kept only where classes and features
+    are the same, and zero-initialised otherwise. Pooling, pre-logits and positions that one of
+    the two models lacks are dropped or drawn. Raises ValueError that lists all other misfits.
+    """
+    expected = shapes(target)
+    replaced = _replaced(source, target)
+    out, resized, dropped, misfits = {}, [], [], []
+    for path, array in params.items():
+        if _under(path, replaced) or path not in expected and path in _OPTIONAL:
+            dropped.append(path)
+            continue
+        if path not in expected:
+            misfits.append(f"{path} has no place in the model")
+            continue
+        if resize := _RESIZE.get(path):
+            changed = np.asarray(resize(array, source, target), np.float32)
+            if changed.shape != array.shape or source.grid != target.grid:
+                resized.append(f"{path} {array.shape} -> {changed.shape}")
+            array = changed
+        if array.shape != expected[path]:
+            misfits.append(f"{path} is {array.shape}, the model has {expected[path]}")
+        out[path] = array
+    missing = sorted(set(expected) - set(out) - {m.split(" ")[0] for m in misfits})
+    misfits += [f"{p} is missing" for p in missing if not _under(p, (*replaced, *_OPTIONAL))]
+    if misfits:
+        raise ValueError(f"the checkpoint is of another model: {'; '.join(misfits)}")
+    out.update(_fresh(target, missing, key))
+    loaded = set(out) - set(missing) - {r.split(" ")[0] for r in resized}
+    report = Report(
+        loaded=tuple(sorted(loaded)),
+        resized=tuple(resized),
+        dropped=tuple(sorted(dropped)),
+        initialised=tuple(missing),
+    )
+    return out, report
+
+
+def shapes(options: ViTOptions) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter by path; nothing is computed."""
+    abstract = jax.eval_shape(lambda: _initial(options, jax.random.key(0)))
+    return {path: leaf.shape for path, leaf in abstract.items()}
+
+
+def _initial(options: ViTOptions, key: jax.Array) -> dict[str, jax.Array]:
+    state = nnx.state(zoo.init(options, key=key))
+    return traverse_util.flatten_dict(nnx.to_pure_dict(state), sep="/")
+
+
+def _fresh(options: ViTOptions, paths: list[str], key: jax.Array) -> Params:
+    """Initial values of some parameters; the compiler leaves the others out."""
+    if not paths:
+        return {}
+    draw = jax.jit(lambda key: {p: v for p, v in _initial(options, key).items() if p in paths})
+    return jax.tree.map(np.asarray, draw(key))
+
+
+# Parameters that one of two otherwise equal models may lack.
+_OPTIONAL = ("cls", "position", "position_rows", "position_columns", "pool", "pre_logits", "head")
+_OPTIONAL += ("blocks/position", "blocks/attention/relative")
+
+
+def _replaced(source: ViTOptions, target: ViTOptions) -> tuple[str, ...]:
+    """Paths whose values mean something else in the target, though shapes may agree."""
+    replaced: tuple[str, ...] = ()
+    if source.representation_size != target.representation_size:
+        replaced += ("pre_logits",)
+    if replaced or source.num_classes != target.num_classes:
+        replaced += ("head",)
+    if source.pool != target.pool:
+        replaced += ("pool", "cls")
+    if (source.position, source.position_at) != (target.position, target.position_at):
+        replaced += tuple(_RESIZE)
+    return replaced
+
+
+def _under(path: str, roots: tuple[str, ...]) -> bool:
+    return any(path == root or path.startswith(root + "/") for root in roots)
+
+
+def _resize_table(table: np.ndarray, source: ViTOptions, target: ViTOptions) -> jax.Array:
+    """A learned 1D table on another grid, with or without the class token's row."""
+    count = source.grid[0] * source.grid[1]
+    prefix = table.shape[-2] - count
+    wanted = target.position_tokens - target.grid[0] * target.grid[1]
+    if prefix > wanted:
+        table = table[..., prefix - wanted :, :]
+    elif prefix < wanted:
+        pad = [(0, 0)] * (table.ndim - 2) + [(wanted - prefix, 0), (0, 0)]
+        table = np.pad(table, pad)
+    return positions.resize(table, source=source.grid, target=target.grid)
+
+
+_RESIZE: dict[str, Callable[[np.ndarray, ViTOptions, ViTOptions], jax.Array]] = {
+    "position": _resize_table,
+    "blocks/position": _resize_table,
+    "position_rows": lambda a, _, target: positions.resize_rows(a, target.grid[0]),
+    "position_columns": lambda a, _, target: positions.resize_rows(a, target.grid[1]),
+    "blocks/attention/relative": lambda a, _, target: positions.resize_rows(
+        a, 2 * target.tokens - 1
+    ),
+}

@@ -1,0 +1,300 @@
+"""The schema of a run: every field, its default and its meaning.
+
+A recipe (`configs/*.py`) fills an `ml_collections.ConfigDict` made by `default_config()`;
+`resolve()` turns it into the frozen, typed `Config` the program works with, and refuses what the
+schema does not know. Unset is always the zero of the type (`0`, `0.0`, `""`, `()`), never None,
+so that every field can be set and unset from the command line.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import ml_collections
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The default of every field, to be changed by a recipe; `resolve` refuses new keys."""
+    return ml_collections.ConfigDict(dataclasses.asdict(Config()))
+
+
+def resolve(config: Mapping[str, Any] | ml_collections.ConfigDict) -> "Config":
+    """Checks a config against the schema and freezes it.
+
+    Raises ValueError that names the field, its value and the remedy: unknown field, wrong type,
+    value outside the allowed ones, or fields that contradict each other.
+    """
+    if isinstance(config, ml_collections.ConfigDict):
+        config = config.to_dict()
+    resolved = build(Config, config, "config")
+    _check(resolved)
+    return resolved
+
+
+def to_json(config: "Config") -> str:
+    """The text saved with a run; `from_json` reads it back to an equal `Config`."""
+    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> "Config":
+    return resolve(json.loads(text))
+
+
+_Frozen = dataclasses.dataclass(frozen=True, kw_only=True)
+
+
+@_Frozen
+class Duration:
+    """A number of steps, given in any one unit; all zero means none."""
+
+    steps: int = 0
+    epochs: float = 0.0  # passes over the training split
+    examples: int = 0
+    percent: float = 0.0  # of the whole run
+
+    def to_steps(self, *, batch_size: int, dataset_size: int, total_steps: int = 0) -> int:
+        """Rounds to whole steps. `total_steps` gives `percent` its meaning."""
+        if self.epochs:
+            return round(self.epochs * dataset_size / batch_size)
+        if self.examples:
+            return round(self.examples / batch_size)
+        if self.percent:
+            return round(self.percent / 100 * total_steps)
+        return self.steps
+
+
+@_Frozen
+class ModelConfig:
+    """What to build. Unset sizes are those of the zoo's entry `name`, or of `init_from`."""
+
+    name: str = ""  # "B/16", "R50+B/16", ...; unset: the model of `init_from`
+    width: int = 0  # token width D
+    depth: int = 0  # number of blocks
+    mlp_dim: int = 0
+    num_heads: int = 0
+    patch_size: tuple[int, ...] = ()  # (height, width) in pixels
+    pool: Literal["", "token", "gap", "map"] = ""  # unset: token
+    representation_size: int = 0  # width of the tanh pre-logits layer; 0: none
+    position: Literal["", "none", "learned_1d", "learned_2d", "relative", "sincos2d"] = ""
+    position_at: Literal["", "input", "every_block", "every_block_shared"] = ""  # paper, D.4
+    dropout: float = 0.0  # after every dense layer except qkv, and after the positions
+    attention_dropout: float = 0.0
+    stochastic_depth: float = 0.0  # drop rate of the last block, growing linearly from 0
+    head_bias: float = 0.0  # initial bias of the head; -10 with sigmoid on ImageNet-21k
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters: float32
+    attention: Literal["auto", "xla", "cudnn"] = "auto"  # jax.nn.dot_product_attention
+    remat: Literal["none", "dots", "full"] = "none"  # what the backward pass recomputes
+    unroll: int = 1  # blocks per step of the scan over depth
+
+
+@_Frozen
+class DataConfig:
+    """Where images come from and what happens to them."""
+
+    source: Literal["embedded", "image_folder", "tfds"] = "embedded"
+    name: str = ""  # tfds: dataset name, such as "imagenet2012:5.1.0"
+    path: str = ""  # image_folder: its root; tfds: its data_dir (unset: the tfds default)
+    train_split: str = "train"  # tfds: sub-splits such as "train[:99%]" too
+    eval_split: str = ""  # unset: the first of validation, val, test that there is
+    crop: Literal["inception", "shift", "center"] = "inception"  # of training images, on the host
+    crop_area: tuple[float, float] = (0.05, 1.0)  # inception: share of the image's area
+    shift: int = 0  # shift: largest displacement in pixels, borders filled with black
+    kernel: Literal["linear", "bilinear_antialias", "bicubic_antialias"] = "linear"  # training
+    eval_kernel: Literal["area", "linear", "bilinear_antialias", "bicubic_antialias"] = "area"
+    eval_crop: float = 0.875  # evaluation: centre crop of this share of the short side
+    flip: bool = True  # left-right, on the device
+    mixup: float = 0.0  # alpha of the Beta distribution; 0: off
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels in [0, 1]; 0.5/0.5: [-1, 1]
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    max_bad: float = 0.001  # share of unreadable images above which a run stops
+    threads: int = 8  # decoding threads of a process
+    prefetch: int = 2  # batches prepared ahead
+
+
+@_Frozen
+class ObjectiveConfig:
+    """What is minimised."""
+
+    loss: Literal["softmax", "sigmoid"] = "softmax"  # cross-entropy
+    label_smoothing: float = 0.0
+
+
+@_Frozen
+class OptimizerConfig:
+    """How parameters move. Paths are those of the model, such as `blocks/mlp/fc1/kernel`."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = 1e-3  # peak
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.9  # sgd
+    nesterov: bool = False  # sgd
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"  # first moment, or sgd momentum
+    weight_decay: float = 0.0  # adamw: times the scheduled rate; sgd: part of the gradient
+    decay_mask: tuple[str, ...] = ("kernel$",)  # regular expressions of the decayed paths
+    frozen: tuple[str, ...] = ()  # regular expressions of the paths that do not train
+    clip_norm: float = 1.0  # largest global gradient norm; 0: no clipping
+    accumulate: int = 1  # micro-batches a step; the batch size stays the same
+
+
+@_Frozen
+class ScheduleConfig:
+    """The learning rate over the run: linear warm-up, then the decay."""
+
+    decay: Literal["cosine", "linear", "rsqrt", "constant"] = "cosine"
+    warmup: Duration = Duration()
+    end: float = 0.0  # learning rate at the end of cosine and linear
+    timescale: Duration = Duration(steps=10_000)  # rsqrt
+    cooldown: Duration = Duration()  # linear to zero at the end of the run, on top of the decay
+
+
+@_Frozen
+class CheckpointConfig:
+    """What is kept of a run."""
+
+    every: Duration = Duration(percent=10.0)
+    keep_last: int = 2
+    keep_best: int = 1  # by `metric`, besides the last ones
+    metric: str = "top1"  # of the evaluation
+
+
+@_Frozen
+class MeshConfig:
+    """Devices along each axis; -1 (one axis at most) takes what is left."""
+
+    data: int = -1  # batch split, parameters replicated
+    fsdp: int = 1  # batch split, parameters and optimizer state split too
+    tensor: int = 1  # heads and MLP columns split
+
+
+@_Frozen
+class Config:
+    """A run."""
+
+    seed: int = 0
+    init_from: str = ""  # a run of ours or a released file to start from
+    init_layout: str = ""  # layout of a released file; unset: recognised from its keys
+    image_size: tuple[int, ...] = (224, 224)  # (height, width); one number: square
+    batch_size: int = 256  # global: over all devices and hosts
+    total: Duration = Duration(epochs=90.0)  # length of the run
+    evaluate_every: Duration = Duration(percent=10.0)
+    eval_batch_size: int = 0  # global; unset: `batch_size`
+    log_every: Duration = Duration(steps=50)
+    ema: float = 0.0  # decay of the Polyak average of the parameters; 0: none
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    mesh: MeshConfig = MeshConfig()
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """` Did you mean 'x'?`, or the list of all known names where none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def check_override(path: str) -> None:
+    """Raises ValueError if `path`, such as `optimizer.learning_rate`, is no field."""
+    kind: Any = Config
+    done = "config"
+    for part in path.split("."):
+        fields = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+        if part not in fields:
+            raise ValueError(f"unknown config field {done}.{part}: {nearest(part, fields)}")
+        kind, done = fields[part], f"{done}.{part}"
+
+
+def build(kind: Any, value: Any, path: str) -> Any:
+    """`value`, made of JSON types, as an instance of `kind`, such as a dataclass.
+
+    Every misfit is a ValueError that names the field by its `path`.
+    """
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{path} must hold the fields of {kind.__name__}, got {value!r}")
+        hints = typing.get_type_hints(kind)
+        for key in value:
+            if key not in hints:
+                raise ValueError(f"unknown config field {path}.{key}: {nearest(key, hints)}")
+        return kind(**{key: build(hints[key], v, f"{path}.{key}") for key, v in value.items()})
+    origin = typing.get_origin(kind)
+    if origin is types.UnionType:  # of a dataclass and None
+        return None if value is None else build(typing.get_args(kind)[0], value, path)
+    if origin is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise ValueError(f"{path} is {value!r}: choose one of {', '.join(map(repr, choices))}")
+        return value
+    if origin is tuple:
+        args = typing.get_args(kind)
+        if isinstance(value, str) or not isinstance(value, typing.Iterable):
+            value = (value,)
+        value = tuple(value)
+        if args[-1] is not Ellipsis and len(value) != len(args):
+            raise ValueError(f"{path} needs {len(args)} values, got {value!r}")
+        return tuple(build(args[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{path} must be {kind.__name__}, got {value!r}")
+    return value
+
+
+def _check(config: Config) -> None:
+    """What single types cannot say. Raises ValueError."""
+    for name, duration in _durations(config):
+        units = [f.name for f in dataclasses.fields(duration) if getattr(duration, f.name)]
+        if len(units) > 1:
+            raise ValueError(
+                f"config.{name} is given in {' and '.join(units)}: keep one, set the others to 0"
+            )
+        if units and getattr(duration, units[0]) < 0:
+            raise ValueError(f"config.{name}.{units[0]} is negative")
+    if not any(dataclasses.astuple(config.total)) or config.total.percent:
+        raise ValueError("config.total needs steps, epochs or examples")
+    positive = ("batch_size", "model.unroll", "optimizer.accumulate", "checkpoint.keep_last")
+    positive += ("data.threads", "data.prefetch", "optimizer.learning_rate")
+    for path in positive:
+        if _get(config, path) <= 0:
+            raise ValueError(f"config.{path} is {_get(config, path)}: it must be positive")
+    unit = ("model.dropout", "model.attention_dropout", "model.stochastic_depth", "ema")
+    unit += ("objective.label_smoothing",)
+    for path in unit:
+        if not 0 <= _get(config, path) < 1:
+            raise ValueError(f"config.{path} is {_get(config, path)}: it must be in [0, 1)")
+    if len(config.image_size) not in (1, 2) or min(config.image_size) < 1:
+        raise ValueError(f"config.image_size is {config.image_size}: give (height, width)")
+    if config.batch_size % config.optimizer.accumulate:
+        raise ValueError(
+            f"config.batch_size {config.batch_size} does not divide into"
+            f" config.optimizer.accumulate {config.optimizer.accumulate} micro-batches"
+        )
+    if not config.model.name and not config.init_from:
+        raise ValueError("config.model.name is empty: name a model, or set config.init_from")
+
+
+def _durations(config: Any, prefix: str = "") -> list[tuple[str, Duration]]:
+    found = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Duration):
+            found.append((prefix + field.name, value))
+        elif dataclasses.is_dataclass(value):
+            found += _durations(value, f"{prefix}{field.name}.")
+    return found
+
+
+def _get(config: Config, path: str) -> Any:
+    value: Any = config
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,1 @@
+"""Images in, batches out: sources, host preprocessing, the pipeline and device augmentation."""

@@ -1,0 +1,55 @@
+"""Images held in memory, and the dataset that ships with the package."""
+
+import dataclasses
+import importlib.resources
+
+import numpy as np
+
+from vit_jax.data.record import Record
+
+EMBEDDED_SPLITS = ("train", "test")
+EMBEDDED_CLASSES = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+
+def open_embedded(split: str) -> "ArraySource":
+    """Part of Fashion-MNIST: 20,000 training and 5,000 test images, 28x28 grey, 10 classes."""
+    if split not in EMBEDDED_SPLITS:
+        raise ValueError(f"the embedded dataset has no split {split!r}: choose train or test")
+    archive = importlib.resources.files("vit_jax.data") / "embedded" / "fashion_mnist.npz"
+    with archive.open("rb") as file, np.load(file) as arrays:
+        images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"].astype(np.int32)
+    return ArraySource(
+        name=f"embedded {split}", class_names=EMBEDDED_CLASSES, images=images, labels=labels
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArraySource:
+    """Images of one size in memory; the pipeline takes whole batches of them at once."""
+
+    name: str
+    class_names: tuple[str, ...]
+    images: np.ndarray  # uint8 (N, H, W) or (N, H, W, 3)
+    labels: np.ndarray  # int32 (N,)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> Record:
+        return Record(self.images[index], int(self.labels[index]), f"{self.name}[{index}]")
+
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        """uint8 (len(ids), H, W, 3)."""
+        images = self.images[ids]
+        return images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1)

@@ -1,0 +1,226 @@
+"""Batches as pure functions of (seed, step), decoded ahead by threads.
+
+The element of the Grain dataset is "this host's rows of the global batch of step s". Which images
+they are and how they are cut follows from the seed and the place of each sample in the run alone,
+so the step is all there is to save: a resume is exact on any number of hosts and threads.
+"""
+
+import concurrent.futures
+from collections.abc import Callable, Iterator, Sequence
+
+import cv2
+import grain
+import numpy as np
+
+from vit_jax.data.arrays import ArraySource
+from vit_jax.data.bad_images import BadImages
+from vit_jax.data.counter import NUMBERS, draw, shuffled_ids
+from vit_jax.data.preprocess import BrokenImageError, EvalTransform, TrainTransform, decode
+from vit_jax.data.record import Source
+
+Batch = dict[str, np.ndarray]
+
+
+def train_batches(
+    source: Source,
+    transform: TrainTransform,
+    *,
+    seed: int,
+    batch_size: int,
+    num_steps: int,
+    start_step: int = 0,
+    rows: slice | None = None,
+    threads: int = 8,
+    prefetch: int = 2,
+    max_bad: float = 0.001,
+    bad: BadImages | None = None,
+) -> "Batches":
+    """The batches of steps `start_step`, ..., `num_steps - 1` of an endless shuffled stream.
+
+    `batch_size` is global, `rows` this host's part of it (unset: all). Epochs follow each other
+    without a gap, each another permutation of the source. A batch holds, R being its rows:
+    image uint8 (R, H, W, 3), label int32 (R,), id int64 (R,) index in the source, and
+    position uint32 (R, 2), the high and low word of `step * batch_size + row`.
+
+    A broken image is replaced by a random one that depends on its position only, and given to
+    `bad`; the ValueError of too many comes out of `next`, as does whatever a thread raises.
+    """
+    bad = bad or BadImages(size=len(source), max_bad=max_bad)
+    rows = rows or slice(0, batch_size)
+    pool = _Pool(threads)
+
+    def batch(step: int) -> Batch:
+        start = step * batch_size + rows.start
+        positions = np.arange(start, start + rows.stop - rows.start)
+        ids = shuffled_ids(positions, size=len(source), seed=seed)
+        numbers = draw("crop", seed=seed, start=start, count=len(ids))
+        words = np.stack([positions >> 32, positions & 0xFFFFFFFF], axis=-1).astype(np.uint32)
+        if isinstance(source, ArraySource):
+            image, label = transform.batch(source.gather(ids), numbers), source.labels[ids]
+            return {"image": image, "label": label, "id": ids, "position": words}
+        image = np.empty((len(ids), *transform.size, 3), np.uint8)
+        label = np.empty(len(ids), np.int32)
+
+        def load(row: int) -> None:
+            pixels, label[row], ids[row] = _read_or_replace(
+                source, int(ids[row]), position=start + row, seed=seed, bad=bad
+            )
+            image[row] = transform(pixels, numbers[row])
+
+        pool.run(load, len(ids))
+        return {"image": image, "label": label, "id": ids, "position": words}
+
+    return Batches(batch, start=start_step, stop=num_steps, pool=pool, prefetch=prefetch, bad=bad)
+
+
+def eval_batches(
+    source: Source,
+    transform: EvalTransform,
+    *,
+    batch_size: int,
+    rows: slice | None = None,
+    threads: int = 8,
+    prefetch: int = 2,
+    max_bad: float = 0.001,
+    bad: BadImages | None = None,
+) -> "Batches":
+    """Every example once, in order, in batches of the full size.
+
+    As `train_batches`, but `mask` bool (R,) instead of `position`: False where the last batch is
+    padded (image 0, label 0, id -1) and where an image is broken (its label and id, image 0).
+    Every host gets the same number of batches.
+    """
+    bad = bad or BadImages(size=len(source), max_bad=max_bad)
+    rows = rows or slice(0, batch_size)
+    pool = _Pool(threads)
+
+    def batch(step: int) -> Batch:
+        ids = np.arange(step * batch_size + rows.start, step * batch_size + rows.stop)
+        mask = ids < len(source)
+        ids[~mask] = -1
+        image = np.zeros((len(ids), *transform.size, 3), np.uint8)
+        label = np.zeros(len(ids), np.int32)
+
+        def load(row: int) -> None:
+            pixels, label[row] = _read(source, int(ids[row]), bad=bad)
+            mask[row] = pixels is not None
+            if pixels is not None:
+                image[row] = transform(pixels)
+
+        pool.run(load, int(mask.sum()))
+        return {"image": image, "label": label, "id": ids, "mask": mask}
+
+    steps = -(-len(source) // batch_size)
+    return Batches(batch, start=0, stop=steps, pool=pool, prefetch=prefetch, bad=bad)
+
+
+class Batches(Iterator[Batch]):
+    """Batches made ahead by threads. Close it, or use it in `with`, to end them early."""
+
+    def __init__(
+        self,
+        batch: Callable[[int], Batch],
+        *,
+        start: int,
+        stop: int,
+        pool: "_Pool",
+        prefetch: int,
+        bad: BadImages,
+    ) -> None:
+        self.bad = bad
+        self._pool = pool
+        self._closed = False
+        # Grain's threads only hand a batch's images to the pool and wait: one for each batch
+        # ahead, so that the pool has the next batch to go on with when one runs out.
+        options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
+        steps = grain.MapDataset.source(_Steps(batch, stop))[start:]
+        self._iterator = iter(steps.to_iter_dataset(options))
+        self._iterator.start_prefetch()
+
+    def __next__(self) -> Batch:
+        if self._closed:
+            raise StopIteration
+        try:
+            return next(self._iterator)
+        except BaseException:  # the end, a thread's error, an interrupt: nothing comes after it
+            self.close()
+            raise
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._iterator.close()
+            self._pool.close()
+
+
+class _Steps(Sequence[Batch]):
+    """The source that Grain reads: element `s` is the batch of step `s`."""
+
+    def __init__(self, batch: Callable[[int], Batch], length: int) -> None:
+        self._batch = batch
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, step: int) -> Batch:
+        return self._batch(step)
+
+
+class _Pool:
+    """The threads that decode, shared by the batches in preparation."""
+
+    def __init__(self, threads: int) -> None:
+        cv2.setNumThreads(1)  # its own threads, of the whole process, would multiply ours
+        self._threads = threads
+        self._executor = concurrent.futures.ThreadPoolExecutor(threads, "decode")
+
+    def run(self, task: Callable[[int], None], count: int) -> None:
+        """`task(0)`, ..., `task(count - 1)`, in a few pieces a thread; raises what they raise."""
+        size = max(1, count // (4 * self._threads))
+        pieces = [range(first, min(first + size, count)) for first in range(0, count, size)]
+        for future in [self._executor.submit(_for_each, task, piece) for piece in pieces]:
+            future.result()
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _for_each(task: Callable[[int], None], rows: range) -> None:
+    for row in rows:
+        task(row)
+
+
+def _read_or_replace(
+    source: Source, index: int, *, position: int, seed: int, bad: BadImages
+) -> tuple[np.ndarray, int, int]:
+    """Pixels, label and index of a record, or of the first readable one of a fixed random list."""
+    pixels, label = _read(source, index, bad=bad)
+    if pixels is not None:
+        return pixels, label, index
+    for number in draw("replacement", seed=seed, start=position, count=1)[0]:
+        index = int(number * len(source))
+        pixels, label = _read(source, index, bad=bad)
+        if pixels is not None:
+            return pixels, label, index
+    raise ValueError(f"{source.name}: {NUMBERS} images chosen at random are all broken")
+
+
+def _read(source: Source, index: int, *, bad: BadImages) -> tuple[np.ndarray | None, int]:
+    """Pixels and label of a record; no pixels where it is broken, no label where unreadable."""
+    path, label = f"{source.name}[{index}]", 0
+    try:
+        record = source.read(index)
+        path, label = record.path, record.label
+        return decode(record.data), label
+    except (OSError, BrokenImageError) as error:
+        if isinstance(error, OSError) and error.filename:
+            path = str(error.filename)
+        bad.add(index, path=path, reason=str(error))
+        return None, label

@@ -1,0 +1,31 @@
+"""What every source of images gives: records by index."""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One labelled image, not decoded."""
+
+    data: bytes | np.ndarray  # an encoded file, or uint8 (H, W) or (H, W, 3)
+    label: int
+    path: str  # what a message calls this record
+
+
+class Source(Protocol):
+    """A split of a dataset, read at random; `read` is called from several threads."""
+
+    @property
+    def name(self) -> str:
+        """What a message calls this split."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by label."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Record: ...

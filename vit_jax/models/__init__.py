@@ -1,0 +1,1 @@
+"""The Vision Transformer family as Flax NNX modules: parameters and nothing else."""

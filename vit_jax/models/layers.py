@@ -1,0 +1,213 @@
+"""The blocks of a Vision Transformer: attention, MLP, and the two residual branches of a block.
+
+Shapes: B batch, T tokens, D width, H heads, d = D/H, M width of the MLP, L depth.
+Parameters are float32; `dtype` is that of the computation. Norm statistics and the softmax are
+float32 whatever `dtype` is. Randomness is an argument: no key means deterministic.
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+XAVIER = nnx.initializers.xavier_uniform()
+MLP_BIAS = nnx.initializers.normal(1e-6)
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockOptions:
+    """What one block needs to know; the fields of `ViTOptions` of the same names."""
+
+    width: int
+    mlp_dim: int
+    num_heads: int
+    gelu: Literal["tanh", "erf"] = "tanh"
+    norm_eps: float = 1e-6
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    stochastic: bool = False  # whether branches can be dropped at all
+    relative_tokens: int = 0  # sequence length of relative positions; 0: none
+    own_position_tokens: int = 0  # rows of this block's own position table; 0: none
+    dtype: Dtype = "float32"
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+
+
+class Block(nnx.Module):
+    """Pre-norm encoder block: x + attention(norm(x)), then x + mlp(norm(x)). Paper, eq. 2 and 3."""
+
+    def __init__(self, options: BlockOptions, *, rngs: nnx.Rngs) -> None:
+        self.options = options
+        self.norm1 = layer_norm(options.width, options.norm_eps, options.dtype, rngs)
+        self.attention = Attention(options, rngs=rngs)
+        self.norm2 = layer_norm(options.width, options.norm_eps, options.dtype, rngs)
+        self.mlp = Mlp(options, rngs=rngs)
+        if options.own_position_tokens:
+            shape = (1, options.own_position_tokens, options.width)
+            self.position = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), shape))
+
+    def __call__(
+        self,
+        x: jax.Array,  # (B, T, D)
+        *,
+        drop_rate: jax.Array | float = 0.0,
+        key: jax.Array | None = None,
+        return_weights: bool = False,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Returns (B, T, D), and the attention weights (B, H, T, T) float32 where asked for."""
+        keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
+        if self.options.own_position_tokens:
+            x = add_position(x, self.position[...])
+        drop_branch = functools.partial(
+            drop_path, rate=drop_rate if self.options.stochastic else 0.0
+        )
+        y, weights = self.attention(self.norm1(x), key=keys[0], return_weights=return_weights)
+        x = x + drop_branch(y, key=keys[1])
+        x = x + drop_branch(self.mlp(self.norm2(x), key=keys[2]), key=keys[3])
+        return x, weights
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with one fused projection; self-attention unless `queries` is given.
+
+    The kernel (D, 3, H, d) holds query, key and value; each is initialised as if it stood alone.
+    """
+
+    def __init__(self, options: BlockOptions, *, rngs: nnx.Rngs) -> None:
+        self.options = options
+        width, heads = options.width, options.num_heads
+        if width % heads:
+            raise ValueError(f"width {width} does not divide into {heads} heads")
+        shape = (3, heads, width // heads)
+        dtype = jnp.dtype(options.dtype)
+        self.qkv = nnx.LinearGeneral(
+            width, shape, axis=-1, dtype=dtype, kernel_init=_fused_xavier, rngs=rngs
+        )
+        self.out = nnx.LinearGeneral(
+            shape[1:], width, axis=(-2, -1), dtype=dtype, kernel_init=XAVIER, rngs=rngs
+        )
+        if options.relative_tokens:
+            table = (2 * options.relative_tokens - 1, width // heads)
+            self.relative = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), table))
+
+    def __call__(
+        self,
+        x: jax.Array,  # (B, T, D)
+        *,
+        queries: jax.Array | None = None,  # (B, Q, D)
+        key: jax.Array | None = None,
+        return_weights: bool = False,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Returns (B, Q, D), and the weights (B, H, Q, T) float32 where asked for."""
+        options = self.options
+        if queries is None:
+            q, k, v = jnp.moveaxis(self.qkv(x), 2, 0)  # (B, T, H, d) each
+        else:
+            q, k, v = self._cross(queries, x)
+        bias = None
+        if options.relative_tokens:
+            bias = relative_bias(q, self.relative[...].astype(q.dtype))
+        keys = [None] * 2 if key is None else list(jax.random.split(key))
+        weights = None
+        if return_weights or (options.attention_dropout and key is not None):
+            weights = attention_weights(q, k, bias)
+            dropped = dropout(weights, options.attention_dropout, keys[0])
+            y = jnp.einsum("bhqk,bkhd->bqhd", dropped.astype(v.dtype), v)
+        else:
+            implementation = None if options.attention == "auto" else options.attention
+            y = jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation)
+        return dropout(self.out(y), options.dropout, keys[1]), weights
+
+    def _cross(self, queries: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        dtype = jnp.dtype(self.options.dtype)
+        kernel, bias = self.qkv.kernel[...].astype(dtype), self.qkv.bias[...].astype(dtype)
+        project = functools.partial(jnp.einsum, "btD,Dhd->bthd")
+        inputs = (queries, x, x)
+        q, k, v = (project(t, kernel[:, i]) + bias[None, None, i] for i, t in enumerate(inputs))
+        return q, k, v
+
+
+class Mlp(nnx.Module):
+    """Two dense layers with a GELU between; dropout follows both. Paper, section 3.1."""
+
+    def __init__(self, options: BlockOptions, *, rngs: nnx.Rngs) -> None:
+        self.options = options
+        linear = functools.partial(
+            nnx.Linear,
+            dtype=jnp.dtype(options.dtype),
+            kernel_init=XAVIER,
+            bias_init=MLP_BIAS,
+            rngs=rngs,
+        )
+        self.fc1 = linear(options.width, options.mlp_dim)
+        self.fc2 = linear(options.mlp_dim, options.width)
+
+    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        keys = [None] * 2 if key is None else list(jax.random.split(key))
+        x = jax.nn.gelu(self.fc1(x), approximate=self.options.gelu == "tanh")
+        x = dropout(x, self.options.dropout, keys[0])
+        return dropout(self.fc2(x), self.options.dropout, keys[1])
+
+
+def layer_norm(width: int, eps: float, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm with float32 statistics whose output has the computation's dtype."""
+    return nnx.LayerNorm(width, epsilon=eps, dtype=jnp.dtype(dtype), rngs=rngs)
+
+
+def add_position(x: jax.Array, table: jax.Array) -> jax.Array:
+    """Adds (1, N, D) to the last N of the T tokens: a table may leave the class token out."""
+    table = table.astype(x.dtype)
+    skipped = x.shape[1] - table.shape[1]
+    if not skipped:
+        return x + table
+    return x + jnp.pad(table, ((0, 0), (skipped, 0), (0, 0)))
+
+
+def attention_weights(q: jax.Array, k: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """softmax(q k / sqrt(d) + bias) in float32: (B, H, Q, K) of (B, Q, H, d) and (B, K, H, d)."""
+    scale = q.shape[-1] ** -0.5
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32) * scale
+    if bias is not None:
+        logits = logits + bias
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def relative_bias(q: jax.Array, table: jax.Array) -> jax.Array:
+    """Logits (B, H, T, T) of the queries (B, T, H, d) on the offset embeddings (2T-1, d).
+
+    One-dimensional relative attention in raster order (paper, appendix D.4): an extra attention
+    whose keys are the embeddings of the offset between the positions of query and key.
+    """
+    tokens, head_dim = q.shape[1], q.shape[-1]
+    offsets = jnp.arange(tokens)[:, None] - jnp.arange(tokens)[None, :] + tokens - 1
+    logits = jnp.einsum("bthd,tsd->bhts", q, table[offsets], preferred_element_type=jnp.float32)
+    return logits * head_dim**-0.5
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Zeroes elements with probability `rate` and scales the others to keep the mean."""
+    if key is None or not rate:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def drop_path(x: jax.Array, *, rate: jax.Array | float, key: jax.Array | None) -> jax.Array:
+    """Stochastic depth: drops the branch (B, T, D) of whole samples, and scales the others."""
+    if key is None or (isinstance(rate, float) and not rate):
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0], 1, 1))
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def _fused_xavier(
+    key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32, **_: object
+) -> jax.Array:
+    """Xavier-uniform for query, key and value apart: (D, 3 H d) as three of (D, H d)."""
+    rows, columns = shape[0], shape[1] // 3
+    parts = [XAVIER(k, (rows, columns), dtype) for k in jax.random.split(key, 3)]
+    return jnp.concatenate(parts, axis=1)

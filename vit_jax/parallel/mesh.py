@@ -1,0 +1,74 @@
+"""The device mesh of a run, and the part of a global batch that a process holds."""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vit_jax.config import MeshConfig
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = P(("data", "fsdp"))  # how the leading axis of a batch is split
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """All devices along the axes `data`, `fsdp`, `tensor`.
+
+    Raises ValueError where the axes do not multiply to the number of devices.
+    """
+    devices = jax.devices()
+    sizes = [getattr(config, axis) for axis in AXES]
+    shown = ", ".join(f"{axis}: {size}" for axis, size in zip(AXES, sizes, strict=True))
+    if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+        raise ValueError(f"mesh {{{shown}}}: sizes are positive, and one of them at most is -1")
+    known = math.prod(size for size in sizes if size != -1)
+    if len(devices) % known or (-1 not in sizes and known != len(devices)):
+        raise ValueError(
+            f"mesh {{{shown}}} does not divide {len(devices)} devices:"
+            " let the product be their number, or one axis be -1"
+        )
+    sizes = [len(devices) // known if size == -1 else size for size in sizes]
+    auto = (jax.sharding.AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
+
+
+def check_batch(mesh: Mesh, batch_size: int, *, accumulate: int = 1, name: str) -> None:
+    """Raises ValueError unless every device gets the same number of examples."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
+    if batch_size % parts:
+        micro = f" x {accumulate} micro-batches" if accumulate > 1 else ""
+        raise ValueError(
+            f"{name} {batch_size} does not divide over the mesh: data {mesh.shape['data']} x fsdp"
+            f" {mesh.shape['fsdp']}{micro} needs a multiple of {parts}"
+        )
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> slice:
+    """The rows of a global batch that this process must provide: one contiguous block."""
+    sharding = NamedSharding(mesh, BATCH)
+    held = sharding.addressable_devices_indices_map((batch_size,)).values()
+    rows = {index[0].indices(batch_size)[:2] for index in held}
+    start, stop = min(row[0] for row in rows), max(row[1] for row in rows)
+    assert sum(row[1] - row[0] for row in rows) == stop - start, "a process holds a gap"
+    return slice(start, stop)
+
+
+def to_global(
+    batch: dict[str, np.ndarray], mesh: Mesh, *, batch_size: int
+) -> dict[str, jax.Array]:
+    """Makes one global array of each host array of this process's `local_rows`."""
+    sharding = NamedSharding(mesh, BATCH)
+    start = local_rows(mesh, batch_size).start
+
+    def place(array: np.ndarray) -> jax.Array:
+        shape = (batch_size, *array.shape[1:])
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            low, high, _ = index[0].indices(batch_size)
+            return array[low - start : high - start]
+
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return {name: place(array) for name, array in batch.items()}

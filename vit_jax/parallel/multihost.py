@@ -1,0 +1,148 @@
+"""Several processes as one job: joining it, and the few things its processes must agree on.
+
+Every process runs the same program. `initialize` finds out, before anything else of JAX is used,
+whether there are others, in this order:
+
+1. the arguments, or VIT_JAX_COORDINATOR, VIT_JAX_NUM_PROCESSES and VIT_JAX_PROCESS_ID
+   (`launch/local.py` sets them);
+2. a Slurm step of several tasks;
+3. a Cloud TPU slice;
+4. otherwise this process is alone, and the network is not touched.
+"""
+
+import os
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def initialize(
+    *,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Joins the job this process belongs to; calling it again does nothing.
+
+    `coordinator` is `HOST:PORT` of process 0. Each argument that is None is read from its
+    environment variable. Raises ValueError where only some of the three are given, or they
+    contradict each other.
+    """
+    if jax.distributed.is_initialized():
+        return
+    # JAX's own preemption service would take SIGTERM away from the training loop, which saves
+    # on it and agrees with the other processes by `agree`.
+    jax.config.update("jax_enable_preemption_service", False)
+    explicit = _explicit(coordinator, num_processes, process_id)
+    if explicit is not None:
+        address, count, index = explicit
+        if count > 1:
+            # Without "deactivate" JAX would still take the device of a surrounding Slurm task.
+            jax.distributed.initialize(address, count, index, cluster_detection_method="deactivate")
+    elif _in_slurm_step():
+        jax.distributed.initialize(
+            local_device_ids=_slurm_devices(), cluster_detection_method="slurm"
+        )
+    elif _in_tpu_slice():
+        jax.distributed.initialize()
+
+
+def is_primary() -> bool:
+    """Whether this process is the one that prints and writes what is written once."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Returns when every process has come to the barrier of this name."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def agree(flag: bool) -> bool:
+    """Whether `flag` is true on any process; all must call it, all get the same answer.
+
+    Waits for what is queued on the devices: call it every few steps, not within every one.
+    """
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def _explicit(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> tuple[str, int, int] | None:
+    """(address, number of processes, index), or None where nothing is given."""
+    coordinator = coordinator or os.environ.get("VIT_JAX_COORDINATOR") or None
+    if num_processes is None:
+        num_processes = _integer("VIT_JAX_NUM_PROCESSES")
+    if process_id is None:
+        process_id = _integer("VIT_JAX_PROCESS_ID")
+    given = {
+        "coordinator (VIT_JAX_COORDINATOR)": coordinator,
+        "number of processes (VIT_JAX_NUM_PROCESSES)": num_processes,
+        "process index (VIT_JAX_PROCESS_ID)": process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return None
+    if coordinator is None or num_processes is None or process_id is None:
+        raise ValueError(f"several processes: missing {' and '.join(missing)}: set all, or none")
+    if num_processes < 1:
+        raise ValueError(f"the number of processes is {num_processes}: it must be at least 1")
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"the process index is {process_id}: with {num_processes} processes it must be"
+            f" from 0 to {num_processes - 1}"
+        )
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"the coordinator is {coordinator!r}: give HOST:PORT, such as 10.0.0.1:8476"
+        )
+    return coordinator, num_processes, process_id
+
+
+def _integer(variable: str) -> int | None:
+    text = os.environ.get(variable)
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{variable} is {text!r}: it must be a whole number") from None
+
+
+def _in_slurm_step() -> bool:
+    """Whether `srun` started this process with others; a batch script itself is no step."""
+    step = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
+    return all(name in os.environ for name in step) and (_integer("SLURM_NTASKS") or 1) > 1
+
+
+def _slurm_devices() -> list[int] | None:
+    """This task's GPUs, as indices of those it can see; None leaves one per task to JAX.
+
+    JAX gives task i of a node its i-th GPU, which is wrong where Slurm has already bound one GPU
+    to each task, and leaves GPUs idle where one task drives the whole node.
+    """
+    visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    one_task_per_node = _integer("SLURM_NTASKS") == _integer("SLURM_STEP_NUM_NODES")
+    if visible and (len(visible) == 1 or one_task_per_node):
+        return list(range(len(visible)))
+    return None
+
+
+def _in_tpu_slice() -> bool:
+    """Whether this is a TPU host that may have neighbours.
+
+    On import JAX puts "tpu" first among its platforms only if it sees a TPU or was told so, and
+    sets TPU_SKIP_MDS_QUERY where there is no TPU; so a machine without one is never asked.
+    """
+    if "tpu" not in (jax.config.jax_platforms or "").split(","):
+        return False
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
+    if hosts:  # Kubernetes, or a notebook host that has one TPU to itself
+        return "," in hosts or (_integer("MEGASCALE_NUM_SLICES") or 1) > 1
+    if os.environ.get("TPU_PROCESS_ADDRESSES_PATH"):
+        return True
+    return "TPU_SKIP_MDS_QUERY" not in os.environ

@@ -1,0 +1,50 @@
+"""From the path of an array to the mesh axes it is split over.
+
+The same rules serve parameters, gradients, moments and averages: all of them end in the path of a
+parameter. `tensor` splits heads and MLP columns (Megatron-LM, arXiv 1909.08053, section 3);
+`fsdp` then splits the largest axis that is left and divides, never the layer axis, over which the
+model scans.
+"""
+
+import re
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+# A parameter's path ends in the pattern; the number is the axis that `tensor` splits.
+TENSOR_AXIS = (
+    (r"attention/qkv/kernel$", -2),  # (..., D, 3, H, d): heads
+    (r"attention/qkv/bias$", -2),
+    (r"attention/out/kernel$", -3),  # (..., H, d, D): heads
+    (r"mlp/fc1/kernel$", -1),  # (..., D, M): columns
+    (r"mlp/fc1/bias$", -1),
+    (r"mlp/fc2/kernel$", -2),  # (..., M, D): rows
+    (r"head/kernel$", -1),  # (D, K): classes
+    (r"head/bias$", -1),
+)
+
+
+def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+    """The sharding of every leaf of a tree of arrays or shapes."""
+
+    def sharding(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return NamedSharding(mesh, spec(name, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """Mesh axis of every array axis; an axis that does not divide stays whole."""
+    axes: list[str | None] = [None] * len(shape)
+    for pattern, axis in TENSOR_AXIS:
+        if re.search(pattern, path) and shape[axis] % mesh.shape["tensor"] == 0:
+            axes[axis] = "tensor" if mesh.shape["tensor"] > 1 else None
+    first = 1 if re.search(r"(^|/)blocks/", path) else 0
+    free = [i for i in range(first, len(shape)) if axes[i] is None]
+    fits = [i for i in free if shape[i] % mesh.shape["fsdp"] == 0]
+    if fits and mesh.shape["fsdp"] > 1:
+        axes[max(fits, key=lambda i: shape[i])] = "fsdp"
+    return P(*axes)
