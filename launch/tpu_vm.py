@@ -11,6 +11,7 @@ to delete the slice, which costs money until then.
 
 import argparse
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def commands(flags: argparse.Namespace, job: Sequence[str]) -> list[list[str]]:
         *steps,
         _ssh(flags, _REFUSE_IF_RUNNING),
         _gcloud(flags, "scp", archive, f"{flags.name}:vit_jax.tar.gz", "--worker=all"),
-        _ssh(flags, _INSTALL.format(python=flags.python)),
+        _ssh(flags, _INSTALL.format(python=shlex.quote(flags.python))),
         _ssh(flags, _START.format(job=shlex.join([".venv/bin/python", "-m", "vit_jax", *job]))),
     ]
 
@@ -132,9 +133,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, text = parser.add_argument, command.one_line
-    add("--name", type=text, required=True, help="of the TPU VM")
-    add("--zone", type=text, required=True)
-    add("--project", type=text, help="default: that of the gcloud configuration")
+    add("--name", type=_name, required=True, help="of the TPU VM")
+    add("--zone", type=_name, required=True)
+    add("--project", type=_name, help="default: that of the gcloud configuration")
     add("--workdir", type=text, help="added to the job; a place all hosts share: gs://BUCKET/RUN")
     add("--create", action="store_true", help="create the TPU VM first")
     add("--accelerator-type", type=text, help="with --create: v4-32, v5litepod-16, v6e-8, ...")
@@ -143,6 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--python", type=text, default="3.12", help="version to install on the hosts")
     add("--dry-run", action="store_true", help="print the commands, run nothing")
     return parser
+
+
+def _name(text: str) -> str:
+    """An argparse type: a name Google Cloud allows, so also one that is safe in a path."""
+    if not re.fullmatch(r"[a-z][a-z0-9:.-]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of Google Cloud, such as vit-1")
+    return text
 
 
 if __name__ == "__main__":

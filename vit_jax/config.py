@@ -44,10 +44,7 @@ def from_json(text: str) -> "Config":
     return resolve(json.loads(text))
 
 
-_Frozen = dataclasses.dataclass(frozen=True, kw_only=True)
-
-
-@_Frozen
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Duration:
     """A number of steps, given in any one unit; all zero means none."""
 
@@ -67,7 +64,7 @@ class Duration:
         return self.steps
 
 
-@_Frozen
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """What to build. Unset sizes are those of the zoo's entry `name`, or of `init_from`."""
 
@@ -91,7 +88,7 @@ class ModelConfig:
     unroll: int = 1  # blocks per step of the scan over depth
 
 
-@_Frozen
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where images come from and what happens to them."""
 
@@ -115,7 +112,7 @@ class DataConfig:
     prefetch: int = 2  # batches prepared ahead
 
 
-@_Frozen
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """What is minimised."""
 
@@ -123,7 +120,7 @@ class ObjectiveConfig:
     label_smoothing: float = 0.0
 
 
-@_Frozen
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """How parameters move. Paths are those of the model, such as `blocks/mlp/fc1/kernel`."""
 
@@ -142,7 +139,7 @@ class OptimizerConfig:
     accumulate: int = 1  # micro-batches a step; the batch size stays the same
 
 
-@_Frozen
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """The learning rate over the run: linear warm-up, then the decay."""
 
@@ -153,7 +150,7 @@ class ScheduleConfig:
     cooldown: Duration = Duration()  # linear to zero at the end of the run, on top of the decay
 
 
-@_Frozen
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """What is kept of a run."""
 
@@ -163,7 +160,7 @@ class CheckpointConfig:
     metric: str = "top1"  # of the evaluation
 
 
-@_Frozen
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """Devices along each axis; -1 (one axis at most) takes what is left."""
 
@@ -172,7 +169,7 @@ class MeshConfig:
     tensor: int = 1  # heads and MLP columns split
 
 
-@_Frozen
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """A run."""
 
@@ -218,7 +215,7 @@ def build(kind: Any, value: Any, path: str) -> Any:
 
     Every misfit is a ValueError that names the field by its `path`.
     """
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise ValueError(f"{path} must hold the fields of {kind.__name__}, got {value!r}")
         hints = typing.get_type_hints(kind)
@@ -261,13 +258,17 @@ def _check(config: Config) -> None:
             raise ValueError(f"config.{name}.{units[0]} is negative")
     if not any(dataclasses.astuple(config.total)) or config.total.percent:
         raise ValueError("config.total needs steps, epochs or examples")
-    positive = ("batch_size", "model.unroll", "optimizer.accumulate", "checkpoint.keep_last")
-    positive += ("data.threads", "data.prefetch", "optimizer.learning_rate")
+    positive = (
+        *("batch_size", "model.unroll", "optimizer.accumulate", "optimizer.learning_rate"),
+        *("checkpoint.keep_last", "data.threads", "data.prefetch"),
+    )
     for path in positive:
         if _get(config, path) <= 0:
             raise ValueError(f"config.{path} is {_get(config, path)}: it must be positive")
-    unit = ("model.dropout", "model.attention_dropout", "model.stochastic_depth", "ema")
-    unit += ("objective.label_smoothing",)
+    unit = (
+        *("model.dropout", "model.attention_dropout", "model.stochastic_depth"),
+        *("ema", "objective.label_smoothing"),
+    )
     for path in unit:
         if not 0 <= _get(config, path) < 1:
             raise ValueError(f"config.{path} is {_get(config, path)}: it must be in [0, 1)")

@@ -102,8 +102,8 @@ def test_state_of_a_parameter_lies_under_its_path(optimizer, frozen):
     state = jax.eval_shape(make_optimizer(optimizer, lambda step: 1.0, shapes).init, shapes)
     flat = flax.traverse_util.flatten_dict(shapes, sep="/")
     seen: dict[str, list] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        path = jax.tree_util.keystr(path, simple=True, separator="/")
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(state):
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
         owners = [name for name in flat if path.endswith("/" + name)]
         if leaf.shape == ():
             assert path.endswith("/count")

@@ -1,7 +1,7 @@
 """The folder of a run: its config, its model card and its checkpoints (Orbax).
 
-    config.json   the resolved config       model.json    options, class names, preprocessing
-    checkpoints/  one folder a step, complete or not there at all
+config.json   the resolved config       model.json    options, class names, preprocessing
+checkpoints/  one folder a step, complete or not there at all
 """
 
 import dataclasses
@@ -23,9 +23,11 @@ from vit_jax.models.vit import ViTOptions
 Which = int | Literal["latest", "best"]
 
 # What may differ when a run is resumed: nothing that changes its result.
-RUN_OPTIONS = ("mesh", "evaluate_every", "eval_batch_size", "log_every", "checkpoint", "init_from")
-RUN_OPTIONS += ("data.threads", "data.prefetch", "data.max_bad", "data.path")
-RUN_OPTIONS += ("model.remat", "model.unroll", "model.attention")
+RUN_OPTIONS = (
+    *("mesh", "evaluate_every", "eval_batch_size", "log_every", "checkpoint", "init_from"),
+    *("data.threads", "data.prefetch", "data.max_bad", "data.path"),
+    *("model.remat", "model.unroll", "model.attention"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class Store:
         self, workdir: str | os.PathLike[str], checkpoint: config_lib.CheckpointConfig
     ) -> None:
         self.path = epath.Path(workdir).resolve() / "checkpoints"
-        self.metric = checkpoint.metric
+        self.metric, self._keep_best = checkpoint.metric, checkpoint.keep_best
         keep = [managers.LatestN(checkpoint.keep_last)]
         if checkpoint.keep_best:
             best = managers.BestN(
@@ -116,6 +118,11 @@ class Store:
         scored = [(step, self._manager.metrics(step)) for step in self.steps]
         known = [(s, self._metric(m)) for s, m in scored if m and self.metric in m]
         return max(known, key=lambda pair: pair[1], default=None)
+
+    def would_be_best(self, metrics: Mapping[str, float]) -> bool:
+        """Whether a checkpoint with these metrics would be kept as the best."""
+        best = self.best
+        return self._keep_best > 0 and (best is None or self._metric(metrics) > best[1])
 
     def find(self, which: Which) -> int:
         """The step that `which` names. Raises ValueError where there is none."""
@@ -205,6 +212,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def saved_steps(workdir: str | os.PathLike[str]) -> list[int]:
+    """Steps with a finished checkpoint; [] where there is no run."""
+    folder = epath.Path(workdir) / "checkpoints"
+    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.exists() else []
+
+
 def is_run(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is the folder of a run of ours."""
     return (epath.Path(path) / "model.json").exists()
@@ -213,6 +226,4 @@ def is_run(path: str | os.PathLike[str]) -> bool:
 def local_shapes(shapes: Any) -> Any:
     """`shapes`, all of them on the first device of this process."""
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes
-    )
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)

@@ -99,8 +99,10 @@ def _fresh(options: ViTOptions, paths: list[str], key: jax.Array) -> Params:
 
 
 # Parameters that one of two otherwise equal models may lack.
-_OPTIONAL = ("cls", "position", "position_rows", "position_columns", "pool", "pre_logits", "head")
-_OPTIONAL += ("blocks/position", "blocks/attention/relative")
+_OPTIONAL = (
+    *("cls", "position", "position_rows", "position_columns", "pool", "pre_logits", "head"),
+    *("blocks/position", "blocks/attention/relative"),
+)
 
 
 def _replaced(source: ViTOptions, target: ViTOptions) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """Counts the records that cannot be read, reports each once, and stops a run that has too many."""
 
+import logging
 import threading
 
-from absl import logging
-
+_LOG = logging.getLogger(__name__)
 NAMED = 3  # paths in the message that stops a run
 
 
@@ -33,7 +33,7 @@ class BadImages:
             self._paths[index] = path
             count = len(self._paths)
         if new:
-            logging.warning("broken image %s: %s", path, reason)
+            _LOG.warning("broken image %s: %s", path, reason)
         if count > self.max_bad * self.size:
             names = ", ".join(self.paths[:NAMED]) + (", ..." if count > NAMED else "")
             raise ValueError(

@@ -6,7 +6,7 @@ so the step is all there is to save: a resume is exact on any number of hosts an
 """
 
 import concurrent.futures
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import cv2
 import grain
@@ -15,10 +15,11 @@ import numpy as np
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.counter import NUMBERS, draw, shuffled_ids
-from vit_jax.data.preprocess import BrokenImageError, EvalTransform, TrainTransform, decode
+from vit_jax.data.preprocess import BrokenImageError, EvalTransform, TrainTransform
 from vit_jax.data.record import Source
 
 Batch = dict[str, np.ndarray]
+Decode = Callable[[bytes | np.ndarray], np.ndarray]
 
 
 def train_batches(
@@ -63,7 +64,7 @@ def train_batches(
 
         def load(row: int) -> None:
             pixels, label[row], ids[row] = _read_or_replace(
-                source, int(ids[row]), position=start + row, seed=seed, bad=bad
+                source, int(ids[row]), transform.decode, position=start + row, seed=seed, bad=bad
             )
             image[row] = transform(pixels, numbers[row])
 
@@ -102,7 +103,7 @@ def eval_batches(
         label = np.zeros(len(ids), np.int32)
 
         def load(row: int) -> None:
-            pixels, label[row] = _read(source, int(ids[row]), bad=bad)
+            pixels, label[row] = _read(source, int(ids[row]), transform.decode, bad=bad)
             mask[row] = pixels is not None
             if pixels is not None:
                 image[row] = transform(pixels)
@@ -159,7 +160,7 @@ class Batches(Iterator[Batch]):
             self._pool.close()
 
 
-class _Steps(Sequence[Batch]):
+class _Steps:
     """The source that Grain reads: element `s` is the batch of step `s`."""
 
     def __init__(self, batch: Callable[[int], Batch], length: int) -> None:
@@ -198,21 +199,23 @@ def _for_each(task: Callable[[int], None], rows: range) -> None:
 
 
 def _read_or_replace(
-    source: Source, index: int, *, position: int, seed: int, bad: BadImages
+    source: Source, index: int, decode: Decode, *, position: int, seed: int, bad: BadImages
 ) -> tuple[np.ndarray, int, int]:
     """Pixels, label and index of a record, or of the first readable one of a fixed random list."""
-    pixels, label = _read(source, index, bad=bad)
+    pixels, label = _read(source, index, decode, bad=bad)
     if pixels is not None:
         return pixels, label, index
     for number in draw("replacement", seed=seed, start=position, count=1)[0]:
         index = int(number * len(source))
-        pixels, label = _read(source, index, bad=bad)
+        pixels, label = _read(source, index, decode, bad=bad)
         if pixels is not None:
             return pixels, label, index
     raise ValueError(f"{source.name}: {NUMBERS} images chosen at random are all broken")
 
 
-def _read(source: Source, index: int, *, bad: BadImages) -> tuple[np.ndarray | None, int]:
+def _read(
+    source: Source, index: int, decode: Decode, *, bad: BadImages
+) -> tuple[np.ndarray | None, int]:
     """Pixels and label of a record; no pixels where it is broken, no label where unreadable."""
     path, label = f"{source.name}[{index}]", 0
     try:

@@ -56,6 +56,9 @@ class TrainTransform:
         image = center_crop(image, self.size, share=1.0, kernel=self.kernel)
         return shift(image[None], limit=self.shift, numbers=numbers[None])[0]
 
+    def decode(self, data: bytes | np.ndarray) -> np.ndarray:
+        return decode(data, fast_dct=_fast_dct(self.kernel))
+
     def batch(self, images: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """Every image of uint8 (N, h, w, 3) with its row of `numbers` -> uint8 (N, H, W, 3)."""
         if self.crop == "shift" and images.shape[1:3] == self.size:
@@ -75,8 +78,18 @@ class EvalTransform:
         """uint8 (h, w, 3) -> uint8 (H, W, 3)."""
         return center_crop(image, self.size, share=self.center, kernel=self.kernel)
 
+    def decode(self, data: bytes | np.ndarray) -> np.ndarray:
+        return decode(data, fast_dct=_fast_dct(self.kernel))
+
 
 def train_transform(data: DataConfig, *, size: tuple[int, int]) -> TrainTransform:
+    """What `data` does to training images. Raises ValueError where it makes no sense."""
+    low, high = data.crop_area
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"config.data.crop_area is {data.crop_area}: give 0 < low <= high <= 1")
+    if data.shift < 0:
+        raise ValueError(f"config.data.shift is {data.shift}: it cannot be negative")
+    _check_eval_crop(data)
     return TrainTransform(
         size=size,
         crop=data.crop,
@@ -88,19 +101,22 @@ def train_transform(data: DataConfig, *, size: tuple[int, int]) -> TrainTransfor
 
 
 def eval_transform(data: DataConfig, *, size: tuple[int, int]) -> EvalTransform:
+    """What `data` does to images for evaluation. Raises ValueError where it makes no sense."""
+    _check_eval_crop(data)
     return EvalTransform(size=size, center=data.eval_crop, kernel=data.eval_kernel)
 
 
-def decode(data: bytes | np.ndarray) -> np.ndarray:
+def decode(data: bytes | np.ndarray, *, fast_dct: bool = True) -> np.ndarray:
     """uint8 (H, W, 3) RGB of an encoded file, or of uint8 pixels (H, W) or (H, W, 3).
 
+    `fast_dct`: the cosine transform of JPEGs of TensorFlow's default, else that of Pillow.
     Orientation tags are ignored, transparency is dropped. Raises BrokenImageError.
     """
     if isinstance(data, np.ndarray):
         return data if data.ndim == 3 else np.repeat(data[..., None], 3, axis=-1)
     if data[:2] == b"\xff\xd8":
         try:
-            return _decode_jpeg(data)
+            return _decode_jpeg(data, fast_dct)
         except ValueError:
             pass  # CMYK, and what libjpeg warns of but can read: Pillow decides
     try:
@@ -189,11 +205,20 @@ def resize(image: np.ndarray, size: tuple[int, int], kernel: Kernel) -> np.ndarr
     return np.asarray(PIL.Image.fromarray(image).resize((size[1], size[0]), filters[kernel]))
 
 
-def _decode_jpeg(data: bytes) -> np.ndarray:
-    """The fast discrete cosine transform of libjpeg-turbo, as TensorFlow's default was."""
+def _check_eval_crop(data: DataConfig) -> None:
+    if not 0 < data.eval_crop <= 1:
+        raise ValueError(f"config.data.eval_crop is {data.eval_crop}: it must be in (0, 1]")
+
+
+def _fast_dct(kernel: Kernel) -> bool:
+    """The decoder of the family that a kernel comes from: TensorFlow's, or Pillow's."""
+    return kernel in ("linear", "area")
+
+
+def _decode_jpeg(data: bytes, fast_dct: bool) -> np.ndarray:
     height, width, _, _ = simplejpeg.decode_jpeg_header(data)
     _check_pixels(height, width)
-    return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=True, fastupsample=False)
+    return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=fast_dct, fastupsample=False)
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:

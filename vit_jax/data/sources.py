@@ -1,6 +1,6 @@
 """Opens the split of a dataset that a config names."""
 
-from absl import logging
+import logging
 
 from vit_jax.config import DataConfig
 from vit_jax.data.arrays import EMBEDDED_SPLITS, ArraySource, open_embedded
@@ -19,6 +19,7 @@ __all__ = [
     "open_train",
 ]
 
+_LOG = logging.getLogger(__name__)
 HELD_OUT = ("validation", "val", "test")  # in order of preference
 
 
@@ -39,7 +40,7 @@ def open_eval(data: DataConfig) -> Source:
         if split in splits:
             return open_source(data, split=split)
     if data.source == "image_folder" and "all" in splits:
-        logging.warning(
+        _LOG.warning(
             "%s has no folder for evaluation (train/ and val/): evaluating on all its images",
             data.path,
         )

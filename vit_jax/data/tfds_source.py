@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vit_jax.config import nearest
 from vit_jax.data.record import Record
 
 
@@ -22,8 +23,9 @@ class TfdsSource:
             )
         except NotImplementedError:
             raise ValueError(
-                f"{dataset} is prepared at {builder.data_dir} in a format without random access:"
-                f" {_remedy(dataset, data_dir)}"
+                f"{dataset} is prepared in {builder.data_dir}, but not as array_record: convert it"
+                f" once with `tfds convert_format --dataset_version_dir={builder.data_dir}"
+                " --out_file_format=array_record` (needs tensorflow, reading it does not)"
             ) from None
         except (ValueError, KeyError) as error:
             raise ValueError(
@@ -52,9 +54,15 @@ def _prepared(dataset: str, data_dir: str) -> Any:
         raise ValueError("config.data.name is empty: name a dataset, such as imagenet2012")
     try:
         builder = tfds.builder(dataset, data_dir=data_dir or None)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"tfds: {dataset}: {reason}; {_remedy(dataset, data_dir)}") from error
+    except tfds.core.DatasetNotFoundError:
+        place = f" and {data_dir} holds none of that name" if data_dir else ""
+        known = tfds.list_builders(with_community_datasets=False)
+        raise ValueError(
+            f"tfds has no dataset {dataset!r}{place}: {nearest(dataset, known)}"
+        ) from None
+    except Exception as error:  # versions, configurations, folders: each has errors of its own
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise ValueError(f"config.data.name {dataset}: {reason}") from error
     if not builder.info.splits:
         raise ValueError(
             f"{dataset} is not prepared in {builder.data_dir}: {_remedy(dataset, data_dir)}"
@@ -66,5 +74,5 @@ def _remedy(dataset: str, data_dir: str) -> str:
     folder = f" --data_dir={data_dir}" if data_dir else ""
     return (
         f"prepare it once with `tfds build {dataset} --file_format=array_record{folder}`"
-        " (most datasets need tensorflow for that, none to be read)"
+        " (needs tensorflow, reading it does not)"
     )

@@ -124,6 +124,7 @@ class Attention(nnx.Module):
 
     def _cross(self, queries: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         dtype = jnp.dtype(self.options.dtype)
+        assert self.qkv.bias is not None
         kernel, bias = self.qkv.kernel[...].astype(dtype), self.qkv.bias[...].astype(dtype)
         project = functools.partial(jnp.einsum, "btD,Dhd->bthd")
         inputs = (queries, x, x)

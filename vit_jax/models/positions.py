@@ -38,12 +38,13 @@ def join_2d(rows: jax.Array, columns: jax.Array) -> jax.Array:
     return jnp.concatenate([x, y], axis=-1).reshape(*lead, height * width, 2 * half)
 
 
-def resize(table: jax.Array, *, source: Grid, target: Grid) -> jax.Array:
+def resize(table: jax.typing.ArrayLike, *, source: Grid, target: Grid) -> jax.Array:
     """Interpolates (..., prefix + source tokens, D) to the target grid; prefix rows are kept.
 
     Linear with the corners of both grids aligned: the method of vit_jax and big_vision (paper,
     section 3.2), where it is `scipy.ndimage.zoom(order=1)`. Works on any leading axes, any grids.
     """
+    table = jnp.asarray(table)
     count = source[0] * source[1]
     prefix, patches = jnp.split(table, [table.shape[-2] - count], axis=-2)
     patches = patches.reshape(*table.shape[:-2], *source, table.shape[-1])
@@ -53,9 +54,9 @@ def resize(table: jax.Array, *, source: Grid, target: Grid) -> jax.Array:
     return jnp.concatenate([prefix, patches], axis=-2)
 
 
-def resize_rows(table: jax.Array, size: int) -> jax.Array:
+def resize_rows(table: jax.typing.ArrayLike, size: int) -> jax.Array:
     """Interpolates the rows of (..., rows, D) linearly, first and last kept: for 1D tables."""
-    return _resize_axis(table, size, axis=-2)
+    return _resize_axis(jnp.asarray(table), size, axis=-2)
 
 
 def _resize_axis(x: jax.Array, size: int, *, axis: int) -> jax.Array:

@@ -41,9 +41,7 @@ class Stem(nnx.Module):
         if width % 32:
             raise ValueError(f"the stem's root width {width} does not divide into 32 norm groups")
         self.options = options
-        self.root = ConvNorm(
-            options, channels, width, kernel=7, stride=2, dtype=dtype, rngs=rngs
-        )
+        self.root = ConvNorm(options, channels, width, kernel=7, stride=2, dtype=dtype, rngs=rngs)
         channels = width
         for i, depth in enumerate(options.num_layers):
             features, stride = width * 2**i, 2 if i else 1

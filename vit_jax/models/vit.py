@@ -157,9 +157,7 @@ class ViT(nnx.Module):
         if options.pool == "map":
             self.pool = heads.AttentionPool(_without_positions(options.block()), rngs=rngs)
         if options.representation_size:
-            self.pre_logits = nnx.Linear(
-                width, options.representation_size, dtype=dtype, rngs=rngs
-            )
+            self.pre_logits = nnx.Linear(width, options.representation_size, dtype=dtype, rngs=rngs)
         if options.num_classes:
             self.head = heads.linear_head(options.feature_size, options.num_classes,
                                           bias=options.head_bias, rngs=rngs)  # fmt: skip
@@ -241,7 +239,7 @@ class ViT(nnx.Module):
                 drop_rate=layer.get("drop_rate", 0.0),
                 return_weights=return_intermediates,
             )
-            return x, Intermediates(x, weights) if return_intermediates else None
+            return x, None if weights is None else Intermediates(x, weights)
 
         return jax.lax.scan(_remat(body, options.remat), x, layers, unroll=options.unroll)
 

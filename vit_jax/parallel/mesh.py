@@ -49,15 +49,13 @@ def local_rows(mesh: Mesh, batch_size: int) -> slice:
     """The rows of a global batch that this process must provide: one contiguous block."""
     sharding = NamedSharding(mesh, BATCH)
     held = sharding.addressable_devices_indices_map((batch_size,)).values()
-    rows = {index[0].indices(batch_size)[:2] for index in held}
+    rows = {index[0].indices(batch_size)[:2] for index in held if index is not None}
     start, stop = min(row[0] for row in rows), max(row[1] for row in rows)
     assert sum(row[1] - row[0] for row in rows) == stop - start, "a process holds a gap"
     return slice(start, stop)
 
 
-def to_global(
-    batch: dict[str, np.ndarray], mesh: Mesh, *, batch_size: int
-) -> dict[str, jax.Array]:
+def to_global(batch: dict[str, np.ndarray], mesh: Mesh, *, batch_size: int) -> dict[str, jax.Array]:
     """Makes one global array of each host array of this process's `local_rows`."""
     sharding = NamedSharding(mesh, BATCH)
     start = local_rows(mesh, batch_size).start
@@ -65,7 +63,8 @@ def to_global(
     def place(array: np.ndarray) -> jax.Array:
         shape = (batch_size, *array.shape[1:])
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
             low, high, _ = index[0].indices(batch_size)
             return array[low - start : high - start]
 

@@ -138,7 +138,8 @@ def _in_tpu_slice() -> bool:
     On import JAX puts "tpu" first among its platforms only if it sees a TPU or was told so, and
     sets TPU_SKIP_MDS_QUERY where there is no TPU; so a machine without one is never asked.
     """
-    if "tpu" not in (jax.config.jax_platforms or "").split(","):
+    platforms = jax.config.jax_platforms or ""  # type: ignore[attr-defined]
+    if "tpu" not in platforms.split(","):
         return False
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
     if hosts:  # Kubernetes, or a notebook host that has one TPU to itself

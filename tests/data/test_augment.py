@@ -1,0 +1,105 @@
+"""Device augmentation: keyed by position, equal on any mesh, mixup as in big_vision."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vit_jax.config import DataConfig
+from vit_jax.data.augment import augment, mix, mixup_share, normalize, random_flip
+
+KEY = jax.random.key(0)
+PLAIN = DataConfig(flip=False, mixup=0.0)
+
+
+def inputs(count: int, *, start: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
+    images = np.random.default_rng(0).integers(0, 256, (count, 6, 5, 3), dtype=np.uint8)
+    targets = jax.nn.one_hot(np.arange(count) % 4, 4)
+    places = np.arange(start, start + count)
+    position = np.stack([places >> 32, places & 0xFFFFFFFF], -1).astype(np.uint32)
+    return jnp.asarray(images), targets, jnp.asarray(position)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_normalize_gives_minus_one_to_one_by_default(dtype: jnp.dtype) -> None:
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
+    values = normalize(jnp.asarray(images), mean=PLAIN.mean, std=PLAIN.std, dtype=dtype)
+    assert values.dtype == dtype
+    expected = images / 127.5 - 1
+    np.testing.assert_allclose(values.astype(jnp.float32), expected, atol=4e-3)
+    assert values.min() == -1 and values.max() == 1
+
+
+def test_normalize_takes_mean_and_deviation_by_channel() -> None:
+    images, _, _ = inputs(2)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = (np.asarray(images) / 255 - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(normalize(images, mean=mean, std=std), expected, atol=1e-5)
+
+
+def test_without_flip_and_mixup_only_the_range_changes() -> None:
+    images, targets, position = inputs(4)
+    values, mixed = augment(images, targets, position, key=KEY, data=PLAIN)
+    np.testing.assert_array_equal(values, normalize(images, mean=PLAIN.mean, std=PLAIN.std))
+    np.testing.assert_array_equal(mixed, targets)
+
+
+def test_flip_mirrors_half_of_the_images_chosen_by_their_position() -> None:
+    images, _, position = inputs(512)
+    flipped = jax.jit(random_flip)(images, position, key=KEY)
+    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+    same = (flipped == images).all((1, 2, 3))
+    assert (mirrored ^ same).all()
+    assert 0.4 < mirrored.mean() < 0.6
+    part = random_flip(images[100:], position[100:], key=KEY)
+    np.testing.assert_array_equal(part, flipped[100:])
+    later = inputs(512, start=2**32)[2]  # the low words are equal
+    assert not np.array_equal(random_flip(images, later, key=KEY), flipped)
+
+
+def test_mixup_mixes_each_sample_with_its_predecessor_in_the_global_batch() -> None:
+    images, targets, position = inputs(8)
+    data = dataclasses.replace(PLAIN, mixup=0.5)
+    values, mixed = jax.jit(lambda *a: augment(*a, key=KEY, data=data))(images, targets, position)
+    share = mixed[0, 0]  # target 0 with target 3
+    assert 0.5 <= share < 1
+    plain = normalize(images, mean=data.mean, std=data.std)
+    for row in range(8):
+        expected = share * plain[row] + (1 - share) * plain[row - 1]
+        np.testing.assert_allclose(values[row], expected, atol=1e-6)
+        np.testing.assert_allclose(
+            mixed[row], share * targets[row] + (1 - share) * targets[row - 1], atol=1e-6
+        )
+    np.testing.assert_allclose(mixed.sum(-1), 1, atol=1e-6)
+    _, next_step = augment(images, targets, inputs(8, start=8)[2], key=KEY, data=data)
+    assert not np.array_equal(next_step, mixed)
+
+
+def test_mixup_share_is_the_larger_part_of_a_beta() -> None:
+    keys = jax.random.split(KEY, 4000)
+    shares = jax.jit(jax.vmap(lambda key: mixup_share(key, alpha=0.2)))(keys)
+    assert shares.min() >= 0.5 and shares.max() <= 1
+    # The mean of max(x, 1 - x) of Beta(0.2, 0.2) by numerical integration of its density.
+    sample = np.random.default_rng(0).beta(0.2, 0.2, 200_000)
+    np.testing.assert_allclose(shares.mean(), np.maximum(sample, 1 - sample).mean(), atol=0.01)
+
+
+def test_mix_with_the_whole_share_changes_nothing() -> None:
+    values = jnp.arange(6.0).reshape(3, 2)
+    np.testing.assert_array_equal(mix(values, jnp.float32(1)), values)
+
+
+def test_a_sharded_batch_gives_the_same_values() -> None:
+    devices = jax.devices()
+    mesh = Mesh(np.array(devices), ("data",))
+    arrays = inputs(2 * len(devices))
+    data = DataConfig(flip=True, mixup=0.2)
+    function = jax.jit(lambda *a: augment(*a, key=KEY, data=data))
+    expected = function(*arrays)
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    result = function(*(jax.device_put(a, sharding) for a in arrays))
+    for one, other in zip(result, expected, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,0 +1,265 @@
+"""Pixels: decoding, crops and kernels, against independent references."""
+
+import io
+import pathlib
+import tarfile
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from vit_jax.config import DataConfig
+from vit_jax.data.counter import draw
+from vit_jax.data.preprocess import (
+    ASPECT,
+    BrokenImageError,
+    EvalTransform,
+    TrainTransform,
+    center_crop,
+    decode,
+    eval_transform,
+    inception_box,
+    resize,
+    train_transform,
+)
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    small = PIL.Image.fromarray(noise(5, 6))
+    return np.asarray(small.resize((width, height), PIL.Image.Resampling.BICUBIC))
+
+
+def encode(image: PIL.Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photos(shared: pathlib.Path) -> list[bytes]:
+    with tarfile.open(shared / "data" / "imagenet_sample_200.tar") as archive:
+        members = [m for m in archive if m.isfile()][:6]
+        files = [archive.extractfile(m) for m in members]
+        return [file.read() for file in files if file]
+
+
+MODES = [(m, k) for m in ("RGB", "L", "P", "RGBA", "LA", "1") for k in ("PNG", "WEBP")]
+
+
+@pytest.mark.parametrize(("mode", "kind"), [*MODES, ("RGB", "JPEG"), ("L", "JPEG")])
+def test_decode_gives_rgb_whatever_the_file_holds(mode: str, kind: str) -> None:
+    original = PIL.Image.fromarray(smooth(30, 40)).convert(mode)
+    pixels = decode(encode(original, kind))
+    assert pixels.shape == (30, 40, 3) and pixels.dtype == np.uint8
+    expected = np.asarray(original.convert("RGBA").convert("RGB"), int)
+    assert np.abs(pixels - expected).mean() <= (0 if kind == "PNG" else 16)
+
+
+def test_decode_reads_palettes_with_transparency_and_16_bit_grey() -> None:
+    palette = PIL.Image.fromarray(smooth(9, 9)).convert("P")
+    expected = np.asarray(palette.convert("RGB"))
+    data = encode(palette, "PNG", transparency=bytes(range(200)))
+    np.testing.assert_array_equal(decode(data), expected)
+    deep = (np.arange(256, dtype=np.uint16) << 8).reshape(16, 16)
+    assert np.array_equal(decode(encode(PIL.Image.fromarray(deep), "PNG"))[..., 1], deep >> 8)
+
+
+def test_decode_reads_cmyk_and_ignores_the_orientation_tag() -> None:
+    image = PIL.Image.fromarray(smooth(30, 40))
+    cmyk = decode(encode(image.convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(cmyk - np.asarray(image, int)).mean() < 5
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    assert decode(encode(image, "JPEG", exif=exif)).shape == (30, 40, 3)
+
+
+def test_decode_repeats_grey_arrays_and_passes_colour_ones() -> None:
+    grey = noise(4, 5)[..., 0]
+    np.testing.assert_array_equal(decode(grey), np.stack([grey] * 3, axis=-1))
+    np.testing.assert_array_equal(decode(noise(4, 5)), noise(4, 5))
+
+
+def test_decode_of_photos_is_that_of_pillow_up_to_the_fast_transform(photos: list[bytes]) -> None:
+    for data in photos:
+        reference = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB"), int)
+        np.testing.assert_array_equal(decode(data, fast_dct=False), reference)
+        difference = np.abs(decode(data) - reference)
+        assert 0 < difference.mean() < 2 and difference.max() <= 30
+
+
+def test_decoder_goes_with_the_kernel(photos: list[bytes]) -> None:
+    for kernel, fast in (("area", True), ("linear", True), ("bicubic_antialias", False)):
+        transform = EvalTransform(size=(8, 8), kernel=kernel)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(transform.decode(photos[0]), decode(photos[0], fast_dct=fast))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_truncated_and_garbled_files_are_broken(kind: str) -> None:
+    data = encode(PIL.Image.fromarray(noise(64, 64)), kind)
+    for broken in (data[: len(data) // 2], data[:8], b"", b"\xff\xd8" + b"x" * 50, b"<html>"):
+        with pytest.raises(BrokenImageError, match="cannot decode"):
+            decode(broken)
+
+
+def test_small_file_of_a_huge_image_is_refused() -> None:
+    bomb = encode(PIL.Image.new("1", (20_000, 20_000)), "PNG")
+    assert len(bomb) < 200_000
+    with pytest.raises(BrokenImageError):
+        decode(bomb)
+
+
+def weights(source: int, target: int, kernel: str) -> np.ndarray:
+    """(target, source) weights of a resize along one axis, from the definition."""
+    scale = source / target
+    edges = np.arange(source)
+    if kernel == "area":
+        low, high = np.arange(target)[:, None] * scale, np.arange(1, target + 1)[:, None] * scale
+        overlap = np.minimum(high, edges + 1) - np.maximum(low, edges)
+        return np.clip(overlap, 0, None) / scale
+    center = np.clip((np.arange(target)[:, None] + 0.5) * scale - 0.5, 0, source - 1)
+    return np.clip(1 - np.abs(center - edges), 0, None)
+
+
+@pytest.mark.parametrize("kernel", ["area", "linear"])
+@pytest.mark.parametrize("target", [(17, 23), (20, 15), (40, 30)])
+def test_kernels_without_antialias_follow_their_definition(
+    kernel: str, target: tuple[int, int]
+) -> None:
+    image = noise(40, 46)
+    rows, columns = weights(40, target[0], kernel), weights(46, target[1], kernel)
+    expected = np.einsum("yh,hwc,xw->yxc", rows, image.astype(float), columns)
+    difference = np.abs(resize(image, target, kernel) - expected)  # type: ignore[arg-type]
+    assert difference.max() <= 1.01
+
+
+def test_area_is_linear_where_the_image_grows() -> None:
+    np.testing.assert_array_equal(
+        resize(noise(20, 30), (40, 60), "area"), resize(noise(20, 30), (40, 60), "linear")
+    )
+
+
+@pytest.mark.parametrize("kernel", ["bilinear_antialias", "bicubic_antialias"])
+def test_antialiased_kernels_are_those_of_pillow(kernel: str) -> None:
+    method = PIL.Image.Resampling[kernel.split("_")[0].upper()]
+    expected = PIL.Image.fromarray(noise(50, 40)).resize((13, 17), method)
+    result = resize(noise(50, 40), (17, 13), kernel)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(result, np.asarray(expected))
+
+
+def test_evaluation_of_a_photo_is_resize_256_and_crop_224(photos: list[bytes]) -> None:
+    image = decode(photos[0])
+    h, w = image.shape[:2]
+    scale = 256 / min(h, w)
+    resized = resize(image, (round(h * scale), round(w * scale)), "area")
+    assert min(resized.shape[:2]) == 256
+    top, left = (resized.shape[0] - 224) // 2, (resized.shape[1] - 224) // 2
+    expected = resized[top : top + 224, left : left + 224]
+    np.testing.assert_array_equal(EvalTransform(size=(224, 224))(image), expected)
+
+
+@pytest.mark.parametrize("shape", [(40, 100), (100, 40), (64, 64), (7, 90), (24, 42), (23, 41)])
+@pytest.mark.parametrize("size", [(32, 56), (56, 32), (24, 42)])
+def test_evaluation_of_any_shape_keeps_the_aspect_ratio_and_the_centre(
+    shape: tuple[int, int], size: tuple[int, int]
+) -> None:
+    # The picture is its own coordinates, so the crop shows where it was taken.
+    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+    image = np.stack([y * 255 / shape[0], x * 255 / shape[1], y * 0], -1).astype(np.uint8)
+    crop = center_crop(image, size, share=0.875, kernel="bilinear_antialias").astype(float)
+    assert crop.shape == (*size, 3)
+    middle = crop[size[0] // 2 - 1 : size[0] // 2 + 1, size[1] // 2 - 1 : size[1] // 2 + 1]
+    limit = min(shape[0] / size[0], shape[1] / size[1])  # source pixels a target pixel
+    allowed = 2 + 0.75 * max(limit, 1) * 255 / np.array(shape)
+    assert (np.abs(middle[..., :2].mean((0, 1)) - 127.5) < allowed).all()
+    seen_rows = np.ptp(crop[..., 0]) / 255 * shape[0]
+    seen_columns = np.ptp(crop[..., 1]) / 255 * shape[1]
+    assert seen_rows == pytest.approx(0.875 * limit * size[0], rel=0.2, abs=3)
+    assert seen_columns == pytest.approx(0.875 * limit * size[1], rel=0.2, abs=3)
+
+
+def test_evaluation_at_the_images_own_size_changes_nothing() -> None:
+    transform = eval_transform(DataConfig(eval_crop=1.0), size=(28, 28))
+    np.testing.assert_array_equal(transform(noise(28, 28)), noise(28, 28))
+
+
+@pytest.mark.parametrize("target", [(224, 224), (32, 56)])
+def test_inception_boxes_lie_inside_and_cover_the_allowed_areas_and_ratios(
+    target: tuple[int, int],
+) -> None:
+    numbers = draw("crop", seed=0, start=0, count=3000)
+    boxes = [inception_box((375, 500), target, area=(0.05, 1.0), numbers=n) for n in numbers]
+    top, left, height, width = np.array(boxes).T
+    assert min(top) >= 0 and min(left) >= 0
+    assert max(top + height) <= 375 and max(left + width) <= 500
+    area = height * width / (375 * 500)
+    ratio = width / height / (target[1] / target[0])
+    assert 0.05 <= area.min() < 0.06 and 0.6 < area.max() <= 1
+    assert ASPECT[0] - 0.02 < ratio.min() < 0.77 and 1.3 < ratio.max() < ASPECT[1] + 0.02
+    # Uniform in the height, so small boxes are more frequent than uniform in the area.
+    assert 0.25 < np.median(area) < 0.45
+
+
+def test_inception_falls_back_to_the_largest_central_box_of_a_legal_ratio() -> None:
+    numbers = draw("crop", seed=0, start=0, count=1)[0]
+    assert inception_box((10, 1000), (224, 224), area=(0.5, 1.0), numbers=numbers) == (
+        0,
+        493,
+        10,
+        13,
+    )
+    box = inception_box((1000, 10), (224, 224), area=(0.5, 1.0), numbers=numbers)
+    assert box == (493, 0, 13, 10)
+    assert inception_box((1, 1), (224, 224), area=(0.05, 1.0), numbers=numbers) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("crop", ["inception", "shift", "center"])
+@pytest.mark.parametrize("shape", [(40, 60), (8, 8), (1, 300)])
+def test_training_crops_have_the_size_and_follow_the_numbers(
+    crop: str, shape: tuple[int, int]
+) -> None:
+    transform = train_transform(DataConfig(crop=crop, shift=3), size=(24, 32))  # type: ignore[arg-type]
+    numbers = draw("crop", seed=0, start=0, count=2)
+    image = noise(*shape)
+    first = transform(image, numbers[0])
+    assert first.shape == (24, 32, 3) and first.dtype == np.uint8
+    np.testing.assert_array_equal(first, transform(image, numbers[0]))
+    if crop != "center" and shape == (40, 60):
+        assert not np.array_equal(first, transform(image, numbers[1]))
+
+
+def test_shift_moves_every_image_by_its_own_whole_pixels_and_fills_black() -> None:
+    images = np.stack([noise(12, 10)] * 50) | 1  # nowhere black
+    transform = TrainTransform(size=(12, 10), crop="shift", shift=2)
+    moved = transform.batch(images, draw("crop", seed=0, start=0, count=50))
+    padded = np.pad(images[0], ((2, 2), (2, 2), (0, 0)))
+    places = set()
+    for image in moved:
+        fits = [
+            (y, x)
+            for y in range(5)
+            for x in range(5)
+            if np.array_equal(image, padded[y : y + 12, x : x + 10])
+        ]
+        assert len(fits) == 1
+        places.update(fits)
+    assert len(places) > 15
+
+
+def test_batch_of_images_gives_the_pixels_of_one_by_one() -> None:
+    images, numbers = np.stack([noise(12, 10)] * 4), draw("crop", seed=0, start=9, count=4)
+    for size in ((12, 10), (18, 15)):
+        transform = TrainTransform(size=size, crop="shift", shift=2)
+        single = [transform(i, n) for i, n in zip(images, numbers, strict=True)]
+        np.testing.assert_array_equal(transform.batch(images, numbers), single)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"crop_area": (0.0, 1.0)}, {"shift": -1}, {"eval_crop": 0.0}, {"eval_crop": 1.5}]
+)
+def test_senseless_crops_are_refused_by_name(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"config.data.{next(iter(changes))} is"):
+        train_transform(DataConfig(**changes), size=(8, 8))  # type: ignore[arg-type]

@@ -1,0 +1,223 @@
+"""The cluster launchers: what they would run, to the letter, without a cluster."""
+
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from launch import slurm, tpu_vm
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NASTY = ["train", "--config", "a b.py:x='1'", '--config.name="$(touch x)"', "`id`;!&|*\\"]
+TPU = ["--name", "vit", "--zone", "z"]
+
+
+def executable(folder: pathlib.Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def check_shell(text: str) -> None:
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+def parsed(output: str) -> list[list[str]]:
+    return [shlex.split(line) for line in output.splitlines() if not line.startswith("#")]
+
+
+def test_slurm_prints_a_valid_script_with_the_exact_job(capsys: pytest.CaptureFixture) -> None:
+    flags = ["--nodes", "2", "--gpus-per-node", "4", "--time", "1:00:00", "--partition", "gpu"]
+    flags += ["--account", "me", "--name", "it's b/16", "--cpus-per-task", "6", "--dry-run"]
+    assert slurm.main([*flags, "--", *NASTY]) == 0
+    script = capsys.readouterr().out
+    check_shell(script)
+    options = {shlex.split(line)[1] for line in script.splitlines() if line.startswith("#SBATCH ")}
+    assert options >= {
+        "--nodes=2",
+        "--ntasks-per-node=4",
+        "--gpus-per-node=4",
+        "--cpus-per-task=6",
+        "--time=1:00:00",
+        "--partition=gpu",
+        "--account=me",
+        "--job-name=it's b/16",
+        "--requeue",
+        "--signal=B:USR1@120",
+    }
+    run = next(line for line in script.splitlines() if line.startswith("srun "))
+    words = shlex.split(run.removesuffix(" &"))
+    assert words[words.index("python") :] == ["python", "-m", "vit_jax", *NASTY]
+
+
+def test_slurm_without_gpus_runs_one_process_a_node(capsys: pytest.CaptureFixture) -> None:
+    assert slurm.main(["--gpus-per-node", "0", "--dry-run", "--", "train"]) == 0
+    script = capsys.readouterr().out
+    assert "--ntasks-per-node=1\n" in script
+    assert "gpus" not in script
+
+
+@pytest.mark.parametrize(("interrupt", "code"), [(False, 7), (True, 0)])
+def test_a_slurm_job_is_requeued_only_after_the_signal(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, interrupt: bool, code: int
+) -> None:
+    """The script runs for real; `srun` and the others only write down what they are told."""
+    bin_ = tmp_path / "venv" / "bin"
+    bin_.mkdir(parents=True)
+    (bin_ / "activate").write_text(f"PATH={shlex.quote(str(bin_))}:$PATH\n")
+    log = tmp_path / "log"
+    wait = "trap 'sleep 0.3; echo saved >> log; exit 143' TERM; touch up; for i in {1..200}; do"
+    end = f"{wait} sleep 0.05; done" if interrupt else "exit 7"
+    executable(bin_, "srun", f'cd {tmp_path}; echo $$ > srun.pid; echo "srun $*" >> log\n{end}')
+    executable(bin_, "scancel", f'echo "scancel $*" >> {log}; kill -TERM $(<{tmp_path}/srun.pid)')
+    executable(bin_, "scontrol", f'echo "scontrol $*" >> {log}')
+    slurm.main(["--venv", str(tmp_path / "venv"), "--dry-run", "--", "train", "a b"])
+    job = subprocess.Popen(
+        ["bash", "-c", capsys.readouterr().out], env={**os.environ, "SLURM_JOB_ID": "42"}
+    )
+    if interrupt:
+        wait_until((tmp_path / "up").exists)
+        job.send_signal(signal.SIGUSR1)
+    assert job.wait(timeout=20) == code
+    told = log.read_text().splitlines()
+    assert told[0].endswith("python -m vit_jax train a b")
+    after = ["scancel --signal=TERM 42", "saved", "scontrol requeue 42"]
+    assert told[1:] == (after if interrupt else [])
+
+
+def test_slurm_hands_the_script_to_sbatch(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    executable(tmp_path / "bin", "sbatch", f"cat > {tmp_path}/script; exit 3")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    flags = ["--logs", str(tmp_path / "logs")]
+    assert slurm.main([*flags, "--", "train"]) == 3
+    assert (tmp_path / "logs").is_dir()
+    slurm.main([*flags, "--dry-run", "--", "train"])
+    assert (tmp_path / "script").read_text() == capsys.readouterr().out
+
+
+def test_tpu_vm_prints_valid_shell_with_the_exact_job(capsys: pytest.CaptureFixture) -> None:
+    flags = [*TPU, "--project", "p", "--create", "--accelerator-type", "v4-32", "--spot"]
+    assert tpu_vm.main([*flags, "--workdir", "gs://b/r", "--dry-run", "--", *NASTY]) == 0
+    output = capsys.readouterr().out
+    check_shell(output)
+    archive, create, check, copy, install, start = parsed(output)
+    assert archive[:4] == ["git", "-C", str(ROOT), "archive"]
+    assert create[4:] == [
+        *("create", "vit", "--accelerator-type=v4-32", "--version=tpu-ubuntu2204-base"),
+        *("--spot", "--zone=z", "--project=p"),
+    ]
+    assert copy[4] == "scp"
+    for step in (check, install, start):
+        assert step[4:7] == ["ssh", "vit", "--worker=all"]
+        check_shell(step[7].removeprefix("--command="))
+    job = shlex.split(start[7])
+    first = job.index(".venv/bin/python")
+    assert job[first : job.index(">>")] == [
+        *(".venv/bin/python", "-m", "vit_jax", *NASTY, "--workdir=gs://b/r")
+    ]
+
+
+def test_tpu_job_outlives_its_shell_and_writes_log_and_pid(tmp_path: pathlib.Path) -> None:
+    flags, job = tpu_vm._parser().parse_args(TPU), ["a b", "$HOME"]
+    command = tpu_vm.commands(flags, job)[-1][7].removeprefix("--command=")
+    executable(tmp_path / "vit_jax", "python", 'sleep 0.3; printf "<%s>" "$@"')
+    (tmp_path / "vit_jax/.venv").mkdir()
+    (tmp_path / "vit_jax/.venv/bin").symlink_to("..")
+    subprocess.run(
+        ["bash", "-c", command], env={**os.environ, "HOME": str(tmp_path)}, check=True, timeout=5
+    )
+    log, pid = tmp_path / "vit_jax.log", int((tmp_path / "vit_jax.pid").read_text())
+    wait_until(lambda: os.getsid(pid) == pid)
+    wait_until(lambda: bool(log.read_text()))
+    assert log.read_text() == "<-m><vit_jax><a b><$HOME>"
+
+
+@pytest.mark.parametrize(
+    ("flags", "job", "message"),
+    [
+        ([], ["train", "--workdir", "runs/a"], "'runs/a' would be another folder"),
+        ([], ["train", "--workdir=runs/a"], "'runs/a' would be another folder"),
+        (["--workdir", "gs://a"], ["train", "--workdir=gs://b"], "given twice"),
+    ],
+)
+def test_tpu_workdir_must_be_shared_by_the_hosts(
+    capsys: pytest.CaptureFixture, flags: list[str], job: list[str], message: str
+) -> None:
+    assert tpu_vm.main([*TPU, *flags, "--dry-run", "--", *job]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_tpu_refuses_to_run_what_is_not_committed(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
+    assert tpu_vm.main([*TPU, "--", "train"]) == 2
+    assert "is no git clone" in capsys.readouterr().err
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "a.py").write_text("a = 1\n")
+    subprocess.run(["git", "-C", str(tmp_path), "add", "a.py"], check=True)
+    assert tpu_vm.main([*TPU, "--", "train"]) == 2
+    assert "uncommitted changes (a.py)" in capsys.readouterr().err
+
+
+def test_tpu_stops_at_the_first_step_that_fails(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable(tmp_path / "bin", "git", "exit 0")
+    executable(tmp_path / "bin", "gcloud", f"echo $4 >> {tmp_path}/log; [ $4 != scp ] || exit 9")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
+    assert tpu_vm.main([*TPU, "--", "train"]) == 9
+    assert (tmp_path / "log").read_text().split() == ["ssh", "scp"]
+
+
+@pytest.mark.parametrize("name", ["slurm", "tpu_vm"])
+def test_a_missing_program_is_one_line_and_code_2(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+    name: str,
+) -> None:
+    executable(tmp_path, "git", "exit 0")
+    executable(tmp_path, "bash", f'exec {shutil.which("bash")} "$@"')
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
+    logs = ["--logs", str(tmp_path / "logs")]
+    code = slurm.main([*logs, "--", "x"]) if name == "slurm" else tpu_vm.main([*TPU, "--", "x"])
+    assert code == 2
+    error = capfd.readouterr().err
+    assert "is not installed or not on PATH" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv", [["--partition", "a\n#SBATCH --x", "--", "train"], ["--nodes", "2", "--dry-run"]]
+)
+def test_flags_that_cannot_be_written_are_refused(argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        slurm.main(argv)
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["a/b", "$(id)", "A b", "-x"])
+def test_tpu_names_are_those_google_allows(name: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        tpu_vm.main([f"--name={name}", "--zone", "z", "--dry-run", "--", "train"])
+    assert stopped.value.code == 2

@@ -1,0 +1,146 @@
+"""The local launcher: one job of several real processes, and how it ends."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from launch import local
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LAUNCH = """
+import sys
+from launch import local
+program, flags = [sys.executable, "-c", sys.argv[1]], [*sys.argv[2:], "--", "train"]
+local.PROGRAM = tuple(program)
+sys.exit(local.main(flags))
+"""
+INDEX = "import os, signal, sys, time; i = int(os.environ['VIT_JAX_PROCESS_ID'])\n"
+
+
+@contextlib.contextmanager
+def launched(program: str, *flags: str) -> Iterator["subprocess.Popen[str]"]:
+    """The launcher, running `program` in each process in place of vit_jax."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, INDEX + program, *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def wait_for(paths: list[pathlib.Path]) -> list[int]:
+    """The process ids in the files, once all are written."""
+    deadline = time.monotonic() + 20
+    while not all(path.exists() and path.read_text().endswith("\n") for path in paths):
+        assert time.monotonic() < deadline, "the processes did not start"
+        time.sleep(0.02)
+    return [int(path.read_text()) for path in paths]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; a zombie that nobody has collected does not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_processes_are_one_jax_job_with_simulated_devices() -> None:
+    program = """
+from vit_jax.parallel import multihost
+multihost.initialize()
+import jax
+print(sys.argv[1:], jax.process_index(), jax.process_count(), jax.device_count(), flush=True)
+multihost.barrier("end")
+"""
+    with launched(program, "--processes", "2", "--devices-per-process", "3") as child:
+        output, errors = child.communicate(timeout=60)
+    assert child.returncode == 0, errors
+    assert "['train'] 0 2 6\n" in output
+    assert "[1] ['train'] 1 2 6\n" in errors
+
+
+def test_a_failure_ends_the_others_and_gives_the_exit_code(tmp_path: pathlib.Path) -> None:
+    program = f"""
+signal.signal(signal.SIGTERM, signal.SIG_IGN if i == 2 else lambda *_: sys.exit(5))
+open(r"{tmp_path}/pid%d" % i, "w").write(str(os.getpid()) + "\\n")
+while len(os.listdir(r"{tmp_path}")) < 3: time.sleep(0.02)
+if i == 1: sys.exit(3)
+time.sleep(60)
+"""
+    with launched(program, "--processes", "3", "--grace", "1") as child:
+        pids = wait_for([tmp_path / f"pid{i}" for i in range(3)])
+        _, errors = child.communicate(timeout=20)
+    assert child.returncode == 3
+    assert "process 1 ended: exit code 3" in errors
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_a_process_killed_by_a_signal_counts_as_128_plus_it() -> None:
+    with launched("os.kill(os.getpid(), signal.SIGKILL)", "--processes", "1") as child:
+        _, errors = child.communicate(timeout=20)
+    assert child.returncode == 128 + signal.SIGKILL
+    assert "killed by SIGKILL" in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_every_process(tmp_path: pathlib.Path, number: signal.Signals) -> None:
+    program = f"""
+def stop(number, frame):
+    open(r"{tmp_path}/seen%d" % i, "w").write(str(number) + "\\n")
+    sys.exit(0)
+signal.signal({int(number)}, stop)
+open(r"{tmp_path}/pid%d" % i, "w").write(str(os.getpid()) + "\\n")
+time.sleep(60)
+"""
+    with launched(program, "--processes", "2") as child:
+        wait_for([tmp_path / f"pid{i}" for i in range(2)])
+        child.send_signal(number)
+        child.communicate(timeout=20)
+    assert child.returncode == 0
+    assert wait_for([tmp_path / f"seen{i}" for i in range(2)]) == [number, number]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux only")
+def test_a_launcher_killed_outright_leaves_no_process(tmp_path: pathlib.Path) -> None:
+    program = f"""
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(r"{tmp_path}/pid%d" % i, "w").write(str(os.getpid()) + "\\n")
+time.sleep(60)
+"""
+    with launched(program, "--processes", "2") as child:
+        pids = wait_for([tmp_path / f"pid{i}" for i in range(2)])
+        child.send_signal(signal.SIGKILL)
+        child.wait(timeout=20)
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_existing_xla_flags_stay() -> None:
+    before = {"XLA_FLAGS": "--xla_a=1", "PATH": os.environ["PATH"]}
+    settings = local._environment(before, 1, 2, 1234, 4)
+    assert settings["XLA_FLAGS"] == "--xla_a=1 --xla_force_host_platform_device_count=4"
+    assert settings["PATH"] == before["PATH"]
+    assert "XLA_FLAGS" not in local._environment({}, 0, 2, 1234, None)
+
+
+@pytest.mark.parametrize("flags", [["--processes", "0", "--", "train"], ["--processes", "2"]])
+def test_wrong_flags_end_with_code_2(flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        local.main(flags)
+    assert stopped.value.code == 2

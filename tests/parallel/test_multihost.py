@@ -1,0 +1,188 @@
+"""Joining a job: where the settings come from, what is refused, and two real processes."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from launch import local
+from vit_jax.parallel import multihost
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+VARIABLES = ("VIT_JAX_", "SLURM_", "TPU_", "MEGASCALE_", "CUDA_VISIBLE_DEVICES")
+
+
+@pytest.fixture(name="joined")
+def _joined(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple, dict]]:
+    """The calls of jax.distributed.initialize, which does nothing, in a clean environment."""
+    calls: list[tuple[tuple, dict]] = []
+    for name in [name for name in os.environ if name.startswith(VARIABLES)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: calls.append((a, k)))
+    return calls
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_process_without_settings_is_alone(joined: list) -> None:
+    multihost.initialize()
+    multihost.barrier("alone")
+    assert joined == []
+    assert multihost.is_primary()
+    assert [multihost.agree(True), multihost.agree(False)] == [True, False]
+
+
+def test_one_process_needs_no_coordinator(joined: list) -> None:
+    multihost.initialize(coordinator="10.0.0.1:1234", num_processes=1, process_id=0)
+    assert joined == []
+
+
+def test_arguments_come_before_the_environment(
+    joined: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_environment(
+        monkeypatch,
+        VIT_JAX_COORDINATOR="10.0.0.1:1234",
+        VIT_JAX_NUM_PROCESSES="4",
+        VIT_JAX_PROCESS_ID="1",
+    )
+    multihost.initialize(process_id=3)
+    assert joined[0][0] == ("10.0.0.1:1234", 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("10.0.0.1:1234", "2", ""), r"missing process index \(VIT_JAX_PROCESS_ID\)"),
+        (("", "", "1"), "missing coordinator .* and number of processes"),
+        (("10.0.0.1:1234", "two", "0"), "VIT_JAX_NUM_PROCESSES is 'two'"),
+        (("10.0.0.1:1234", "0", "0"), "number of processes is 0"),
+        (("10.0.0.1:1234", "2", "2"), "process index is 2: .* from 0 to 1"),
+        (("10.0.0.1:1234", "2", "-1"), "process index is -1"),
+        (("10.0.0.1", "2", "0"), "'10.0.0.1': give HOST:PORT"),
+        (("10.0.0.1:port", "2", "0"), "'10.0.0.1:port': give HOST:PORT"),
+    ],
+)
+def test_partial_or_contradicting_settings_are_refused_in_one_line(
+    joined: list, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, str, str], message: str
+) -> None:
+    names = ("VIT_JAX_COORDINATOR", "VIT_JAX_NUM_PROCESSES", "VIT_JAX_PROCESS_ID")
+    set_environment(monkeypatch, **dict(zip(names, settings, strict=True)))
+    with pytest.raises(ValueError, match=message) as error:
+        multihost.initialize()
+    assert "\n" not in str(error.value)
+    assert joined == []
+
+
+STEP = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "n[1-2]",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NTASKS": "8",
+    "SLURM_STEP_NUM_NODES": "2",
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "devices"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, None),  # JAX gives task i the GPU i
+        ({"CUDA_VISIBLE_DEVICES": "3"}, [0]),  # Slurm has bound one GPU to the task
+        ({"CUDA_VISIBLE_DEVICES": "0,1,2,3", "SLURM_NTASKS": "2"}, [0, 1, 2, 3]),
+        ({}, None),
+    ],
+)
+def test_a_slurm_task_takes_its_share_of_the_gpus(
+    joined: list, monkeypatch: pytest.MonkeyPatch, settings: dict, devices: list[int] | None
+) -> None:
+    set_environment(monkeypatch, **(STEP | settings))
+    multihost.initialize()
+    expected = {"local_device_ids": devices, "cluster_detection_method": "slurm"}
+    assert joined == [((), expected)]
+
+
+@pytest.mark.parametrize("absent", ["SLURM_STEP_NODELIST", "SLURM_PROCID"])
+def test_a_batch_script_without_srun_is_alone(
+    joined: list, monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    set_environment(monkeypatch, **{k: v for k, v in STEP.items() if k != absent})
+    multihost.initialize()
+    assert joined == []
+
+
+@pytest.mark.parametrize(
+    ("platforms", "settings", "slice_expected"),
+    [
+        ("tpu,cpu", {}, True),  # a Cloud TPU VM; JAX asks it for its neighbours
+        ("tpu,cpu", {"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ("tpu,cpu", {"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ("tpu,cpu", {"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"}, True),
+        ("tpu", {"TPU_SKIP_MDS_QUERY": "1"}, False),  # told to use a TPU there is not
+        ("cpu", {}, False),
+        ("", {}, False),
+    ],
+)
+def test_only_tpu_hosts_with_neighbours_join_a_slice(
+    joined: list,
+    monkeypatch: pytest.MonkeyPatch,
+    platforms: str,
+    settings: dict,
+    slice_expected: bool,
+) -> None:
+    before = jax.config.jax_platforms  # type: ignore[attr-defined]
+    set_environment(monkeypatch, **settings)
+    try:
+        jax.config.update("jax_platforms", platforms)
+        multihost.initialize()
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert joined == ([((), {})] if slice_expected else [])
+
+
+TWO = """
+import os, signal
+seen = []
+signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+from vit_jax.parallel import multihost
+multihost.initialize()
+multihost.initialize()
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+os.kill(os.getpid(), signal.SIGTERM)
+mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+mine = np.arange(2.0) + 2 * jax.process_index()
+x = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("data")), mine)
+total = float(jax.jit(jnp.sum)(x))
+any_true = multihost.agree(jax.process_index() == 1), multihost.agree(False)
+multihost.barrier("end")
+print("result", jax.process_count(), total, *any_true, multihost.is_primary(), len(seen))
+"""
+
+
+def test_two_processes_reduce_agree_and_keep_the_signal_handler() -> None:
+    port = local._free_port()
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", TWO],
+            env=local._environment(os.environ, index, 2, port, 2),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        outputs = [child.communicate(timeout=60)[0] for child in children]
+    finally:
+        for child in children:
+            child.send_signal(signal.SIGKILL)
+    lines = ["result" + output.partition("result")[2].splitlines()[0] for output in outputs]
+    assert lines == ["result 2 6.0 True False True 1", "result 2 6.0 True False False 1"]

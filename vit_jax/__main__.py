@@ -1,0 +1,73 @@
+"""The command line: `python -m vit_jax COMMAND`, or `vit_jax COMMAND`."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import absl.logging
+
+import vit_jax.commands as commands
+
+ERROR = 1  # the run failed
+BAD_INPUT = 2  # what was asked for cannot be done; nothing was changed
+TERMINATED = 143  # told to stop, and saved: 128 + SIGTERM
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. The exit code is 0, or one of the above with one line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Orbax reports every step of its work as a warning.
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    overrides = [a for a in rest if a.startswith(("--config.", "--noconfig."))]
+    if unknown := [a for a in rest if a not in overrides]:
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
+    if overrides and "config_overrides" not in options:
+        parser.error(f"{options.command} takes no {overrides[0]}")
+    try:
+        return options.run(options, overrides)
+    except commands.Stopped as stop:
+        return _fail(stop, TERMINATED)
+    except commands.Diverged as error:
+        return _fail(error, ERROR)
+    except ValueError as error:
+        # Only what our own code says of the input is put in one line; an error that a library
+        # raised is a bug here, and its traceback is wanted.
+        if os.environ.get("VIT_JAX_TRACEBACK") or not _raised_by_us(error):
+            raise
+        return _fail(error, BAD_INPUT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vit_jax", description="Vision Transformers in JAX.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in commands.COMMANDS.items():
+        text = (command.run.__doc__ or "").strip()
+        sub = subparsers.add_parser(
+            name,
+            help=text.splitlines()[0],
+            description=text,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+def _fail(error: BaseException, code: int) -> int:
+    line = " ".join(str(error).split())
+    print(f"vit_jax: {line}", file=sys.stderr)
+    return code
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals["__name__"].split(".")[0] in ("vit_jax",)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,15 @@
+"""The commands, a file each: its arguments, and `run`, whose docstring is its help."""
+
+from types import ModuleType
+
+from vit_jax.commands import evaluate, models, predict, train
+from vit_jax.training.loop import Diverged, Stopped
+
+COMMANDS: dict[str, ModuleType] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "models": models,
+}
+
+__all__ = ["COMMANDS", "Diverged", "Stopped"]

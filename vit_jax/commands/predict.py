@@ -1,0 +1,87 @@
+"""`predict`: the classes of image files."""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+
+from vit_jax.checkpoints.load import load
+from vit_jax.commands.evaluate import checkpoint_step
+from vit_jax.data import augment, preprocess
+from vit_jax.models.vit import ViT
+
+BATCH = 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="JPEG, PNG or WebP files")
+    parser.add_argument("--workdir", required=True, help="folder of a run, or a released file")
+    parser.add_argument(
+        "--step", type=checkpoint_step, default="latest", help="latest, best, or a number"
+    )
+    parser.add_argument("--top", type=int, default=5, help="classes to show of each image")
+    parser.add_argument("--json", action="store_true", help="one JSON object an image, a line each")
+
+
+def run(options: argparse.Namespace, _: Sequence[str]) -> int:
+    """Show the most probable classes of images."""
+    model = load(options.workdir, step=options.step)
+    failures = 0
+    for path, result in predict(model, options.images, top=options.top):
+        if isinstance(result, str):
+            print(f"vit_jax: {path}: {result}", file=sys.stderr)
+            failures += 1
+        elif options.json:
+            classes = [{"class": name, "probability": p} for name, p in result]
+            print(json.dumps({"image": path, "classes": classes}))
+        else:
+            shown = ", ".join(f"{name} {100 * p:.1f}%" for name, p in result)
+            print(f"{path}: {shown}")
+    return 2 if failures else 0
+
+
+def predict(
+    model: ViT, paths: Sequence[str], *, top: int
+) -> Iterator[tuple[str, list[tuple[str, float]] | str]]:
+    """For every path the `top` (class, probability), or what is wrong with the file."""
+    assert model.preprocessing is not None, "the model was not loaded"
+    wanted = model.preprocessing
+    transform = preprocess.EvalTransform(
+        size=wanted.image_size, center=wanted.crop, kernel=wanted.kernel
+    )
+    count = model.options.num_classes
+    names = model.class_names or tuple(str(i) for i in range(count))
+
+    @jax.jit
+    def probabilities(images: jax.Array) -> jax.Array:
+        normal = augment.normalize(images, mean=wanted.mean, std=wanted.std)
+        return jax.nn.softmax(model(normal))
+
+    for first in range(0, len(paths), BATCH):
+        chunk = paths[first : first + BATCH]
+        read = [_read(path) for path in chunk]
+        batch = np.zeros((min(BATCH, len(paths)), *wanted.image_size, 3), np.uint8)
+        for row, image in enumerate(read):
+            if not isinstance(image, str):
+                batch[row] = transform(image)
+        rows = np.asarray(probabilities(batch))
+        for path, image, row in zip(chunk, read, rows, strict=False):
+            best = np.argsort(-row, kind="stable")[:top]
+            yield (
+                path,
+                image if isinstance(image, str) else [(names[i], float(row[i])) for i in best],
+            )
+
+
+def _read(path: str) -> np.ndarray | str:
+    """Pixels of a file, or what is wrong with it."""
+    try:
+        return preprocess.decode(pathlib.Path(path).read_bytes())
+    except OSError as error:
+        return error.strerror or str(error)
+    except preprocess.BrokenImageError as error:
+        return str(error)

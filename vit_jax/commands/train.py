@@ -1,0 +1,29 @@
+"""`train`: starts a run, or goes on with it."""
+
+import argparse
+from collections.abc import Sequence
+
+from vit_jax.commands import configs
+from vit_jax.parallel import multihost
+from vit_jax.training import loop
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="the recipe")
+    parser.add_argument("--workdir", required=True, help="folder of the run; made if missing")
+    parser.add_argument("--profile", action="store_true", help="record steps 10 to 15 in profile/")
+    parser.set_defaults(config_overrides=True)
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """Train a model, or go on with a run.
+
+    Any field of the config can be set: --config.optimizer.learning_rate=1e-3. The same command
+    run again resumes from the last checkpoint.
+    """
+    config = configs.from_file(options.config, overrides)
+    multihost.initialize()
+    metrics = loop.train(config, workdir=options.workdir, profile=options.profile)
+    if multihost.is_primary():
+        print(f"{options.workdir}: {loop.describe(metrics)}")
+    return 0

@@ -1,0 +1,189 @@
+"""The loop of a run: steps, evaluations, checkpoints, and what is reported meanwhile."""
+
+import contextlib
+import math
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Iterator
+
+import jax
+
+from vit_jax.config import Config
+from vit_jax.parallel import multihost
+from vit_jax.parallel.mesh import to_global
+from vit_jax.training.metrics import MetricWriter, Progress
+from vit_jax.training.run import Run, prepare
+
+AGREE_EVERY = 10  # steps between questions whether another process was told to stop
+PROFILED = (10, 15)  # first and last step of this process that a profile records
+INPUTS = ("image", "label", "position")  # what of a batch goes to the device
+
+
+class Diverged(RuntimeError):
+    """The loss or the gradient is not finite any more."""
+
+
+class Stopped(RuntimeError):
+    """The run was told to stop, and has saved a state to go on from."""
+
+
+def train(
+    config: Config, *, workdir: str | os.PathLike[str], profile: bool = False
+) -> dict[str, float]:
+    """Trains, or goes on with, the run in `workdir`; returns its last evaluation.
+
+    Raises ValueError, before anything is written, where the config cannot be run; Diverged where
+    the loss is not finite; Stopped after SIGTERM. Whatever ends a run, the same call goes on from
+    its last checkpoint, and gives the same bits as a run that nothing ended.
+    """
+    with contextlib.ExitStack() as stack:
+        run = prepare(config, workdir, stack)
+        stack.enter_context(jax.set_mesh(run.mesh))
+        start, total = int(run.state["step"]), run.lengths.total
+        progress = stack.enter_context(
+            Progress(start_step=start, total_steps=total, batch_size=config.batch_size)
+        )
+        for line in run.messages:
+            progress.say(line)
+        if start >= total:
+            progress.say(f"the run is complete: step {start} of {total}")
+            return run.evaluator(run.state)
+        writer = stack.enter_context(MetricWriter(workdir, start_step=start))
+        told_to_stop = stack.enter_context(_sigterm())
+        reporter = _Reporter(run, writer, progress)
+        trace = _Trace(workdir, first=start + PROFILED[0]) if profile else None
+        metrics: dict[str, float] = {}
+        for done in range(start + 1, total + 1):
+            if trace:
+                trace.before(done)
+            batch = next(run.batches)
+            inputs = {name: batch[name] for name in INPUTS}
+            run.state, values = run.step(
+                run.state, to_global(inputs, run.mesh, batch_size=config.batch_size)
+            )
+            # The values of the step before are read now that this one is on its way: the device
+            # never waits for the host.
+            reporter.push(done, values)
+            if done == start + 1:
+                reporter.restart(done)  # it compiled: no measure of speed
+            last, stop = done == total, _stop(told_to_stop, done)
+            evaluated: dict[str, float] = {}
+            if last or _due(done, run.lengths.evaluate_every):
+                reporter.settle()
+                evaluated = metrics = run.evaluator(run.state)
+                writer.write(done, {f"eval_{name}": value for name, value in metrics.items()})
+                progress.say(f"step {done}: {describe(metrics)}")
+            if last or stop or _due(done, run.lengths.checkpoint_every) or _best(run, evaluated):
+                reporter.settle()  # a state that is not finite is never saved
+                run.store.save(done, run.state, evaluated)
+                reporter.restart(done)
+            elif evaluated:
+                reporter.restart(done)
+            if stop and not last:
+                run.store.wait()
+                raise Stopped(
+                    f"stopped after step {done} of {total} and saved: run the same command to go on"
+                )
+        run.store.wait()
+        return metrics
+
+
+def describe(metrics: dict[str, float]) -> str:
+    """An evaluation in one line."""
+    parts = [
+        f"{prefix}top-1 {100 * metrics[key + 'top1']:.2f}%, {prefix}top-5"
+        f" {100 * metrics[key + 'top5']:.2f}%, {prefix}loss {metrics[key + 'loss']:.4f}"
+        for key, prefix in (("", ""), ("ema_", "average "))
+        if key + "top1" in metrics
+    ]
+    return f"{', '.join(parts)} on {int(metrics['count'])} images"
+
+
+class _Reporter:
+    """Reads the values of a step once the next one is dispatched, and stops where one diverged."""
+
+    def __init__(self, run: Run, writer: MetricWriter, progress: Progress) -> None:
+        self._run, self._writer, self._progress = run, writer, progress
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+
+    def push(self, step: int, values: dict[str, jax.Array]) -> None:
+        self.settle()
+        self._pending = (step, values)
+        self._progress.advance()
+
+    def settle(self) -> None:
+        """Waits for the last step pushed. Raises Diverged."""
+        if self._pending is None:
+            return
+        step, values = self._pending
+        self._pending = None
+        host = {name: float(value) for name, value in values.items()}
+        wrong = [name for name, value in host.items() if not math.isfinite(value)]
+        if wrong:
+            kept = self._run.store.steps
+            last = f"checkpoint {kept[-1]} is kept" if kept else "there is no checkpoint yet"
+            raise Diverged(
+                f"{wrong[0]} is {host[wrong[0]]} at step {step}: {last};"
+                " a lower learning rate, more warm-up or clipping may help"
+            )
+        if _due(step, self._run.lengths.log_every) or step == self._run.lengths.total:
+            host["images_per_second"] = self._progress.rate(step)
+            if bad := self._run.batches.bad.count:
+                host["bad_images"] = bad
+            self._writer.write(step, host)
+            self._progress.show(step, host)
+
+    def restart(self, step: int) -> None:
+        """Leaves the time until now out of the next measure of speed."""
+        self.settle()
+        self._progress.restart(step)
+
+
+class _Trace:
+    """Records a few steps for TensorBoard or Perfetto in `profile/` of the run."""
+
+    def __init__(self, workdir: str | os.PathLike[str], *, first: int) -> None:
+        self._folder, self._first = pathlib.Path(workdir) / "profile", first
+
+    def before(self, step: int) -> None:
+        if step == self._first:
+            jax.profiler.start_trace(str(self._folder))
+        if step == self._first + PROFILED[1] - PROFILED[0]:
+            jax.profiler.stop_trace()
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _best(run: Run, evaluated: dict[str, float]) -> bool:
+    """Whether an evaluation is the best so far, and the best is kept."""
+    return bool(evaluated) and run.store.would_be_best(evaluated)
+
+
+def _stop(told: threading.Event, step: int) -> bool:
+    """Whether to stop after this step: all processes must, or none."""
+    if jax.process_count() == 1:
+        return told.is_set()
+    return step % AGREE_EVERY == 0 and multihost.agree(told.is_set())
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets while the loop runs; a second one ends the process."""
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield told  # Python delivers signals to the main thread only
+        return
+
+    def handle(*_: object) -> None:
+        told.set()
+        signal.signal(signal.SIGTERM, before)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,235 @@
+"""A run put together: mesh, data, model, optimizer, state and store, checked before it starts."""
+
+import contextlib
+import dataclasses
+import os
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from vit_jax.checkpoints import store as store_lib
+from vit_jax.config import Config, MeshConfig
+from vit_jax.data import pipeline, preprocess, sources
+from vit_jax.models.vit import ViTOptions
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import multihost, rules
+from vit_jax.training import evaluation, optimizer, schedules, setup, state, step
+
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """What the loop needs. `state` is replaced at every step."""
+
+    config: Config
+    mesh: Mesh
+    lengths: setup.Lengths
+    store: store_lib.Store
+    state: state.State
+    step: Any  # (state, batch) -> (state, metrics), jitted
+    batches: pipeline.Batches
+    evaluator: "Evaluator"
+    messages: tuple[str, ...]  # what the user should know about the start
+
+
+class Evaluator:
+    """Measures a state on the held-out split, its average too where there is one."""
+
+    def __init__(self, config: Config, *, mesh: Mesh, class_names: tuple[str, ...]) -> None:
+        self.config, self.mesh = config, mesh
+        self.batch_size = config.eval_batch_size or config.batch_size
+        name = "config.eval_batch_size" if config.eval_batch_size else "config.batch_size"
+        mesh_lib.check_batch(mesh, self.batch_size, name=name)
+        self.source = sources.open_eval(config.data)
+        if self.source.class_names != class_names:
+            raise ValueError(
+                f"{self.source.name} has the classes {_few(self.source.class_names)}, the model"
+                f" {_few(class_names)}: train and evaluate on the same classes"
+            )
+        self._step: evaluation.EvalStep | None = None
+
+    def bind(self, graphdef: nnx.GraphDef, options: ViTOptions) -> "Evaluator":
+        """Fixes the model; to be called once, before the first evaluation."""
+        data = self.config.data
+        self._transform = preprocess.eval_transform(data, size=options.image_size)
+        self._step = evaluation.make_eval_step(
+            graphdef,
+            num_classes=options.num_classes,
+            loss=self.config.objective.loss,
+            mean=data.mean,
+            std=data.std,
+        )
+        return self
+
+    def __call__(self, state: state.State) -> dict[str, float]:
+        """top1, top5, loss, count; with `ema_` before the names for the average."""
+        metrics = self._measure(state["params"])
+        if "ema" in state:
+            average = self._measure(state["ema"])
+            average.pop("count")
+            metrics |= {f"ema_{name}": value for name, value in average.items()}
+        return metrics
+
+    def _measure(self, params: Any) -> dict[str, float]:
+        assert self._step is not None, "bind comes first"
+        data = self.config.data
+        with pipeline.eval_batches(
+            self.source,
+            self._transform,
+            batch_size=self.batch_size,
+            rows=mesh_lib.local_rows(self.mesh, self.batch_size),
+            threads=data.threads,
+            prefetch=data.prefetch,
+            max_bad=data.max_bad,
+        ) as batches:
+            return evaluation.evaluate(
+                self._step, params, batches, mesh=self.mesh, batch_size=self.batch_size
+            )
+
+
+def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.ExitStack) -> Run:
+    """Everything a run needs, new or resumed; what must be closed is put on `stack`.
+
+    Raises ValueError, before anything is written, where the config cannot be run.
+    """
+    store_lib.check_same_run(workdir, config)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    accumulate = config.optimizer.accumulate
+    mesh_lib.check_batch(mesh, config.batch_size, accumulate=accumulate, name="config.batch_size")
+    source = sources.open_train(config.data)
+    evaluator = Evaluator(config, mesh=mesh, class_names=source.class_names)
+    lengths = setup.lengths(config, dataset_size=len(source))
+    schedule = schedules.make_schedule(
+        config.schedule,
+        peak=config.optimizer.learning_rate,
+        total_steps=lengths.total,
+        batch_size=config.batch_size,
+        dataset_size=len(source),
+    )
+    resumed = store_lib.saved_steps(workdir)
+    if resumed:
+        options = setup.resumed_model(config, store_lib.read_card(workdir))
+        params, report = None, ""
+    else:
+        options, params, report = setup.fresh_model(config, num_classes=len(source.class_names))
+    graphdef, shapes = state.abstract_params(options)
+    optax_rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
+    abstract = state.abstract_state(options, optax_rule, average=config.ema > 0, mesh=mesh)
+
+    if multihost.is_primary() and not resumed:
+        store_lib.write_run(workdir, config, setup.make_card(config, options, source.class_names))
+    multihost.barrier("run written")
+    store = stack.enter_context(store_lib.Store(workdir, config.checkpoint))
+    if store.latest is None:
+        first = state.create(
+            options, optax_rule, abstract=abstract, seed=config.seed, params=params
+        )
+        start = 0
+    else:
+        start = store.latest
+        first = store.restore(abstract, step=start)
+    batches = stack.enter_context(
+        pipeline.train_batches(
+            source,
+            preprocess.train_transform(config.data, size=options.image_size),
+            seed=config.seed,
+            batch_size=config.batch_size,
+            rows=mesh_lib.local_rows(mesh, config.batch_size),
+            start_step=start,
+            num_steps=lengths.total,
+            threads=config.data.threads,
+            prefetch=config.data.prefetch,
+            max_bad=config.data.max_bad,
+        )
+    )
+    return Run(
+        config=config,
+        mesh=mesh,
+        lengths=lengths,
+        store=store,
+        state=first,
+        step=_train_step(config, graphdef, options, optax_rule, schedule, abstract),
+        batches=batches,
+        evaluator=evaluator.bind(graphdef, options),
+        messages=_messages(config, options, shapes, mesh, len(source), start, report),
+    )
+
+
+def _train_step(
+    config: Config,
+    graphdef: nnx.GraphDef,
+    options: ViTOptions,
+    optax_rule: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    abstract: state.State,
+) -> Any:
+    prepare_batch, loss = step.classification_step_parts(config, num_classes=options.num_classes)
+    return step.make_train_step(
+        graphdef,
+        prepare=prepare_batch,
+        loss=loss,
+        optimizer=optax_rule,
+        schedule=schedule,
+        abstract=abstract,
+        accumulate=config.optimizer.accumulate,
+        ema=config.ema,
+    )
+
+
+def _messages(
+    config: Config,
+    options: ViTOptions,
+    shapes: Any,
+    mesh: Mesh,
+    images: int,
+    start: int,
+    report: str,
+) -> tuple[str, ...]:
+    height, width = options.image_size
+    name = config.model.name or f"model of {config.init_from}"
+    model = (
+        f"{name}, {state.count(shapes):,} parameters, {options.num_classes} classes,"
+        f" images {height}x{width}, {options.tokens} tokens"
+    )
+    axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    where = (
+        f"{images:,} training images, batch {config.batch_size},"
+        f" {mesh.size} {mesh.devices.flat[0].platform} devices ({axes}),"
+        f" {jax.process_count()} processes"
+    )
+    went_on = f"resumed after step {start}" if start else ""
+    return tuple(line for line in (model, where, report, went_on) if line)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} ({shown})"
+
+
+def evaluate(
+    config: Config, workdir: str | os.PathLike[str], *, which: store_lib.Which
+) -> tuple[int, dict[str, float]]:
+    """Measures a checkpoint of the run in `workdir`: its step, and what `Evaluator` says.
+
+    On the run's mesh, or, where that does not fit the devices at hand, with all of them as `data`.
+    """
+    card = store_lib.read_card(workdir)
+    try:
+        mesh = mesh_lib.make_mesh(config.mesh)
+    except ValueError:
+        mesh = mesh_lib.make_mesh(MeshConfig())
+    evaluator = Evaluator(config, mesh=mesh, class_names=card.class_names)
+    graphdef, shapes = state.abstract_params(card.options)
+    names = ("params", "ema") if config.ema else ("params",)
+    placed = jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+        shapes,
+        rules.tree_shardings(shapes, mesh),
+    )
+    with store_lib.Store(workdir, config.checkpoint) as store:
+        step = store.find(which)
+        restored = store.restore(dict.fromkeys(names, placed), step=step)
+    with jax.set_mesh(mesh):
+        return step, evaluator.bind(graphdef, card.options)(restored)

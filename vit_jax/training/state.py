@@ -1,0 +1,97 @@
+"""The state of a run: a plain dict of arrays, created where the mesh says they live.
+
+params     nested dict by path, float32        opt_state  that of the optimizer
+ema        Polyak average, where there is one  step       int32 (), updates done
+key        uint32 (2,), data of the run's key; every random number folds the step into it
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx, traverse_util
+from jax.sharding import Mesh
+
+from vit_jax.models import zoo
+from vit_jax.models.vit import ViTOptions
+from vit_jax.parallel import rules
+
+State = dict[str, Any]
+
+
+def abstract_params(options: ViTOptions) -> tuple[nnx.GraphDef, Any]:
+    """The static part of a model, and the nested dict of its parameters' shapes."""
+    model = nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0)))
+    graphdef, params = nnx.split(model)
+    return graphdef, nnx.to_pure_dict(params)
+
+
+def abstract_state(
+    options: ViTOptions, optimizer: optax.GradientTransformation, *, average: bool, mesh: Mesh
+) -> State:
+    """Shapes, dtypes and shardings of every array of the state; nothing is allocated."""
+    state = jax.eval_shape(
+        lambda params: _complete(params, optimizer, average=average, key=jax.random.key(0)),
+        abstract_params(options)[1],
+    )
+    shardings = rules.tree_shardings(state, mesh)
+    return jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), state, shardings
+    )
+
+
+def create(
+    options: ViTOptions,
+    optimizer: optax.GradientTransformation,
+    *,
+    abstract: State,
+    seed: int,
+    params: Mapping[str, np.ndarray] | None = None,
+) -> State:
+    """The first state: fresh, or from the flat host arrays `params`.
+
+    Every device computes or receives its own shards only; no array is ever whole on one.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    average = "ema" in abstract
+
+    def fresh() -> State:
+        key, init_key = jax.random.split(jax.random.key(seed))
+        state = nnx.state(zoo.init(options, key=init_key))
+        return _complete(nnx.to_pure_dict(state), optimizer, average=average, key=key)
+
+    def given(params: Any) -> State:
+        key, _ = jax.random.split(jax.random.key(seed))
+        return _complete(params, optimizer, average=average, key=key)
+
+    if params is None:
+        return jax.jit(fresh, out_shardings=shardings)()
+    nested = traverse_util.unflatten_dict(dict(params), sep="/")
+    placed = jax.tree.map(_place, nested, shardings["params"])
+    return jax.jit(given, out_shardings=shardings)(placed)
+
+
+def count(tree: Any) -> int:
+    """Number of elements of a tree of arrays or shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _complete(
+    params: Any, optimizer: optax.GradientTransformation, *, average: bool, key: jax.Array
+) -> State:
+    state = {
+        "params": params,
+        "opt_state": optimizer.init(params),
+        "step": jnp.zeros((), jnp.int32),
+        "key": jax.random.key_data(key),
+    }
+    # A copy: an array that stands twice in a donated state cannot be donated.
+    return state | ({"ema": jax.tree.map(jnp.copy, params)} if average else {})
+
+
+def _place(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    array = np.asarray(array, np.float32)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
