@@ -146,10 +146,5 @@ def test_tiny_imagenet_is_read_and_evaluated_whole(
     batches = list(eval_batches(val, EvalTransform(size=(32, 32)), batch_size=16, threads=2))
     assert sum(b["mask"].sum() for b in batches) == 50
     for batch in batches:
-        for row in np_rows(batch["mask"]):
-            path = pathlib.Path(val.files[batch["id"][row]])
-            assert path.parent.name == val.class_names[batch["label"][row]]
-
-
-def np_rows(mask: object) -> list[int]:
-    return [i for i, seen in enumerate(mask) if seen]  # type: ignore[call-overload]
+        for index, label in zip(batch["id"][batch["mask"]], batch["label"], strict=False):
+            assert pathlib.Path(val.files[index]).parent.name == val.class_names[label]

@@ -230,7 +230,7 @@ def test_closing_ends_the_threads_and_the_iteration() -> None:
         assert threading.active_count() > before
     assert list(batches) == []
     for thread in threading.enumerate():
-        if thread.name.startswith(("decode", "grain")):
+        if thread.name.startswith(("decode", "grain", "feeder")):
             thread.join(timeout=10)
     assert threading.active_count() <= before
 

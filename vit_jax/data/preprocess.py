@@ -118,7 +118,7 @@ def decode(data: bytes | np.ndarray, *, fast_dct: bool = True) -> np.ndarray:
         try:
             return _decode_jpeg(data, fast_dct)
         except ValueError:
-            pass  # CMYK, and what libjpeg warns of but can read: Pillow decides
+            pass  # libjpeg warned: whether that is fatal is for Pillow to decide
     try:
         with PIL.Image.open(io.BytesIO(data)) as image:
             _check_pixels(*image.size)

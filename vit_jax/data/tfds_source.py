@@ -1,8 +1,8 @@
 """Datasets of TensorFlow Datasets, prepared as array_record, read without TensorFlow."""
 
+import difflib
 from typing import Any
 
-from vit_jax.config import nearest
 from vit_jax.data.record import Record
 
 
@@ -57,9 +57,9 @@ def _prepared(dataset: str, data_dir: str) -> Any:
     except tfds.core.DatasetNotFoundError:
         place = f" and {data_dir} holds none of that name" if data_dir else ""
         known = tfds.list_builders(with_community_datasets=False)
-        raise ValueError(
-            f"tfds has no dataset {dataset!r}{place}: {nearest(dataset, known)}"
-        ) from None
+        close = difflib.get_close_matches(dataset.split(":")[0], set(known), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "tfds.list_builders() names all"
+        raise ValueError(f"tfds has no dataset {dataset!r}{place}: {hint}") from None
     except Exception as error:  # versions, configurations, folders: each has errors of its own
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise ValueError(f"config.data.name {dataset}: {reason}") from error

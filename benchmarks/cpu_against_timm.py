@@ -1,0 +1,173 @@
+"""Train step and inference on the CPU, side by side with timm (PyTorch), in turns in one run.
+
+    python benchmarks/cpu_against_timm.py [--timm-python PATH] [--models Ti/16 S/16] [--rounds 5]
+
+Two worker processes, one for each library, take turns, so that both see the same machine; the
+medians of the rounds are compared. Float32, 224 pixels, batch 16, AdamW, all cores. timm is not a
+dependency: install torch and timm here, or name the Python of an environment that has them.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+BATCH, SIZE, CLASSES = 16, 224, 1000
+TIMM_NAMES = {
+    "Ti/16": "vit_tiny_patch16_224",
+    "S/16": "vit_small_patch16_224",
+    "B/16": "vit_base_patch16_224",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--models", nargs="+", default=["Ti/16", "S/16"], choices=TIMM_NAMES)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--timm-python", default=sys.executable)
+    parser.add_argument("--unroll", type=int, default=1, help="blocks per step of the scan")
+    parser.add_argument("--worker", choices=("ours", "timm"), help=argparse.SUPPRESS)
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.worker:
+        serve({"ours": ours, "timm": timm_steps}[flags.worker], *flags.task.split(), flags.unroll)
+        return
+    print("| model | task | vit_jax s | timm s | timm / vit_jax | vit_jax GFLOP/s |")
+    print("|---|---|---|---|---|---|")
+    for model in flags.models:
+        for task in ("inference", "train"):
+            print(compare(model, task, flags), flush=True)
+
+
+def compare(model: str, task: str, flags: argparse.Namespace) -> str:
+    """One row: medians of alternating rounds."""
+    pythons = {"ours": sys.executable, "timm": flags.timm_python}
+    workers = {
+        name: subprocess.Popen(
+            [python, __file__, "--worker", name, "--task", f"{model} {task}",
+             "--unroll", str(flags.unroll)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for name, python in pythons.items()
+    }  # fmt: skip
+    times: dict[str, list[float]] = {name: [] for name in workers}
+    info: dict[str, dict[str, float]] = {}
+    for name, worker in workers.items():
+        assert worker.stdout is not None
+        info[name] = json.loads(worker.stdout.readline())
+    for _ in range(flags.rounds):
+        for name, worker in workers.items():
+            assert worker.stdin is not None and worker.stdout is not None
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+            times[name].append(float(worker.stdout.readline()))
+    for worker in workers.values():
+        worker.communicate("stop\n")
+    ours_s, timm_s = (statistics.median(times[name]) for name in ("ours", "timm"))
+    flops = info["ours"]["flops"] * (3 if task == "train" else 1)
+    return (
+        f"| {model} | {task} | {ours_s:.3f} | {timm_s:.3f} | {timm_s / ours_s:.2f} |"
+        f" {flops / ours_s / 1e9:.0f} |"
+    )
+
+
+def serve(build: Callable[..., tuple[Callable[[], object], float]], *task: str | int) -> None:
+    """Warms up, then times one step (the mean of a few) at every line on stdin."""
+    step, flops = build(*task)
+    step()
+    step()
+    print(json.dumps({"flops": flops}), flush=True)
+    for line in sys.stdin:
+        if line.strip() != "go":
+            return
+        start = time.perf_counter()
+        for _ in range(3):
+            step()
+        print((time.perf_counter() - start) / 3, flush=True)
+
+
+def ours(model: str, task: str, unroll: int) -> tuple[Callable[[], object], float]:
+    """A call that does one step and waits for it; operations of a forward pass."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    from vit_jax.config import MeshConfig, OptimizerConfig
+    from vit_jax.models import flops, zoo
+    from vit_jax.objectives import classification
+    from vit_jax.parallel.mesh import make_mesh
+    from vit_jax.training import optimizer as optimizer_lib
+    from vit_jax.training import state as state_lib
+    from vit_jax.training import step as step_lib
+
+    options = zoo.options(model, unroll=unroll)
+    images = np.random.default_rng(0).standard_normal((BATCH, SIZE, SIZE, 3), np.float32)
+    cost = float(flops.forward(options) * BATCH)
+    if task == "inference":
+        vit = zoo.init(options, key=jax.random.key(0))
+        apply = jax.jit(lambda images: vit(images))
+        return lambda: apply(images).block_until_ready(), cost
+
+    def loss(model, batch, *, key):  # type: ignore[no-untyped-def]
+        logits = model(batch["images"], key=key)
+        return classification.loss(logits, batch["targets"], kind="softmax")
+
+    _, shapes = state_lib.abstract_params(options)
+    schedule = optax.constant_schedule(1e-3)
+    rule = optimizer_lib.make_optimizer(OptimizerConfig(clip_norm=0.0), schedule, shapes)
+    abstract = state_lib.abstract_state(options, rule, average=False, mesh=make_mesh(MeshConfig()))
+    holder = {"state": state_lib.create(options, rule, abstract=abstract, seed=0)}
+    step = step_lib.make_train_step(
+        state_lib.abstract_params(options)[0],
+        prepare=lambda batch, *, key: batch,
+        loss=loss,
+        optimizer=rule,
+        schedule=schedule,
+        abstract=abstract,
+    )
+    targets = jnp.eye(CLASSES)[jnp.arange(BATCH)]
+    batch = {"images": jnp.asarray(images), "targets": targets}
+
+    def run() -> None:
+        holder["state"], metrics = step(holder["state"], batch)
+        jax.block_until_ready((holder["state"], metrics))
+
+    return run, cost
+
+
+def timm_steps(model: str, task: str, unroll: int) -> tuple[Callable[[], object], float]:
+    """The same for timm."""
+    import timm  # type: ignore[import-not-found]
+    import torch  # type: ignore[import-not-found]
+
+    del unroll
+    torch.manual_seed(0)
+    vit = timm.create_model(TIMM_NAMES[model], num_classes=CLASSES)
+    images, labels = torch.randn(BATCH, 3, SIZE, SIZE), torch.arange(BATCH)
+    if task == "inference":
+        vit.eval()
+
+        def infer() -> None:
+            with torch.inference_mode():
+                vit(images)
+
+        return infer, 0.0
+    optimizer = torch.optim.AdamW(vit.parameters(), lr=1e-3)
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(vit(images), labels).backward()
+        optimizer.step()
+
+    return train, 0.0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    main()
