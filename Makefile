@@ -24,7 +24,11 @@ quickstart: $(VENV)/.installed
 	$(VIT_JAX) train --config configs/finetune.py --workdir $(RUNS)/finetune \
 	  --config.init_from=$(RUNS)/quickstart
 	$(VIT_JAX) evaluate --workdir $(RUNS)/finetune
-	@echo "Checkpoints, metrics and pictures are in $(RUNS)/quickstart and $(RUNS)/finetune."
+	$(VIT_JAX) figures --workdir $(RUNS)/quickstart
+	$(VIT_JAX) figures --workdir $(RUNS)/finetune
+	@echo
+	@echo "Each of $(RUNS)/quickstart and $(RUNS)/finetune holds"
+	@echo "  checkpoints/  metrics.jsonl  tensorboard/  pictures/  config.json  model.json"
 
 test: $(VENV)/.installed-dev
 	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile

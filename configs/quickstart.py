@@ -14,8 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = default_config()
     config.image_size = (28, 28)
     config.batch_size = 128
-    config.total.epochs = 15.0
-    config.total.steps = 0
+    config.total.epochs = 14.0
     config.evaluate_every.percent = 20.0
     config.eval_batch_size = 500
 
@@ -23,15 +22,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.width = 64
     config.model.depth = 4
     config.model.mlp_dim = 128
-    config.model.num_heads = 4
+    config.model.num_heads = 2
     config.model.pool = "gap"
 
     config.data.source = "embedded"
     config.data.crop = "shift"
-    config.data.shift = 2
+    config.data.shift = 1
     config.data.eval_crop = 1.0
+    config.data.mean = (0.286, 0.286, 0.286)  # of the training images
+    config.data.std = (0.353, 0.353, 0.353)
 
-    config.objective.label_smoothing = 0.1
     config.optimizer.learning_rate = 3e-3
     config.optimizer.weight_decay = 0.05
     config.schedule.warmup.percent = 10.0

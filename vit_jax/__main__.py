@@ -12,6 +12,7 @@ import vit_jax.commands as commands
 
 ERROR = 1  # the run failed
 BAD_INPUT = 2  # what was asked for cannot be done; nothing was changed
+INTERRUPTED = 130  # 128 + SIGINT
 TERMINATED = 143  # told to stop, and saved: 128 + SIGTERM
 
 
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return options.run(options, overrides)
     except commands.Stopped as stop:
         return _fail(stop, TERMINATED)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
     except commands.Diverged as error:
         return _fail(error, ERROR)
     except ValueError as error:
@@ -58,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fail(error: BaseException, code: int) -> int:
+def _fail(error: BaseException | str, code: int) -> int:
     line = " ".join(str(error).split())
     print(f"vit_jax: {line}", file=sys.stderr)
     return code

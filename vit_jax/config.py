@@ -84,7 +84,7 @@ class ModelConfig:
     head_bias: float = 0.0  # initial bias of the head; -10 with sigmoid on ImageNet-21k
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters: float32
     attention: Literal["auto", "xla", "cudnn"] = "auto"  # jax.nn.dot_product_attention
-    remat: Literal["none", "dots", "full"] = "none"  # what the backward pass recomputes
+    remat: Literal["none", "dots", "full"] = "dots"  # recomputed backward: nothing, all but dense
     unroll: int = 1  # blocks per step of the scan over depth
 
 
@@ -157,7 +157,8 @@ class CheckpointConfig:
     every: Duration = Duration(percent=10.0)
     keep_last: int = 2
     keep_best: int = 1  # by `metric`, besides the last ones
-    metric: str = "top1"  # of the evaluation
+    # Of the evaluation; `ema_`: of the averaged parameters.
+    metric: Literal["top1", "top5", "loss", "ema_top1", "ema_top5", "ema_loss"] = "top1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -278,6 +279,11 @@ def _check(config: Config) -> None:
         raise ValueError(
             f"config.batch_size {config.batch_size} does not divide into"
             f" config.optimizer.accumulate {config.optimizer.accumulate} micro-batches"
+        )
+    if config.checkpoint.metric.startswith("ema_") and not config.ema:
+        raise ValueError(
+            f"config.checkpoint.metric is {config.checkpoint.metric!r}, but nothing is averaged:"
+            " set config.ema, or choose another metric"
         )
     if not config.model.name and not config.init_from:
         raise ValueError("config.model.name is empty: name a model, or set config.init_from")

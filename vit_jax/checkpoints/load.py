@@ -112,7 +112,7 @@ def _read_run(path: str | os.PathLike[str], step: store.Which) -> Checkpoint:
     abstract = jax.eval_shape(
         lambda: nnx.to_pure_dict(nnx.state(zoo.init(card.options, key=jax.random.key(0))))
     )
-    with store.Store(path, config.checkpoint) as saved:
+    with store.Store(path, config.checkpoint, read_only=True) as saved:
         state = saved.restore({item: store.local_shapes(abstract)}, step=saved.find(step))
     flat = traverse_util.flatten_dict(state[item], sep="/")
     return Checkpoint(

@@ -42,30 +42,35 @@ class Card:
 class Store:
     """Checkpoints of one run, saved in the background. Use as a context manager.
 
-    A state is a dict of trees of arrays: `params`, `ema` where averaged, and the rest.
+    A state is a dict of trees of arrays: `params`, `ema` where averaged, and the rest. With
+    `read_only` nothing is written or cleaned up: the run may be training meanwhile.
     """
 
     def __init__(
-        self, workdir: str | os.PathLike[str], checkpoint: config_lib.CheckpointConfig
+        self,
+        workdir: str | os.PathLike[str],
+        checkpoint: config_lib.CheckpointConfig,
+        *,
+        read_only: bool = False,
     ) -> None:
         self.path = epath.Path(workdir).resolve() / "checkpoints"
-        self.metric, self._keep_best = checkpoint.metric, checkpoint.keep_best
-        keep = [managers.LatestN(checkpoint.keep_last)]
-        if checkpoint.keep_best:
-            best = managers.BestN(
-                get_metric_fn=self._metric,
-                n=checkpoint.keep_best,
-                keep_checkpoints_without_metrics=False,
-            )
-            keep.append(best)
+        self.metric = checkpoint.metric
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy(keep),
+                preservation_policy=None if read_only else self._policy(checkpoint),
                 best_fn=self._metric,
-                cleanup_tmp_directories=True,
+                read_only=read_only,
+                create=not read_only,
+                save_interval_steps=0 if read_only else 1,
+                cleanup_tmp_directories=not read_only,
             ),
         )
+        scored = [(step, self._manager.metrics(step)) for step in self.steps]
+        known = [(s, self._metric(m)) for s, m in scored if m and self.metric in m]
+        # Kept here, not asked of Orbax, which does not know a step before it is on disk: all
+        # processes must find the same.
+        self.best = max(known, key=lambda pair: pair[1], default=None)
 
     def __enter__(self) -> "Store":
         return self
@@ -76,6 +81,8 @@ class Store:
     def save(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Starts saving; the arrays may be donated to the next step as soon as it returns."""
         items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        if metrics and self.is_best(metrics):
+            self.best = (step, self._metric(metrics))
         self._manager.save(
             step,
             args=ocp.args.Composite(**items),
@@ -112,17 +119,9 @@ class Store:
     def latest(self) -> int | None:
         return self._manager.latest_step()
 
-    @property
-    def best(self) -> tuple[int, float] | None:
-        """Step and metric of the best checkpoint, or None where none was evaluated."""
-        scored = [(step, self._manager.metrics(step)) for step in self.steps]
-        known = [(s, self._metric(m)) for s, m in scored if m and self.metric in m]
-        return max(known, key=lambda pair: pair[1], default=None)
-
-    def would_be_best(self, metrics: Mapping[str, float]) -> bool:
-        """Whether a checkpoint with these metrics would be kept as the best."""
-        best = self.best
-        return self._keep_best > 0 and (best is None or self._metric(metrics) > best[1])
+    def is_best(self, metrics: Mapping[str, float]) -> bool:
+        """Whether these metrics are better than those of all checkpoints."""
+        return self.best is None or self._metric(metrics) > self.best[1]
 
     def find(self, which: Which) -> int:
         """The step that `which` names. Raises ValueError where there is none."""
@@ -130,38 +129,47 @@ class Store:
             if which not in self.steps:
                 raise ValueError(f"no step {which} in {self.path}: there are {self.steps}")
             return which
-        best = self.best
-        step = best[0] if which == "best" and best else self.latest
+        step = self.best[0] if which == "best" and self.best else self.latest
         if step is None:
             raise ValueError(f"no finished checkpoint in {self.path}: train first")
         return step
 
+    def _policy(self, checkpoint: config_lib.CheckpointConfig) -> managers.PreservationPolicy:
+        last = managers.LatestN(checkpoint.keep_last)
+        best = managers.BestN(
+            get_metric_fn=self._metric,
+            n=checkpoint.keep_best,  # 0: none
+            keep_checkpoints_without_metrics=False,
+        )
+        return managers.AnyPreservationPolicy([last, best])
+
     def _metric(self, metrics: Mapping[str, float]) -> float:
-        if self.metric not in metrics:
-            raise ValueError(
-                f"config.checkpoint.metric {self.metric!r} is no metric of the evaluation:"
-                f" {config_lib.nearest(self.metric, metrics)}"
-            )
         # The smaller a loss the better.
         return -metrics[self.metric] if self.metric.endswith("loss") else metrics[self.metric]
 
 
 def write_run(workdir: str | os.PathLike[str], config: Config, card: Card) -> None:
-    """Writes config.json and model.json, each whole or not at all."""
+    """Writes config.json and model.json, each whole or not at all.
+
+    Raises ValueError where `workdir` cannot be written to.
+    """
     folder = epath.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "model.json", json.dumps(dataclasses.asdict(card), indent=2) + "\n")
-    _write(folder / "config.json", config_lib.to_json(config))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "model.json", json.dumps(dataclasses.asdict(card), indent=2) + "\n")
+        _write(folder / "config.json", config_lib.to_json(config))
+    except OSError as error:
+        raise ValueError(f"cannot write to the workdir {workdir}: {error}") from error
 
 
 def read_card(workdir: str | os.PathLike[str]) -> Card:
     """The model of a run. Raises ValueError where there is none."""
-    return config_lib.build(Card, json.loads(_read(workdir, "model.json")), "model.json")
+    return config_lib.build(Card, _read(workdir, "model.json"), "model.json")
 
 
 def read_config(workdir: str | os.PathLike[str]) -> Config:
     """The config of a run. Raises ValueError where there is none."""
-    return config_lib.from_json(_read(workdir, "config.json"))
+    return config_lib.resolve(_read(workdir, "config.json"))
 
 
 def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
@@ -189,11 +197,14 @@ def _items(state: Mapping[str, Any]) -> dict[str, Any]:
     return items | ({"rest": rest} if rest else {})
 
 
-def _read(workdir: str | os.PathLike[str], name: str) -> str:
+def _read(workdir: str | os.PathLike[str], name: str) -> Any:
     path = epath.Path(workdir) / name
     if not path.exists():
         raise ValueError(f"{workdir} is no run: it has no {name}")
-    return path.read_text()
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}: restore it, or start anew") from error
 
 
 def _write(path: epath.Path, text: str) -> None:

@@ -38,4 +38,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def checkpoint_step(text: str) -> int | str:
     """`latest`, `best`, or a step."""
-    return text if text in ("latest", "best") else int(text)
+    if text in ("latest", "best"):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: give latest, best, or the number of a step")
+    return int(text)

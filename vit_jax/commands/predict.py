@@ -4,7 +4,7 @@ import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -48,39 +48,46 @@ def predict(
     model: ViT, paths: Sequence[str], *, top: int
 ) -> Iterator[tuple[str, list[tuple[str, float]] | str]]:
     """For every path the `top` (class, probability), or what is wrong with the file."""
-    assert model.preprocessing is not None, "the model was not loaded"
     wanted = model.preprocessing
+    assert wanted is not None, "the model was not loaded"
     transform = preprocess.EvalTransform(
         size=wanted.image_size, center=wanted.crop, kernel=wanted.kernel
     )
-    count = model.options.num_classes
-    names = model.class_names or tuple(str(i) for i in range(count))
+    best = classify(model, top=top)
+    for first in range(0, len(paths), BATCH):
+        chunk = paths[first : first + BATCH]
+        read = [_read(path, transform) for path in chunk]
+        batch = np.zeros((min(BATCH, len(paths)), *wanted.image_size, 3), np.uint8)
+        for row, image in enumerate(read):
+            if not isinstance(image, str):
+                batch[row] = image
+        for path, image, classes in zip(chunk, read, best(batch), strict=False):
+            yield path, image if isinstance(image, str) else classes
+
+
+def classify(model: ViT, *, top: int) -> Callable[[np.ndarray], list[list[tuple[str, float]]]]:
+    """A function of images uint8 (B, H, W, 3) to the `top` (class, probability) of each."""
+    wanted = model.preprocessing
+    assert wanted is not None, "the model was not loaded"
+    names = model.class_names or tuple(str(i) for i in range(model.options.num_classes))
 
     @jax.jit
     def probabilities(images: jax.Array) -> jax.Array:
         normal = augment.normalize(images, mean=wanted.mean, std=wanted.std)
         return jax.nn.softmax(model(normal))
 
-    for first in range(0, len(paths), BATCH):
-        chunk = paths[first : first + BATCH]
-        read = [_read(path) for path in chunk]
-        batch = np.zeros((min(BATCH, len(paths)), *wanted.image_size, 3), np.uint8)
-        for row, image in enumerate(read):
-            if not isinstance(image, str):
-                batch[row] = transform(image)
-        rows = np.asarray(probabilities(batch))
-        for path, image, row in zip(chunk, read, rows, strict=False):
-            best = np.argsort(-row, kind="stable")[:top]
-            yield (
-                path,
-                image if isinstance(image, str) else [(names[i], float(row[i])) for i in best],
-            )
+    def best(images: np.ndarray) -> list[list[tuple[str, float]]]:
+        rows = np.asarray(probabilities(images))
+        order = np.argsort(-rows, axis=1, kind="stable")[:, :top]
+        return [[(names[i], float(row[i])) for i in best] for row, best in zip(rows, order, strict=True)]
+
+    return best
 
 
-def _read(path: str) -> np.ndarray | str:
-    """Pixels of a file, or what is wrong with it."""
+def _read(path: str, transform: preprocess.EvalTransform) -> np.ndarray | str:
+    """Pixels for the model (H, W, 3), or what is wrong with the file."""
     try:
-        return preprocess.decode(pathlib.Path(path).read_bytes())
+        return transform(transform.decode(pathlib.Path(path).read_bytes()))
     except OSError as error:
         return error.strerror or str(error)
     except preprocess.BrokenImageError as error:

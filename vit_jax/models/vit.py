@@ -53,7 +53,7 @@ class ViTOptions:
     head_bias: float = 0.0
     dtype: Dtype = "float32"
     attention: Literal["auto", "xla", "cudnn"] = "auto"
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Literal["none", "dots", "full"] = "dots"
     unroll: int = 1
 
     def __post_init__(self) -> None:
@@ -212,7 +212,7 @@ class ViT(nnx.Module):
             cls = jnp.broadcast_to(self.cls[...].astype(x.dtype), (x.shape[0], 1, x.shape[-1]))
             x = jnp.concatenate([cls, x], axis=1)
         if options.position_at == "input":
-            table = self._position_table()
+            table = self.position_table()
             x = x if table is None else add_position(x, table)
         return x
 
@@ -222,7 +222,7 @@ class ViT(nnx.Module):
         """Scans the stacked blocks over their layer axis."""
         options = self.options
         block, params = nnx.split(self.blocks)
-        shared = self._position_table() if options.position_at != "input" else None
+        shared = self.position_table() if options.position_at != "input" else None
         layers: dict[str, Any] = {"params": params}
         if options.position_at == "every_block" and options.position == "learned_2d":
             layers["position"], shared = shared, None
@@ -257,7 +257,7 @@ class ViT(nnx.Module):
             self.position_rows = nnx.Param(normal(rngs.params(), rows))
             self.position_columns = nnx.Param(normal(rngs.params(), columns))
 
-    def _position_table(self) -> jax.Array | None:
+    def position_table(self) -> jax.Array | None:
         """What is added to tokens outside the blocks: (1, N, D), with a layer axis if per block."""
         options = self.options
         if options.position == "sincos2d":

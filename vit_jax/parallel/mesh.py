@@ -34,9 +34,14 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
 
 
+def batch_parts(mesh: Mesh) -> int:
+    """Into how many parts a mesh splits a batch."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def check_batch(mesh: Mesh, batch_size: int, *, accumulate: int = 1, name: str) -> None:
     """Raises ValueError unless every device gets the same number of examples."""
-    parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
+    parts = batch_parts(mesh) * accumulate
     if batch_size % parts:
         micro = f" x {accumulate} micro-batches" if accumulate > 1 else ""
         raise ValueError(

@@ -17,7 +17,7 @@ from vit_jax.training.metrics import MetricWriter, Progress
 from vit_jax.training.run import Run, prepare
 
 AGREE_EVERY = 10  # steps between questions whether another process was told to stop
-PROFILED = (10, 15)  # first and last step of this process that a profile records
+PROFILED = (10, 15)  # first and last step of this process that a profile records, if it has them
 INPUTS = ("image", "label", "position")  # what of a batch goes to the device
 
 
@@ -53,7 +53,7 @@ def train(
         writer = stack.enter_context(MetricWriter(workdir, start_step=start))
         told_to_stop = stack.enter_context(_sigterm())
         reporter = _Reporter(run, writer, progress)
-        trace = _Trace(workdir, first=start + PROFILED[0]) if profile else None
+        trace = stack.enter_context(_Trace(workdir, start, total)) if profile else None
         metrics: dict[str, float] = {}
         for done in range(start + 1, total + 1):
             if trace:
@@ -73,8 +73,7 @@ def train(
             if last or _due(done, run.lengths.evaluate_every):
                 reporter.settle()
                 evaluated = metrics = run.evaluator(run.state)
-                writer.write(done, {f"eval_{name}": value for name, value in metrics.items()})
-                progress.say(f"step {done}: {describe(metrics)}")
+                reporter.evaluated(done, metrics)
             if last or stop or _due(done, run.lengths.checkpoint_every) or _best(run, evaluated):
                 reporter.settle()  # a state that is not finite is never saved
                 run.store.save(done, run.state, evaluated)
@@ -119,15 +118,8 @@ class _Reporter:
             return
         step, values = self._pending
         self._pending = None
-        host = {name: float(value) for name, value in values.items()}
-        wrong = [name for name, value in host.items() if not math.isfinite(value)]
-        if wrong:
-            kept = self._run.store.steps
-            last = f"checkpoint {kept[-1]} is kept" if kept else "there is no checkpoint yet"
-            raise Diverged(
-                f"{wrong[0]} is {host[wrong[0]]} at step {step}: {last};"
-                " a lower learning rate, more warm-up or clipping may help"
-            )
+        host = {name: float(value) for name, value in jax.device_get(values).items()}
+        self._check(step, host)
         if _due(step, self._run.lengths.log_every) or step == self._run.lengths.total:
             host["images_per_second"] = self._progress.rate(step)
             if bad := self._run.batches.bad.count:
@@ -135,23 +127,54 @@ class _Reporter:
             self._writer.write(step, host)
             self._progress.show(step, host)
 
+    def evaluated(self, step: int, metrics: dict[str, float]) -> None:
+        """Reports an evaluation. Raises Diverged."""
+        named = {f"eval_{name}": value for name, value in metrics.items()}
+        self._check(step, named)
+        self._writer.write(step, named)
+        self._progress.say(f"step {step}: {describe(metrics)}")
+
     def restart(self, step: int) -> None:
         """Leaves the time until now out of the next measure of speed."""
         self.settle()
         self._progress.restart(step)
 
+    def _check(self, step: int, values: dict[str, float]) -> None:
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
+            self._run.store.wait()
+            kept = self._run.store.steps
+            last = f"checkpoint {kept[-1]} is kept" if kept else "there is no checkpoint yet"
+            raise Diverged(
+                f"{wrong[0]} is {values[wrong[0]]} at step {step}: {last};"
+                " a lower learning rate, more warm-up or clipping may help"
+            )
+
 
 class _Trace:
     """Records a few steps for TensorBoard or Perfetto in `profile/` of the run."""
 
-    def __init__(self, workdir: str | os.PathLike[str], *, first: int) -> None:
-        self._folder, self._first = pathlib.Path(workdir) / "profile", first
+    def __init__(self, workdir: str | os.PathLike[str], start: int, total: int) -> None:
+        """Of the steps `start + 1` to `total`."""
+        self._folder, self._recording = pathlib.Path(workdir) / "profile", False
+        length = PROFILED[1] - PROFILED[0] + 1
+        self._first = max(min(start + PROFILED[0], total + 1 - length), start + 1)
+        self._end = self._first + length
+
+    def __enter__(self) -> "_Trace":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._recording:
+            jax.profiler.stop_trace()
 
     def before(self, step: int) -> None:
         if step == self._first:
             jax.profiler.start_trace(str(self._folder))
-        if step == self._first + PROFILED[1] - PROFILED[0]:
+            self._recording = True
+        elif step == self._end:
             jax.profiler.stop_trace()
+            self._recording = False
 
 
 def _due(step: int, every: int) -> bool:
@@ -160,7 +183,8 @@ def _due(step: int, every: int) -> bool:
 
 def _best(run: Run, evaluated: dict[str, float]) -> bool:
     """Whether an evaluation is the best so far, and the best is kept."""
-    return bool(evaluated) and run.store.would_be_best(evaluated)
+    kept = run.config.checkpoint.keep_best > 0
+    return kept and bool(evaluated) and run.store.is_best(evaluated)
 
 
 def _stop(told: threading.Event, step: int) -> bool:

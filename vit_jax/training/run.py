@@ -39,9 +39,9 @@ class Evaluator:
 
     def __init__(self, config: Config, *, mesh: Mesh, class_names: tuple[str, ...]) -> None:
         self.config, self.mesh = config, mesh
-        self.batch_size = config.eval_batch_size or config.batch_size
-        name = "config.eval_batch_size" if config.eval_batch_size else "config.batch_size"
-        mesh_lib.check_batch(mesh, self.batch_size, name=name)
+        # Rounded up to what the mesh divides: the result does not depend on it.
+        wanted, parts = config.eval_batch_size or config.batch_size, mesh_lib.batch_parts(mesh)
+        self.batch_size = -(-wanted // parts) * parts
         self.source = sources.open_eval(config.data)
         if self.source.class_names != class_names:
             raise ValueError(
@@ -117,6 +117,8 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     graphdef, shapes = state.abstract_params(options)
     optax_rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
     abstract = state.abstract_state(options, optax_rule, average=config.ema > 0, mesh=mesh)
+    transform = preprocess.train_transform(config.data, size=options.image_size)
+    evaluator.bind(graphdef, options)
 
     if multihost.is_primary() and not resumed:
         store_lib.write_run(workdir, config, setup.make_card(config, options, source.class_names))
@@ -133,7 +135,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     batches = stack.enter_context(
         pipeline.train_batches(
             source,
-            preprocess.train_transform(config.data, size=options.image_size),
+            transform,
             seed=config.seed,
             batch_size=config.batch_size,
             rows=mesh_lib.local_rows(mesh, config.batch_size),
@@ -152,7 +154,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         state=first,
         step=_train_step(config, graphdef, options, optax_rule, schedule, abstract),
         batches=batches,
-        evaluator=evaluator.bind(graphdef, options),
+        evaluator=evaluator,
         messages=_messages(config, options, shapes, mesh, len(source), start, report),
     )
 
@@ -222,13 +224,13 @@ def evaluate(
         mesh = mesh_lib.make_mesh(MeshConfig())
     evaluator = Evaluator(config, mesh=mesh, class_names=card.class_names)
     graphdef, shapes = state.abstract_params(card.options)
-    names = ("params", "ema") if config.ema else ("params",)
+    names = ("params", "ema") if store_lib.read_config(workdir).ema else ("params",)
     placed = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
         shapes,
         rules.tree_shardings(shapes, mesh),
     )
-    with store_lib.Store(workdir, config.checkpoint) as store:
+    with store_lib.Store(workdir, config.checkpoint, read_only=True) as store:
         step = store.find(which)
         restored = store.restore(dict.fromkeys(names, placed), step=step)
     with jax.set_mesh(mesh):

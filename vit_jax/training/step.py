@@ -31,7 +31,10 @@ def make_train_step(
     accumulate: int = 1,
     ema: float = 0.0,
 ) -> Callable[[State, Batch], tuple[State, Metrics]]:
-    """The jitted step. It donates the state; the metrics are loss, grad_norm, learning_rate.
+    """The jitted step. It donates the state.
+
+    Its metrics are loss, grad_norm (before clipping), param_norm (after the step) and
+    learning_rate.
 
     `accumulate` micro-batches are differentiated one after the other; their mean gradient stays
     sharded as the parameters are. The results do not depend on the mesh beyond rounding.
@@ -64,7 +67,8 @@ def make_train_step(
             )
         metrics = {
             "loss": value,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
+            "param_norm": optax.tree.norm(new_params),
             "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
         }
         return new_state, metrics

@@ -1,0 +1,42 @@
+"""Fine-tunes a checkpoint at a higher resolution, with interpolated position embeddings.
+
+    python -m vit_jax train --config configs/finetune.py --workdir runs/finetune \
+        --config.init_from=runs/quickstart
+
+`init_from` is the folder of a run of ours or a released vit_jax .npz. The model is the
+checkpoint's; the head is kept where the classes are the same and starts at zero otherwise. The
+defaults fit the quick start. Table 4 of "An Image is Worth 16x16 Words" (ImageNet) is:
+
+    --config.image_size=384 --config.batch_size=512 --config.total.steps=20000
+    --config.total.epochs=0 --config.optimizer.learning_rate=0.03 --config.schedule.warmup.steps=500
+    --config.schedule.warmup.percent=0 --config.data.crop=inception --config.eval_batch_size=512
+    --config.data.source=tfds --config.data.name=imagenet2012 --config.data.train_split=train[:99%]
+    --config.data.eval_crop=1.0 --config.optimizer.moment_dtype=bfloat16
+
+Any size works, non-square too: --config.image_size=56,42.
+"""
+
+import ml_collections
+
+from vit_jax.config import default_config
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = default_config()
+    config.image_size = (42, 42)
+    config.batch_size = 128
+    config.total.epochs = 1.0
+    config.evaluate_every.percent = 50.0
+    config.eval_batch_size = 500
+
+    config.data.source = "embedded"
+    config.data.crop = "shift"
+    config.data.shift = 2
+    config.data.eval_crop = 1.0
+    config.data.eval_kernel = "linear"
+
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.momentum = 0.9
+    config.schedule.warmup.percent = 5.0
+    return config

@@ -1,0 +1,166 @@
+"""Tiny runs for tests: a recipe, the command line in processes of its own, and what a run left."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+from vit_jax.checkpoints import store
+from vit_jax.config import MeshConfig
+from vit_jax.parallel.mesh import make_mesh
+from vit_jax.training import optimizer, schedules, state
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LIMIT = 180  # seconds that any one process may take
+
+RECIPE = """
+from vit_jax.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.image_size = (28, 28)
+    config.batch_size = 16
+    config.total.epochs = 0.0
+    config.total.steps = 6
+    config.log_every.steps = 1
+    config.evaluate_every.percent = 0.0
+    config.checkpoint.every.percent = 0.0
+    config.eval_batch_size = 512
+    config.ema = 0.9
+    config.model.name = "Ti/14"
+    config.model.width = 16
+    config.model.depth = 2
+    config.model.mlp_dim = 32
+    config.model.num_heads = 2
+    config.data.crop = "shift"
+    config.data.shift = 2
+    config.data.eval_crop = 1.0
+    config.data.threads = 2
+    config.schedule.warmup.steps = 1
+    return config
+"""
+
+
+def write_recipe(folder: pathlib.Path, text: str = RECIPE) -> pathlib.Path:
+    path = folder / "recipe.py"
+    path.write_text(text)
+    return path
+
+
+COMPILED = {  # settings of a cache of compiled programs, for all sizes of them
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+@contextlib.contextmanager
+def compiled_once(folder: pathlib.Path) -> Iterator[None]:
+    """Runs in this process compile a program that they share once; `folder` keeps it."""
+    settings = COMPILED | {"jax_compilation_cache_dir": str(folder)}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for values in (settings, before):
+        compilation_cache.reset_cache()
+        for name, value in values.items():
+            jax.config.update(name, value)
+        if values is settings:
+            yield
+
+
+class CommandLine:
+    """`python -m vit_jax` as a user calls it, in a folder that keeps its compiled programs."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder, self.recipe = folder, write_recipe(folder)
+
+    def __call__(self, *args: Any, devices: int = 1, program: tuple[str, ...] = ()) -> Any:
+        """Runs to the end; the result has returncode, stdout and stderr."""
+        child = self.start(*args, devices=devices, program=program)
+        output, errors = child.communicate(timeout=LIMIT)
+        return subprocess.CompletedProcess(child.args, child.returncode, output, errors)
+
+    def start(
+        self, *args: Any, devices: int = 1, program: tuple[str, ...] = ()
+    ) -> "subprocess.Popen[str]":
+        settings = {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            # Of many processes with the same program only the first compiles it.
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
+            **{name.upper(): str(value) for name, value in COMPILED.items()},
+        }
+        command = program or (sys.executable, "-W", "error", "-m", "vit_jax")
+        return subprocess.Popen(
+            [*command, *map(str, args)],
+            cwd=ROOT,
+            env=os.environ | settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def train(self, workdir: pathlib.Path, *overrides: str) -> list[str]:
+        """The arguments of `train`, for `__call__`, `start`, or a launcher."""
+        return ["train", "--config", str(self.recipe), "--workdir", str(workdir), *overrides]
+
+
+def wait_until(condition: Callable[[], bool], child: "subprocess.Popen[str]") -> None:
+    """Looks all the time, until the condition holds; the process must not end before."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert child.poll() is None, f"ended: {child.communicate()}"
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.0005)
+
+
+def lines(workdir: pathlib.Path) -> list[dict[str, float]]:
+    """Of metrics.jsonl, without what depends on the clock; none where it is not there yet."""
+    path = workdir / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    found = [json.loads(line) for line in text.split("\n")[:-1]]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in found]
+
+
+def arrays(workdir: pathlib.Path, *, step: int | None = None) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint (the latest), by path."""
+    config, card = store.read_config(workdir), store.read_card(workdir)
+    schedule = schedules.make_schedule(
+        config.schedule, peak=1.0, total_steps=1000, batch_size=1, dataset_size=1
+    )
+    rule = optimizer.make_optimizer(
+        config.optimizer, schedule, state.abstract_params(card.options)[1]
+    )
+    mesh = make_mesh(MeshConfig())
+    abstract = state.abstract_state(card.options, rule, average=config.ema > 0, mesh=mesh)
+    with store.Store(workdir, config.checkpoint, read_only=True) as saved:
+        found = saved.restore(abstract, step=saved.find("latest" if step is None else step))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(found)
+    return {jax.tree_util.keystr(path, simple=True): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+    assert left.keys() == right.keys()
+    differing = [
+        name
+        for name, array in left.items()
+        if array.dtype != right[name].dtype or array.tobytes() != right[name].tobytes()
+    ]
+    assert not differing
+
+
+def listing(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file below a folder; empty where there is none."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

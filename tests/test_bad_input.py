@@ -1,0 +1,255 @@
+"""What cannot be done is refused in one line that names it, with exit code 2, nothing written."""
+
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import runs
+from vit_jax.__main__ import main
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with runs.compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> pathlib.Path:
+    return runs.write_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, tmp_path_factory) -> pathlib.Path:
+    """A run that is complete, not to be changed: copy it."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    assert train(recipe, workdir, "--config.total.steps=2") == 0
+    return workdir
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> pathlib.Path:
+    return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def refused(capsys) -> Refused:
+    """Runs a command that must be refused and change nothing in `folder`: what it says."""
+
+    def check(*args: object, folder: pathlib.Path) -> str:
+        before = runs.listing(folder)
+        existed = folder.exists()
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        printed = capsys.readouterr()
+        assert code == 2
+        assert printed.out == ""
+        assert printed.err.startswith("vit_jax: ")
+        assert printed.err.count("\n") == 1
+        assert runs.listing(folder) == before
+        assert folder.exists() == existed
+        return printed.err
+
+    return check
+
+
+def train(recipe: pathlib.Path, workdir: pathlib.Path, *overrides: str) -> int:
+    return main(["train", "--config", str(recipe), "--workdir", str(workdir), *overrides])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer.lerning_rate=1", "config.optimizer.lerning_rate: did you mean 'learning_rate'"),
+        ("optimiser.name=sgd", "config.optimiser: did you mean 'optimizer'"),
+        ("batch_size=many", "--config.batch_size=many: the value must be of type int"),
+        ("mesh=8", "--config.mesh=8: set its fields one by one: mesh.data"),
+        ("image_size=large", "config.image_size[0] must be int, got 'large'"),
+        ("data.source=imagenet", "choose one of 'embedded', 'image_folder', 'tfds'"),
+        ("model.name=Ti16", "unknown model 'Ti16': did you mean 'Ti/16'"),
+        ("data.source=tfds", "config.data.name is empty: name a dataset"),
+        ("data.train_split=all", "no split 'all': choose train or test"),
+        ("data.eval_split=val", "no split 'val': choose train or test"),
+        ("mesh.data=3", "mesh {data: 3, fsdp: 1, tensor: 1} does not divide"),
+        ("optimizer.accumulate=3", "config.batch_size 16 does not divide into"),
+        ("image_size=28,30", "image width 30 is not a multiple of the patch of 14 pixels: use 28"),
+        ("model.num_heads=3", "width 16 does not divide into 3 heads"),
+        ("total.steps=0", "config.total needs steps, epochs or examples"),
+        ("total.examples=4", "config.total is given in steps and examples"),
+        ("schedule.warmup.steps=7", "config.schedule.warmup is 7 steps"),
+        ("optimizer.frozen=nothing", "config.optimizer.frozen: 'nothing' matches no parameter"),
+        ("optimizer.b1=1.5", "config.optimizer.b1 is 1.5: it must be in [0, 1)"),
+        ("checkpoint.metric=accuracy", "choose one of 'top1'"),
+        ("data.crop_area=0.5,2", "config.data.crop_area is (0.5, 2.0)"),
+        ("data.eval_crop=0", "config.data.eval_crop is 0.0: it must be in (0, 1]"),
+        ("data.shift=-1", "config.data.shift is -1: it cannot be negative"),
+        ("init_from=nowhere.npz", "no checkpoint at nowhere.npz"),
+    ],
+)
+def test_a_wrong_field_or_value(recipe, tmp_path, refused: Refused, override, said) -> None:
+    workdir = tmp_path / "run"
+    arguments = ["train", "--config", recipe, "--workdir", workdir, f"--config.{override}"]
+    assert said in refused(*arguments, folder=workdir)
+
+
+def test_an_averaged_metric_without_an_average(recipe, tmp_path, refused: Refused) -> None:
+    overrides = ["--config.ema=0", "--config.checkpoint.metric=ema_top1"]
+    said = refused("train", "--config", recipe, "--workdir", tmp_path, *overrides, folder=tmp_path)
+    assert "'ema_top1', but nothing is averaged: set config.ema" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            runs.RECIPE.replace("config.ema =", "config.emma ="),
+            "unknown config field config.emma: did you mean 'ema'?",
+        ),
+        (runs.RECIPE.replace("= 16", "= '16'", 1), "line 8: TypeError"),
+        (runs.RECIPE.replace("default_config()", "defaults()"), "line 6: NameError"),
+        (runs.RECIPE.replace("return config", "return"), "get_config() returns None"),
+        (runs.RECIPE.replace("def get_config()", "def get_config("), "SyntaxError"),
+        ("", "AttributeError: module 'recipe' has no attribute 'get_config'"),
+    ],
+)
+def test_a_recipe_with_a_mistake(tmp_path, refused: Refused, text, said) -> None:
+    path, workdir = runs.write_recipe(tmp_path, text), tmp_path / "run"
+    error = refused("train", "--config", path, "--workdir", workdir, folder=workdir)
+    assert said in error
+    assert str(path) in error or "config.emma" in error
+
+
+def test_no_recipe(tmp_path, refused: Refused) -> None:
+    path, workdir = tmp_path / "gone.py", tmp_path / "run"
+    said = refused("train", "--config", path, "--workdir", workdir, folder=workdir)
+    assert f"no config file at {path}" in said
+
+
+def test_a_batch_that_the_devices_do_not_divide(tmp_path_factory) -> None:
+    command = runs.CommandLine(tmp_path_factory.mktemp("mesh"))
+    workdir = command.folder / "run"
+    ended = command(*command.train(workdir, "--config.batch_size=20"), devices=8)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "config.batch_size 20 does not divide over the mesh: data 8 x fsdp 1" in ended.stderr
+    assert not workdir.exists()
+
+
+def image_folder(root: pathlib.Path, *classes: str, images: int = 20) -> pathlib.Path:
+    root.mkdir()
+    for number, name in enumerate(classes):
+        (root / name).mkdir()
+        for index in range(images):
+            pixels = np.full((30, 40, 3), 40 * number + index, np.uint8)
+            assert cv2.imwrite(str(root / name / f"{index}.png"), pixels)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"), [((), "has no class folders"), (("cat",), "a single class folder, cat")]
+)
+def test_an_image_folder_of_less_than_two_classes(
+    recipe, tmp_path, refused: Refused, classes, said
+) -> None:
+    root, workdir = image_folder(tmp_path / "images", *classes), tmp_path / "run"
+    data = ["--config.data.source=image_folder", f"--config.data.path={root}"]
+    error = refused("train", "--config", recipe, "--workdir", workdir, *data, folder=workdir)
+    assert said in error
+    assert str(root) in error
+
+
+def test_a_tfds_dataset_that_is_not_prepared(recipe, tmp_path, refused: Refused) -> None:
+    workdir = tmp_path / "run"
+    data = ["--config.data.source=tfds", f"--config.data.path={tmp_path}"]
+    for name, remedy in (("mnist", "tfds build mnist"), ("mnits", "did you mean 'mnist'?")):
+        arguments = ["train", "--config", recipe, "--workdir", workdir, *data]
+        assert remedy in refused(*arguments, f"--config.data.name={name}", folder=workdir)
+
+
+def test_too_many_broken_images(recipe, tmp_path, capsys) -> None:
+    root, workdir = image_folder(tmp_path / "images", "cat", "dog"), tmp_path / "run"
+    broken = root / "cat" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    data = ["--config.data.source=image_folder", f"--config.data.path={root}"]
+    assert train(recipe, workdir, *data) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("vit_jax: 1 of 40 images are broken, more than config.data.max_bad")
+    assert str(broken) in last
+    assert train(recipe, workdir, *data, "--config.data.max_bad=0.1") == 0
+    assert runs.lines(workdir)[-2]["bad_images"] == 1
+
+
+def test_a_checkpoint_of_another_model(recipe, run, tmp_path, refused: Refused) -> None:
+    workdir = tmp_path / "new"
+    arguments = ["train", "--config", recipe, "--workdir", workdir, f"--config.init_from={run}"]
+    said = refused(*arguments, "--config.model.width=32", folder=workdir)
+    assert "the checkpoint is of another model" in said
+    assert "blocks/norm1/scale is (2, 16), the model has (2, 32)" in said
+
+
+def test_a_workdir_of_another_config(recipe, run, refused: Refused) -> None:
+    overrides = ["--config.total.steps=2", "--config.optimizer.learning_rate=0.5"]
+    said = refused("train", "--config", recipe, "--workdir", run, *overrides, folder=run)
+    assert "holds a run of another config (optimizer.learning_rate is 0.001 there and 0.5" in said
+    assert "use another --workdir" in said
+
+
+def test_a_workdir_that_is_a_file(recipe, tmp_path, refused: Refused) -> None:
+    workdir = tmp_path / "run"
+    workdir.write_text("mine")
+    said = refused("train", "--config", recipe, "--workdir", workdir, folder=tmp_path)
+    assert f"cannot write to the workdir {workdir}" in said
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+def test_a_damaged_checkpoint(recipe, run, refused: Refused, command) -> None:
+    """Half of its largest file is missing: as on a disk that was full."""
+    files = [path for path in (run / "checkpoints" / "2").rglob("*") if "/d/" in str(path)]
+    for path in files:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    arguments = {
+        "train": ["--config", recipe, "--config.total.steps=2"],
+        "evaluate": [],
+        "predict": ["image.png"],
+    }[command]
+    said = refused(command, "--workdir", run, *arguments, folder=run)
+    assert f"the checkpoint {run / 'checkpoints' / '2'} cannot be read" in said
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.json"])
+def test_a_damaged_description(recipe, run, refused: Refused, name) -> None:
+    (run / name).write_text((run / name).read_text()[:100])
+    arguments = ["--config", recipe, "--config.total.steps=2"]
+    assert f"{run / name} is damaged" in refused("train", "--workdir", run, *arguments, folder=run)
+    assert f"{run / name} is damaged" in refused("evaluate", "--workdir", run, folder=run)
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["predict", "image.png"]])
+def test_a_folder_that_is_no_run(tmp_path, refused: Refused, command) -> None:
+    assert "is no run" in refused(*command, "--workdir", tmp_path, folder=tmp_path).replace(
+        "a folder, but no run", "is no run"
+    )
+
+
+def test_a_run_without_a_checkpoint(run, refused: Refused) -> None:
+    shutil.rmtree(run / "checkpoints")
+    assert "no finished checkpoint" in refused("evaluate", "--workdir", run, folder=run)
+
+
+def test_a_step_that_is_not_kept(run, refused: Refused) -> None:
+    said = refused("evaluate", "--workdir", run, "--step", "7", folder=run)
+    assert "no step 7" in said
+    assert "there are [2]" in said
+
+
+def test_a_step_that_is_no_number(run, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", "--workdir", str(run), "--step", "last"])
+    assert stopped.value.code == 2
+    assert "'last': give latest, best, or the number of a step" in capsys.readouterr().err

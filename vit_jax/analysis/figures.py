@@ -1,0 +1,94 @@
+"""Pictures of a run: its curves, what it predicts, and what its first layer learned."""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vit_jax.analysis import learned
+from vit_jax.models.vit import ViT
+
+
+def curves(workdir: str | os.PathLike[str]) -> Figure:
+    """Loss and held-out accuracy over the steps, from metrics.jsonl."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        raise ValueError(f"{workdir} has no metrics.jsonl: it is no run, or has not logged yet")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, names in (
+        (left, {"loss": "training loss", "eval_loss": "held-out loss"}),
+        (right, {"eval_top1": "top-1", "eval_ema_top1": "top-1 of the average"}),
+    ):
+        for name, label in names.items():
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=label, marker="." * (len(points) < 20))
+        axes.set_xlabel("step")
+        if axes.lines:
+            axes.legend()
+    right.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}%")
+    return figure
+
+
+def predictions(
+    images: np.ndarray,  # uint8 (N, H, W, 3)
+    predicted: Sequence[tuple[str, float]],
+    truth: Sequence[str],
+) -> Figure:
+    """Images in a grid, each with its predicted class and probability, red where it is wrong."""
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.4 * columns, 1.75 * rows), layout="constrained")
+    for axes, image, (name, share), true in zip(
+        np.ravel(figure.subplots(rows, columns, squeeze=False)),
+        images,
+        predicted,
+        truth,
+        strict=False,
+    ):
+        axes.imshow(image)
+        right = name == true
+        title = f"{name} {100 * share:.0f}%" + ("" if right else f"\n(is {true})")
+        axes.set_title(title, fontsize=7, color="black" if right else "tab:red")
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure
+
+
+def filters(model: ViT) -> Figure:
+    """Principal components of the patch embedding's filters. Paper, figure 7 left."""
+    return _grid(learned.filters(model), title="Filters: principal components")
+
+
+def position_similarity(model: ViT) -> Figure:
+    """One map a patch: how similar its position is to all others. Paper, figure 7 centre."""
+    maps = learned.position_similarity(model)
+    rows, columns = maps.shape[:2]
+    figure = Figure(figsize=(0.6 * columns + 1, 0.6 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    shown: Any = None
+    for row in range(rows):
+        for column in range(columns):
+            shown = grid[row, column].imshow(maps[row, column], vmin=-1, vmax=1, cmap="viridis")
+            grid[row, column].set_xticks([])
+            grid[row, column].set_yticks([])
+    figure.colorbar(shown, ax=grid, shrink=0.6, label="cosine similarity")
+    figure.suptitle("Position embeddings: similarity", fontsize=9)
+    return figure
+
+
+def _grid(images: np.ndarray, *, title: str, columns: int = 7) -> Figure:
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(0.7 * columns, 0.7 * rows + 0.4), layout="constrained")
+    for axes in np.ravel(figure.subplots(rows, columns, squeeze=False)):
+        axes.set_axis_off()
+    for axes, image in zip(figure.axes, images, strict=False):
+        axes.imshow(image, interpolation="nearest")
+    figure.suptitle(title, fontsize=9)
+    return figure

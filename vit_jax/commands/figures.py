@@ -1,0 +1,56 @@
+"""`figures`: pictures of a run."""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from vit_jax.analysis import figures
+from vit_jax.checkpoints import store
+from vit_jax.checkpoints.load import load
+from vit_jax.commands.evaluate import checkpoint_step
+from vit_jax.commands.predict import classify
+from vit_jax.data import preprocess, sources
+
+SHOWN = 24  # images in the picture of predictions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument(
+        "--step", type=checkpoint_step, default="latest", help="latest, best, or a number"
+    )
+
+
+def run(options: argparse.Namespace, _: Sequence[str]) -> int:
+    """Draw a run: curves, predictions, filters, similarity of positions.
+
+    Writes PNG files into pictures/ of the run and prints where they are.
+    """
+    model = load(options.workdir, step=options.step)
+    source = sources.open_eval(store.read_config(options.workdir).data)
+    records = [source.read(int(i)) for i in np.linspace(0, len(source) - 1, SHOWN)]
+    assert model.preprocessing is not None
+    transform = preprocess.eval_transform(
+        store.read_config(options.workdir).data, size=model.preprocessing.image_size
+    )
+    images = np.stack([transform(transform.decode(record.data)) for record in records])
+    best = [row[0] for row in classify(model, top=1)(images)]
+    truth = [source.class_names[record.label] for record in records]
+    drawn = {
+        "curves": figures.curves(options.workdir),
+        "predictions": figures.predictions(images, best, truth),
+        "filters": figures.filters(model),
+    }
+    if model.options.position not in ("none", "relative"):
+        if model.options.position_at != "every_block":
+            drawn["positions"] = figures.position_similarity(model)
+    folder = pathlib.Path(options.workdir) / "pictures"
+    if jax.process_index() == 0:
+        folder.mkdir(exist_ok=True)
+        for name, figure in drawn.items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
+            print(folder / f"{name}.png")
+    return 0
