@@ -68,12 +68,17 @@ def compiled_once(folder: pathlib.Path) -> Iterator[None]:
     """Runs in this process compile a program that they share once; `folder` keeps it."""
     settings = COMPILED | {"jax_compilation_cache_dir": str(folder)}
     before = {name: getattr(jax.config, name) for name in settings}
-    for values in (settings, before):
-        compilation_cache.reset_cache()
-        for name, value in values.items():
-            jax.config.update(name, value)
-        if values is settings:
-            yield
+    try:
+        _set(settings)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(settings: dict[str, Any]) -> None:
+    compilation_cache.reset_cache()
+    for name, value in settings.items():
+        jax.config.update(name, value)
 
 
 class CommandLine:

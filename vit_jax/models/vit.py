@@ -22,6 +22,7 @@ from vit_jax.models.layers import (
     add_position,
     dropout,
     layer_norm,
+    split_batch,
 )
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import Stem, StemOptions
@@ -203,7 +204,7 @@ class ViT(nnx.Module):
         expected = (*options.image_size, options.channels)
         if images.ndim != 4 or images.shape[1:] != expected:
             raise ValueError(f"images are {images.shape}, the model takes (batch, *{expected})")
-        x = images.astype(jnp.dtype(options.dtype))
+        x = split_batch(images).astype(jnp.dtype(options.dtype))
         if options.stem:
             x = self.stem(x)
         x = self.embedding(x)
@@ -239,6 +240,7 @@ class ViT(nnx.Module):
                 drop_rate=layer.get("drop_rate", 0.0),
                 return_weights=return_intermediates,
             )
+            x = split_batch(x)
             return x, None if weights is None else Intermediates(x, weights)
 
         return jax.lax.scan(_remat(body, options.remat), x, layers, unroll=options.unroll)

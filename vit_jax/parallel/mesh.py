@@ -8,9 +8,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vit_jax.config import MeshConfig
+from vit_jax.models.layers import BATCH_AXES
 
 AXES = ("data", "fsdp", "tensor")
-BATCH = P(("data", "fsdp"))  # how the leading axis of a batch is split
+BATCH = P(BATCH_AXES)  # how the leading axis of a batch is split
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
