@@ -1,6 +1,6 @@
 """Time to trace and to compile a training step at several depths: it should not grow with depth.
 
-    python benchmarks/compile_time.py [--depths 12 24 48]
+python benchmarks/compile_time.py [--depths 12 24 48]
 """
 
 import argparse

@@ -13,7 +13,7 @@ from vit_jax.config import default_config
 def get_config() -> ml_collections.ConfigDict:
     config = default_config()
     config.image_size = (28, 28)
-    config.batch_size = 128
+    config.batch_size = 64
     config.total.epochs = 14.0
     config.evaluate_every.percent = 20.0
     config.eval_batch_size = 500
@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.mlp_dim = 128
     config.model.num_heads = 2
     config.model.pool = "gap"
+    config.model.remat = "full"
 
     config.data.source = "embedded"
     config.data.crop = "shift"
@@ -32,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.mean = (0.286, 0.286, 0.286)  # of the training images
     config.data.std = (0.353, 0.353, 0.353)
 
-    config.optimizer.learning_rate = 3e-3
+    config.optimizer.learning_rate = 2e-3
     config.optimizer.weight_decay = 0.05
     config.schedule.warmup.percent = 10.0
     return config

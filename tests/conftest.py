@@ -8,6 +8,9 @@ import pytest
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Simulated devices, for tests of the mesh. A setting, not an environment variable, which the
+# processes that tests start would inherit.
+jax.config.update("jax_num_cpu_devices", 8)
 
 
 @pytest.fixture(scope="session")

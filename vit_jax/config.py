@@ -105,8 +105,8 @@ class DataConfig:
     eval_crop: float = 0.875  # evaluation: centre crop of this share of the short side
     flip: bool = True  # left-right, on the device
     mixup: float = 0.0  # alpha of the Beta distribution; 0: off
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels in [0, 1]; 0.5/0.5: [-1, 1]
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[float, ...] = ()  # of the pixels in [0, 1]; unset: as `init_from`, else 0.5
+    std: tuple[float, ...] = ()  # likewise; 0.5 and 0.5 give values in [-1, 1]
     max_bad: float = 0.001  # share of unreadable images above which a run stops
     threads: int = 8  # decoding threads of a process
     prefetch: int = 2  # batches prepared ahead
@@ -264,8 +264,20 @@ def _check(config: Config) -> None:
         *("checkpoint.keep_last", "data.threads", "data.prefetch"),
     )
     for path in positive:
-        if _get(config, path) <= 0:
+        if not _get(config, path) > 0:  # NaN is not
             raise ValueError(f"config.{path} is {_get(config, path)}: it must be positive")
+    unset_or_positive = ("eval_batch_size", "checkpoint.keep_best", "data.mixup", "data.max_bad")
+    for path in unset_or_positive:
+        if not _get(config, path) >= 0:
+            raise ValueError(f"config.{path} is {_get(config, path)}: it must not be negative")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"config.seed is {config.seed}: it must be in [0, 2**32)")
+    if len(config.data.mean) not in (0, 3) or len(config.data.std) not in (0, 3):
+        raise ValueError(
+            f"config.data.mean {config.data.mean} and std {config.data.std}: give three numbers each"
+        )
+    if not all(value > 0 for value in config.data.std):
+        raise ValueError(f"config.data.std is {config.data.std}: it must be positive")
     unit = (
         *("model.dropout", "model.attention_dropout", "model.stochastic_depth"),
         *("ema", "objective.label_smoothing"),

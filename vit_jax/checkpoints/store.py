@@ -58,11 +58,10 @@ class Store:
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=None if read_only else self._policy(checkpoint),
+                preservation_policy=self._policy(checkpoint),
                 best_fn=self._metric,
-                read_only=read_only,
+                # Orbax's own `read_only` does no more, and warns of itself.
                 create=not read_only,
-                save_interval_steps=0 if read_only else 1,
                 cleanup_tmp_directories=not read_only,
             ),
         )

@@ -79,7 +79,9 @@ def classify(model: ViT, *, top: int) -> Callable[[np.ndarray], list[list[tuple[
     def best(images: np.ndarray) -> list[list[tuple[str, float]]]:
         rows = np.asarray(probabilities(images))
         order = np.argsort(-rows, axis=1, kind="stable")[:, :top]
-        return [[(names[i], float(row[i])) for i in best] for row, best in zip(rows, order, strict=True)]
+        return [
+            [(names[i], float(row[i])) for i in best] for row, best in zip(rows, order, strict=True)
+        ]
 
     return best
 

@@ -8,7 +8,7 @@ key means deterministic.
 
 import dataclasses
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -58,11 +58,12 @@ class ViTOptions:
     unroll: int = 1
 
     def __post_init__(self) -> None:
+        _check_values(self)
         stride = self.stem.stride if self.stem else 1
         for side, size, patch in zip(
             ("height", "width"), self.image_size, self.patch_size, strict=True
         ):
-            if size % (stride * patch) or size < 1:
+            if size % (stride * patch):
                 pixels = stride * patch
                 near = max(round(size / pixels), 1) * pixels
                 raise ValueError(
@@ -269,6 +270,23 @@ class ViT(nnx.Module):
         if options.position == "learned_1d" and options.position_at != "every_block":
             return self.position[...]
         return None
+
+
+def _check_values(options: ViTOptions) -> None:
+    """What each field may hold by itself. Raises ValueError."""
+    for field, hint in get_type_hints(ViTOptions).items():
+        value, choices = getattr(options, field), get_args(hint)
+        if get_origin(hint) is Literal and value not in choices:
+            raise ValueError(f"{field} is {value!r}: choose one of {', '.join(map(repr, choices))}")
+        if hint is float and not 0 <= value < 1 and field != "head_bias":
+            raise ValueError(f"{field} is {value}: it must be in [0, 1)")
+        least = 0 if field in ("num_classes", "representation_size") else 1
+        if hint is int and value < least:
+            raise ValueError(f"{field} is {value}: it must be at least {least}")
+    for field in ("image_size", "patch_size"):
+        value = getattr(options, field)
+        if not (isinstance(value, tuple) and len(value) == 2 and min(value) >= 1):
+            raise ValueError(f"{field} is {value!r}: give (height, width), both positive")
 
 
 def _stacked_blocks(options: ViTOptions, rngs: nnx.Rngs) -> Block:

@@ -39,6 +39,8 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     """Mesh axis of every array axis; an axis that does not divide stays whole."""
     axes: list[str | None] = [None] * len(shape)
+    if path == "key":  # two words, needed whole on every device
+        return P(*axes)
     for pattern, axis in TENSOR_AXIS:
         if re.search(pattern, path) and shape[axis] % mesh.shape["tensor"] == 0:
             axes[axis] = "tensor" if mesh.shape["tensor"] > 1 else None

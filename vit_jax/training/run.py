@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vit_jax.checkpoints import store as store_lib
-from vit_jax.config import Config, MeshConfig
+from vit_jax.config import Config, DataConfig, MeshConfig
 from vit_jax.data import pipeline, preprocess, sources
 from vit_jax.models.vit import ViTOptions
 from vit_jax.parallel import mesh as mesh_lib
@@ -50,9 +50,8 @@ class Evaluator:
             )
         self._step: evaluation.EvalStep | None = None
 
-    def bind(self, graphdef: nnx.GraphDef, options: ViTOptions) -> "Evaluator":
-        """Fixes the model; to be called once, before the first evaluation."""
-        data = self.config.data
+    def bind(self, graphdef: nnx.GraphDef, options: ViTOptions, data: DataConfig) -> "Evaluator":
+        """Fixes the model and its value range; to be called before the first evaluation."""
         self._transform = preprocess.eval_transform(data, size=options.image_size)
         self._step = evaluation.make_eval_step(
             graphdef,
@@ -110,23 +109,24 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     )
     resumed = store_lib.saved_steps(workdir)
     if resumed:
-        options = setup.resumed_model(config, store_lib.read_card(workdir))
-        params, report = None, ""
+        begin = setup.resumed_start(config, store_lib.read_card(workdir))
     else:
-        options, params, report = setup.fresh_model(config, num_classes=len(source.class_names))
+        begin = setup.fresh_start(config, num_classes=len(source.class_names))
+    options, given = begin.options, config
+    config = setup.with_value_range(config, begin.preprocessing)
     graphdef, shapes = state.abstract_params(options)
     optax_rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
     abstract = state.abstract_state(options, optax_rule, average=config.ema > 0, mesh=mesh)
     transform = preprocess.train_transform(config.data, size=options.image_size)
-    evaluator.bind(graphdef, options)
+    evaluator.bind(graphdef, options, config.data)
 
     if multihost.is_primary() and not resumed:
-        store_lib.write_run(workdir, config, setup.make_card(config, options, source.class_names))
+        store_lib.write_run(workdir, given, setup.make_card(config, options, source.class_names))
     multihost.barrier("run written")
     store = stack.enter_context(store_lib.Store(workdir, config.checkpoint))
     if store.latest is None:
         first = state.create(
-            options, optax_rule, abstract=abstract, seed=config.seed, params=params
+            options, optax_rule, abstract=abstract, seed=config.seed, params=begin.params
         )
         start = 0
     else:
@@ -155,7 +155,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         step=_train_step(config, graphdef, options, optax_rule, schedule, abstract),
         batches=batches,
         evaluator=evaluator,
-        messages=_messages(config, options, shapes, mesh, len(source), start, report),
+        messages=_messages(config, options, shapes, mesh, len(source), start, begin.report),
     )
 
 
@@ -234,4 +234,5 @@ def evaluate(
         step = store.find(which)
         restored = store.restore(dict.fromkeys(names, placed), step=step)
     with jax.set_mesh(mesh):
-        return step, evaluator.bind(graphdef, card.options)(restored)
+        data = setup.with_value_range(config, card.preprocessing).data
+        return step, evaluator.bind(graphdef, card.options, data)(restored)

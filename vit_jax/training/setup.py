@@ -48,16 +48,25 @@ def lengths(config: Config, *, dataset_size: int) -> Lengths:
     )
 
 
-def fresh_model(
-    config: Config, *, num_classes: int
-) -> tuple[ViTOptions, surgery.Params | None, str]:
-    """The model of a new run, the parameters of `init_from` fitted to it, and what was fitted.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run begins with."""
+
+    options: ViTOptions
+    preprocessing: Preprocessing  # what the parameters were trained with, if there are any
+    params: surgery.Params | None = None  # of `init_from`, fitted to the model
+    report: str = ""  # what was fitted
+
+
+def fresh_start(config: Config, *, num_classes: int) -> Start:
+    """The model of a new run, and the parameters of `init_from` fitted to it.
 
     Raises ValueError for an unknown model, sizes that do not fit, a checkpoint that does not.
     """
     changes = _changes(config, num_classes=num_classes)
     if not config.init_from:
-        return zoo.options(config.model.name, **changes), None, ""
+        options = zoo.options(config.model.name, **changes)
+        return Start(options=options, preprocessing=Preprocessing(image_size=options.image_size))
     source = load.read(
         config.init_from,
         layout=config.init_layout,
@@ -67,24 +76,41 @@ def fresh_model(
     target = zoo.change(base, **changes)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     params, report = surgery.adapt(source.params, source=source.options, target=target, key=key)
-    return target, params, f"from {config.init_from}: {report}"
-
-
-def resumed_model(config: Config, card: store.Card) -> ViTOptions:
-    """The model of a run that goes on: what does not change its result may be new."""
-    model = config.model
-    return zoo.change(
-        card.options, attention=model.attention, remat=model.remat, unroll=model.unroll
+    return Start(
+        options=target,
+        preprocessing=source.preprocessing,
+        params=params,
+        report=f"from {config.init_from}: {report}",
     )
 
 
+def resumed_start(config: Config, card: store.Card) -> Start:
+    """The model of a run that goes on: what does not change its result may be new."""
+    model = config.model
+    options = zoo.change(
+        card.options, attention=model.attention, remat=model.remat, unroll=model.unroll
+    )
+    return Start(options=options, preprocessing=card.preprocessing)
+
+
+def with_value_range(config: Config, preprocessing: Preprocessing) -> Config:
+    """The config with mean and std of the pixels set: those given, or those of the parameters."""
+    data = dataclasses.replace(
+        config.data,
+        mean=config.data.mean or preprocessing.mean,
+        std=config.data.std or preprocessing.std,
+    )
+    return dataclasses.replace(config, data=data)
+
+
 def make_card(config: Config, options: ViTOptions, class_names: tuple[str, ...]) -> store.Card:
+    """What is saved beside the config; `config` comes from `with_value_range`."""
     preprocessing = Preprocessing(
         image_size=options.image_size,
         crop=config.data.eval_crop,
         kernel=config.data.eval_kernel,
-        mean=config.data.mean,
-        std=config.data.std,
+        mean=_rgb(config.data.mean),
+        std=_rgb(config.data.std),
     )
     return store.Card(options=options, class_names=class_names, preprocessing=preprocessing)
 
@@ -106,3 +132,8 @@ def _changes(config: Config, *, num_classes: int) -> dict[str, Any]:
 
 def _pair(sides: tuple[int, ...]) -> tuple[int, int]:
     return (sides[0], sides[-1])
+
+
+def _rgb(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue

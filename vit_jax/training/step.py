@@ -30,8 +30,8 @@ def make_train_step(
     abstract: State,
     accumulate: int = 1,
     ema: float = 0.0,
-) -> Callable[[State, Batch], tuple[State, Metrics]]:
-    """The jitted step. It donates the state.
+) -> jax.stages.Wrapped:
+    """The jitted step: (state, batch) -> (next state, metrics). It donates the state.
 
     Its metrics are loss, grad_norm (before clipping), param_norm (after the step) and
     learning_rate.

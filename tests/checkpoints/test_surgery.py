@@ -1,0 +1,147 @@
+"""Surgery: every parameter is loaded, resized, dropped or drawn, and said to be."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.models import tiny
+from vit_jax.checkpoints import surgery
+from vit_jax.models import positions
+
+KEY = jax.random.key(0)
+
+
+def adapt(source: dict, target: dict) -> tuple[dict, surgery.Params, surgery.Report]:
+    """The parameters before and after, and the report, of surgery between two tiny models."""
+    before = tiny.params(tiny.options(**source))
+    after, report = surgery.adapt(
+        before, source=tiny.options(**source), target=tiny.options(**target), key=KEY
+    )
+    shapes = surgery.shapes(tiny.options(**target))
+    assert {path: array.shape for path, array in after.items()} == shapes
+    assert {array.dtype.name for array in after.values()} == {"float32"}
+    named = [path.split(" ")[0] for path in (*report.loaded, *report.resized, *report.initialised)]
+    assert sorted(named) == sorted(shapes), "every parameter is named once"
+    for path in report.loaded:
+        np.testing.assert_array_equal(after[path], before[path])
+    return before, after, report
+
+
+def test_the_same_model_is_loaded_as_it_is() -> None:
+    _, _, report = adapt({}, {"dropout": 0.1, "dtype": "bfloat16", "remat": "full"})
+    assert (report.resized, report.dropped, report.initialised) == ((), (), ())
+    assert str(report).splitlines() == [
+        f"loaded {len(report.loaded)} parameters as they are",
+        "resized: none",
+        "dropped: none",
+        "initialised: none",
+    ]
+
+
+def test_another_number_of_classes_gets_a_zero_head() -> None:
+    _, after, report = adapt({}, {"num_classes": 9, "head_bias": -2.0})
+    assert report.dropped == report.initialised == ("head/bias", "head/kernel")
+    assert not after["head/kernel"].any()
+    assert (after["head/bias"] == -2).all()
+
+
+def test_a_dropped_pre_logits_layer_takes_the_head_with_it() -> None:
+    """Even at the same width, the old head reads what is not there any more."""
+    _, after, report = adapt({"representation_size": 32}, {})
+    dropped = ("head/bias", "head/kernel", "pre_logits/bias", "pre_logits/kernel")
+    assert report.dropped == dropped
+    assert report.initialised == ("head/bias", "head/kernel")
+    assert not after["head/kernel"].any()
+
+
+def test_a_new_pre_logits_layer_is_drawn() -> None:
+    _, after, report = adapt({}, {"representation_size": 16})
+    assert report.dropped == ("head/bias", "head/kernel")
+    assert len(report.initialised) == 4
+    assert after["pre_logits/kernel"].std() > 0.05
+    assert not after["head/kernel"].any()
+
+
+def test_no_head_is_wanted() -> None:
+    _, after, report = adapt({}, {"num_classes": 0})
+    assert report.dropped == ("head/bias", "head/kernel")
+    assert "head/kernel" not in after
+
+
+def test_token_to_gap_drops_the_class_token_and_its_position() -> None:
+    before, after, report = adapt({"pool": "token"}, {"pool": "gap"})
+    assert report.dropped == ("cls",)
+    assert report.resized == ("position (1, 7, 32) -> (1, 6, 32)",)
+    assert "head/kernel" in report.loaded
+    np.testing.assert_array_equal(after["position"], before["position"][:, 1:])
+
+
+def test_gap_to_token_starts_the_class_token_at_zero() -> None:
+    before, after, report = adapt({"pool": "gap"}, {"pool": "token"})
+    assert report.initialised == ("cls",)
+    assert not after["cls"].any()
+    assert not after["position"][:, 0].any()
+    np.testing.assert_array_equal(after["position"][:, 1:], before["position"])
+
+
+def test_token_to_map_draws_the_pool() -> None:
+    _, after, report = adapt({}, {"pool": "map"})
+    assert report.dropped == ("cls",)
+    assert {path.split("/")[0] for path in report.initialised} == {"pool"}
+    assert after["pool/attention/qkv/kernel"].std() > 0.05
+
+
+@pytest.mark.parametrize("place", ["input", "every_block"])
+def test_positions_are_resized_from_grid_to_grid(place) -> None:
+    """To 3 x 4 from 2 x 3; a table per block layer by layer."""
+    name = "position" if place == "input" else "blocks/position"
+    before, after, report = adapt(
+        {"position_at": place}, {"position_at": place, "image_size": (24, 32)}
+    )
+    (line,) = report.resized
+    assert line == f"{name} {before[name].shape} -> {after[name].shape}"
+    tables = before[name].reshape(-1, 1, 7, 32)
+    for old, new in zip(tables, after[name].reshape(-1, 1, 13, 32), strict=True):
+        expected = positions.resize(old, source=(2, 3), target=(3, 4))
+        np.testing.assert_allclose(new, expected, atol=1e-6)
+
+
+def test_a_grid_of_the_same_count_is_resized_too() -> None:
+    before, after, report = adapt({}, {"image_size": (24, 16)})
+    assert report.resized == ("position (1, 7, 32) -> (1, 7, 32)",)
+    assert np.abs(after["position"] - before["position"]).max() > 0.1
+
+
+def test_learned_2d_tables_are_resized_along_their_side() -> None:
+    two = {"position": "learned_2d"}
+    before, after, report = adapt(two, two | {"image_size": (32, 24)})
+    assert report.resized == ("position_rows (1, 2, 16) -> (1, 4, 16)",)
+    ends = [0, -1]
+    np.testing.assert_array_equal(
+        after["position_rows"][:, ends], before["position_rows"][:, ends]
+    )
+
+
+def test_another_kind_of_positions_is_drawn() -> None:
+    _, after, report = adapt({"position": "sincos2d"}, {})
+    assert report.initialised == ("position",)
+    assert 0.01 < after["position"].std() < 0.03
+    _, _, report = adapt({}, {"position": "relative"})
+    assert report.dropped == ("position",)
+    assert report.initialised == ("blocks/attention/relative",)
+
+
+def test_all_misfits_are_listed_at_once() -> None:
+    params = tiny.params(tiny.options())
+    del params["norm/scale"]
+    params["blocks/extra"] = np.ones(2, np.float32)
+    with pytest.raises(ValueError, match="the checkpoint is of another model: ") as error:
+        surgery.adapt(
+            params, source=tiny.options(), target=tiny.options(depth=2, mlp_dim=64), key=KEY
+        )
+    said = str(error.value)
+    assert "blocks/mlp/fc1/kernel is (3, 32, 48), the model has (2, 32, 64)" in said
+    assert "blocks/norm1/scale is (3, 32), the model has (2, 32)" in said
+    assert "blocks/extra has no place in the model" in said
+    assert "norm/scale is missing" in said
+    assert "\n" not in said

@@ -1,0 +1,117 @@
+"""Dropout, stochastic depth, norms and attention by themselves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.models import tiny
+from vit_jax.models import layers
+
+
+def test_dropout_keeps_the_mean() -> None:
+    x = jnp.full((200, 500), 3.0)
+    out = np.asarray(layers.dropout(x, 0.3, jax.random.key(0)))
+    assert set(np.unique(out)) == {np.float32(0), np.float32(np.float32(3) / np.float32(0.7))}
+    assert (out == 0).mean() == pytest.approx(0.3, abs=0.005)  # 3 deviations
+    assert out.mean() == pytest.approx(3, abs=0.02)
+
+
+def test_without_a_key_nothing_is_dropped() -> None:
+    x = jnp.ones((2, 3, 4))
+    assert layers.dropout(x, 0.5, None) is x
+    assert layers.drop_path(x, rate=0.5, key=None) is x
+
+
+def test_stochastic_depth_drops_whole_samples() -> None:
+    out = np.asarray(layers.drop_path(jnp.ones((2000, 2, 3)), rate=0.25, key=jax.random.key(0)))
+    assert (out == out[:, :1, :1]).all()
+    assert set(np.unique(out)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert (out[:, 0, 0] == 0).mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_norm_statistics_are_float32() -> None:
+    """A mean of 30 with a deviation of 1 is lost in bfloat16 statistics."""
+    x = jnp.asarray(30 + np.random.default_rng(0).normal(size=(4, 256)), jnp.bfloat16)
+    norm = layers.layer_norm(256, 1e-6, "bfloat16", nnx.Rngs(0))
+    assert norm.scale[...].dtype == jnp.float32
+    out = norm(x)
+    assert out.dtype == jnp.bfloat16
+    exact = np.asarray(x, np.float64)
+    exact = (exact - exact.mean(1, keepdims=True)) / exact.std(1, keepdims=True)
+    np.testing.assert_allclose(np.asarray(out, np.float64), exact, rtol=2**-7, atol=1e-3)
+
+
+def test_attention_weights_are_a_float32_softmax() -> None:
+    rng = np.random.default_rng(0)
+    q, k = (jnp.asarray(3 * rng.normal(size=(2, 6, 4, 8)), jnp.bfloat16) for _ in range(2))
+    weights = layers.attention_weights(q, k, None)
+    assert weights.dtype == jnp.float32
+    q64, k64 = np.asarray(q, np.float64), np.asarray(k, np.float64)
+    exact = np.exp(np.einsum("bqhd,bkhd->bhqk", q64, k64) / np.sqrt(8))
+    exact /= exact.sum(-1, keepdims=True)
+    np.testing.assert_allclose(weights, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", ["token", "map"])
+def test_exponentials_and_roots_are_float32_in_a_bfloat16_model(pool) -> None:
+    """Of the softmax and of the norms, forward and backward; products are bfloat16 but the head."""
+    model = tiny.model(dtype="bfloat16", pool=pool, position="relative", attention="xla")
+    graphdef, params = nnx.split(model)
+
+    def total(params, images):
+        return nnx.merge(graphdef, params)(images).sum()
+
+    program = jax.make_jaxpr(jax.grad(total))(params, tiny.images())
+    dtypes = {"exp": set(), "rsqrt": set(), "dot_general": set()}
+    for equation in _equations(program.jaxpr):
+        if equation.primitive.name in dtypes:
+            dtypes[equation.primitive.name].add(equation.invars[0].aval.dtype.name)
+    assert dtypes["exp"] == dtypes["rsqrt"] == {"float32"}
+    assert dtypes["dot_general"] == {"float32", "bfloat16"}
+    wide = [
+        e.invars[1].aval.shape
+        for e in _equations(jax.make_jaxpr(total)(params, tiny.images()).jaxpr)
+        if e.primitive.name == "dot_general" and e.invars[1].aval.dtype == jnp.float32
+    ]
+    assert wide == [(32, 5)], "the head alone"
+
+
+def _equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _equations(inner)
+
+
+def test_attention_dropout_drops_weights() -> None:
+    """With one token to look at, dropping its weight drops the whole answer of a head."""
+    options = tiny.options(attention_dropout=0.5).block()
+    key = jax.random.key(1, impl="rbg")
+
+    @jax.jit
+    def run(x):
+        attention = layers.Attention(options, rngs=nnx.Rngs(key))
+        attention.out.kernel[...] = jnp.eye(32).reshape(4, 8, 32)
+        return attention(x)[0], *attention(x, key=key, return_weights=True)
+
+    plain, dropped, weights = run(jnp.ones((300, 1, 32)))
+    share = np.asarray(dropped / plain).reshape(300, 4, 8)
+    np.testing.assert_allclose(share, share[..., :1].repeat(8, -1), atol=1e-5)
+    assert set(np.unique(share.round(3))) == {0, 2}
+    assert (share[..., 0] < 1).mean() == pytest.approx(0.5, abs=0.05)
+    assert (np.asarray(weights) == 1).all(), "the weights shown are those before dropout"
+
+
+def test_attention_needs_heads_that_divide_the_width() -> None:
+    options = layers.BlockOptions(width=32, mlp_dim=8, num_heads=3)
+    with pytest.raises(ValueError, match="width 32 does not divide into 3 heads"):
+        layers.Attention(options, rngs=nnx.Rngs(0))
+
+
+def test_a_position_table_may_leave_the_class_token_out() -> None:
+    x, table = jnp.zeros((2, 4, 3)), jnp.ones((1, 3, 3))
+    np.testing.assert_array_equal(layers.add_position(x, table)[1, :, 0], [0, 1, 1, 1])

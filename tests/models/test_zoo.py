@@ -1,0 +1,155 @@
+"""The zoo's table: published parameter counts and operations, and what it refuses."""
+
+import math
+
+import jax
+import pytest
+from flax import nnx
+
+from tests.models import tiny
+from vit_jax.checkpoints import surgery
+from vit_jax.models import flops, zoo
+
+# With a class token, 1000 classes, at 224 pixels.
+TOKEN = {
+    "Ti/16": 5_717_416,
+    "S/16": 22_050_664,
+    "B/32": 88_224_232,
+    "B/16": 86_567_656,
+    "B/8": 86_576_872,
+    "L/32": 306_535_400,
+    "L/16": 304_326_632,
+    "H/14": 632_045_800,
+    "R+Ti/16": 6_337_704,
+    "R26+S/32": 36_431_912,
+    "R26+B/32": 101_383_976,
+    "R50+B/16": 98_659_112,
+    "R50+L/32": 328_994_856,
+}
+GAP = {
+    "Ti/16": 5_717_032,
+    "S/16": 22_049_896,
+    "M/16": 38_836_712,
+    "B/16": 86_566_120,
+    "L/16": 304_324_584,
+    "So400m/14": 413_595_352,
+    "H/14": 632_043_240,
+    "g/14": 1_012_608_616,
+    "G/14": 1_844_437_352,
+    "e/14": 3_807_210_728,
+}
+MAP = {"g/14": 1_037_857_384, "G/14": 1_882_797_416}
+REPRESENTATION = {"B/16": 103_186_515, "R50+B/16": 115_277_971}  # 768 wide, 21,843 classes
+
+PUBLISHED = [
+    *((name, {"pool": "token"}, count) for name, count in TOKEN.items()),
+    *((name, {"pool": "gap"}, count) for name, count in GAP.items()),
+    *((name, {"pool": "map"}, count) for name, count in MAP.items()),
+    *(
+        (name, {"representation_size": 768, "num_classes": 21_843}, count)
+        for name, count in REPRESENTATION.items()
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "count"), PUBLISHED)
+def test_parameter_counts_are_the_published_ones(name, changes, count) -> None:
+    shapes = surgery.shapes(zoo.options(name, **changes))
+    assert sum(map(math.prod, shapes.values())) == count
+
+
+def test_the_counts_cover_the_zoo() -> None:
+    assert set(zoo.names()) - {name for name, _, _ in PUBLISHED} == {"S/32"}
+
+
+# "How to train your ViT?", table 2: GFLOPs at 224 pixels.
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("Ti/16", 2.5), ("S/16", 9.2), ("B/16", 35.1), ("L/16", 122.9), ("B/32", 8.7)],
+)
+def test_operations_are_the_published_ones(name, published) -> None:
+    assert flops.forward(zoo.options(name)) / 1e9 == pytest.approx(published, rel=0.015)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pool": "map", "representation_size": 24, "position": "relative"},
+        {"image_size": (64, 96), "patch_size": (1, 2), "stem": zoo.StemOptions(num_layers=(1, 2))},
+    ],
+)
+def test_operations_are_those_the_compiler_counts(changes) -> None:
+    """Without scan, whose body XLA counts once; what is elementwise adds some."""
+    options = tiny.options(**({"depth": 1, "width": 128, "mlp_dim": 256} | changes))
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0))))
+    image = jax.ShapeDtypeStruct((1, *options.image_size, 3), "float32")
+    forward = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
+    cost = forward.lower(params, image).cost_analysis()
+    ours = flops.forward(options)
+    assert ours < cost["flops"] < 1.25 * ours
+
+
+def test_an_unknown_name_names_the_nearest() -> None:
+    for wrong, near in (("B16", "B/16"), ("R50+B/61", "R50+B/16"), ("H14", "H/14")):
+        with pytest.raises(ValueError, match=f"unknown model '{wrong[:3]}.*did you mean '{near}'"):
+            zoo.options(wrong)
+    for wrong in ("", "/", "B/", "B/0", "B/-1", "B/x", "/16", "R50+L/16", "b/16"):
+        with pytest.raises(ValueError, match="unknown model"):
+            zoo.options(wrong)
+
+
+def test_any_patch_size_can_be_made() -> None:
+    assert zoo.options("H/16").patch_size == (16, 16)
+    assert zoo.options("Ti/7").grid == (32, 32)
+    assert zoo.options("B/16", patch_size=(16, 32)).grid == (14, 7)
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="unknown model option 'dropuot': did you mean 'dropout'"):
+        zoo.options("B/16", dropuot=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image_size": (16, 30)}, "image width 30 is not a multiple of the patch of 8.*use 32"),
+        ({"image_size": (3, 24)}, "image height 3 is not a multiple of the patch of 8.*use 8"),
+        ({"image_size": 16}, "image_size is 16: give .height, width."),
+        ({"patch_size": (0, 8)}, r"patch_size is \(0, 8\).*positive"),
+        ({"num_heads": 5}, "width 32 does not divide into 5 heads"),
+        ({"num_heads": 0}, "num_heads is 0: it must be at least 1"),
+        ({"width": -32}, "width is -32"),
+        ({"dropout": 1.0}, r"dropout is 1.0: it must be in \[0, 1\)"),
+        ({"pool": "cls"}, "pool is 'cls': choose one of 'token', 'gap', 'map'"),
+        ({"position": "relative", "position_at": "every_block"}, "does not apply, use 'input'"),
+        ({"position": "sincos2d", "position_at": "every_block"}, "no copy per block"),
+        ({"position": "learned_2d", "width": 30, "num_heads": 3}, "multiple of 4"),
+        (
+            {"stem": zoo.StemOptions(num_layers=(1, 1))},
+            "image height 16 is not a multiple of the patch of 64 pixels: use 64",
+        ),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(changes, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        tiny.options(**changes)
+
+
+def test_a_new_model_is_reproducible_and_its_head_zero_but_for_the_bias() -> None:
+    make = jax.jit(
+        lambda seed: nnx.state(
+            zoo.init(tiny.options(head_bias=-10.0, depth=2), key=jax.random.key(seed))
+        )
+    )
+    first, again, other = make(0), make(0), make(1)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), first, again))
+    kernel = first["blocks"]["attention"]["qkv"]["kernel"][...]
+    assert not (kernel == other["blocks"]["attention"]["qkv"]["kernel"][...]).any()
+    assert not (kernel[0] == kernel[1]).any(), "layers must be drawn apart"
+    # Query, key and value: Xavier as if each stood alone.
+    assert abs(kernel).max() == pytest.approx(math.sqrt(6 / (32 + 32)), rel=0.02)
+    assert not first["head"]["kernel"][...].any()
+    assert (first["head"]["bias"][...] == -10).all()
+    assert not first["cls"][...].any()
+    assert first["position"][...].std() == pytest.approx(0.02, rel=0.2)

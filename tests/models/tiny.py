@@ -1,0 +1,52 @@
+"""Models small enough to compile in a second, with parameters that are nowhere zero or one."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from vit_jax.checkpoints import load, surgery
+from vit_jax.models.vit import ViT, ViTOptions
+
+SIZES: dict[str, Any] = {
+    "image_size": (16, 24),
+    "patch_size": (8, 8),
+    "width": 32,
+    "depth": 3,
+    "mlp_dim": 48,
+    "num_heads": 4,
+    "num_classes": 5,
+}
+
+
+def options(**changes: Any) -> ViTOptions:
+    return ViTOptions(**(SIZES | changes))
+
+
+def params(options: ViTOptions, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random parameters by path, drawn without compiling anything."""
+    rng = np.random.default_rng(seed)
+    return {path: _draw(rng, path, shape) for path, shape in surgery.shapes(options).items()}
+
+
+def model(*, seed: int = 0, **changes: Any) -> ViT:
+    chosen = options(**changes)
+    return load.assemble(chosen, params(chosen, seed=seed))
+
+
+def images(batch: int = 2, *, size: tuple[int, int] = (16, 24)) -> jax.Array:
+    values = np.random.default_rng(7).uniform(-1, 1, (batch, *size, 3))
+    return jax.numpy.asarray(values, np.float32)
+
+
+def _draw(rng: np.random.Generator, path: str, shape: tuple[int, ...]) -> np.ndarray:
+    values = rng.normal(size=shape)
+    if path.endswith("scale"):
+        values = 1 + 0.1 * values
+    elif path.endswith("kernel"):
+        layers = shape[1:] if path.startswith("blocks/") else shape
+        fan_in = layers[0] if "qkv" in path else np.prod(layers[:-1])
+        values = values / np.sqrt(fan_in)
+    elif not path.endswith("position"):
+        values = 0.3 * values
+    return values.astype(np.float32)

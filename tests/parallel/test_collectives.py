@@ -1,0 +1,77 @@
+"""What crosses the devices in a compiled step: parameters and gradients, never the batch."""
+
+import re
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from vit_jax.config import MeshConfig, OptimizerConfig, default_config, resolve
+from vit_jax.models import zoo
+from vit_jax.parallel.mesh import make_mesh, to_global
+from vit_jax.training import optimizer, state, step
+
+# Large enough that moving the batch would cost more than moving the parameters.
+BATCH, SIDE, TOKENS = 64, 64, 17
+
+
+@pytest.mark.parametrize("mesh", [{"data": 8}, {"data": 1, "fsdp": 8}, {"data": 2, "fsdp": 4}])
+def test_no_activation_is_gathered_or_summed_over_the_batch_axes(mesh):
+    moved = collectives(MeshConfig(**mesh))
+    assert moved, "no collective found in the compiled text"
+    # Activations have the axis of tokens; parameters of this model do not but for the positions.
+    tokens = [shape for _, shape in moved if shape[:1] != (1,) and TOKENS in shape[1:]]
+    assert not tokens, tokens
+
+
+def test_fsdp_gathers_parameters_and_data_parallelism_does_not():
+    kinds = {kind for kind, shape in collectives(MeshConfig(data=8)) if len(shape) > 2}
+    assert "all-gather" not in kinds
+    gathered = {
+        shape for kind, shape in collectives(MeshConfig(data=1, fsdp=8)) if kind == "all-gather"
+    }
+    assert (64, 3, 8, 8) in gathered  # the fused query, key and value of one layer
+
+
+def collectives(config: MeshConfig) -> list[tuple[str, tuple[int, ...]]]:
+    """Kind and shape of every array that a training step moves between devices."""
+    options = zoo.options(
+        "Ti/16",
+        width=64,
+        depth=3,
+        mlp_dim=128,
+        num_heads=8,
+        image_size=(SIDE, SIDE),
+        num_classes=16,
+    )
+    mesh = make_mesh(config)
+    graphdef, shapes = state.abstract_params(options)
+    schedule = optax.constant_schedule(1e-3)
+    rule = optimizer.make_optimizer(OptimizerConfig(), schedule, shapes)
+    abstract = state.abstract_state(options, rule, average=False, mesh=mesh)
+    recipe = default_config()
+    recipe.model.name = "Ti/16"
+    prepare, loss = step.classification_step_parts(resolve(recipe), num_classes=16)
+    train_step = step.make_train_step(
+        graphdef,
+        prepare=prepare,
+        loss=loss,
+        optimizer=rule,
+        schedule=schedule,
+        abstract=abstract,
+    )
+    host: dict[str, np.ndarray] = {
+        "image": np.zeros((BATCH, SIDE, SIDE, 3), np.uint8),
+        "label": np.zeros(BATCH, np.int32),
+        "position": np.zeros((BATCH, 2), np.uint32),
+    }
+    with jax.set_mesh(mesh):
+        batch = to_global(host, mesh, batch_size=BATCH)
+        text = train_step.lower(abstract, batch).compile().as_text()
+    found = []
+    pattern = r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all)(?:-start)?\("
+    for result, kind in re.findall(pattern, text):
+        for shape in re.findall(r"\w+\[([\d,]*)\]", result):
+            found.append((kind, tuple(int(n) for n in shape.split(",") if n)))
+    return found
