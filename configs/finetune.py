@@ -13,7 +13,7 @@ defaults fit the quick start. Table 4 of "An Image is Worth 16x16 Words" (ImageN
     --config.data.source=tfds --config.data.name=imagenet2012 --config.data.train_split=train[:99%]
     --config.data.eval_crop=1.0 --config.optimizer.moment_dtype=bfloat16
 
-Any size works, non-square too: --config.image_size=56,42.
+Any size works, non-square too: --config.image_size=56,40.
 """
 
 import ml_collections
@@ -23,11 +23,13 @@ from vit_jax.config import default_config
 
 def get_config() -> ml_collections.ConfigDict:
     config = default_config()
-    config.image_size = (42, 42)
-    config.batch_size = 128
+    config.image_size = (56, 56)
+    config.batch_size = 64
     config.total.epochs = 1.0
-    config.evaluate_every.percent = 50.0
+    config.evaluate_every.percent = 100.0
     config.eval_batch_size = 500
+
+    config.model.remat = "full"
 
     config.data.source = "embedded"
     config.data.crop = "shift"

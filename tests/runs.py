@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from vit_jax.parallel.mesh import make_mesh
 from vit_jax.training import optimizer, schedules, state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+VIT_JAX = (sys.executable, "-W", "error", "-m", "vit_jax")
 LIMIT = 180  # seconds that any one process may take
 
 RECIPE = """
@@ -87,14 +88,19 @@ class CommandLine:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder, self.recipe = folder, write_recipe(folder)
 
-    def __call__(self, *args: Any, devices: int = 1, program: tuple[str, ...] = ()) -> Any:
+    def __call__(
+        self, *args: Any, devices: int = 1, program: Sequence[str] = VIT_JAX
+    ) -> "subprocess.CompletedProcess[str]":
         """Runs to the end; the result has returncode, stdout and stderr."""
-        child = self.start(*args, devices=devices, program=program)
-        output, errors = child.communicate(timeout=LIMIT)
+        with self.start(*args, devices=devices, program=program) as child:
+            try:
+                output, errors = child.communicate(timeout=LIMIT)
+            finally:
+                child.kill()
         return subprocess.CompletedProcess(child.args, child.returncode, output, errors)
 
     def start(
-        self, *args: Any, devices: int = 1, program: tuple[str, ...] = ()
+        self, *args: Any, devices: int = 1, program: Sequence[str] = VIT_JAX
     ) -> "subprocess.Popen[str]":
         settings = {
             "JAX_PLATFORMS": "cpu",
@@ -103,9 +109,12 @@ class CommandLine:
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
             **{name.upper(): str(value) for name, value in COMPILED.items()},
         }
-        command = program or (sys.executable, "-W", "error", "-m", "vit_jax")
+        if program is not VIT_JAX:
+            # Of several processes, some would come without compiling to where they all meet, and
+            # the CPU's collectives do not wait long for the others.
+            settings["JAX_ENABLE_COMPILATION_CACHE"] = "0"
         return subprocess.Popen(
-            [*command, *map(str, args)],
+            [*program, *map(str, args)],
             cwd=ROOT,
             env=os.environ | settings,
             stdout=subprocess.PIPE,

@@ -16,7 +16,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_once(tmp_path_factory):
-    with runs.compiled_once(tmp_path_factory.mktemp("compiled")):
+    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
         yield
 
 

@@ -4,6 +4,7 @@ import json
 import pathlib
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ OVERRIDES = (
     "--config.eval_batch_size=300",  # does not divide the 5000 examples
     "--config.mesh.data=2",
     "--config.mesh.fsdp=2",
+    # Adam would blow up the rounding of gradients that are zero, such as those of key biases.
+    "--config.optimizer.name=sgd",
+    "--config.optimizer.learning_rate=0.1",
 )
 LAUNCH = (sys.executable, "-m", "launch.local", "--processes", "2", "--devices-per-process", "2")
 PYTHON = (sys.executable, "-W", "error")
@@ -41,8 +45,8 @@ pipeline.Batches.__next__ = recorded
 sys.exit(main(sys.argv[2:]))
 '''
 record, processes, *job = sys.argv[1:]
-program = [sys.executable, "-W", "error", "-c", JOB, record]
-sys.exit(local.run([*program, *job], processes=int(processes), devices_per_process=4 // int(processes)))
+program, count = [sys.executable, "-W", "error", "-c", JOB, record], int(processes)
+sys.exit(local.run([*program, *job], processes=count, devices_per_process=4 // count))
 """
 
 
@@ -123,3 +127,28 @@ def test_sigterm_to_the_launcher_saves_and_any_number_of_processes_goes_on(comma
     assert ended.returncode == 0, ended.stderr
     assert f"resumed after step {stopped[2]}" in ended.stderr
     assert_close(workdir, two)
+
+
+# Process 1 cannot find its data.
+FAILING = """
+import sys
+from launch import local
+JOB = '''
+import os, sys
+from vit_jax.__main__ import main
+other = ["--config.data.source=image_folder", "--config.data.path=nowhere"]
+sys.exit(main(sys.argv[1:] + (other if os.environ["VIT_JAX_PROCESS_ID"] == "1" else [])))
+'''
+job = [sys.executable, "-W", "error", "-c", JOB, *sys.argv[1:]]
+sys.exit(local.run(job, processes=2, grace=1))
+"""
+
+
+def test_where_one_process_fails_the_job_ends_soon(command) -> None:
+    """An ordinary exit of a process waits for the others, who wait for it: for five minutes."""
+    job = command.train(command.folder / "failed")
+    started = time.monotonic()
+    ended = command(*job, program=(*PYTHON, "-c", FAILING))
+    assert time.monotonic() - started < 60
+    assert ended.returncode == 2
+    assert "[1] vit_jax: config.data.path nowhere is not a folder" in ended.stderr

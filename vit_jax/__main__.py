@@ -7,8 +7,10 @@ import traceback
 from collections.abc import Sequence
 
 import absl.logging
+import jax
 
 import vit_jax.commands as commands
+from vit_jax.parallel import multihost
 
 ERROR = 1  # the run failed
 BAD_INPUT = 2  # what was asked for cannot be done; nothing was changed
@@ -32,16 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return options.run(options, overrides)
     except commands.Stopped as stop:
         return _fail(stop, TERMINATED)
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
     except commands.Diverged as error:
         return _fail(error, ERROR)
-    except ValueError as error:
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except Exception as error:
         # Only what our own code says of the input is put in one line; an error that a library
         # raised is a bug here, and its traceback is wanted.
-        if os.environ.get("VIT_JAX_TRACEBACK") or not _raised_by_us(error):
-            raise
-        return _fail(error, BAD_INPUT)
+        told = isinstance(error, ValueError) and _raised_by_us(error)
+        if told and not os.environ.get("VIT_JAX_TRACEBACK"):
+            code = _fail(error, BAD_INPUT)
+            multihost.leave(code)
+            return code
+        if jax.distributed.is_initialized():
+            traceback.print_exc()
+            multihost.leave(ERROR)
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:

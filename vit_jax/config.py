@@ -274,7 +274,8 @@ def _check(config: Config) -> None:
         raise ValueError(f"config.seed is {config.seed}: it must be in [0, 2**32)")
     if len(config.data.mean) not in (0, 3) or len(config.data.std) not in (0, 3):
         raise ValueError(
-            f"config.data.mean {config.data.mean} and std {config.data.std}: give three numbers each"
+            f"config.data.mean is {config.data.mean} and std {config.data.std}:"
+            " give three numbers each, or none"
         )
     if not all(value > 0 for value in config.data.std):
         raise ValueError(f"config.data.std is {config.data.std}: it must be positive")

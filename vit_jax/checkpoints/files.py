@@ -14,7 +14,8 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is no .npz checkpoint: it is not a zip archive")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: NumPy leaves its own file open where it finds damage.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except _DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

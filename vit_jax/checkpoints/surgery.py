@@ -58,7 +58,7 @@ def adapt(
             continue
         if resize := _RESIZE.get(path):
             changed = np.asarray(resize(array, source, target), np.float32)
-            if changed.shape != array.shape or source.grid != target.grid:
+            if not np.array_equal(changed, array):
                 resized.append(f"{path} {array.shape} -> {changed.shape}")
             array = changed
         if array.shape != expected[path]:

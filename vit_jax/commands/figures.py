@@ -44,9 +44,8 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
         "predictions": figures.predictions(images, best, truth),
         "filters": figures.filters(model),
     }
-    if model.options.position not in ("none", "relative"):
-        if model.options.position_at != "every_block":
-            drawn["positions"] = figures.position_similarity(model)
+    if model.position_table() is not None and model.options.position_at != "every_block":
+        drawn["positions"] = figures.position_similarity(model)
     folder = pathlib.Path(options.workdir) / "pictures"
     if jax.process_index() == 0:
         folder.mkdir(exist_ok=True)

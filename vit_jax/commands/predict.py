@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
+from flax import nnx
 
 from vit_jax.checkpoints.load import load
 from vit_jax.commands.evaluate import checkpoint_step
@@ -71,10 +72,12 @@ def classify(model: ViT, *, top: int) -> Callable[[np.ndarray], list[list[tuple[
     assert wanted is not None, "the model was not loaded"
     names = model.class_names or tuple(str(i) for i in range(model.options.num_classes))
 
+    graphdef, params = nnx.split(model)  # an argument: no constants of the compiled program
+
     @jax.jit
-    def probabilities(images: jax.Array) -> jax.Array:
+    def probabilities(params: nnx.State, images: jax.Array) -> jax.Array:
         normal = augment.normalize(images, mean=wanted.mean, std=wanted.std)
-        return jax.nn.softmax(model(normal))
+        return jax.nn.softmax(nnx.merge(graphdef, params)(normal))
 
     def best(images: np.ndarray) -> list[list[tuple[str, float]]]:
         rows = np.asarray(probabilities(images))

@@ -1,0 +1,114 @@
+"""Which axis of a parameter goes to which axis of the mesh."""
+
+import jax
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from tests.models import tiny
+from vit_jax.config import MeshConfig
+from vit_jax.checkpoints import surgery
+from vit_jax.models.resnet import StemOptions
+from vit_jax.parallel import rules
+from vit_jax.parallel.mesh import make_mesh
+from vit_jax.training import state
+
+SHAPES = {  # L 3, D 32, H 4, d 8, M 48
+    "blocks/attention/qkv/kernel": (3, 32, 3, 4, 8),
+    "blocks/attention/qkv/bias": (3, 3, 4, 8),
+    "blocks/attention/out/kernel": (3, 4, 8, 32),
+    "blocks/attention/out/bias": (3, 32),
+    "blocks/mlp/fc1/kernel": (3, 32, 48),
+    "blocks/mlp/fc1/bias": (3, 48),
+    "blocks/mlp/fc2/kernel": (3, 48, 32),
+    "blocks/norm1/scale": (3, 32),
+    "pool/attention/qkv/kernel": (32, 3, 4, 8),
+    "embedding/kernel": (8, 8, 3, 32),
+    "position": (1, 7, 32),
+    "head/kernel": (32, 10),
+    "head/bias": (10,),
+    "step": (),
+    "key": (2,),
+}
+EXPECTED = {
+    "data": {name: P(*[None] * len(shape)) for name, shape in SHAPES.items()},
+    "fsdp": {
+        "blocks/attention/qkv/kernel": P(None, "fsdp", None, None, None),
+        "blocks/attention/qkv/bias": P(None, None, None, "fsdp"),
+        "blocks/attention/out/kernel": P(None, None, None, "fsdp"),
+        "blocks/attention/out/bias": P(None, "fsdp"),
+        "blocks/mlp/fc1/kernel": P(None, None, "fsdp"),
+        "blocks/mlp/fc1/bias": P(None, "fsdp"),
+        "blocks/mlp/fc2/kernel": P(None, "fsdp", None),
+        "blocks/norm1/scale": P(None, "fsdp"),
+        "pool/attention/qkv/kernel": P("fsdp", None, None, None),
+        "embedding/kernel": P(None, None, None, "fsdp"),
+        "position": P(None, None, "fsdp"),
+        "head/kernel": P("fsdp", None),
+        "head/bias": P(None),  # 10 classes do not divide by 8
+        "step": P(),
+        "key": P(None),
+    },
+    "all": {
+        "blocks/attention/qkv/kernel": P(None, "fsdp", None, "tensor", None),
+        "blocks/attention/qkv/bias": P(None, None, "tensor", "fsdp"),
+        "blocks/attention/out/kernel": P(None, "tensor", None, "fsdp"),
+        "blocks/attention/out/bias": P(None, "fsdp"),
+        "blocks/mlp/fc1/kernel": P(None, "fsdp", "tensor"),
+        "blocks/mlp/fc1/bias": P(None, "tensor"),
+        "blocks/mlp/fc2/kernel": P(None, "tensor", "fsdp"),
+        "blocks/norm1/scale": P(None, "fsdp"),
+        "pool/attention/qkv/kernel": P("fsdp", None, "tensor", None),
+        "embedding/kernel": P(None, None, None, "fsdp"),
+        "position": P(None, None, "fsdp"),
+        "head/kernel": P("fsdp", "tensor"),
+        "head/bias": P("tensor"),
+        "step": P(),
+        "key": P(None),  # would divide by 2, but every device needs it
+    },
+}
+MESHES = {
+    "data": MeshConfig(data=8),
+    "fsdp": MeshConfig(data=1, fsdp=8),
+    "all": MeshConfig(data=2, fsdp=2, tensor=2),
+}
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("name", SHAPES)
+def test_axes_of_parameters(mesh, name) -> None:
+    assert rules.spec(name, SHAPES[name], make_mesh(MESHES[mesh])) == EXPECTED[mesh][name]
+
+
+def test_heads_that_do_not_divide_stay_whole() -> None:
+    mesh = make_mesh(MeshConfig(data=1, tensor=8))
+    for name in ("blocks/attention/qkv/kernel", "head/kernel"):
+        assert set(rules.spec(name, SHAPES[name], mesh)) == {None}
+    assert rules.spec("blocks/mlp/fc1/kernel", (3, 32, 48), mesh) == P(None, None, "tensor")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pool": "map", "position": "learned_2d", "position_at": "every_block"},
+        {"position": "relative", "representation_size": 16},
+        {"stem": StemOptions(num_layers=(1,)), "image_size": (32, 64)},
+    ],
+)
+@pytest.mark.parametrize("mesh", MESHES)
+def test_every_parameter_of_every_kind_of_model_has_a_split_that_divides(changes, mesh) -> None:
+    placed = make_mesh(MESHES[mesh])
+    for path, shape in surgery.shapes(tiny.options(**changes)).items():
+        spec = rules.spec(path, shape, placed)
+        jax.sharding.NamedSharding(placed, spec).shard_shape(shape)  # raises if it does not
+        if path.startswith("blocks/"):
+            assert spec[0] is None, "the scan runs over the layers"
+
+
+def test_moments_and_averages_are_split_as_their_parameters() -> None:
+    mesh = make_mesh(MESHES["all"])
+    abstract = state.abstract_state(tiny.options(), optax.adamw(1e-3), average=True, mesh=mesh)
+    params = jax.tree.map(lambda leaf: leaf.sharding, abstract["params"])
+    moments = abstract["opt_state"][0]
+    for tree in (moments.mu, moments.nu, abstract["ema"]):
+        assert jax.tree.map(lambda leaf: leaf.sharding, tree) == params

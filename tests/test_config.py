@@ -1,0 +1,147 @@
+"""The schema of a run: what it refuses, in which words, and what it keeps."""
+
+import dataclasses
+import math
+
+import pytest
+
+from vit_jax import config as config_lib
+from vit_jax.config import Config, Duration, check_override, default_config, resolve
+
+
+def changed(**fields):
+    """A valid config with some fields changed; `a__b` is the field a.b."""
+    config = default_config()
+    config.model.name = "Ti/16"
+    for path, value in fields.items():
+        *parents, name = path.split("__")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        with node.ignore_type(), node.unlocked():
+            node[name] = value
+    return config
+
+
+def test_the_default_needs_a_model_only() -> None:
+    with pytest.raises(ValueError, match="config.model.name is empty: name a model, or set"):
+        resolve(default_config())
+    assert resolve(changed()).model.name == "Ti/16"
+    assert resolve(changed(model__name="", init_from="run")).init_from == "run"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"batchsize": 8}, "unknown config field config.batchsize: did you mean 'batch_size'?"),
+        (
+            {"optimizer__learning_rte": 1.0},
+            "unknown config field config.optimizer.learning_rte: did you mean 'learning_rate'?",
+        ),
+        ({"mesh__xyzzy": 2}, "unknown config field config.mesh.xyzzy: known: data, fsdp, tensor"),
+        ({"total__step": 2}, "config.total.step: did you mean 'steps'?"),
+        ({"batch_size": "16"}, "config.batch_size must be int, got '16'"),
+        ({"batch_size": 16.0}, "config.batch_size must be int, got 16.0"),
+        ({"batch_size": True}, "config.batch_size must be int, got True"),
+        ({"data__flip": 1}, "config.data.flip must be bool, got 1"),
+        ({"ema": "0.9"}, "config.ema must be float, got '0.9'"),
+        ({"seed": None}, "config.seed must be int, got None"),
+        ({"total": 5}, "config.total must hold the fields of Duration, got 5"),
+        ({"model__pool": "cls"}, "config.model.pool is 'cls': choose one of '', 'token', 'gap'"),
+        ({"data__crop_area": (0.5,)}, r"config.data.crop_area needs 2 values, got \(0.5,\)"),
+        ({"data__mean": (0.5, 0.5)}, r"config.data.mean is \(0.5, 0.5\) .*give three numbers"),
+        ({"optimizer__frozen": (1,)}, r"config.optimizer.frozen\[0\] must be str, got 1"),
+        ({"total__steps": 5}, "config.total is given in steps and epochs: keep one"),
+        (
+            {"schedule__warmup__steps": 5, "schedule__warmup__percent": 1.0},
+            "config.schedule.warmup is given in steps and percent: keep one, set the others to 0",
+        ),
+        ({"log_every__steps": -1}, "config.log_every.steps is negative"),
+        ({"total__epochs": 0.0}, "config.total needs steps, epochs or examples"),
+        ({"total__epochs": 0.0, "total__percent": 50.0}, "config.total needs steps"),
+        ({"batch_size": 0}, "config.batch_size is 0: it must be positive"),
+        ({"optimizer__learning_rate": math.nan}, "learning_rate is nan: it must be positive"),
+        ({"eval_batch_size": -1}, "config.eval_batch_size is -1: it must not be negative"),
+        ({"data__mixup": -0.2}, "config.data.mixup is -0.2: it must not be negative"),
+        ({"data__std": (0.5, 0.0, 0.5)}, "config.data.std is .*: it must be positive"),
+        ({"model__dropout": 1.0}, r"config.model.dropout is 1.0: it must be in \[0, 1\)"),
+        ({"ema": -0.1}, r"config.ema is -0.1: it must be in \[0, 1\)"),
+        ({"seed": -1}, "config.seed is -1"),
+        ({"image_size": (1, 2, 3)}, r"config.image_size is \(1, 2, 3\): give \(height, width\)"),
+        ({"image_size": (0,)}, r"config.image_size is \(0,\)"),
+        (
+            {"batch_size": 30, "optimizer__accumulate": 4},
+            "config.batch_size 30 does not divide into config.optimizer.accumulate 4 micro-batches",
+        ),
+        ({"checkpoint__metric": "ema_top1"}, "nothing is averaged: set config.ema, or choose"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(fields, said) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        resolve(changed(**fields))
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_become_what_the_schema_says() -> None:
+    config = resolve(changed(optimizer__learning_rate=1, image_size=32, optimizer__frozen="cls"))
+    assert config.optimizer.learning_rate == 1.0
+    assert isinstance(config.optimizer.learning_rate, float)
+    assert config.image_size == (32,)
+    assert config.optimizer.frozen == ("cls",)
+
+
+def test_json_gives_back_the_same_config() -> None:
+    config = resolve(
+        changed(
+            image_size=(32, 56),
+            optimizer__decay_mask=(),
+            schedule__warmup=dataclasses.asdict(Duration(examples=5)),
+            mesh__fsdp=8,
+        )
+    )
+    again = config_lib.from_json(config_lib.to_json(config))
+    assert again == config
+    assert isinstance(again.optimizer.decay_mask, tuple)
+    assert hash(again) == hash(config), "frozen through and through"
+
+
+def test_the_default_config_holds_every_field_and_no_more() -> None:
+    config = default_config()
+    config.model.name = "Ti/16"
+    assert resolve(config) == Config(model=config_lib.ModelConfig(name="Ti/16"))
+    config.emma = 0.9
+    with pytest.raises(ValueError, match="config.emma: did you mean 'ema'"):
+        resolve(config)
+
+
+@pytest.mark.parametrize("path", ["seed", "total", "optimizer.learning_rate", "total.steps"])
+def test_overrides_of_fields_pass(path) -> None:
+    check_override(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("sed", "unknown config field config.sed: did you mean 'seed'?"),
+        ("optimizer.lr", "unknown config field config.optimizer.lr: "),
+        ("optimiser.b1", "unknown config field config.optimiser: did you mean 'optimizer'?"),
+        ("seed.x", "unknown config field config.seed.x"),
+    ],
+)
+def test_overrides_of_no_field_name_the_nearest(path, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_override(path)
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"),
+    [
+        (Duration(), 0),
+        (Duration(steps=7), 7),
+        (Duration(epochs=3.0), 3 * 50_000 // 128 + 1),
+        (Duration(examples=1000), 8),
+        (Duration(percent=10.0), 20),
+    ],
+)
+def test_durations_become_steps(duration, steps) -> None:
+    assert duration.to_steps(batch_size=128, dataset_size=50_000, total_steps=200) == steps

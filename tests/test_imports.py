@@ -1,0 +1,69 @@
+"""Imports go down only, as the architecture says: every part knows those below it and no other."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# What each part may import of ours, besides itself.
+ALLOWED = {
+    "models": set(),
+    "config": set(),
+    "data": {"config"},
+    "objectives": {"config", "models"},
+    "parallel": {"config", "models"},
+    "checkpoints": {"config", "models"},
+    "training": {"config", "models", "data", "objectives", "parallel", "checkpoints"},
+    "analysis": {"config", "models", "data", "parallel", "checkpoints"},
+    "__init__": {"checkpoints", "models"},
+}
+EVERYTHING = ("commands", "__main__")  # the edge of the program
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """The modules a file imports anywhere in it, `a.b.c` for `from a.b import c` too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def files(*parts: str) -> list[pathlib.Path]:
+    found = []
+    for part in parts:
+        folder = ROOT / part
+        found += sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    return found
+
+
+def test_every_part_has_a_rule() -> None:
+    parts = {path.stem for path in (ROOT / "vit_jax").iterdir() if path.stem != "__pycache__"}
+    assert parts <= set(ALLOWED) | set(EVERYTHING), "say in ALLOWED what the new part may import"
+
+
+@pytest.mark.parametrize("part", [part for part in ALLOWED if part not in EVERYTHING])
+def test_a_part_imports_only_what_is_below_it(part) -> None:
+    for path in files(f"vit_jax/{part}"):
+        for module in imported(path):
+            names = module.split(".")
+            if names[0] == "vit_jax" and len(names) > 1:
+                assert names[1] in ALLOWED[part] | {part}, f"{path.relative_to(ROOT)}: {module}"
+
+
+def test_recipes_import_the_config_and_names_of_the_zoo_only() -> None:
+    for path in files("configs"):
+        ours = {module for module in imported(path) if module.startswith("vit_jax")}
+        for module in ours:
+            assert module.startswith(("vit_jax.config", "vit_jax.models.zoo")), path
+
+
+@pytest.mark.parametrize("module", ["torch", "tensorflow", "pickle"])
+def test_no_other_framework_and_no_pickle(module) -> None:
+    for path in files("vit_jax", "configs", "launch"):
+        assert module not in {name.split(".")[0] for name in imported(path)}, path
