@@ -158,7 +158,8 @@ def arrays(workdir: pathlib.Path, *, step: int | None = None) -> dict[str, np.nd
     with store.Store(workdir, config.checkpoint, read_only=True) as saved:
         found = saved.restore(abstract, step=saved.find("latest" if step is None else step))
     leaves, _ = jax.tree_util.tree_flatten_with_path(found)
-    return {jax.tree_util.keystr(path, simple=True): np.asarray(leaf) for path, leaf in leaves}
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    return {name: np.asarray(leaf) for name, (_, leaf) in zip(names, leaves, strict=True)}
 
 
 def assert_same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:

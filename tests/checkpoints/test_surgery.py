@@ -117,9 +117,7 @@ def test_learned_2d_tables_are_resized_along_their_side() -> None:
     before, after, report = adapt(two, two | {"image_size": (32, 24)})
     assert report.resized == ("position_rows (1, 2, 16) -> (1, 4, 16)",)
     ends = [0, -1]
-    np.testing.assert_array_equal(
-        after["position_rows"][:, ends], before["position_rows"][:, ends]
-    )
+    np.testing.assert_array_equal(after["position_rows"][:, ends], before["position_rows"][:, ends])
 
 
 def test_another_kind_of_positions_is_drawn() -> None:

@@ -47,7 +47,10 @@ def test_logits_and_features_are_the_original_ones(fixtures, folder, file) -> No
 
 @pytest.mark.parametrize("folder", ["vitjax_cls", "vitjax_gap_rep"])
 def test_loss_and_gradients_are_the_original_ones(fixtures, folder) -> None:
-    model, expected = load.load(fixtures / folder / "ckpt.npz"), np.load(fixtures / folder / "io.npz")
+    model, expected = (
+        load.load(fixtures / folder / "ckpt.npz"),
+        np.load(fixtures / folder / "io.npz"),
+    )
     graphdef, params = nnx.split(model)
 
     @jax.jit

@@ -9,7 +9,14 @@ import pytest
 from jax.experimental import mesh_utils
 
 from vit_jax.config import MeshConfig
-from vit_jax.parallel.mesh import arrange, batch_parts, check_batch, local_rows, make_mesh, to_global
+from vit_jax.parallel.mesh import (
+    arrange,
+    batch_parts,
+    check_batch,
+    local_rows,
+    make_mesh,
+    to_global,
+)
 
 MESHES = [
     {"data": 8},
@@ -69,7 +76,9 @@ def test_every_device_holds_its_rows_of_the_batch(sizes) -> None:
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     mesh = make_mesh(MeshConfig(data=4, tensor=2))
     check_batch(mesh, 12, name="config.batch_size")
-    with pytest.raises(ValueError, match="config.batch_size 10 does not divide over the mesh: data"):
+    with pytest.raises(
+        ValueError, match="config.batch_size 10 does not divide over the mesh: data"
+    ):
         check_batch(mesh, 10, name="config.batch_size")
     check_batch(mesh, 24, accumulate=2, name="x")
     with pytest.raises(ValueError, match="x 12 .* x 2 micro-batches needs a multiple of 8"):

@@ -71,8 +71,8 @@ def classify(model: ViT, *, top: int) -> Callable[[np.ndarray], list[list[tuple[
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
     names = model.class_names or tuple(str(i) for i in range(model.options.num_classes))
-
-    graphdef, params = nnx.split(model)  # an argument: no constants of the compiled program
+    # Parameters are an argument, and not constants of the compiled program.
+    graphdef, params = nnx.split(model)
 
     @jax.jit
     def probabilities(params: nnx.State, images: jax.Array) -> jax.Array:
@@ -80,7 +80,7 @@ def classify(model: ViT, *, top: int) -> Callable[[np.ndarray], list[list[tuple[
         return jax.nn.softmax(nnx.merge(graphdef, params)(normal))
 
     def best(images: np.ndarray) -> list[list[tuple[str, float]]]:
-        rows = np.asarray(probabilities(images))
+        rows = np.asarray(probabilities(params, images))
         order = np.argsort(-rows, axis=1, kind="stable")[:, :top]
         return [
             [(names[i], float(row[i])) for i in best] for row, best in zip(rows, order, strict=True)

@@ -1,0 +1,128 @@
+"""The commands as a user calls them, on one tiny run: predict, models, fine-tuning."""
+
+import json
+import pathlib
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vit_jax
+from tests import runs
+from vit_jax.__main__ import main
+from vit_jax.checkpoints import store
+from vit_jax.data.arrays import EMBEDDED_CLASSES, open_embedded
+from vit_jax.models import positions
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> pathlib.Path:
+    return runs.write_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("commands") / "run"
+    assert main(["train", "--config", str(recipe), "--workdir", str(workdir)]) == 0
+    return workdir
+
+
+@pytest.fixture
+def images(tmp_path) -> list[str]:
+    """Three test images as files; the second is cut in half."""
+    paths = [tmp_path / f"{index}.png" for index in range(3)]
+    for path, pixels in zip(paths, open_embedded("test").images, strict=False):
+        assert cv2.imwrite(str(path), pixels)
+    paths[1].write_bytes(paths[1].read_bytes()[:80])
+    return [str(path) for path in paths]
+
+
+def test_predict_names_five_classes_and_goes_on_after_a_broken_image(run, images, capsys) -> None:
+    assert main(["predict", "--workdir", str(run), *images, "gone.jpg"]) == 2
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [images[0], images[2]]
+    assert all(line.count("%") == 5 for line in lines)
+    assert f"vit_jax: {images[1]}: cannot decode the image" in printed.err
+    assert "vit_jax: gone.jpg: No such file or directory" in printed.err
+    assert printed.err.count("\n") == 2
+
+
+def test_predict_gives_the_probabilities_of_the_loaded_model(run, images, capsys) -> None:
+    assert main(["predict", "--workdir", str(run), "--json", "--top", "10", images[2]]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["image"] == images[2]
+    pixels = np.repeat(open_embedded("test").images[2, ..., None], 3, axis=-1)
+    normal = jnp.asarray(pixels[None], jnp.float32) / 127.5 - 1
+    logits = np.asarray(vit_jax.load(run)(normal))[0]
+    expected = np.exp(logits) / np.exp(logits).sum()
+    assert [c["class"] for c in found["classes"]] == [
+        EMBEDDED_CLASSES[i] for i in np.argsort(-expected, kind="stable")
+    ]
+    probabilities = [c["probability"] for c in found["classes"]]
+    np.testing.assert_allclose(probabilities, sorted(expected, reverse=True), rtol=1e-5)
+
+
+def test_models_lists_the_zoo_with_parameters_and_cost(capsys) -> None:
+    assert main(["models"]) == 0
+    header, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert header == ["model", "width", "depth", "mlp", "heads", "tokens", "parameters", "GFLOPs"]
+    table = {row[0]: row for row in rows}
+    assert table["B/16"][1:7] == ["768", "12", "3072", "12", "197", "86,567,656"]
+    assert {"Ti/16", "So400m/14", "e/14", "R50+L/32"} <= table.keys()
+
+
+def fine_tune(recipe, workdir, source, *overrides: str) -> int:
+    arguments = ["--config", recipe, "--workdir", workdir, f"--config.init_from={source}"]
+    unset = [f"--config.model.{n}=0" for n in ("width", "depth", "mlp_dim", "num_heads")]
+    return main(["train", *map(str, arguments), *unset, "--config.model.name=", *overrides])
+
+
+FROZEN = r"--config.optimizer.frozen=('^(?!head)',)"  # all but the head
+
+
+def test_fine_tuning_at_a_higher_resolution_starts_from_interpolated_positions(
+    recipe, run, tmp_path, capsys
+) -> None:
+    """Everything but the head is frozen, so the start can be seen in the end."""
+    overrides = ("--config.image_size=42,56", "--config.ema=0", FROZEN)
+    assert fine_tune(recipe, tmp_path, run, *overrides) == 0
+    assert "resized: position (1, 5, 16) -> (1, 13, 16)" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    before, after = runs.arrays(run), runs.arrays(tmp_path)
+    expected = positions.resize(before["ema/position"], source=(2, 2), target=(3, 4))
+    np.testing.assert_array_equal(after["params/position"], expected)
+    for name in ("cls", "blocks/mlp/fc1/kernel", "embedding/kernel", "norm/scale"):
+        np.testing.assert_array_equal(after[f"params/{name}"], before[f"ema/{name}"])
+    moved = after["params/head/kernel"] - before["ema/head/kernel"]
+    assert 0 < np.abs(moved).max() < 0.1, "the head was kept, and trained"
+    assert vit_jax.load(tmp_path).options.image_size == (42, 56)
+
+
+def test_fine_tuning_from_a_released_file(recipe, shared, tmp_path, capsys) -> None:
+    """Another number of classes: the head is new. Another size: the positions are resized."""
+    source = shared / "fixtures" / "vitjax_cls" / "ckpt.npz"
+    overrides = ("--config.image_size=32,48", "--config.model.num_heads=3", "--config.ema=0")
+    assert fine_tune(recipe, tmp_path, source, *overrides) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "resized: position (1, 17, 48) -> (1, 25, 48)" in said
+    assert "dropped: head/bias, head/kernel" in said
+    card = store.read_card(tmp_path)
+    assert (card.options.image_size, card.options.num_classes) == ((32, 48), 10)
+    assert card.class_names == EMBEDDED_CLASSES
+
+
+def test_predict_takes_a_released_file_too(shared, images, capsys) -> None:
+    source = shared / "fixtures" / "vitjax_cls" / "ckpt.npz"
+    assert main(["predict", "--workdir", str(source), "--json", "--top", "9", images[0]]) == 0
+    classes = json.loads(capsys.readouterr().out)["classes"]
+    assert sorted(c["class"] for c in classes) == list("0123456"), "its classes have no names"
+    assert sum(c["probability"] for c in classes) == pytest.approx(1)

@@ -1,0 +1,124 @@
+"""Evaluation counts every example once, on any mesh, and equals plain NumPy."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import vit_jax
+from tests import runs
+from vit_jax.__main__ import main
+from vit_jax.checkpoints import load, store
+from vit_jax.data.arrays import open_embedded
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("evaluation")
+    overrides = ["--config.checkpoint.every.steps=2", "--config.evaluate_every.steps=4"]
+    recipe, workdir = runs.write_recipe(folder), folder / "run"
+    assert main(["train", "--config", str(recipe), "--workdir", str(workdir), *overrides]) == 0
+    return workdir
+
+
+@pytest.fixture
+def evaluate(run, capsys):
+    def call(*arguments: str) -> dict[str, float]:
+        capsys.readouterr()
+        assert main(["evaluate", "--workdir", str(run), "--json", *arguments]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+def by_numpy(model) -> dict[str, float]:
+    """top1, top5 and loss over all test images, in double precision."""
+    source = open_embedded("test")
+    images = np.repeat(source.images[..., None], 3, axis=-1).astype(np.float32) / 127.5 - 1
+    logits = np.asarray(jax.jit(lambda x: model(x))(images)).astype(np.float64)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    hits = order == source.labels[:, None]
+    chosen = logits[np.arange(len(logits)), source.labels]
+    top = logits.max(axis=1)
+    losses = top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - chosen
+    return {
+        "top1": hits[:, 0].mean(),
+        "top5": hits[:, :5].any(axis=1).mean(),
+        "loss": losses.mean(),
+    }
+
+
+def of(model: str, run: pathlib.Path) -> dict[str, np.ndarray]:
+    """The saved `params` or `ema` by path."""
+    found = runs.arrays(run).items()
+    return {n.removeprefix(f"{model}/"): a for n, a in found if n.startswith(f"{model}/")}
+
+
+def test_both_models_equal_numpy_over_every_example(run, evaluate) -> None:
+    """5000 images, batches of 512."""
+    found = evaluate()
+    assert found["step"] == 6
+    assert found["count"] == 5000
+    for saved, prefix in (("params", ""), ("ema", "ema_")):
+        model = load.assemble(store.read_card(run).options, of(saved, run))
+        for name, value in by_numpy(model).items():
+            assert found[prefix + name] == pytest.approx(value, rel=1e-5)
+    assert found["loss"] != found["ema_loss"]
+
+
+def test_load_takes_the_average(run) -> None:
+    kernel = np.asarray(vit_jax.load(run).head.kernel[...])
+    assert kernel.tobytes() == of("ema", run)["head/kernel"].tobytes()
+    assert kernel.tobytes() != of("params", run)["head/kernel"].tobytes()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("--config.mesh.data=2", "--config.mesh.fsdp=4"),
+        ("--config.mesh.data=4", "--config.mesh.tensor=2", "--config.eval_batch_size=999"),
+    ],
+)
+def test_mesh_and_batch_size_do_not_matter(evaluate, overrides) -> None:
+    assert evaluate(*overrides) == pytest.approx(evaluate(), rel=1e-6)
+
+
+def test_a_mesh_that_does_not_fit_the_devices_at_hand_is_replaced(evaluate) -> None:
+    """A run of 64 chips is evaluated on a workstation."""
+    assert evaluate("--config.mesh.data=64")["count"] == 5000
+
+
+def test_latest_best_and_numbered_steps(run, evaluate) -> None:
+    """Evaluated in training after steps 4 and 6."""
+    logged = {n["step"]: n for n in runs.lines(run) if "eval_loss" in n}
+    best = max(logged, key=lambda step: logged[step]["eval_top1"])
+    assert [evaluate("--step", which)["step"] for which in ("latest", "best")] == [6, best]
+    assert evaluate("--step", "4") == pytest.approx(
+        {name.removeprefix("eval_"): value for name, value in logged[4].items()}, rel=1e-6
+    )
+
+
+def test_the_result_in_one_line_for_people(run, capsys) -> None:
+    assert main(["evaluate", "--workdir", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{run}, step 6: top-1 ")
+    assert printed.endswith(" on 5000 images\n")
+    assert "average top-1" in printed
+
+
+def test_evaluation_writes_nothing(run, evaluate) -> None:
+    """Not even where a save is under way: its temporary folder stays."""
+    (run / "checkpoints" / "8.orbax-checkpoint-tmp").mkdir()
+    (run / "checkpoints" / "8.orbax-checkpoint-tmp" / "part").write_text("of a checkpoint")
+    before = runs.listing(run)
+    evaluate()
+    vit_jax.load(run)
+    assert runs.listing(run) == before

@@ -1,0 +1,118 @@
+"""What a run writes and keeps, and how it stops where it diverges."""
+
+import pathlib
+
+import pytest
+
+from tests import runs
+from vit_jax.__main__ import main
+from vit_jax.checkpoints import store
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> pathlib.Path:
+    return runs.write_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+def train(recipe: pathlib.Path, workdir: pathlib.Path, *arguments: str) -> int:
+    return main(["train", "--config", str(recipe), "--workdir", str(workdir), *arguments])
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory) -> pathlib.Path:
+    """Six steps with everything reported: checkpoints at 1 ... 6, evaluations at 2, 4, 6."""
+    workdir = tmp_path_factory.mktemp("loop") / "run"
+    overrides = (
+        "--config.checkpoint.every.steps=1",
+        "--config.evaluate_every.steps=2",
+        "--config.checkpoint.metric=ema_loss",
+        "--profile",
+    )
+    assert train(recipe, workdir, *overrides) == 0
+    return workdir
+
+
+def test_every_step_and_every_evaluation_has_one_line(run) -> None:
+    lines = runs.lines(run)
+    trained = [line for line in lines if "loss" in line]
+    evaluated = [line for line in lines if "eval_loss" in line]
+    assert [line["step"] for line in trained] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in evaluated] == [2, 4, 6]
+    assert trained[0].keys() == {"step", "loss", "grad_norm", "param_norm", "learning_rate"}
+    assert [line["learning_rate"] for line in trained][:2] == [0.0, pytest.approx(1e-3)]
+    measured = {f"eval_{ema}{name}" for ema in ("", "ema_") for name in ("top1", "top5", "loss")}
+    assert evaluated[0].keys() == {"step", "eval_count", *measured}
+
+
+def test_the_last_two_checkpoints_and_the_best_are_kept(run) -> None:
+    losses = {n["step"]: n["eval_ema_loss"] for n in runs.lines(run) if "eval_loss" in n}
+    best = min(losses, key=losses.__getitem__)
+    assert store.saved_steps(run) == sorted({5, 6, best})
+    with store.Store(run, store.read_config(run).checkpoint, read_only=True) as saved:
+        assert saved.find("best") == best
+        assert saved.find("latest") == 6
+
+
+def test_tensorboard_gets_the_same_numbers(run) -> None:
+    (events,) = (run / "tensorboard").glob("events.out.tfevents.*")
+    written = events.read_bytes()
+    for name in ("loss", "learning_rate", "images_per_second", "eval_top1", "eval_ema_loss"):
+        assert name.encode() in written
+
+
+def test_a_run_shorter_than_the_profile_still_writes_one(run) -> None:
+    (trace,) = (run / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 0
+
+
+def test_the_period_of_logging_counts_steps_and_the_last_is_always_logged(
+    recipe, tmp_path, capsys
+) -> None:
+    assert train(recipe, tmp_path, "--config.log_every.steps=4") == 0
+    assert [line["step"] for line in runs.lines(tmp_path)] == [4, 6, 6]
+    printed = capsys.readouterr()
+    assert "step 4/6: " in printed.err
+    assert "images_per_second" in printed.err
+    assert printed.out.startswith(f"{tmp_path}: top-1 ")
+    assert store.saved_steps(tmp_path) == [6]
+
+
+def test_a_worse_evaluation_is_not_saved_as_the_best(recipe, tmp_path) -> None:
+    """With no other checkpoints due: only improvements, and the end."""
+    overrides = ("--config.evaluate_every.steps=1", "--config.checkpoint.keep_best=1")
+    assert train(recipe, tmp_path, *overrides) == 0
+    scores = {n["step"]: n["eval_top1"] for n in runs.lines(tmp_path) if "eval_loss" in n}
+    records = [s for s in scores if all(scores[s] > scores[e] for e in scores if e < s)]
+    assert len(records) < 6
+    assert store.saved_steps(tmp_path) == sorted({*sorted({*records, 6})[-2:], records[-1]})
+
+
+def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(
+    recipe, tmp_path, capsys
+) -> None:
+    """The rate of step 1 is 0 (warm-up); step 2 throws the parameters out of float32."""
+    overrides = (
+        "--config.optimizer.learning_rate=1e30",
+        "--config.optimizer.clip_norm=0",
+        "--config.checkpoint.every.steps=1",
+    )
+    for _ in range(2):  # a second try goes on from that checkpoint, to the same end
+        assert train(recipe, tmp_path, *overrides) == 1
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("vit_jax: param_norm is inf at step 2: checkpoint 1 is kept")
+        assert store.saved_steps(tmp_path) == [1]
+        assert [line["step"] for line in runs.lines(tmp_path)] == [1]
+
+
+def test_a_run_that_diverges_at_once_says_that_nothing_is_kept(recipe, tmp_path, capsys) -> None:
+    overrides = ("--config.optimizer.learning_rate=1e30", "--config.schedule.warmup.steps=0")
+    assert train(recipe, tmp_path, *overrides) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("vit_jax: param_norm is inf at step 1: there is no checkpoint yet")
+    assert store.saved_steps(tmp_path) == []
