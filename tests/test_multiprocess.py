@@ -11,12 +11,12 @@ import pytest
 
 from tests import runs
 
-STEPS = 60
+STEPS = 80
 OVERRIDES = (
     f"--config.total.steps={STEPS}",
-    "--config.evaluate_every.steps=20",
-    "--config.checkpoint.every.steps=20",
-    "--config.eval_batch_size=300",  # does not divide the 5000 examples
+    "--config.evaluate_every.steps=40",
+    "--config.checkpoint.every.steps=40",
+    "--config.eval_batch_size=900",  # does not divide the 5000 examples
     "--config.mesh.data=2",
     "--config.mesh.fsdp=2",
     # Adam would blow up the rounding of gradients that are zero, such as those of key biases.

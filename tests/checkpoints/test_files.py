@@ -5,6 +5,7 @@ import os
 import pathlib
 import pickle
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from vit_jax.checkpoints import files
 
 def test_all_arrays_are_read(tmp_path) -> None:
     path = tmp_path / "x.npz"
-    np.savez(path, **{"a/b": np.arange(3), "c": np.ones((2, 2))})
+    contents: dict[str, Any] = {"a/b": np.arange(3), "c": np.ones((2, 2))}
+    np.savez(path, **contents)
     arrays = files.read_npz(path)
     assert sorted(arrays) == ["a/b", "c"]
     np.testing.assert_array_equal(arrays["a/b"], [0, 1, 2])

@@ -20,7 +20,7 @@ from vit_jax.training import state
 KEEP = CheckpointConfig(keep_last=2, keep_best=1)
 ADAM = optax.adam(1e-3, mu_dtype="bfloat16")
 OPTIONS = tiny.options(depth=1)
-SMALL = {"params": {"a": np.arange(3.0, dtype=np.float32)}, "step": np.int32(0)}
+SMALL: dict[str, Any] = {"params": {"a": np.arange(3.0, dtype=np.float32)}, "step": np.int32(0)}
 
 
 def abstract(mesh: MeshConfig) -> state.State:
@@ -222,6 +222,7 @@ def test_a_run_is_loaded_with_its_average(tmp_path) -> None:
     assert model.preprocessing == make_card().preprocessing
     larger = vit_jax.load(run, image_size=(32, 24), num_classes=2)
     assert larger.class_names == ()
+    assert larger.preprocessing is not None
     assert larger.preprocessing.image_size == (32, 24)
     assert jax.eval_shape(larger, tiny.images(size=(32, 24))).shape == (2, 2)
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -89,6 +90,7 @@ def test_other_resolutions_are_the_original_ones(fixtures, size, name) -> None:
     folder = fixtures / "vitjax_posemb_interp"
     expected = np.load(folder / "io.npz")
     model = vit_jax.load(folder / "ckpt.npz", layout="vit_jax", image_size=size, num_heads=3)
+    assert model.preprocessing is not None
     assert model.preprocessing.image_size == model.options.image_size
     assert_close(forward(model, expected[name.replace("expected_logits", "images").replace(
         "derived_logits", "images")]), expected[name])  # fmt: skip
@@ -148,7 +150,7 @@ def changed(fixtures, tmp_path):
     """Writes vitjax_cls with some arrays changed, and gives the path."""
 
     def write(**changes) -> pathlib.Path:
-        arrays = files.read_npz(fixtures / "vitjax_cls/ckpt.npz")
+        arrays: dict[str, Any] = files.read_npz(fixtures / "vitjax_cls/ckpt.npz")
         for name, array in changes.items():
             arrays.pop(name, None)
             if array is not None:

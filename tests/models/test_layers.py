@@ -35,6 +35,7 @@ def test_norm_statistics_are_float32() -> None:
     """A mean of 30 with a deviation of 1 is lost in bfloat16 statistics."""
     x = jnp.asarray(30 + np.random.default_rng(0).normal(size=(4, 256)), jnp.bfloat16)
     norm = layers.layer_norm(256, 1e-6, "bfloat16", nnx.Rngs(0))
+    assert norm.scale is not None
     assert norm.scale[...].dtype == jnp.float32
     out = norm(x)
     assert out.dtype == jnp.bfloat16
@@ -64,7 +65,7 @@ def test_exponentials_and_roots_are_float32_in_a_bfloat16_model(pool) -> None:
         return nnx.merge(graphdef, params)(images).sum()
 
     program = jax.make_jaxpr(jax.grad(total))(params, tiny.images())
-    dtypes = {"exp": set(), "rsqrt": set(), "dot_general": set()}
+    dtypes: dict[str, set[str]] = {"exp": set(), "rsqrt": set(), "dot_general": set()}
     for equation in _equations(program.jaxpr):
         if equation.primitive.name in dtypes:
             dtypes[equation.primitive.name].add(equation.invars[0].aval.dtype.name)

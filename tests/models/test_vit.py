@@ -70,7 +70,7 @@ def by_hand(model: ViT, images: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def gradients(**changes: Any) -> tuple[jax.Array, Any]:
     """Loss and gradients, with masks that a second forward pass must draw again."""
-    rates = {"dropout": 0.2, "stochastic_depth": 0.3}
+    rates: dict[str, Any] = {"dropout": 0.2, "stochastic_depth": 0.3}
     graphdef, params = nnx.split(tiny.model(**rates, **changes, depth=2))
 
     @jax.jit
@@ -129,10 +129,10 @@ def test_the_same_key_gives_the_same_dropout() -> None:
 def with_branches_of_ones(**changes: Any) -> ViT:
     """A model whose attention adds 0 and whose MLP adds 1, before dropping."""
     model = tiny.model(**changes)
-    for layer in (model.blocks.attention.out, model.blocks.mlp.fc2):
+    for layer, bias in ((model.blocks.attention.out, 0.0), (model.blocks.mlp.fc2, 1.0)):
         layer.kernel[...] = jnp.zeros(layer.kernel.shape)
-    model.blocks.attention.out.bias[...] = jnp.zeros((model.options.depth, 32))
-    model.blocks.mlp.fc2.bias[...] = jnp.ones((model.options.depth, 32))
+        assert layer.bias is not None
+        layer.bias[...] = jnp.full((model.options.depth, 32), bias)
     return model
 
 
@@ -174,7 +174,7 @@ def test_bfloat16_computes_in_bfloat16_over_float32_parameters(outputs) -> None:
 
 @pytest.mark.parametrize("position", ["learned_1d", "relative"])
 def test_nothing_is_promoted_by_accident(position) -> None:
-    rates = {"dropout": 0.2, "attention_dropout": 0.2, "stochastic_depth": 0.3}
+    rates: dict[str, Any] = {"dropout": 0.2, "attention_dropout": 0.2, "stochastic_depth": 0.3}
     graphdef, params = nnx.split(tiny.model(position=position, pool="map", **rates))
     with jax.numpy_dtype_promotion("strict"):
         logits = jax.eval_shape(

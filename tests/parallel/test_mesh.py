@@ -54,7 +54,7 @@ def test_a_mesh_takes_all_devices(sizes, shape) -> None:
     ],
 )
 def test_a_mesh_that_does_not_fit_is_refused(sizes, said) -> None:
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         make_mesh(MeshConfig(**sizes))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
@@ -65,7 +65,10 @@ def test_every_device_holds_its_rows_of_the_batch(sizes) -> None:
     mesh = make_mesh(MeshConfig(**sizes))
     rows = local_rows(mesh, 16)
     assert rows == slice(0, 16), "one process holds all"
-    host = {"image": np.arange(16 * 6, dtype=np.uint8).reshape(16, 2, 3), "label": np.arange(16)}
+    host: dict[str, np.ndarray] = {
+        "image": np.arange(16 * 6, dtype=np.uint8).reshape(16, 2, 3),
+        "label": np.arange(16),
+    }
     batch = to_global(host, mesh, batch_size=16)
     for name, array in batch.items():
         np.testing.assert_array_equal(array, host[name])

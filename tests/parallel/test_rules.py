@@ -6,8 +6,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from tests.models import tiny
-from vit_jax.config import MeshConfig
 from vit_jax.checkpoints import surgery
+from vit_jax.config import MeshConfig
 from vit_jax.models.resnet import StemOptions
 from vit_jax.parallel import rules
 from vit_jax.parallel.mesh import make_mesh
@@ -98,7 +98,8 @@ def test_heads_that_do_not_divide_stay_whole() -> None:
 @pytest.mark.parametrize("mesh", MESHES)
 def test_every_parameter_of_every_kind_of_model_has_a_split_that_divides(changes, mesh) -> None:
     placed = make_mesh(MESHES[mesh])
-    for path, shape in surgery.shapes(tiny.options(**changes)).items():
+    # So deep that the layer axis is the largest, and divides.
+    for path, shape in surgery.shapes(tiny.options(**changes, depth=128)).items():
         spec = rules.spec(path, shape, placed)
         jax.sharding.NamedSharding(placed, spec).shard_shape(shape)  # raises if it does not
         if path.startswith("blocks/"):

@@ -29,7 +29,9 @@ class MetricWriter:
             _truncate(path, start_step)
         self._file = path.open("a")
         self._events = SummaryWriter(
-            str(pathlib.Path(workdir) / "tensorboard"), purge_step=start_step + 1
+            str(pathlib.Path(workdir) / "tensorboard"),
+            purge_step=start_step + 1,
+            flush_secs=10,  # what a killed run loses of them; of the lines it loses nothing
         )
 
     def __enter__(self) -> "MetricWriter":
