@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx, traverse_util
 
 from vit_jax.models import positions, zoo
+from vit_jax.models.interpolation import Methods
 from vit_jax.models.vit import ViTOptions
 
 Params = dict[str, np.ndarray]
@@ -39,6 +40,7 @@ def adapt(
     source: ViTOptions,
     target: ViTOptions,
     key: jax.Array,
+    resize: Methods = Methods(),  # noqa: B008 (frozen)
 ) -> tuple[Params, Report]:
     """Fits the parameters of `source` to the model `target`; `key` draws what is new.
 
@@ -56,9 +58,10 @@ def adapt(
         if path not in expected:
             misfits.append(f"{path} has no place in the model")
             continue
-        if resize := _RESIZE.get(path):
-            changed = np.asarray(resize(array, source, target), np.float32)
-            if changed.shape != array.shape or source.grid != target.grid:
+        if resized_by := _RESIZE.get(path):
+            changed = resized_by(array, source, target, resize).astype(np.float32)
+            moved = source.grid != target.grid and path != "embedding/kernel"
+            if changed.shape != array.shape or moved:
                 resized.append(f"{path} {array.shape} -> {changed.shape}")
             array = changed
         if array.shape != expected[path]:
@@ -99,8 +102,11 @@ def _fresh(options: ViTOptions, paths: list[str], key: jax.Array) -> Params:
 
 
 # Parameters that one of two otherwise equal models may lack.
-_OPTIONAL = ("cls", "position", "position_rows", "position_columns", "pool", "pre_logits", "head")
-_OPTIONAL += ("blocks/position", "blocks/attention/relative")
+_POSITIONS = (
+    *("position", "position_rows", "position_columns"),
+    *("blocks/position", "blocks/attention/relative"),
+)
+_OPTIONAL = ("cls", *_POSITIONS, "pool", "pre_logits", "head")
 
 
 def _replaced(source: ViTOptions, target: ViTOptions) -> tuple[str, ...]:
@@ -113,7 +119,7 @@ def _replaced(source: ViTOptions, target: ViTOptions) -> tuple[str, ...]:
     if source.pool != target.pool:
         replaced += ("pool", "cls")
     if (source.position, source.position_at) != (target.position, target.position_at):
-        replaced += tuple(_RESIZE)
+        replaced += _POSITIONS
     return replaced
 
 
@@ -121,7 +127,9 @@ def _under(path: str, roots: tuple[str, ...]) -> bool:
     return any(path == root or path.startswith(root + "/") for root in roots)
 
 
-def _resize_table(table: np.ndarray, source: ViTOptions, target: ViTOptions) -> jax.Array:
+def _resize_table(
+    table: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
+) -> np.ndarray:
     """A learned 1D table on another grid, with or without the class token's row."""
     count = source.grid[0] * source.grid[1]
     prefix = table.shape[-2] - count
@@ -131,15 +139,22 @@ def _resize_table(table: np.ndarray, source: ViTOptions, target: ViTOptions) -> 
     elif prefix < wanted:
         pad = [(0, 0)] * (table.ndim - 2) + [(wanted - prefix, 0), (0, 0)]
         table = np.pad(table, pad)
-    return positions.resize(table, source=source.grid, target=target.grid)
+    return positions.resize(table, source=source.grid, target=target.grid, method=methods.position)
 
 
-_RESIZE: dict[str, Callable[[np.ndarray, ViTOptions, ViTOptions], jax.Array]] = {
+def _resample_patch(
+    kernel: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
+) -> np.ndarray:
+    return positions.resample_patch(kernel, target.patch_size, method=methods.patch)
+
+
+_RESIZE: dict[str, Callable[[np.ndarray, ViTOptions, ViTOptions, Methods], np.ndarray]] = {
     "position": _resize_table,
     "blocks/position": _resize_table,
-    "position_rows": lambda a, _, target: positions.resize_rows(a, target.grid[0]),
-    "position_columns": lambda a, _, target: positions.resize_rows(a, target.grid[1]),
-    "blocks/attention/relative": lambda a, _, target: positions.resize_rows(
+    "position_rows": lambda a, _, target, __: positions.resize_rows(a, target.grid[0]),
+    "position_columns": lambda a, _, target, __: positions.resize_rows(a, target.grid[1]),
+    "blocks/attention/relative": lambda a, _, target, __: positions.resize_rows(
         a, 2 * target.tokens - 1
     ),
+    "embedding/kernel": _resample_patch,
 }

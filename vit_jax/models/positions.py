@@ -1,4 +1,4 @@
-"""Position embeddings: the fixed table, and the change of a learned table's grid.
+"""Position embeddings: the fixed table, and the change of a learned table's grid or patch.
 
 Grids are (rows, columns); tables are (1, prefix + rows * columns, D) in raster order, where the
 prefix rows belong to tokens that are not patches (the class token).
@@ -7,6 +7,9 @@ prefix rows belong to tokens that are not patches (the class token).
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vit_jax.models import interpolation
+from vit_jax.models.interpolation import Method, RelativeMethod, geometric_matrix, matrix
 
 Grid = tuple[int, int]
 
@@ -38,34 +41,76 @@ def join_2d(rows: jax.Array, columns: jax.Array) -> jax.Array:
     return jnp.concatenate([x, y], axis=-1).reshape(*lead, height * width, 2 * half)
 
 
-def resize(table: jax.Array, *, source: Grid, target: Grid) -> jax.Array:
+def resize(
+    table: np.ndarray, *, source: Grid, target: Grid, method: Method = "align_corners"
+) -> np.ndarray:
     """Interpolates (..., prefix + source tokens, D) to the target grid; prefix rows are kept.
 
-    Linear with the corners of both grids aligned: the method of vit_jax and big_vision (paper,
-    section 3.2), where it is `scipy.ndimage.zoom(order=1)`. Works on any leading axes, any grids.
+    The default is the method of vit_jax and big_vision (paper, section 3.2), where it is
+    `scipy.ndimage.zoom(order=1)`. Works on any leading axes, any grids. Raises ValueError where
+    the table has fewer rows than the source grid has points.
     """
-    count = source[0] * source[1]
-    prefix, patches = jnp.split(table, [table.shape[-2] - count], axis=-2)
-    patches = patches.reshape(*table.shape[:-2], *source, table.shape[-1])
-    patches = _resize_axis(patches, target[0], axis=-3)
-    patches = _resize_axis(patches, target[1], axis=-2)
-    patches = patches.reshape(*table.shape[:-2], target[0] * target[1], table.shape[-1])
-    return jnp.concatenate([prefix, patches], axis=-2)
+    table = np.asarray(table)
+    prefix, patches = _split(table, source[0] * source[1])
+    if source != target:
+        rows, columns = (matrix(a, b, method) for a, b in zip(source, target, strict=True))
+        patches = interpolation.resize(patches, (rows, columns), source)
+    return np.concatenate([prefix, patches], axis=-2)
 
 
-def resize_rows(table: jax.Array, size: int) -> jax.Array:
+def resize_relative(
+    table: np.ndarray, *, source: Grid, target: Grid, method: RelativeMethod = "geometric_cubic"
+) -> np.ndarray:
+    """Relative biases (..., (2h-1)(2w-1) + extra, H) of a window h x w, for another window.
+
+    The extra rows at the end (of the class token) are kept.
+    """
+    interpolation.check(method, RelativeMethod)
+    table = np.asarray(table)
+    old, new = ((2 * h - 1, 2 * w - 1) for h, w in (source, target))
+    count = old[0] * old[1]
+    if table.shape[-2] < count:
+        raise ValueError(f"{table.shape[-2]} relative biases are fewer than {count} of {source}")
+    offsets, extra = np.split(table, [count], axis=-2)
+    if old == new:
+        return table
+    axes = list(zip(old, new, strict=True))
+    if method == "bicubic":
+        matrices = [matrix(a, b, "bicubic") for a, b in axes]
+    else:
+        cubic = method == "geometric_cubic"
+        matrices = [geometric_matrix(a, b, cubic=cubic) for a, b in axes]
+    offsets = interpolation.resize(offsets, (matrices[0], matrices[1]), old)
+    return np.concatenate([offsets, extra], axis=-2)
+
+
+def resize_rows(table: np.ndarray, size: int) -> np.ndarray:
     """Interpolates the rows of (..., rows, D) linearly, first and last kept: for 1D tables."""
-    return _resize_axis(table, size, axis=-2)
+    table = np.asarray(table)
+    rows = matrix(table.shape[-2], size, "align_corners")
+    return np.einsum("ih,...hd->...id", rows, table.astype(np.float64)).astype(table.dtype)
 
 
-def _resize_axis(x: jax.Array, size: int, *, axis: int) -> jax.Array:
-    old = x.shape[axis]
-    if size == old:
-        return x
-    # scipy's zoom: one target row reads the first source row; one source row is repeated.
-    where = np.linspace(0, old - 1, size) if size > 1 else np.zeros(1)
-    low = np.minimum(where.astype(int), max(old - 2, 0))
-    share = jnp.asarray(where - low, x.dtype).reshape(-1, *[1] * (-axis - 1))
-    share = share.reshape((1,) * (x.ndim - share.ndim) + share.shape)
-    high = np.minimum(low + 1, old - 1)
-    return jnp.take(x, low, axis=axis) * (1 - share) + jnp.take(x, high, axis=axis) * share
+def resample_patch(
+    kernel: np.ndarray, size: tuple[int, int], *, method: Method = "bicubic_antialias"
+) -> np.ndarray:
+    """A patch embedding (h, w, C, D) for patches of another size. FlexiViT (2212.08013), sec. 3.4.
+
+    The pseudo-inverse of resizing a patch: a smaller image of larger patches, resized, gives the
+    same tokens. timm resizes bicubic with antialias, the paper's code "bilinear".
+    """
+    kernel = np.asarray(kernel)
+    old = kernel.shape[:2]
+    if old == tuple(size):
+        return kernel
+    # The pseudo-inverse of a Kronecker product is that of its factors.
+    rows, columns = (np.linalg.pinv(matrix(a, b, method)) for a, b in zip(old, size, strict=True))
+    out = np.einsum("hi,wj,hwcd->ijcd", rows, columns, kernel.astype(np.float64), optimize=True)
+    return out.astype(kernel.dtype)
+
+
+def _split(table: np.ndarray, count: int) -> list[np.ndarray]:
+    """Prefix rows and patch rows."""
+    if table.shape[-2] < count:
+        raise ValueError(f"{table.shape[-2]} positions are fewer than the grid's {count}")
+    return np.split(table, [table.shape[-2] - count], axis=-2)

@@ -9,7 +9,8 @@ from vit_jax.checkpoints.layouts import table, vit_jax
 
 __all__ = ["LAYOUTS", "find", "table"]
 
-# A layout is a module with `recognises`, `canonical`, `infer` and `entries`.
+# A layout is a module with `recognises`, `canonical`, `infer`, `entries`, `preprocessing` and
+# `RESIZE`; `vit_jax` is the shortest.
 LAYOUTS: dict[str, ModuleType] = {"vit_jax": vit_jax}
 
 

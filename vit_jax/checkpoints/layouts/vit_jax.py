@@ -10,9 +10,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.vit import ViTOptions
+
+RESIZE = Methods()
 
 _BLOCK = "Transformer/encoderblock_{i}"
 _POSITION = "Transformer/posembed_input/pos_embedding"
@@ -28,18 +33,14 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     return "embedding/kernel" in arrays and _POSITION in arrays
 
 
-def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     """The same arrays, spelt as the released files, with GroupNorm vectors as vectors."""
+    del hints
     return {_released_name(k): _squeezed(k, v) for k, v in arrays.items()}
 
 
-def infer(
-    arrays: Mapping[str, np.ndarray],
-    *,
-    num_heads: int = 0,
-    grid: tuple[int, int] | None = None,
-) -> ViTOptions:
-    """The model of canonical arrays. `grid` is that of the positions where it is not square.
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+    """The model of canonical arrays.
 
     Raises ValueError where the arrays cannot be a model of this family.
     """
@@ -55,11 +56,9 @@ def infer(
     token = "cls" in shapes
     count = shapes[_POSITION][1] - token
     heads = shapes[query][1]
-    if num_heads not in (0, heads):
-        raise ValueError(f"num_heads is {num_heads}, the checkpoint has {heads} heads")
-    rows, columns = grid or _square(count)
-    if rows * columns != count:
-        raise ValueError(f"grid {rows}x{columns} is not the checkpoint's {count} positions")
+    if hints.num_heads not in (0, heads):
+        raise ValueError(f"num_heads is {hints.num_heads}, the checkpoint has {heads} heads")
+    rows, columns = hints.square(count)
     stride = stem.stride if stem else 1
     return ViTOptions(
         image_size=(rows * stride * height, columns * stride * width),
@@ -74,6 +73,10 @@ def infer(
         pool="token" if token else "gap",
         representation_size=shapes.get("pre_logits/kernel", (0,))[-1],
     )
+
+
+def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+    return released(options.image_size, hints)
 
 
 def entries(options: ViTOptions) -> list[Entry]:
@@ -158,16 +161,10 @@ def _infer_stem(shapes: Mapping[str, Sequence[int]]) -> StemOptions | None:
     return StemOptions(num_layers=layers, root_width=shapes["conv_root/kernel"][-1])
 
 
-def _square(count: int) -> tuple[int, int]:
-    """Released files have square grids; any other must be told."""
-    side = round(count**0.5)
-    if side * side != count:
-        raise ValueError(f"{count} positions are no square: give the checkpoint's grid")
-    return side, side
-
-
 def _released_name(name: str) -> str:
-    head, block, tail = re.match(r"(Transformer/encoderblock_\d+/|)([^/]*)(.*)", name, re.S).groups()
+    head, block, tail = re.match(
+        r"(Transformer/encoderblock_\d+/|)([^/]*)(.*)", name, re.S
+    ).groups()
     return head + (_LINEN.get(block, block) if head else block) + tail
 
 
