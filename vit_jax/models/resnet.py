@@ -260,9 +260,7 @@ def group_norm(
     )
 
 
-def standardize(
-    kernel: jax.Array, *, eps: float, eps_in: Literal["std", "variance"]
-) -> jax.Array:
+def standardize(kernel: jax.Array, *, eps: float, eps_in: Literal["std", "variance"]) -> jax.Array:
     """(w - mean) / std over all but the output channel, in float32."""
     axes = (0, 1, 2)
     kernel = kernel - kernel.mean(axes, keepdims=True)

@@ -5,13 +5,13 @@ from types import ModuleType
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import table, vit_jax
+from vit_jax.checkpoints.layouts import big_vision, table, vit_jax
 
 __all__ = ["LAYOUTS", "find", "table"]
 
 # A layout is a module with `recognises`, `canonical`, `infer`, `entries`, `preprocessing` and
 # `RESIZE`; `vit_jax` is the shortest.
-LAYOUTS: dict[str, ModuleType] = {"vit_jax": vit_jax}
+LAYOUTS: dict[str, ModuleType] = {"vit_jax": vit_jax, "big_vision": big_vision}
 
 
 def find(arrays: Mapping[str, np.ndarray], name: str, *, path: str) -> ModuleType:
