@@ -13,14 +13,13 @@ from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Method, Methods
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViT, ViTOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A model's parameters on the host: flat, by path, float32."""
 
-    options: ViTOptions
+    options: zoo.Options
     params: dict[str, np.ndarray]
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
@@ -39,7 +38,7 @@ def load(
     resize: Method | None = None,
     step: store.Which = "latest",
     **overrides: Any,
-) -> ViT:
+) -> zoo.Model:
     """A model ready to call: `model(images)` with images (B, height, width, 3) float32.
 
     `path` is the folder of a run (its averaged parameters where it keeps an average, at `step`)
@@ -48,7 +47,7 @@ def load(
     unless `resize` names another; for another `patch_size` the patch embedding is resampled as in
     FlexiViT; with another `num_classes` the head is new and zero. `num_heads` is needed where
     neither the file nor its width tell it, `grid` is the checkpoint's own grid of positions where
-    it is not square. `overrides` are fields of `ViTOptions`. `model.preprocessing` says what
+    it is not square. `overrides` are fields of the model's options. `model.preprocessing` says what
     images it expects, and `model.class_names` what the logits mean, where that is known.
 
     Raises ValueError in one line where the file cannot be read, is of another layout or model,
@@ -110,7 +109,7 @@ def read(
     )
 
 
-def assemble(options: ViTOptions, params: dict[str, np.ndarray]) -> ViT:
+def assemble(options: zoo.Options, params: dict[str, np.ndarray]) -> zoo.Model:
     """A model of these parameters, on the default device."""
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0))))
     arrays = {path: jax.numpy.asarray(array) for path, array in params.items()}

@@ -18,7 +18,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 from vit_jax import config as config_lib
 from vit_jax.config import Config
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
+from vit_jax.models.zoo import Options
 
 Which = int | Literal["latest", "best"]
 
@@ -32,7 +32,7 @@ RUN_OPTIONS += ("model.remat", "model.unroll", "model.attention")
 class Card:
     """What is needed to use a run's model without its training config."""
 
-    options: ViTOptions
+    options: Options
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
 

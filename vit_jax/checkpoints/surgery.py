@@ -5,6 +5,7 @@ Parameters are flat dicts from a path to a float32 array on the host.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from flax import nnx, traverse_util
 from vit_jax.models import positions, zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.vit import ViTOptions
+from vit_jax.models.zoo import Options
 
 Params = dict[str, np.ndarray]
 
@@ -37,8 +39,8 @@ class Report:
 def adapt(
     params: Mapping[str, np.ndarray],
     *,
-    source: ViTOptions,
-    target: ViTOptions,
+    source: Options,
+    target: Options,
     key: jax.Array,
     resize: Methods = Methods(),  # noqa: B008 (frozen)
 ) -> tuple[Params, Report]:
@@ -48,6 +50,8 @@ def adapt(
     are the same, and zero-initialised otherwise. Pooling, pre-logits and positions that one of
     the two models lacks are dropped or drawn. Raises ValueError that lists all other misfits.
     """
+    if type(source) is not type(target):
+        raise ValueError("the checkpoint is of another model: a ResNet is no transformer")
     expected = shapes(target)
     replaced = _replaced(source, target)
     out, resized, dropped, misfits = {}, [], [], []
@@ -82,18 +86,18 @@ def adapt(
     return out, report
 
 
-def shapes(options: ViTOptions) -> dict[str, tuple[int, ...]]:
+def shapes(options: Options) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by path; nothing is computed."""
     abstract = jax.eval_shape(lambda: _initial(options, jax.random.key(0)))
     return {path: leaf.shape for path, leaf in abstract.items()}
 
 
-def _initial(options: ViTOptions, key: jax.Array) -> dict[str, jax.Array]:
+def _initial(options: Options, key: jax.Array) -> dict[str, jax.Array]:
     state = nnx.state(zoo.init(options, key=key))
     return traverse_util.flatten_dict(nnx.to_pure_dict(state), sep="/")
 
 
-def _fresh(options: ViTOptions, paths: list[str], key: jax.Array) -> Params:
+def _fresh(options: Options, paths: list[str], key: jax.Array) -> Params:
     """Initial values of some parameters; the compiler leaves the others out."""
     if not paths:
         return {}
@@ -109,9 +113,11 @@ _POSITIONS = (
 _OPTIONAL = ("cls", *_POSITIONS, "pool", "pre_logits", "head")
 
 
-def _replaced(source: ViTOptions, target: ViTOptions) -> tuple[str, ...]:
+def _replaced(source: Options, target: Options) -> tuple[str, ...]:
     """Paths whose values mean something else in the target, though shapes may agree."""
     replaced: tuple[str, ...] = ()
+    if not (isinstance(source, ViTOptions) and isinstance(target, ViTOptions)):
+        return ("head",) if source.num_classes != target.num_classes else ()
     if source.representation_size != target.representation_size:
         replaced += ("pre_logits",)
     if replaced or source.num_classes != target.num_classes:
@@ -148,7 +154,8 @@ def _resample_patch(
     return positions.resample_patch(kernel, target.patch_size, method=methods.patch)
 
 
-_RESIZE: dict[str, Callable[[np.ndarray, ViTOptions, ViTOptions, Methods], np.ndarray]] = {
+# A path tells the family, and so the type of the options.
+_RESIZE: dict[str, Callable[[np.ndarray, Any, Any, Methods], np.ndarray]] = {
     "position": _resize_table,
     "blocks/position": _resize_table,
     "position_rows": lambda a, _, target, __: positions.resize_rows(a, target.grid[0]),

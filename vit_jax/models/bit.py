@@ -6,6 +6,7 @@ big_vision's `bit`. Fully convolutional: images of any size can be given.
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ RESNET_V2 = StemOptions(
 class BiTOptions:
     """A BiT ResNet. Raises ValueError where the sizes do not fit together."""
 
+    family: Literal["bit"] = "bit"  # tells saved options from those of other models
     image_size: tuple[int, int] = (224, 224)  # (height, width) that it was made for
     channels: int = 3
     num_classes: int = 1000  # 0: no head, the features are the output
@@ -42,6 +44,12 @@ class BiTOptions:
     def __post_init__(self) -> None:
         if not self.stem.num_layers or min(self.stem.num_layers) < 1:
             raise ValueError(f"stages of {self.stem.num_layers} units are no ResNet")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the features that are pooled."""
+        height, width = self.image_size
+        return -(-height // self.stem.stride), -(-width // self.stem.stride)
 
     @property
     def feature_size(self) -> int:
@@ -70,9 +78,9 @@ class BiT(nnx.Module):
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """The input of the head (B, `options.feature_size`), float32."""
         del key  # there is no dropout; the argument is that of every model
-        return self.feature_map(images).astype(jnp.float32).mean(axis=(1, 2))
+        return self.encode(images).astype(jnp.float32).mean(axis=(1, 2))
 
-    def feature_map(self, images: jax.Array) -> jax.Array:
+    def encode(self, images: jax.Array) -> jax.Array:
         """What is pooled: (B, height / stride, width / stride, `options.feature_size`)."""
         if images.ndim != 4 or images.shape[3] != self.options.channels:
             expected = f"(batch, height, width, {self.options.channels})"

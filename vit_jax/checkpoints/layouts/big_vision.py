@@ -19,6 +19,7 @@ from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit import ViTOptions
 
 RESIZE = Methods()
+NUMERICS = {"gelu": "tanh", "norm_eps": 1e-6}
 
 _BLOCK = "params/Transformer/encoderblock_{i}"
 _POOL = "params/MAPHead_0"
@@ -104,9 +105,9 @@ def entries(options: ViTOptions) -> list[Entry]:
     A class token with a row in the position table is written as old files hold it, so that
     big_vision adds the row to the token.
     """
-    holds = ("image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads")
-    holds += ("num_classes", "pool", "representation_size", "position", "class_position")
-    check_holds(options, "big_vision", holds=holds, gelu="tanh", norm_eps=1e-6)
+    holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads"}
+    holds |= {"num_classes", "pool", "representation_size", "position", "class_position"}
+    check_holds(options, "big_vision", holds=holds, **NUMERICS)
     if options.position not in ("learned_1d", "sincos2d"):
         raise ValueError(f"the big_vision layout has no place for position={options.position!r}")
     table = [
