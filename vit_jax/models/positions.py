@@ -14,19 +14,37 @@ from vit_jax.models.interpolation import Method, RelativeMethod, geometric_matri
 Grid = tuple[int, int]
 
 
-def sincos2d(grid: Grid, width: int, *, temperature: float = 10_000.0) -> np.ndarray:
+def sincos2d(
+    grid: Grid, width: int, *, temperature: float = 10_000.0, endpoint: bool = True
+) -> np.ndarray:
     """Fixed table (1, rows * columns, D): sin x, cos x, sin y, cos y, a quarter of D each.
 
-    Frequencies run from 1 to 1/temperature inclusive, as in MoCo v3 and big_vision. Raises
-    ValueError unless D is a multiple of 4.
+    Frequencies run from 1 to 1/temperature, inclusive as in MoCo v3 and big_vision, exclusive
+    (without the `endpoint`) as in MAE. Raises ValueError unless D is a multiple of 4.
     """
     if width % 4 or width < 8:
         raise ValueError(f"sincos2d positions need a width that is a multiple of 4, got {width}")
     y, x = np.mgrid[: grid[0], : grid[1]].astype(np.float64)
-    omega = temperature ** -(np.arange(width // 4) / (width // 4 - 1))
+    omega = temperature ** -(np.arange(width // 4) / (width // 4 - endpoint))
     y, x = y.reshape(-1, 1) * omega, x.reshape(-1, 1) * omega
     table = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)
     return table[None].astype(np.float32)
+
+
+def relative_index(grid: Grid) -> np.ndarray:
+    """Row of a relative table for every query and key: (1 + N, 1 + N) int, class token first.
+
+    The table has (2 rows - 1)(2 columns - 1) rows, one for each offset of two patches, and then
+    three: from the class token to anything, from anything to it, and from it to itself (BEiT).
+    """
+    height, width = grid
+    y, x = np.mgrid[:height, :width].reshape(2, -1)
+    down, right = (axis[:, None] - axis[None, :] for axis in (y, x))
+    offsets = (2 * height - 1) * (2 * width - 1)
+    index = np.empty((1 + y.size, 1 + y.size), np.int32)
+    index[1:, 1:] = (down + height - 1) * (2 * width - 1) + right + width - 1
+    index[0], index[:, 0], index[0, 0] = offsets, offsets + 1, offsets + 2
+    return index
 
 
 def join_2d(rows: jax.Array, columns: jax.Array) -> jax.Array:
