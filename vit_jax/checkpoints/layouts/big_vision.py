@@ -8,7 +8,7 @@ Linen, and hold the parts of the pooling at the root. Files are written as of to
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit import ViTOptions
 
+MODEL = ViTOptions
 RESIZE = Methods()
 NUMERICS = {"gelu": "tanh", "norm_eps": 1e-6}
 
@@ -26,7 +27,7 @@ _POOL = "params/MAPHead_0"
 _POSITION = "params/pos_embedding"
 _ATTENTION = "MultiHeadDotProductAttention_0"
 
-_ROOTS = ("params/", "opt/target/")
+_ROOTS = ("embedding/kernel",)
 _SCANNED = "params/Transformer/encoderblock/"
 _RENAMED = (
     (r"^Transformer/(posembed_input/)?pos_embedding$", "pos_embedding"),
@@ -42,14 +43,14 @@ _RENAMED = (
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    names = _bare(arrays)
+    names = bare(arrays, roots=_ROOTS)
     blocks = any(name.startswith("Transformer/encoderblock") for name in names)
     return "embedding/kernel" in names and blocks
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     """The image tower alone, spelt as of today under `params/`, blocks apart."""
-    arrays = {f"params/{_today(k)}": v for k, v in _bare(arrays).items()}
+    arrays = {f"params/{_today(k)}": v for k, v in bare(arrays, roots=_ROOTS).items()}
     for name in [k for k, v in arrays.items() if k.startswith(_SCANNED) and v.ndim]:
         part, layers = name.removeprefix(_SCANNED), arrays.pop(name)
         arrays |= {f"{_BLOCK.replace('{i}', str(i))}/{part}": a for i, a in enumerate(layers)}
@@ -134,6 +135,19 @@ def entries(options: ViTOptions) -> list[Entry]:
     return table
 
 
+def bare(arrays: Mapping[str, np.ndarray], *, roots: Collection[str]) -> Arrays:
+    """The arrays of the image model alone (no optimizer state, no text tower), without prefix.
+
+    `roots` are names of which a model has one.
+    """
+    found = dict(arrays)
+    for prefix in ("params/", "opt/target/", "img/"):
+        inside = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+        if inside and not any(root in found for root in roots):
+            found = inside
+    return found
+
+
 def _attention(path: str, name: str) -> list[Entry]:
     parts = [f"{name}/{part}" for part in ("query", "key", "value")]
     return [
@@ -148,16 +162,6 @@ def _mlp(path: str, name: str) -> list[Entry]:
         *pair(f"{path}/fc1", f"{name}/Dense_0", "kernel", "bias"),
         *pair(f"{path}/fc2", f"{name}/Dense_1", "kernel", "bias"),
     ]
-
-
-def _bare(arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """The arrays of the image model alone (no optimizer state, no text tower), without prefix."""
-    found = dict(arrays)
-    for root in (*_ROOTS, "img/"):
-        inside = {k.removeprefix(root): v for k, v in found.items() if k.startswith(root)}
-        if inside and "embedding/kernel" not in found:
-            found = inside
-    return found
 
 
 def _today(name: str) -> str:

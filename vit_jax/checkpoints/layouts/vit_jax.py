@@ -17,6 +17,7 @@ from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.vit import ViTOptions
 
+MODEL = ViTOptions
 RESIZE = Methods()
 
 _BLOCK = "Transformer/encoderblock_{i}"
