@@ -5,17 +5,20 @@ from types import ModuleType
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import big_vision, bit_npz, table, vit_jax
+from vit_jax.checkpoints.layouts import big_vision, bit_npz, hf, hf_bit, table, timm_bit, vit_jax
 from vit_jax.models import zoo
+from vit_jax.models.interpolation import Methods
 
-__all__ = ["LAYOUTS", "find", "table", "writer"]
+__all__ = ["LAYOUTS", "find", "methods", "table", "writer"]
 
 # The tables of each layout, one for every model that it can hold. A table is a module with
 # `recognises`, `canonical`, `infer`, `entries`, `preprocessing`, `RESIZE`, and `MODEL`, the type
-# of its options; `vit_jax` is the shortest.
+# of its options; `vit_jax` is the shortest. `READ_ONLY` ones are not written.
 LAYOUTS: dict[str, tuple[ModuleType, ...]] = {
     "vit_jax": (vit_jax,),
     "big_vision": (big_vision, bit_npz),
+    "timm": (timm_bit,),
+    "hf": (hf, hf_bit),
 }
 
 
@@ -34,9 +37,15 @@ def find(arrays: Mapping[str, np.ndarray], name: str, *, path: str) -> ModuleTyp
 def writer(options: zoo.Options, name: str) -> ModuleType:
     """The table to write a model with. Raises ValueError where the layout has none."""
     for candidate in _named(name):
-        if candidate.MODEL is type(options):
+        if candidate.MODEL is type(options) and not getattr(candidate, "READ_ONLY", False):
             return candidate
-    raise ValueError(f"the {name} layout holds no {type(options).__name__.removesuffix('Options')}")
+    kind = type(options).__name__.removesuffix("Options")
+    raise ValueError(f"a {kind} cannot be written in the {name} layout")
+
+
+def methods(found: ModuleType, options: zoo.Options) -> Methods:
+    """How a model's family resizes: its table's `RESIZE`, unless models of it differ."""
+    return found.methods(options) if hasattr(found, "methods") else found.RESIZE
 
 
 def _named(name: str) -> tuple[ModuleType, ...]:

@@ -55,6 +55,22 @@ def heads(hints: Hints, known: Mapping[int, int], *, width: int) -> int:
     return number
 
 
+def nominal_size(hints: Hints) -> tuple[int, int] | None:
+    """The image size that the files beside the checkpoint tell: for what works at any size."""
+    timm = hints.config.get("pretrained_cfg", hints.config)
+    if isinstance(size := timm.get("input_size"), list) and len(size) == 3:
+        return int(size[1]), int(size[2])
+    processor = hints.preprocessor
+    cropped = processor.get("crop_size") if processor.get("do_center_crop") else None
+    size = hints.config.get("image_size") or cropped or processor.get("size")
+    if isinstance(size, list) and len(size) == 2:
+        return int(size[0]), int(size[1])
+    if isinstance(size, Mapping) and "height" in size and "width" in size:
+        return int(size["height"]), int(size["width"])
+    side = _side(size)
+    return (side, side) if side else None
+
+
 def released(image_size: tuple[int, int], hints: Hints, **default: Any) -> Preprocessing:
     """The preprocessing that the files beside the checkpoint tell, else the family's default."""
     return Preprocessing(image_size=image_size, **(default | _told(hints)))
