@@ -82,11 +82,11 @@ class Block(nnx.Module):
             self.norm1(x), bias=bias, key=keys[0], return_weights=return_weights
         )
         if self.options.layer_scale:
-            y = y * self.scale1[...].astype(y.dtype)
+            y = y * self.scale1[...].astype(y.dtype)[None, None]
         x = x + drop_branch(y, key=keys[1])
         y = self.mlp(self.norm2(x), key=keys[2])
         if self.options.layer_scale:
-            y = y * self.scale2[...].astype(y.dtype)
+            y = y * self.scale2[...].astype(y.dtype)[None, None]
         return x + drop_branch(y, key=keys[3]), weights
 
 
@@ -164,8 +164,8 @@ class Attention(nnx.Module):
         q, k, v = (jnp.einsum("btD,Dhd->bthd", t, kernel[:, i]) for i, t in enumerate(inputs))
         if self.qkv.bias is not None:
             bias = self.qkv.bias[...].astype(dtype)
-            q, v = q + bias[0], v + bias[2]
-            k = k + bias[1] if self.options.key_bias else k
+            q, v = q + bias[None, None, 0], v + bias[None, None, 2]
+            k = k + bias[None, None, 1] if self.options.key_bias else k
         return q, k, v
 
 

@@ -76,9 +76,7 @@ def separate_qkv(
     return [kernel, biases] if bias else [kernel]
 
 
-def fused_qkv(
-    path: str, weight: str, bias: str | Sequence[str], *, heads: int
-) -> list[Entry]:
+def fused_qkv(path: str, weight: str, bias: str | Sequence[str], *, heads: int) -> list[Entry]:
     """One linear layer of q, k and v after another: weight (3 D, D); its bias whole or (q, v)."""
     kernel = Entry(
         f"{path}/kernel",
