@@ -105,7 +105,7 @@ def read(
         params={name: np.asarray(array, np.float32) for name, array in params.items()},
         preprocessing=preprocessing,
         class_names=hints.class_names(options.num_classes),
-        resize=found.RESIZE,
+        resize=layouts.methods(found, options),
     )
 
 
