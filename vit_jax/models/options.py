@@ -26,7 +26,8 @@ class ViTOptions:
     num_classes: int = 1000  # 0: no head, the features are the output
     stem: StemOptions | None = None  # hybrid
     class_token: bool | None = None  # None: where `pool` needs it
-    distillation: bool = False  # a second token with a second head (DeiT)
+    distillation: bool = False  # a second token (DeiT)
+    distillation_head: bool = True  # whether it has a head
     registers: int = 0  # tokens that nothing reads
     # What is pooled: the class token, the mean of the patches, both side by side (DINOv2), or
     # what attention over the patches finds.
@@ -122,6 +123,11 @@ class ViTOptions:
     @property
     def has_class_token(self) -> bool:
         return self.pool.startswith("token") if self.class_token is None else self.class_token
+
+    @property
+    def heads(self) -> int:
+        """Tokens that a head reads: the class token (or what is pooled), the distillation token."""
+        return 1 + (self.distillation and self.distillation_head)
 
     @property
     def prefix_tokens(self) -> int:

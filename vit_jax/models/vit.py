@@ -71,7 +71,7 @@ class ViT(nnx.Module):
         if not options.num_classes:
             outputs: tuple[jax.Array, ...] = tuple(features)
         else:
-            two = (self.head, self.head_distillation) if options.distillation else (self.head,)
+            two = (self.head, self.head_distillation) if options.heads == 2 else (self.head,)
             outputs = tuple(head(x) for head, x in zip(two, features, strict=True))
         outputs = tuple(x.astype(jnp.float32) for x in outputs)
         logits = outputs if return_heads else sum(outputs[1:], outputs[0]) / len(outputs)
@@ -131,7 +131,7 @@ class ViT(nnx.Module):
         patches = x[:, options.prefix_tokens :]
         pooled: tuple[jax.Array, ...]
         if options.pool == "token":
-            pooled = tuple(x[:, i] for i in range(1 + options.distillation))
+            pooled = tuple(x[:, i] for i in range(options.heads))
         elif options.pool == "gap":
             pooled = (patches.astype(jnp.float32).mean(axis=1),)
         elif options.pool == "token_gap":
@@ -242,7 +242,7 @@ class ViT(nnx.Module):
         sizes = (options.feature_size, options.num_classes)
         if options.num_classes:
             self.head = heads.linear_head(*sizes, bias=options.head_bias, rngs=rngs)
-        if options.num_classes and options.distillation:
+        if options.num_classes and options.heads == 2:
             self.head_distillation = heads.linear_head(*sizes, bias=options.head_bias, rngs=rngs)
         if options.mim_classes:
             self.mim_head = heads.linear_head(options.width, options.mim_classes, bias=0, rngs=rngs)
