@@ -47,16 +47,19 @@ def adapt(
     """Fits the parameters of `source` to the model `target`; `key` draws what is new.
 
     Positions are resized to the target's grid. The head is kept only where classes and features
-    are the same, and zero-initialised otherwise. Pooling, pre-logits and positions that one of
-    the two models lacks are dropped or drawn. Raises ValueError that lists all other misfits.
+    are the same, and zero-initialised otherwise. Tokens, pooling, pre-logits, positions and what
+    only pretraining needs are dropped or drawn where one of the two models lacks them. Raises
+    ValueError that lists all other misfits.
     """
     if type(source) is not type(target):
         raise ValueError("the checkpoint is of another model: a ResNet is no transformer")
     expected = shapes(target)
     replaced = _replaced(source, target)
+    if isinstance(source, ViTOptions) and isinstance(target, ViTOptions):
+        params = _realigned(params, source, target)
     out, resized, dropped, misfits = {}, [], [], []
     for path, array in params.items():
-        if _under(path, replaced) or path not in expected and path in _OPTIONAL:
+        if _under(path, replaced) or path not in expected and _under(path, _OPTIONAL):
             dropped.append(path)
             continue
         if path not in expected:
@@ -72,7 +75,10 @@ def adapt(
             misfits.append(f"{path} is {array.shape}, the model has {expected[path]}")
         out[path] = array
     missing = sorted(set(expected) - set(out) - {m.split(" ")[0] for m in misfits})
-    misfits += [f"{p} is missing" for p in missing if not _under(p, (*replaced, *_OPTIONAL))]
+    may_lack = (*replaced, *_OPTIONAL, *_ADDED)
+    misfits += [f"{p} is missing" for p in missing if not _under(p, may_lack)]
+    if source.channels != target.channels:
+        misfits.insert(0, f"it takes {source.channels} channels, the model {target.channels}")
     if misfits:
         raise ValueError(f"the checkpoint is of another model: {'; '.join(misfits)}")
     out.update(_fresh(target, missing, key))
@@ -110,7 +116,12 @@ _POSITIONS = (
     *("position", "position_rows", "position_columns"),
     *("blocks/position", "blocks/attention/relative"),
 )
-_OPTIONAL = ("cls", *_POSITIONS, "pool", "pre_logits", "head")
+_RELATIVE, _OWN_RELATIVE = "relative_bias", "blocks/attention/relative_bias"
+_OPTIONAL = (
+    *("cls", "distillation", "registers", "mask", *_POSITIONS, _RELATIVE, _OWN_RELATIVE),
+    *("pool", "pre_logits", "head", "head_distillation", "mim_head", "decoder"),
+)
+_ADDED = ("blocks/scale1", "blocks/scale2")  # may be new, but not be dropped
 
 
 def _replaced(source: Options, target: Options) -> tuple[str, ...]:
@@ -120,13 +131,63 @@ def _replaced(source: Options, target: Options) -> tuple[str, ...]:
         return ("head",) if source.num_classes != target.num_classes else ()
     if source.representation_size != target.representation_size:
         replaced += ("pre_logits",)
-    if replaced or source.num_classes != target.num_classes:
-        replaced += ("head",)
+    same_head = source.num_classes == target.num_classes
+    if replaced or not same_head or source.feature_size != target.feature_size:
+        replaced += ("head", "head_distillation")
+    if source.mim_classes != target.mim_classes:
+        replaced += ("mim_head",)
     if source.pool != target.pool:
-        replaced += ("pool", "cls")
+        replaced += ("pool",)
+    if source.norm_at != target.norm_at:
+        replaced += ("norm",)
     if (source.position, source.position_at) != (target.position, target.position_at):
         replaced += _POSITIONS
     return replaced
+
+
+def _realigned(
+    params: Mapping[str, np.ndarray], source: ViTOptions, target: ViTOptions
+) -> dict[str, np.ndarray]:
+    """The same model with the target's rows of positions and its sharing of relative biases."""
+    params = dict(params)
+    if (source.relative_bias, target.relative_bias) == ("shared", "per_block"):
+        table = params.pop(_RELATIVE)
+        params[_OWN_RELATIVE] = np.repeat(table[None], target.depth, axis=0)
+    table = params.get("position")
+    if table is None or target.position != "learned_1d":
+        return params
+    rows, patches = np.split(table, [source.position_prefix], axis=-2)
+    kept: dict[str, np.ndarray] = {}
+    for name, count in _prefix_rows(source).items():
+        kept[name], rows = np.split(rows, [count], axis=-2)
+    wanted = _prefix_rows(target)
+    for name in ("cls", "distillation", "registers"):
+        # A row that is no longer added to its token becomes part of the token.
+        if name in kept and name in params and name not in wanted:
+            params[name] = params[name] + kept[name]
+    empty = np.zeros_like(table[..., :0, :])
+    prefix = [_exactly(kept.get(name, empty), count) for name, count in wanted.items()]
+    params["position"] = np.concatenate([*prefix, patches], axis=-2)
+    return params
+
+
+def _prefix_rows(options: ViTOptions) -> dict[str, int]:
+    """Rows of the position table for each token that is no patch, in their order."""
+    rows = {}
+    if options.class_position and options.has_class_token:
+        rows["cls"] = 1
+    if options.class_position and options.distillation:
+        rows["distillation"] = 1
+    if options.register_position and options.registers:
+        rows["registers"] = options.registers
+    return rows
+
+
+def _exactly(rows: np.ndarray, count: int) -> np.ndarray:
+    """Some rows (..., n, D) cut or filled with zeros to `count`."""
+    rows = rows[..., :count, :]
+    pad = [(0, 0)] * (rows.ndim - 2) + [(0, count - rows.shape[-2]), (0, 0)]
+    return np.pad(rows, pad)
 
 
 def _under(path: str, roots: tuple[str, ...]) -> bool:
@@ -136,16 +197,26 @@ def _under(path: str, roots: tuple[str, ...]) -> bool:
 def _resize_table(
     table: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
 ) -> np.ndarray:
-    """A learned 1D table on another grid, with or without the class token's row."""
-    count = source.grid[0] * source.grid[1]
-    prefix = table.shape[-2] - count
-    wanted = target.position_tokens - target.grid[0] * target.grid[1]
-    if prefix > wanted:
-        table = table[..., prefix - wanted :, :]
-    elif prefix < wanted:
-        pad = [(0, 0)] * (table.ndim - 2) + [(wanted - prefix, 0), (0, 0)]
-        table = np.pad(table, pad)
+    """A 1D table on another grid; what stands before the patches is kept."""
     return positions.resize(table, source=source.grid, target=target.grid, method=methods.position)
+
+
+def _resize_own_table(
+    table: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
+) -> np.ndarray:
+    """The same of every block, with or without the class token's row."""
+    patches = source.grid[0] * source.grid[1]
+    rows = _exactly(table[..., :-patches, :], target.position_prefix)
+    table = np.concatenate([rows, table[..., -patches:, :]], axis=-2)
+    return _resize_table(table, source, target, methods)
+
+
+def _resize_relative(
+    table: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
+) -> np.ndarray:
+    return positions.resize_relative(
+        table, source=source.grid, target=target.grid, method=methods.relative
+    )
 
 
 def _resample_patch(
@@ -157,7 +228,10 @@ def _resample_patch(
 # A path tells the family, and so the type of the options.
 _RESIZE: dict[str, Callable[[np.ndarray, Any, Any, Methods], np.ndarray]] = {
     "position": _resize_table,
-    "blocks/position": _resize_table,
+    "blocks/position": _resize_own_table,
+    "decoder/position": _resize_table,
+    _RELATIVE: _resize_relative,
+    _OWN_RELATIVE: _resize_relative,
     "position_rows": lambda a, _, target, __: positions.resize_rows(a, target.grid[0]),
     "position_columns": lambda a, _, target, __: positions.resize_rows(a, target.grid[1]),
     "blocks/attention/relative": lambda a, _, target, __: positions.resize_rows(

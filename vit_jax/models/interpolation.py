@@ -23,6 +23,7 @@ RelativeMethod = Literal[
     "geometric_cubic",  # BEiT (scipy's interp2d)
     "geometric_linear",  # timm
     "bicubic",  # Swin
+    "bilinear",  # BEiT as Hugging Face has it
 ]
 
 

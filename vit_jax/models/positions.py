@@ -93,8 +93,8 @@ def resize_relative(
     if old == new:
         return table
     axes = list(zip(old, new, strict=True))
-    if method == "bicubic":
-        matrices = [matrix(a, b, "bicubic") for a, b in axes]
+    if method == "bicubic" or method == "bilinear":
+        matrices = [matrix(a, b, method) for a, b in axes]
     else:
         cubic = method == "geometric_cubic"
         matrices = [geometric_matrix(a, b, cubic=cubic) for a, b in axes]
