@@ -45,12 +45,17 @@ def read_arrays(path: str | os.PathLike[str]) -> Arrays:
     (the model's tensors, without the names of wrappers), or the index of a sharded one. Raises
     ValueError in one line where it is missing, damaged, or of no such format.
     """
+    return read_keyed(path)[1]
+
+
+def read_keyed(path: str | os.PathLike[str]) -> tuple[str, Arrays]:
+    """As `read_arrays`, after the key under which a .pth keeps the model: "" for none."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"no checkpoint at {path}")
     try:
-        arrays = _reader(path)(path)
-        return {name: _as_float32(name, array) for name, array in arrays.items()}
+        key, arrays = _reader(path)(path)
+        return key, {name: _as_float32(name, array) for name, array in arrays.items()}
     except _ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, zipfile.BadZipFile):
@@ -80,7 +85,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Arrays]:
+def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], tuple[str, Arrays]]:
     with path.open("rb") as stream:
         head = stream.read(16)
     if path.name.endswith(".index.json"):
@@ -99,25 +104,26 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Arrays]:
     raise ValueError(f"{what}, and is none of {_FORMATS}")
 
 
-def _read_npz(path: pathlib.Path) -> Arrays:
+def _read_npz(path: pathlib.Path) -> tuple[str, Arrays]:
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        return "", {name: file[name] for name in file.files}
 
 
-def _read_safetensors(path: pathlib.Path) -> Arrays:
+def _read_safetensors(path: pathlib.Path) -> tuple[str, Arrays]:
     arrays: Arrays = {}
     with safetensors.safe_open(path, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118 (not a dict)
             arrays[name] = file.get_tensor(name)
-    return arrays
+    return "", arrays
 
 
-def _read_torch(path: pathlib.Path) -> Arrays:
+def _read_torch(path: pathlib.Path) -> tuple[str, Arrays]:
     file = TorchFile(path)
-    return {name: file.array(tensor) for name, tensor in _state(file.content).items()}
+    key, state = _state(file.content)
+    return key, {name: file.array(tensor) for name, tensor in state.items()}
 
 
-def _read_sharded(path: pathlib.Path) -> Arrays:
+def _read_sharded(path: pathlib.Path) -> tuple[str, Arrays]:
     """The index says which file of the folder holds each tensor."""
     wanted = _read_json(path).get("weight_map")
     if not isinstance(wanted, dict) or not wanted:
@@ -131,20 +137,21 @@ def _read_sharded(path: pathlib.Path) -> Arrays:
         arrays |= read_arrays(path.parent / shard)
     if missing := sorted(set(wanted) - set(arrays)):
         raise ValueError(f"its shards lack {', '.join(missing)}")
-    return arrays
+    return "", arrays
 
 
-def _state(content: Any) -> dict[str, Tensor]:
-    """The model's tensors by name, out of what a trainer saved around them."""
+def _state(content: Any) -> tuple[str, dict[str, Tensor]]:
+    """The model's tensors by name, out of what a trainer saved around them, after their key."""
+    key = ""
     for _ in range(3):  # a state in a model in a file
-        state = _tensors(content)
-        if state:
-            return _unwrapped(state)
-        inner = [content[k] for k in _STATES if isinstance(content, dict) and k in content]
-        inner = [value for value in inner if isinstance(value, dict)]
-        if not inner:
+        if state := _tensors(content):
+            return key, _unwrapped(state)
+        found = [
+            k for k in _STATES if isinstance(content, dict) and isinstance(content.get(k), dict)
+        ]
+        if not found:
             break
-        content = inner[0]
+        key, content = found[0], content[found[0]]
     raise ValueError("it holds no named tensors, or none under a name such as 'model'")
 
 
