@@ -39,23 +39,24 @@ def locate(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def read_arrays(path: str | os.PathLike[str]) -> Arrays:
+    """The arrays of `read`."""
+    return read(path)[0]
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Arrays, str]:
     """All arrays of a checkpoint by name; numbers with a fraction become float32.
 
-    The format is recognised from the content: .npz, .safetensors, a .pth or .bin of `torch.save`
-    (the model's tensors, without the names of wrappers), or the index of a sharded one. Raises
-    ValueError in one line where it is missing, damaged, or of no such format.
+    With them comes the key under which a file of `torch.save` kept them, "" for none: it tells
+    who saved it. The format is recognised from the content: .npz, .safetensors, a .pth or .bin of
+    `torch.save` (the model's tensors, without the names of wrappers), or the index of a sharded
+    one. Raises ValueError in one line where it is missing, damaged, or of no such format.
     """
-    return read_keyed(path)[1]
-
-
-def read_keyed(path: str | os.PathLike[str]) -> tuple[str, Arrays]:
-    """As `read_arrays`, after the key under which a .pth keeps the model: "" for none."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"no checkpoint at {path}")
     try:
-        key, arrays = _reader(path)(path)
-        return key, {name: _as_float32(name, array) for name, array in arrays.items()}
+        arrays, key = _reader(path)(path)
+        return {name: _as_float32(name, array) for name, array in arrays.items()}, key
     except _ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, zipfile.BadZipFile):
@@ -85,7 +86,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], tuple[str, Arrays]]:
+def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], tuple[Arrays, str]]:
     with path.open("rb") as stream:
         head = stream.read(16)
     if path.name.endswith(".index.json"):
@@ -104,26 +105,26 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], tuple[str, Arrays]]:
     raise ValueError(f"{what}, and is none of {_FORMATS}")
 
 
-def _read_npz(path: pathlib.Path) -> tuple[str, Arrays]:
+def _read_npz(path: pathlib.Path) -> tuple[Arrays, str]:
     with np.load(path, allow_pickle=False) as file:
-        return "", {name: file[name] for name in file.files}
+        return {name: file[name] for name in file.files}, ""
 
 
-def _read_safetensors(path: pathlib.Path) -> tuple[str, Arrays]:
+def _read_safetensors(path: pathlib.Path) -> tuple[Arrays, str]:
     arrays: Arrays = {}
     with safetensors.safe_open(path, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118 (not a dict)
             arrays[name] = file.get_tensor(name)
-    return "", arrays
+    return arrays, ""
 
 
-def _read_torch(path: pathlib.Path) -> tuple[str, Arrays]:
+def _read_torch(path: pathlib.Path) -> tuple[Arrays, str]:
     file = TorchFile(path)
-    key, state = _state(file.content)
-    return key, {name: file.array(tensor) for name, tensor in state.items()}
+    state, key = _state(file.content)
+    return {name: file.array(tensor) for name, tensor in state.items()}, key
 
 
-def _read_sharded(path: pathlib.Path) -> tuple[str, Arrays]:
+def _read_sharded(path: pathlib.Path) -> tuple[Arrays, str]:
     """The index says which file of the folder holds each tensor."""
     wanted = _read_json(path).get("weight_map")
     if not isinstance(wanted, dict) or not wanted:
@@ -137,18 +138,17 @@ def _read_sharded(path: pathlib.Path) -> tuple[str, Arrays]:
         arrays |= read_arrays(path.parent / shard)
     if missing := sorted(set(wanted) - set(arrays)):
         raise ValueError(f"its shards lack {', '.join(missing)}")
-    return "", arrays
+    return arrays, ""
 
 
-def _state(content: Any) -> tuple[str, dict[str, Tensor]]:
-    """The model's tensors by name, out of what a trainer saved around them, after their key."""
+def _state(content: Any) -> tuple[dict[str, Tensor], str]:
+    """The model's tensors by name, out of what a trainer saved around them, and their key."""
     key = ""
     for _ in range(3):  # a state in a model in a file
         if state := _tensors(content):
-            return key, _unwrapped(state)
-        found = [
-            k for k in _STATES if isinstance(content, dict) and isinstance(content.get(k), dict)
-        ]
+            return _unwrapped(state), key
+        outer = content if isinstance(content, dict) else {}
+        found = [name for name in _STATES if isinstance(outer.get(name), dict)]
         if not found:
             break
         key, content = found[0], content[found[0]]

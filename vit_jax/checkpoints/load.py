@@ -24,6 +24,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
     resize: Methods = Methods()  # of the family it is from
+    layout: str = ""  # that it was read from; "" for a run of ours
 
 
 def load(
@@ -34,6 +35,7 @@ def load(
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     num_heads: int | None = None,
+    decoder_heads: int | None = None,
     grid: tuple[int, int] | None = None,
     resize: Method | None = None,
     step: store.Which = "latest",
@@ -46,14 +48,46 @@ def load(
     `image_size` the position embeddings are interpolated, by the method of the checkpoint's family
     unless `resize` names another; for another `patch_size` the patch embedding is resampled as in
     FlexiViT; with another `num_classes` the head is new and zero. `num_heads` is needed where
-    neither the file nor its width tell it, `grid` is the checkpoint's own grid of positions where
-    it is not square. `overrides` are fields of the model's options. `model.preprocessing` says what
-    images it expects, and `model.class_names` what the logits mean, where that is known.
+    neither the file nor its width tell it, `decoder_heads` likewise for the decoder of a masked
+    autoencoder; `grid` is the checkpoint's own grid of positions where it is not square.
+    `overrides` are fields of the model's options. `model.preprocessing` says what images it
+    expects, and `model.class_names` what the logits mean, where that is known.
 
     Raises ValueError in one line where the file cannot be read, is of another layout or model,
     lists misfits, or does not fit what is asked for.
     """
-    checkpoint = read(path, layout=layout or "", num_heads=num_heads or 0, grid=grid, step=step)
+    checkpoint = read(
+        path,
+        layout=layout or "",
+        num_heads=num_heads or 0,
+        decoder_heads=decoder_heads or 0,
+        grid=grid,
+        step=step,
+    )
+    checkpoint, _ = adapted(
+        checkpoint,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_classes=num_classes,
+        resize=resize,
+        **overrides,
+    )
+    model = assemble(checkpoint.options, checkpoint.params)
+    model.preprocessing = checkpoint.preprocessing
+    model.class_names = checkpoint.class_names
+    return model
+
+
+def adapted(
+    checkpoint: Checkpoint,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    resize: Method | None = None,
+    **overrides: Any,
+) -> tuple[Checkpoint, surgery.Report]:
+    """The checkpoint with other sizes, as `load` has it, and what became of its parameters."""
     changes: dict[str, Any] = dict(overrides)
     for field, size in (("image_size", image_size), ("patch_size", patch_size)):
         if size is not None:
@@ -62,20 +96,22 @@ def load(
         changes["num_classes"] = num_classes
     target = zoo.change(checkpoint.options, **changes)
     methods = checkpoint.resize
-    params, _ = surgery.adapt(
+    params, report = surgery.adapt(
         checkpoint.params,
         source=checkpoint.options,
         target=target,
         key=jax.random.key(0),
         resize=dataclasses.replace(methods, position=resize) if resize else methods,
     )
-    model = assemble(target, params)
-    model.preprocessing = dataclasses.replace(
-        checkpoint.preprocessing, image_size=target.image_size
-    )
     same_classes = target.num_classes == checkpoint.options.num_classes
-    model.class_names = checkpoint.class_names if same_classes else ()
-    return model
+    changed = dataclasses.replace(
+        checkpoint,
+        options=target,
+        params=params,
+        preprocessing=dataclasses.replace(checkpoint.preprocessing, image_size=target.image_size),
+        class_names=checkpoint.class_names if same_classes else (),
+    )
+    return changed, report
 
 
 def read(
@@ -83,6 +119,7 @@ def read(
     *,
     layout: str = "",
     num_heads: int = 0,
+    decoder_heads: int = 0,
     grid: tuple[int, int] | None = None,
     step: store.Which = "latest",
 ) -> Checkpoint:
@@ -90,9 +127,10 @@ def read(
     if store.is_run(path):
         return _read_run(path, step)
     file = files.locate(path)
-    arrays = files.read_arrays(file)
-    found = layouts.find(arrays, layout, path=str(path))
-    hints = Hints(num_heads=num_heads, grid=grid, **files.read_beside(file))
+    arrays, key = files.read(file)
+    found = layouts.find(arrays, layout, path=str(path), key=key)
+    told = files.read_beside(file)
+    hints = Hints(num_heads=num_heads, decoder_heads=decoder_heads, grid=grid, **told)
     try:
         arrays = found.canonical(arrays, hints)
         options = found.infer(arrays, hints)
@@ -106,6 +144,7 @@ def read(
         preprocessing=preprocessing,
         class_names=hints.class_names(options.num_classes),
         resize=layouts.methods(found, options),
+        layout=layouts.name(found),
     )
 
 
@@ -131,4 +170,5 @@ def _read_run(path: str | os.PathLike[str], step: store.Which) -> Checkpoint:
         params={name: np.asarray(array) for name, array in flat.items()},
         preprocessing=card.preprocessing,
         class_names=card.class_names,
+        resize=card.resize,
     )

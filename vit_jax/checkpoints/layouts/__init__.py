@@ -2,14 +2,29 @@
 
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import big_vision, bit_npz, hf, hf_bit, table, timm_bit, vit_jax
+from vit_jax.checkpoints.layouts import (
+    beit,
+    big_vision,
+    bit_npz,
+    deit,
+    hf,
+    hf_bit,
+    hf_swin,
+    mae,
+    table,
+    timm,
+    timm_bit,
+    timm_swin,
+    vit_jax,
+)
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 
-__all__ = ["LAYOUTS", "find", "methods", "table", "writer"]
+__all__ = ["LAYOUTS", "find", "methods", "name", "numerics", "table", "writer"]
 
 # The tables of each layout, one for every model that it can hold. A table is a module with
 # `recognises`, `canonical`, `infer`, `entries`, `preprocessing`, `RESIZE`, and `MODEL`, the type
@@ -17,17 +32,25 @@ __all__ = ["LAYOUTS", "find", "methods", "table", "writer"]
 LAYOUTS: dict[str, tuple[ModuleType, ...]] = {
     "vit_jax": (vit_jax,),
     "big_vision": (big_vision, bit_npz),
-    "timm": (timm_bit,),
-    "hf": (hf, hf_bit),
+    "timm": (timm, timm_bit, timm_swin),
+    "hf": (hf_bit, hf_swin, hf),
+    "mae": (mae,),
+    "deit": (deit,),
+    "beit": (beit,),
 }
 
 
-def find(arrays: Mapping[str, np.ndarray], name: str, *, path: str) -> ModuleType:
-    """The table that recognises the keys, of the layout called `name` unless that is empty."""
+def find(arrays: Mapping[str, np.ndarray], name: str, *, path: str, key: str = "") -> ModuleType:
+    """The table that recognises the keys, of the layout called `name` unless that is empty.
+
+    timm, DeiT and MAE share most keys: what tells them apart is whether a .pth keeps its arrays
+    under a `key`, as a table's `TORCH_KEY` says.
+    """
     candidates = _named(name) if name else [t for tables in LAYOUTS.values() for t in tables]
-    for candidate in candidates:
-        if candidate.recognises(arrays):
-            return candidate
+    found = [candidate for candidate in candidates if candidate.recognises(arrays)]
+    keyed = key in ("model", "module")
+    if found:
+        return min(found, key=lambda table: hasattr(table, "TORCH_KEY") != keyed)
     if name:
         return candidates[0]  # to say what is missing
     shown = ", ".join(sorted(arrays)[:4])
@@ -41,6 +64,18 @@ def writer(options: zoo.Options, name: str) -> ModuleType:
             return candidate
     kind = type(options).__name__.removesuffix("Options")
     raise ValueError(f"a {kind} cannot be written in the {name} layout")
+
+
+def name(found: ModuleType) -> str:
+    """The layout that a table belongs to."""
+    return next(name for name, tables in LAYOUTS.items() if found in tables)
+
+
+def numerics(found: ModuleType, options: zoo.Options) -> dict[str, Any]:
+    """The fields of the options that a table's readers fix, for its files do not tell them."""
+    if hasattr(found, "numerics"):
+        return found.numerics(options)
+    return dict(getattr(found, "NUMERICS", {}))
 
 
 def methods(found: ModuleType, options: zoo.Options) -> Methods:

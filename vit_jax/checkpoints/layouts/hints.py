@@ -12,6 +12,7 @@ class Hints:
     """Empty where unknown. What the user says wins over the files."""
 
     num_heads: int = 0
+    decoder_heads: int = 0  # of a masked autoencoder
     grid: tuple[int, int] | None = None  # of the positions, where it is not square
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config.json
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
