@@ -1,7 +1,7 @@
 """The folder of a run: its config, its model card and its checkpoints (Orbax).
 
-    config.json   the resolved config       model.json    options, class names, preprocessing
-    checkpoints/  one folder a step, complete or not there at all
+config.json   the resolved config       model.json    options, class names, preprocessing
+checkpoints/  one folder a step, complete or not there at all
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from vit_jax import config as config_lib
 from vit_jax.config import Config
+from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.zoo import Options
 
@@ -35,6 +36,7 @@ class Card:
     options: Options
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    resize: Methods = Methods()  # of the family that it started from
 
 
 class Store:
@@ -213,6 +215,4 @@ def is_run(path: str | os.PathLike[str]) -> bool:
 def local_shapes(shapes: Any) -> Any:
     """`shapes`, all of them on the first device of this process."""
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes
-    )
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)

@@ -126,14 +126,19 @@ class TorchFile:
 
 
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, key: str = "") -> None:
-    """A file that `torch.load` reads: a dict of float32 tensors, under `key` where it is given."""
+    """A file that `torch.load` reads: a dict of tensors, under `key` where it is given.
+
+    Whole numbers become int64, all others float32.
+    """
     pickle = [b"\x80\x02"]
     if key:
         pickle += [b"}", _text(key)]
     pickle += [b"ccollections\nOrderedDict\n)R("]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for i, (name, array) in enumerate(arrays.items()):
-            array = np.ascontiguousarray(array, "<f4").reshape(np.shape(array))
+            array = np.asarray(array)
+            kind = "<i8" if array.dtype.kind in "iub" else "<f4"
+            array = np.ascontiguousarray(array, kind).reshape(array.shape)
             pickle += [_text(name), _tensor_opcodes(str(i), array)]
             archive.writestr(f"archive/data/{i}", array.tobytes())
         pickle += [b"u", b"s" if key else b"", b"."]
@@ -145,7 +150,8 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, key: str = ""
 def _tensor_opcodes(key: str, array: np.ndarray) -> bytes:
     """The call of `torch._utils._rebuild_tensor_v2` that makes a tensor of one storage."""
     strides = [s // array.itemsize for s in array.strides]
-    storage = [b"(", _text("storage"), b"ctorch\nFloatStorage\n", _text(key), _text("cpu")]
+    kind = b"LongStorage" if array.dtype.kind == "i" else b"FloatStorage"
+    storage = [b"(", _text("storage"), b"ctorch\n" + kind + b"\n", _text(key), _text("cpu")]
     shape, steps = (b"(" + b"".join(map(_integer, n)) + b"t" for n in (array.shape, strides))
     return b"".join(
         [b"ctorch._utils\n_rebuild_tensor_v2\n(", *storage, _integer(array.size), b"tQ",

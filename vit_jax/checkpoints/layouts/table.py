@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.models.vit import ViTOptions
+
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -86,12 +88,24 @@ def check_holds(options: Any, layout: str, *, holds: Collection[str], **fixed: A
     `holds` are the fields of the options that the layout's arrays tell, `fixed` those that have
     one value in it; all others must have their defaults, but for those of training and computing.
     """
+    options = _plain(options)
     free = {*holds, "dropout", "attention_dropout", "stochastic_depth", "head_bias"}
     free |= {"dtype", "attention", "remat", "unroll"}
     expected = {f.name: f.default for f in dataclasses.fields(options)} | fixed
     wrong = [f"{k}={v!r}" for k, v in vars(options).items() if k not in free and v != expected[k]]
     if wrong:
         raise ValueError(f"the {layout} layout has no place for {', '.join(wrong)}")
+
+
+def _plain(options: Any) -> Any:
+    """The same model with defaults in the fields that say what others say already."""
+    if not isinstance(options, ViTOptions):
+        return options
+    if options.has_class_token == options.pool.startswith("token"):
+        options = dataclasses.replace(options, class_token=None)
+    if options.position == "none":
+        options = dataclasses.replace(options, class_position=True)
+    return options
 
 
 def _stacked(entry: Entry) -> bool:

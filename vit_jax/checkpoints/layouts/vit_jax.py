@@ -7,11 +7,12 @@ spelt as the released ones.
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from vit_jax.checkpoints.layouts.hints import Hints, released
-from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
@@ -80,14 +81,27 @@ def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
     return released(options.image_size, hints)
 
 
+def numerics(options: ViTOptions) -> dict[str, Any]:
+    """The fields of the options that the readers of this layout fix."""
+    fixed: dict[str, Any] = {"gelu": "tanh", "norm_eps": 1e-6}
+    if options.stem:
+        sizes = {k: getattr(options.stem, k) for k in ("num_layers", "root_width")}
+        fixed["stem"] = StemOptions(**sizes)
+    return fixed
+
+
 def entries(options: ViTOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
-    _check_holds(options)
+    holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads"}
+    holds |= {"num_classes", "stem", "representation_size", "class_position", "pool"}
+    check_holds(options, "vit_jax", holds=holds, **numerics(options))
+    if options.pool not in ("token", "gap"):
+        raise ValueError(f"the vit_jax layout has no place for pool={options.pool!r}")
     attention = f"{_BLOCK}/MultiHeadDotProductAttention_1"
     qkv = [f"{attention}/{part}" for part in ("query", "key", "value")]
     table = [
         *_pair("embedding", "embedding", "kernel", "bias"),
-        Entry("position", (_POSITION,)),
+        _position(options),
         *_pair("blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
         Entry("blocks/attention/qkv/kernel", tuple(f"{n}/kernel" for n in qkv), *_stack(1)),
         Entry("blocks/attention/qkv/bias", tuple(f"{n}/bias" for n in qkv), *_stack(0)),
@@ -106,19 +120,16 @@ def entries(options: ViTOptions) -> list[Entry]:
     return table + (_stem_entries(options.stem) if options.stem else [])
 
 
-def _check_holds(options: ViTOptions) -> None:
-    fixed = {
-        "position": "learned_1d",
-        "position_at": "input",
-        "class_position": True,
-        "gelu": "tanh",
-        "norm_eps": 1e-6,
-    }
-    wrong = [f"{k}={getattr(options, k)!r}" for k, v in fixed.items() if getattr(options, k) != v]
-    if options.pool == "map":
-        wrong.append("pool='map'")
-    if wrong:
-        raise ValueError(f"the vit_jax layout has no place for {', '.join(wrong)}")
+def _position(options: ViTOptions) -> Entry:
+    if options.class_position or not options.has_class_token:
+        return Entry("position", (_POSITION,))
+    # The layout has a row for the class token: one of zeros says the same.
+    return Entry(
+        "position",
+        (_POSITION,),
+        lambda table: table[:, 1:],
+        lambda table: (np.pad(table, ((0, 0), (1, 0), (0, 0))),),
+    )
 
 
 def _stem_entries(stem: StemOptions) -> list[Entry]:
