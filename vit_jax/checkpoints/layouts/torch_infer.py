@@ -67,7 +67,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> ViTO
         "num_heads": _infer_heads(shapes, told, width=width),
         "num_classes": shapes.get("head.weight", (0,))[0],
         "stem": stem,
-        "class_position": prefix_rows > 0 or not tokens["class_token"],
+        "class_position": prefix_rows > 0 or not (tokens["class_token"] and "pos_embed" in shapes),
         "register_position": prefix_rows > 0 and tokens["registers"] > 0,
         "position": "learned_1d" if "pos_embed" in shapes else "none",
         "gelu": "erf",
