@@ -4,6 +4,8 @@ Parameters are flat dicts from a path to a float32 array on the host.
 """
 
 import dataclasses
+import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +15,7 @@ from flax import nnx, traverse_util
 
 from vit_jax.models import positions, zoo
 from vit_jax.models.interpolation import Methods
+from vit_jax.models.swin import SwinOptions
 from vit_jax.models.vit import ViTOptions
 from vit_jax.models.zoo import Options
 
@@ -52,7 +55,9 @@ def adapt(
     ValueError that lists all other misfits.
     """
     if type(source) is not type(target):
-        raise ValueError("the checkpoint is of another model: a ResNet is no transformer")
+        raise ValueError(
+            f"the checkpoint is of another model: {_kind(source)}, not {_kind(target)}"
+        )
     expected = shapes(target)
     replaced = _replaced(source, target)
     if isinstance(source, ViTOptions) and isinstance(target, ViTOptions):
@@ -65,10 +70,9 @@ def adapt(
         if path not in expected:
             misfits.append(f"{path} has no place in the model")
             continue
-        if resized_by := _RESIZE.get(path):
+        if resized_by := _RESIZE.get(path) or _of_windows(path):
             changed = resized_by(array, source, target, resize).astype(np.float32)
-            moved = source.grid != target.grid and path != "embedding/kernel"
-            if changed.shape != array.shape or moved:
+            if not np.array_equal(changed, array):
                 resized.append(f"{path} {array.shape} -> {changed.shape}")
             array = changed
         if array.shape != expected[path]:
@@ -90,6 +94,10 @@ def adapt(
         initialised=tuple(missing),
     )
     return out, report
+
+
+def _kind(options: Options) -> str:
+    return type(options).__name__.removesuffix("Options")
 
 
 def shapes(options: Options) -> dict[str, tuple[int, ...]]:
@@ -225,8 +233,24 @@ def _resample_patch(
     return positions.resample_patch(kernel, target.patch_size, method=methods.patch)
 
 
+def _of_windows(path: str) -> "Resize | None":
+    """The resizing of a table of Swin, which depends on the windows of its stage."""
+    match = re.match(r"stage(\d+)/blocks/relative_bias$", path)
+    return functools.partial(_resize_windows, int(match[1]) - 1) if match else None
+
+
+def _resize_windows(
+    stage: int, table: np.ndarray, source: SwinOptions, target: SwinOptions, methods: Methods
+) -> np.ndarray:
+    windows = source.stage_windows[stage], target.stage_windows[stage]
+    return positions.resize_relative(
+        table, source=windows[0], target=windows[1], method=methods.relative
+    )
+
+
 # A path tells the family, and so the type of the options.
-_RESIZE: dict[str, Callable[[np.ndarray, Any, Any, Methods], np.ndarray]] = {
+Resize = Callable[[np.ndarray, Any, Any, Methods], np.ndarray]
+_RESIZE: dict[str, Resize] = {
     "position": _resize_table,
     "blocks/position": _resize_own_table,
     "decoder/position": _resize_table,

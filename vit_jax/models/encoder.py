@@ -1,13 +1,16 @@
 """A stack of equal blocks: one set of parameters with a leading layer axis, one scan over it."""
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models.layers import Block, BlockOptions, add_position
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 class Intermediates(NamedTuple):
@@ -19,13 +22,12 @@ class Intermediates(NamedTuple):
 
 def stack(options: BlockOptions, depth: int, *, rngs: nnx.Rngs) -> Block:
     """One `Block` whose every parameter has a leading layer axis, each layer drawn on its own."""
+    return stacked(lambda rngs: Block(options, rngs=rngs), depth, rngs=rngs)
 
-    @nnx.split_rngs(splits=depth)
-    @nnx.vmap(in_axes=0, out_axes=0)
-    def create(rngs: nnx.Rngs) -> Block:
-        return Block(options, rngs=rngs)
 
-    return create(rngs)
+def stacked(create: Callable[[nnx.Rngs], Module], depth: int, *, rngs: nnx.Rngs) -> Module:
+    """As `stack`, of any module that `create` makes."""
+    return nnx.split_rngs(splits=depth)(nnx.vmap(create, in_axes=0, out_axes=0))(rngs)
 
 
 def scan(
@@ -67,10 +69,10 @@ def scan(
         )
         return x, None if weights is None else Intermediates(x, weights)
 
-    return jax.lax.scan(_remat(body, remat), x, layers, unroll=unroll)
+    return jax.lax.scan(checkpointed(body, remat), x, layers, unroll=unroll)
 
 
-def _remat(body: Any, policy: str) -> Any:
+def checkpointed(body: Any, policy: str) -> Any:
     """What the backward pass keeps of a block: all, the dense layers' outputs, or its input."""
     if policy == "none":
         return body

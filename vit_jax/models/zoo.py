@@ -1,10 +1,11 @@
 """The zoo: one table from a name to the sizes of a model, and the way to make it.
 
-Names are `SIZE/PATCH` ("B/16"), `ROOT+SIZE/PATCH` ("R50+B/16"), and those of the ResNets of BiT
-("R50x1"). Sources of the sizes: Ti, S, B, L, H from "An Image is Worth 16x16 Words" (arXiv
-2010.11929, table 1) and "How to train your ViT?" (2106.10270, table 2); M, g, G from "Scaling
-Vision Transformers" (2106.04560, table 2); e from "PaLI" (2209.06794, table 1); So400m from
-"Getting ViT in Shape" (2305.13035, section 6); the ResNets from "Big Transfer" (1912.11370).
+Names are `SIZE/PATCH` ("B/16"), `ROOT+SIZE/PATCH` ("R50+B/16"), those of BiT's ResNets ("R50x1")
+and of Swin ("Swin-T"). Sources of the sizes: Ti, S, B, L, H from "An Image is Worth 16x16 Words"
+(arXiv 2010.11929, table 1) and "How to train your ViT?" (2106.10270, table 2); M, g, G from
+"Scaling Vision Transformers" (2106.04560, table 2); e from "PaLI" (2209.06794, table 1); So400m
+from "Getting ViT in Shape" (2305.13035, section 6); the ResNets from "Big Transfer" (1912.11370);
+Swin's from its paper (2103.14030, section 3.3).
 """
 
 import dataclasses
@@ -16,12 +17,13 @@ from flax import nnx
 
 from vit_jax.models.bit import RESNET_V2, BiT, BiTOptions
 from vit_jax.models.resnet import StemOptions
+from vit_jax.models.swin import Swin, SwinOptions
 from vit_jax.models.vit import ViT, ViTOptions
 
 # The type of its options says which model is meant.
-Options = ViTOptions | BiTOptions
-Model = ViT | BiT
-_MODELS: dict[type, Any] = {ViTOptions: ViT, BiTOptions: BiT}
+Options = ViTOptions | BiTOptions | SwinOptions
+Model = ViT | BiT | Swin
+_MODELS: dict[type, Any] = {ViTOptions: ViT, BiTOptions: BiT, SwinOptions: Swin}
 
 # name: width D, depth L, MLP width M, heads H
 SIZES = {
@@ -56,6 +58,14 @@ RESNETS = {
     "R101x3": ((3, 4, 23, 3), 3),
     "R152x2": ((3, 8, 36, 3), 2),
     "R152x4": ((3, 8, 36, 3), 4),
+}
+
+# name: width of the first stage, blocks of each stage, heads of each stage
+SWINS = {
+    "Swin-T": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "Swin-S": (96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "Swin-B": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "Swin-L": (192, (2, 2, 18, 2), (6, 12, 24, 48)),
 }
 
 # The plain models that `names` lists; any other SIZE/PATCH can be made too.
@@ -110,6 +120,9 @@ def _published(name: str) -> Options:
         layers, factor = RESNETS[name]
         stem = dataclasses.replace(RESNET_V2, num_layers=layers, root_width=64 * factor)
         return BiTOptions(stem=stem)
+    if name in SWINS:
+        width, depths, num_heads = SWINS[name]
+        return SwinOptions(width=width, depths=depths, num_heads=num_heads)
     return ViTOptions(**_sizes(name))
 
 
@@ -121,7 +134,7 @@ def _sizes(name: str) -> dict[str, Any]:
         fields["stem"] = StemOptions(num_layers=layers)
         size, patch = size.split("+")[1], str(patch_of_stem)
     if size not in SIZES or not patch.isdecimal() or int(patch) < 1:
-        raise ValueError(f"unknown model {name!r}: {_nearest(name, (*names(), *RESNETS))}")
+        raise ValueError(f"unknown model {name!r}: {_nearest(name, (*names(), *RESNETS, *SWINS))}")
     width, depth, mlp_dim, num_heads = SIZES[size]
     return fields | {
         "width": width,
