@@ -85,7 +85,7 @@ def _architecture(options: ViTOptions, family: str) -> str:
         return "ViTMAEForPreTraining"
     if options.mim_classes:
         return "BeitForMaskedImageModeling"
-    if family == "deit" and options.num_classes:
+    if family == "deit" and options.num_classes and options.distillation_head:
         return "DeiTForImageClassificationWithTeacher"
     name = {"vit": "ViT", "vit_mae": "ViTMAE", "deit": "DeiT", "beit": "Beit"}[family]
     return f"{name}ForImageClassification" if options.num_classes else f"{name}Model"

@@ -108,7 +108,8 @@ def _extras(shapes: Shapes, family: str, config: Mapping, hints: Hints) -> dict[
         "mask_token": f"{body}embeddings.mask_token" in shapes,
     }
     if family == "deit":
-        extras |= {"distillation": True}
+        second = "distillation_classifier.weight" in shapes
+        extras |= {"distillation": True, "distillation_head": second}
     elif family == "siglip":
         extras |= {"pool": "map" if f"{body}head.probe" in shapes else "gap"}
     elif family.startswith("dinov2"):
@@ -120,7 +121,7 @@ def _extras(shapes: Shapes, family: str, config: Mapping, hints: Hints) -> dict[
     elif family == "beit":
         extras |= _beit_extras(shapes, body, config)
     elif family == "vit_mae":
-        extras |= {"fixed_position": True, "decoder": _decoder(shapes, config)}
+        extras |= {"fixed_position": True, "decoder": _decoder(shapes, hints)}
     elif config.get("model_type") == "vit_mae":
         extras |= {"fixed_position": True}
     return extras
@@ -144,20 +145,21 @@ def _beit_extras(shapes: Shapes, body: str, config: Mapping) -> dict[str, Any]:
     }
 
 
-def _decoder(shapes: Shapes, config: Mapping) -> DecoderOptions:
+def _decoder(shapes: Shapes, hints: Hints) -> DecoderOptions:
     width = shapes["decoder.mask_token"][-1]
-    told = {"num_attention_heads": config.get("decoder_num_attention_heads", 0)}
+    told = hints.decoder_heads or hints.config.get("decoder_num_attention_heads", 0)
+    number = told or _DECODER_HEADS.get(width, 0)
+    if not number:
+        raise ValueError(
+            "the file does not tell the number of heads of its decoder and width"
+            f" {width} is of no known one: give decoder_heads"
+        )
+    last = re.compile(r"decoder\.decoder_layers\.\d+\.output\.dense\.bias")
     return DecoderOptions(
         width=width,
-        depth=len(
-            [
-                n
-                for n in shapes
-                if re.fullmatch(r"decoder\.decoder_layers\.\d+\.output\.dense\.bias", n)
-            ]
-        ),
+        depth=sum(bool(last.fullmatch(name)) for name in shapes),
         mlp_dim=shapes.get("decoder.decoder_layers.0.intermediate.dense.bias", (0,))[0],
-        num_heads=heads(Hints(config=told), _DECODER_HEADS, width=width),
+        num_heads=number,
     )
 
 
@@ -198,7 +200,7 @@ def entries(options: ViTOptions) -> list[Entry]:
 def _heads(options: ViTOptions) -> list[Entry]:
     if not options.num_classes:
         return []
-    if not options.distillation:
+    if not (options.distillation and options.distillation_head):
         return torch.linear("head", "classifier")
     return [
         *torch.linear("head", "cls_classifier"),
@@ -227,7 +229,7 @@ def _check_holds(options: ViTOptions, kind: str) -> None:
         "vit": {"representation_size", "mask_token"},
         "vit_hybrid": {"representation_size", "stem"},
         "vit_mae": {"decoder"},
-        "deit": {"distillation", "mask_token"},
+        "deit": {"distillation", "distillation_head", "mask_token", "representation_size"},
         "beit": {"pool", "norm_at", "key_bias", "layer_scale", "relative_bias", "position",
                  "mim_classes", "mask_token", "class_token"},
         "dinov2": {"layer_scale", "mlp", "mask_token", "pool"},
