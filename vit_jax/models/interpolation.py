@@ -80,9 +80,8 @@ def geometric_matrix(source: int, target: int, *, cubic: bool) -> np.ndarray:
 
     BEiT's resize: the source's offsets are stretched to a geometric progression that is dense
     around zero and ends where the target ends, then interpolated at the target's whole offsets.
+    An axis of unchanged size is stretched too, by the smallest ratio, where the other changes.
     """
-    if source == target:
-        return np.eye(source)
     offsets = np.arange(target) - target // 2.0
     ratio = _ratio(source // 2, target // 2)
     steps = np.cumsum(ratio ** np.arange(source // 2))
