@@ -1,7 +1,9 @@
 """Swin of timm, of Microsoft and of Hugging Face."""
 
 import json
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -23,6 +25,11 @@ def io(file):
     return np.load(file.with_name("io.npz"))
 
 
+def read(path, **how) -> Any:
+    """A checkpoint whose options are of the type that the test knows."""
+    return load.read(path, **how)
+
+
 @nnx.jit
 def logits_and_map(model, images):
     return model(images), model.encode(images)
@@ -36,7 +43,7 @@ def test_matches_the_original_and_round_trips(file, io):
     logits, encoded = logits_and_map(load.load(file), io["images"])
     close(logits, io["expected_logits"])
     close(encoded, io["expected_features"])
-    checkpoint = load.read(file)
+    checkpoint = read(file)
     original = safetensors.numpy.load_file(file)
     written = table.write(timm_swin.entries(checkpoint.options), checkpoint.params)
     assert written.keys() == original.keys()
@@ -59,7 +66,7 @@ def test_the_original_file_merges_at_the_end_of_a_stage(file, io, tmp_path):
 
 
 def test_the_names_of_hugging_face_of_both_releases_read_the_same(file, tmp_path):
-    checkpoint = load.read(file)
+    checkpoint = read(file)
     arrays = table.write(hf_swin.entries(checkpoint.options), checkpoint.params)
     renamed = {
         "attention.self.query": "attention.q_proj",
@@ -83,18 +90,18 @@ def test_the_names_of_hugging_face_of_both_releases_read_the_same(file, tmp_path
         safetensors.numpy.save_file(
             {k: np.ascontiguousarray(v) for k, v in spelt.items()}, tmp_path / "model.safetensors"
         )
-        read = load.read(tmp_path)
+        found = read(tmp_path)
         told = {"gelu": "tanh", "norm_eps": 1e-6, "padding": "before_shift"}
-        assert read.options == zoo.change(checkpoint.options, image_size=(32, 32), **told)
+        assert found.options == zoo.change(checkpoint.options, image_size=(32, 32), **told)
         for path, array in checkpoint.params.items():
-            np.testing.assert_array_equal(read.params[path], array)
+            np.testing.assert_array_equal(found.params[path], array)
     body = {k.removeprefix("swin."): v for k, v in arrays.items() if k.startswith("swin.")}
     assert layouts.find(body, "", path="body") is hf_swin
     assert hf_swin.infer(hf_swin.canonical(body, Hints()), Hints()).num_classes == 0
 
 
 def test_tables_are_resized_only_when_the_window_changes(file):
-    checkpoint = load.read(file)
+    checkpoint = read(file)
     paths = {"stage1/blocks/relative_bias", "stage2/blocks/relative_bias"}
 
     def resized(**changes):
@@ -103,7 +110,7 @@ def test_tables_are_resized_only_when_the_window_changes(file):
             checkpoint.params,
             source=checkpoint.options,
             target=target,
-            key=None,
+            key=jax.random.key(0),
             resize=timm_swin.RESIZE,
         )
         return {line.split(" ")[0] for line in report.resized}, params
@@ -116,16 +123,18 @@ def test_tables_are_resized_only_when_the_window_changes(file):
 
 
 def test_windows_that_are_not_square_must_be_told(file, tmp_path):
-    checkpoint = load.read(file)
+    checkpoint = read(file)
     target = zoo.change(checkpoint.options, image_size=(64, 64), windows=((3, 5),))
-    params, _ = surgery.adapt(checkpoint.params, source=checkpoint.options, target=target, key=None)
+    params, _ = surgery.adapt(
+        checkpoint.params, source=checkpoint.options, target=target, key=jax.random.key(0)
+    )
     arrays = table.write(timm_swin.entries(target), params)
     safetensors.numpy.save_file(
         {k: np.ascontiguousarray(v) for k, v in arrays.items()}, tmp_path / "file.safetensors"
     )
     with pytest.raises(ValueError, match="45 relative positions are of no square window"):
-        load.read(tmp_path / "file.safetensors")
-    assert load.read(tmp_path / "file.safetensors", grid=(3, 5)).options.windows == ((3, 5),) * 2
+        read(tmp_path / "file.safetensors")
+    assert read(tmp_path / "file.safetensors", grid=(3, 5)).options.windows == ((3, 5),) * 2
 
 
 def test_names_and_shapes_at_full_size(shared):

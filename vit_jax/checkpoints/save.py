@@ -86,13 +86,16 @@ def _as_read(options: zoo.Options, numerics: Mapping[str, Any]) -> zoo.Options:
     return dataclasses.replace(options, **numerics)
 
 
-def _differences(options: zoo.Options, read: zoo.Options, layout: str) -> tuple[str, ...]:
-    changed = [k for k, v in vars(options).items() if getattr(read, k) != v]
-    return tuple(
-        f"readers of the {layout} layout compute {name} {getattr(read, name)},"
-        f" the model {getattr(options, name)}"
-        for name in changed
-    )
+def _differences(options: Any, read: Any, layout: str, prefix: str = "") -> tuple[str, ...]:
+    changes: tuple[str, ...] = ()
+    for name, ours in vars(options).items():
+        theirs = getattr(read, name)
+        if dataclasses.is_dataclass(ours):
+            changes += _differences(ours, theirs, layout, f"{prefix}{name} ")
+        elif ours != theirs:
+            readers = f"readers of the {layout} layout compute {prefix}{name}"
+            changes += (f"{readers} {theirs}, the model {ours}",)
+    return changes
 
 
 def _check_path(path: pathlib.Path, layout: str, table: ModuleType, folder: bool) -> None:

@@ -10,7 +10,7 @@ Swin's from its paper (2103.14030, section 3.3).
 
 import dataclasses
 import difflib
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -23,6 +23,7 @@ from vit_jax.models.vit import ViT, ViTOptions
 # The type of its options says which model is meant.
 Options = ViTOptions | BiTOptions | SwinOptions
 Model = ViT | BiT | Swin
+AnyOptions = TypeVar("AnyOptions", ViTOptions, BiTOptions, SwinOptions, Options)
 _MODELS: dict[type, Any] = {ViTOptions: ViT, BiTOptions: BiT, SwinOptions: Swin}
 
 # name: width D, depth L, MLP width M, heads H
@@ -88,7 +89,7 @@ def options(name: str, **changes: Any) -> Options:
     return change(_published(name), **changes)
 
 
-def change(options: Options, **changes: Any) -> Options:
+def change(options: AnyOptions, **changes: Any) -> AnyOptions:
     """The options with some fields changed. Raises ValueError for an unknown field."""
     known = {f.name for f in dataclasses.fields(options)}
     for field in changes:

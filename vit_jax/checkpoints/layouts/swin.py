@@ -38,8 +38,8 @@ def infer(
     """The model of a file's shapes. `bias` is the name of a bias of q, k or v in a block.
 
     Windows are square, unless `hints.grid` or the config tells. The image size is the smallest at
-    which no window shrinks, unless the files beside tell of a larger one. Raises ValueError where arrays are
-    missing or misshapen.
+    which no window shrinks, unless the files beside tell of a larger one. Raises ValueError where
+    arrays are missing or misshapen.
     """
     depths = _depths(shapes, spelling)
     first = [spelling.block.format(s=s, i=0) for s in range(len(depths))]

@@ -20,6 +20,7 @@ from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 
 MODEL = BiTOptions
+FORMATS = (".safetensors", ".pth")
 RESIZE = Methods()
 
 _SPELLING = Spelling(

@@ -17,6 +17,7 @@ from vit_jax.models.swin import SwinOptions
 
 MODEL = SwinOptions
 NUMERICS = {"padding": "after_shift", "gelu": "erf", "norm_eps": 1e-5}
+FORMATS = (".safetensors", ".pth")
 RESIZE = Methods(relative="geometric_linear", patch="bicubic_antialias")
 
 
