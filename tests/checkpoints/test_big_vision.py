@@ -161,7 +161,11 @@ def test_pre_linen_names_and_a_pooling_at_the_root(modern, tmp_path):
                 name = name.replace(new, before)
         return name
 
-    same(as_read(tmp_path, {old(k): v for k, v in arrays.items()}), expected)
+    before = {old(k): v for k, v in arrays.items()}
+    same(as_read(tmp_path, before), expected)
+    del before["pos_embedding"]
+    with pytest.raises(ValueError, match="missing Transformer/posembed_input/pos_embedding"):
+        as_read(tmp_path, before)
 
 
 def test_a_grid_that_is_not_square_keeps_its_first_position(modern, tmp_path):

@@ -25,6 +25,7 @@ NUMERICS = {"gelu": "tanh", "norm_eps": 1e-6}
 _BLOCK = "params/Transformer/encoderblock_{i}"
 _POOL = "params/MAPHead_0"
 _POSITION = "params/pos_embedding"
+_OLD_POSITION = "Transformer/posembed_input/pos_embedding"
 _ATTENTION = "MultiHeadDotProductAttention_0"
 
 _ROOTS = ("embedding/kernel",)
@@ -49,8 +50,14 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The image tower alone, spelt as of today under `params/`, blocks apart."""
-    arrays = {f"params/{_today(k)}": v for k, v in bare(arrays, roots=_ROOTS).items()}
+    """The image tower alone, spelt as of today under `params/`, blocks apart.
+
+    Raises ValueError for a file from before Linen without positions: fixed ones are younger.
+    """
+    found = bare(arrays, roots=_ROOTS)
+    arrays = {f"params/{_today(k)}": v for k, v in found.items()}
+    if _POSITION not in arrays and any("/LayerNorm_2/" in name for name in found):
+        raise ValueError(f"1 misfits: missing {_OLD_POSITION}")
     for name in [k for k, v in arrays.items() if k.startswith(_SCANNED) and v.ndim]:
         part, layers = name.removeprefix(_SCANNED), arrays.pop(name)
         arrays |= {f"{_BLOCK.replace('{i}', str(i))}/{part}": a for i, a in enumerate(layers)}
