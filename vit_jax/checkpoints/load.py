@@ -11,7 +11,7 @@ from flax import nnx, traverse_util
 from vit_jax.checkpoints import files, layouts, store, surgery
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
-from vit_jax.models.interpolation import Method, Methods
+from vit_jax.models.interpolation import Method, Methods, check
 from vit_jax.models.preprocessing import Preprocessing
 
 
@@ -96,6 +96,8 @@ def adapted(
         changes["num_classes"] = num_classes
     target = zoo.change(checkpoint.options, **changes)
     methods = checkpoint.resize
+    if resize:
+        check(resize, Method)
     params, report = surgery.adapt(
         checkpoint.params,
         source=checkpoint.options,
@@ -136,6 +138,8 @@ def read(
         options = found.infer(arrays, hints)
         params = layouts.table.read(found.entries(options), arrays, surgery.shapes(options))
         preprocessing = found.preprocessing(options, hints)
+    except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"{path}: its arrays have shapes of no model that is known") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Checkpoint(

@@ -167,7 +167,5 @@ def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()

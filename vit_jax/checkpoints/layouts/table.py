@@ -37,9 +37,9 @@ def read(entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], expected: S
         for names in _layers(entry, expected):
             missing = [name for name in names if name not in left]
             misfits += [f"missing {name}" for name in missing]
+            parts = [left.pop(name) for name in names if name in left]
             if missing:
                 continue
-            parts = [left.pop(name) for name in names]
             shape = expected[entry.path][1:] if _stacked(entry) else expected[entry.path]
             try:
                 joined = entry.join(*parts)

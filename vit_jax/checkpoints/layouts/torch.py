@@ -42,7 +42,7 @@ def attention_out(path: str, name: str, *, heads: int) -> list[Entry]:
         Entry(
             f"{path}/kernel",
             (f"{name}.weight",),
-            lambda a: a.T.reshape(heads, -1, a.shape[0]),
+            lambda a: _of_rank(a, 2).T.reshape(heads, -1, a.shape[0]),
             lambda a: (a.reshape(-1, a.shape[-1]).T,),
         ),
         Entry(f"{path}/bias", (f"{name}.bias",)),
@@ -56,7 +56,9 @@ def separate_qkv(
     kernel = Entry(
         f"{path}/kernel",
         tuple(f"{name}.weight" for name in names),
-        lambda *parts: np.stack([p.T.reshape(p.shape[1], heads, -1) for p in parts], axis=1),
+        lambda *parts: np.stack(
+            [_of_rank(p, 2).T.reshape(p.shape[1], heads, -1) for p in parts], axis=1
+        ),
         lambda a: [a[:, i].reshape(a.shape[0], -1).T for i in range(3)],
     )
     kept = (0, 1, 2) if key_bias else (0, 2)
@@ -64,7 +66,7 @@ def separate_qkv(
     def join(*parts: np.ndarray) -> np.ndarray:
         fused = np.zeros((3, heads, parts[0].size // heads), parts[0].dtype)
         for i, part in zip(kept, parts, strict=True):
-            fused[i] = part.reshape(heads, -1)
+            fused[i] = _of_rank(part, 1).reshape(heads, -1)
         return fused
 
     biases = Entry(
@@ -81,7 +83,7 @@ def fused_qkv(path: str, weight: str, bias: str | Sequence[str], *, heads: int) 
     kernel = Entry(
         f"{path}/kernel",
         (weight,),
-        lambda a: a.T.reshape(a.shape[1], 3, heads, -1),
+        lambda a: _of_rank(a, 2).T.reshape(a.shape[1], 3, heads, -1),
         lambda a: (a.reshape(a.shape[0], -1).T,),
     )
     if not bias:
@@ -90,14 +92,14 @@ def fused_qkv(path: str, weight: str, bias: str | Sequence[str], *, heads: int) 
         whole = Entry(
             f"{path}/bias",
             (bias,),
-            lambda a: a.reshape(3, heads, -1),
+            lambda a: _of_rank(a, 1).reshape(3, heads, -1),
             lambda a: (a.reshape(-1),),
         )
         return [kernel, whole]
     parts = Entry(
         f"{path}/bias",
         tuple(bias),
-        lambda q, v: np.stack([q, np.zeros_like(q), v]).reshape(3, heads, -1),
+        lambda q, v: np.stack([_of_rank(q, 1), np.zeros_like(q), v]).reshape(3, heads, -1),
         lambda a: (a[0].reshape(-1), a[2].reshape(-1)),
     )
     return [kernel, parts]
@@ -109,3 +111,10 @@ def _transposed(array: np.ndarray) -> np.ndarray:
 
 def _transposed_back(array: np.ndarray) -> tuple[np.ndarray]:
     return (array.T,)
+
+
+def _of_rank(array: np.ndarray, rank: int) -> np.ndarray:
+    """The array. Raises ValueError if reshaping would hide that it has another rank."""
+    if array.ndim != rank:
+        raise ValueError(f"an array of rank {array.ndim}, not {rank}")
+    return array

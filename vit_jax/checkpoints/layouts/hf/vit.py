@@ -81,7 +81,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     stem_options = stem.infer(shapes, config) if family == "vit_hybrid" else None
     grid = _grid(shapes, family, hints, table, patch, stem_options.stride if stem_options else 1)
     stride = stem_options.stride if stem_options else 1
-    return ViTOptions(
+    options = ViTOptions(
         image_size=(grid[0] * patch[0] * stride, grid[1] * patch[1] * stride),
         patch_size=(patch[0], patch[1]),
         channels=shapes[stem.SPELLING.root][1] if stem_options else channels,
@@ -96,6 +96,35 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
         gelu=_gelu(config, family),
         **_extras(shapes, family, config, hints),
     )
+    _check_config(options, config)
+    return options
+
+
+def _check_config(options: ViTOptions, config: Mapping) -> None:
+    """Raises ValueError where config.json is of another model than the arrays."""
+    found = {
+        "hidden_size": options.width,
+        "num_hidden_layers": options.depth,
+        "intermediate_size": options.mlp_dim,
+        "num_channels": options.channels,
+        "patch_size": options.patch_size,
+        "use_absolute_position_embeddings": options.position != "none",
+        "use_relative_position_bias": options.relative_bias == "per_block",
+        "use_shared_relative_position_bias": options.relative_bias == "shared",
+    }
+    told = dict(config)
+    if patch := told.get("patch_size"):
+        told["patch_size"] = tuple(patch) if isinstance(patch, list) else (patch, patch)
+    # Parts that the config denies may be there all the same.
+    wrong = [
+        f"{name} {told[name]}, its arrays {value}"
+        for name, value in found.items()
+        if name in told and told[name] != value and told[name] is not False
+    ]
+    if wrong:
+        raise ValueError(f"config.json is of another model: it says {'; '.join(wrong)}")
+    if options.position == "none" and options.relative_bias == "none":
+        raise ValueError("it has no positions: a relative_position_bias_table is missing")
 
 
 def _extras(shapes: Shapes, family: str, config: Mapping, hints: Hints) -> dict[str, Any]:
