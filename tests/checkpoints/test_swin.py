@@ -157,5 +157,8 @@ def test_a_missing_stage_and_an_unknown_activation_are_named(file):
     later = {k.replace("layers.1.blocks", "layers.2.blocks"): v for k, v in arrays.items()}
     with pytest.raises(ValueError, match="stages are .0, 2.: some are missing"):
         timm_swin.infer(later, Hints())
+    trimmed = arrays | {"patch_embed.proj.weight": arrays["patch_embed.proj.weight"][..., :1]}
+    with pytest.raises(ValueError, match="patch_embed.proj.weight is of 2x1 patches"):
+        timm_swin.infer(trimmed, Hints())
     with pytest.raises(ValueError, match="hidden_act is 'relu'"):
         hf_swin.infer({}, Hints(config={"hidden_act": "relu"}))

@@ -51,6 +51,10 @@ def infer(
         raise ValueError(f"not a Swin checkpoint: {', '.join(wrong)} missing or misshapen")
     tables = [shapes[name + spelling.table] for name in first]
     width, channels, *patch = shapes[f"{spelling.embedding}.weight"]
+    if patch[0] != patch[1]:
+        raise ValueError(
+            f"{spelling.embedding}.weight is of {patch[0]}x{patch[1]} patches: not square"
+        )
     windows = _windows([rows for rows, _ in tables], patch, hints)
     sides = [
         size * max(window[axis] * 2**s for s, window in enumerate(windows))
