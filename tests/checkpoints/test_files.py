@@ -11,6 +11,7 @@ import sys
 import types
 import zipfile
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,11 @@ def test_sharded_checkpoints_are_joined(tmp_path):
 
 
 def test_a_pth_written_here_is_read_back(tmp_path):
-    arrays = {"a": VALUES.T, "scalar": np.float32(3.0), "empty": np.zeros((0, 2), np.float32)}
+    arrays = {
+        "a": VALUES.T,
+        "scalar": np.full((), 3, np.float32),
+        "empty": np.zeros((0, 2), np.float32),
+    }
     torch_file.write(tmp_path / "a.pth", arrays, key="model")
     read = files.read_arrays(tmp_path / "a.pth")
     assert {k: v.shape for k, v in read.items()} == {"a": (4, 3), "scalar": (), "empty": (0, 2)}
@@ -215,6 +220,7 @@ def training_checkpoint():
     base = Storage("0", "FloatStorage", np.arange(24, dtype=np.float32))
     brain = Storage("1", "BFloat16Storage", (VALUES.view(np.uint32) >> 16).astype(np.uint16))
     steps = Storage("2", "LongStorage", np.array([1, 2, 3]))
+    other = Storage("9", "LongStorage", np.array([7, 8, 9]))  # of an unread record
     model = {
         "module.plain": Tensor(base, 0, (2, 3), (3, 1)),
         "module.transposed": Tensor(base, 12, (3, 4), (1, 3)),
@@ -225,7 +231,9 @@ def training_checkpoint():
     return {
         "model": OrderedDict(model),
         "optimizer": {"state": {0: {"exp_avg": Tensor(base, 0, (24,), (1,))}}, "lr": 0.1},
-        "args": argparse.Namespace(lr=np.float64(0.1), output_dir=None, sizes=[1, 2]),
+        "args": argparse.Namespace(
+            lr=np.float64(0.1), sizes=[1, 2], weights=Tensor(other, 0, (3,), (1,))
+        ),
         "best": np.float32(81.2),
         "seen": {1, 2},
         "epoch": 300,
@@ -248,7 +256,7 @@ class TorchNames:
 
     def save(self, path, content, *, legacy):
         stream = io.BytesIO()
-        pickler = pickle.Pickler(stream, protocol=2)
+        pickler: Any = pickle.Pickler(stream, protocol=2)
         storages = {}
 
         def persistent_id(value):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ READ = {
 def test_vit_gives_logits_tokens_and_gradients(shared):
     folder = shared / "fixtures/hf_vit"
     io = np.load(folder / "io.npz")
-    model = vit_jax.load(folder)
+    model = load_vit(folder)
     close(apply(model, io["images"]), io["expected_logits"])
     close(model.encode(io["images"]), io["expected_last_hidden"])
 
@@ -83,7 +84,7 @@ def test_positions_are_resized_to_any_grid(shared):
         if name.startswith("images_"):
             size = name.removeprefix("images_")
             height, width = map(int, size.split("x"))
-            model = vit_jax.load(folder, image_size=(height, width))
+            model = load_vit(folder, image_size=(height, width))
             np.testing.assert_allclose(
                 model.position[...], io[f"expected_posemb_{size}"], atol=3e-6
             )
@@ -93,7 +94,7 @@ def test_positions_are_resized_to_any_grid(shared):
 def test_beit_names_visual_tokens(shared):
     folder = shared / "fixtures/hf_beit_mim"
     io = np.load(folder / "io.npz")
-    model = vit_jax.load(folder)
+    model = load_vit(folder)
 
     def loss(model):
         logits = model.patch_logits(io["images"], mask=io["mask"])
@@ -111,7 +112,7 @@ def test_beit_names_visual_tokens(shared):
 def test_mae_reconstructs_with_the_positions_of_the_file(shared):
     folder = shared / "fixtures/hf_vitmae_normpix"
     io = np.load(folder / "io.npz")
-    model = vit_jax.load(folder)
+    model = load_vit(folder)
     prediction, mask = model.reconstruct(io["images"], noise=io["noise"], mask_ratio=0.75)[:2]
     close(prediction, io["expected_pred"])
     np.testing.assert_array_equal(mask, io["expected_mask"])
@@ -120,7 +121,7 @@ def test_mae_reconstructs_with_the_positions_of_the_file(shared):
 def test_hybrid(shared):
     folder = shared / "fixtures/hf_vit_hybrid"
     io = np.load(folder / "io.npz")
-    close(apply(vit_jax.load(folder), io["images"]), io["expected_logits"])
+    close(apply(load_vit(folder), io["images"]), io["expected_logits"])
 
 
 def test_sharded_half_precision_and_torch_files_are_the_same_model(shared, tmp_path):
@@ -135,7 +136,7 @@ def test_sharded_half_precision_and_torch_files_are_the_same_model(shared, tmp_p
     index = {"metadata": {}, "weight_map": shards}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     images = np.load(source / "io.npz")["images"]
-    whole, sharded = vit_jax.load(source), vit_jax.load(tmp_path)
+    whole, sharded = load_vit(source), load_vit(tmp_path)
     np.testing.assert_allclose(sharded(images), whole(images), atol=2e-2)
 
 
@@ -194,13 +195,13 @@ def test_full_size_models_have_the_released_names_and_shapes(shared):
 
 
 def test_the_folder_tells_preprocessing_and_class_names(shared, tmp_path):
-    model = vit_jax.load(shared / "fixtures/hf_vit")
+    model = load_vit(shared / "fixtures/hf_vit")
     model.class_names = tuple("abcdefg")
     model.preprocessing = dataclasses.replace(
         model.preprocessing, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop=0.8
     )
     vit_jax.save(model, tmp_path / "m", layout="hf")
-    again = vit_jax.load(tmp_path / "m")
+    again = load_vit(tmp_path / "m")
     assert again.class_names == tuple("abcdefg")
     assert again.preprocessing == model.preprocessing
 
@@ -210,8 +211,8 @@ def test_heads_are_never_guessed(shared, tmp_path):
         (shared / "fixtures/hf_vit/model.safetensors").read_bytes()
     )
     with pytest.raises(ValueError, match="width 48 is of no known model: give num_heads"):
-        vit_jax.load(tmp_path)
-    assert vit_jax.load(tmp_path, num_heads=3).options.num_heads == 3
+        load_vit(tmp_path)
+    assert load_vit(tmp_path, num_heads=3).options.num_heads == 3
 
 
 def check_gradients(model, gradients, folder):
@@ -287,3 +288,8 @@ def apply(model, images):
 def close(ours, theirs):
     theirs = np.asarray(theirs)
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * max(np.abs(theirs).max(), 1))
+
+
+def load_vit(path, **changes: Any) -> Any:
+    """A model of whatever kind, for checks that know which."""
+    return vit_jax.load(path, **changes)

@@ -1,6 +1,7 @@
 """Fitting a checkpoint to another model gives what the families' own fine-tuning code gives."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,7 +42,7 @@ def test_beit_is_fine_tuned_with_its_shared_biases_in_every_block(shared):
             io["head_weight"].T,
             io["head_bias"],
         )
-        model = load.assemble(tuned.options, tuned.params)
+        model = assemble(tuned.options, tuned.params)
         np.testing.assert_allclose(
             model(io[f"images_{size}"]), io[f"expected_logits_{size}"], atol=1e-5
         )
@@ -51,7 +52,7 @@ def test_deit_keeps_the_rows_of_both_tokens(shared):
     io = np.load(shared / "fixtures/deit_finetune_interp/io.npz")
     path = shared / "fixtures/deit_distilled/checkpoint.pth"
     for size in (24, 48, 80):
-        model = vit_jax.load(path, num_heads=3, image_size=size)
+        model = load_vit(path, num_heads=3, image_size=size)
         np.testing.assert_allclose(model.position[...], io[f"expected_posemb_{size}"], atol=3e-6)
         np.testing.assert_allclose(
             model(io[f"images_{size}"]), io[f"expected_logits_{size}"], atol=1e-5
@@ -70,7 +71,7 @@ def test_timm_resizes_in_two_ways(shared, file, prefix, changes):
     io = np.load(folder / "io.npz")
     for size in ("24x24", "80x80", "32x56", "32x72"):
         height, width = map(int, size.split("x"))
-        model = vit_jax.load(folder / file, image_size=(height, width), **changes)
+        model = load_vit(folder / file, image_size=(height, width), **changes)
         np.testing.assert_allclose(
             model.position[...], io[f"{prefix}_expected_posemb_{size}"], atol=3e-6
         )
@@ -83,13 +84,13 @@ def test_a_class_row_that_goes_becomes_part_of_the_token():
     options = dataclasses.replace(TINY, class_position=True, num_classes=3)
     params = random_params(options)
     images = np.random.default_rng(1).normal(size=(2, 16, 24, 3)).astype(np.float32)
-    expected = load.assemble(options, params)(images)
+    expected = assemble(options, params)(images)
     without = dataclasses.replace(options, class_position=False)
     moved, _ = adapt(params, options, without)
     assert moved["position"].shape[1] == 6
-    np.testing.assert_allclose(load.assemble(without, moved)(images), expected, atol=1e-5)
+    np.testing.assert_allclose(assemble(without, moved)(images), expected, atol=1e-5)
     back, _ = adapt(moved, without, options)
-    np.testing.assert_allclose(load.assemble(options, back)(images), expected, atol=1e-5)
+    np.testing.assert_allclose(assemble(options, back)(images), expected, atol=1e-5)
 
 
 def test_tokens_that_one_model_lacks_are_dropped_or_drawn():
@@ -113,8 +114,8 @@ def test_a_smaller_patch_sees_the_enlarged_image_the_same():
     enlarged = jax.image.resize(patches, (2, 2, 3, 16, 16, 3), "linear")
     enlarged = enlarged.transpose(0, 1, 3, 2, 4, 5).reshape(2, 32, 48, 3)
     np.testing.assert_allclose(
-        load.assemble(larger, moved)(enlarged),
-        load.assemble(options, params)(images),
+        assemble(larger, moved)(enlarged),
+        assemble(options, params)(images),
         atol=1e-4,
     )
 
@@ -135,3 +136,12 @@ def random_params(options):
     rng = np.random.default_rng(0)
     shapes = surgery.shapes(options)
     return {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
+
+
+def load_vit(path, **changes: Any) -> Any:
+    """A model of whatever kind, for checks that know which."""
+    return vit_jax.load(path, **changes)
+
+
+def assemble(options, params) -> Any:
+    return load.assemble(options, params)

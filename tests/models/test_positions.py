@@ -1,11 +1,13 @@
 """Each family resizes positions, relative biases and patches as its own library does."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from vit_jax.models import positions
 
-TIMM = {
+TIMM: dict[str, Any] = {
     "bicubic_aa": "bicubic_antialias",
     "bicubic_noaa": "bicubic",
     "bilinear_aa": "bilinear_antialias",
@@ -27,10 +29,11 @@ def test_absolute_positions_are_resized_as_timm_does(shared):
 
 def test_relative_biases_are_resized_as_timm_and_beit_do(shared):
     io = np.load(shared / "fixtures/timm_resample_funcs/io.npz")
-    for kind, method in {
+    methods: dict[str, Any] = {
         "geometric_linear": "geometric_linear",
         "bicubic_simple": "bicubic",
-    }.items():
+    }
+    for kind, method in methods.items():
         for grid in ("12x12", "10x10", "5x5", "8x11"):
             ours = positions.resize_relative(
                 io["relpos_table_win7"], source=(7, 7), target=_grid(grid), method=method
@@ -70,8 +73,9 @@ def test_constant_tables_and_prefix_rows_stay(method):
 
 
 def test_an_unknown_method_is_named():
+    method: Any = "cubic"
     with pytest.raises(ValueError, match="unknown interpolation 'cubic': choose one of align_corn"):
-        positions.resize(np.zeros((1, 4, 2)), source=(2, 2), target=(3, 3), method="cubic")
+        positions.resize(np.zeros((1, 4, 2)), source=(2, 2), target=(3, 3), method=method)
 
 
 def _grid(text):

@@ -83,9 +83,10 @@ def _largest(ours: np.ndarray, theirs: np.ndarray) -> str:
 def _timm_model(checkpoint: Checkpoint, timm: Any, torch: Any) -> Any:
     """A model of timm with the same options and parameters. Raises ValueError where it has none."""
     options = checkpoint.options
-    known = isinstance(options, ViTOptions) and not (options.mim_classes or options.decoder)
-    if not known or options.stem or options.mlp != "plain":
+    if not isinstance(options, ViTOptions) or options.mim_classes or options.decoder:
         raise ValueError("this kind of model is not built there")
+    if options.stem or options.mlp != "plain":
+        raise ValueError("a model with a stem or a gated MLP is not built there")
     arrays = layouts.table.write(
         layouts.writer(options, "timm").entries(options), checkpoint.params
     )

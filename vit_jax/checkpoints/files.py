@@ -10,18 +10,23 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from vit_jax.checkpoints.torch_file import Tensor, TorchFile
+from vit_jax.checkpoints.torch_file import TorchFile
+from vit_jax.checkpoints.torch_pickle import Tensor
 
 Arrays = dict[str, np.ndarray]
 
 # What a folder of a released model holds, the first that is there is read.
-_NAMES = ("model.safetensors", "model.safetensors.index.json")
-_NAMES += ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_NAMES = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
 _FORMATS = ".npz, .safetensors, .pth, .bin or their .index.json"
 
 # Keys under which trainers keep a model's tensors, and prefixes that their wrappers add to names.
-_STATES = ("state_dict_ema", "state_dict", "model", "model_state_dict", "module", "teacher")
-_STATES += ("model_ema",)
+_STATES = (
+    *("state_dict_ema", "state_dict", "model", "model_state_dict", "module", "teacher"),
+    "model_ema",
+)
 _PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.")
 
 
@@ -64,8 +69,10 @@ def read(path: str | os.PathLike[str]) -> tuple[Arrays, str]:
         raise ValueError(f"{path} is no readable checkpoint: {reason}") from error
 
 
-_ERRORS = (zipfile.BadZipFile, EOFError, OSError, ValueError, MemoryError, NotImplementedError)
-_ERRORS += (safetensors.SafetensorError, KeyError, RuntimeError)
+_ERRORS = (
+    *(zipfile.BadZipFile, EOFError, OSError, ValueError, MemoryError, NotImplementedError),
+    *(safetensors.SafetensorError, KeyError, RuntimeError),
+)
 
 
 def read_beside(file: pathlib.Path) -> dict[str, dict[str, Any]]:

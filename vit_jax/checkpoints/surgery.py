@@ -159,8 +159,8 @@ def _realigned(
     """The same model with the target's rows of positions and its sharing of relative biases."""
     params = dict(params)
     if (source.relative_bias, target.relative_bias) == ("shared", "per_block"):
-        table = params.pop(_RELATIVE)
-        params[_OWN_RELATIVE] = np.repeat(table[None], target.depth, axis=0)
+        shared = params.pop(_RELATIVE)
+        params[_OWN_RELATIVE] = np.repeat(shared[None], target.depth, axis=0)
     table = params.get("position")
     if table is None or target.position != "learned_1d":
         return params

@@ -10,7 +10,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class TorchFile:
     def __init__(self, path: pathlib.Path) -> None:
         self.content: Any
         self._bytes: Bytes
-        self._order = "<" if sys.byteorder == "little" else ">"
+        self._order: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
         if zipfile.is_zipfile(path):
             self._open_zip(path)
         else:
@@ -112,16 +112,17 @@ class TorchFile:
             raise ValueError("it holds a pickle, but not of torch.save")
         system = interpret(stream)
         self._order = "<" if system.get("little_endian", True) else ">"
-        self.content = interpret(stream)
+        storages: dict[str, Storage] = {}
+        self.content = interpret(stream, storages=storages)
         keys = interpret(stream)
-        kinds = {s.key: s.kind for s in _storages(self.content)}
         data: dict[str, bytes] = {}
         for key in map(str, keys):
             head = stream.read(8)
             if len(head) < 8:
                 raise ValueError("it is truncated: a tensor's numbers are missing")
             size = struct.unpack(self._order + "q", head)[0]
-            data[key] = stream.read(size * np.dtype(_KINDS.get(kinds.get(key, ""), "u1")).itemsize)
+            kind = storages[key].kind if key in storages else ""
+            data[key] = stream.read(size * np.dtype(_KINDS.get(kind, "u1")).itemsize)
         self._bytes = lambda storage, size: data.get(storage.key, b"")[:size]
 
 
@@ -169,16 +170,3 @@ def _integer(number: int) -> bytes:
         return b"J" + struct.pack("<i", number)
     data = number.to_bytes(9, "little", signed=True)
     return b"\x8a" + bytes([len(data)]) + data
-
-
-def _storages(content: Any) -> list[Storage]:
-    """Every storage that some tensor of nested containers views."""
-    found, seen, left = [], set(), [content]
-    while left:
-        value = left.pop()
-        if isinstance(value, Tensor):
-            found.append(value.storage)
-        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
-            seen.add(id(value))
-            left += value.values() if isinstance(value, dict) else value
-    return found

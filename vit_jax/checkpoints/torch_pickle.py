@@ -50,12 +50,13 @@ class Name:
 _MARK = object()
 
 
-def interpret(stream: BinaryIO) -> Any:
+def interpret(stream: BinaryIO, *, storages: dict[str, Storage] | None = None) -> Any:
     """The object of the next pickle of the stream: containers, plain values, `Tensor`, `Inert`.
 
-    Raises ValueError that names the first thing refused, or says that the pickle is damaged.
+    All storages that it speaks of are added to `storages`, those of unread records too. Raises
+    ValueError that names the first thing refused, or says that the pickle is damaged.
     """
-    machine = _Machine()
+    machine = _Machine({} if storages is None else storages)
     try:
         for opcode, argument, _ in pickletools.genops(stream):
             if opcode.name == "STOP":
@@ -75,7 +76,8 @@ class _Refused(Exception):
 class _Machine:
     """The stack and the memo of one pickle."""
 
-    def __init__(self) -> None:
+    def __init__(self, storages: dict[str, Storage]) -> None:
+        self.storages = storages
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -100,7 +102,9 @@ class _Machine:
             path = argument or " ".join(reversed([stack.pop(), stack.pop()]))
             stack.append(_allowed(path))
         elif opcode == "BINPERSID":
-            stack.append(_storage(stack.pop()))
+            storage = _storage(stack.pop())
+            self.storages[storage.key] = storage
+            stack.append(storage)
         elif opcode in ("REDUCE", "NEWOBJ"):
             arguments = stack.pop()
             stack.append(_build(stack.pop(), arguments))

@@ -174,10 +174,8 @@ def _infer_stem(shapes: Mapping[str, Sequence[int]]) -> StemOptions | None:
 
 
 def _released_name(name: str) -> str:
-    head, block, tail = re.match(
-        r"(Transformer/encoderblock_\d+/|)([^/]*)(.*)", name, re.S
-    ).groups()
-    return head + (_LINEN.get(block, block) if head else block) + tail
+    match = re.fullmatch(r"(Transformer/encoderblock_\d+/)([^/]+)(/.*)", name)
+    return match[1] + _LINEN.get(match[2], match[2]) + match[3] if match else name
 
 
 def _squeezed(name: str, array: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints.layouts.hf import configs, names, vit
+from vit_jax.checkpoints.layouts.hf import infer as infer_lib
 from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
@@ -33,7 +34,7 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
-    return vit.infer(arrays, hints)
+    return infer_lib.infer(arrays, hints)
 
 
 def entries(options: ViTOptions) -> list[Entry]:

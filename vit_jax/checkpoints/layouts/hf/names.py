@@ -5,6 +5,7 @@ renamed parameters in memory, and a file may hold those too. `canonical` spells 
 4.x releases, with the prefix of the model's body, which a model without a head is saved without.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 
@@ -54,8 +55,41 @@ _RENAMES = [
     ),
 ]
 _MLP = [(r"\.mlp\.fc1\.", ".intermediate.dense."), (r"\.mlp\.fc2\.", ".output.dense.")]
+TABLE = "relative_position_bias.relative_position_bias_table"
 _BUFFERS = ("position_ids", "relative_position_index", "num_batches_tracked")
 _OTHER_TOWERS = ("text_model.", "logit_scale", "logit_bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Names of the parts of a block, and of what stands around the blocks."""
+
+    block: str = "encoder.layer.{i}"
+    norms: tuple[str, str] = ("layernorm_before", "layernorm_after")
+    qkv: str = "attention.attention."
+    parts: tuple[str, str, str] = ("query", "key", "value")
+    out: str = "attention.output.dense"
+    mlp: tuple[str, str] = ("intermediate.dense", "output.dense")
+    scales: tuple[str, str] = ("lambda_1", "lambda_2")
+    embedding: str = "embeddings.patch_embeddings.projection"
+    norm: str = "layernorm"
+
+
+_DINO = Parts(
+    norms=("norm1", "norm2"),
+    mlp=("mlp.fc1", "mlp.fc2"),
+    scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
+)
+_SIGLIP = Parts(
+    block="encoder.layers.{i}",
+    norms=("layer_norm1", "layer_norm2"),
+    qkv="self_attn.",
+    parts=("q_proj", "k_proj", "v_proj"),
+    out="self_attn.out_proj",
+    mlp=("mlp.fc1", "mlp.fc2"),
+    embedding="embeddings.patch_embedding",
+    norm="post_layernorm",
+)
 
 
 def family(names: Mapping[str, object]) -> str:
@@ -103,3 +137,8 @@ def _fused_gates(arrays: Arrays) -> Arrays:
         name = name.replace(".mlp.gate_proj.", ".mlp.weights_in.")
         out[name.replace(".mlp.down_proj.", ".mlp.weights_out.")] = array
     return out
+
+
+def parts(kind: str) -> Parts:
+    """Names of the parts of a family."""
+    return _SIGLIP if kind == "siglip" else _DINO if kind.startswith("dinov2") else Parts()

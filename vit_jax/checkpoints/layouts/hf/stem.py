@@ -36,8 +36,12 @@ def infer(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any]) -> Ste
     Raises ValueError for a backbone that the config says is another one.
     """
     told = config.get("backbone_config") or {}
-    expected = {"layer_type": "bottleneck", "global_padding": "SAME"}
-    expected |= {"embedding_dynamic_padding": True, "hidden_act": "relu"}
+    expected = {
+        "layer_type": "bottleneck",
+        "global_padding": "SAME",
+        "embedding_dynamic_padding": True,
+        "hidden_act": "relu",
+    }
     wrong = [f"{k} {told[k]!r}" for k, v in expected.items() if told.get(k, v) != v]
     if wrong:
         raise ValueError(f"a backbone with {', '.join(wrong)} is not known here")
