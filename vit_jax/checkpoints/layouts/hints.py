@@ -86,6 +86,8 @@ def _told(hints: Hints) -> dict[str, Any]:
         if values := processor.get(theirs) or timm.get(field):
             values = values if isinstance(values, list | tuple) else [values] * 3
             told[field] = tuple(float(v) for v in values)
+    if processor.get("do_normalize") is False:
+        told |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     if timm.get("crop_pct"):
         told["crop"] = float(timm["crop_pct"])
     kernel = _KERNELS.get(str(timm.get("interpolation", processor.get("resample", ""))))
