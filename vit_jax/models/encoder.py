@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.layers import Block, BlockOptions, add_position
+from vit_jax.models.layers import Block, BlockOptions, add_position, split_batch
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -67,6 +67,7 @@ def scan(
             drop_rate=layer.get("drop_rate", 0.0),
             return_weights=return_intermediates,
         )
+        x = split_batch(x)
         return x, None if weights is None else Intermediates(x, weights)
 
     return jax.lax.scan(checkpointed(body, remat), x, layers, unroll=unroll)

@@ -7,6 +7,7 @@ float32 whatever `dtype` is. Randomness is an argument: no key means determinist
 
 import dataclasses
 import functools
+import math
 from typing import Literal
 
 import jax
@@ -15,6 +16,7 @@ from flax import nnx
 
 from vit_jax.models import positions
 
+BATCH_AXES = ("data", "fsdp")  # mesh axes that split a batch
 XAVIER = nnx.initializers.xavier_uniform()
 MLP_BIAS = nnx.initializers.normal(1e-6)
 
@@ -198,6 +200,20 @@ class Mlp(nnx.Module):
             x = gelu(x, self.options.gelu)
         x = dropout(x, self.options.dropout, keys[0])
         return dropout(self.fc2(x), self.options.dropout, keys[1])
+
+
+def split_batch(x: jax.Array) -> jax.Array:
+    """Keeps (B, ...) split over the batch axes of the mesh that is set, if one is.
+
+    Without it the compiler may follow the split of the parameters instead, gather the whole batch
+    and sum partial products: correct, but `fsdp` would save no memory and cost more traffic.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
+    if not axes or x.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
+        return x
+    spec = jax.sharding.PartitionSpec(axes, *[None] * (x.ndim - 1))
+    return jax.lax.with_sharding_constraint(x, spec)
 
 
 def gelu(x: jax.Array, kind: Gelu) -> jax.Array:

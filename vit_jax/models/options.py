@@ -1,7 +1,7 @@
 """Which member of the family a model is: its sizes, parts and numerics, as plain typed fields."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from vit_jax.models import positions
 from vit_jax.models.decoder import DecoderOptions
@@ -62,6 +62,7 @@ class ViTOptions:
     unroll: int = 1
 
     def __post_init__(self) -> None:
+        _check_values(self)
         self._check_sizes()
         self._check_positions()
         if self.class_token is False and (self.distillation or self.pool.startswith("token")):
@@ -78,7 +79,7 @@ class ViTOptions:
         for side, size, patch in zip(
             ("height", "width"), self.image_size, self.patch_size, strict=True
         ):
-            if size % (stride * patch) or size < 1:
+            if size % (stride * patch):
                 pixels = stride * patch
                 near = max(round(size / pixels), 1) * pixels
                 raise ValueError(
@@ -172,3 +173,22 @@ class ViTOptions:
         kept = ("width", "mlp_dim", "num_heads", "gelu", "norm_eps", "dropout",
                 "attention_dropout", "dtype", "attention")  # fmt: skip
         return BlockOptions(**({name: getattr(self, name) for name in kept} | changes))
+
+
+def _check_values(options: ViTOptions) -> None:
+    """What each field may hold by itself. Raises ValueError."""
+    unbounded = ("head_bias", "layer_scale")
+    may_be_none = ("num_classes", "representation_size", "registers", "mim_classes")
+    for field, hint in get_type_hints(ViTOptions).items():
+        value, choices = getattr(options, field), get_args(hint)
+        if get_origin(hint) is Literal and value not in choices:
+            raise ValueError(f"{field} is {value!r}: choose one of {', '.join(map(repr, choices))}")
+        if hint is float and not 0 <= value < 1 and field not in unbounded:
+            raise ValueError(f"{field} is {value}: it must be in [0, 1)")
+        least = 0 if field in may_be_none else 1
+        if hint is int and value < least:
+            raise ValueError(f"{field} is {value}: it must be at least {least}")
+    for field in ("image_size", "patch_size"):
+        value = getattr(options, field)
+        if not (isinstance(value, tuple) and len(value) == 2 and min(value) >= 1):
+            raise ValueError(f"{field} is {value!r}: give (height, width), both positive")

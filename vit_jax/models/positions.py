@@ -20,10 +20,10 @@ def sincos2d(
     """Fixed table (1, rows * columns, D): sin x, cos x, sin y, cos y, a quarter of D each.
 
     Frequencies run from 1 to 1/temperature, inclusive as in MoCo v3 and big_vision, exclusive
-    (without the `endpoint`) as in MAE. Raises ValueError unless D is a multiple of 4.
+    (without the `endpoint`) as in MAE. Raises ValueError unless D is a multiple of 4, 8 at least.
     """
     if width % 4 or width < 8:
-        raise ValueError(f"sincos2d positions need a width that is a multiple of 4, got {width}")
+        raise ValueError(f"sincos2d positions need a width of 8, 12, 16, ..., got {width}")
     y, x = np.mgrid[: grid[0], : grid[1]].astype(np.float64)
     omega = temperature ** -(np.arange(width // 4) / (width // 4 - endpoint))
     y, x = y.reshape(-1, 1) * omega, x.reshape(-1, 1) * omega

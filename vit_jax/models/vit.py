@@ -14,7 +14,7 @@ from flax import nnx
 
 from vit_jax.models import decoder, encoder, heads, positions
 from vit_jax.models.encoder import Intermediates
-from vit_jax.models.layers import dropout, grid_bias, layer_norm, relative_table
+from vit_jax.models.layers import dropout, grid_bias, layer_norm, relative_table, split_batch
 from vit_jax.models.options import ViTOptions
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import Stem
@@ -162,7 +162,7 @@ class ViT(nnx.Module):
         x = dropout(x, options.dropout, keys[0])
         if options.input_norm:
             x = self.input_norm(x)
-        table = self._position_table() if options.position_at != "input" else None
+        table = self.position_table() if options.position_at != "input" else None
         layered = options.position_at == "every_block" and options.position == "learned_2d"
         shared = options.relative_bias == "shared"
         x, intermediates = encoder.scan(
@@ -186,7 +186,7 @@ class ViT(nnx.Module):
         expected = (*options.image_size, options.channels)
         if images.ndim != 4 or images.shape[1:] != expected:
             raise ValueError(f"images are {images.shape}, the model takes (batch, *{expected})")
-        x = images.astype(jnp.dtype(options.dtype))
+        x = split_batch(images).astype(jnp.dtype(options.dtype))
         if options.stem:
             x = self.stem(x)
         x = self.embedding(x)
@@ -203,7 +203,7 @@ class ViT(nnx.Module):
             tokens.append(self.distillation[...])
         if options.registers:
             tokens.append(self.registers[...])
-        table = self._position_table() if options.position_at == "input" else None
+        table = self.position_table() if options.position_at == "input" else None
         prefix = jnp.concatenate(tokens, axis=1).astype(x.dtype) if tokens else None
         if table is not None:
             rows = table.shape[1] - x.shape[1]
@@ -279,7 +279,7 @@ class ViT(nnx.Module):
         if options.relative_bias == "shared":
             self.relative_bias = relative_table(options.grid, options.num_heads)
 
-    def _position_table(self) -> jax.Array | None:
+    def position_table(self) -> jax.Array | None:
         """What is added to tokens outside the blocks: (1, N, D), with a layer axis if per block."""
         options = self.options
         if options.position == "sincos2d":

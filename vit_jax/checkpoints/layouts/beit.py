@@ -47,11 +47,12 @@ def entries(options: ViTOptions) -> list[Entry]:
 def constants(options: ViTOptions) -> Arrays:
     """The numbers of the offsets, which the original keeps beside each table of biases."""
     index = positions.relative_index(options.grid).astype(np.int64)
+    fixed = torch_vit.constants(options)
     if options.relative_bias == "shared":
-        return {"rel_pos_bias.relative_position_index": index}
+        return fixed | {"rel_pos_bias.relative_position_index": index}
     if options.relative_bias == "none":
-        return {}
-    return {f"blocks.{i}.attn.relative_position_index": index for i in range(options.depth)}
+        return fixed
+    return fixed | {f"blocks.{i}.attn.relative_position_index": index for i in range(options.depth)}
 
 
 def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:

@@ -18,6 +18,7 @@ TORCH_KEY = "model"
 
 _SCALES = ("gamma_1", "gamma_2")  # of DeiT III
 
+constants = torch_vit.constants
 numerics = torch_vit.numerics
 
 

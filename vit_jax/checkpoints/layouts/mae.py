@@ -14,6 +14,7 @@ FORMATS = deit.FORMATS
 TORCH_KEY = "model"
 
 canonical = deit.canonical
+constants = deit.constants
 infer = deit.infer
 numerics = torch_vit.numerics
 preprocessing = deit.preprocessing

@@ -30,6 +30,7 @@ _GELU = {
 _EXACT = r"base_patch16_siglip.*_512"
 
 recognises = torch_vit.recognises
+constants = torch_vit.constants
 numerics = torch_vit.numerics
 
 

@@ -19,6 +19,7 @@ from vit_jax.checkpoints.layouts.resnet import (
     stem_entries,
 )
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds
+from vit_jax.models import positions
 from vit_jax.models.layers import BlockOptions
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.vit import ViTOptions
@@ -107,6 +108,14 @@ def entries(options: ViTOptions, layout: str, *, scales: Sequence[str]) -> list[
     return table + (_decoder(options) if options.decoder else [])
 
 
+def constants(options: ViTOptions) -> Arrays:
+    """Fixed positions as the table that readers expect."""
+    if options.position != "sincos2d":
+        return {}
+    table = positions.sincos2d(options.grid, options.width)
+    return {"pos_embed": np.pad(table, ((0, 0), (options.position_prefix, 0), (0, 0)))}
+
+
 def numerics(options: ViTOptions) -> dict[str, Any]:
     """The fields of the options that readers fix. What timm tells by a model's name is kept."""
     named = options.input_norm or options.pool == "map"  # CLIP and SigLIP
@@ -128,7 +137,8 @@ def _check(options: ViTOptions, layout: str) -> None:
              "gelu", "norm_eps"}  # fmt: skip
     check_holds(options, layout, holds=holds)
     wrong = {
-        f"position={options.position!r}": options.position not in ("learned_1d", "none"),
+        f"position={options.position!r}": options.position
+        not in ("learned_1d", "none", "sincos2d"),
         "pool='token_gap'": options.pool == "token_gap",
         "registers with positions of their own alone": options.registers
         and options.class_position != options.register_position
