@@ -54,7 +54,7 @@ def test_a_mesh_takes_all_devices(sizes, shape) -> None:
     ],
 )
 def test_a_mesh_that_does_not_fit_is_refused(sizes, said) -> None:
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         make_mesh(MeshConfig(**sizes))
     assert said in str(error.value)
     assert "\n" not in str(error.value)

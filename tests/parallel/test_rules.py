@@ -6,8 +6,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from tests.models import tiny
-from vit_jax.config import MeshConfig
 from vit_jax.checkpoints import surgery
+from vit_jax.config import MeshConfig
 from vit_jax.models.resnet import StemOptions
 from vit_jax.parallel import rules
 from vit_jax.parallel.mesh import make_mesh
