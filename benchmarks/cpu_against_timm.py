@@ -100,6 +100,7 @@ def ours(model: str, task: str, unroll: int) -> tuple[Callable[[], object], floa
 
     from vit_jax.config import MeshConfig, OptimizerConfig
     from vit_jax.models import flops, zoo
+    from vit_jax.models.vit import ViTOptions
     from vit_jax.objectives import classification
     from vit_jax.parallel.mesh import make_mesh
     from vit_jax.training import optimizer as optimizer_lib
@@ -107,6 +108,7 @@ def ours(model: str, task: str, unroll: int) -> tuple[Callable[[], object], floa
     from vit_jax.training import step as step_lib
 
     options = zoo.options(model, unroll=unroll)
+    assert isinstance(options, ViTOptions)
     images = np.random.default_rng(0).standard_normal((BATCH, SIZE, SIZE, 3), np.float32)
     cost = float(flops.forward(options) * BATCH)
     if task == "inference":

@@ -56,7 +56,9 @@ def replace(page: str, name: str, text: str) -> str:
 
 def machine(timm_python: str) -> str:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax", "numpy")]
-    script = "from importlib.metadata import version as v; print(v('torch') + ', timm ' + v('timm'))"
+    script = (
+        "from importlib.metadata import version as v; print(v('torch') + ', timm ' + v('timm'))"
+    )
     peer = subprocess.run([timm_python, "-c", script], capture_output=True, text=True, check=True)
     versions.append(f"torch {peer.stdout.strip()}")
     return (

@@ -225,8 +225,8 @@ def build(kind: Any, value: Any, path: str) -> Any:
                 raise ValueError(f"unknown config field {path}.{key}: {nearest(key, hints)}")
         return kind(**{key: build(hints[key], v, f"{path}.{key}") for key, v in value.items()})
     origin = typing.get_origin(kind)
-    if origin is types.UnionType:  # of a dataclass and None
-        return None if value is None else build(typing.get_args(kind)[0], value, path)
+    if origin is types.UnionType:  # with None, or of dataclasses
+        return None if value is None else build(_member(kind, value), value, path)
     if origin is Literal:
         choices = typing.get_args(kind)
         if value not in choices:
@@ -245,6 +245,13 @@ def build(kind: Any, value: Any, path: str) -> Any:
     if type(value) is not kind:
         raise ValueError(f"{path} must be {kind.__name__}, got {value!r}")
     return value
+
+
+def _member(union: Any, value: Any) -> Any:
+    """The type of a union with None; of dataclasses the one of the value's `family`."""
+    members = [kind for kind in typing.get_args(union) if kind is not types.NoneType]
+    family = value.get("family") if isinstance(value, Mapping) else None
+    return next((m for m in members if getattr(m, "family", None) == family), members[0])
 
 
 def _check(config: Config) -> None:

@@ -1,96 +1,288 @@
-"""Files from outside are read without running anything, and refused in one line."""
+"""Checkpoint files of every format are read; what is damaged or hostile is refused in one line."""
 
+import argparse
+import dataclasses
+import importlib
 import io
-import os
-import pathlib
+import json
 import pickle
+import struct
+import sys
+import types
 import zipfile
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors_numpy
 
-from vit_jax.checkpoints import files
+from vit_jax.checkpoints import files, torch_file
 
-
-def test_all_arrays_are_read(tmp_path) -> None:
-    path = tmp_path / "x.npz"
-    contents: dict[str, Any] = {"a/b": np.arange(3), "c": np.ones((2, 2))}
-    np.savez(path, **contents)
-    arrays = files.read_npz(path)
-    assert sorted(arrays) == ["a/b", "c"]
-    np.testing.assert_array_equal(arrays["a/b"], [0, 1, 2])
+VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
-class Bomb:
-    """Makes a file when it is unpickled."""
+def test_bfloat16_and_half_become_float32(tmp_path):
+    bits = VALUES.view(np.uint32) >> 16
+    np.savez(
+        tmp_path / "a.npz",
+        brain=bits.astype(np.uint16).view("V2"),
+        half=VALUES.astype(np.float16),
+        double=VALUES.astype(np.float64),
+        count=np.arange(3),
+    )
+    arrays = files.read_arrays(tmp_path / "a.npz")
+    for name in ("brain", "half", "double"):
+        np.testing.assert_array_equal(arrays[name], VALUES)
+        assert arrays[name].dtype == np.float32
+    assert arrays["count"].dtype == np.int64
 
-    def __init__(self, path: pathlib.Path) -> None:
-        self.path = path
+
+def test_safetensors_of_mixed_dtypes(tmp_path):
+    bits = (VALUES.view(np.uint32) >> 16).astype("<u2")
+    header = {
+        "brain": {"dtype": "BF16", "shape": [3, 4], "data_offsets": [0, 24]},
+        "half": {"dtype": "F16", "shape": [3, 4], "data_offsets": [24, 48]},
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    content = struct.pack("<Q", len(text)) + text + bits.tobytes()
+    content += VALUES.astype("<f2").tobytes()
+    (tmp_path / "a.safetensors").write_bytes(content)
+    arrays = files.read_arrays(tmp_path / "a.safetensors")
+    for name in ("brain", "half"):
+        np.testing.assert_array_equal(arrays[name], VALUES)
+        assert arrays[name].dtype == np.float32
+
+
+def test_sharded_checkpoints_are_joined(tmp_path):
+    safetensors_numpy.save_file({"a": VALUES}, tmp_path / "1.safetensors")
+    torch_file.write(tmp_path / "2.bin", {"b": VALUES + 1})
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.bin"}}))
+    arrays = files.read_arrays(files.locate(tmp_path))
+    np.testing.assert_array_equal(arrays["b"], arrays["a"] + 1)
+
+    index.write_text(json.dumps({"weight_map": {"a": "1.safetensors", "c": "1.safetensors"}}))
+    with pytest.raises(ValueError, match="its shards lack c"):
+        files.read_arrays(index)
+    index.write_text(json.dumps({"weight_map": {"a": "3.safetensors"}}))
+    with pytest.raises(ValueError, match="its shard 3.safetensors is missing"):
+        files.read_arrays(index)
+    index.write_text(json.dumps({"weight_map": {"a": "../1.safetensors"}}))
+    with pytest.raises(ValueError, match="in another folder"):
+        files.read_arrays(index)
+
+
+def test_a_pth_written_here_is_read_back(tmp_path):
+    arrays = {
+        "a": VALUES.T,
+        "scalar": np.full((), 3, np.float32),
+        "empty": np.zeros((0, 2), np.float32),
+    }
+    torch_file.write(tmp_path / "a.pth", arrays, key="model")
+    read = files.read_arrays(tmp_path / "a.pth")
+    assert {k: v.shape for k, v in read.items()} == {"a": (4, 3), "scalar": (), "empty": (0, 2)}
+    np.testing.assert_array_equal(read["a"], VALUES.T)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_training_checkpoint_gives_the_tensors_of_its_model(tmp_path, torch_names, legacy):
+    path = tmp_path / "a.pth"
+    torch_names.save(path, training_checkpoint(), legacy=legacy)
+    arrays = files.read_arrays(path)
+    assert sorted(arrays) == ["brain", "expanded", "plain", "steps", "transposed"]
+    np.testing.assert_array_equal(arrays["plain"], np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(arrays["transposed"], np.arange(12.0, 24).reshape(4, 3).T)
+    np.testing.assert_array_equal(arrays["expanded"], np.full((4, 2), 5.0))
+    np.testing.assert_array_equal(arrays["brain"], VALUES)
+    np.testing.assert_array_equal(arrays["steps"], [2, 3])
+
+    whole = path.read_bytes()
+    for length in range(4, len(whole) - 1, len(whole) // 40):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="is no readable checkpoint: it") as error:
+            files.read_arrays(path)
+        assert "\n" not in str(error.value)
+
+
+class Call:
+    """Pickled as the call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
 
     def __reduce__(self):
-        return os.mkdir, (str(self.path),)
+        return self.call
 
 
-def test_pickled_content_is_refused_and_not_run(tmp_path) -> None:
-    exploded = tmp_path / "exploded"
-    bare, inside = tmp_path / "bare.npz", tmp_path / "inside.npz"
-    bare.write_bytes(pickle.dumps(Bomb(exploded)))
-    np.savez(inside, good=np.ones(2), bad=np.array([Bomb(exploded)], object))
-    for path in (bare, inside):
-        with pytest.raises(ValueError, match=rf"{path.name} is no (readable )?\.npz checkpoint"):
-            files.read_npz(path)
-    assert not exploded.exists()
-    pickle.loads(bare.read_bytes())
-    assert exploded.exists(), "the bomb would have worked"
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "name", ["os.system", "builtins.eval", "builtins.getattr", "shutil.rmtree"]
+)
+def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, torch_names, name, legacy):
+    module, function = name.split(".")
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    argument = f"touch {tmp_path}/ran" if function == "system" else str(victim)
+    call = Call(getattr(importlib.import_module(module), function), argument)
+    torch_names.save(tmp_path / "a.pth", {"model": {"x": call}}, legacy=legacy)
+    with pytest.raises(ValueError, match="it names .*, which could run code"):
+        files.read_arrays(tmp_path / "a.pth")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pth", "victim"]
 
 
-def huge() -> bytes:
-    """An archive whose one member says it holds 40 TB."""
-    header, archive = io.BytesIO(), io.BytesIO()
-    shape = {"descr": "<f4", "fortran_order": False, "shape": (10**13,)}
-    np.lib.format.write_array_header_1_0(header, shape)
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("a.npy", header.getvalue() + b"1234")
-    return archive.getvalue()
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"cos\nsystem\n(X\x04\x00\x00\x00exittR.",
+        b"(ios\nsystem\n.",
+        b"(cos\nsystem\no.",
+        b"\x8c\x02os\x8c\x06system\x93.",
+        b"\x82\x01.",
+        b"ctorch._utils\n_rebuild_tensor_v2\nX\x01\x00\x00\x00ab.",
+        b"Pos\n.",
+    ],
+    ids=["reduce", "inst", "obj", "stack_global", "extension", "build", "persistent"],
+)
+def test_no_opcode_reaches_a_function(tmp_path, opcodes):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + opcodes)
+    with pytest.raises(ValueError, match="it (names|uses|sets|refers)"):
+        files.read_arrays(tmp_path / "a.pth")
 
 
-def bare_array() -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.ones(3))
-    return file.getvalue()
+def test_a_tensor_beyond_its_storage_is_refused(tmp_path, torch_names):
+    storage = Storage("0", "FloatStorage", np.zeros(4, np.float32))
+    for offset, shape, strides in ((0, (5,), (1,)), (3, (2,), (1,)), (0, (2**40,), (0,))):
+        content = {"x": Tensor(storage, offset, shape, strides)}
+        torch_names.save(tmp_path / "a.pth", content, legacy=False)
+        with pytest.raises(ValueError, match="reaches beyond its storage"):
+            files.read_arrays(tmp_path / "a.pth")
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04", bare_array(), huge()])
-def test_other_content_is_refused_in_one_line(tmp_path, content) -> None:
-    path = tmp_path / "x.npz"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="checkpoint: ") as error:
-        files.read_npz(path)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("name", ["a.npz", "a.pth", "a.safetensors", "a.bin"])
+def test_a_text_file_is_named_for_what_it_is(tmp_path, name):
+    (tmp_path / name).write_text("<html>404: not found</html>\n" * 3)
+    with pytest.raises(ValueError, match="it begins with b'<html>40', and is none of .npz"):
+        files.read_arrays(tmp_path / name)
 
 
-def test_damaged_bytes_are_refused_or_harmless(tmp_path) -> None:
-    """Every byte of a small compressed file, changed on its own."""
-    path, values = tmp_path / "x.npz", np.random.default_rng(0).normal(size=8)
-    np.savez_compressed(path, a=values)
-    whole, refused = path.read_bytes(), 0
-    for place in range(len(whole)):
-        damaged = bytearray(whole)
-        damaged[place] ^= 0x55
-        path.write_bytes(damaged)
-        try:
-            for array in files.read_npz(path).values():
-                np.testing.assert_array_equal(array, values)
-        except ValueError:
-            refused += 1
-    assert refused > len(whole) / 2
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="checkpoint"):
-        files.read_npz(path)
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
+def test_a_truncated_file_is_refused(tmp_path, name):
+    np.savez(tmp_path / "a.npz", a=VALUES, b=VALUES)
+    safetensors_numpy.save_file({"a": VALUES}, tmp_path / "a.safetensors")
+    whole = (tmp_path / name).read_bytes()
+    for length in range(0, len(whole), max(len(whole) // 20, 1)):
+        (tmp_path / name).write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="is no readable checkpoint") as error:
+            files.read_arrays(tmp_path / name)
+        assert "\n" not in str(error.value)
 
 
-def test_a_missing_file_is_named(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"no checkpoint at .*gone\.npz"):
-        files.read_npz(tmp_path / "gone.npz")
+def test_objects_in_an_npz_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.array([Call(print, 1)], dtype=object))
+    with pytest.raises(ValueError, match="is no readable checkpoint: Object arrays"):
+        files.read_arrays(tmp_path / "a.npz")
+
+
+def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):
+    with pytest.raises(ValueError, match="no checkpoint at .*absent.npz"):
+        files.locate(tmp_path / "absent.npz")
+    with pytest.raises(ValueError, match="is a folder without a checkpoint"):
+        files.locate(tmp_path)
+
+
+@dataclasses.dataclass(eq=False)
+class Storage:
+    key: str
+    kind: str
+    numbers: np.ndarray
+
+
+@dataclasses.dataclass
+class Tensor:
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __reduce__(self):
+        rebuild = sys.modules["torch._utils"]._rebuild_tensor_v2
+        return rebuild, (
+            *(self.storage, self.offset, self.shape, self.strides),
+            *(False, OrderedDict()),
+        )
+
+
+def training_checkpoint():
+    """What DeiT and MAE save around a model."""
+    base = Storage("0", "FloatStorage", np.arange(24, dtype=np.float32))
+    brain = Storage("1", "BFloat16Storage", (VALUES.view(np.uint32) >> 16).astype(np.uint16))
+    steps = Storage("2", "LongStorage", np.array([1, 2, 3]))
+    other = Storage("9", "LongStorage", np.array([7, 8, 9]))  # of an unread record
+    model = {
+        "module.plain": Tensor(base, 0, (2, 3), (3, 1)),
+        "module.transposed": Tensor(base, 12, (3, 4), (1, 3)),
+        "module.expanded": Tensor(base, 5, (4, 2), (0, 0)),
+        "module.brain": Tensor(brain, 0, (3, 4), (4, 1)),
+        "module.steps": Tensor(steps, 1, (2,), (1,)),
+    }
+    return {
+        "model": OrderedDict(model),
+        "optimizer": {"state": {0: {"exp_avg": Tensor(base, 0, (24,), (1,))}}, "lr": 0.1},
+        "args": argparse.Namespace(
+            lr=np.float64(0.1), sizes=[1, 2], weights=Tensor(other, 0, (3,), (1,))
+        ),
+        "best": np.float32(81.2),
+        "seen": {1, 2},
+        "epoch": 300,
+    }
+
+
+class TorchNames:
+    """Pickles with the names of PyTorch's functions, which need not be installed."""
+
+    def __init__(self, monkeypatch):
+        names = {
+            "torch": ["FloatStorage", "BFloat16Storage", "LongStorage"],
+            "torch._utils": ["_rebuild_tensor_v2"],
+        }
+        for path, members in names.items():
+            module = types.ModuleType(path)
+            for name in members:
+                setattr(module, name, type(name, (), {"__module__": path}))
+            monkeypatch.setitem(sys.modules, path, module)
+
+    def save(self, path, content, *, legacy):
+        stream = io.BytesIO()
+        pickler: Any = pickle.Pickler(stream, protocol=2)
+        storages = {}
+
+        def persistent_id(value):
+            if not isinstance(value, Storage):
+                return None
+            storages[value.key] = value
+            kind = getattr(sys.modules["torch"], value.kind)
+            identity = ("storage", kind, value.key, "cpu", value.numbers.size)
+            return (*identity, None) if legacy else identity
+
+        pickler.persistent_id = persistent_id
+        pickler.dump(content)
+        if not legacy:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("archive/data.pkl", stream.getvalue())
+                for storage in storages.values():
+                    archive.writestr(f"archive/data/{storage.key}", storage.numbers.tobytes())
+            return
+        system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+        parts = [pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, system)]
+        parts += [stream.getvalue(), pickle.dumps(list(storages), 2)]
+        for storage in storages.values():
+            parts += [struct.pack("<q", storage.numbers.size), storage.numbers.tobytes()]
+        path.write_bytes(b"".join(parts))
+
+
+@pytest.fixture
+def torch_names(monkeypatch):
+    return TorchNames(monkeypatch)

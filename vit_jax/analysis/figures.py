@@ -61,6 +61,14 @@ def predictions(
     return figure
 
 
+def first_layer(model: ViT) -> dict[str, Figure]:
+    """`filters`, and `positions` where the model adds the same ones to all blocks."""
+    drawn = {"filters": filters(model)}
+    if model.position_table() is not None and model.options.position_at != "every_block":
+        drawn["positions"] = position_similarity(model)
+    return drawn
+
+
 def filters(model: ViT) -> Figure:
     """Principal components of the patch embedding's filters. Paper, figure 7 left."""
     return _grid(learned.filters(model), title="Filters: principal components")

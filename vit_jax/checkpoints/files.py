@@ -1,34 +1,198 @@
-"""Files from outside: read without pickle, refused with one clear line."""
+"""Files from outside, whatever their format: read without running them, refused in one line."""
 
+import json
+import os
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+import safetensors
+
+from vit_jax.checkpoints.torch_file import TorchFile
+from vit_jax.checkpoints.torch_pickle import Tensor
+
+Arrays = dict[str, np.ndarray]
+
+# What a folder of a released model holds, the first that is there is read.
+_NAMES = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+_FORMATS = ".npz, .safetensors, .pth, .bin or their .index.json"
+
+# Keys under which trainers keep a model's tensors, and prefixes that their wrappers add to names.
+_STATES = (
+    *("state_dict_ema", "state_dict", "model", "model_state_dict", "module", "teacher"),
+    "model_ema",
+)
+_PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.")
 
 
-def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file. Raises ValueError where it is missing, damaged or no .npz."""
+def locate(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The file to read of a released file or folder. Raises ValueError where there is none."""
+    path = pathlib.Path(path)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ValueError(f"no checkpoint at {path}")
+    for name in _NAMES:
+        if (path / name).is_file():
+            return path / name
+    raise ValueError(f"{path} is a folder without a checkpoint: it has no {_NAMES[0]}, model.json")
+
+
+def read_arrays(path: str | os.PathLike[str]) -> Arrays:
+    """The arrays of `read`."""
+    return read(path)[0]
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Arrays, str]:
+    """All arrays of a checkpoint by name; numbers with a fraction become float32.
+
+    With them comes the key under which a file of `torch.save` kept them, "" for none: it tells
+    who saved it. The format is recognised from the content: .npz, .safetensors, a .pth or .bin of
+    `torch.save` (the model's tensors, without the names of wrappers), or the index of a sharded
+    one. Raises ValueError in one line where it is missing, damaged, or of no such format.
+    """
+    path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"no checkpoint at {path}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no .npz checkpoint: it is not a zip archive")
     try:
-        # Opened here: NumPy leaves its own file open where it finds damage.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except _DAMAGED as error:
+        arrays, key = _reader(path)(path)
+        return {name: _as_float32(name, array) for name, array in arrays.items()}, key
+    except _ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is no readable .npz checkpoint: {reason}") from error
+        if isinstance(error, zipfile.BadZipFile):
+            reason = "it is truncated or damaged"
+        raise ValueError(f"{path} is no readable checkpoint: {reason}") from error
 
 
-# What NumPy and zipfile raise at damaged bytes: MemoryError at a header that claims too much.
-_DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    ValueError,
-    RuntimeError,
-    MemoryError,
+_ERRORS = (
+    *(zipfile.BadZipFile, EOFError, OSError, ValueError, MemoryError, NotImplementedError),
+    *(safetensors.SafetensorError, KeyError, RuntimeError, zlib.error),
 )
+
+
+def read_beside(file: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """`config` and `preprocessor`: the JSON files that releases keep beside their weights."""
+    names = {"config": "config.json", "preprocessor": "preprocessor_config.json"}
+    return {key: _read_json(file.with_name(name)) for key, name in names.items()}
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is no readable JSON: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return content
+
+
+def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], tuple[Arrays, str]]:
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    if path.name.endswith(".index.json"):
+        return _read_sharded
+    if head.startswith(b"PK"):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        return _read_npz if any(n.endswith(".npy") for n in names) else _read_torch
+    if head[8:9] == b"{":  # after the 8 bytes of its header's length
+        return _read_safetensors
+    if head.startswith(b"\x80"):
+        return _read_torch
+    if head.startswith(b"\x93NUMPY"):
+        raise ValueError("it holds one bare array, not named ones")
+    what = f"it begins with {head[:8]!r}" if head else "it is empty"
+    raise ValueError(f"{what}, and is none of {_FORMATS}")
+
+
+def _read_npz(path: pathlib.Path) -> tuple[Arrays, str]:
+    # Opened here: NumPy leaves its own file open where it finds damage.
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}, ""
+
+
+def _read_safetensors(path: pathlib.Path) -> tuple[Arrays, str]:
+    arrays: Arrays = {}
+    with safetensors.safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118 (not a dict)
+            arrays[name] = file.get_tensor(name)
+    return arrays, ""
+
+
+def _read_torch(path: pathlib.Path) -> tuple[Arrays, str]:
+    file = TorchFile(path)
+    state, key = _state(file.content)
+    return {name: file.array(tensor) for name, tensor in state.items()}, key
+
+
+def _read_sharded(path: pathlib.Path) -> tuple[Arrays, str]:
+    """The index says which file of the folder holds each tensor."""
+    wanted = _read_json(path).get("weight_map")
+    if not isinstance(wanted, dict) or not wanted:
+        raise ValueError("it has no weight_map")
+    arrays: Arrays = {}
+    for shard in sorted(set(wanted.values())):
+        if pathlib.PurePath(shard).name != shard:
+            raise ValueError(f"its shard {shard!r} is in another folder")
+        if not (path.parent / shard).is_file():
+            raise ValueError(f"its shard {shard} is missing")
+        arrays |= read_arrays(path.parent / shard)
+    if missing := sorted(set(wanted) - set(arrays)):
+        raise ValueError(f"its shards lack {', '.join(missing)}")
+    return arrays, ""
+
+
+def _state(content: Any) -> tuple[dict[str, Tensor], str]:
+    """The model's tensors by name, out of what a trainer saved around them, and their key."""
+    key = ""
+    for _ in range(3):  # a state in a model in a file
+        if state := _tensors(content):
+            return _unwrapped(state), key
+        outer = content if isinstance(content, dict) else {}
+        found = [name for name in _STATES if isinstance(outer.get(name), dict)]
+        if not found:
+            break
+        key, content = found[0], content[found[0]]
+    raise ValueError("it holds no named tensors, or none under a name such as 'model'")
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    if not isinstance(content, dict):
+        return {}
+    return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the prefixes that all of them have."""
+    names = dict(state)
+    while found := [p for p in _PREFIXES if _common(p, names)]:
+        kept = {k: v for k, v in names.items() if k.startswith(found[0])}
+        names = {name.removeprefix(found[0]): tensor for name, tensor in kept.items()}
+    return names
+
+
+def _common(prefix: str, names: Mapping[str, Tensor]) -> bool:
+    """Whether all names have the prefix; self-supervised training adds a head to a backbone."""
+    others = [name for name in names if not name.startswith(prefix)]
+    return len(others) < len(names) and all(
+        prefix == "backbone." and name.startswith("head.") for name in others
+    )
+
+
+def _as_float32(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "V" and array.dtype.itemsize == 2 and not array.dtype.names:
+        bits = array.view(np.uint16).astype(np.uint32)  # bfloat16: the high half of a float32
+        return (bits << 16).view(np.float32)
+    if array.dtype.kind == "f":
+        return array.astype(np.float32, copy=False)
+    if array.dtype.kind in "iub":
+        return array
+    raise ValueError(f"{name} holds {array.dtype}, which is no number")

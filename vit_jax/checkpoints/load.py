@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -10,19 +9,22 @@ import numpy as np
 from flax import nnx, traverse_util
 
 from vit_jax.checkpoints import files, layouts, store, surgery
+from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
+from vit_jax.models.interpolation import Method, Methods, check
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViT, ViTOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A model's parameters on the host: flat, by path, float32."""
 
-    options: ViTOptions
+    options: zoo.Options
     params: dict[str, np.ndarray]
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
+    resize: Methods = Methods()  # of the family it is from
+    layout: str = ""  # that it was read from; "" for a run of ours
 
 
 def load(
@@ -30,42 +32,88 @@ def load(
     *,
     layout: str | None = None,
     image_size: int | tuple[int, int] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     num_heads: int | None = None,
+    decoder_heads: int | None = None,
     grid: tuple[int, int] | None = None,
+    resize: Method | None = None,
     step: store.Which = "latest",
     **overrides: Any,
-) -> ViT:
+) -> zoo.Model:
     """A model ready to call: `model(images)` with images (B, height, width, 3) float32.
 
     `path` is the folder of a run (its averaged parameters where it keeps an average, at `step`)
     or a released file, whose layout is recognised from its keys unless named. At another
-    `image_size` the position embeddings are interpolated; with another `num_classes` the head is
-    new and zero. `grid` is the checkpoint's own grid of positions where it is not square.
-    `overrides` are fields of `ViTOptions`. `model.preprocessing` says what images it expects, and
-    `model.class_names` what the logits mean, where that is known.
+    `image_size` the position embeddings are interpolated, by the method of the checkpoint's family
+    unless `resize` names another; for another `patch_size` the patch embedding is resampled as in
+    FlexiViT; with another `num_classes` the head is new and zero. `num_heads` is needed where
+    neither the file nor its width tell it, `decoder_heads` likewise for the decoder of a masked
+    autoencoder; `grid` is the checkpoint's own grid of positions where it is not square.
+    `overrides` are fields of the model's options. `model.preprocessing` says what images it
+    expects, and `model.class_names` what the logits mean, where that is known.
 
     Raises ValueError in one line where the file cannot be read, is of another layout or model,
     lists misfits, or does not fit what is asked for.
     """
-    checkpoint = read(path, layout=layout or "", num_heads=num_heads or 0, grid=grid, step=step)
+    checkpoint = read(
+        path,
+        layout=layout or "",
+        num_heads=num_heads or 0,
+        decoder_heads=decoder_heads or 0,
+        grid=grid,
+        step=step,
+    )
+    checkpoint, _ = adapted(
+        checkpoint,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_classes=num_classes,
+        resize=resize,
+        **overrides,
+    )
+    model = assemble(checkpoint.options, checkpoint.params)
+    model.preprocessing = checkpoint.preprocessing
+    model.class_names = checkpoint.class_names
+    return model
+
+
+def adapted(
+    checkpoint: Checkpoint,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    resize: Method | None = None,
+    **overrides: Any,
+) -> tuple[Checkpoint, surgery.Report]:
+    """The checkpoint with other sizes, as `load` has it, and what became of its parameters."""
     changes: dict[str, Any] = dict(overrides)
-    if image_size is not None:
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        changes["image_size"] = size
+    for field, size in (("image_size", image_size), ("patch_size", patch_size)):
+        if size is not None:
+            changes[field] = (size, size) if isinstance(size, int) else tuple(size)
     if num_classes is not None:
         changes["num_classes"] = num_classes
     target = zoo.change(checkpoint.options, **changes)
-    params, _ = surgery.adapt(
-        checkpoint.params, source=checkpoint.options, target=target, key=jax.random.key(0)
-    )
-    model = assemble(target, params)
-    model.preprocessing = dataclasses.replace(
-        checkpoint.preprocessing, image_size=target.image_size
+    methods = checkpoint.resize
+    if resize:
+        check(resize, Method)
+    params, report = surgery.adapt(
+        checkpoint.params,
+        source=checkpoint.options,
+        target=target,
+        key=jax.random.key(0),
+        resize=dataclasses.replace(methods, position=resize) if resize else methods,
     )
     same_classes = target.num_classes == checkpoint.options.num_classes
-    model.class_names = checkpoint.class_names if same_classes else ()
-    return model
+    changed = dataclasses.replace(
+        checkpoint,
+        options=target,
+        params=params,
+        preprocessing=dataclasses.replace(checkpoint.preprocessing, image_size=target.image_size),
+        class_names=checkpoint.class_names if same_classes else (),
+    )
+    return changed, report
 
 
 def read(
@@ -73,32 +121,38 @@ def read(
     *,
     layout: str = "",
     num_heads: int = 0,
+    decoder_heads: int = 0,
     grid: tuple[int, int] | None = None,
     step: store.Which = "latest",
 ) -> Checkpoint:
     """The checkpoint at `path`, as it is. Raises ValueError as `load` does."""
     if store.is_run(path):
         return _read_run(path, step)
-    file = pathlib.Path(path)
-    if file.is_dir():
-        raise ValueError(f"{path} is a folder, but no run: it has no model.json")
-    arrays = files.read_npz(file)
-    table = layouts.find(arrays, layout, path=str(path))
-    arrays = table.canonical(arrays)
+    file = files.locate(path)
+    arrays, key = files.read(file)
+    found = layouts.find(arrays, layout, path=str(path), key=key)
+    told = files.read_beside(file)
+    hints = Hints(num_heads=num_heads, decoder_heads=decoder_heads, grid=grid, **told)
     try:
-        options = table.infer(arrays, num_heads=num_heads, grid=grid)
-        params = layouts.table.read(table.entries(options), arrays, surgery.shapes(options))
+        arrays = found.canonical(arrays, hints)
+        options = found.infer(arrays, hints)
+        params = layouts.table.read(found.entries(options), arrays, surgery.shapes(options))
+        preprocessing = found.preprocessing(options, hints)
+    except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"{path}: its arrays have shapes of no model that is known") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    params = {name: np.asarray(array, np.float32) for name, array in params.items()}
     return Checkpoint(
         options=options,
-        params=params,
-        preprocessing=Preprocessing(image_size=options.image_size),
+        params={name: np.asarray(array, np.float32) for name, array in params.items()},
+        preprocessing=preprocessing,
+        class_names=hints.class_names(options.num_classes),
+        resize=layouts.methods(found, options),
+        layout=layouts.name(found),
     )
 
 
-def assemble(options: ViTOptions, params: dict[str, np.ndarray]) -> ViT:
+def assemble(options: zoo.Options, params: dict[str, np.ndarray]) -> zoo.Model:
     """A model of these parameters, on the default device."""
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0))))
     arrays = {path: jax.numpy.asarray(array) for path, array in params.items()}
@@ -120,4 +174,5 @@ def _read_run(path: str | os.PathLike[str], step: store.Which) -> Checkpoint:
         params={name: np.asarray(array) for name, array in flat.items()},
         preprocessing=card.preprocessing,
         class_names=card.class_names,
+        resize=card.resize,
     )

@@ -17,8 +17,9 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from vit_jax import config as config_lib
 from vit_jax.config import Config
+from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
+from vit_jax.models.zoo import Options
 
 Which = int | Literal["latest", "best"]
 
@@ -34,9 +35,10 @@ RUN_OPTIONS = (
 class Card:
     """What is needed to use a run's model without its training config."""
 
-    options: ViTOptions
+    options: Options
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    resize: Methods = Methods()  # of the family that it started from
 
 
 class Store:

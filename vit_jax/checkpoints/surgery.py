@@ -4,14 +4,20 @@ Parameters are flat dicts from a path to a float32 array on the host.
 """
 
 import dataclasses
+import functools
+import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx, traverse_util
 
 from vit_jax.models import positions, zoo
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.swin import SwinOptions
 from vit_jax.models.vit import ViTOptions
+from vit_jax.models.zoo import Options
 
 Params = dict[str, np.ndarray]
 
@@ -36,28 +42,36 @@ class Report:
 def adapt(
     params: Mapping[str, np.ndarray],
     *,
-    source: ViTOptions,
-    target: ViTOptions,
+    source: Options,
+    target: Options,
     key: jax.Array,
+    resize: Methods = Methods(),  # noqa: B008 (frozen)
 ) -> tuple[Params, Report]:
     """Fits the parameters of `source` to the model `target`; `key` draws what is new.
 
     Positions are resized to the target's grid. The head is kept only where classes and features
-    are the same, and zero-initialised otherwise. Pooling, pre-logits and positions that one of
-    the two models lacks are dropped or drawn. Raises ValueError that lists all other misfits.
+    are the same, and zero-initialised otherwise. Tokens, pooling, pre-logits, positions and what
+    only pretraining needs are dropped or drawn where one of the two models lacks them. Raises
+    ValueError that lists all other misfits.
     """
+    if type(source) is not type(target):
+        raise ValueError(
+            f"the checkpoint is of another model: {_kind(source)}, not {_kind(target)}"
+        )
     expected = shapes(target)
     replaced = _replaced(source, target)
+    if isinstance(source, ViTOptions) and isinstance(target, ViTOptions):
+        params = _realigned(params, source, target)
     out, resized, dropped, misfits = {}, [], [], []
     for path, array in params.items():
-        if _under(path, replaced) or path not in expected and path in _OPTIONAL:
+        if _under(path, replaced) or path not in expected and _under(path, _OPTIONAL):
             dropped.append(path)
             continue
         if path not in expected:
             misfits.append(f"{path} has no place in the model")
             continue
-        if resize := _RESIZE.get(path):
-            changed = np.asarray(resize(array, source, target), np.float32)
+        if resized_by := _RESIZE.get(path) or _of_windows(path):
+            changed = resized_by(array, source, target, resize).astype(np.float32)
             if not np.array_equal(changed, array):
                 resized.append(f"{path} {array.shape} -> {changed.shape}")
             array = changed
@@ -65,7 +79,10 @@ def adapt(
             misfits.append(f"{path} is {array.shape}, the model has {expected[path]}")
         out[path] = array
     missing = sorted(set(expected) - set(out) - {m.split(" ")[0] for m in misfits})
-    misfits += [f"{p} is missing" for p in missing if not _under(p, (*replaced, *_OPTIONAL))]
+    may_lack = (*replaced, *_OPTIONAL, *_ADDED)
+    misfits += [f"{p} is missing" for p in missing if not _under(p, may_lack)]
+    if source.channels != target.channels:
+        misfits.insert(0, f"it takes {source.channels} channels, the model {target.channels}")
     if misfits:
         raise ValueError(f"the checkpoint is of another model: {'; '.join(misfits)}")
     out.update(_fresh(target, missing, key))
@@ -79,18 +96,22 @@ def adapt(
     return out, report
 
 
-def shapes(options: ViTOptions) -> dict[str, tuple[int, ...]]:
+def _kind(options: Options) -> str:
+    return type(options).__name__.removesuffix("Options")
+
+
+def shapes(options: Options) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by path; nothing is computed."""
     abstract = jax.eval_shape(lambda: _initial(options, jax.random.key(0)))
     return {path: leaf.shape for path, leaf in abstract.items()}
 
 
-def _initial(options: ViTOptions, key: jax.Array) -> dict[str, jax.Array]:
+def _initial(options: Options, key: jax.Array) -> dict[str, jax.Array]:
     state = nnx.state(zoo.init(options, key=key))
     return traverse_util.flatten_dict(nnx.to_pure_dict(state), sep="/")
 
 
-def _fresh(options: ViTOptions, paths: list[str], key: jax.Array) -> Params:
+def _fresh(options: Options, paths: list[str], key: jax.Array) -> Params:
     """Initial values of some parameters; the compiler leaves the others out."""
     if not paths:
         return {}
@@ -99,49 +120,146 @@ def _fresh(options: ViTOptions, paths: list[str], key: jax.Array) -> Params:
 
 
 # Parameters that one of two otherwise equal models may lack.
-_OPTIONAL = (
-    *("cls", "position", "position_rows", "position_columns", "pool", "pre_logits", "head"),
+_POSITIONS = (
+    *("position", "position_rows", "position_columns"),
     *("blocks/position", "blocks/attention/relative"),
 )
+_RELATIVE, _OWN_RELATIVE = "relative_bias", "blocks/attention/relative_bias"
+_OPTIONAL = (
+    *("cls", "distillation", "registers", "mask", *_POSITIONS, _RELATIVE, _OWN_RELATIVE),
+    *("pool", "pre_logits", "head", "head_distillation", "mim_head", "decoder"),
+)
+_ADDED = ("blocks/scale1", "blocks/scale2")  # may be new, but not be dropped
 
 
-def _replaced(source: ViTOptions, target: ViTOptions) -> tuple[str, ...]:
+def _replaced(source: Options, target: Options) -> tuple[str, ...]:
     """Paths whose values mean something else in the target, though shapes may agree."""
     replaced: tuple[str, ...] = ()
+    if not (isinstance(source, ViTOptions) and isinstance(target, ViTOptions)):
+        return ("head",) if source.num_classes != target.num_classes else ()
     if source.representation_size != target.representation_size:
         replaced += ("pre_logits",)
-    if replaced or source.num_classes != target.num_classes:
-        replaced += ("head",)
+    same_head = source.num_classes == target.num_classes
+    if replaced or not same_head or source.feature_size != target.feature_size:
+        replaced += ("head", "head_distillation")
+    if source.mim_classes != target.mim_classes:
+        replaced += ("mim_head",)
     if source.pool != target.pool:
-        replaced += ("pool", "cls")
+        replaced += ("pool",)
+    if source.norm_at != target.norm_at:
+        replaced += ("norm",)
     if (source.position, source.position_at) != (target.position, target.position_at):
-        replaced += tuple(_RESIZE)
+        replaced += _POSITIONS
     return replaced
+
+
+def _realigned(
+    params: Mapping[str, np.ndarray], source: ViTOptions, target: ViTOptions
+) -> dict[str, np.ndarray]:
+    """The same model with the target's rows of positions and its sharing of relative biases."""
+    params = dict(params)
+    if (source.relative_bias, target.relative_bias) == ("shared", "per_block"):
+        shared = params.pop(_RELATIVE)
+        params[_OWN_RELATIVE] = np.repeat(shared[None], target.depth, axis=0)
+    table = params.get("position")
+    if table is None or target.position != "learned_1d":
+        return params
+    rows, patches = np.split(table, [source.position_prefix], axis=-2)
+    kept: dict[str, np.ndarray] = {}
+    for name, count in _prefix_rows(source).items():
+        kept[name], rows = np.split(rows, [count], axis=-2)
+    wanted = _prefix_rows(target)
+    for name in ("cls", "distillation", "registers"):
+        # A row that is no longer added to its token becomes part of the token.
+        if name in kept and name in params and name not in wanted:
+            params[name] = params[name] + kept[name]
+    empty = np.zeros_like(table[..., :0, :])
+    prefix = [_exactly(kept.get(name, empty), count) for name, count in wanted.items()]
+    params["position"] = np.concatenate([*prefix, patches], axis=-2)
+    return params
+
+
+def _prefix_rows(options: ViTOptions) -> dict[str, int]:
+    """Rows of the position table for each token that is no patch, in their order."""
+    rows = {}
+    if options.class_position and options.has_class_token:
+        rows["cls"] = 1
+    if options.class_position and options.distillation:
+        rows["distillation"] = 1
+    if options.register_position and options.registers:
+        rows["registers"] = options.registers
+    return rows
+
+
+def _exactly(rows: np.ndarray, count: int) -> np.ndarray:
+    """Some rows (..., n, D) cut or filled with zeros to `count`."""
+    rows = rows[..., :count, :]
+    pad = [(0, 0)] * (rows.ndim - 2) + [(0, count - rows.shape[-2]), (0, 0)]
+    return np.pad(rows, pad)
 
 
 def _under(path: str, roots: tuple[str, ...]) -> bool:
     return any(path == root or path.startswith(root + "/") for root in roots)
 
 
-def _resize_table(table: np.ndarray, source: ViTOptions, target: ViTOptions) -> jax.Array:
-    """A learned 1D table on another grid, with or without the class token's row."""
-    count = source.grid[0] * source.grid[1]
-    prefix = table.shape[-2] - count
-    wanted = target.position_tokens - target.grid[0] * target.grid[1]
-    if prefix > wanted:
-        table = table[..., prefix - wanted :, :]
-    elif prefix < wanted:
-        pad = [(0, 0)] * (table.ndim - 2) + [(wanted - prefix, 0), (0, 0)]
-        table = np.pad(table, pad)
-    return positions.resize(table, source=source.grid, target=target.grid)
+def _resize_table(
+    table: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
+) -> np.ndarray:
+    """A 1D table on another grid; what stands before the patches is kept."""
+    return positions.resize(table, source=source.grid, target=target.grid, method=methods.position)
 
 
-_RESIZE: dict[str, Callable[[np.ndarray, ViTOptions, ViTOptions], jax.Array]] = {
+def _resize_own_table(
+    table: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
+) -> np.ndarray:
+    """The same of every block, with or without the class token's row."""
+    patches = source.grid[0] * source.grid[1]
+    rows = _exactly(table[..., :-patches, :], target.position_prefix)
+    table = np.concatenate([rows, table[..., -patches:, :]], axis=-2)
+    return _resize_table(table, source, target, methods)
+
+
+def _resize_relative(
+    table: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
+) -> np.ndarray:
+    return positions.resize_relative(
+        table, source=source.grid, target=target.grid, method=methods.relative
+    )
+
+
+def _resample_patch(
+    kernel: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
+) -> np.ndarray:
+    return positions.resample_patch(kernel, target.patch_size, method=methods.patch)
+
+
+def _of_windows(path: str) -> "Resize | None":
+    """The resizing of a table of Swin, which depends on the windows of its stage."""
+    match = re.match(r"stage(\d+)/blocks/relative_bias$", path)
+    return functools.partial(_resize_windows, int(match[1]) - 1) if match else None
+
+
+def _resize_windows(
+    stage: int, table: np.ndarray, source: SwinOptions, target: SwinOptions, methods: Methods
+) -> np.ndarray:
+    windows = source.stage_windows[stage], target.stage_windows[stage]
+    return positions.resize_relative(
+        table, source=windows[0], target=windows[1], method=methods.relative
+    )
+
+
+# A path tells the family, and so the type of the options.
+Resize = Callable[[np.ndarray, Any, Any, Methods], np.ndarray]
+_RESIZE: dict[str, Resize] = {
     "position": _resize_table,
-    "blocks/position": _resize_table,
-    "position_rows": lambda a, _, target: positions.resize_rows(a, target.grid[0]),
-    "position_columns": lambda a, _, target: positions.resize_rows(a, target.grid[1]),
-    "blocks/attention/relative": lambda a, _, target: positions.resize_rows(
+    "blocks/position": _resize_own_table,
+    "decoder/position": _resize_table,
+    _RELATIVE: _resize_relative,
+    _OWN_RELATIVE: _resize_relative,
+    "position_rows": lambda a, _, target, __: positions.resize_rows(a, target.grid[0]),
+    "position_columns": lambda a, _, target, __: positions.resize_rows(a, target.grid[1]),
+    "blocks/attention/relative": lambda a, _, target, __: positions.resize_rows(
         a, 2 * target.tokens - 1
     ),
+    "embedding/kernel": _resample_patch,
 }

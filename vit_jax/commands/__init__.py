@@ -2,13 +2,14 @@
 
 from types import ModuleType
 
-from vit_jax.commands import evaluate, figures, models, predict, train
+from vit_jax.commands import convert, evaluate, figures, models, predict, train
 from vit_jax.training.loop import Diverged, Stopped
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "convert": convert,
     "figures": figures,
     "models": models,
 }

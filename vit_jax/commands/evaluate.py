@@ -2,17 +2,27 @@
 
 import argparse
 import json
+import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from vit_jax.checkpoints import store
+from vit_jax.checkpoints.load import load
 from vit_jax.commands import configs
+from vit_jax.commands.convert import size
+from vit_jax.data import image_list
 from vit_jax.parallel import multihost
-from vit_jax.training import loop
+from vit_jax.training import evaluation, loop
 from vit_jax.training import run as run_lib
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", required=True, help="folder of the run, or a released file")
+    parser.add_argument("--images", type=pathlib.Path, help="folder of images to measure on")
+    parser.add_argument(
+        "--labels", type=pathlib.Path, help="their classes: JSON {NAME: INDEX}, or lines NAME INDEX"
+    )
+    parser.add_argument("--image-size", type=size, help="HEIGHT or HEIGHT,WIDTH, with --images")
     parser.add_argument(
         "--step", type=checkpoint_step, default="latest", help="latest, best, or a number"
     )
@@ -21,19 +31,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Evaluate a checkpoint of a run, exactly, on any number of devices.
+    """Evaluate a checkpoint, exactly, on any number of devices.
 
-    The run's config says on what; --config.data.eval_split=test and the like change it.
+    The config of a run says on what; --config.data.eval_split=test and the like change it. With
+    --images and --labels: any checkpoint, a released one too, on the images of a folder.
     """
     multihost.initialize()
-    config = configs.override(store.read_config(options.workdir), overrides)
-    step, metrics = run_lib.evaluate(config, options.workdir, which=options.step)
+    if options.images or options.labels:
+        shown, metrics = _on_images(options)
+    else:
+        config = configs.override(store.read_config(options.workdir), overrides)
+        step, metrics = run_lib.evaluate(config, options.workdir, which=options.step)
+        shown = {"step": step}
     if multihost.is_primary():
         if options.json:
-            print(json.dumps({"step": step, **metrics}))
+            print(json.dumps(shown | metrics))
         else:
-            print(f"{options.workdir}, step {step}: {loop.describe(metrics)}")
+            what = "".join(f", {name} {value}" for name, value in shown.items())
+            print(f"{options.workdir}{what}: {loop.describe(metrics)}")
     return 0
+
+
+def _on_images(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, float]]:
+    """Measures on the images of a folder, with the checkpoint's own preprocessing."""
+    if not (options.images and options.labels):
+        raise ValueError("--images and --labels go together: give both")
+    model = load(options.workdir, step=options.step, image_size=options.image_size)
+    classes = model.class_names or tuple(str(i) for i in range(model.options.num_classes))
+    labels = image_list.read_labels(options.labels)
+    source = image_list.ImageListSource(options.images, labels, class_names=classes)
+    assert model.preprocessing is not None
+    height, width = model.preprocessing.image_size
+    return {"pixels": f"{height}x{width}"}, evaluation.evaluate_model(model, source)
 
 
 def checkpoint_step(text: str) -> int | str:

@@ -13,6 +13,7 @@ from vit_jax.checkpoints.load import load
 from vit_jax.commands.evaluate import checkpoint_step
 from vit_jax.commands.predict import classify
 from vit_jax.data import preprocess, sources
+from vit_jax.models.vit import ViT
 
 SHOWN = 24  # images in the picture of predictions
 
@@ -42,10 +43,9 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     drawn = {
         "curves": figures.curves(options.workdir),
         "predictions": figures.predictions(images, best, truth),
-        "filters": figures.filters(model),
     }
-    if model.position_table() is not None and model.options.position_at != "every_block":
-        drawn["positions"] = figures.position_similarity(model)
+    if isinstance(model, ViT):
+        drawn |= figures.first_layer(model)
     folder = pathlib.Path(options.workdir) / "pictures"
     if jax.process_index() == 0:
         folder.mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ import jax
 from flax import nnx
 
 from vit_jax.models import flops, zoo
+from vit_jax.models.vit import ViTOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,7 @@ def run(_: argparse.Namespace, __: Sequence[str]) -> int:
 
 def _row(name: str) -> tuple[str, ...]:
     options = zoo.options(name)
+    assert isinstance(options, ViTOptions), name
     shapes = jax.eval_shape(lambda: nnx.state(zoo.init(options, key=jax.random.key(0))))
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     sizes = (options.width, options.depth, options.mlp_dim, options.num_heads, options.tokens)

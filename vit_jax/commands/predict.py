@@ -13,7 +13,7 @@ from flax import nnx
 from vit_jax.checkpoints.load import load
 from vit_jax.commands.evaluate import checkpoint_step
 from vit_jax.data import augment, preprocess
-from vit_jax.models.vit import ViT
+from vit_jax.models.zoo import Model
 
 BATCH = 32
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def predict(
-    model: ViT, paths: Sequence[str], *, top: int
+    model: Model, paths: Sequence[str], *, top: int
 ) -> Iterator[tuple[str, list[tuple[str, float]] | str]]:
     """For every path the `top` (class, probability), or what is wrong with the file."""
     wanted = model.preprocessing
@@ -66,7 +66,7 @@ def predict(
             yield path, image if isinstance(image, str) else classes
 
 
-def classify(model: ViT, *, top: int) -> Callable[[np.ndarray], list[list[tuple[str, float]]]]:
+def classify(model: Model, *, top: int) -> Callable[[np.ndarray], list[list[tuple[str, float]]]]:
     """A function of images uint8 (B, H, W, 3) to the `top` (class, probability) of each."""
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"

@@ -20,6 +20,10 @@ Kernel = Literal["area", "linear", "bilinear_antialias", "bicubic_antialias"]
 Crop = Literal["inception", "shift", "center"]
 
 MAX_PIXELS = 89_478_485  # of a file: a small one can claim to be huge; where Pillow warns
+_PILLOW = {
+    "bilinear_antialias": PIL.Image.Resampling.BILINEAR,
+    "bicubic_antialias": PIL.Image.Resampling.BICUBIC,
+}
 ATTEMPTS = 10  # of the inception crop, 4 numbers each
 ASPECT = (3 / 4, 4 / 3)  # of the inception crop: width / height, relative to the target's
 
@@ -174,14 +178,19 @@ def center_crop(
 ) -> np.ndarray:
     """Resizes, keeping the aspect ratio, to cover `size / share`, then cuts `size` from the centre.
 
-    The side that limits is `floor(size / share)`: 256 for 224 / 0.875.
+    The side that limits is `floor(size / share)`: 256 for 224 / 0.875. Halves of a pixel go where
+    the kernel's own library puts them: torchvision for the antialiased ones, else big_vision.
     """
     h, w = image.shape[:2]
     cover = [math.floor(side / share + 1e-6) for side in size]
     scale = max(cover[0] / h, cover[1] / w)
-    resized = (max(round(h * scale), size[0]), max(round(w * scale), size[1]))
+    of_torch = kernel in _PILLOW
+    # 1e-9: the limiting side comes out whole.
+    whole = (lambda side: int(side + 1e-9)) if of_torch else round
+    resized = (max(whole(h * scale), size[0]), max(whole(w * scale), size[1]))
     image = resize(image, resized, kernel)
-    top, left = (resized[0] - size[0]) // 2, (resized[1] - size[1]) // 2
+    margins = [full - side for full, side in zip(resized, size, strict=True)]
+    top, left = (round(m / 2) if of_torch else m // 2 for m in margins)
     return image[top : top + size[0], left : left + size[1]]
 
 
@@ -198,11 +207,7 @@ def resize(image: np.ndarray, size: tuple[int, int], kernel: Kernel) -> np.ndarr
         shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
         method = cv2.INTER_AREA if kernel == "area" and shrinks else cv2.INTER_LINEAR
         return cv2.resize(image, (size[1], size[0]), interpolation=method)
-    filters = {
-        "bilinear_antialias": PIL.Image.Resampling.BILINEAR,
-        "bicubic_antialias": PIL.Image.Resampling.BICUBIC,
-    }
-    return np.asarray(PIL.Image.fromarray(image).resize((size[1], size[0]), filters[kernel]))
+    return np.asarray(PIL.Image.fromarray(image).resize((size[1], size[0]), _PILLOW[kernel]))
 
 
 def _check_eval_crop(data: DataConfig) -> None:

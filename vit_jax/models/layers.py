@@ -14,11 +14,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax.models import positions
+
 BATCH_AXES = ("data", "fsdp")  # mesh axes that split a batch
 XAVIER = nnx.initializers.xavier_uniform()
 MLP_BIAS = nnx.initializers.normal(1e-6)
 
 Dtype = Literal["float32", "bfloat16"]
+Gelu = Literal["tanh", "erf", "quick"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,12 +31,18 @@ class BlockOptions:
     width: int
     mlp_dim: int
     num_heads: int
-    gelu: Literal["tanh", "erf"] = "tanh"
+    gelu: Gelu = "tanh"
+    mlp: Literal["plain", "swiglu"] = "plain"
     norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    key_bias: bool = True
+    qk_norm: bool = False
+    layer_scale: float = 0.0
     dropout: float = 0.0
     attention_dropout: float = 0.0
     stochastic: bool = False  # whether branches can be dropped at all
     relative_tokens: int = 0  # sequence length of relative positions; 0: none
+    relative_grid: positions.Grid | None = None  # of this block's own relative bias
     own_position_tokens: int = 0  # rows of this block's own position table; 0: none
     dtype: Dtype = "float32"
     attention: Literal["auto", "xla", "cudnn"] = "auto"
@@ -48,6 +57,9 @@ class Block(nnx.Module):
         self.attention = Attention(options, rngs=rngs)
         self.norm2 = layer_norm(options.width, options.norm_eps, options.dtype, rngs)
         self.mlp = Mlp(options, rngs=rngs)
+        if options.layer_scale:
+            scale = jnp.full((options.width,), options.layer_scale)
+            self.scale1, self.scale2 = nnx.Param(scale), nnx.Param(scale)
         if options.own_position_tokens:
             shape = (1, options.own_position_tokens, options.width)
             self.position = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), shape))
@@ -56,6 +68,7 @@ class Block(nnx.Module):
         self,
         x: jax.Array,  # (B, T, D)
         *,
+        bias: jax.Array | None = None,  # broadcastable to (B, H, T, T)
         drop_rate: jax.Array | float = 0.0,
         key: jax.Array | None = None,
         return_weights: bool = False,
@@ -67,10 +80,16 @@ class Block(nnx.Module):
         drop_branch = functools.partial(
             drop_path, rate=drop_rate if self.options.stochastic else 0.0
         )
-        y, weights = self.attention(self.norm1(x), key=keys[0], return_weights=return_weights)
+        y, weights = self.attention(
+            self.norm1(x), bias=bias, key=keys[0], return_weights=return_weights
+        )
+        if self.options.layer_scale:
+            y = y * self.scale1[...].astype(y.dtype)[None, None]
         x = x + drop_branch(y, key=keys[1])
-        x = x + drop_branch(self.mlp(self.norm2(x), key=keys[2]), key=keys[3])
-        return x, weights
+        y = self.mlp(self.norm2(x), key=keys[2])
+        if self.options.layer_scale:
+            y = y * self.scale2[...].astype(y.dtype)[None, None]
+        return x + drop_branch(y, key=keys[3]), weights
 
 
 class Attention(nnx.Module):
@@ -87,7 +106,13 @@ class Attention(nnx.Module):
         shape = (3, heads, width // heads)
         dtype = jnp.dtype(options.dtype)
         self.qkv = nnx.LinearGeneral(
-            width, shape, axis=-1, dtype=dtype, kernel_init=_fused_xavier, rngs=rngs
+            width,
+            shape,
+            axis=-1,
+            use_bias=options.qkv_bias,
+            dtype=dtype,
+            kernel_init=_fused_xavier,
+            rngs=rngs,
         )
         self.out = nnx.LinearGeneral(
             shape[1:], width, axis=(-2, -1), dtype=dtype, kernel_init=XAVIER, rngs=rngs
@@ -95,24 +120,33 @@ class Attention(nnx.Module):
         if options.relative_tokens:
             table = (2 * options.relative_tokens - 1, width // heads)
             self.relative = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), table))
+        if options.relative_grid:
+            self.relative_bias = relative_table(options.relative_grid, heads)
+        if options.qk_norm:
+            norm = functools.partial(layer_norm, width // heads, options.norm_eps, options.dtype)
+            self.query_norm, self.key_norm = norm(rngs), norm(rngs)
 
     def __call__(
         self,
         x: jax.Array,  # (B, T, D)
         *,
         queries: jax.Array | None = None,  # (B, Q, D)
+        bias: jax.Array | None = None,  # broadcastable to (B, H, Q, T)
         key: jax.Array | None = None,
         return_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Returns (B, Q, D), and the weights (B, H, Q, T) float32 where asked for."""
         options = self.options
-        if queries is None:
+        if queries is None and (options.key_bias or not options.qkv_bias):
             q, k, v = jnp.moveaxis(self.qkv(x), 2, 0)  # (B, T, H, d) each
         else:
-            q, k, v = self._cross(queries, x)
-        bias = None
+            q, k, v = self._project(x if queries is None else queries, x)
+        if options.qk_norm:
+            q, k = self.query_norm(q), self.key_norm(k)
         if options.relative_tokens:
-            bias = relative_bias(q, self.relative[...].astype(q.dtype))
+            bias = _sum(bias, relative_bias(q, self.relative[...].astype(q.dtype)))
+        if options.relative_grid:
+            bias = _sum(bias, grid_bias(self.relative_bias[...], options.relative_grid))
         keys = [None] * 2 if key is None else list(jax.random.split(key))
         weights = None
         if return_weights or (options.attention_dropout and key is not None):
@@ -124,18 +158,24 @@ class Attention(nnx.Module):
             y = jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation)
         return dropout(self.out(y), options.dropout, keys[1]), weights
 
-    def _cross(self, queries: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _project(self, queries: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries of one sequence, keys and values of another; keys without bias if so chosen."""
         dtype = jnp.dtype(self.options.dtype)
-        assert self.qkv.bias is not None
-        kernel, bias = self.qkv.kernel[...].astype(dtype), self.qkv.bias[...].astype(dtype)
-        project = functools.partial(jnp.einsum, "btD,Dhd->bthd")
+        kernel = self.qkv.kernel[...].astype(dtype)
         inputs = (queries, x, x)
-        q, k, v = (project(t, kernel[:, i]) + bias[None, None, i] for i, t in enumerate(inputs))
+        q, k, v = (jnp.einsum("btD,Dhd->bthd", t, kernel[:, i]) for i, t in enumerate(inputs))
+        if self.qkv.bias is not None:
+            bias = self.qkv.bias[...].astype(dtype)
+            q, v = q + bias[None, None, 0], v + bias[None, None, 2]
+            k = k + bias[None, None, 1] if self.options.key_bias else k
         return q, k, v
 
 
 class Mlp(nnx.Module):
-    """Two dense layers with a GELU between; dropout follows both. Paper, section 3.1."""
+    """Two dense layers with a GELU between; dropout follows both. Paper, section 3.1.
+
+    With "swiglu" the first layer gives gate and value, and silu(gate) * value replaces the GELU.
+    """
 
     def __init__(self, options: BlockOptions, *, rngs: nnx.Rngs) -> None:
         self.options = options
@@ -146,12 +186,18 @@ class Mlp(nnx.Module):
             bias_init=MLP_BIAS,
             rngs=rngs,
         )
-        self.fc1 = linear(options.width, options.mlp_dim)
+        parts = 2 if options.mlp == "swiglu" else 1
+        self.fc1 = linear(options.width, parts * options.mlp_dim)
         self.fc2 = linear(options.mlp_dim, options.width)
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         keys = [None] * 2 if key is None else list(jax.random.split(key))
-        x = jax.nn.gelu(self.fc1(x), approximate=self.options.gelu == "tanh")
+        x = self.fc1(x)
+        if self.options.mlp == "swiglu":
+            gate, value = jnp.split(x, 2, axis=-1)
+            x = jax.nn.silu(gate) * value
+        else:
+            x = gelu(x, self.options.gelu)
         x = dropout(x, self.options.dropout, keys[0])
         return dropout(self.fc2(x), self.options.dropout, keys[1])
 
@@ -168,6 +214,13 @@ def split_batch(x: jax.Array) -> jax.Array:
         return x
     spec = jax.sharding.PartitionSpec(axes, *[None] * (x.ndim - 1))
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+def gelu(x: jax.Array, kind: Gelu) -> jax.Array:
+    """Exact (erf), or with the tanh or the logistic function for the normal distribution."""
+    if kind == "quick":
+        return x * jax.nn.sigmoid(1.702 * x)
+    return jax.nn.gelu(x, approximate=kind == "tanh")
 
 
 def layer_norm(width: int, eps: float, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -203,6 +256,20 @@ def relative_bias(q: jax.Array, table: jax.Array) -> jax.Array:
     offsets = jnp.arange(tokens)[:, None] - jnp.arange(tokens)[None, :] + tokens - 1
     logits = jnp.einsum("bthd,tsd->bhts", q, table[offsets], preferred_element_type=jnp.float32)
     return logits * head_dim**-0.5
+
+
+def relative_table(grid: positions.Grid, heads: int) -> nnx.Param:
+    """Zero biases ((2 rows - 1)(2 columns - 1) + 3, H): see `positions.relative_index`."""
+    return nnx.Param(jnp.zeros(((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, heads)))
+
+
+def grid_bias(table: jax.Array, grid: positions.Grid) -> jax.Array:
+    """Biases (1, H, T, T) of the attention logits, of a relative table (rows, H)."""
+    return jnp.moveaxis(table[positions.relative_index(grid)], -1, 0)[None]
+
+
+def _sum(a: jax.Array | None, b: jax.Array) -> jax.Array:
+    return b if a is None else a + b
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

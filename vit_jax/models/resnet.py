@@ -1,9 +1,11 @@
-"""The convolutional stem of the hybrid: a ResNet with weight standardisation and GroupNorm.
+"""ResNets with weight standardisation and GroupNorm: the stem of the hybrids, the body of BiT.
 
-Post-activation bottlenecks, as in the original hybrid; shapes are (B, height, width, channels).
+Bottlenecks are post-activation as in the hybrids and big_vision's `bit`, or pre-activation as in
+BiT ("Big Transfer", arXiv 1912.11370). Shapes are (B, height, width, channels).
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,47 +16,85 @@ from vit_jax.models.layers import Dtype
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StemOptions:
-    """Depth and width of the stem; the root alone strides 4, every stage after the first 2."""
+    """Sizes and numerics. The root alone strides 4, every stage after the first 2.
+
+    The defaults are those of the hybrids of vit_jax. Raises ValueError where sizes do not fit.
+    """
 
     num_layers: tuple[int, ...] = ()  # bottlenecks of each stage; none: the root alone
     root_width: int = 64
-    std_eps: float = 1e-5  # weight standardisation: added to the standard deviation
+    widths: tuple[int, ...] = ()  # output channels of each stage; unset: 4 root_width, doubling
+    groups: int = 32  # of every GroupNorm
+    preactivation: bool = False  # norm and ReLU before the convolutions
+    std_eps: float = 1e-5  # weight standardisation
+    std_eps_in: Literal["std", "variance"] = "std"  # what std_eps is added to
     norm_eps: float = 1e-6  # GroupNorm
+    padding: Literal["same", "explicit"] = "same"  # explicit: (kernel - 1) / 2 on every side
+    pool_padding: Literal["zero", "lowest"] = "lowest"  # of the root's max-pool
+
+    def __post_init__(self) -> None:
+        if self.widths and len(self.widths) != len(self.num_layers):
+            raise ValueError(f"widths {self.widths} are not one of each of {len(self.num_layers)}")
+        normed = (() if self.preactivation else (self.root_width,)) + self.stage_widths
+        for width in normed + tuple(bottleneck_width(w) for w in self.stage_widths):
+            if width % self.groups:
+                raise ValueError(f"{width} channels do not divide into {self.groups} norm groups")
 
     @property
     def stride(self) -> int:
         return 4 * 2 ** max(len(self.num_layers) - 1, 0)
 
     @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Output channels of each stage."""
+        stages = range(len(self.num_layers))
+        return self.widths or tuple(self.root_width * 4 * 2**i for i in stages)
+
+    @property
     def out_channels(self) -> int:
-        stages = len(self.num_layers)
-        return self.root_width * 2 ** (stages - 1) * 4 if stages else self.root_width
+        return self.stage_widths[-1] if self.num_layers else self.root_width
 
 
 class Stem(nnx.Module):
-    """Root (7x7/2, norm, ReLU, max-pool 3x3/2), then stages `block1`, `block2`, ..."""
+    """Root (7x7/2, norm, ReLU, max-pool 3x3/2), then stages `block1`, `block2`, ...
+
+    With pre-activation the root has no norm and ReLU, they follow the last stage instead.
+    """
 
     def __init__(
         self, options: StemOptions, *, channels: int, dtype: Dtype, rngs: nnx.Rngs
     ) -> None:
-        width = options.root_width
-        if width % 32:
-            raise ValueError(f"the stem's root width {width} does not divide into 32 norm groups")
         self.options = options
-        self.root = ConvNorm(options, channels, width, kernel=7, stride=2, dtype=dtype, rngs=rngs)
-        channels = width
-        for i, depth in enumerate(options.num_layers):
-            features, stride = width * 2**i, 2 if i else 1
-            stage = Stage(options, channels, features, depth, stride, dtype=dtype, rngs=rngs)
+        width = options.root_width
+        root = StdConv if options.preactivation else ConvNorm
+        self.root = root(options, channels, width, kernel=7, stride=2, dtype=dtype, rngs=rngs)
+        for i, features in enumerate(options.stage_widths):
+            stride = 2 if i else 1
+            stage = Stage(
+                options, width, features, options.num_layers[i], stride, dtype=dtype, rngs=rngs
+            )
             setattr(self, f"block{i + 1}", stage)
-            channels = features * 4
+            width = features
+        if options.preactivation:
+            self.norm = group_norm(options, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = jax.nn.relu(self.root(x))
-        x = nnx.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="SAME")
+        x = self.root(x)
+        x = x if self.options.preactivation else jax.nn.relu(x)
+        x = self._pool(x)
         for i in range(len(self.options.num_layers)):
             x = getattr(self, f"block{i + 1}")(x)
-        return x
+        return jax.nn.relu(self.norm(x)) if self.options.preactivation else x
+
+    def _pool(self, x: jax.Array) -> jax.Array:
+        window, strides = (3, 3), (2, 2)
+        if self.options.padding == "same":
+            pads = jax.lax.padtype_to_pads(x.shape[1:3], window, strides, "SAME")
+        else:
+            pads = [(1, 1), (1, 1)]
+        if self.options.pool_padding == "zero":
+            x, pads = jnp.pad(x, ((0, 0), *pads, (0, 0))), [(0, 0), (0, 0)]
+        return nnx.max_pool(x, window_shape=window, strides=strides, padding=pads)
 
 
 class Stage(nnx.Module):
@@ -72,12 +112,11 @@ class Stage(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.depth = depth
+        create = PreactivationBottleneck if options.preactivation else Bottleneck
         for i in range(depth):
-            unit = Bottleneck(
-                options, channels, features, 1 if i else stride, dtype=dtype, rngs=rngs
-            )
+            unit = create(options, channels, features, 1 if i else stride, dtype=dtype, rngs=rngs)
             setattr(self, f"unit{i + 1}", unit)
-            channels = features * 4
+            channels = features
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for i in range(self.depth):
@@ -86,7 +125,7 @@ class Stage(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 with the stride, 1x1 to four times the features; ReLU of the sum."""
+    """1x1, 3x3 with the stride, 1x1 to all features; norm after each, ReLU of the sum."""
 
     def __init__(
         self,
@@ -99,13 +138,14 @@ class Bottleneck(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         conv = lambda *args, **kw: ConvNorm(options, *args, dtype=dtype, rngs=rngs, **kw)  # noqa: E731
-        self.projects = channels != features * 4 or stride != 1
+        middle = bottleneck_width(features)
+        self.projects = channels != features or stride != 1
         if self.projects:
-            self.proj = conv(channels, features * 4, kernel=1, stride=stride)
-        self.conv1 = conv(channels, features, kernel=1)
-        self.conv2 = conv(features, features, kernel=3, stride=stride)
+            self.proj = conv(channels, features, kernel=1, stride=stride)
+        self.conv1 = conv(channels, middle, kernel=1)
+        self.conv2 = conv(middle, middle, kernel=3, stride=stride)
         # A zero scale makes every residual unit start as the identity.
-        self.conv3 = conv(features, features * 4, kernel=1, zero_scale=True)
+        self.conv3 = conv(middle, features, kernel=1, zero_scale=True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         residual = self.proj(x) if self.projects else x
@@ -114,8 +154,70 @@ class Bottleneck(nnx.Module):
         return jax.nn.relu(residual + self.conv3(y))
 
 
-class ConvNorm(nnx.Module):
-    """Weight-standardised convolution without bias, SAME padding, then GroupNorm of 32 groups."""
+class PreactivationBottleneck(nnx.Module):
+    """Norm and ReLU before each of 1x1, 3x3 with the stride, 1x1; a plain sum."""
+
+    def __init__(
+        self,
+        options: StemOptions,
+        channels: int,
+        features: int,
+        stride: int,
+        *,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        conv = lambda *args, **kw: StdConv(options, *args, dtype=dtype, rngs=rngs, **kw)  # noqa: E731
+        norm = lambda width: group_norm(options, width, dtype=dtype, rngs=rngs)  # noqa: E731
+        middle = bottleneck_width(features)
+        self.projects = channels != features or stride != 1
+        if self.projects:
+            self.proj = conv(channels, features, kernel=1, stride=stride)
+        self.norm1, self.conv1 = norm(channels), conv(channels, middle, kernel=1)
+        self.norm2, self.conv2 = norm(middle), conv(middle, middle, kernel=3, stride=stride)
+        self.norm3, self.conv3 = norm(middle), conv(middle, features, kernel=1)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jax.nn.relu(self.norm1(x))
+        residual = self.proj(y) if self.projects else x
+        y = jax.nn.relu(self.norm2(self.conv1(y)))
+        y = jax.nn.relu(self.norm3(self.conv2(y)))
+        return self.conv3(y) + residual
+
+
+class StdConv(nnx.Module):
+    """Weight-standardised convolution without bias."""
+
+    def __init__(
+        self,
+        options: StemOptions,
+        channels: int,
+        features: int,
+        *,
+        kernel: int,
+        stride: int = 1,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.options, self.stride, self.dtype = options, stride, dtype
+        shape = (kernel, kernel, channels, features)
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        options, dtype = self.options, jnp.dtype(self.dtype)
+        kernel = standardize(self.kernel[...], eps=options.std_eps, eps_in=options.std_eps_in)
+        pad = (kernel.shape[0] - 1) // 2
+        return jax.lax.conv_general_dilated(
+            x.astype(dtype),
+            kernel.astype(dtype),
+            window_strides=(self.stride, self.stride),
+            padding="SAME" if options.padding == "same" else [(pad, pad)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class ConvNorm(StdConv):
+    """Weight-standardised convolution, then GroupNorm."""
 
     def __init__(
         self,
@@ -129,34 +231,47 @@ class ConvNorm(nnx.Module):
         dtype: Dtype,
         rngs: nnx.Rngs,
     ) -> None:
-        self.stride, self.std_eps, self.dtype = stride, options.std_eps, dtype
-        shape = (kernel, kernel, channels, features)
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape))
-        initial = nnx.initializers.zeros if zero_scale else nnx.initializers.ones
-        self.norm = nnx.GroupNorm(
-            features,
-            num_groups=32,
-            epsilon=options.norm_eps,
-            scale_init=initial,
-            dtype=jnp.dtype(dtype),
-            rngs=rngs,
+        super().__init__(
+            options, channels, features, kernel=kernel, stride=stride, dtype=dtype, rngs=rngs
         )
+        self.norm = group_norm(options, features, zero_scale=zero_scale, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        dtype = jnp.dtype(self.dtype)
-        kernel = standardize(self.kernel[...], self.std_eps).astype(dtype)
-        x = jax.lax.conv_general_dilated(
-            x.astype(dtype),
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding="SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return self.norm(x)
+        return self.norm(super().__call__(x))
 
 
-def standardize(kernel: jax.Array, eps: float) -> jax.Array:
-    """(w - mean) / (std + eps) over all but the output channel, in float32."""
+def group_norm(
+    options: StemOptions,
+    features: int,
+    *,
+    zero_scale: bool = False,
+    dtype: Dtype,
+    rngs: nnx.Rngs,
+) -> nnx.GroupNorm:
+    """GroupNorm in float32 whose variance does not cancel: released weights depend on it."""
+    return nnx.GroupNorm(
+        features,
+        num_groups=options.groups,
+        epsilon=options.norm_eps,
+        scale_init=nnx.initializers.zeros if zero_scale else nnx.initializers.ones,
+        use_fast_variance=False,
+        dtype=jnp.dtype(dtype),
+        rngs=rngs,
+    )
+
+
+def standardize(kernel: jax.Array, *, eps: float, eps_in: Literal["std", "variance"]) -> jax.Array:
+    """(w - mean) / std over all but the output channel, in float32."""
     axes = (0, 1, 2)
     kernel = kernel - kernel.mean(axes, keepdims=True)
-    return kernel / (kernel.std(axes, keepdims=True) + eps)
+    variance = jnp.square(kernel).mean(axes, keepdims=True)
+    if eps_in == "variance":
+        return kernel * jax.lax.rsqrt(variance + eps)
+    return kernel / (jnp.sqrt(variance) + eps)
+
+
+def bottleneck_width(features: int) -> int:
+    """A quarter of a stage's channels, rounded to a multiple of 8 but never down by a tenth."""
+    quarter = features / 4
+    rounded = max(8, int(quarter + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * quarter else rounded

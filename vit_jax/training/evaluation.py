@@ -9,9 +9,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from vit_jax.data import augment
+from vit_jax.config import MeshConfig
+from vit_jax.data import augment, pipeline, preprocess
+from vit_jax.data.record import Source
+from vit_jax.models.zoo import Model
 from vit_jax.objectives import classification
-from vit_jax.parallel.mesh import to_global
+from vit_jax.parallel.mesh import local_rows, make_mesh, to_global
 
 EvalStep = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
 
@@ -56,6 +59,36 @@ def evaluate(
     if not count:
         raise ValueError("nothing was evaluated: no image could be read")
     return {name: value / count for name, value in totals.items()} | {"count": int(count)}
+
+
+def evaluate_model(model: Model, source: Source, *, batch_size: int = 64) -> dict[str, float]:
+    """Measures a loaded model on labelled images, with its own preprocessing, on all devices.
+
+    The images are split over the devices, the model is on each. Returns what `evaluate` does.
+    """
+    wanted = model.preprocessing
+    assert wanted is not None, "the model was not loaded"
+    mesh = make_mesh(MeshConfig())
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    graphdef, params = nnx.split(model)
+    everywhere = jax.NamedSharding(mesh, jax.P())
+    step = make_eval_step(
+        graphdef,
+        num_classes=model.options.num_classes,
+        loss="softmax",
+        mean=wanted.mean,
+        std=wanted.std,
+    )
+    transform = preprocess.EvalTransform(
+        size=wanted.image_size, center=wanted.crop, kernel=wanted.kernel
+    )
+    rows = local_rows(mesh, batch_size)
+    with (
+        jax.set_mesh(mesh),
+        pipeline.eval_batches(source, transform, batch_size=batch_size, rows=rows) as batches,
+    ):
+        placed = jax.device_put(nnx.to_pure_dict(params), everywhere)
+        return evaluate(step, placed, batches, mesh=mesh, batch_size=batch_size)
 
 
 def _add(totals: dict[str, float], sums: dict[str, jax.Array]) -> None:

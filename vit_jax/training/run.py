@@ -14,6 +14,7 @@ from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, DataConfig, MeshConfig
 from vit_jax.data import pipeline, preprocess, sources
 from vit_jax.models.vit import ViTOptions
+from vit_jax.models.zoo import Options
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import multihost, rules
 from vit_jax.training import evaluation, optimizer, schedules, setup, state, step
@@ -50,7 +51,7 @@ class Evaluator:
             )
         self._step: evaluation.EvalStep | None = None
 
-    def bind(self, graphdef: nnx.GraphDef, options: ViTOptions, data: DataConfig) -> "Evaluator":
+    def bind(self, graphdef: nnx.GraphDef, options: Options, data: DataConfig) -> "Evaluator":
         """Fixes the model and its value range; to be called before the first evaluation."""
         self._transform = preprocess.eval_transform(data, size=options.image_size)
         self._step = evaluation.make_eval_step(
@@ -121,7 +122,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     evaluator.bind(graphdef, options, config.data)
 
     if multihost.is_primary() and not resumed:
-        store_lib.write_run(workdir, given, setup.make_card(config, options, source.class_names))
+        store_lib.write_run(workdir, given, setup.make_card(config, begin, source.class_names))
     multihost.barrier("run written")
     store = stack.enter_context(store_lib.Store(workdir, config.checkpoint))
     if store.latest is None:
@@ -162,7 +163,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
 def _train_step(
     config: Config,
     graphdef: nnx.GraphDef,
-    options: ViTOptions,
+    options: Options,
     optax_rule: optax.GradientTransformation,
     schedule: optax.Schedule,
     abstract: state.State,
@@ -182,7 +183,7 @@ def _train_step(
 
 def _messages(
     config: Config,
-    options: ViTOptions,
+    options: Options,
     shapes: Any,
     mesh: Mesh,
     images: int,
@@ -190,10 +191,11 @@ def _messages(
     report: str,
 ) -> tuple[str, ...]:
     height, width = options.image_size
+    tokens = f", {options.tokens} tokens" if isinstance(options, ViTOptions) else ""
     name = config.model.name or f"model of {config.init_from}"
     model = (
         f"{name}, {state.count(shapes):,} parameters, {options.num_classes} classes,"
-        f" images {height}x{width}, {options.tokens} tokens"
+        f" images {height}x{width}{tokens}"
     )
     axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     where = (

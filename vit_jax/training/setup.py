@@ -1,15 +1,14 @@
 """From a config to the parts of a run: model, lengths, and where it starts."""
 
 import dataclasses
-from typing import Any
 
 import jax
 
 from vit_jax.checkpoints import load, store, surgery
 from vit_jax.config import Config, Duration, ModelConfig
 from vit_jax.models import zoo
+from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
 
 # Fields of the model config that are the zoo's, or the checkpoint's, where they are not set.
 _SIZES = ("width", "depth", "mlp_dim", "num_heads", "pool", "position", "position_at")
@@ -52,8 +51,9 @@ def lengths(config: Config, *, dataset_size: int) -> Lengths:
 class Start:
     """What a run begins with."""
 
-    options: ViTOptions
+    options: zoo.Options
     preprocessing: Preprocessing  # what the parameters were trained with, if there are any
+    resize: Methods = Methods()  # of the family they are from
     params: surgery.Params | None = None  # of `init_from`, fitted to the model
     report: str = ""  # what was fitted
 
@@ -63,9 +63,8 @@ def fresh_start(config: Config, *, num_classes: int) -> Start:
 
     Raises ValueError for an unknown model, sizes that do not fit, a checkpoint that does not.
     """
-    changes = _changes(config, num_classes=num_classes)
     if not config.init_from:
-        options = zoo.options(config.model.name, **changes)
+        options = _changed(zoo.options(config.model.name), config, num_classes=num_classes)
         return Start(options=options, preprocessing=Preprocessing(image_size=options.image_size))
     source = load.read(
         config.init_from,
@@ -73,12 +72,15 @@ def fresh_start(config: Config, *, num_classes: int) -> Start:
         num_heads=0 if store.is_run(config.init_from) else config.model.num_heads,
     )
     base = zoo.options(config.model.name) if config.model.name else source.options
-    target = zoo.change(base, **changes)
+    target = _changed(base, config, num_classes=num_classes)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    params, report = surgery.adapt(source.params, source=source.options, target=target, key=key)
+    params, report = surgery.adapt(
+        source.params, source=source.options, target=target, key=key, resize=source.resize
+    )
     return Start(
         options=target,
         preprocessing=source.preprocessing,
+        resize=source.resize,
         params=params,
         report=f"from {config.init_from}: {report}",
     )
@@ -87,10 +89,10 @@ def fresh_start(config: Config, *, num_classes: int) -> Start:
 def resumed_start(config: Config, card: store.Card) -> Start:
     """The model of a run that goes on: what does not change its result may be new."""
     model = config.model
-    options = zoo.change(
-        card.options, attention=model.attention, remat=model.remat, unroll=model.unroll
-    )
-    return Start(options=options, preprocessing=card.preprocessing)
+    known = {f.name for f in dataclasses.fields(card.options)}
+    new = {"attention": model.attention, "remat": model.remat, "unroll": model.unroll}
+    options = zoo.change(card.options, **{k: v for k, v in new.items() if k in known})
+    return Start(options=options, preprocessing=card.preprocessing, resize=card.resize)
 
 
 def with_value_range(config: Config, preprocessing: Preprocessing) -> Config:
@@ -103,31 +105,40 @@ def with_value_range(config: Config, preprocessing: Preprocessing) -> Config:
     return dataclasses.replace(config, data=data)
 
 
-def make_card(config: Config, options: ViTOptions, class_names: tuple[str, ...]) -> store.Card:
+def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> store.Card:
     """What is saved beside the config; `config` comes from `with_value_range`."""
     preprocessing = Preprocessing(
-        image_size=options.image_size,
+        image_size=start.options.image_size,
         crop=config.data.eval_crop,
         kernel=config.data.eval_kernel,
         mean=_rgb(config.data.mean),
         std=_rgb(config.data.std),
     )
-    return store.Card(options=options, class_names=class_names, preprocessing=preprocessing)
+    return store.Card(
+        options=start.options,
+        class_names=class_names,
+        preprocessing=preprocessing,
+        resize=start.resize,
+    )
 
 
 def image_size(config: Config) -> tuple[int, int]:
     return _pair(config.image_size)
 
 
-def _changes(config: Config, *, num_classes: int) -> dict[str, Any]:
-    """Fields of `ViTOptions` that the config sets."""
+def _changed(base: zoo.Options, config: Config, *, num_classes: int) -> zoo.Options:
+    """The model with what the config sets. Raises ValueError for a field that it does not have."""
     model = config.model
     changes = {name: getattr(model, name) for name in _SIZES if getattr(model, name)}
     if model.patch_size:
         changes[_PATCH] = _pair(model.patch_size)
+    default, known = ModelConfig(), {f.name for f in dataclasses.fields(base)}
     always = {f.name for f in dataclasses.fields(ModelConfig)} - {*_SIZES, _PATCH, "name"}
-    changes |= {name: getattr(model, name) for name in always}
-    return changes | {"image_size": image_size(config), "num_classes": num_classes}
+    for name in always:
+        # Another family lacks some of these: that matters only where they are set.
+        if name in known or getattr(model, name) != getattr(default, name):
+            changes[name] = getattr(model, name)
+    return zoo.change(base, **changes, image_size=image_size(config), num_classes=num_classes)
 
 
 def _pair(sides: tuple[int, ...]) -> tuple[int, int]:

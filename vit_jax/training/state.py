@@ -16,13 +16,12 @@ from flax import nnx, traverse_util
 from jax.sharding import Mesh
 
 from vit_jax.models import zoo
-from vit_jax.models.vit import ViTOptions
 from vit_jax.parallel import rules
 
 State = dict[str, Any]
 
 
-def abstract_params(options: ViTOptions) -> tuple[nnx.GraphDef, Any]:
+def abstract_params(options: zoo.Options) -> tuple[nnx.GraphDef, Any]:
     """The static part of a model, and the nested dict of its parameters' shapes."""
     model = nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0)))
     graphdef, params = nnx.split(model)
@@ -30,7 +29,7 @@ def abstract_params(options: ViTOptions) -> tuple[nnx.GraphDef, Any]:
 
 
 def abstract_state(
-    options: ViTOptions, optimizer: optax.GradientTransformation, *, average: bool, mesh: Mesh
+    options: zoo.Options, optimizer: optax.GradientTransformation, *, average: bool, mesh: Mesh
 ) -> State:
     """Shapes, dtypes and shardings of every array of the state; nothing is allocated."""
     state = jax.eval_shape(
@@ -44,7 +43,7 @@ def abstract_state(
 
 
 def create(
-    options: ViTOptions,
+    options: zoo.Options,
     optimizer: optax.GradientTransformation,
     *,
     abstract: State,

@@ -2,25 +2,88 @@
 
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import table, vit_jax
+from vit_jax.checkpoints.layouts import (
+    beit,
+    big_vision,
+    bit_npz,
+    deit,
+    hf,
+    hf_bit,
+    hf_swin,
+    mae,
+    table,
+    timm,
+    timm_bit,
+    timm_swin,
+    vit_jax,
+)
+from vit_jax.models import zoo
+from vit_jax.models.interpolation import Methods
 
-__all__ = ["LAYOUTS", "find", "table"]
+__all__ = ["LAYOUTS", "find", "methods", "name", "numerics", "table", "writer"]
 
-# A layout is a module with `recognises`, `canonical`, `infer` and `entries`.
-LAYOUTS: dict[str, ModuleType] = {"vit_jax": vit_jax}
+# The tables of each layout, one for every model that it can hold. A table is a module with
+# `recognises`, `canonical`, `infer`, `entries`, `preprocessing`, `RESIZE`, and `MODEL`, the type
+# of its options; `vit_jax` is the shortest. `READ_ONLY` ones are not written.
+LAYOUTS: dict[str, tuple[ModuleType, ...]] = {
+    "vit_jax": (vit_jax,),
+    "big_vision": (big_vision, bit_npz),
+    "timm": (timm, timm_bit, timm_swin),
+    "hf": (hf_bit, hf_swin, hf),
+    "mae": (mae,),
+    "deit": (deit,),
+    "beit": (beit,),
+}
 
 
-def find(arrays: Mapping[str, np.ndarray], name: str, *, path: str) -> ModuleType:
-    """The layout called `name`, or the one that recognises the keys where `name` is empty."""
+def find(arrays: Mapping[str, np.ndarray], name: str, *, path: str, key: str = "") -> ModuleType:
+    """The table that recognises the keys, of the layout called `name` unless that is empty.
+
+    timm, DeiT and MAE share most keys: what tells them apart is whether a .pth keeps its arrays
+    under a `key`, as a table's `TORCH_KEY` says.
+    """
+    candidates = _named(name) if name else [t for tables in LAYOUTS.values() for t in tables]
+    found = [candidate for candidate in candidates if candidate.recognises(arrays)]
+    keyed = key in ("model", "module")
+    if found:
+        return min(found, key=lambda table: hasattr(table, "TORCH_KEY") != keyed)
     if name:
-        if name not in LAYOUTS:
-            raise ValueError(f"unknown layout {name!r}: choose one of {', '.join(LAYOUTS)}")
-        return LAYOUTS[name]
-    for layout in LAYOUTS.values():
-        if layout.recognises(arrays):
-            return layout
+        return candidates[0]  # to say what is missing
     shown = ", ".join(sorted(arrays)[:4])
     raise ValueError(f"{path}: no known layout holds keys such as {shown}")
+
+
+def writer(options: zoo.Options, name: str) -> ModuleType:
+    """The table to write a model with. Raises ValueError where the layout has none."""
+    for candidate in _named(name):
+        if candidate.MODEL is type(options) and not getattr(candidate, "READ_ONLY", False):
+            return candidate
+    kind = type(options).__name__.removesuffix("Options")
+    raise ValueError(f"a {kind} cannot be written in the {name} layout")
+
+
+def name(found: ModuleType) -> str:
+    """The layout that a table belongs to."""
+    return next(name for name, tables in LAYOUTS.items() if found in tables)
+
+
+def numerics(found: ModuleType, options: zoo.Options) -> dict[str, Any]:
+    """The fields of the options that a table's readers fix, for its files do not tell them."""
+    if hasattr(found, "numerics"):
+        return found.numerics(options)
+    return dict(getattr(found, "NUMERICS", {}))
+
+
+def methods(found: ModuleType, options: zoo.Options) -> Methods:
+    """How a model's family resizes: its table's `RESIZE`, unless models of it differ."""
+    return found.methods(options) if hasattr(found, "methods") else found.RESIZE
+
+
+def _named(name: str) -> tuple[ModuleType, ...]:
+    if name not in LAYOUTS:
+        raise ValueError(f"unknown layout {name!r}: choose one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]

@@ -5,9 +5,12 @@ has a leading layer axis then. `read` and `write` are inverse to each other.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+from vit_jax.models.vit import ViTOptions
 
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -34,9 +37,9 @@ def read(entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], expected: S
         for names in _layers(entry, expected):
             missing = [name for name in names if name not in left]
             misfits += [f"missing {name}" for name in missing]
+            parts = [left.pop(name) for name in names if name in left]
             if missing:
                 continue
-            parts = [left.pop(name) for name in names]
             shape = expected[entry.path][1:] if _stacked(entry) else expected[entry.path]
             try:
                 joined = entry.join(*parts)
@@ -64,6 +67,45 @@ def write(entries: Sequence[Entry], params: Mapping[str, np.ndarray]) -> Arrays:
             parts = entry.split(array[i] if _stacked(entry) else array)
             arrays.update(zip(names, parts, strict=True))
     return arrays
+
+
+def pair(path: str, name: str, *leaves: str) -> list[Entry]:
+    """Entries of leaves that have the same names on both sides, under `path` and `name`."""
+    return [Entry(f"{path}/{leaf}", (f"{name}/{leaf}",)) for leaf in leaves]
+
+
+def stacked(axis: int) -> tuple[Callable[..., np.ndarray], Callable[[np.ndarray], Sequence]]:
+    """`join` and `split` of an entry whose arrays are stacked on a new axis."""
+    return (
+        lambda *parts: np.stack(parts, axis=axis),
+        lambda array: [np.take(array, i, axis=axis) for i in range(array.shape[axis])],
+    )
+
+
+def check_holds(options: Any, layout: str, *, holds: Collection[str], **fixed: Any) -> None:
+    """Raises ValueError where a model needs what a layout cannot say.
+
+    `holds` are the fields of the options that the layout's arrays tell, `fixed` those that have
+    one value in it; all others must have their defaults, but for those of training and computing.
+    """
+    options = _plain(options)
+    free = {*holds, "dropout", "attention_dropout", "stochastic_depth", "head_bias"}
+    free |= {"dtype", "attention", "remat", "unroll"}
+    expected = {f.name: f.default for f in dataclasses.fields(options)} | fixed
+    wrong = [f"{k}={v!r}" for k, v in vars(options).items() if k not in free and v != expected[k]]
+    if wrong:
+        raise ValueError(f"the {layout} layout has no place for {', '.join(wrong)}")
+
+
+def _plain(options: Any) -> Any:
+    """The same model with defaults in the fields that say what others say already."""
+    if not isinstance(options, ViTOptions):
+        return options
+    if options.has_class_token == options.pool.startswith("token"):
+        options = dataclasses.replace(options, class_token=None)
+    if options.position == "none":
+        options = dataclasses.replace(options, class_position=True)
+    return options
 
 
 def _stacked(entry: Entry) -> bool:

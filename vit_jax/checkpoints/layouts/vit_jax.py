@@ -7,12 +7,19 @@ spelt as the released ones.
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.vit import ViTOptions
+
+MODEL = ViTOptions
+RESIZE = Methods()
 
 _BLOCK = "Transformer/encoderblock_{i}"
 _POSITION = "Transformer/posembed_input/pos_embedding"
@@ -28,18 +35,14 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     return "embedding/kernel" in arrays and _POSITION in arrays
 
 
-def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     """The same arrays, spelt as the released files, with GroupNorm vectors as vectors."""
+    del hints
     return {_released_name(k): _squeezed(k, v) for k, v in arrays.items()}
 
 
-def infer(
-    arrays: Mapping[str, np.ndarray],
-    *,
-    num_heads: int = 0,
-    grid: tuple[int, int] | None = None,
-) -> ViTOptions:
-    """The model of canonical arrays. `grid` is that of the positions where it is not square.
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+    """The model of canonical arrays.
 
     Raises ValueError where the arrays cannot be a model of this family.
     """
@@ -55,11 +58,9 @@ def infer(
     token = "cls" in shapes
     count = shapes[_POSITION][1] - token
     heads = shapes[query][1]
-    if num_heads not in (0, heads):
-        raise ValueError(f"num_heads is {num_heads}, the checkpoint has {heads} heads")
-    rows, columns = grid or _square(count)
-    if rows * columns != count:
-        raise ValueError(f"grid {rows}x{columns} is not the checkpoint's {count} positions")
+    if hints.num_heads not in (0, heads):
+        raise ValueError(f"num_heads is {hints.num_heads}, the checkpoint has {heads} heads")
+    rows, columns = hints.square(count)
     stride = stem.stride if stem else 1
     return ViTOptions(
         image_size=(rows * stride * height, columns * stride * width),
@@ -76,14 +77,32 @@ def infer(
     )
 
 
+def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+    """Values in [-1, 1]; the AugReg models' published accuracies are of this crop and kernel."""
+    return released(options.image_size, hints, crop=0.9, kernel="bicubic_antialias")
+
+
+def numerics(options: ViTOptions) -> dict[str, Any]:
+    """The fields of the options that the readers of this layout fix."""
+    fixed: dict[str, Any] = {"gelu": "tanh", "norm_eps": 1e-6}
+    if options.stem:
+        sizes = {k: getattr(options.stem, k) for k in ("num_layers", "root_width")}
+        fixed["stem"] = StemOptions(**sizes)
+    return fixed
+
+
 def entries(options: ViTOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
-    _check_holds(options)
+    holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads"}
+    holds |= {"num_classes", "stem", "representation_size", "class_position", "pool"}
+    check_holds(options, "vit_jax", holds=holds, **numerics(options))
+    if options.pool not in ("token", "gap"):
+        raise ValueError(f"the vit_jax layout has no place for pool={options.pool!r}")
     attention = f"{_BLOCK}/MultiHeadDotProductAttention_1"
     qkv = [f"{attention}/{part}" for part in ("query", "key", "value")]
     table = [
         *_pair("embedding", "embedding", "kernel", "bias"),
-        Entry("position", (_POSITION,)),
+        _position(options),
         *_pair("blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
         Entry("blocks/attention/qkv/kernel", tuple(f"{n}/kernel" for n in qkv), *_stack(1)),
         Entry("blocks/attention/qkv/bias", tuple(f"{n}/bias" for n in qkv), *_stack(0)),
@@ -102,19 +121,16 @@ def entries(options: ViTOptions) -> list[Entry]:
     return table + (_stem_entries(options.stem) if options.stem else [])
 
 
-def _check_holds(options: ViTOptions) -> None:
-    fixed = {
-        "position": "learned_1d",
-        "position_at": "input",
-        "class_position": True,
-        "gelu": "tanh",
-        "norm_eps": 1e-6,
-    }
-    wrong = [f"{k}={getattr(options, k)!r}" for k, v in fixed.items() if getattr(options, k) != v]
-    if options.pool == "map":
-        wrong.append("pool='map'")
-    if wrong:
-        raise ValueError(f"the vit_jax layout has no place for {', '.join(wrong)}")
+def _position(options: ViTOptions) -> Entry:
+    if options.class_position or not options.has_class_token:
+        return Entry("position", (_POSITION,))
+    # The layout has a row for the class token: one of zeros says the same.
+    return Entry(
+        "position",
+        (_POSITION,),
+        lambda table: table[:, 1:],
+        lambda table: (np.pad(table, ((0, 0), (1, 0), (0, 0))),),
+    )
 
 
 def _stem_entries(stem: StemOptions) -> list[Entry]:
@@ -156,14 +172,6 @@ def _infer_stem(shapes: Mapping[str, Sequence[int]]) -> StemOptions | None:
         raise ValueError(f"the stem's stages are {sorted(depths)}: some are missing")
     layers = tuple(depths[stage] for stage in sorted(depths))
     return StemOptions(num_layers=layers, root_width=shapes["conv_root/kernel"][-1])
-
-
-def _square(count: int) -> tuple[int, int]:
-    """Released files have square grids; any other must be told."""
-    side = round(count**0.5)
-    if side * side != count:
-        raise ValueError(f"{count} positions are no square: give the checkpoint's grid")
-    return side, side
 
 
 def _released_name(name: str) -> str:

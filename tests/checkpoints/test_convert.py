@@ -1,0 +1,192 @@
+"""Any model goes to any layout that can hold it and back, whole or not at all."""
+
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors_numpy
+
+import vit_jax
+from vit_jax.checkpoints import files, load, save
+from vit_jax.checkpoints.convert import convert
+
+SOURCES = {
+    "vitjax_cls/ckpt.npz": ("vit_jax", "timm", "deit", "hf", ""),
+    "vitjax_gap_rep/ckpt.npz": ("vit_jax", "big_vision", ""),
+    "timm_vit_cls/model.safetensors": ("timm", "deit", "hf", "vit_jax", ""),
+    "deit_distilled/checkpoint.pth": ("timm", "deit", "hf", ""),
+    "timm_beit_relpos/model.safetensors": ("timm", "beit", "hf", ""),
+    "mae_vit_gap/checkpoint.pth": ("timm", "mae", ""),
+    "hf_beit_mim": ("beit", "hf", ""),
+    "hf_vitmae_normpix": ("mae", "hf", ""),
+}
+SUFFIX = {"vit_jax": ".npz", "big_vision": ".npz", "timm": ".safetensors", "hf": "", "": ""}
+TOLD: dict[str, Any] = {"num_heads": 3, "decoder_heads": 2}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_parameters_survive_every_layout(shared, tmp_path, source):
+    original = load.read(shared / "fixtures" / source, **TOLD)
+    for layout in SOURCES[source]:
+        target = tmp_path / f"m{layout}{SUFFIX.get(layout, '.pth')}"
+        save.write(original, target, layout=layout)
+        again = load.read(target, layout=layout, **TOLD)
+        assert set(again.params) == set(original.params), layout
+        for path, array in original.params.items():
+            np.testing.assert_array_equal(again.params[path], array, err_msg=f"{layout}: {path}")
+        assert again.options.image_size == original.options.image_size
+        assert vars(again.options)["pool"] == vars(original.options)["pool"]
+
+
+def test_big_vision_adds_the_row_of_the_class_token_to_the_token(shared, tmp_path):
+    source = shared / "fixtures/vitjax_cls/ckpt.npz"
+    io = np.load(shared / "fixtures/vitjax_cls/io.npz")
+    convert(source, tmp_path / "a.npz", layout="big_vision")
+    convert(tmp_path / "a.npz", tmp_path / "b.npz", layout="vit_jax")
+    for name in ("a.npz", "b.npz"):
+        logits = load_vit(tmp_path / name)(io["images"])
+        np.testing.assert_allclose(logits, io["expected_logits"], atol=1e-5)
+
+
+def test_the_report_says_what_became_of_the_model(shared, tmp_path):
+    source = shared / "fixtures/hf_vit"
+    target = tmp_path / "m.npz"
+    report = convert(source, target, image_size=(24, 40), num_classes=3, check=True)
+    for line in (
+        "hf, ViT of width 48, depth 2, 3 heads, patches of 8x8, 32x32 pixels, 7 classes",
+        "resized: position (1, 17, 48) -> (1, 16, 48)",
+        "dropped: head/bias, head/kernel",
+        "initialised: head/bias, head/kernel",
+        "note: readers of the vit_jax layout compute gelu tanh, the model erf",
+        "check: read back, logits differ by at most",
+        "is not installed",
+    ):
+        assert line in report
+    assert load_vit(target, grid=(3, 5)).options.image_size == (24, 40)
+
+
+def test_a_run_keeps_the_method_of_its_origin(shared, tmp_path):
+    source = shared / "fixtures/hf_vit"
+    assert "a run, 48,487 parameters" in convert(source, tmp_path / "run")
+    images = np.load(shared / "fixtures/hf_posemb_interp/io.npz")
+    model = load_vit(tmp_path / "run", image_size=(32, 56))
+    np.testing.assert_allclose(
+        model(images["images_32x56"]), images["expected_logits_32x56"], atol=1e-5
+    )
+
+
+def test_save_warns_of_what_the_layout_cannot_say(shared, tmp_path):
+    model = load_vit(shared / "fixtures/timm_vit_cls/model.safetensors", num_heads=3)
+    with pytest.warns(UserWarning, match="readers of the vit_jax layout compute gelu tanh"):
+        vit_jax.save(model, tmp_path / "m.npz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vit_jax.save(model, tmp_path / "m.safetensors", layout="timm")
+    again = load_vit(tmp_path / "m.safetensors", num_heads=3)
+    np.testing.assert_array_equal(again.head.kernel[...], model.head.kernel[...])
+
+
+@pytest.mark.parametrize(
+    ("target", "layout", "message"),
+    [
+        ("m.safetensors", "", "name the layout of a .safetensors: vit_jax, "),
+        ("m.npz", "timm", "files of the timm layout end on .safetensors or .pth"),
+        ("m.safetensors", "hf", "the hf layout is a folder, give a name without suffix"),
+        ("m.pth", "pytorch", "unknown layout 'pytorch': choose one of vit_jax, "),
+        ("m.pth", "beit", "the beit layout has no place for "),
+        ("full", "hf", "exists and is not empty: choose another folder"),
+        ("file/m.npz", "vit_jax", "cannot be written: "),
+    ],
+)
+def test_what_cannot_be_written_leaves_nothing(shared, tmp_path, target, layout, message):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    before = listing(tmp_path)
+    with pytest.raises(ValueError, match=message) as error:
+        convert(shared / "fixtures/vitjax_cls/ckpt.npz", tmp_path / target, layout=layout)
+    assert "\n" not in str(error.value)
+    assert listing(tmp_path) == before
+
+
+def test_an_interrupted_write_leaves_the_old_file(shared, tmp_path, monkeypatch):
+    original = load.read(shared / "fixtures/vitjax_cls/ckpt.npz")
+    target = tmp_path / "m.npz"
+    target.write_bytes(b"old")
+    monkeypatch.setattr(np, "savez", lambda file, **_: file.write(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save.write(original, target, layout="vit_jax")
+    assert listing(tmp_path) == {"m.npz": b"old"}
+
+
+@pytest.mark.parametrize(
+    "source", ["vitjax_cls/ckpt.npz", "timm_vit_cls/model.safetensors", "hf_vit/model.safetensors"]
+)
+def test_missing_and_misshapen_arrays_are_all_named(shared, tmp_path, source):
+    arrays = files.read_arrays(shared / "fixtures" / source)
+    missing, misshapen = [n for n in sorted(arrays) if "bias" in n and "head" not in n][-2:]
+    arrays.pop(missing)
+    arrays[misshapen] = arrays[misshapen][:-1]
+    arrays["surplus"] = np.zeros(3, np.float32)
+    path = tmp_path / "m.safetensors"
+    safetensors_numpy.save_file(arrays, path)
+    with pytest.raises(ValueError, match="3 misfits: ") as error:
+        convert(path, tmp_path / "out", num_heads=3)
+    for part in (f"missing {missing}", f"{misshapen} has shape", "unexpected surplus (3,)"):
+        assert part in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "lm_head.weight"),
+        ("wte.weight", "h.0.attn.c_attn.weight"),
+        ("bert.encoder.layer.0.attention.self.query.weight", "bert.pooler.dense.weight"),
+    ],
+)
+def test_a_language_model_is_none_of_the_layouts(tmp_path, names):
+    path = tmp_path / "model.safetensors"
+    safetensors_numpy.save_file({name: np.zeros((4, 4), np.float32) for name in names}, path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(ValueError, match="no known layout holds keys such as "):
+        convert(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": 1}, "it takes 3 channels, the model 1"),
+        ({"image_size": 30}, "image height 30 is not a multiple of the patch of 8 pixels: use 32"),
+        ({"patch_size": 7}, "image height 32 is not a multiple of the patch of 7 pixels: use 35"),
+        ({"image_size": 0}, "image_size is .0, 0.: give .height, width., both positive"),
+        ({"patch_size": (8, 0)}, "patch"),
+        ({"width": 60}, "embedding/kernel is "),
+        ({"resize": "nearest"}, "unknown interpolation 'nearest': choose one of align_corners"),
+    ],
+)
+def test_what_cannot_be_fitted_is_one_line(shared, changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load_vit(shared / "fixtures/vitjax_cls/ckpt.npz", **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_options_of_a_run_survive(shared, tmp_path):
+    original = load.read(shared / "fixtures/hf_vit_hybrid")
+    save.write(original, tmp_path / "run")
+    again = load.read(tmp_path / "run")
+    assert again.options == original.options
+    assert again.preprocessing == original.preprocessing
+    assert again.resize == original.resize
+
+
+def listing(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def load_vit(path, **changes: Any) -> Any:
+    """A model of whatever kind, for checks that know which."""
+    return vit_jax.load(path, **changes)

@@ -1,0 +1,147 @@
+"""Fitting a checkpoint to another model gives what the families' own fine-tuning code gives."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import vit_jax
+from vit_jax.checkpoints import load, surgery
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.vit import ViTOptions
+
+TINY = ViTOptions(
+    image_size=(16, 24), patch_size=(8, 8), width=12, depth=2, mlp_dim=16, num_heads=3
+)
+
+
+def test_beit_is_fine_tuned_with_its_shared_biases_in_every_block(shared):
+    folder = shared / "fixtures/beit_finetune_interp"
+    io = np.load(folder / "io.npz")
+    source = load.read(folder / "checkpoint_pretrain_shared.pth", num_heads=3)
+    for size in (24, 32, 48, 80):
+        tuned, report = load.adapted(
+            source,
+            image_size=size,
+            num_classes=7,
+            pool="gap",
+            norm_at="pooled",
+            relative_bias="per_block",
+            mim_classes=0,
+            mask_token=False,
+        )
+        table = tuned.params["blocks/attention/relative_bias"]
+        for layer in table:
+            np.testing.assert_allclose(layer, io[f"expected_relpos_table_{size}"], atol=3e-6)
+        assert {"mask", "norm/bias", "norm/scale"} <= set(report.dropped)
+        tuned.params["norm/scale"] = io["fc_norm_weight"]
+        tuned.params["norm/bias"] = io["fc_norm_bias"]
+        tuned.params["head/kernel"], tuned.params["head/bias"] = (
+            io["head_weight"].T,
+            io["head_bias"],
+        )
+        model = assemble(tuned.options, tuned.params)
+        np.testing.assert_allclose(
+            model(io[f"images_{size}"]), io[f"expected_logits_{size}"], atol=1e-5
+        )
+
+
+def test_deit_keeps_the_rows_of_both_tokens(shared):
+    io = np.load(shared / "fixtures/deit_finetune_interp/io.npz")
+    path = shared / "fixtures/deit_distilled/checkpoint.pth"
+    for size in (24, 48, 80):
+        model = load_vit(path, num_heads=3, image_size=size)
+        np.testing.assert_allclose(model.position[...], io[f"expected_posemb_{size}"], atol=3e-6)
+        np.testing.assert_allclose(
+            model(io[f"images_{size}"]), io[f"expected_logits_{size}"], atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("file", "prefix", "changes"),
+    [
+        ("model.safetensors", "st_bicubic_aa", {"num_heads": 3}),
+        ("ckpt_vitjax_cls.npz", "npz_bilinear", {"resize": "bilinear"}),
+    ],
+)
+def test_timm_resizes_in_two_ways(shared, file, prefix, changes):
+    folder = shared / "fixtures/timm_posemb_interp"
+    io = np.load(folder / "io.npz")
+    for size in ("24x24", "80x80", "32x56", "32x72"):
+        height, width = map(int, size.split("x"))
+        model = load_vit(folder / file, image_size=(height, width), **changes)
+        np.testing.assert_allclose(
+            model.position[...], io[f"{prefix}_expected_posemb_{size}"], atol=3e-6
+        )
+        np.testing.assert_allclose(
+            model(io[f"images_{size}"]), io[f"{prefix}_expected_logits_{size}"], atol=1e-5
+        )
+
+
+def test_a_class_row_that_goes_becomes_part_of_the_token():
+    options = dataclasses.replace(TINY, class_position=True, num_classes=3)
+    params = random_params(options)
+    images = np.random.default_rng(1).normal(size=(2, 16, 24, 3)).astype(np.float32)
+    expected = assemble(options, params)(images)
+    without = dataclasses.replace(options, class_position=False)
+    moved, _ = adapt(params, options, without)
+    assert moved["position"].shape[1] == 6
+    np.testing.assert_allclose(assemble(without, moved)(images), expected, atol=1e-5)
+    back, _ = adapt(moved, without, options)
+    np.testing.assert_allclose(assemble(options, back)(images), expected, atol=1e-5)
+
+
+def test_tokens_that_one_model_lacks_are_dropped_or_drawn():
+    distilled = dataclasses.replace(TINY, distillation=True, registers=2)
+    params = random_params(distilled)
+    plain, report = adapt(params, distilled, TINY)
+    np.testing.assert_array_equal(plain["position"], np.delete(params["position"], 1, axis=1))
+    assert {"distillation", "registers", "head_distillation/kernel"} <= set(report.dropped)
+    _, report = adapt(plain, TINY, distilled)
+    assert {"distillation", "registers", "head_distillation/bias"} <= set(report.initialised)
+
+
+def test_a_smaller_patch_sees_the_enlarged_image_the_same():
+    options = dataclasses.replace(TINY, position="none", num_classes=3)
+    params = random_params(options)
+    images = np.random.default_rng(1).normal(size=(2, 16, 24, 3)).astype(np.float32)
+    larger = dataclasses.replace(options, patch_size=(16, 16), image_size=(32, 48))
+    moved, report = adapt(params, options, larger, resize=Methods(patch="bilinear"))
+    assert report.resized == ("embedding/kernel (8, 8, 3, 12) -> (16, 16, 3, 12)",)
+    patches = images.reshape(2, 2, 8, 3, 8, 3).transpose(0, 1, 3, 2, 4, 5)
+    enlarged = jax.image.resize(patches, (2, 2, 3, 16, 16, 3), "linear")
+    enlarged = enlarged.transpose(0, 1, 3, 2, 4, 5).reshape(2, 32, 48, 3)
+    np.testing.assert_allclose(
+        assemble(larger, moved)(enlarged),
+        assemble(options, params)(images),
+        atol=1e-4,
+    )
+
+
+def test_all_misfits_are_listed_at_once():
+    other = dataclasses.replace(TINY, channels=1, mlp_dim=8, qk_norm=True)
+    with pytest.raises(ValueError, match="it takes 3 channels, the model 1; ") as error:
+        adapt(random_params(TINY), TINY, other)
+    for misfit in ("blocks/mlp/fc1/kernel is", "blocks/mlp/fc2/kernel is", "key_norm/scale is"):
+        assert misfit in str(error.value)
+
+
+def adapt(params, source, target, **changes):
+    return surgery.adapt(params, source=source, target=target, key=jax.random.key(0), **changes)
+
+
+def random_params(options):
+    rng = np.random.default_rng(0)
+    shapes = surgery.shapes(options)
+    return {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
+
+
+def load_vit(path, **changes: Any) -> Any:
+    """A model of whatever kind, for checks that know which."""
+    return vit_jax.load(path, **changes)
+
+
+def assemble(options, params) -> Any:
+    return load.assemble(options, params)

@@ -1,0 +1,64 @@
+"""Properties of the ResNets of hybrids and of BiT."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from vit_jax.models.bit import RESNET_V2, BiT, BiTOptions
+from vit_jax.models.resnet import StemOptions, bottleneck_width, standardize
+
+TINY = dataclasses.replace(RESNET_V2, num_layers=(1, 2), root_width=8, groups=4)
+
+
+@pytest.mark.parametrize("preactivation", [True, False])
+@pytest.mark.parametrize("padding", ["explicit", "same"])
+def test_images_of_any_size_have_features(padding, preactivation):
+    stem = dataclasses.replace(TINY, padding=padding, preactivation=preactivation)
+    options = BiTOptions(stem=stem, num_classes=3)
+
+    def run(method, shape):
+        images = jax.ShapeDtypeStruct(shape, jnp.float32)
+        create_and_run = lambda x: getattr(BiT(options, rngs=nnx.Rngs(0)), method)(x)  # noqa: E731
+        return jax.eval_shape(create_and_run, images).shape
+
+    for height, width in ((64, 64), (45, 61)):
+        assert run("encode", (2, height, width, 3)) == (2, -(-height // 8), 8, 64)
+        assert run("__call__", (2, height, width, 3)) == (2, 3)
+    with pytest.raises(ValueError, match="the model takes .batch, height, width, 3."):
+        run("encode", (2, 64, 64, 1))
+
+
+def test_standardized_kernels_have_no_mean_and_unit_variance():
+    kernel = jax.random.normal(jax.random.key(0), (3, 3, 8, 4)) * 5 + 2
+    for where in ("std", "variance"):
+        out = np.asarray(standardize(kernel, eps=1e-10, eps_in=where))
+        np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-6)
+        np.testing.assert_allclose(out.var((0, 1, 2)), 1, atol=1e-5)
+    constant = jnp.full((1, 1, 1, 1), 3.0)
+    assert standardize(constant, eps=1e-10, eps_in="variance") == 0
+
+
+def test_the_pooling_pads_with_zero_or_with_nothing():
+    images = -jnp.ones((1, 16, 16, 8))
+    lowest = TINY
+    zero = dataclasses.replace(TINY, pool_padding="zero")
+    for kind, border in ((zero, 0.0), (lowest, -1.0)):
+        options = BiTOptions(stem=kind)
+        stem = nnx.eval_shape(lambda o=options: BiT(o, rngs=nnx.Rngs(0))).stem
+        pooled = stem._pool(images)
+        assert pooled.shape == (1, 8, 8, 8)
+        assert pooled[0, 0, 0, 0] == border and pooled[0, 4, 4, 0] == -1
+
+
+def test_widths_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="48 channels do not divide into 32 norm groups"):
+        StemOptions(num_layers=(1,), root_width=48)
+    with pytest.raises(ValueError, match="are not one of each of 2"):
+        dataclasses.replace(TINY, widths=(32,))
+    with pytest.raises(ValueError, match="are no ResNet"):
+        BiTOptions(stem=StemOptions())
+    assert [bottleneck_width(w) for w in (32, 256, 96, 20)] == [8, 64, 24, 8]

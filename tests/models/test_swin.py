@@ -1,0 +1,111 @@
+"""Properties of Swin and of its windows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from vit_jax.models import zoo
+from vit_jax.models.swin import SwinOptions
+from vit_jax.models.windows import Windows
+
+TINY = SwinOptions(
+    image_size=(24, 40),
+    patch_size=(2, 2),
+    width=8,
+    depths=(1, 2),
+    num_heads=(2,),
+    windows=((4, 4),),
+    num_classes=3,
+)
+
+
+@pytest.mark.parametrize("padding", ["after_shift", "before_shift"])
+@pytest.mark.parametrize("grid", [(8, 8), (7, 10), (4, 9)])
+def test_windows_are_joined_as_they_were_cut(grid, padding):
+    windows = Windows(grid=grid, window=(4, 3), padding=padding)
+    x = jnp.arange(2.0 * grid[0] * grid[1] * 3).reshape(2, *grid, 3)
+    for shifted in (0, 1):
+        cut = windows.cut(x, jnp.asarray(shifted))
+        assert cut.shape[1:] == (2, 12, 3)
+        np.testing.assert_array_equal(windows.join(cut, jnp.asarray(shifted)), x)
+
+
+def test_the_mask_parts_what_only_the_shift_brought_together():
+    windows = Windows(grid=(8, 8), window=(4, 4), padding="after_shift")
+    y, x = np.mgrid[:8, :8]
+    place = jnp.asarray(np.stack([y, x], -1)[None].astype(np.float32))
+    tokens = np.asarray(windows.cut(place, jnp.asarray(1)))[:, 0]  # (W, N, 2)
+    far = np.abs(tokens[:, :, None] - tokens[:, None, :]).max(-1) >= 4
+    np.testing.assert_array_equal(windows.mask() < 0, far)
+
+
+def test_an_axis_that_a_window_covers_does_not_shift():
+    assert Windows(grid=(4, 8), window=(4, 4), padding="after_shift").shift == (0, 2)
+    assert Windows(grid=(4, 8), window=(4, 4), padding="before_shift").shift == (0, 0)
+    with pytest.raises(ValueError, match="load the model with their image_size"):
+        Windows(grid=(3, 8), window=(4, 4), padding="after_shift")
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.jit(lambda: nnx.state(zoo.init(TINY, key=jax.random.key(0))))()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jax.random.normal(jax.random.key(1), (2, 24, 40, 3))
+
+
+def with_options(**changes):
+    """The structure of the tiny model with other options: parameters fit all of them."""
+    options = zoo.change(TINY, **changes)
+    return nnx.split(nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0))))[0]
+
+
+def test_remat_and_unroll_change_no_gradient(params, images):
+    def gradient(**changes):
+        model = with_options(**changes)
+        loss = lambda params: jnp.square(nnx.merge(model, params).features(images)).mean()  # noqa: E731
+        return jax.tree.leaves(jax.jit(jax.grad(loss))(params))
+
+    for a, b in zip(gradient(), gradient(remat="full", unroll=2), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        assert np.isfinite(a).all()
+
+
+def test_bfloat16_is_close_to_float32(params, images):
+    plain, half = (
+        jax.jit(nnx.merge(with_options(dtype=dtype), params).encode)(images)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(plain, half.astype(jnp.float32), atol=0.1)
+
+
+def test_a_key_makes_it_random_and_no_key_does_not(params, images):
+    model = with_options(dropout=0.2, attention_dropout=0.2, stochastic_depth=0.5)
+    features = jax.jit(lambda key: nnx.merge(model, params).features(images, key=key))
+    plain = features(None)
+    np.testing.assert_array_equal(plain, features(None))
+    a, b = features(jax.random.key(2)), features(jax.random.key(3))
+    assert not np.allclose(a, plain) and not np.allclose(a, b)
+
+
+def test_the_zoo_makes_the_published_sizes():
+    for name, published in {"Swin-T": 28.3e6, "Swin-L": 196.5e6}.items():
+        shapes = jax.eval_shape(lambda n=name: nnx.state(zoo.create(n)))
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        assert parameters == pytest.approx(published, rel=2e-3)
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    for changes, message in (
+        ({"image_size": (25, 40)}, "not a multiple of the patch"),
+        ({"num_heads": (2, 4, 8)}, "are not one of 2 stages"),
+        ({"num_heads": (3,)}, "does not divide into 3 heads"),
+        ({"windows": ((0, 4),)}, "must be positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            zoo.change(TINY, **changes)

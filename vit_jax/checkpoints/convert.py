@@ -1,0 +1,94 @@
+"""From any checkpoint to a file of any layout or to a run, with a report of what became of it.
+
+The command line adds its arguments to `convert` and prints what it returns:
+
+    convert(args.source, args.target, layout=args.layout, num_heads=args.num_heads,
+            check=args.check)
+"""
+
+import os
+import pathlib
+
+from vit_jax.checkpoints import check as check_lib
+from vit_jax.checkpoints import load, save
+from vit_jax.checkpoints.load import Checkpoint
+from vit_jax.models import zoo
+from vit_jax.models.vit import ViTOptions
+
+Size = int | tuple[int, int]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    layout: str = "",
+    source_layout: str = "",
+    num_heads: int = 0,
+    decoder_heads: int = 0,
+    grid: tuple[int, int] | None = None,
+    image_size: Size | None = None,
+    patch_size: Size | None = None,
+    num_classes: int | None = None,
+    check: bool = False,
+) -> str:
+    """Writes `target`; returns the report: what was mapped, resized, dropped, initialised.
+
+    Without a `layout`, a .npz is vit_jax's and a folder is a run of ours. The other arguments are
+    those of `load`. `check` compares the written model with the one read, and with the original
+    code where that is installed. Raises ValueError in one line, and writes nothing, where the
+    source cannot be read or does not fit.
+    """
+    original = load.read(
+        source,
+        layout=source_layout,
+        num_heads=num_heads,
+        decoder_heads=decoder_heads,
+        grid=grid,
+    )
+    checkpoint, changes = load.adapted(
+        original, image_size=image_size, patch_size=patch_size, num_classes=num_classes
+    )
+    notes = save.write(checkpoint, target, layout=layout, origin=str(source))
+    lines = [
+        f"{source}: {original.layout or 'a run'}, {describe(original.options)}",
+        str(changes),
+        *(f"note: {note}" for note in notes),
+        f"{target}: {layout or ('vit_jax' if pathlib.Path(target).suffix else 'a run')},"
+        f" {sum(a.size for a in checkpoint.params.values()):,} parameters",
+    ]
+    if check:
+        lines.append(check_lib.compare(checkpoint, _again(checkpoint, target, layout)))
+        lines += check_lib.against_origin(checkpoint, folder=pathlib.Path(target))
+    return "\n".join(lines)
+
+
+def describe(options: zoo.Options) -> str:
+    """A model in one line."""
+    height, width = options.image_size
+    parts = [f"{height}x{width} pixels", f"{options.num_classes} classes"]
+    if isinstance(options, ViTOptions):
+        rows, columns = options.patch_size
+        parts = [
+            f"ViT of width {options.width}, depth {options.depth}, {options.num_heads} heads",
+            f"patches of {rows}x{columns}",
+            *parts,
+            f"pool {options.pool}",
+        ]
+    else:
+        parts.insert(0, type(options).__name__.removesuffix("Options"))
+    return ", ".join(parts)
+
+
+def _again(checkpoint: Checkpoint, target: str | os.PathLike[str], layout: str) -> Checkpoint:
+    """What was written, read with what is known of it."""
+    options = checkpoint.options
+    if not isinstance(options, ViTOptions):
+        return load.read(target, layout=layout)
+    return load.read(
+        target,
+        layout=layout,
+        num_heads=options.num_heads,
+        decoder_heads=options.decoder.num_heads if options.decoder else 0,
+        grid=options.grid if options.position == "learned_1d" else None,
+    )

@@ -1,0 +1,59 @@
+"""microsoft/unilm: BEiT and BEiT v2, pretrained or fine-tuned, as .pth."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts import torch_infer, torch_vit
+from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models import positions
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit import ViTOptions
+
+MODEL = ViTOptions
+RESIZE = Methods(position="bicubic", relative="geometric_cubic", patch="bicubic_antialias")
+FORMATS = (".pth", ".safetensors")
+TORCH_KEY = "model"
+
+_SCALES = ("gamma_1", "gamma_2")
+
+numerics = torch_vit.numerics
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    return torch_vit.recognises(arrays) and torch_vit.is_beit(arrays)
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    """The parameters alone, without the numbers of their offsets."""
+    del hints
+    return torch_vit.canonical(arrays, scales=_SCALES)
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+    """The model of canonical arrays. Raises ValueError where they cannot be one."""
+    return torch_infer.infer(arrays, hints, scale=_SCALES[0])
+
+
+def entries(options: ViTOptions) -> list[Entry]:
+    """The table of a model. Raises ValueError for a model this layout cannot hold."""
+    if options.qkv_bias and options.key_bias:
+        raise ValueError("the beit layout has no place for key_bias=True")
+    return torch_vit.entries(options, "beit", scales=_SCALES)
+
+
+def constants(options: ViTOptions) -> Arrays:
+    """The numbers of the offsets, which the original keeps beside each table of biases."""
+    index = positions.relative_index(options.grid).astype(np.int64)
+    fixed = torch_vit.constants(options)
+    if options.relative_bias == "shared":
+        return fixed | {"rel_pos_bias.relative_position_index": index}
+    if options.relative_bias == "none":
+        return fixed
+    return fixed | {f"blocks.{i}.attn.relative_position_index": index for i in range(options.depth)}
+
+
+def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+    return released(options.image_size, hints, crop=0.9, kernel="bicubic_antialias")

@@ -1,0 +1,192 @@
+"""The .npz layout of google-research/big_vision's ViT, of every age.
+
+Arrays stand at the root or under `params/` or `opt/target/`, an image tower under `img/` there.
+Blocks are numbered, or scanned: one `encoderblock` with a leading layer axis. Old files keep the
+positions inside the encoder and with a row for the class token, which belongs to `cls` today:
+positions are added before the class token joins. Older ones number the parts of a block as before
+Linen, and hold the parts of the pooling at the root. Files are written as of today, unscanned.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds, pair, stacked
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit import ViTOptions
+
+MODEL = ViTOptions
+RESIZE = Methods()
+NUMERICS = {"gelu": "tanh", "norm_eps": 1e-6}
+
+_BLOCK = "params/Transformer/encoderblock_{i}"
+_POOL = "params/MAPHead_0"
+_POSITION = "params/pos_embedding"
+_OLD_POSITION = "Transformer/posembed_input/pos_embedding"
+_ATTENTION = "MultiHeadDotProductAttention_0"
+
+_ROOTS = ("embedding/kernel",)
+_SCANNED = "params/Transformer/encoderblock/"
+_RENAMED = (
+    (r"^Transformer/(posembed_input/)?pos_embedding$", "pos_embedding"),
+    (r"^(Transformer/encoderblock(?:_\d+)?)/LayerNorm_2/", r"\1/LayerNorm_1/"),
+    (r"^(Transformer/encoderblock(?:_\d+)?)/MultiHeadDotProductAttention_1/", rf"\1/{_ATTENTION}/"),
+    (r"^(Transformer/encoderblock(?:_\d+)?)/MlpBlock_3/", r"\1/MlpBlock_0/"),
+    (r"^(MAPHead_\d+/)?probe$", "MAPHead_0/probe"),
+    (
+        r"^(?:MAPHead_\d+/)?(LayerNorm|MlpBlock|MultiHeadDotProductAttention)_\d+/",
+        r"MAPHead_0/\1_0/",
+    ),
+)
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    names = bare(arrays, roots=_ROOTS)
+    blocks = any(name.startswith("Transformer/encoderblock") for name in names)
+    return "embedding/kernel" in names and blocks
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    """The image tower alone, spelt as of today under `params/`, blocks apart.
+
+    Raises ValueError for a file from before Linen without positions: fixed ones are younger.
+    """
+    found = bare(arrays, roots=_ROOTS)
+    arrays = {f"params/{_today(k)}": v for k, v in found.items()}
+    if _POSITION not in arrays and any("/LayerNorm_2/" in name for name in found):
+        raise ValueError(f"1 misfits: missing {_OLD_POSITION}")
+    for name in [k for k, v in arrays.items() if k.startswith(_SCANNED) and v.ndim]:
+        part, layers = name.removeprefix(_SCANNED), arrays.pop(name)
+        arrays |= {f"{_BLOCK.replace('{i}', str(i))}/{part}": a for i, a in enumerate(layers)}
+    return _without_class_row(arrays, hints)
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+    """The model of canonical arrays. A file without positions has fixed ones.
+
+    Raises ValueError where the arrays cannot be a model of this family.
+    """
+    shapes = {name: array.shape for name, array in arrays.items()}
+    first = _BLOCK.replace("{i}", "0")
+    query, mlp = f"{first}/{_ATTENTION}/query/kernel", f"{first}/MlpBlock_0/Dense_0/kernel"
+    needed = {"params/embedding/kernel": 4, query: 3, mlp: 2}
+    wrong = [k for k, rank in needed.items() if len(shapes.get(k, ())) != rank]
+    if _POSITION in shapes and len(shapes[_POSITION]) != 3:
+        wrong.append(_POSITION)
+    if wrong:
+        raise ValueError(f"not a big_vision checkpoint: {', '.join(wrong)} missing or misshapen")
+    heads = shapes[query][1]
+    if hints.num_heads not in (0, heads):
+        raise ValueError(f"num_heads is {hints.num_heads}, the checkpoint has {heads} heads")
+    height, width = shapes["params/embedding/kernel"][:2]
+    learned, token = _POSITION in shapes, "params/cls" in shapes
+    if learned:
+        rows, columns = hints.square(shapes[_POSITION][1])
+    else:  # the size is no part of the model: that of most released ones
+        rows, columns = hints.grid or (max(224 // height, 1), max(224 // width, 1))
+    return ViTOptions(
+        image_size=(rows * height, columns * width),
+        patch_size=(height, width),
+        channels=shapes["params/embedding/kernel"][2],
+        width=shapes["params/embedding/kernel"][3],
+        depth=1 + max(int(i) for i in re.findall(r"encoderblock_(\d+)/", " ".join(shapes))),
+        mlp_dim=shapes[mlp][1],
+        num_heads=heads,
+        num_classes=shapes.get("params/head/kernel", (0,))[-1],
+        pool="token" if token else "map" if f"{_POOL}/probe" in shapes else "gap",
+        representation_size=shapes.get("params/pre_logits/kernel", (0,))[-1],
+        position="learned_1d" if learned else "sincos2d",
+        class_position=not token,
+    )
+
+
+def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+    return released(options.image_size, hints)
+
+
+def entries(options: ViTOptions) -> list[Entry]:
+    """The table of a model. Raises ValueError for a model this layout cannot hold.
+
+    A class token with a row in the position table is written as old files hold it, so that
+    big_vision adds the row to the token.
+    """
+    holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads"}
+    holds |= {"num_classes", "pool", "representation_size", "position", "class_position"}
+    check_holds(options, "big_vision", holds=holds, **NUMERICS)
+    if options.position not in ("learned_1d", "sincos2d"):
+        raise ValueError(f"the big_vision layout has no place for position={options.position!r}")
+    table = [
+        *pair("embedding", "params/embedding", "kernel", "bias"),
+        *pair("blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
+        *_attention("blocks/attention", f"{_BLOCK}/{_ATTENTION}"),
+        *pair("blocks/norm2", f"{_BLOCK}/LayerNorm_1", "scale", "bias"),
+        *_mlp("blocks/mlp", f"{_BLOCK}/MlpBlock_0"),
+        *pair("norm", "params/Transformer/encoder_norm", "scale", "bias"),
+    ]
+    if options.position == "learned_1d":
+        table.append(Entry("position", (_POSITION,)))
+    if options.pool == "token":
+        table.append(Entry("cls", ("params/cls",)))
+    if options.pool == "map":
+        table.append(Entry("pool/probe", (f"{_POOL}/probe",)))
+        table += _attention("pool/attention", f"{_POOL}/{_ATTENTION}")
+        table += pair("pool/norm", f"{_POOL}/LayerNorm_0", "scale", "bias")
+        table += _mlp("pool/mlp", f"{_POOL}/MlpBlock_0")
+    if options.representation_size:
+        table += pair("pre_logits", "params/pre_logits", "kernel", "bias")
+    if options.num_classes:
+        table += pair("head", "params/head", "kernel", "bias")
+    return table
+
+
+def bare(arrays: Mapping[str, np.ndarray], *, roots: Collection[str]) -> Arrays:
+    """The arrays of the image model alone (no optimizer state, no text tower), without prefix.
+
+    `roots` are names of which a model has one.
+    """
+    found = dict(arrays)
+    for prefix in ("params/", "opt/target/", "img/"):
+        inside = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+        if inside and not any(root in found for root in roots):
+            found = inside
+    return found
+
+
+def _attention(path: str, name: str) -> list[Entry]:
+    parts = [f"{name}/{part}" for part in ("query", "key", "value")]
+    return [
+        Entry(f"{path}/qkv/kernel", tuple(f"{n}/kernel" for n in parts), *stacked(1)),
+        Entry(f"{path}/qkv/bias", tuple(f"{n}/bias" for n in parts), *stacked(0)),
+        *pair(f"{path}/out", f"{name}/out", "kernel", "bias"),
+    ]
+
+
+def _mlp(path: str, name: str) -> list[Entry]:
+    return [
+        *pair(f"{path}/fc1", f"{name}/Dense_0", "kernel", "bias"),
+        *pair(f"{path}/fc2", f"{name}/Dense_1", "kernel", "bias"),
+    ]
+
+
+def _today(name: str) -> str:
+    for pattern, replacement in _RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _without_class_row(arrays: Arrays, hints: Hints) -> Arrays:
+    """Adds the first row of a table of k * k + 1 positions to the class token, if there is one."""
+    table = arrays.get(_POSITION)
+    if table is None or table.ndim != 3:
+        return arrays
+    count = table.shape[1]
+    patches = hints.grid[0] * hints.grid[1] if hints.grid else int((count - 1) ** 0.5) ** 2
+    if count != patches + 1 or count == 1:
+        return arrays
+    folded = {_POSITION: table[:, 1:]}
+    if "params/cls" in arrays:
+        folded["params/cls"] = arrays["params/cls"] + table[:, :1]
+    return arrays | folded

@@ -1,0 +1,131 @@
+"""The .npz layouts of BiT ResNets: big_vision's `bit` (v1) and `bit_paper` (v2), and the paper's.
+
+The files of the paper itself (google-research/big_transfer) spell the v2 as TensorFlow did; they
+are read, and written as big_vision spells them.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts.big_vision import bare
+from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.resnet import Spelling, infer_stem, stem_entries
+from vit_jax.checkpoints.layouts.table import Arrays, Entry, pair
+from vit_jax.models.bit import RESNET_V2, BiTOptions
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.resnet import StemOptions
+
+MODEL = BiTOptions
+RESIZE = Methods()
+
+_V1 = Spelling(
+    root="params/conv_root/kernel",
+    root_norm="params/gn_root",
+    unit="params/block{b}/unit{u}/",
+    first=1,
+    conv="conv{n}/kernel",
+    norm="gn{n}",
+    proj="conv_proj/kernel",
+    proj_norm="gn_proj",
+    leaves=("/scale", "/bias"),
+    norm_join=lambda vector: vector.reshape(-1),  # old ones are (1, 1, 1, C)
+)
+_V2 = Spelling(
+    root="params/root_block/conv_root/kernel",
+    unit="params/block{b}/unit{u:02d}/",
+    first=1,
+    conv="conv{n}/kernel",
+    norm="gn{n}",
+    proj="conv_proj/kernel",
+    final_norm="params/norm-pre-head",
+    leaves=("/scale", "/bias"),
+    norm_join=lambda vector: vector.reshape(-1),
+    norm_split=lambda vector: (vector.reshape(1, 1, 1, -1),),
+)
+
+# From the paper's names to big_vision's.
+_CONV = r"standardized_conv2d(?:_\d+)?/kernel$"
+_PAPER = (
+    (rf"^resnet/root_block/{_CONV}", "root_block/conv_root/kernel"),
+    (r"^resnet/group_norm/", "norm-pre-head/"),
+    (r"^resnet/head/conv2d/", "head/"),
+    (rf"^resnet/(block\d+/unit\d+)/a/proj/{_CONV}", r"\1/conv_proj/kernel"),
+    (rf"^resnet/(block\d+/unit\d+)/([abc])/{_CONV}", r"\1/conv\2/kernel"),
+    (r"^resnet/(block\d+/unit\d+)/([abc])/group_norm/", r"\1/gn\2/"),
+    (r"/conva/", "/conv1/"),
+    (r"/convb/", "/conv2/"),
+    (r"/convc/", "/conv3/"),
+    (r"/gna/", "/gn1/"),
+    (r"/gnb/", "/gn2/"),
+    (r"/gnc/", "/gn3/"),
+    (r"/gamma$", "/scale"),
+    (r"/beta$", "/bias"),
+)
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    if any(re.match(_PAPER[0][0], name) for name in arrays):
+        return True
+    names = _bare(arrays)
+    return "embedding/kernel" not in names and not _ROOTS.isdisjoint(names)
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    """The same arrays, spelt as big_vision's under `params/`."""
+    del hints  # the arrays tell all
+    if any(name.startswith("resnet/") for name in arrays):
+        arrays = {_today(k): v for k, v in arrays.items() if k.startswith("resnet/")}
+        head = arrays.get("head/kernel")
+        if head is not None and head.ndim == 4:
+            arrays["head/kernel"] = head[0, 0]
+    return {f"params/{name}": array for name, array in _bare(arrays).items()}
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:
+    """The model of canonical arrays. Raises ValueError where they cannot be one."""
+    del hints  # the arrays tell all but the image size, which the model does not depend on
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if _V2.root in shapes:
+        stem = infer_stem(shapes, _V2, numerics=RESNET_V2)
+    else:
+        stem = infer_stem(shapes, _V1, numerics=StemOptions())
+    return BiTOptions(
+        channels=shapes[_V2.root if stem.preactivation else _V1.root][2],
+        num_classes=shapes.get("params/head/kernel", (0,))[-1],
+        stem=stem,
+    )
+
+
+def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
+    return released(options.image_size, hints)
+
+
+def numerics(options: BiTOptions) -> dict[str, Any]:
+    """The fields of the options that the readers of this layout fix."""
+    fixed = RESNET_V2 if options.stem.preactivation else StemOptions()
+    sizes = {k: getattr(options.stem, k) for k in ("num_layers", "root_width", "widths")}
+    return {"stem": dataclasses.replace(fixed, **sizes)}
+
+
+def entries(options: BiTOptions) -> list[Entry]:
+    """The table of a model."""
+    table = stem_entries(options.stem, _V2 if options.stem.preactivation else _V1)
+    return table + (pair("head", "params/head", "kernel", "bias") if options.num_classes else [])
+
+
+_ROOTS = {spelling.root.removeprefix("params/") for spelling in (_V1, _V2)}
+
+
+def _bare(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    return bare(arrays, roots=_ROOTS)
+
+
+def _today(name: str) -> str:
+    for pattern, replacement in _PAPER:
+        name = re.sub(pattern, replacement, name)
+    return name

@@ -1,0 +1,64 @@
+"""The folders of Hugging Face's transformers: config.json beside the weights.
+
+ViT, DeiT, BEiT, ViTMAE, ViTHybrid, DINOv2 and SigLIP's vision tower, by the names of every
+release. Written are ViT, DeiT, BEiT and ViTMAE, with a config.json that transformers reads.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts.hf import configs, names, vit
+from vit_jax.checkpoints.layouts.hf import infer as infer_lib
+from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit import ViTOptions
+
+RESIZE = Methods(position="bicubic", relative="bilinear", patch="bicubic_antialias")
+MODEL = ViTOptions
+FORMATS = (".safetensors", ".bin")
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    return bool(names.family(arrays))
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    del hints
+    if not names.family(arrays):
+        raise ValueError("not a vision model of Hugging Face that is known here")
+    return names.canonical(arrays)
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+    return infer_lib.infer(arrays, hints)
+
+
+def entries(options: ViTOptions) -> list[Entry]:
+    return vit.entries(options)
+
+
+def methods(options: ViTOptions) -> Methods:
+    """DINOv2 with registers alone antialiases."""
+    if options.registers:
+        return Methods(position="bicubic_antialias", patch="bicubic_antialias")
+    return RESIZE
+
+
+def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+    defaults = configs.PREPROCESSING[vit.family(options)]
+    return released(options.image_size, hints, **defaults)
+
+
+def beside(
+    options: ViTOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """The JSON files that transformers needs beside the weights, by name."""
+    family = vit.family(options)
+    return {
+        "config.json": configs.config(options, family, class_names),
+        "preprocessor_config.json": configs.preprocessor(family, preprocessing),
+    }

@@ -1,0 +1,125 @@
+"""The JSON files beside Hugging Face's weights, as transformers reads them."""
+
+from typing import Any
+
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit import ViTOptions
+
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+# What the releases of a family expect where no preprocessor_config.json tells.
+PREPROCESSING: dict[str, dict[str, Any]] = {
+    "vit": {"crop": 1.0, "kernel": "bilinear_antialias"},
+    "vit_mae": {"crop": 1.0, "kernel": "bilinear_antialias", **_IMAGENET},
+    "vit_hybrid": {"crop": 1.0, "kernel": "bicubic_antialias"},
+    "deit": {"crop": 224 / 256, "kernel": "bicubic_antialias", **_IMAGENET},
+    "beit": {"crop": 224 / 256, "kernel": "bicubic_antialias"},
+    "dinov2": {"crop": 224 / 256, "kernel": "bicubic_antialias", **_IMAGENET},
+    "dinov2_with_registers": {"crop": 224 / 256, "kernel": "bicubic_antialias", **_IMAGENET},
+    "siglip": {"crop": 1.0, "kernel": "bicubic_antialias"},
+}
+
+_ACTIVATIONS = {"erf": "gelu", "tanh": "gelu_pytorch_tanh", "quick": "quick_gelu"}
+_PROCESSORS = {"vit": "ViTImageProcessor", "vit_mae": "ViTImageProcessor"}
+_PROCESSORS |= {"deit": "DeiTImageProcessor", "beit": "BeitImageProcessor"}
+
+
+def config(options: ViTOptions, family: str, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """config.json. Raises ValueError for a family that is only read."""
+    if family not in _PROCESSORS:
+        known = ", ".join(_PROCESSORS)
+        raise ValueError(f"the hf layout is written for {known}, and this model is a {family}")
+    height, width = options.image_size
+    patch = options.patch_size
+    if patch[0] != patch[1]:
+        raise ValueError(f"the hf layout has square patches, not {patch[0]}x{patch[1]}")
+    fields: dict[str, Any] = {
+        "architectures": [_architecture(options, family)],
+        "model_type": family,
+        "hidden_size": options.width,
+        "num_hidden_layers": options.depth,
+        "num_attention_heads": options.num_heads,
+        "intermediate_size": options.mlp_dim,
+        "hidden_act": _ACTIVATIONS[options.gelu],
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": options.norm_eps,
+        "image_size": height if height == width else [height, width],
+        "patch_size": patch[0],
+        "num_channels": options.channels,
+        "qkv_bias": options.qkv_bias,
+        "dtype": "float32",
+    }
+    if options.representation_size:
+        fields["pooler_output_size"] = options.representation_size
+    if family == "beit":
+        fields |= _beit(options)
+    if options.decoder:
+        fields |= _decoder(options)
+    return fields | _labels(options.num_classes, class_names)
+
+
+def preprocessor(family: str, preprocessing: Preprocessing) -> dict[str, Any]:
+    """preprocessor_config.json."""
+    height, width = preprocessing.image_size
+    crops = preprocessing.crop < 1
+    size = {"height": height, "width": width}
+    resized = {k: round(v / preprocessing.crop) for k, v in size.items()}
+    bicubic = preprocessing.kernel == "bicubic_antialias"
+    fields = {
+        "image_processor_type": _PROCESSORS[family],
+        "do_resize": True,
+        "size": resized if crops else size,
+        "resample": 3 if bicubic else 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+    }
+    return fields | ({"do_center_crop": True, "crop_size": size} if crops else {})
+
+
+def _architecture(options: ViTOptions, family: str) -> str:
+    if options.decoder:
+        return "ViTMAEForPreTraining"
+    if options.mim_classes:
+        return "BeitForMaskedImageModeling"
+    if family == "deit" and options.num_classes and options.distillation_head:
+        return "DeiTForImageClassificationWithTeacher"
+    name = {"vit": "ViT", "vit_mae": "ViTMAE", "deit": "DeiT", "beit": "Beit"}[family]
+    return f"{name}ForImageClassification" if options.num_classes else f"{name}Model"
+
+
+def _beit(options: ViTOptions) -> dict[str, Any]:
+    mim = options.mim_classes > 0  # whose norm is outside the body
+    return {
+        "use_mask_token": options.mask_token,
+        "use_absolute_position_embeddings": options.position != "none",
+        "use_relative_position_bias": options.relative_bias == "per_block",
+        "use_shared_relative_position_bias": options.relative_bias == "shared",
+        "use_mean_pooling": mim or options.norm_at == "pooled",
+        "layer_scale_init_value": options.layer_scale,
+        **({"vocab_size": options.mim_classes} if mim else {}),
+    }
+
+
+def _decoder(options: ViTOptions) -> dict[str, Any]:
+    decoder = options.decoder
+    assert decoder is not None
+    return {
+        "decoder_hidden_size": decoder.width,
+        "decoder_num_hidden_layers": decoder.depth,
+        "decoder_num_attention_heads": decoder.num_heads,
+        "decoder_intermediate_size": decoder.mlp_dim,
+    }
+
+
+def _labels(count: int, names: tuple[str, ...]) -> dict[str, Any]:
+    if not count:
+        return {}
+    names = names or tuple(f"LABEL_{i}" for i in range(count))
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }

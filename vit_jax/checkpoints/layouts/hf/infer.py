@@ -1,0 +1,195 @@
+"""The options of a file of Hugging Face's: from its names, shapes and config.json."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts.hf import names, stem
+from vit_jax.checkpoints.layouts.hf.names import TABLE, Parts
+from vit_jax.checkpoints.layouts.hints import Hints, heads
+from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.vit import ViTOptions
+from vit_jax.models.zoo import SIZES
+
+Shapes = Mapping[str, Sequence[int]]
+
+_HEADS = {width: number for width, _, _, number in SIZES.values()} | {1536: 24}
+_DECODER_HEADS = {512: 16}
+_GELU = {"gelu": "erf", "gelu_python": "erf", "quick_gelu": "quick", "gelu_new": "tanh"}
+_GELU |= {"gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh", "gelu_accurate": "tanh"}
+_EPS = {"dinov2": 1e-6, "dinov2_with_registers": 1e-6, "siglip": 1e-6}  # others 1e-12
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+    """The model of canonical arrays. Raises ValueError where they cannot be one."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    family = names.family(arrays)
+    config = hints.config.get("vision_config", hints.config)
+    hints = dataclasses.replace(hints, config=config)
+    body, parts = names.BODIES[family], names.parts(family)
+    block = f"{body}{parts.block.replace('{i}', '0')}"
+    embedding, query = f"{body}{parts.embedding}.weight", f"{block}.{parts.qkv}{parts.parts[0]}"
+    gated = f"{block}.mlp.weights_in.weight"
+    fc1 = gated if gated in shapes else f"{block}.{parts.mlp[0]}.weight"
+    needed = {embedding: 4, f"{query}.weight": 2, fc1: 2}
+    wrong = [k for k, rank in needed.items() if len(shapes.get(k, ())) != rank]
+    if wrong:
+        raise ValueError(f"no {family} of Hugging Face: {', '.join(wrong)} missing or misshapen")
+    width, channels, *patch = shapes[embedding]
+    table = _relative_table(shapes, body, block)
+    number = heads(hints, {width: table[-1]} if table else _HEADS, width=width)
+    stem_options = stem.infer(shapes, config) if family == "vit_hybrid" else None
+    grid = _grid(shapes, family, hints, table, patch, stem_options.stride if stem_options else 1)
+    stride = stem_options.stride if stem_options else 1
+    options = ViTOptions(
+        image_size=(grid[0] * patch[0] * stride, grid[1] * patch[1] * stride),
+        patch_size=(patch[0], patch[1]),
+        channels=shapes[stem.SPELLING.root][1] if stem_options else channels,
+        stem=stem_options,
+        width=width,
+        depth=_depth(shapes, body, parts),
+        mlp_dim=shapes[fc1][0] // (2 if fc1 == gated else 1),
+        mlp="swiglu" if fc1 == gated else "plain",
+        num_heads=number,
+        qkv_bias=f"{query}.bias" in shapes,
+        norm_eps=float(config.get("layer_norm_eps", _EPS.get(family, 1e-12))),
+        gelu=_gelu(config, family),
+        **_extras(shapes, family, config, hints),
+    )
+    _check_config(options, config)
+    return options
+
+
+def _check_config(options: ViTOptions, config: Mapping) -> None:
+    """Raises ValueError where config.json is of another model than the arrays."""
+    found = {
+        "hidden_size": options.width,
+        "num_hidden_layers": options.depth,
+        "intermediate_size": options.mlp_dim,
+        "num_channels": options.channels,
+        "patch_size": options.patch_size,
+        "use_absolute_position_embeddings": options.position != "none",
+        "use_relative_position_bias": options.relative_bias == "per_block",
+        "use_shared_relative_position_bias": options.relative_bias == "shared",
+    }
+    told = dict(config)
+    if patch := told.get("patch_size"):
+        told["patch_size"] = tuple(patch) if isinstance(patch, list) else (patch, patch)
+    # Parts that the config denies may be there all the same.
+    wrong = [
+        f"{name} {told[name]}, its arrays {value}"
+        for name, value in found.items()
+        if name in told and told[name] != value and told[name] is not False
+    ]
+    if wrong:
+        raise ValueError(f"config.json is of another model: it says {'; '.join(wrong)}")
+    if options.position == "none" and options.relative_bias == "none":
+        raise ValueError("it has no positions: a relative_position_bias_table is missing")
+
+
+def _extras(shapes: Shapes, family: str, config: Mapping, hints: Hints) -> dict[str, Any]:
+    """Options of what not every family has."""
+    body = names.BODIES[family]
+    head = next((n for n in ("classifier", "cls_classifier") if f"{n}.weight" in shapes), "")
+    extras: dict[str, Any] = {
+        "num_classes": shapes[f"{head}.weight"][0] if head else 0,
+        "representation_size": shapes.get(f"{body}pooler.dense.weight", (0,))[0],
+        "mask_token": f"{body}embeddings.mask_token" in shapes,
+    }
+    if family == "deit":
+        second = "distillation_classifier.weight" in shapes
+        extras |= {"distillation": True, "distillation_head": second}
+    elif family == "siglip":
+        extras |= {"pool": "map" if f"{body}head.probe" in shapes else "gap"}
+    elif family.startswith("dinov2"):
+        extras |= {
+            "layer_scale": float(config.get("layerscale_value", 1.0)) or 1.0,
+            "registers": shapes.get(f"{body}embeddings.register_tokens", (0, 0))[1],
+            "pool": "token_gap" if head else "token",
+        }
+    elif family == "beit":
+        extras |= _beit_extras(shapes, body, config)
+    elif family == "vit_mae":
+        extras |= {"fixed_position": True, "decoder": _decoder(shapes, hints)}
+    elif config.get("model_type") == "vit_mae":
+        extras |= {"fixed_position": True}
+    return extras
+
+
+def _beit_extras(shapes: Shapes, body: str, config: Mapping) -> dict[str, Any]:
+    block = f"{body}encoder.layer.0"
+    pooled = f"{body}pooler.layernorm.weight" in shapes
+    shared = f"{body}encoder.{TABLE}" in shapes
+    own = f"{block}.attention.attention.{TABLE}" in shapes
+    scaled = f"{block}.lambda_1" in shapes
+    return {
+        "class_token": True,
+        "pool": "gap" if pooled else "token",
+        "norm_at": "pooled" if pooled else "tokens",
+        "key_bias": f"{block}.attention.attention.key.bias" in shapes,
+        "layer_scale": (float(config.get("layer_scale_init_value", 0)) or 0.1) if scaled else 0.0,
+        "relative_bias": "shared" if shared else "per_block" if own else "none",
+        "position": "learned_1d" if f"{body}embeddings.position_embeddings" in shapes else "none",
+        "mim_classes": shapes.get("lm_head.weight", (0,))[0],
+    }
+
+
+def _decoder(shapes: Shapes, hints: Hints) -> DecoderOptions:
+    width = shapes["decoder.mask_token"][-1]
+    told = hints.decoder_heads or hints.config.get("decoder_num_attention_heads", 0)
+    number = told or _DECODER_HEADS.get(width, 0)
+    if not number:
+        raise ValueError(
+            "the file does not tell the number of heads of its decoder and width"
+            f" {width} is of no known one: give decoder_heads"
+        )
+    last = re.compile(r"decoder\.decoder_layers\.\d+\.output\.dense\.bias")
+    return DecoderOptions(
+        width=width,
+        depth=sum(bool(last.fullmatch(name)) for name in shapes),
+        mlp_dim=shapes.get("decoder.decoder_layers.0.intermediate.dense.bias", (0,))[0],
+        num_heads=number,
+    )
+
+
+def _gelu(config: Mapping, kind: str) -> Any:
+    name = config.get("hidden_act", "gelu_pytorch_tanh" if kind == "siglip" else "gelu")
+    if name not in _GELU:
+        raise ValueError(f"hidden_act {name!r} of the config is none of {', '.join(_GELU)}")
+    return _GELU[name]
+
+
+def _depth(shapes: Shapes, body: str, parts: Parts) -> int:
+    pattern = re.escape(body + parts.block).replace(re.escape("{i}"), r"(\d+)") + r"\."
+    return 1 + max(int(m[1]) for name in shapes if (m := re.match(pattern, name)))
+
+
+def _relative_table(shapes: Shapes, body: str, block: str) -> Sequence[int]:
+    places = (f"{body}encoder.{TABLE}", f"{block}.attention.attention.{TABLE}")
+    return next((shapes[name] for name in places if name in shapes), ())
+
+
+def _grid(
+    shapes: Shapes, kind: str, hints: Hints, table: Sequence[int], patch: list[int], stride: int
+) -> tuple[int, int]:
+    """Told, that of the config's image size where it fits, or square."""
+    body = names.BODIES[kind]
+    if kind == "siglip":
+        count = shapes.get(f"{body}embeddings.position_embedding.weight", (0,))[0]
+    else:
+        prefix = 2 if kind == "deit" else 1
+        count = shapes.get(f"{body}embeddings.position_embeddings", (0, prefix))[1] - prefix
+    size = hints.config.get("image_size")
+    if size and not hints.grid:
+        sides = list(size) if isinstance(size, list | tuple) else [size, size]
+        rows, columns = (side // (p * stride) for side, p in zip(sides, patch, strict=True))
+        fits = (2 * rows - 1) * (2 * columns - 1) + 3 == table[0] if table else True
+        if fits and count in (0, rows * columns):
+            return rows, columns
+    if not count and table:
+        side = (round((table[0] - 3) ** 0.5) + 1) // 2
+        count = (hints.grid or (side,))[0] * (hints.grid or (side, side))[1]
+    return hints.square(count)

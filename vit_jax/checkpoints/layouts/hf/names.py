@@ -1,0 +1,144 @@
+"""The names of Hugging Face's models: one spelling of those of all releases.
+
+Files of the 4.x releases and files of 5.x (which saves the older names) differ little, but 5.x
+renamed parameters in memory, and a file may hold those too. `canonical` spells all of them as the
+4.x releases, with the prefix of the model's body, which a model without a head is saved without.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts.table import Arrays
+
+# Family: prefix of the body's names.
+BODIES = {
+    "vit": "vit.",
+    "vit_hybrid": "vit.",
+    "vit_mae": "vit.",
+    "deit": "deit.",
+    "beit": "beit.",
+    "dinov2": "dinov2.",
+    "dinov2_with_registers": "dinov2_with_registers.",
+    "siglip": "vision_model.",
+}
+_BODY = re.compile(
+    r"^(embeddings|encoder|layernorm|layers|pooler|post_layernorm|head|shared_|norm)"
+)
+# What tells a family from the others, the first that some name contains.
+_MARKS = {
+    "backbone.bit.": "vit_hybrid",
+    "decoder.mask_token": "vit_mae",
+    "patch_embedding.weight": "siglip",
+    "register_tokens": "dinov2_with_registers",
+    "layer_scale1": "dinov2",
+    "lambda_1": "beit",
+    "relative_position_bias.relative_position_bias_table": "beit",
+    "distillation_token": "deit",
+    "patch_embeddings.projection": "vit",
+}
+
+# Names in memory of 5.x, and in its files, to those of 4.x.
+_RENAMES = [
+    (r"^((?:vit|deit|beit)\.)?layers\.(\d+)\.", r"\1encoder.layer.\2."),
+    (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
+    (r"(^|\.)shared_position_bias\.", r"\1encoder.relative_position_bias."),
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+    (
+        r"(layer\.\d+)(\.attention){0,2}\.relative_position_bias\.",
+        r"\1.attention.attention.relative_position_bias.",
+    ),
+]
+_MLP = [(r"\.mlp\.fc1\.", ".intermediate.dense."), (r"\.mlp\.fc2\.", ".output.dense.")]
+TABLE = "relative_position_bias.relative_position_bias_table"
+_BUFFERS = ("position_ids", "relative_position_index", "num_batches_tracked")
+_OTHER_TOWERS = ("text_model.", "logit_scale", "logit_bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Names of the parts of a block, and of what stands around the blocks."""
+
+    block: str = "encoder.layer.{i}"
+    norms: tuple[str, str] = ("layernorm_before", "layernorm_after")
+    qkv: str = "attention.attention."
+    parts: tuple[str, str, str] = ("query", "key", "value")
+    out: str = "attention.output.dense"
+    mlp: tuple[str, str] = ("intermediate.dense", "output.dense")
+    scales: tuple[str, str] = ("lambda_1", "lambda_2")
+    embedding: str = "embeddings.patch_embeddings.projection"
+    norm: str = "layernorm"
+
+
+_DINO = Parts(
+    norms=("norm1", "norm2"),
+    mlp=("mlp.fc1", "mlp.fc2"),
+    scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
+)
+_SIGLIP = Parts(
+    block="encoder.layers.{i}",
+    norms=("layer_norm1", "layer_norm2"),
+    qkv="self_attn.",
+    parts=("q_proj", "k_proj", "v_proj"),
+    out="self_attn.out_proj",
+    mlp=("mlp.fc1", "mlp.fc2"),
+    embedding="embeddings.patch_embedding",
+    norm="post_layernorm",
+)
+
+
+def family(names: Mapping[str, object]) -> str:
+    """The kind of model that has such names; "" for none that is known."""
+    others = ("model.layers.", "blocks.", "swin.", "encoder.layers.0.blocks.")
+    if any(name.startswith(others) for name in names):
+        return ""  # a language model's, timm's, Swin's
+    for mark, kind in _MARKS.items():
+        if any(mark in name for name in names):
+            return kind
+    return ""
+
+
+def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """The same arrays by their names of the 4.x releases, without buffers."""
+    kind = family(arrays)
+    renames = _RENAMES + (_MLP if kind in ("vit", "vit_hybrid", "vit_mae", "deit", "beit") else [])
+    classifies = "classifier.weight" in arrays
+    out = {}
+    for name, array in arrays.items():
+        if name.rpartition(".")[2] in _BUFFERS or name.startswith(_OTHER_TOWERS):
+            continue
+        if classifies and name.startswith("vision_model.head."):
+            continue  # saved, but not used: the classifier reads the mean of the patches
+        if kind != "siglip":
+            for pattern, replacement in renames:
+                name = re.sub(pattern, replacement, name)
+        out[name] = array
+    if kind.startswith("dinov2"):
+        out = _fused_gates(out)
+    body = BODIES[kind]
+    if not any(name.startswith(body) for name in out):
+        out = {body + name if _BODY.match(name) else name: a for name, a in out.items()}
+    return out
+
+
+def _fused_gates(arrays: Arrays) -> Arrays:
+    """The gate and the value of a gated MLP as one array, as in the files of 4.x."""
+    out = {}
+    for name, array in arrays.items():
+        if ".mlp.up_proj." in name:
+            continue
+        if ".mlp.gate_proj." in name:
+            array = np.concatenate([array, arrays[name.replace("gate_proj", "up_proj")]])
+        name = name.replace(".mlp.gate_proj.", ".mlp.weights_in.")
+        out[name.replace(".mlp.down_proj.", ".mlp.weights_out.")] = array
+    return out
+
+
+def parts(kind: str) -> Parts:
+    """Names of the parts of a family."""
+    return _SIGLIP if kind == "siglip" else _DINO if kind.startswith("dinov2") else Parts()

@@ -1,0 +1,59 @@
+"""The convolutional stem of ViTHybrid: Hugging Face's BiT as a backbone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vit_jax.checkpoints.layouts.resnet import (
+    Spelling,
+    hwio_to_oihw,
+    infer_stem,
+    oihw_to_hwio,
+    stem_entries,
+)
+from vit_jax.checkpoints.layouts.table import Entry
+from vit_jax.models.resnet import StemOptions
+
+_BACKBONE = "vit.embeddings.patch_embeddings.backbone.bit."
+
+SPELLING = Spelling(
+    root=f"{_BACKBONE}embedder.convolution.weight",
+    root_norm=f"{_BACKBONE}embedder.norm",
+    unit=_BACKBONE + "encoder.stages.{b}.layers.{u}.",
+    first=0,
+    conv="conv{n}.weight",
+    norm="norm{n}",
+    proj="downsample.conv.weight",
+    proj_norm="downsample.norm",
+    leaves=(".weight", ".bias"),
+    conv_join=oihw_to_hwio,
+    conv_split=hwio_to_oihw,
+)
+
+
+def infer(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any]) -> StemOptions:
+    """Sizes from the shapes; numerics and padding as all of the releases have them.
+
+    Raises ValueError for a backbone that the config says is another one.
+    """
+    told = config.get("backbone_config") or {}
+    expected = {
+        "layer_type": "bottleneck",
+        "global_padding": "SAME",
+        "embedding_dynamic_padding": True,
+        "hidden_act": "relu",
+    }
+    wrong = [f"{k} {told[k]!r}" for k, v in expected.items() if told.get(k, v) != v]
+    if wrong:
+        raise ValueError(f"a backbone with {', '.join(wrong)} is not known here")
+    numerics = StemOptions(
+        groups=int(told.get("num_groups", 32)),
+        std_eps=1e-8,
+        std_eps_in="variance",
+        norm_eps=1e-5,
+        pool_padding="zero",
+    )
+    return infer_stem(shapes, SPELLING, numerics=numerics)
+
+
+def entries(options: StemOptions) -> list[Entry]:
+    return stem_entries(options, SPELLING)

@@ -1,0 +1,178 @@
+"""The table of Hugging Face's vision transformers, of whatever family."""
+
+from typing import Any
+
+from vit_jax.checkpoints.layouts import torch
+from vit_jax.checkpoints.layouts.hf import names, stem
+from vit_jax.checkpoints.layouts.hf.names import TABLE, Parts
+from vit_jax.checkpoints.layouts.table import Entry, check_holds
+from vit_jax.models.vit import ViTOptions
+
+
+def entries(options: ViTOptions) -> list[Entry]:
+    """The table of a model. Raises ValueError for a model that no family can hold."""
+    kind = family(options)
+    body, parts = names.BODIES[kind], names.parts(kind)
+    _check_holds(options, kind)
+    table = [
+        *torch.conv("embedding", f"{body}{parts.embedding}"),
+        *_positions(options, kind),
+        *_blocks("blocks", body + parts.block, parts, options),
+        *torch.norm("norm", _final_norm(options, kind)),
+    ]
+    if options.has_class_token:
+        table.append(Entry("cls", (f"{body}embeddings.cls_token",)))
+    if options.distillation:
+        table.append(Entry("distillation", (f"{body}embeddings.distillation_token",)))
+    if options.registers:
+        table.append(Entry("registers", (f"{body}embeddings.register_tokens",)))
+    if options.mask_token:
+        table.append(_mask_token(body, kind))
+    if options.stem:
+        table += stem.entries(options.stem)
+    if options.pool == "map":
+        table += _attention_pool(f"{body}head", options)
+    if options.representation_size:
+        table += torch.linear("pre_logits", f"{body}pooler.dense")
+    if options.relative_bias == "shared":
+        table.append(Entry("relative_bias", (f"{body}encoder.{TABLE}",)))
+    if options.mim_classes:
+        table += torch.linear("mim_head", "lm_head")
+    if options.decoder:
+        table += _decoder_entries(options)
+    return table + _heads(options)
+
+
+def _heads(options: ViTOptions) -> list[Entry]:
+    if not options.num_classes:
+        return []
+    if not (options.distillation and options.distillation_head):
+        return torch.linear("head", "classifier")
+    return [
+        *torch.linear("head", "cls_classifier"),
+        *torch.linear("head_distillation", "distillation_classifier"),
+    ]
+
+
+def family(options: ViTOptions) -> str:
+    """The family whose options these are."""
+    marks = {
+        "vit_mae": options.decoder or options.fixed_position and not options.num_classes,
+        "vit_hybrid": options.stem,
+        "siglip": options.pool == "map" or not options.has_class_token,
+        "dinov2_with_registers": options.registers,
+        "deit": options.distillation,
+        "beit": not options.key_bias or options.relative_bias != "none" or options.mim_classes,
+        "dinov2": options.layer_scale,
+    }
+    return next((name for name, present in marks.items() if present), "vit")
+
+
+def _check_holds(options: ViTOptions, kind: str) -> None:
+    holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads",
+             "num_classes", "gelu", "norm_eps", "qkv_bias", "fixed_position"}  # fmt: skip
+    holds |= {
+        "vit": {"representation_size", "mask_token"},
+        "vit_hybrid": {"representation_size", "stem"},
+        "vit_mae": {"decoder"},
+        "deit": {"distillation", "distillation_head", "mask_token", "representation_size"},
+        "beit": {"pool", "norm_at", "key_bias", "layer_scale", "relative_bias", "position",
+                 "mim_classes", "mask_token", "class_token"},
+        "dinov2": {"layer_scale", "mlp", "mask_token", "pool"},
+        "dinov2_with_registers": {"layer_scale", "mlp", "mask_token", "pool", "registers"},
+        "siglip": {"pool"},
+    }[kind]  # fmt: skip
+    check_holds(options, f"hf ({kind})", holds=holds)
+
+
+def _blocks(
+    path: str, block: str, parts: Parts, options: Any, *, plain: bool = False
+) -> list[Entry]:
+    """The blocks of the encoder, or `plain` ones of the decoder."""
+    gated = not plain and options.mlp == "swiglu"
+    mlp = ("mlp.weights_in", "mlp.weights_out") if gated else parts.mlp
+    table = [
+        *torch.norm(f"{path}/norm1", f"{block}.{parts.norms[0]}"),
+        *torch.separate_qkv(
+            f"{path}/attention/qkv",
+            [f"{block}.{parts.qkv}{part}" for part in parts.parts],
+            heads=options.num_heads,
+            bias=plain or options.qkv_bias,
+            key_bias=plain or options.key_bias,
+        ),
+        *torch.attention_out(
+            f"{path}/attention/out", f"{block}.{parts.out}", heads=options.num_heads
+        ),
+        *torch.norm(f"{path}/norm2", f"{block}.{parts.norms[1]}"),
+        *torch.linear(f"{path}/mlp/fc1", f"{block}.{mlp[0]}"),
+        *torch.linear(f"{path}/mlp/fc2", f"{block}.{mlp[1]}"),
+    ]
+    if not plain and options.layer_scale:
+        for i in (0, 1):
+            table.append(Entry(f"{path}/scale{i + 1}", (f"{block}.{parts.scales[i]}",)))
+    if not plain and options.relative_bias == "per_block":
+        name = f"{block}.attention.attention.{TABLE}"
+        table.append(Entry(f"{path}/attention/relative_bias", (name,)))
+    return table
+
+
+def _positions(options: ViTOptions, kind: str) -> list[Entry]:
+    if options.position == "none":
+        return []
+    body = names.BODIES[kind]
+    if kind != "siglip":
+        return [Entry("position", (f"{body}embeddings.position_embeddings",))]
+    return [
+        Entry(
+            "position",
+            (f"{body}embeddings.position_embedding.weight",),
+            lambda a: a[None],
+            lambda a: (a[0],),
+        )
+    ]
+
+
+def _final_norm(options: ViTOptions, kind: str) -> str:
+    body = names.BODIES[kind]
+    if options.mim_classes:
+        return "layernorm"
+    if options.norm_at == "pooled":
+        return f"{body}pooler.layernorm"
+    return body + names.parts(kind).norm
+
+
+def _mask_token(body: str, kind: str) -> Entry:
+    name = f"{body}embeddings.mask_token"
+    if kind.startswith("dinov2"):  # (1, D)
+        return Entry("mask", (name,), lambda a: a[None], lambda a: (a[0],))
+    return Entry("mask", (name,))
+
+
+def _attention_pool(name: str, options: ViTOptions) -> list[Entry]:
+    return [
+        Entry("pool/probe", (f"{name}.probe",)),
+        *torch.fused_qkv(
+            "pool/attention/qkv",
+            f"{name}.attention.in_proj_weight",
+            f"{name}.attention.in_proj_bias",
+            heads=options.num_heads,
+        ),
+        *torch.attention_out(
+            "pool/attention/out", f"{name}.attention.out_proj", heads=options.num_heads
+        ),
+        *torch.norm("pool/norm", f"{name}.layernorm"),
+        *torch.linear("pool/mlp/fc1", f"{name}.mlp.fc1"),
+        *torch.linear("pool/mlp/fc2", f"{name}.mlp.fc2"),
+    ]
+
+
+def _decoder_entries(options: ViTOptions) -> list[Entry]:
+    return [
+        *torch.linear("decoder/embedding", "decoder.decoder_embed"),
+        Entry("decoder/mask", ("decoder.mask_token",)),
+        Entry("decoder/position", ("decoder.decoder_pos_embed",)),
+        *_blocks("decoder/blocks", "decoder.decoder_layers.{i}", Parts(), options.decoder,
+                 plain=True),
+        *torch.norm("decoder/norm", "decoder.decoder_norm"),
+        *torch.linear("decoder/prediction", "decoder.decoder_pred"),
+    ]  # fmt: skip

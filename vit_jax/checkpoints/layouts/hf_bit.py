@@ -1,0 +1,96 @@
+"""Hugging Face's BiT, with and without a head. Read only."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts import torch
+from vit_jax.checkpoints.layouts.hints import Hints, nominal_size, released
+from vit_jax.checkpoints.layouts.resnet import (
+    Spelling,
+    hwio_to_oihw,
+    infer_stem,
+    oihw_to_hwio,
+    stem_entries,
+)
+from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models.bit import RESNET_V2, BiTOptions
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.resnet import StemOptions
+
+MODEL = BiTOptions
+READ_ONLY = True
+RESIZE = Methods()
+
+_SPELLING = Spelling(
+    root="bit.embedder.convolution.weight",
+    root_norm="bit.embedder.norm",
+    unit="bit.encoder.stages.{b}.layers.{u}.",
+    first=0,
+    conv="conv{n}.weight",
+    norm="norm{n}",
+    proj="downsample.conv.weight",
+    proj_norm="downsample.norm",
+    final_norm="bit.norm",
+    leaves=(".weight", ".bias"),
+    conv_join=oihw_to_hwio,
+    conv_split=hwio_to_oihw,
+)
+_DEFAULTS = {"layer_type": "preactivation", "global_padding": None, "output_stride": 32}
+_DEFAULTS |= {"embedding_dynamic_padding": False, "hidden_act": "relu", "num_groups": 32}
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    """A model's own, not those of a backbone in another model."""
+    return any(name.removeprefix("bit.") == "embedder.convolution.weight" for name in arrays)
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    """The same arrays, with the prefix that a model with a head has."""
+    del hints
+    bare = ("embedder.", "encoder.", "norm.")
+    return {f"bit.{k}" if k.startswith(bare) else k: v for k, v in arrays.items()}
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:
+    """The model of canonical arrays; what config.json tells is taken from it.
+
+    Raises ValueError where they cannot be one, or the config asks for what is not known here.
+    """
+    shapes = {name: array.shape for name, array in arrays.items()}
+    return BiTOptions(
+        image_size=nominal_size(hints) or (224, 224),
+        stem=infer_stem(shapes, _SPELLING, numerics=_numerics(hints, "bit.norm.weight" in shapes)),
+        channels=shapes[_SPELLING.root][1],
+        num_classes=shapes.get("classifier.1.weight", (0,))[0],
+    )
+
+
+def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
+    return released(options.image_size, hints, crop=1.0, kernel="bicubic_antialias")
+
+
+def entries(options: BiTOptions) -> list[Entry]:
+    """The table of a model."""
+    table = stem_entries(options.stem, _SPELLING)
+    return table + (torch.linear("head", "classifier.1") if options.num_classes else [])
+
+
+def _numerics(hints: Hints, preactivation: bool) -> StemOptions:
+    told = {k: hints.config.get(k, v) for k, v in _DEFAULTS.items()}
+    same = str(told["global_padding"]).upper() == "SAME"
+    # All is padded as TensorFlow does, or, before a pooling of what no norm has seen, by one.
+    odd = same != bool(told["embedding_dynamic_padding"]) or not (same or preactivation)
+    if odd or told["hidden_act"] != "relu" or told["output_stride"] != 32:
+        shown = ", ".join(f"{k}={v!r}" for k, v in told.items())
+        raise ValueError(f"a BiT with {shown} is not known here")
+    return dataclasses.replace(
+        RESNET_V2,
+        preactivation=preactivation,
+        std_eps=1e-8,
+        groups=int(told["num_groups"]),
+        padding="same" if same else "explicit",
+        pool_padding="zero",
+    )

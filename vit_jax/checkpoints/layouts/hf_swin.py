@@ -1,0 +1,104 @@
+"""Hugging Face's Swin for classification, by the names of the 4.x and 5.x releases. Read only."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts import swin, torch
+from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.layers import Gelu
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.swin import SwinOptions
+
+MODEL = SwinOptions
+READ_ONLY = True
+RESIZE = Methods(relative="bicubic", patch="bicubic_antialias")
+
+
+def _qkv(path: str, block: str, *, heads: int, bias: bool) -> list[Entry]:
+    names = [f"{block}attention.self.{part}" for part in ("query", "key", "value")]
+    return torch.separate_qkv(path, names, heads=heads, bias=bias)
+
+
+_SPELLING = swin.Spelling(
+    embedding="swin.embeddings.patch_embeddings.projection",
+    embedding_norm="swin.embeddings.norm",
+    block="swin.encoder.layers.{s}.blocks.{i}.",
+    norm1="layernorm_before",
+    norm2="layernorm_after",
+    table="attention.self.relative_position_bias_table",
+    out="attention.output.dense",
+    fc1="intermediate.dense",
+    fc2="output.dense",
+    merge="swin.encoder.layers.{s}.downsample",
+    merge_from=1,
+    norm="swin.layernorm",
+    head="classifier",
+    qkv=_qkv,
+)
+
+# Names of 5.x to those of 4.x, which its files have too.
+_RENAMES = (
+    (r"\.attention\.q_proj\.", ".attention.self.query."),
+    (r"\.attention\.k_proj\.", ".attention.self.key."),
+    (r"\.attention\.v_proj\.", ".attention.self.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+    (r"\.attention\.relative_position_bias\.", ".attention.self."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+    (r"^(?=embeddings\.|encoder\.|layernorm\.)", "swin."),
+)
+_GELUS: dict[str, Gelu] = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+_GELUS |= {"gelu_fast": "tanh", "gelu_python": "erf", "quick_gelu": "quick"}
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    pattern = re.compile(
+        r"^(swin\.)?encoder\.layers\.0\.blocks\.0\..*relative_position_bias_table$"
+    )
+    return any(pattern.match(name) for name in arrays)
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    """The same arrays by their names of the 4.x releases, without buffers."""
+    del hints
+    return {_of_4(k): v for k, v in arrays.items() if not k.endswith("relative_position_index")}
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
+    """The model of canonical arrays; what config.json tells is taken from it.
+
+    Raises ValueError where they cannot be one, or the config asks for what is not known here.
+    """
+    activation = hints.config.get("hidden_act", "gelu")
+    if activation not in _GELUS:
+        raise ValueError(f"hidden_act is {activation!r}: known are {', '.join(_GELUS)}")
+    return swin.infer(
+        {name: array.shape for name, array in arrays.items()},
+        _SPELLING,
+        hints,
+        bias="attention.self.query.bias",
+        padding="before_shift",
+        gelu=_GELUS[activation],
+        norm_eps=float(hints.config.get("layer_norm_eps", 1e-5)),
+    )
+
+
+def preprocessing(options: SwinOptions, hints: Hints) -> Preprocessing:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    kernel = "bicubic_antialias"
+    return released(options.image_size, hints, crop=1.0, kernel=kernel, mean=mean, std=std)
+
+
+def entries(options: SwinOptions) -> list[Entry]:
+    """The table of a model."""
+    return swin.entries(options, _SPELLING)
+
+
+def _of_4(name: str) -> str:
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name

@@ -1,0 +1,87 @@
+"""timm's BiT ResNets, `resnetv2_*_bit`: PyTorch names, pre-activation."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts.hints import Hints, nominal_size, released
+from vit_jax.checkpoints.layouts.resnet import (
+    Spelling,
+    hwio_to_oihw,
+    infer_stem,
+    oihw_to_hwio,
+    stem_entries,
+)
+from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models.bit import RESNET_V2, BiTOptions
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import Preprocessing
+
+MODEL = BiTOptions
+FORMATS = (".safetensors", ".pth")
+RESIZE = Methods()
+
+_SPELLING = Spelling(
+    root="stem.conv.weight",
+    unit="stages.{b}.blocks.{u}.",
+    first=0,
+    conv="conv{n}.weight",
+    norm="norm{n}",
+    proj="downsample.conv.weight",
+    final_norm="norm",
+    leaves=(".weight", ".bias"),
+    conv_join=oihw_to_hwio,
+    conv_split=hwio_to_oihw,
+)
+_NUMERICS = dataclasses.replace(RESNET_V2, std_eps=1e-8, pool_padding="zero")
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    """BiT's alone: other ResNets have batch norm, whose statistics are in the file."""
+    first = _SPELLING.unit.format(b=0, u=0)
+    needed = (_SPELLING.root, f"{first}norm3.weight", f"{first}conv3.weight", "norm.weight")
+    return all(name in arrays for name in needed) and "norm.running_mean" not in arrays
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    del hints
+    return dict(arrays)
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:
+    """The model of canonical arrays. Raises ValueError where they cannot be one."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    return BiTOptions(
+        image_size=nominal_size(hints) or (224, 224),
+        stem=infer_stem(shapes, _SPELLING, numerics=_NUMERICS),
+        channels=shapes[_SPELLING.root][1],
+        num_classes=shapes.get("head.fc.weight", (0,))[0],
+    )
+
+
+def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
+    return released(options.image_size, hints, kernel="bilinear_antialias")
+
+
+def numerics(options: BiTOptions) -> dict[str, Any]:
+    """The fields of the options that the readers of this layout fix."""
+    sizes = {k: getattr(options.stem, k) for k in ("num_layers", "root_width", "widths")}
+    return {"stem": dataclasses.replace(_NUMERICS, **sizes)}
+
+
+def entries(options: BiTOptions) -> list[Entry]:
+    """The table of a model. Raises ValueError for a model this layout cannot hold."""
+    if not options.stem.preactivation:
+        raise ValueError("the timm layout has no place for a ResNet with post-activation")
+    table = stem_entries(options.stem, _SPELLING)
+    if options.num_classes:  # a 1x1 convolution
+        kernel = Entry(
+            "head/kernel",
+            ("head.fc.weight",),
+            lambda a: oihw_to_hwio(a)[0, 0],
+            lambda a: hwio_to_oihw(a[None, None]),
+        )
+        table += [kernel, Entry("head/bias", ("head.fc.bias",))]
+    return table

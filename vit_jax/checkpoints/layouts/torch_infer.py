@@ -1,0 +1,203 @@
+"""The model of a file with timm's names: what shapes and names tell, and what must be told."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts.hints import Hints, heads, nominal_size
+from vit_jax.checkpoints.layouts.resnet import infer_stem
+from vit_jax.checkpoints.layouts.torch_vit import (
+    ROOT_ALONE,
+    SHARED_TABLE,
+    SPELLING,
+    STEM,
+    TABLE,
+    is_beit,
+)
+from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.positions import Grid
+from vit_jax.models.resnet import StemOptions
+from vit_jax.models.vit import ViTOptions
+
+Shapes = Mapping[str, Sequence[int]]
+
+# Width of the released models -> heads; 1152 is So400m, 1536 the giant of DINOv2.
+_HEADS = {64 * n: n for n in (3, 4, 5, 6, 8, 10, 12, 13, 14, 16, 24)}
+_HEADS |= {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+_DECODER_HEADS = {512: 16}
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> ViTOptions:
+    """The model of canonical arrays whose first LayerScale is called `scale`.
+
+    Raises ValueError where the arrays cannot be a model of this family.
+    """
+    shapes = {name: array.shape for name, array in arrays.items()}
+    qkv, fc1, fc2 = (f"blocks.0.{n}.weight" for n in ("attn.qkv", "mlp.fc1", "mlp.fc2"))
+    needed = {"patch_embed.proj.weight": 4, qkv: 2, fc1: 2, fc2: 2}
+    if "pos_embed" in shapes:
+        needed["pos_embed"] = 3
+    wrong = [k for k, rank in needed.items() if len(shapes.get(k, ())) != rank]
+    if wrong:
+        raise ValueError(f"no ViT of timm's names: {', '.join(wrong)} missing or misshapen")
+    width, channels, height, side = shapes["patch_embed.proj.weight"]
+    told = _told(hints)
+    stem = _infer_stem(shapes)
+    stride = stem.stride if stem else 1
+    tokens = {
+        "class_token": "cls_token" in shapes,
+        "distillation": "dist_token" in shapes,
+        "registers": shapes.get("reg_token", (0, 0, 0))[1],
+    }
+    grid, prefix_rows = _grid(
+        shapes, hints, patch=(stride * height, stride * side), prefix=sum(tokens.values())
+    )
+    fields: dict[str, Any] = {
+        "image_size": (grid[0] * stride * height, grid[1] * stride * side),
+        "patch_size": (height, side),
+        "channels": shapes[_root(shapes)][1] if stem else channels,
+        "width": width,
+        "depth": _depth(shapes, "blocks"),
+        "mlp_dim": shapes[fc2][1],
+        "mlp": "swiglu" if shapes[fc1][0] == 2 * shapes[fc2][1] else "plain",
+        "num_heads": _infer_heads(shapes, told, width=width),
+        "num_classes": shapes.get("head.weight", (0,))[0],
+        "stem": stem,
+        "class_position": prefix_rows > 0 or not (tokens["class_token"] and "pos_embed" in shapes),
+        "register_position": prefix_rows > 0 and tokens["registers"] > 0,
+        "position": "learned_1d" if "pos_embed" in shapes else "none",
+        "gelu": "erf",
+        "norm_eps": 1e-5 if "norm_pre.weight" in shapes else 1e-6,  # CLIP has the former
+        "input_norm": "norm_pre.weight" in shapes,
+        "patch_bias": "patch_embed.proj.bias" in shapes,
+        "qk_norm": "blocks.0.attn.q_norm.weight" in shapes,
+        "layer_scale": 1e-5 if f"blocks.0.{scale}" in shapes else 0.0,
+        "representation_size": shapes.get("pre_logits.fc.weight", (0,))[0],
+    }
+    fields |= tokens | _infer_pool(shapes, str(told.config.get("global_pool", "")))
+    return ViTOptions(**fields | _infer_attention(shapes) | _infer_pretraining(shapes, told))
+
+
+def _told(hints: Hints) -> Hints:
+    """What timm's config.json says of the model as if it were of the whole."""
+    return dataclasses.replace(hints, config={**hints.config, **hints.config.get("model_args", {})})
+
+
+def _infer_heads(shapes: Shapes, hints: Hints, *, width: int) -> int:
+    """The number of heads: some parts have its size, otherwise it is told or known."""
+    tables = (shapes.get(n) for n in (SHARED_TABLE, f"blocks.0.attn.{TABLE}"))
+    number = next((table[-1] for table in tables if table), 0)
+    if norm := shapes.get("blocks.0.attn.q_norm.weight"):
+        number = width // norm[0]
+    if number and hints.num_heads not in (0, number):
+        raise ValueError(f"num_heads is {hints.num_heads}, the checkpoint has {number} heads")
+    return number or heads(hints, _HEADS, width=width)
+
+
+def _infer_pool(shapes: Shapes, told: str) -> dict[str, Any]:
+    """What is pooled, and whether the norm comes before: its name tells where."""
+    pooled = "fc_norm.weight" in shapes
+    if "attn_pool.latent" in shapes:
+        return {"pool": "map"}
+    usual = "avg" if pooled or "cls_token" not in shapes else "token"
+    pool = told if told in ("avg", "token") else usual
+    return {
+        "pool": "gap" if pool == "avg" else "token",
+        "norm_at": "pooled" if pooled else "tokens",
+    }
+
+
+def _infer_attention(shapes: Shapes) -> dict[str, Any]:
+    own, shared = f"blocks.0.attn.{TABLE}" in shapes, SHARED_TABLE in shapes
+    whole, apart = (f"blocks.0.attn.{n}" in shapes for n in ("qkv.bias", "q_bias"))
+    return {
+        "relative_bias": "per_block" if own else "shared" if shared else "none",
+        "qkv_bias": whole or apart,
+        "key_bias": not is_beit(shapes) or whole,
+    }
+
+
+def _infer_pretraining(shapes: Shapes, hints: Hints) -> dict[str, Any]:
+    """Parts that pretraining adds: MAE's decoder, or BEiT's mask token and head."""
+    if "decoder_embed.weight" not in shapes:
+        classes = shapes.get("lm_head.weight", (0,))[0]
+        return {"mask_token": "mask_token" in shapes, "mim_classes": classes}
+    width = shapes["decoder_embed.weight"][0]
+    told = hints.decoder_heads or hints.config.get("decoder_num_heads", 0)
+    number = told or _DECODER_HEADS.get(width, 0)
+    if not number:
+        raise ValueError(
+            "the file does not tell the number of heads of its decoder and width"
+            f" {width} is of no known one: give decoder_heads"
+        )
+    decoder = DecoderOptions(
+        width=width,
+        depth=_depth(shapes, "decoder_blocks"),
+        mlp_dim=shapes.get("decoder_blocks.0.mlp.fc1.weight", (4 * width,))[0],
+        num_heads=number,
+    )
+    return {"decoder": decoder, "fixed_position": True}
+
+
+def _infer_stem(shapes: Shapes) -> StemOptions | None:
+    if ROOT_ALONE.root in shapes:
+        return dataclasses.replace(STEM, root_width=shapes[ROOT_ALONE.root][0])
+    if SPELLING.root in shapes:
+        return infer_stem(shapes, SPELLING, numerics=STEM)
+    return None
+
+
+def _root(shapes: Shapes) -> str:
+    return SPELLING.root if SPELLING.root in shapes else ROOT_ALONE.root
+
+
+def _depth(shapes: Shapes, name: str) -> int:
+    found = [int(m[1]) for key in shapes if (m := re.match(rf"{name}\.(\d+)\.", key))]
+    return 1 + max(found, default=0)
+
+
+def _grid(shapes: Shapes, hints: Hints, *, patch: tuple[int, int], prefix: int) -> tuple[Grid, int]:
+    """The grid of patches, and the rows of the position table that are of other tokens.
+
+    Raises ValueError where the number of rows leaves it open.
+    """
+    counts = _patch_counts(shapes, prefix)
+    table = shapes.get(SHARED_TABLE) or shapes.get(f"blocks.0.attn.{TABLE}")
+
+    def fits(grid: Grid) -> int | None:
+        """The rows of other tokens, where so many patches can be."""
+        offsets = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
+        if min(grid) < 1 or table and table[0] != offsets:
+            return None
+        return counts.get(grid[0] * grid[1]) if counts else 0
+
+    size = nominal_size(hints) or (224, 224)
+    nominal = (size[0] // patch[0], size[1] // patch[1])
+    if hints.grid:
+        if (rows := fits(hints.grid)) is not None:
+            return hints.grid, rows
+        raise ValueError(f"grid {hints.grid[0]}x{hints.grid[1]} is not that of the checkpoint")
+    if (nominal_size(hints) or not (counts or table)) and (rows := fits(nominal)) is not None:
+        return nominal, rows
+    wanted = {math.isqrt(n) for n in counts}
+    if not counts and table:
+        wanted = {(math.isqrt(table[0] - 3) + 1) // 2}
+    squares = [(side, side) for side in wanted if fits((side, side)) is not None]
+    if len(squares) != 1:
+        what = f"{shapes['pos_embed'][1]} positions" if counts else f"{table} relative biases"
+        raise ValueError(f"{what} leave the grid of patches open: give the checkpoint's grid")
+    rows = fits(squares[0])
+    assert rows is not None
+    return squares[0], rows
+
+
+def _patch_counts(shapes: Shapes, prefix: int) -> dict[int, int]:
+    """How many patches the table of positions may have -> its rows of other tokens."""
+    if "pos_embed" not in shapes:
+        return {}
+    rows = shapes["pos_embed"][1]
+    return {rows: 0} | ({rows - prefix: prefix} if 0 < prefix < rows else {})

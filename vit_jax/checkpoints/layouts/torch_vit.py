@@ -1,0 +1,216 @@
+"""The names that timm gave to the parts of a ViT, which DeiT, MAE and BEiT share.
+
+`timm`, `deit`, `mae` and `beit` are the layouts: they differ in the name of LayerScale, in what
+their readers fix, and in how they resize.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts import torch
+from vit_jax.checkpoints.layouts.resnet import (
+    Spelling,
+    hwio_to_oihw,
+    oihw_to_hwio,
+    stem_entries,
+)
+from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds
+from vit_jax.models import positions
+from vit_jax.models.layers import BlockOptions
+from vit_jax.models.resnet import StemOptions
+from vit_jax.models.vit import ViTOptions
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+TABLE = "relative_position_bias_table"
+SHARED_TABLE = f"rel_pos_bias.{TABLE}"
+STEM = StemOptions(std_eps=1e-8, std_eps_in="variance", norm_eps=1e-5)
+SPELLING = Spelling(
+    root="patch_embed.backbone.stem.conv.weight",
+    root_norm="patch_embed.backbone.stem.norm",
+    unit="patch_embed.backbone.stages.{b}.blocks.{u}.",
+    first=0,
+    conv="conv{n}.weight",
+    norm="norm{n}",
+    proj="downsample.conv.weight",
+    proj_norm="downsample.norm",
+    leaves=(".weight", ".bias"),
+    conv_join=oihw_to_hwio,
+    conv_split=hwio_to_oihw,
+)
+ROOT_ALONE = dataclasses.replace(
+    SPELLING,
+    root="patch_embed.backbone.conv.weight",
+    root_norm="patch_embed.backbone.norm",
+)
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    return "patch_embed.proj.weight" in arrays and "blocks.0.attn.qkv.weight" in arrays
+
+
+def is_beit(names: Mapping[str, Any]) -> bool:
+    """BEiT has no key bias, or a relative bias; blocks of other models have neither."""
+    marks = ("blocks.0.attn.q_bias", f"blocks.0.attn.{TABLE}", SHARED_TABLE)
+    return any(name in names for name in marks)
+
+
+def canonical(arrays: Mapping[str, np.ndarray], *, scales: Sequence[str]) -> Arrays:
+    """The parameters alone, with LayerScale called as `scales`."""
+    names = {f"gamma_{i}": scales[i - 1] for i in (1, 2)} | {
+        f"ls{i}.gamma": scales[i - 1] for i in (1, 2)
+    }
+
+    def renamed(name: str) -> str:
+        block = re.fullmatch(r"(blocks\.\d+\.)(gamma_[12]|ls[12]\.gamma)", name)
+        return block[1] + names[block[2]] if block else name
+
+    kept = {k: v for k, v in arrays.items() if not k.endswith("relative_position_index")}
+    return {renamed(k): v for k, v in kept.items()}
+
+
+def entries(options: ViTOptions, layout: str, *, scales: Sequence[str]) -> list[Entry]:
+    """The table of a model. Raises ValueError for a model this layout cannot hold."""
+    _check(options, layout)
+    table = [
+        *torch.conv("embedding", "patch_embed.proj", bias=options.patch_bias),
+        *_blocks("blocks", "blocks.{i}", options.block(), scales),
+        *torch.norm("norm", "fc_norm" if options.norm_at == "pooled" else "norm"),
+    ]
+    if options.stem:
+        spelling = SPELLING if options.stem.num_layers else ROOT_ALONE
+        table += stem_entries(options.stem, spelling)
+    present = {
+        ("cls", "cls_token"): options.has_class_token,
+        ("distillation", "dist_token"): options.distillation,
+        ("registers", "reg_token"): options.registers,
+        ("mask", "mask_token"): options.mask_token,
+        ("position", "pos_embed"): options.position == "learned_1d",
+        ("relative_bias", SHARED_TABLE): options.relative_bias == "shared",
+    }
+    table += [Entry(path, (name,)) for (path, name), there in present.items() if there]
+    if options.input_norm:
+        table += torch.norm("input_norm", "norm_pre")
+    if options.pool == "map":
+        table += _attention_pool(options)
+    if options.representation_size:
+        table += torch.linear("pre_logits", "pre_logits.fc")
+    if options.num_classes:
+        table += torch.linear("head", "head")
+    if options.num_classes and options.heads == 2:
+        table += torch.linear("head_distillation", "head_dist")
+    if options.mim_classes:
+        table += torch.linear("mim_head", "lm_head")
+    return table + (_decoder(options) if options.decoder else [])
+
+
+def constants(options: ViTOptions) -> Arrays:
+    """Fixed positions as the table that readers expect."""
+    if options.position != "sincos2d":
+        return {}
+    table = positions.sincos2d(options.grid, options.width)
+    return {"pos_embed": np.pad(table, ((0, 0), (options.position_prefix, 0), (0, 0)))}
+
+
+def numerics(options: ViTOptions) -> dict[str, Any]:
+    """The fields of the options that readers fix. What timm tells by a model's name is kept."""
+    named = options.input_norm or options.pool == "map"  # CLIP and SigLIP
+    fixed: dict[str, Any] = {} if named else {"gelu": "erf"}
+    fixed["norm_eps"] = 1e-5 if options.input_norm else 1e-6
+    if options.stem:
+        sizes = ("num_layers", "root_width", "widths")
+        kept = {name: getattr(options.stem, name) for name in sizes}
+        fixed["stem"] = dataclasses.replace(STEM, **kept)
+    return fixed
+
+
+def _check(options: ViTOptions, layout: str) -> None:
+    holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads",
+             "num_classes", "stem", "class_token", "distillation", "registers", "pool", "norm_at",
+             "representation_size", "position", "class_position", "register_position",
+             "fixed_position", "relative_bias", "mlp", "input_norm", "patch_bias", "qkv_bias",
+             "key_bias", "qk_norm", "layer_scale", "mask_token", "mim_classes", "decoder",
+             "gelu", "norm_eps"}  # fmt: skip
+    check_holds(options, layout, holds=holds)
+    wrong = {
+        f"position={options.position!r}": options.position
+        not in ("learned_1d", "none", "sincos2d"),
+        "pool='token_gap'": options.pool == "token_gap",
+        "registers with positions of their own alone": options.registers
+        and options.class_position != options.register_position
+        and options.has_class_token
+        and options.position == "learned_1d",
+        "a pre-activation stem": options.stem and options.stem.preactivation,
+    }
+    if found := [what for what, present in wrong.items() if present]:
+        raise ValueError(f"the {layout} layout has no place for {', '.join(found)}")
+
+
+def _blocks(path: str, name: str, options: BlockOptions, scales: Sequence[str]) -> list[Entry]:
+    attention = f"{name}.attn"
+    bias: str | tuple[str, str] = f"{attention}.qkv.bias"
+    if not options.key_bias:
+        bias = (f"{attention}.q_bias", f"{attention}.v_bias")
+    heads = options.num_heads
+    table = [
+        *torch.norm(f"{path}/norm1", f"{name}.norm1"),
+        *torch.fused_qkv(
+            f"{path}/attention/qkv",
+            f"{attention}.qkv.weight",
+            bias if options.qkv_bias else "",
+            heads=heads,
+        ),
+        *torch.attention_out(f"{path}/attention/out", f"{attention}.proj", heads=heads),
+        *torch.norm(f"{path}/norm2", f"{name}.norm2"),
+        *torch.linear(f"{path}/mlp/fc1", f"{name}.mlp.fc1"),
+        *torch.linear(f"{path}/mlp/fc2", f"{name}.mlp.fc2"),
+    ]
+    if options.qk_norm:
+        table += torch.norm(f"{path}/attention/query_norm", f"{attention}.q_norm")
+        table += torch.norm(f"{path}/attention/key_norm", f"{attention}.k_norm")
+    if options.layer_scale:
+        table += [Entry(f"{path}/scale{i}", (f"{name}.{scales[i - 1]}",)) for i in (1, 2)]
+    if options.relative_grid:
+        table.append(Entry(f"{path}/attention/relative_bias", (f"{attention}.{TABLE}",)))
+    return table
+
+
+def _attention_pool(options: ViTOptions) -> list[Entry]:
+    """The query's projection is apart from that of keys and values."""
+    fused = torch.fused_qkv("pool/attention/qkv", "weight", "bias", heads=options.num_heads)
+
+    def apart(entry: Entry) -> Entry:
+        leaf = entry.names[0]
+        return Entry(
+            entry.path,
+            (f"attn_pool.q.{leaf}", f"attn_pool.kv.{leaf}"),
+            lambda q, kv: entry.join(np.concatenate([q, kv])),
+            lambda a: np.split(entry.split(a)[0], [options.width]),
+        )
+
+    return [
+        Entry("pool/probe", ("attn_pool.latent",)),
+        *map(apart, fused),
+        *torch.attention_out("pool/attention/out", "attn_pool.proj", heads=options.num_heads),
+        *torch.norm("pool/norm", "attn_pool.norm"),
+        *torch.linear("pool/mlp/fc1", "attn_pool.mlp.fc1"),
+        *torch.linear("pool/mlp/fc2", "attn_pool.mlp.fc2"),
+    ]
+
+
+def _decoder(options: ViTOptions) -> list[Entry]:
+    sizes = options.decoder
+    assert sizes
+    block = options.plain_block(width=sizes.width, mlp_dim=sizes.mlp_dim, num_heads=sizes.num_heads)
+    return [
+        *torch.linear("decoder/embedding", "decoder_embed"),
+        Entry("decoder/mask", ("mask_token",)),
+        Entry("decoder/position", ("decoder_pos_embed",)),
+        *_blocks("decoder/blocks", "decoder_blocks.{i}", block, ()),
+        *torch.norm("decoder/norm", "decoder_norm"),
+        *torch.linear("decoder/prediction", "decoder_pred"),
+    ]

@@ -1,0 +1,171 @@
+"""From a model to a file of any layout, or to the folder of a run. Whole, or not at all."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx, traverse_util
+from safetensors import numpy as safetensors_numpy
+
+from vit_jax.checkpoints import layouts, store, torch_file
+from vit_jax.checkpoints.load import Checkpoint
+from vit_jax.config import CheckpointConfig, Config, DataConfig
+from vit_jax.models import zoo
+from vit_jax.models.preprocessing import Preprocessing
+
+_TORCH = (".pth", ".pt", ".bin")
+_SUFFIXES = (".npz", ".safetensors", *_TORCH)
+
+
+def save(model: zoo.Model, path: str | os.PathLike[str], *, layout: str | None = None) -> None:
+    """Writes a model where `load` reads it back.
+
+    `layout` is one of `layouts.LAYOUTS`, whose files end on .npz, .safetensors or .pth (hf: a
+    folder). Without it, .npz is vit_jax's layout and a folder is a run. Warns where the readers
+    of the layout compute otherwise than the model, another GELU for instance. Raises ValueError
+    where the layout cannot hold the model or the path does not fit it; nothing is written then.
+    """
+    state = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep="/")
+    checkpoint = Checkpoint(
+        options=model.options,
+        params={name: np.asarray(array, np.float32) for name, array in state.items()},
+        preprocessing=model.preprocessing or Preprocessing(image_size=model.options.image_size),
+        class_names=model.class_names,
+    )
+    for change in write(checkpoint, path, layout=layout or ""):
+        warnings.warn(f"{path}: {change}", stacklevel=2)
+
+
+def write(
+    checkpoint: Checkpoint, path: str | os.PathLike[str], *, layout: str = "", origin: str = ""
+) -> tuple[str, ...]:
+    """As `save`; returns what the layout's readers compute otherwise, in words.
+
+    `origin` is what the config of a run names as its source.
+    """
+    path = pathlib.Path(path)
+    if not layout and path.suffix in _SUFFIXES[1:]:
+        known = ", ".join(layouts.LAYOUTS)
+        raise ValueError(f"{path}: name the layout of a {path.suffix}: {known}")
+    if not layout and path.suffix != ".npz":
+        _write_run(checkpoint, path, origin)
+        return ()
+    layout = layout or "vit_jax"
+    table = layouts.writer(checkpoint.options, layout)
+    options = _as_read(checkpoint.options, layouts.numerics(table, checkpoint.options))
+    folder = hasattr(table, "beside")
+    _check_path(path, layout, table, folder)
+    arrays = layouts.table.write(table.entries(options), checkpoint.params)
+    if hasattr(table, "constants"):
+        arrays |= table.constants(options)
+    key = getattr(table, "TORCH_KEY", "")
+    if not folder:
+        with _replacing(path) as temporary:
+            _write_arrays(temporary, arrays, path.suffix, key)
+    else:
+        beside = table.beside(options, checkpoint.preprocessing, checkpoint.class_names)
+        with _replacing(path) as temporary:
+            temporary.mkdir()
+            for name, content in beside.items():
+                (temporary / name).write_text(json.dumps(content, indent=2) + "\n")
+            _write_arrays(temporary / "model.safetensors", arrays, ".safetensors", key)
+    return _differences(checkpoint.options, options, layout)
+
+
+def _as_read(options: zoo.Options, numerics: Mapping[str, Any]) -> zoo.Options:
+    """The model that the layout's readers will make of the file."""
+    return dataclasses.replace(options, **numerics)
+
+
+def _differences(options: Any, read: Any, layout: str, prefix: str = "") -> tuple[str, ...]:
+    changes: tuple[str, ...] = ()
+    for name, ours in vars(options).items():
+        theirs = getattr(read, name)
+        if dataclasses.is_dataclass(ours):
+            changes += _differences(ours, theirs, layout, f"{prefix}{name} ")
+        elif ours != theirs:
+            readers = f"readers of the {layout} layout compute {prefix}{name}"
+            changes += (f"{readers} {theirs}, the model {ours}",)
+    return changes
+
+
+def _check_path(path: pathlib.Path, layout: str, table: ModuleType, folder: bool) -> None:
+    if folder:
+        if path.suffix in _SUFFIXES:
+            raise ValueError(f"{path}: the {layout} layout is a folder, give a name without suffix")
+        return
+    formats = getattr(table, "FORMATS", (".npz",))
+    if path.suffix not in formats:
+        raise ValueError(f"{path}: files of the {layout} layout end on {' or '.join(formats)}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, and the {layout} layout is a file")
+
+
+def _write_arrays(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], suffix: str, key: str
+) -> None:
+    arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
+    if suffix == ".npz":
+        with path.open("wb") as file:  # savez would add its suffix to a name
+            np.savez(file, allow_pickle=False, **arrays)
+    elif suffix in _TORCH:
+        torch_file.write(path, arrays, key=key)
+    else:
+        safetensors_numpy.save_file(arrays, path, metadata={"format": "pt"})
+
+
+def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
+    """A run of no steps, to start from and to evaluate."""
+    expects = checkpoint.preprocessing
+    config = Config(
+        init_from=origin or "saved",
+        image_size=checkpoint.options.image_size,
+        data=DataConfig(
+            mean=expects.mean,
+            std=expects.std,
+            eval_crop=expects.crop,
+            eval_kernel=expects.kernel,
+        ),
+    )
+    card = store.Card(
+        options=checkpoint.options,
+        class_names=checkpoint.class_names,
+        preprocessing=expects,
+        resize=checkpoint.resize,
+    )
+    params = traverse_util.unflatten_dict(
+        {name: jax.numpy.asarray(array) for name, array in checkpoint.params.items()}, sep="/"
+    )
+    with _replacing(path) as temporary:
+        store.write_run(temporary, config, card)
+        with store.Store(temporary, CheckpointConfig()) as saved:
+            saved.save(0, {"params": params}, {})
+            saved.wait()
+
+
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path beside `path` that takes its place when all is written, and else is removed."""
+    if path.is_dir() and any(path.iterdir()):
+        raise ValueError(f"{path} exists and is not empty: choose another folder")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if path.is_dir():
+            path.rmdir()
+        temporary.replace(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()

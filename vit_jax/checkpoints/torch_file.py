@@ -1,0 +1,172 @@
+"""Files of `torch.save`, read and written without PyTorch: the zip format, and the older one.
+
+Both hold a pickle that describes tensors (see `torch_pickle`) and the raw storages they view.
+"""
+
+import io
+import math
+import pathlib
+import struct
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from vit_jax.checkpoints import torch_pickle
+from vit_jax.checkpoints.torch_pickle import Storage, Tensor
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+
+# Storage and dtype names: a NumPy dtype; bfloat16 is kept as its 2 bytes.
+_KINDS = {
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+    "HalfStorage": "f2",
+    "BFloat16Storage": "V2",
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+_DTYPES = {
+    **{"float32": "f4", "float64": "f8", "float16": "f2", "bfloat16": "V2", "bool": "?"},
+    **{"int64": "i8", "int32": "i4", "int16": "i2", "int8": "i1"},
+    **{"uint64": "u8", "uint32": "u4", "uint16": "u2", "uint8": "u1"},
+}
+# A tensor may repeat its storage (an expanded one), but not without end.
+_MAX_REPEATED = 2**24
+
+Bytes = Callable[[Storage, int], bytes]  # a storage's first bytes
+
+
+class TorchFile:
+    """What a file of `torch.save` holds: `content`, whose tensors `array` reads.
+
+    Raises ValueError where it is damaged or holds anything but tensors and plain data.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.content: Any
+        self._bytes: Bytes
+        self._order: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
+        if zipfile.is_zipfile(path):
+            self._open_zip(path)
+        else:
+            with path.open("rb") as stream:
+                self._open_legacy(stream)
+
+    def array(self, tensor: Tensor) -> np.ndarray:
+        """The values of a tensor; bfloat16 as 2-byte voids."""
+        storage = tensor.storage
+        kind = _KINDS.get(storage.kind) or _DTYPES.get(tensor.dtype)
+        if kind is None:
+            name = tensor.dtype or storage.kind.removesuffix("Storage")
+            raise ValueError(f"it holds a tensor of numbers that are not read: {name}")
+        dtype = np.dtype(kind).newbyteorder(self._order)
+        size = storage.size if storage.kind in _KINDS else storage.size // dtype.itemsize
+        count = math.prod(tensor.shape)
+        last = tensor.offset + sum(
+            (n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True)
+        )
+        if count and last >= size or count > max(size, _MAX_REPEATED):
+            raise ValueError("its pickle is damaged: a tensor reaches beyond its storage")
+        if not count:
+            return np.zeros(tensor.shape, kind)
+        start = (storage.start + tensor.offset) * dtype.itemsize
+        end = (storage.start + last + 1) * dtype.itemsize
+        data = self._bytes(storage, end)
+        if len(data) < end:
+            raise ValueError("it is truncated: a tensor's numbers are missing")
+        strides = [s * dtype.itemsize for s in tensor.strides]
+        view: np.ndarray = np.ndarray(tensor.shape, dtype, data, start, strides)
+        return view.astype(kind)
+
+    def _open_zip(self, path: pathlib.Path) -> None:
+        archive = zipfile.ZipFile(path)
+        found = [n for n in archive.namelist() if n == "data.pkl" or n.endswith("/data.pkl")]
+        if len(found) != 1:
+            raise ValueError("it is a zip archive, but not of torch.save: it has no data.pkl")
+        root = found[0].removesuffix("data.pkl")
+        with archive.open(found[0]) as stream:
+            self.content = torch_pickle.interpret(io.BytesIO(stream.read()))
+        if f"{root}byteorder" in archive.namelist():
+            self._order = "<" if archive.read(f"{root}byteorder") == b"little" else ">"
+
+        def read(storage: Storage, size: int) -> bytes:
+            try:
+                with archive.open(f"{root}data/{storage.key}") as stream:
+                    return stream.read(size)
+            except (KeyError, zipfile.BadZipFile, EOFError) as error:
+                raise ValueError("it is damaged: a tensor's numbers cannot be read") from error
+
+        self._bytes = read
+
+    def _open_legacy(self, stream: BinaryIO) -> None:
+        interpret = torch_pickle.interpret
+        if interpret(stream) != _MAGIC or interpret(stream) != _PROTOCOL:
+            raise ValueError("it holds a pickle, but not of torch.save")
+        system = interpret(stream)
+        self._order = "<" if system.get("little_endian", True) else ">"
+        storages: dict[str, Storage] = {}
+        self.content = interpret(stream, storages=storages)
+        keys = interpret(stream)
+        data: dict[str, bytes] = {}
+        for key in map(str, keys):
+            head = stream.read(8)
+            if len(head) < 8:
+                raise ValueError("it is truncated: a tensor's numbers are missing")
+            size = struct.unpack(self._order + "q", head)[0]
+            kind = storages[key].kind if key in storages else ""
+            data[key] = stream.read(size * np.dtype(_KINDS.get(kind, "u1")).itemsize)
+        self._bytes = lambda storage, size: data.get(storage.key, b"")[:size]
+
+
+def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, key: str = "") -> None:
+    """A file that `torch.load` reads: a dict of tensors, under `key` where it is given.
+
+    Whole numbers become int64, all others float32.
+    """
+    pickle = [b"\x80\x02"]
+    if key:
+        pickle += [b"}", _text(key)]
+    pickle += [b"ccollections\nOrderedDict\n)R("]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for i, (name, array) in enumerate(arrays.items()):
+            array = np.asarray(array)
+            kind = "<i8" if array.dtype.kind in "iub" else "<f4"
+            array = np.ascontiguousarray(array, kind).reshape(array.shape)
+            pickle += [_text(name), _tensor_opcodes(str(i), array)]
+            archive.writestr(f"archive/data/{i}", array.tobytes())
+        pickle += [b"u", b"s" if key else b"", b"."]
+        archive.writestr("archive/data.pkl", b"".join(pickle))
+        archive.writestr("archive/byteorder", b"little")
+        archive.writestr("archive/version", b"3\n")
+
+
+def _tensor_opcodes(key: str, array: np.ndarray) -> bytes:
+    """The call of `torch._utils._rebuild_tensor_v2` that makes a tensor of one storage."""
+    strides = [s // array.itemsize for s in array.strides]
+    kind = b"LongStorage" if array.dtype.kind == "i" else b"FloatStorage"
+    storage = [b"(", _text("storage"), b"ctorch\n" + kind + b"\n", _text(key), _text("cpu")]
+    shape, steps = (b"(" + b"".join(map(_integer, n)) + b"t" for n in (array.shape, strides))
+    return b"".join(
+        [b"ctorch._utils\n_rebuild_tensor_v2\n(", *storage, _integer(array.size), b"tQ",
+         _integer(0), shape, steps, b"\x89ccollections\nOrderedDict\n)RtR"]
+    )  # fmt: skip
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def _integer(number: int) -> bytes:
+    if number < 2**31:
+        return b"J" + struct.pack("<i", number)
+    data = number.to_bytes(9, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data

@@ -1,0 +1,237 @@
+"""The pickle in a PyTorch file, read as data: an interpreter that can build but not call.
+
+A pickle is a program. This interpreter knows the opcodes that make numbers, strings and
+containers, and a fixed list of names that stand for a tensor, a storage, a container or a record
+to be kept unread (training arguments, NumPy scalars). Nothing is imported or called; any other
+name is refused.
+"""
+
+import dataclasses
+import pickletools
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """A run of numbers elsewhere in the file."""
+
+    key: str
+    kind: str  # "FloatStorage", ...
+    size: int  # in numbers; "UntypedStorage": in bytes
+    start: int = 0  # of a view, in numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A strided view of a storage, in numbers, not read yet."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str = ""  # where the storage is untyped
+
+
+@dataclasses.dataclass(eq=False)
+class Inert:
+    """An object of a harmless class, its content unread."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """A global of the pickle: what a REDUCE may build from."""
+
+    path: str
+
+
+_MARK = object()
+
+
+def interpret(stream: BinaryIO, *, storages: dict[str, Storage] | None = None) -> Any:
+    """The object of the next pickle of the stream: containers, plain values, `Tensor`, `Inert`.
+
+    All storages that it speaks of are added to `storages`, those of unread records too. Raises
+    ValueError that names the first thing refused, or says that the pickle is damaged.
+    """
+    machine = _Machine({} if storages is None else storages)
+    try:
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name == "STOP":
+                return machine.stack.pop()
+            machine.step(opcode.name, argument)
+    except _Refused as refusal:
+        raise ValueError(str(refusal)) from None
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
+        raise ValueError("its pickle is damaged or truncated") from error
+    raise ValueError("its pickle is truncated")
+
+
+class _Refused(Exception):
+    """Something that a checkpoint has no need of."""
+
+
+class _Machine:
+    """The stack and the memo of one pickle."""
+
+    def __init__(self, storages: dict[str, Storage]) -> None:
+        self.storages = storages
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def step(self, opcode: str, argument: Any) -> None:
+        stack = self.stack
+        if opcode in _PUSH_ARGUMENT:
+            stack.append(argument)
+        elif opcode in _PUSH_CONSTANT:
+            stack.append(_PUSH_CONSTANT[opcode])
+        elif opcode in _PUSH_EMPTY:
+            stack.append(_PUSH_EMPTY[opcode]())
+        elif opcode in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = stack[-1]
+        elif opcode == "MEMOIZE":
+            self.memo[len(self.memo)] = stack[-1]
+        elif opcode in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self.memo[argument])
+        elif opcode in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            size = int(opcode[-1])
+            stack[-size:] = [tuple(stack[-size:])]
+        elif opcode in ("GLOBAL", "STACK_GLOBAL"):
+            path = argument or " ".join(reversed([stack.pop(), stack.pop()]))
+            stack.append(_allowed(path))
+        elif opcode == "BINPERSID":
+            storage = _storage(stack.pop())
+            self.storages[storage.key] = storage
+            stack.append(storage)
+        elif opcode in ("REDUCE", "NEWOBJ"):
+            arguments = stack.pop()
+            stack.append(_build(stack.pop(), arguments))
+        elif opcode == "BUILD":
+            stack.pop()  # the state of a record, or the attributes of a dict: both unread
+            if not isinstance(stack[-1], Inert | dict | Tensor):
+                raise _Refused("it sets the state of something that is no record")
+        elif opcode in _FILL:
+            self._fill(opcode)
+        elif opcode not in _FRAMING:
+            raise _Refused(f"it uses the pickle opcode {opcode}, which no checkpoint needs")
+
+    def _fill(self, opcode: str) -> None:
+        """Opcodes that put values into a container."""
+        stack = self.stack
+        if opcode in ("APPEND", "SETITEM"):
+            count = 1 if opcode == "APPEND" else 2
+            items = stack[-count:]
+            del stack[-count:]
+        else:
+            items = self._marked()
+        pairs = zip(items[::2], items[1::2], strict=opcode in ("DICT", "SETITEM", "SETITEMS"))
+        if opcode in ("TUPLE", "LIST", "DICT"):
+            stack.append(
+                {"TUPLE": tuple, "LIST": list, "DICT": dict}[opcode](
+                    pairs if opcode == "DICT" else items
+                )
+            )
+        elif opcode in ("APPEND", "APPENDS"):
+            _expect(stack[-1], list).extend(items)
+        elif opcode in ("SETITEM", "SETITEMS"):
+            _expect(stack[-1], dict).update(pairs)
+        else:
+            _expect(stack[-1], set).update(items)
+
+    def _marked(self) -> list[Any]:
+        at = max(i for i, value in enumerate(self.stack) if value is _MARK)
+        items = self.stack[at + 1 :]
+        del self.stack[at:]
+        return items
+
+
+def _expect(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def _allowed(path: str) -> Name:
+    module, _, name = path.partition(" ")
+    storage = module in ("torch", "torch.cuda", "torch.storage") and name.endswith("Storage")
+    dtype = module == "torch" and name.islower() and name.isidentifier() and name not in _BUILD
+    if path in _BUILD or path in _INERT or storage or (dtype and name.startswith(_DTYPES)):
+        return Name(path)
+    raise _Refused(
+        f"it names {module}.{name}, which could run code: only tensors and plain data are read."
+        " Save it again as safetensors, if you trust where it comes from"
+    )
+
+
+def _build(name: Any, arguments: Any) -> Any:
+    if not isinstance(name, Name):
+        raise _Refused("it calls something that has no name")
+    if name.path in _INERT:
+        return Inert(name.path)
+    if name.path not in _BUILD:
+        raise _Refused(f"it calls {name.path.replace(' ', '.')}, which is no function")
+    return _BUILD[name.path](*arguments)
+
+
+def _storage(identity: Any) -> Storage:
+    if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
+        raise _Refused("it refers to something that is no tensor storage")
+    kind, key, _, size = identity[1:5]
+    view = identity[5] if len(identity) > 5 else None  # of old files: (key, start, size)
+    start, size = (int(view[1]), int(view[2])) if view else (0, int(size))
+    return Storage(str(key), kind.path.split(" ")[1], size, start)
+
+
+def _tensor(
+    storage: Storage, offset: int, shape: Any, strides: Any, *_: Any, dtype: str = ""
+) -> Tensor:
+    numbers = [offset, *shape, *strides]
+    if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(shape) != len(strides):
+        raise TypeError
+    return Tensor(_expect(storage, Storage), offset, tuple(shape), tuple(strides), dtype)
+
+
+def _tensor_v3(*arguments: Any) -> Tensor:
+    return _tensor(*arguments[:6], dtype=arguments[6].path.split(" ")[1])
+
+
+def _dict(pairs: Any = ()) -> dict:
+    return dict(pairs)
+
+
+def _from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
+    del kind, state  # a subclass of Tensor, and its attributes
+    return _build(function, arguments)
+
+
+_BUILD: dict[str, Callable[..., Any]] = {
+    "torch._utils _rebuild_tensor": _tensor,
+    "torch._utils _rebuild_tensor_v2": _tensor,
+    "torch._utils _rebuild_tensor_v3": _tensor_v3,
+    "torch._utils _rebuild_parameter": lambda tensor, *_: tensor,
+    "torch._utils _rebuild_parameter_with_state": lambda tensor, *_: tensor,
+    "torch._tensor _rebuild_from_type_v2": _from_type,
+    "torch Size": lambda sizes=(): tuple(sizes),
+    "collections OrderedDict": _dict,
+    "collections defaultdict": lambda factory=None, pairs=(): _dict(pairs),
+}
+_NUMPY = ("multiarray scalar", "multiarray _reconstruct", "numeric _frombuffer")
+_CONTAINERS = ("set", "frozenset", "list", "dict", "tuple", "int", "float", "bytearray", "complex")
+_INERT = {
+    *("argparse Namespace", "torch device", "torch Tensor", "torch.nn.parameter Parameter"),
+    *("numpy dtype", "numpy ndarray", "_codecs encode"),
+    *(f"numpy.{core}.{f}" for core in ("core", "_core") for f in _NUMPY),
+    *(f"{module} {name}" for module in ("builtins", "__builtin__") for name in _CONTAINERS),
+}
+_DTYPES = ("float", "bfloat", "int", "uint", "bool", "double", "half", "long")
+_PUSH_ARGUMENT = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BYTEARRAY8"),
+}
+_PUSH_CONSTANT = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "MARK": _MARK}
+_PUSH_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
+_FILL = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "TUPLE", "LIST", "DICT")
+_FRAMING = ("PROTO", "FRAME")

@@ -1,0 +1,58 @@
+"""`convert`: from any checkpoint to a file of any layout, or to a run."""
+
+import argparse
+from collections.abc import Sequence
+
+from vit_jax.checkpoints import layouts
+from vit_jax.checkpoints.convert import convert
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="a run, or a released file or folder")
+    parser.add_argument("target", help="a file to write, or a folder")
+    names = ", ".join(layouts.LAYOUTS)
+    parser.add_argument("--layout", default="", help=f"of the target: {names}")
+    parser.add_argument("--source-layout", default="", help="of the source (default: recognised)")
+    parser.add_argument("--num-heads", type=int, default=0, help="where the file cannot tell it")
+    parser.add_argument("--decoder-heads", type=int, default=0, help="of a masked autoencoder")
+    parser.add_argument("--grid", type=size, help="of the source's positions where not square")
+    parser.add_argument("--image-size", type=size, help="HEIGHT or HEIGHT,WIDTH of the target")
+    parser.add_argument("--patch-size", type=size, help="HEIGHT or HEIGHT,WIDTH of the target")
+    parser.add_argument("--num-classes", type=int, help="of the target: another head is zero")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare what was written, and the original code where it is installed",
+    )
+
+
+def run(options: argparse.Namespace, _: Sequence[str]) -> int:
+    """Convert a checkpoint between layouts.
+
+    Reads any of them (recognised from the keys) or a run, writes any, and prints what was mapped,
+    resized, dropped and initialised. Nothing is written where the source does not fit.
+    """
+    print(
+        convert(
+            options.source,
+            options.target,
+            layout=options.layout,
+            source_layout=options.source_layout,
+            num_heads=options.num_heads,
+            decoder_heads=options.decoder_heads,
+            grid=options.grid,
+            image_size=options.image_size,
+            patch_size=options.patch_size,
+            num_classes=options.num_classes,
+            check=options.check,
+        )
+    )
+    return 0
+
+
+def size(text: str) -> tuple[int, int]:
+    """`HEIGHT` or `HEIGHT,WIDTH`."""
+    parts = text.replace("x", ",").split(",")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: give HEIGHT or HEIGHT,WIDTH")
+    return int(parts[0]), int(parts[-1])

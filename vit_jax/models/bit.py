@@ -1,0 +1,88 @@
+"""BiT: a ResNet alone as the model, with global average pooling and a linear head.
+
+"Big Transfer (BiT): General Visual Representation Learning" (arXiv 1912.11370). The body is the
+`Stem` of the hybrids; its options make it BiT's ResNet-v2 (the default here) or the ResNet-v1 of
+big_vision's `bit`. Fully convolutional: images of any size can be given.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models import heads
+from vit_jax.models.layers import Dtype
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.resnet import Stem, StemOptions
+
+# The numerics of the paper's code; `StemOptions` of any sizes are made of it by `replace`.
+RESNET_V2 = StemOptions(
+    num_layers=(3, 4, 6, 3),
+    preactivation=True,
+    std_eps=1e-10,
+    std_eps_in="variance",
+    norm_eps=1e-5,
+    padding="explicit",
+    pool_padding="lowest",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BiTOptions:
+    """A BiT ResNet. Raises ValueError where the sizes do not fit together."""
+
+    family: Literal["bit"] = "bit"  # tells saved options from those of other models
+    image_size: tuple[int, int] = (224, 224)  # (height, width) that it was made for
+    channels: int = 3
+    num_classes: int = 1000  # 0: no head, the features are the output
+    stem: StemOptions = RESNET_V2
+    head_bias: float = 0.0
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        if not self.stem.num_layers or min(self.stem.num_layers) < 1:
+            raise ValueError(f"stages of {self.stem.num_layers} units are no ResNet")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the features that are pooled."""
+        height, width = self.image_size
+        return -(-height // self.stem.stride), -(-width // self.stem.stride)
+
+    @property
+    def feature_size(self) -> int:
+        """Length of a feature vector, the input of the head."""
+        return self.stem.out_channels
+
+
+class BiT(nnx.Module):
+    """A ResNet. `model(images)` gives logits, `model.features(images)` their input."""
+
+    preprocessing: Preprocessing | None = None  # of a loaded model
+    class_names: tuple[str, ...] = ()  # of a loaded model, where known
+
+    def __init__(self, options: BiTOptions, *, rngs: nnx.Rngs) -> None:
+        self.options = options
+        self.stem = Stem(options.stem, channels=options.channels, dtype=options.dtype, rngs=rngs)
+        if options.num_classes:
+            self.head = heads.linear_head(options.feature_size, options.num_classes,
+                                          bias=options.head_bias, rngs=rngs)  # fmt: skip
+
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Logits (B, K) float32 of images (B, height, width, channels); nothing is random."""
+        features = self.features(images, key=key)
+        return self.head(features) if self.options.num_classes else features
+
+    def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """The input of the head (B, `options.feature_size`), float32."""
+        del key  # there is no dropout; the argument is that of every model
+        return self.encode(images).astype(jnp.float32).mean(axis=(1, 2))
+
+    def encode(self, images: jax.Array) -> jax.Array:
+        """What is pooled: (B, height / stride, width / stride, `options.feature_size`)."""
+        if images.ndim != 4 or images.shape[3] != self.options.channels:
+            expected = f"(batch, height, width, {self.options.channels})"
+            raise ValueError(f"images are {images.shape}, the model takes {expected}")
+        return self.stem(images.astype(jnp.dtype(self.options.dtype)))

@@ -1,0 +1,146 @@
+"""Interpolation as exact matrices: one axis from `source` to `target` points, in float64 numpy.
+
+Every family resized its tables with another library; each method here gives that library's
+numbers. A grid is resized by one matrix an axis, so any grid goes to any grid.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import numpy as np
+from scipy import interpolate
+
+Method = Literal[
+    "align_corners",  # linear, first and last points kept: vit_jax, big_vision (scipy's zoom)
+    "bicubic",  # no antialias: DeiT, MAE, BEiT, Hugging Face
+    "bicubic_antialias",  # timm
+    "bilinear",  # no antialias: timm's reader of .npz; FlexiViT (tf.image.resize)
+    "bilinear_antialias",
+]
+RelativeMethod = Literal[
+    "geometric_cubic",  # BEiT (scipy's interp2d)
+    "geometric_linear",  # timm
+    "bicubic",  # Swin
+    "bilinear",  # BEiT as Hugging Face has it
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Methods:
+    """How a family resizes what depends on a grid; the defaults are those of vit_jax."""
+
+    position: Method = "align_corners"
+    relative: RelativeMethod = "geometric_cubic"
+    patch: Method = "bilinear"  # FlexiViT
+
+
+Kernel = Callable[[np.ndarray, float], np.ndarray]
+
+
+def check(method: str, choices: object) -> None:
+    """Raises ValueError unless the method is one of a `Literal`'s."""
+    known = get_args(choices)
+    if method not in known:
+        raise ValueError(f"unknown interpolation {method!r}: choose one of {', '.join(known)}")
+
+
+@functools.cache
+def matrix(source: int, target: int, method: Method) -> np.ndarray:
+    """Weights (target, source) of resizing an axis; rows sum to 1."""
+    check(method, Method)
+    if source == target:
+        return np.eye(source)
+    if method == "align_corners":
+        return _linear(np.arange(source), np.linspace(0, source - 1, target))
+    scale = source / target
+    where = (np.arange(target) + 0.5) * scale - 0.5  # centres of pixels, on the source's axis
+    kernel, reach, sharpness = (
+        (_cubic, 2, -0.5 if method.endswith("antialias") else -0.75)
+        if method.startswith("bicubic")
+        else (_triangle, 1, 0.0)
+    )
+    if not method.endswith("antialias"):
+        return _taps(where, source, kernel, reach, sharpness)
+    stretch = max(scale, 1.0)  # antialiasing widens the kernel where points get fewer
+    distance = (np.arange(source) - where[:, None]) / stretch
+    # The library sums only over points whose centre, rounded, lies within the kernel's reach.
+    low = np.floor(where + 0.5 - reach * stretch + 0.5).clip(0)
+    high = np.floor(where + 0.5 + reach * stretch + 0.5).clip(max=source)
+    index = np.arange(source)
+    inside = (index >= low[:, None]) & (index < high[:, None])
+    weights = np.where(inside, kernel(distance, sharpness), 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@functools.cache
+def geometric_matrix(source: int, target: int, *, cubic: bool) -> np.ndarray:
+    """Weights (target, source) of an axis of signed offsets, both sizes odd, zero in the middle.
+
+    BEiT's resize: the source's offsets are stretched to a geometric progression that is dense
+    around zero and ends where the target ends, then interpolated at the target's whole offsets.
+    An axis of unchanged size is stretched too, by the smallest ratio, where the other changes.
+    """
+    offsets = np.arange(target) - target // 2.0
+    ratio = _ratio(source // 2, target // 2)
+    steps = np.cumsum(ratio ** np.arange(source // 2))
+    known = np.concatenate([-steps[::-1], [0.0], steps])
+    if not cubic or source < 4:
+        return _linear(known, offsets)
+    spline = interpolate.make_interp_spline(known, np.eye(source), k=3)  # not-a-knot
+    return spline(offsets.clip(known[0], known[-1]))
+
+
+def resize(
+    table: np.ndarray, matrices: tuple[np.ndarray, np.ndarray], source: tuple[int, int]
+) -> np.ndarray:
+    """(..., source points in raster order, D) to the matrices' target; computed in float64."""
+    rows, columns = matrices
+    grid = np.asarray(table, np.float64).reshape(*table.shape[:-2], *source, table.shape[-1])
+    grid = np.einsum("ih,jw,...hwd->...ijd", rows, columns, grid, optimize=True)
+    count = rows.shape[0] * columns.shape[0]
+    return grid.reshape(*table.shape[:-2], count, table.shape[-1]).astype(table.dtype)
+
+
+def _taps(
+    where: np.ndarray, source: int, kernel: Kernel, reach: int, sharpness: float
+) -> np.ndarray:
+    """A kernel of fixed width at each place; points beyond the border repeat it."""
+    weights = np.zeros((len(where), source))
+    first = np.floor(where).astype(int) - reach + 1
+    for tap in range(2 * reach):
+        index = first + tap
+        value = kernel(index - where, sharpness)
+        np.add.at(weights, (np.arange(len(where)), index.clip(0, source - 1)), value)
+    return weights
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+    """The cubic convolution kernel (Keys 1981) of sharpness a."""
+    x = np.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def _triangle(x: np.ndarray, _: float) -> np.ndarray:
+    return np.clip(1 - np.abs(x), 0.0, None)
+
+
+def _linear(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Weights of linear interpolation between irregular points, constant beyond the ends."""
+    columns = [np.interp(wanted, known, unit) for unit in np.eye(len(known))]
+    return np.stack(columns, axis=1)
+
+
+def _ratio(terms: int, end: int) -> float:
+    """Ratio of the progression whose first `terms` sum to `end`, by the original's bisection."""
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        if (1 - ratio**terms) / (1 - ratio) > end:
+            high = ratio
+        else:
+            low = ratio
+    return ratio

@@ -1,0 +1,194 @@
+"""Which member of the family a model is: its sizes, parts and numerics, as plain typed fields."""
+
+import dataclasses
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from vit_jax.models import positions
+from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.layers import BlockOptions, Dtype, Gelu
+from vit_jax.models.resnet import StemOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTOptions:
+    """A member of the family. Raises ValueError where the sizes do not fit together.
+
+    Tokens are, in this order: class token, distillation token, registers, patches.
+    """
+
+    image_size: tuple[int, int] = (224, 224)  # (height, width)
+    patch_size: tuple[int, int] = (16, 16)  # of the image, or of the stem's output
+    channels: int = 3
+    width: int = 768
+    depth: int = 12
+    mlp_dim: int = 3072
+    num_heads: int = 12
+    num_classes: int = 1000  # 0: no head, the features are the output
+    stem: StemOptions | None = None  # hybrid
+    class_token: bool | None = None  # None: where `pool` needs it
+    distillation: bool = False  # a second token (DeiT)
+    distillation_head: bool = True  # whether it has a head
+    registers: int = 0  # tokens that nothing reads
+    # What is pooled: the class token, the mean of the patches, both side by side (DINOv2), or
+    # what attention over the patches finds.
+    pool: Literal["token", "gap", "token_gap", "map"] = "token"
+    norm_at: Literal["tokens", "pooled"] = "tokens"  # the last norm: before or after the pool
+    representation_size: int = 0  # tanh pre-logits layer; 0: none
+    position: Literal["none", "learned_1d", "learned_2d", "relative", "sincos2d"] = "learned_1d"
+    position_at: Literal["input", "every_block", "every_block_shared"] = "input"
+    class_position: bool = True  # whether class and distillation token have rows in the 1D table
+    register_position: bool = False  # whether the registers have
+    fixed_position: bool = False  # the 1D table starts as sines and is not trained (MAE)
+    relative_bias: Literal["none", "per_block", "shared"] = "none"  # of every head (BEiT)
+    gelu: Gelu = "tanh"
+    mlp: Literal["plain", "swiglu"] = "plain"
+    norm_eps: float = 1e-6
+    input_norm: bool = False  # a norm before the blocks (CLIP)
+    patch_bias: bool = True
+    qkv_bias: bool = True
+    key_bias: bool = True  # False: the keys' part of the fused bias stays zero (BEiT)
+    qk_norm: bool = False
+    layer_scale: float = 0.0  # initial scale of every branch; 0: none
+    mask_token: bool = False  # a learned stand-in for hidden patches
+    mim_classes: int = 0  # of the head that names the visual token of every patch; 0: none
+    decoder: DecoderOptions | None = None  # of a masked autoencoder
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    stochastic_depth: float = 0.0  # of the last block; grows linearly from 0
+    head_bias: float = 0.0
+    dtype: Dtype = "float32"
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    remat: Literal["none", "dots", "full"] = "dots"
+    unroll: int = 1
+
+    def __post_init__(self) -> None:
+        _check_values(self)
+        self._check_sizes()
+        self._check_positions()
+        if self.class_token is False and (self.distillation or self.pool.startswith("token")):
+            raise ValueError(f"pool {self.pool!r} or distillation needs the class token")
+        if self.distillation and self.pool != "token":
+            raise ValueError(f"distillation pools its tokens: pool {self.pool!r} does not apply")
+        if self.pool in ("token_gap", "map") and self.norm_at == "pooled":
+            raise ValueError(f"pool {self.pool!r} needs normalised tokens: use norm_at 'tokens'")
+        if self.decoder and (self.position, self.position_at) != ("learned_1d", "input"):
+            raise ValueError("a masked autoencoder needs position 'learned_1d' at 'input'")
+
+    def _check_sizes(self) -> None:
+        stride = self.stem.stride if self.stem else 1
+        for side, size, patch in zip(
+            ("height", "width"), self.image_size, self.patch_size, strict=True
+        ):
+            if size % (stride * patch):
+                pixels = stride * patch
+                near = max(round(size / pixels), 1) * pixels
+                raise ValueError(
+                    f"image {side} {size} is not a multiple of the patch of {pixels} pixels:"
+                    f" use {near}"
+                )
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} does not divide into {self.num_heads} heads")
+
+    def _check_positions(self) -> None:
+        if self.position in ("none", "relative") and self.position_at != "input":
+            raise ValueError(
+                f"position {self.position!r} adds nothing to tokens: position_at"
+                f" {self.position_at!r} does not apply, use 'input'"
+            )
+        if self.position == "sincos2d" and self.position_at == "every_block":
+            raise ValueError("fixed sincos2d positions have no copy per block: use 'input'")
+        if self.position in ("sincos2d", "learned_2d") and self.width % 4:
+            raise ValueError(f"{self.position} positions need a width that is a multiple of 4")
+        if self.fixed_position and (self.position != "learned_1d" or self.width % 4):
+            raise ValueError("fixed_position needs position 'learned_1d' and a width of 4n")
+        rows, grid = self.position_tokens, self.grid[0] * self.grid[1]
+        if self.position_at != "input" and rows not in (self.tokens, grid):
+            raise ValueError(
+                f"position_at {self.position_at!r} needs rows for all tokens or for patches only:"
+                " set class_position and register_position alike"
+            )
+        if self.register_position and not self.class_position:
+            raise ValueError("register_position needs class_position")
+        if self.relative_bias != "none" and self.prefix_tokens != 1:
+            raise ValueError("relative_bias knows patches and a class token, no other tokens")
+
+    @property
+    def grid(self) -> positions.Grid:
+        """Rows and columns of patches."""
+        stride = self.stem.stride if self.stem else 1
+        return (
+            self.image_size[0] // (stride * self.patch_size[0]),
+            self.image_size[1] // (stride * self.patch_size[1]),
+        )
+
+    @property
+    def has_class_token(self) -> bool:
+        return self.pool.startswith("token") if self.class_token is None else self.class_token
+
+    @property
+    def heads(self) -> int:
+        """Tokens that a head reads: the class token (or what is pooled), the distillation token."""
+        return 1 + (self.distillation and self.distillation_head)
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens before the patches."""
+        return self.has_class_token + self.distillation + self.registers
+
+    @property
+    def tokens(self) -> int:
+        return self.prefix_tokens + self.grid[0] * self.grid[1]
+
+    @property
+    def position_tokens(self) -> int:
+        """Rows of a learned 1D table."""
+        return self.position_prefix + self.grid[0] * self.grid[1]
+
+    @property
+    def position_prefix(self) -> int:
+        """Rows of a learned 1D table that are not of patches."""
+        rows = (self.has_class_token + self.distillation) * self.class_position
+        return rows + self.registers * self.register_position
+
+    @property
+    def feature_size(self) -> int:
+        """Length of a feature vector, the input of the head."""
+        return self.representation_size or self.width * (2 if self.pool == "token_gap" else 1)
+
+    def block(self) -> BlockOptions:
+        """The options of one block."""
+        names = {f.name for f in dataclasses.fields(BlockOptions)}
+        shared = {k: v for k, v in vars(self).items() if k in names}
+        own = self.position == "learned_1d" and self.position_at == "every_block"
+        return BlockOptions(
+            **shared,
+            stochastic=self.stochastic_depth > 0,
+            relative_tokens=self.tokens if self.position == "relative" else 0,
+            own_position_tokens=self.position_tokens if own else 0,
+            relative_grid=self.grid if self.relative_bias == "per_block" else None,
+        )
+
+    def plain_block(self, **changes: int) -> BlockOptions:
+        """The options of a block of another part: the same numerics, sizes changed, no extras."""
+        kept = ("width", "mlp_dim", "num_heads", "gelu", "norm_eps", "dropout",
+                "attention_dropout", "dtype", "attention")  # fmt: skip
+        return BlockOptions(**({name: getattr(self, name) for name in kept} | changes))
+
+
+def _check_values(options: ViTOptions) -> None:
+    """What each field may hold by itself. Raises ValueError."""
+    unbounded = ("head_bias", "layer_scale")
+    may_be_none = ("num_classes", "representation_size", "registers", "mim_classes")
+    for field, hint in get_type_hints(ViTOptions).items():
+        value, choices = getattr(options, field), get_args(hint)
+        if get_origin(hint) is Literal and value not in choices:
+            raise ValueError(f"{field} is {value!r}: choose one of {', '.join(map(repr, choices))}")
+        if hint is float and not 0 <= value < 1 and field not in unbounded:
+            raise ValueError(f"{field} is {value}: it must be in [0, 1)")
+        least = 0 if field in may_be_none else 1
+        if hint is int and value < least:
+            raise ValueError(f"{field} is {value}: it must be at least {least}")
+    for field in ("image_size", "patch_size"):
+        value = getattr(options, field)
+        if not (isinstance(value, tuple) and len(value) == 2 and min(value) >= 1):
+            raise ValueError(f"{field} is {value!r}: give (height, width), both positive")

@@ -1,0 +1,292 @@
+"""Swin: attention inside windows that shift from block to block, patches that merge between stages.
+
+"Swin Transformer" (arXiv 2103.14030). Shapes: B batch, h x w features of a stage, D its width,
+W windows of N = rows x columns features, H heads, L blocks. A model holds parameters only, and
+takes images of any size whose features are no fewer than a window has.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models import encoder, heads
+from vit_jax.models.layers import (
+    XAVIER,
+    Attention,
+    BlockOptions,
+    Dtype,
+    Gelu,
+    Mlp,
+    drop_path,
+    dropout,
+    layer_norm,
+)
+from vit_jax.models.positions import Grid, relative_index
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.windows import Padding, Windows, shrink
+
+PATCH_EPS = 1e-5  # of the norms after patches are embedded and merged
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SwinOptions:
+    """A Swin Transformer. Raises ValueError where the sizes do not fit together."""
+
+    family: Literal["swin"] = "swin"  # tells saved options from those of other models
+    image_size: tuple[int, int] = (224, 224)  # (height, width) that its windows are made for
+    patch_size: tuple[int, int] = (4, 4)
+    channels: int = 3
+    width: int = 96  # of the first stage; each stage doubles it
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    mlp_dims: tuple[int, ...] = ()  # unset: four times the width
+    windows: tuple[Grid, ...] = ((7, 7),)  # of each stage, or one for all
+    padding: Padding = "after_shift"
+    num_classes: int = 1000  # 0: no head, the features are the output
+    gelu: Gelu = "erf"
+    norm_eps: float = 1e-5
+    qkv_bias: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    stochastic_depth: float = 0.0  # of the last block; grows linearly from 0
+    head_bias: float = 0.0
+    dtype: Dtype = "float32"
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    remat: Literal["none", "dots", "full"] = "none"
+    unroll: int = 1
+
+    def __post_init__(self) -> None:
+        stages = len(self.depths)
+        for name in ("num_heads", "mlp_dims", "windows"):
+            given = len(getattr(self, name))
+            if given != stages and not (name == "mlp_dims" and not given or given == 1):
+                raise ValueError(f"{name} {getattr(self, name)} are not one of {stages} stages")
+        for sides in (self.image_size, self.patch_size, *self.windows, self.depths):
+            if min(sides) < 1:
+                raise ValueError(f"sizes of a Swin must be positive, got {sides}")
+        for width, number in zip(self.widths, self.stage_heads, strict=True):
+            if width % number:
+                raise ValueError(f"width {width} does not divide into {number} heads")
+        self.stage_grids(self.image_size)
+
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns of patches."""
+        return self.stage_grids(self.image_size)[0]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each stage."""
+        return tuple(self.width * 2**i for i in range(len(self.depths)))
+
+    @property
+    def stage_heads(self) -> tuple[int, ...]:
+        return _each(self.num_heads, len(self.depths))
+
+    @property
+    def feature_size(self) -> int:
+        """Length of a feature vector, the input of the head."""
+        return self.widths[-1]
+
+    @property
+    def stage_windows(self) -> tuple[Grid, ...]:
+        """The window of each stage at the image size: smaller where its features are fewer."""
+        wanted = _each(self.windows, len(self.depths))
+        grids = self.stage_grids(self.image_size)
+        return tuple(shrink(w, g, self.padding) for w, g in zip(wanted, grids, strict=True))
+
+    def stage_grids(self, image_size: Grid) -> tuple[Grid, ...]:
+        """Rows and columns of features of each stage.
+
+        Raises ValueError for parts of a patch, unless images are padded too.
+        """
+        parts = any(s % p for s, p in zip(image_size, self.patch_size, strict=True))
+        if parts and self.padding == "after_shift":
+            raise ValueError(f"image {image_size} is not a multiple of the patch {self.patch_size}")
+        rows, columns = (-(-s // p) for s, p in zip(image_size, self.patch_size, strict=True))
+        scales = [2**i for i in range(len(self.depths))]
+        return tuple((-(-rows // scale), -(-columns // scale)) for scale in scales)
+
+    def block(self, stage: int) -> BlockOptions:
+        """The options of a block of a stage."""
+        names = {f.name for f in dataclasses.fields(BlockOptions)} - {"width", "num_heads"}
+        shared = {k: v for k, v in vars(self).items() if k in names}
+        width = self.widths[stage]
+        mlp_dims = self.mlp_dims or tuple(4 * w for w in self.widths)
+        return BlockOptions(
+            **shared,
+            width=width,
+            mlp_dim=_each(mlp_dims, len(self.depths))[stage],
+            num_heads=self.stage_heads[stage],
+            stochastic=self.stochastic_depth > 0,
+        )
+
+
+class Swin(nnx.Module):
+    """A Swin Transformer. `model(images)` gives logits, `model.features(images)` their input."""
+
+    preprocessing: Preprocessing | None = None  # of a loaded model
+    class_names: tuple[str, ...] = ()  # of a loaded model, where known
+
+    def __init__(self, options: SwinOptions, *, rngs: nnx.Rngs) -> None:
+        self.options = options
+        self.embedding = nnx.Conv(
+            options.channels,
+            options.width,
+            kernel_size=options.patch_size,
+            strides=options.patch_size,
+            padding="VALID",
+            dtype=jnp.dtype(options.dtype),
+            rngs=rngs,
+        )
+        self.embedding_norm = layer_norm(options.width, PATCH_EPS, options.dtype, rngs)
+        for i in range(len(options.depths)):
+            setattr(self, f"stage{i + 1}", Stage(options, i, rngs=rngs))
+        self.norm = layer_norm(options.feature_size, options.norm_eps, options.dtype, rngs)
+        if options.num_classes:
+            self.head = heads.linear_head(options.feature_size, options.num_classes,
+                                          bias=options.head_bias, rngs=rngs)  # fmt: skip
+
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Logits (B, K) float32 of images (B, height, width, channels)."""
+        features = self.features(images, key=key)
+        return self.head(features) if self.options.num_classes else features
+
+    def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """The input of the head (B, `options.feature_size`), float32."""
+        return self.encode(images, key=key).astype(jnp.float32).mean(axis=(1, 2))
+
+    def encode(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """What is pooled: (B, h, w, `options.feature_size`), after the last norm."""
+        options = self.options
+        if images.ndim != 4 or images.shape[3] != options.channels:
+            expected = f"(batch, height, width, {options.channels})"
+            raise ValueError(f"images are {images.shape}, the model takes {expected}")
+        grids = options.stage_grids((images.shape[1], images.shape[2]))
+        number = len(grids) + 1
+        keys = [None] * number if key is None else list(jax.random.split(key, number))
+        sides = zip(images.shape[1:3], options.patch_size, strict=True)
+        images = jnp.pad(images, ((0, 0), *((0, -side % patch) for side, patch in sides), (0, 0)))
+        x = self.embedding(images.astype(jnp.dtype(options.dtype)))
+        x = dropout(self.embedding_norm(x), options.dropout, keys[-1])
+        for i, grid in enumerate(grids):
+            windows = Windows(grid=grid, window=options.stage_windows[i], padding=options.padding)
+            x = getattr(self, f"stage{i + 1}")(x, windows, key=keys[i])
+        return self.norm(x)
+
+
+class Stage(nnx.Module):
+    """Merges patches, except in the first stage, then runs blocks; every other one is shifted."""
+
+    def __init__(self, options: SwinOptions, stage: int, *, rngs: nnx.Rngs) -> None:
+        self.depth, self.remat, self.unroll = options.depths[stage], options.remat, options.unroll
+        first = sum(options.depths[:stage])
+        last = max(sum(options.depths) - 1, 1)
+        rates = (options.stochastic_depth * i / last for i in range(first, first + self.depth))
+        self.drop_rates = tuple(rates)
+        self.merges = stage > 0
+        if self.merges:
+            self.merge = Merge(options.widths[stage], options.dtype, rngs=rngs)
+        block, window = options.block(stage), options.stage_windows[stage]
+        self.blocks = encoder.stacked(
+            lambda rngs: WindowBlock(block, window, rngs=rngs), self.depth, rngs=rngs
+        )
+
+    def __call__(
+        self, x: jax.Array, windows: Windows, *, key: jax.Array | None = None
+    ) -> jax.Array:
+        """(B, h, w, D) to (B, h, w, D), or from (B, 2h, 2w, D/2) where the stage merges."""
+        x = self.merge(x) if self.merges else x
+        block, params = nnx.split(self.blocks)
+        layers = {"params": params, "shifted": jnp.arange(self.depth) % 2}
+        if key is not None:
+            layers["key"] = jax.random.split(key, self.depth)
+            layers["drop_rate"] = jnp.asarray(self.drop_rates)
+
+        def body(x: jax.Array, layer: dict) -> tuple[jax.Array, None]:
+            y = nnx.merge(block, layer["params"])(
+                x,
+                windows,
+                shifted=layer["shifted"],
+                drop_rate=layer.get("drop_rate", 0.0),
+                key=layer.get("key"),
+            )
+            return y, None
+
+        return jax.lax.scan(encoder.checkpointed(body, self.remat), x, layers, unroll=self.unroll)[
+            0
+        ]
+
+
+class WindowBlock(nnx.Module):
+    """x + attention(norm(x)) in each window, then x + mlp(norm(x)). Paper, equation 3.
+
+    The parts are those of `layers.Block`; what pads the features joins them after the norm.
+    """
+
+    def __init__(self, options: BlockOptions, window: Grid, *, rngs: nnx.Rngs) -> None:
+        self.options, self.window = options, window
+        self.norm1 = layer_norm(options.width, options.norm_eps, options.dtype, rngs)
+        self.attention = Attention(options, rngs=rngs)
+        self.norm2 = layer_norm(options.width, options.norm_eps, options.dtype, rngs)
+        self.mlp = Mlp(options, rngs=rngs)
+        rows = (2 * window[0] - 1) * (2 * window[1] - 1)
+        table = nnx.initializers.truncated_normal(0.02)(rngs.params(), (rows, options.num_heads))
+        self.relative_bias = nnx.Param(table)
+
+    def __call__(
+        self,
+        x: jax.Array,  # (B, h, w, D)
+        windows: Windows,
+        *,
+        shifted: jax.Array,  # 0 or 1
+        drop_rate: jax.Array | float = 0.0,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
+        rate = drop_rate if self.options.stochastic else 0.0
+        shape = (x.shape[0], -1, x.shape[-1])
+        y = windows.cut(self.norm1(x), shifted)
+        y = windows.join(self._attend(y, windows, shifted, keys[0]), shifted)
+        x = x.reshape(shape)
+        x = x + drop_path(y.reshape(shape), rate=rate, key=keys[1])
+        x = x + drop_path(self.mlp(self.norm2(x), key=keys[2]), rate=rate, key=keys[3])
+        return x.reshape(shape[0], *windows.grid, shape[2])
+
+    def _attend(
+        self, x: jax.Array, windows: Windows, shifted: jax.Array, key: jax.Array | None
+    ) -> jax.Array:
+        """Attention in each of (W, B, N, D), with the biases of offsets and of the shift."""
+        index = relative_index(self.window)[1:, 1:]  # Swin has no class token
+        bias = jnp.moveaxis(self.relative_bias[...][index], -1, 0)[None]  # (1, H, N, N)
+        mask = jnp.asarray(windows.mask())[:, None, None] * shifted  # (W, 1, 1, N, N)
+        keys = None if key is None else jax.random.split(key, x.shape[0])
+
+        def attend(x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:
+            return self.attention(x, bias=bias + mask, key=key)[0]
+
+        return jax.vmap(attend)(x, mask, keys)
+
+
+class Merge(nnx.Module):
+    """Joins 2 x 2 patches and halves their channels: (B, 2h, 2w, D/2) to (B, h, w, D)."""
+
+    def __init__(self, width: int, dtype: Dtype, *, rngs: nnx.Rngs) -> None:
+        self.norm = layer_norm(2 * width, PATCH_EPS, dtype, rngs)
+        self.reduction = nnx.Linear(
+            2 * width, width, use_bias=False, dtype=jnp.dtype(dtype), kernel_init=XAVIER, rngs=rngs
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, rows, columns, width = x.shape
+        x = jnp.pad(x, ((0, 0), (0, rows % 2), (0, columns % 2), (0, 0)))
+        x = x.reshape(batch, -(-rows // 2), 2, -(-columns // 2), 2, width)
+        x = x.transpose(0, 1, 3, 4, 2, 5)  # the order of the four: down, then right
+        return self.reduction(self.norm(x.reshape(*x.shape[:3], 4 * width)))
+
+
+def _each(values: tuple, stages: int) -> tuple:
+    return values * stages if len(values) == 1 else values
