@@ -39,13 +39,16 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> ViTO
     shapes = {name: array.shape for name, array in arrays.items()}
     qkv, fc1, fc2 = (f"blocks.0.{n}.weight" for n in ("attn.qkv", "mlp.fc1", "mlp.fc2"))
     needed = {"patch_embed.proj.weight": 4, qkv: 2, fc1: 2, fc2: 2}
-    if "pos_embed" in shapes:
+    told = _told(hints)
+    relative = SHARED_TABLE in shapes or f"blocks.0.attn.{TABLE}" in shapes
+    if "pos_embed" in shapes or not (relative or told.config.get("pos_embed") in ("", "none")):
         needed["pos_embed"] = 3
+    if "norm_pre.weight" not in shapes:  # only CLIP's have none
+        needed["patch_embed.proj.bias"] = 1
     wrong = [k for k, rank in needed.items() if len(shapes.get(k, ())) != rank]
     if wrong:
         raise ValueError(f"no ViT of timm's names: {', '.join(wrong)} missing or misshapen")
     width, channels, height, side = shapes["patch_embed.proj.weight"]
-    told = _told(hints)
     stem = _infer_stem(shapes)
     stride = stem.stride if stem else 1
     tokens = {
@@ -125,7 +128,7 @@ def _infer_pretraining(shapes: Shapes, hints: Hints) -> dict[str, Any]:
     """Parts that pretraining adds: MAE's decoder, or BEiT's mask token and head."""
     if "decoder_embed.weight" not in shapes:
         classes = shapes.get("lm_head.weight", (0,))[0]
-        return {"mask_token": "mask_token" in shapes, "mim_classes": classes}
+        return {"mask_token": classes > 0 or "mask_token" in shapes, "mim_classes": classes}
     width = shapes["decoder_embed.weight"][0]
     told = hints.decoder_heads or hints.config.get("decoder_num_heads", 0)
     number = told or _DECODER_HEADS.get(width, 0)

@@ -1,0 +1,203 @@
+"""MAE's and BEiT's files give the outputs, losses and gradients of the original code."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx, traverse_util
+
+import vit_jax
+from vit_jax.checkpoints import files, layouts, load, surgery
+from vit_jax.checkpoints.layouts import beit, mae
+from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.models import decoder
+from vit_jax.models.vit import ViTOptions
+from vit_jax.objectives import mae as mae_objective
+
+# What fine-tuning changes of a pretrained BEiT.
+FINE_TUNED: dict[str, Any] = {
+    "num_classes": 7,
+    "class_token": True,
+    "pool": "gap",
+    "norm_at": "pooled",
+    "relative_bias": "per_block",
+    "mask_token": False,
+    "mim_classes": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def autoencoder(shared):
+    folder = shared / "fixtures/mae_pretrain_normpix"
+    model: Any = vit_jax.load(folder / "checkpoint.pth", num_heads=3, decoder_heads=2)
+    return model, np.load(folder / "io.npz"), folder
+
+
+def test_a_masked_autoencoder_gives_loss_and_gradients(autoencoder):
+    model, io, folder = autoencoder
+
+    def loss(model):
+        images, noise = jnp.asarray(io["images"]), jnp.asarray(io["noise"])
+        prediction, mask = model.reconstruct(images, noise=noise, mask_ratio=0.75)
+        value = mae_objective.loss(prediction, images, mask=mask, patch_size=(8, 8))
+        keep = decoder.random_masking(noise, ratio=0.75).keep
+        return value, (prediction, mask, model.encode(images, keep=keep))
+
+    (value, outputs), gradients = nnx.jit(nnx.value_and_grad(loss, has_aux=True))(model)
+    close(value, io["expected_loss"])
+    close(outputs[0], io["expected_pred"])
+    np.testing.assert_array_equal(outputs[1], io["expected_mask"])
+    close(outputs[2], io["expected_latent"])
+    theirs = files.read_arrays(folder / "grads.safetensors")
+    state = files.read_arrays(folder / "checkpoint.pth")
+    for fixed in ("pos_embed", "decoder_pos_embed"):
+        theirs[fixed] = np.zeros_like(state[fixed])
+    check_gradients(gradients, mae, theirs, model.options)
+
+
+def test_a_new_masked_autoencoder_has_the_positions_of_the_file(autoencoder):
+    model, _, folder = autoencoder
+    state = files.read_arrays(folder / "checkpoint.pth")
+    options = model.options
+    for path, name in (("pos_embed", options.width), ("decoder_pos_embed", options.decoder.width)):
+        table = decoder.fixed_table(options.grid, name, prefix=1)
+        np.testing.assert_array_equal(table, state[path])
+
+
+def test_the_encoder_of_an_autoencoder_is_a_model_to_fine_tune(autoencoder, shared):
+    model, io, folder = autoencoder
+    path = folder / "checkpoint.pth"
+    tuned: Any = vit_jax.load(
+        path,
+        num_heads=3,
+        decoder_heads=2,
+        image_size=48,
+        decoder=None,
+        fixed_position=False,
+        num_classes=5,
+        class_token=True,
+        pool="gap",
+        norm_at="pooled",
+    )
+    assert tuned.options.decoder is None
+    assert tuned.position.shape == (1, 37, 48)
+    images = np.zeros((1, 48, 48, 3), np.float32)
+    assert tuned(images).shape == (1, 5)
+
+
+def test_an_unknown_decoder_needs_its_heads(shared):
+    path = shared / "fixtures/mae_pretrain_normpix/checkpoint.pth"
+    with pytest.raises(ValueError, match="width 32 is of no known one: give decoder_heads"):
+        vit_jax.load(path, num_heads=3)
+
+
+def test_beit_names_the_visual_tokens(shared):
+    folder = shared / "fixtures/beit_pretrain_mim"
+    io = np.load(folder / "io.npz")
+    model: Any = vit_jax.load(folder / "checkpoint.pth")
+    mask = io["mask"]
+
+    def loss(model):
+        logits = model.patch_logits(io["images"], mask=mask)
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits[mask], io["masked_labels"])
+        return entropy.mean(), logits
+
+    (value, logits), gradients = nnx.jit(nnx.value_and_grad(loss, has_aux=True))(model)
+    close(value, io["expected_loss"])
+    close(logits, io["expected_all_logits"])
+    theirs = files.read_arrays(folder / "grads.safetensors")
+    check_gradients(gradients, beit, theirs, model.options)
+
+
+@pytest.mark.parametrize("size", [24, 32, 48, 80])
+def test_fine_tuning_starts_as_beits_does(shared, size):
+    """One shared table becomes one a block, on another grid; head and norm are new."""
+    folder = shared / "fixtures/beit_finetune_interp"
+    io = np.load(folder / "io.npz")
+    path = folder / "checkpoint_pretrain_shared.pth"
+    model: Any = vit_jax.load(path, image_size=size, **FINE_TUNED)
+    np.testing.assert_array_equal(model.head.kernel[...], 0)
+    np.testing.assert_array_equal(model.norm.scale[...], 1)
+    for table in model.blocks.attention.relative_bias[...]:
+        np.testing.assert_allclose(table, io[f"expected_relpos_table_{size}"], atol=1e-6)
+    model.head.kernel[...], model.head.bias[...] = io["head_weight"].T, io["head_bias"]
+    model.norm.scale[...], model.norm.bias[...] = io["fc_norm_weight"], io["fc_norm_bias"]
+    close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "layout", "heads"),
+    [
+        ("mae_pretrain_normpix", "checkpoint.pth", "mae", 3),
+        ("mae_vit_gap", "checkpoint.pth", "mae", 3),
+        ("beit_pretrain_mim", "checkpoint.pth", "beit", 0),
+    ],
+)
+def test_files_come_back_as_they_were(shared, tmp_path, name, file, layout, heads):
+    source = shared / "fixtures" / name / file
+    arrays, key = files.read(source)
+    assert layouts.find(arrays, "", path="", key=key) is layouts.LAYOUTS[layout][0]
+    model: Any = vit_jax.load(source, num_heads=heads, decoder_heads=2)
+    vit_jax.save(model, tmp_path / "again.pth", layout=layout)
+    again, key = files.read(tmp_path / "again.pth")
+    assert key == "model"
+    assert again.keys() == arrays.keys()
+    for array in arrays:
+        assert again[array].dtype == arrays[array].dtype
+        np.testing.assert_array_equal(again[array], arrays[array])
+
+
+def test_encoders_without_head_are_of_mae(tmp_path):
+    options = ViTOptions(image_size=(16, 16), width=24, depth=1, mlp_dim=32, num_heads=3,
+                         num_classes=0, gelu="erf", patch_size=(4, 4))  # fmt: skip
+    shapes = surgery.shapes(options)
+    params = {k: np.full(s, 0.1, np.float32) for k, s in shapes.items()}
+    vit_jax.save(load.assemble(options, params), tmp_path / "encoder.pth", layout="mae")
+    arrays, key = files.read(tmp_path / "encoder.pth")
+    assert layouts.find(arrays, "", path="", key=key) is mae
+    read = load.read(tmp_path / "encoder.pth", num_heads=3)
+    assert read.options.num_classes == 0
+    assert read.resize.position == "bicubic"
+    assert read.preprocessing.mean == (0.485, 0.456, 0.406)
+
+
+def test_layouts_refuse_what_they_have_no_name_for():
+    options = ViTOptions(layer_scale=0.1)
+    with pytest.raises(ValueError, match="mae layout has no place for layer_scale"):
+        mae.entries(options)
+    with pytest.raises(ValueError, match="beit layout has no place for key_bias"):
+        beit.entries(options)
+
+
+def test_beit_of_another_window_is_told_by_its_table():
+    options = dataclasses.replace(
+        ViTOptions(image_size=(16, 24), patch_size=(4, 4), width=24, depth=1, mlp_dim=32,
+                   num_heads=3, gelu="erf", key_bias=False, class_token=True, position="none",
+                   relative_bias="per_block", num_classes=0)
+    )  # fmt: skip
+    shapes = surgery.shapes(options)
+    params = {k: np.zeros(s, np.float32) for k, s in shapes.items()}
+    arrays = layouts.table.write(beit.entries(options), params)
+    with pytest.raises(ValueError, match="leave the grid of patches open"):
+        beit.infer(arrays, Hints())
+    assert beit.infer(arrays, Hints(grid=(4, 6))).image_size == (16, 24)
+
+
+def check_gradients(gradients, layout, theirs, options) -> None:
+    expected = layouts.table.read(layout.entries(options), theirs, surgery.shapes(options))
+    ours = traverse_util.flatten_dict(nnx.to_pure_dict(gradients), sep="/")
+    assert ours.keys() == expected.keys()
+    for path, array in expected.items():
+        close(ours[path], array, err_msg=path)
+
+
+def close(ours, theirs, *, err_msg: str = "") -> None:
+    theirs = np.asarray(theirs)
+    scale = max(np.abs(theirs).max(), 1e-3)
+    np.testing.assert_allclose(
+        np.asarray(jax.device_get(ours)) / scale, theirs / scale, atol=1e-5, err_msg=err_msg
+    )
