@@ -12,9 +12,10 @@ from flax import nnx, traverse_util
 
 import vit_jax
 from vit_jax.checkpoints import files, layouts, load, surgery
+from vit_jax.checkpoints.layouts import vit_jax as LAYOUT
+from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
 
-LAYOUT = layouts.LAYOUTS["vit_jax"]
 TOLERANCE = 1e-5  # of the largest value; asked for are 1e-4
 
 forward = jax.jit(lambda model, images: model(images))
@@ -67,7 +68,7 @@ def test_loss_and_gradients_are_the_original_ones(fixtures, folder) -> None:
     ours = traverse_util.flatten_dict(nnx.to_pure_dict(grads), sep="/")
     theirs = layouts.table.read(
         LAYOUT.entries(model.options),
-        LAYOUT.canonical(files.read_npz(fixtures / folder / "grads.npz")),
+        LAYOUT.canonical(files.read_arrays(fixtures / folder / "grads.npz"), Hints()),
         surgery.shapes(model.options),
     )
     assert ours.keys() == theirs.keys()
@@ -98,8 +99,8 @@ def test_other_resolutions_are_the_original_ones(fixtures, size, name) -> None:
 
 @pytest.mark.parametrize("folder", ["vitjax_cls", "vitjax_gap_rep", "vitjax_hybrid_r"])
 def test_writing_is_the_inverse_of_reading(fixtures, folder) -> None:
-    arrays = LAYOUT.canonical(files.read_npz(fixtures / folder / "ckpt.npz"))
-    options = LAYOUT.infer(arrays)
+    arrays = LAYOUT.canonical(files.read_arrays(fixtures / folder / "ckpt.npz"), Hints())
+    options = LAYOUT.infer(arrays, Hints())
     params = layouts.table.read(LAYOUT.entries(options), arrays, surgery.shapes(options))
     written = layouts.table.write(LAYOUT.entries(options), params)
     assert written.keys() == arrays.keys()
@@ -109,9 +110,9 @@ def test_writing_is_the_inverse_of_reading(fixtures, folder) -> None:
 
 def test_both_spellings_are_one(fixtures) -> None:
     names = "ckpt.npz", "ckpt_linen_names.npz"
-    one, other = (files.read_npz(fixtures / "vitjax_cls" / name) for name in names)
+    one, other = (files.read_arrays(fixtures / "vitjax_cls" / name) for name in names)
     assert one.keys() != other.keys()
-    assert LAYOUT.canonical(one).keys() == LAYOUT.canonical(other).keys()
+    assert LAYOUT.canonical(one, Hints()).keys() == LAYOUT.canonical(other, Hints()).keys()
 
 
 def manifest_names() -> list[str]:
@@ -128,11 +129,12 @@ def test_released_models_are_recognised(fixtures, name) -> None:
     manifest = json.loads((fixtures / "manifests/vit_jax_224_1000.json").read_text())
     assert sorted(manifest) == sorted(manifest_names())
     shapes = manifest[name]["tensors"]
-    arrays = LAYOUT.canonical({n: np.broadcast_to(np.int8(0), s) for n, s in shapes.items()})
+    empty = {n: np.broadcast_to(np.int8(0), s) for n, s in shapes.items()}
+    arrays = LAYOUT.canonical(empty, Hints())
     assert LAYOUT.recognises(arrays)
     model = name.replace("ViT-", "").removesuffix("-gap-norep").replace("_", "/")
     pool = "gap" if name.endswith("gap-norep") else "token"
-    options = LAYOUT.infer(arrays)
+    options = LAYOUT.infer(arrays, Hints())
     assert options == zoo.options(model, pool=pool)
     ours = {p: np.broadcast_to(np.int8(0), s) for p, s in surgery.shapes(options).items()}
     written = layouts.table.write(LAYOUT.entries(options), ours)
@@ -150,7 +152,7 @@ def changed(fixtures, tmp_path):
     """Writes vitjax_cls with some arrays changed, and gives the path."""
 
     def write(**changes) -> pathlib.Path:
-        arrays: dict[str, Any] = files.read_npz(fixtures / "vitjax_cls/ckpt.npz")
+        arrays: dict[str, Any] = files.read_arrays(fixtures / "vitjax_cls/ckpt.npz")
         for name, array in changes.items():
             arrays.pop(name, None)
             if array is not None:
@@ -229,7 +231,7 @@ def test_files_of_no_known_layout_are_refused(tmp_path) -> None:
         load.load(tmp_path / "x.npz")
     with pytest.raises(ValueError, match="not a vit_jax checkpoint: .*missing or misshapen"):
         load.load(tmp_path / "x.npz", layout="vit_jax")
-    with pytest.raises(ValueError, match="is a folder, but no run: it has no model.json"):
+    with pytest.raises(ValueError, match="is a folder without a checkpoint: it has no model.safetensors, model.json"):
         load.load(tmp_path)
 
 
@@ -240,7 +242,7 @@ def test_files_of_no_known_layout_are_refused(tmp_path) -> None:
         {"position": "sincos2d"},
         {"gelu": "erf"},
         {"norm_eps": 1e-12},
-        {"class_position": False},
+        {"registers": 2},
     ],
 )
 def test_models_that_the_layout_cannot_hold_are_refused(changes) -> None:

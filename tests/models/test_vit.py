@@ -56,7 +56,8 @@ def test_the_scan_is_a_loop_of_single_blocks(changes) -> None:
 def by_hand(model: ViT, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Features of every block and logits, one block after the other."""
     graphdef, params = nnx.split(model.blocks)
-    table, x, features = model.position_table(), model._tokens(images), []
+    x = model._add_prefix(model._patches(images, None), None)
+    table, features = model.position_table(), []
     for layer in range(model.options.depth):
         if table is not None:
             x = x.at[:, x.shape[1] - table.shape[-2] :].add(table[layer])

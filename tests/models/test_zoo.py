@@ -90,7 +90,8 @@ def test_operations_are_those_the_compiler_counts(changes) -> None:
     forward = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
     cost: Any = forward.lower(params, image).cost_analysis()
     ours = flops.forward(options)
-    assert ours < cost["flops"] < 1.25 * ours
+    # The compiler leaves out what convolutions multiply with padding.
+    assert 0.99 * ours < cost["flops"] < 1.25 * ours
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
@@ -124,7 +125,7 @@ def test_an_unknown_option_names_the_nearest() -> None:
         ({"num_heads": 0}, "num_heads is 0: it must be at least 1"),
         ({"width": -32}, "width is -32"),
         ({"dropout": 1.0}, r"dropout is 1.0: it must be in \[0, 1\)"),
-        ({"pool": "cls"}, "pool is 'cls': choose one of 'token', 'gap', 'map'"),
+        ({"pool": "cls"}, "pool is 'cls': choose one of 'token', 'gap', 'token_gap', 'map'"),
         ({"position": "relative", "position_at": "every_block"}, "does not apply, use 'input'"),
         ({"position": "sincos2d", "position_at": "every_block"}, "no copy per block"),
         ({"position": "learned_2d", "width": 30, "num_heads": 3}, "multiple of 4"),
