@@ -171,6 +171,10 @@ def test_layouts_refuse_what_they_have_no_name_for():
         mae.entries(options)
     with pytest.raises(ValueError, match="beit layout has no place for key_bias"):
         beit.entries(options)
+    with pytest.raises(ValueError, match="mae layout has no place for pool and norm_at"):
+        mae.entries(ViTOptions(pool="map", class_token=True))
+    with pytest.raises(ValueError, match="mae layout needs a class token"):
+        mae.entries(ViTOptions(class_position=False))
 
 
 def test_beit_of_another_window_is_told_by_its_table():

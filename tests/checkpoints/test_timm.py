@@ -16,9 +16,10 @@ from safetensors import numpy as safetensors_numpy
 
 import vit_jax
 from vit_jax.checkpoints import files, layouts, load, surgery
-from vit_jax.checkpoints.layouts import deit, timm
+from vit_jax.checkpoints.layouts import deit, mae, timm
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
+from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.vit import ViTOptions
 
@@ -260,6 +261,20 @@ def test_deit_3_calls_its_layer_scale_otherwise(tmp_path):
     assert all(np.array_equal(checkpoint.params[path], params[path]) for path in params)
     # timm takes such a file too.
     assert same(load.read(tmp_path / "deit3.pth", layout="timm", num_heads=3).options, options)
+
+
+def test_parts_tell_the_layout_where_the_key_does_not():
+    def found(layout: str, *, key: str, **changes: Any) -> Any:
+        arrays = written(dataclasses.replace(TINY, **changes), layout)
+        return layouts.find(arrays, "", path="", key=key)
+
+    # Models of timm that some trainer kept under "model".
+    assert found("timm", key="model", registers=2, class_position=False) is timm
+    assert found("timm", key="model", pool="gap") is timm
+    # Others' as .safetensors.
+    assert found("deit", key="", class_position=False, layer_scale=1e-5) is deit
+    sizes = DecoderOptions(width=8, depth=1, mlp_dim=8, num_heads=2)
+    assert found("mae", key="", decoder=sizes, num_classes=0) is mae
 
 
 def test_fixed_positions_are_written_as_a_table(tmp_path):

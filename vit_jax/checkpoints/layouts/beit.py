@@ -18,12 +18,14 @@ FORMATS = (".pth", ".safetensors")
 TORCH_KEY = "model"
 
 _SCALES = ("gamma_1", "gamma_2")
+_HOLDS = {"pool", "norm_at", "relative_bias", "qkv_bias", "key_bias", "layer_scale", "mask_token",
+          "mim_classes"}  # fmt: skip
 
 numerics = torch_vit.numerics
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    return torch_vit.recognises(arrays) and torch_vit.is_beit(arrays)
+    return torch_vit.is_plain(arrays) and torch_vit.is_beit(arrays)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
@@ -41,7 +43,9 @@ def entries(options: ViTOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
     if options.qkv_bias and options.key_bias:
         raise ValueError("the beit layout has no place for key_bias=True")
-    return torch_vit.entries(options, "beit", scales=_SCALES)
+    if not options.has_class_token or options.position != "none" and not options.class_position:
+        raise ValueError("the beit layout needs a class token, with a position where patches have")
+    return torch_vit.entries(options, "beit", holds=_HOLDS, scales=_SCALES)
 
 
 def constants(options: ViTOptions) -> Arrays:

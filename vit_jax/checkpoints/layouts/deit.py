@@ -17,13 +17,15 @@ FORMATS = (".pth", ".safetensors")
 TORCH_KEY = "model"
 
 _SCALES = ("gamma_1", "gamma_2")  # of DeiT III
+_HOLDS = {"distillation", "layer_scale", "qkv_bias"}
 
 constants = torch_vit.constants
 numerics = torch_vit.numerics
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    return torch_vit.recognises(arrays) and not torch_vit.is_beit(arrays)
+    plain = torch_vit.is_plain(arrays) and not torch_vit.is_beit(arrays)
+    return plain and "fc_norm.weight" not in arrays and "decoder_embed.weight" not in arrays
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
@@ -39,7 +41,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
 
 def entries(options: ViTOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
-    return torch_vit.entries(options, "deit", scales=_SCALES)
+    return torch_vit.entries(options, "deit", holds=_HOLDS, scales=_SCALES)
 
 
 def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:

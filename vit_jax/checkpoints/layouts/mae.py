@@ -21,15 +21,18 @@ preprocessing = deit.preprocessing
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    """A decoder, no head, or a class token beside a norm after the pool: others have none."""
-    if not deit.recognises(arrays):
+    """A decoder, no head, or a norm after the pool beside a class token."""
+    if not torch_vit.is_plain(arrays) or torch_vit.is_beit(arrays):
         return False
-    fine_tuned = "fc_norm.weight" in arrays and "cls_token" in arrays
-    return fine_tuned or "decoder_embed.weight" in arrays or "head.weight" not in arrays
+    headless = "head.weight" not in arrays and "blocks.0.gamma_1" not in arrays
+    return headless or "fc_norm.weight" in arrays or "decoder_embed.weight" in arrays
 
 
 def entries(options: ViTOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
-    if options.layer_scale:
-        raise ValueError("the mae layout has no place for layer_scale")
-    return torch_vit.entries(options, "mae", scales=())
+    pooling = (options.pool, options.norm_at)
+    if pooling not in (("token", "tokens"), ("gap", "pooled")):
+        raise ValueError(f"the mae layout has no place for pool and norm_at {pooling}")
+    if not (options.has_class_token and options.class_position):
+        raise ValueError("the mae layout needs a class token with a position")
+    return torch_vit.entries(options, "mae", holds={"pool", "norm_at", "decoder"})

@@ -30,9 +30,22 @@ _GELU: dict[str, Gelu] = {
 }
 _EXACT = r"base_patch16_siglip.*_512"
 
-recognises = torch_vit.recognises
 constants = torch_vit.constants
 numerics = torch_vit.numerics
+
+
+_HOLDS = {"stem", "distillation", "registers", "register_position", "pool", "norm_at",
+          "representation_size", "relative_bias", "mlp", "input_norm", "patch_bias", "qkv_bias",
+          "key_bias", "qk_norm", "layer_scale", "mask_token"}  # fmt: skip
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Neither what pretraining adds, nor DeiT III, which calls its LayerScale otherwise."""
+    others = ("decoder_embed.weight", "lm_head.weight")
+    if any(name in arrays for name in others):
+        return False
+    deit_3 = "blocks.0.gamma_1" in arrays and not torch_vit.is_beit(arrays)
+    return torch_vit.recognises(arrays) and not deit_3
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
@@ -56,7 +69,8 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
 def entries(options: ViTOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
     beit = not options.key_bias or options.relative_bias != "none"
-    return torch_vit.entries(options, "timm", scales=_BEIT_SCALES if beit else _SCALES)
+    scales = _BEIT_SCALES if beit else _SCALES
+    return torch_vit.entries(options, "timm", holds=_HOLDS, scales=scales)
 
 
 def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:

@@ -6,7 +6,7 @@ their readers fix, and in how they resize.
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,24 @@ ROOT_ALONE = dataclasses.replace(
 )
 
 
+# The fields that all of these layouts hold.
+SIZES = frozenset({"image_size", "patch_size", "channels", "width", "depth", "mlp_dim",
+                   "num_heads", "num_classes", "class_token", "position", "class_position",
+                   "fixed_position", "gelu", "norm_eps"})  # fmt: skip
+
+# Parts that timm alone has.
+_TIMM = ("reg_token", "attn_pool.latent", "norm_pre.weight", "blocks.0.attn.q_norm.weight",
+         "pre_logits.fc.weight", SPELLING.root, ROOT_ALONE.root)  # fmt: skip
+
+
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     return "patch_embed.proj.weight" in arrays and "blocks.0.attn.qkv.weight" in arrays
+
+
+def is_plain(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether it could be of the others than timm."""
+    timm = any(name in arrays for name in _TIMM)
+    return recognises(arrays) and "cls_token" in arrays and not timm
 
 
 def is_beit(names: Mapping[str, Any]) -> bool:
@@ -73,9 +89,11 @@ def canonical(arrays: Mapping[str, np.ndarray], *, scales: Sequence[str]) -> Arr
     return {renamed(k): v for k, v in kept.items()}
 
 
-def entries(options: ViTOptions, layout: str, *, scales: Sequence[str]) -> list[Entry]:
-    """The table of a model. Raises ValueError for a model this layout cannot hold."""
-    _check(options, layout)
+def entries(
+    options: ViTOptions, layout: str, *, holds: Collection[str], scales: Sequence[str] = ()
+) -> list[Entry]:
+    """The table of a model. Raises ValueError where it has more than the fields `holds`."""
+    _check(options, layout, holds)
     table = [
         *torch.conv("embedding", "patch_embed.proj", bias=options.patch_bias),
         *_blocks("blocks", "blocks.{i}", options.block(), scales),
@@ -117,10 +135,8 @@ def constants(options: ViTOptions) -> Arrays:
 
 
 def numerics(options: ViTOptions) -> dict[str, Any]:
-    """The fields of the options that readers fix. What timm tells by a model's name is kept."""
-    named = options.input_norm or options.pool == "map"  # CLIP and SigLIP
-    fixed: dict[str, Any] = {} if named else {"gelu": "erf"}
-    fixed["norm_eps"] = 1e-5 if options.input_norm else 1e-6
+    """The fields of the options that readers fix, unless a model's name tells them otherwise."""
+    fixed: dict[str, Any] = {"gelu": "erf", "norm_eps": 1e-5 if options.input_norm else 1e-6}
     if options.stem:
         sizes = ("num_layers", "root_width", "widths")
         kept = {name: getattr(options.stem, name) for name in sizes}
@@ -128,14 +144,8 @@ def numerics(options: ViTOptions) -> dict[str, Any]:
     return fixed
 
 
-def _check(options: ViTOptions, layout: str) -> None:
-    holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads",
-             "num_classes", "stem", "class_token", "distillation", "registers", "pool", "norm_at",
-             "representation_size", "position", "class_position", "register_position",
-             "fixed_position", "relative_bias", "mlp", "input_norm", "patch_bias", "qkv_bias",
-             "key_bias", "qk_norm", "layer_scale", "mask_token", "mim_classes", "decoder",
-             "gelu", "norm_eps"}  # fmt: skip
-    check_holds(options, layout, holds=holds)
+def _check(options: ViTOptions, layout: str, holds: Collection[str]) -> None:
+    check_holds(options, layout, holds={*SIZES, *holds})
     wrong = {
         f"position={options.position!r}": options.position
         not in ("learned_1d", "none", "sincos2d"),
