@@ -231,7 +231,10 @@ def test_files_of_no_known_layout_are_refused(tmp_path) -> None:
         load.load(tmp_path / "x.npz")
     with pytest.raises(ValueError, match="not a vit_jax checkpoint: .*missing or misshapen"):
         load.load(tmp_path / "x.npz", layout="vit_jax")
-    with pytest.raises(ValueError, match="is a folder without a checkpoint: it has no model.safetensors, model.json"):
+    with pytest.raises(
+        ValueError,
+        match="is a folder without a checkpoint: it has no model.safetensors, model.json",
+    ):
         load.load(tmp_path)
 
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from vit_jax.config import DataConfig
 
+HALF = (0.5, 0.5, 0.5)  # of mean and std where nothing else is known: values in [-1, 1]
+
 
 def augment(
     images: jax.Array,  # uint8 (B, H, W, 3)
@@ -25,7 +27,7 @@ def augment(
     flip_key, mixup_key = jax.random.split(key)
     if data.flip:
         images = random_flip(images, position, key=flip_key)
-    values = normalize(images, mean=data.mean, std=data.std)
+    values = normalize(images, mean=data.mean or HALF, std=data.std or HALF)
     if data.mixup:
         share = mixup_share(_at(mixup_key, position[0]), alpha=data.mixup)
         values, targets = mix(values, share), mix(targets, share)
