@@ -1,0 +1,55 @@
+"""Released weights from the command line: convert them, and measure them on real photographs."""
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+
+from vit_jax.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def photographs(shared, tmp_path_factory):
+    """The first 32 of 200 ImageNet photographs, and the map from their names to classes."""
+    folder = tmp_path_factory.mktemp("photographs")
+    known = np.load(shared / "data/vit_Ti16_in1k_logits_200.npz")
+    labels = {str(f): int(c) for f, c in zip(known["files"][:32], known["labels"], strict=False)}
+    with tarfile.open(shared / "data/imagenet_sample_200.tar") as archive:
+        for name in labels:
+            archive.extract(name, folder, filter="data")
+    (folder / "labels.json").write_text(json.dumps(labels))
+    hits = (known["logits"][:32].argmax(1) == known["labels"][:32]).sum()
+    return folder, int(hits)
+
+
+@pytest.mark.parametrize("file", ["vit_Ti16_in1k.npz", "vit_Ti16_in1k_timm.safetensors"])
+def test_released_weights_reach_their_published_accuracy(shared, photographs, file, capsys):
+    folder, hits = photographs
+    labels = ["--images", str(folder), "--labels", str(folder / "labels.json"), "--json"]
+    assert main(["evaluate", "--workdir", str(shared / "data" / file), *labels]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["count"] == 32
+    assert round(found["top1"] * 32) == hits
+
+
+def test_convert_writes_what_load_reads_and_says_what_it_did(shared, tmp_path, capsys):
+    source = shared / "fixtures/vitjax_cls/ckpt.npz"
+    target = tmp_path / "out.safetensors"
+    arguments = [str(source), str(target), "--layout", "timm", "--image-size", "32,56", "--check"]
+    assert main(["convert", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "resized: position (1, 17, 48) -> (1, 29, 48)" in said
+    assert target.stat().st_size > 100_000
+
+
+def test_convert_refuses_in_one_line_and_writes_nothing(tmp_path, capsys):
+    (tmp_path / "text.npz").write_text("no checkpoint")
+    assert main(["convert", str(tmp_path / "text.npz"), str(tmp_path / "out.npz")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_images_and_labels_go_together(tmp_path, capsys):
+    assert main(["evaluate", "--workdir", str(tmp_path), "--images", str(tmp_path)]) == 2
+    assert "--images and --labels go together" in capsys.readouterr().err
