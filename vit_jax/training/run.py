@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, DataConfig, MeshConfig
 from vit_jax.data import pipeline, preprocess, sources
+from vit_jax.data.record import Source
 from vit_jax.models.vit import ViTOptions
 from vit_jax.models.zoo import Options
 from vit_jax.parallel import mesh as mesh_lib
@@ -125,28 +126,14 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         store_lib.write_run(workdir, given, setup.make_card(config, begin, source.class_names))
     multihost.barrier("run written")
     store = stack.enter_context(store_lib.Store(workdir, config.checkpoint))
-    if store.latest is None:
+    start = store.latest or 0
+    if start:
+        first = store.restore(abstract, step=start)
+    else:
         first = state.create(
             options, optax_rule, abstract=abstract, seed=config.seed, params=begin.params
         )
-        start = 0
-    else:
-        start = store.latest
-        first = store.restore(abstract, step=start)
-    batches = stack.enter_context(
-        pipeline.train_batches(
-            source,
-            transform,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            rows=mesh_lib.local_rows(mesh, config.batch_size),
-            start_step=start,
-            num_steps=lengths.total,
-            threads=config.data.threads,
-            prefetch=config.data.prefetch,
-            max_bad=config.data.max_bad,
-        )
-    )
+    batches = _batches(config, source, transform, mesh, start=start, stop=lengths.total)
     return Run(
         config=config,
         mesh=mesh,
@@ -154,9 +141,33 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         store=store,
         state=first,
         step=_train_step(config, graphdef, options, optax_rule, schedule, abstract),
-        batches=batches,
+        batches=stack.enter_context(batches),
         evaluator=evaluator,
         messages=_messages(config, options, shapes, mesh, len(source), start, begin.report),
+    )
+
+
+def _batches(
+    config: Config,
+    source: Source,
+    transform: preprocess.TrainTransform,
+    mesh: Mesh,
+    *,
+    start: int,
+    stop: int,
+) -> pipeline.Batches:
+    """This process's rows of the batches of steps `start`, ..., `stop - 1`."""
+    return pipeline.train_batches(
+        source,
+        transform,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        rows=mesh_lib.local_rows(mesh, config.batch_size),
+        start_step=start,
+        num_steps=stop,
+        threads=config.data.threads,
+        prefetch=config.data.prefetch,
+        max_bad=config.data.max_bad,
     )
 
 
