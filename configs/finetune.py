@@ -37,7 +37,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.crop = "shift"
     config.data.shift = 2
     config.data.eval_crop = 1.0
-    config.data.eval_kernel = "linear"
 
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1.5e-3

@@ -21,7 +21,7 @@ OVERRIDES = (
     "--config.mesh.fsdp=2",
     # Adam would blow up the rounding of gradients that are zero, such as those of key biases.
     "--config.optimizer.name=sgd",
-    "--config.optimizer.learning_rate=0.1",
+    "--config.optimizer.learning_rate=0.02",
 )
 LAUNCH = (sys.executable, "-m", "launch.local", "--processes", "2", "--devices-per-process", "2")
 PYTHON = (sys.executable, "-W", "error")

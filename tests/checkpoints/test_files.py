@@ -189,7 +189,7 @@ def test_objects_in_an_npz_are_refused(tmp_path):
 def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):
     with pytest.raises(ValueError, match="no checkpoint at .*absent.npz"):
         files.locate(tmp_path / "absent.npz")
-    with pytest.raises(ValueError, match="is a folder without a checkpoint"):
+    with pytest.raises(ValueError, match="is no run, and holds no"):
         files.locate(tmp_path)
 
 

@@ -233,7 +233,7 @@ def test_files_of_no_known_layout_are_refused(tmp_path) -> None:
         load.load(tmp_path / "x.npz", layout="vit_jax")
     with pytest.raises(
         ValueError,
-        match="is a folder without a checkpoint: it has no model.safetensors, model.json",
+        match="is no run, and holds no model.safetensors",
     ):
         load.load(tmp_path)
 

@@ -9,10 +9,10 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vit_jax.config import DataConfig
-from vit_jax.data.augment import augment, mix, mixup_share, normalize, random_flip
+from vit_jax.data.augment import HALF, augment, mix, mixup_share, normalize, random_flip
 
 KEY = jax.random.key(0)
-PLAIN = DataConfig(flip=False, mixup=0.0)
+PLAIN = DataConfig(flip=False, mixup=0.0, mean=HALF, std=HALF)
 
 
 def inputs(count: int, *, start: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -41,7 +41,7 @@ def locate(path: str | os.PathLike[str]) -> pathlib.Path:
     for name in _NAMES:
         if (path / name).is_file():
             return path / name
-    raise ValueError(f"{path} is a folder without a checkpoint: it has no {_NAMES[0]}, model.json")
+    raise ValueError(f"{path} is no run, and holds no {_NAMES[0]}: no checkpoint is there")
 
 
 def read_arrays(path: str | os.PathLike[str]) -> Arrays:

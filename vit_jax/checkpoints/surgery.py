@@ -59,7 +59,7 @@ def adapt(
             f"the checkpoint is of another model: {_kind(source)}, not {_kind(target)}"
         )
     expected = shapes(target)
-    replaced = _replaced(source, target)
+    replaced, given = _replaced(source, target), params
     if isinstance(source, ViTOptions) and isinstance(target, ViTOptions):
         params = _realigned(params, source, target)
     out, resized, dropped, misfits = {}, [], [], []
@@ -72,8 +72,9 @@ def adapt(
             continue
         if resized_by := _RESIZE.get(path) or _of_windows(path):
             changed = resized_by(array, source, target, resize).astype(np.float32)
-            if not np.array_equal(changed, array):
-                resized.append(f"{path} {array.shape} -> {changed.shape}")
+            before = given.get(path, array)
+            if not np.array_equal(changed, before):
+                resized.append(f"{path} {before.shape} -> {changed.shape}")
             array = changed
         if array.shape != expected[path]:
             misfits.append(f"{path} is {array.shape}, the model has {expected[path]}")
