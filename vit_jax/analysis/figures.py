@@ -32,7 +32,7 @@ def curves(workdir: str | os.PathLike[str]) -> Figure:
         axes.set_xlabel("step")
         if axes.lines:
             axes.legend()
-    right.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}%")
+    right.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.1f}%")
     return figure
 
 
