@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = default_config()
     config.image_size = (224, 192)
     config.batch_size = 64
-    config.total.epochs = 3.0
+    config.total.epochs = 2.0
     config.evaluate_every.epochs = 1.0
     config.evaluate_every.percent = 0.0
     config.checkpoint.every.epochs = 1.0
