@@ -12,8 +12,9 @@ from vit_jax.checkpoints import store
 from vit_jax.checkpoints.load import load
 from vit_jax.commands.evaluate import checkpoint_step
 from vit_jax.commands.predict import classify
-from vit_jax.data import preprocess, sources
+from vit_jax.data import sources
 from vit_jax.models.vit import ViT
+from vit_jax.training.evaluation import transform_of
 
 SHOWN = 24  # images in the picture of predictions
 
@@ -33,10 +34,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     model = load(options.workdir, step=options.step)
     source = sources.open_eval(store.read_config(options.workdir).data)
     records = [source.read(int(i)) for i in np.linspace(0, len(source) - 1, SHOWN)]
-    assert model.preprocessing is not None
-    transform = preprocess.eval_transform(
-        store.read_config(options.workdir).data, size=model.preprocessing.image_size
-    )
+    transform = transform_of(model)
     images = np.stack([transform(transform.decode(record.data)) for record in records])
     best = [row[0] for row in classify(model, top=1)(images)]
     truth = [source.class_names[record.label] for record in records]

@@ -14,6 +14,7 @@ from vit_jax.checkpoints.load import load
 from vit_jax.commands.evaluate import checkpoint_step
 from vit_jax.data import augment, preprocess
 from vit_jax.models.zoo import Model
+from vit_jax.training.evaluation import transform_of
 
 BATCH = 32
 
@@ -51,9 +52,7 @@ def predict(
     """For every path the `top` (class, probability), or what is wrong with the file."""
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
-    transform = preprocess.EvalTransform(
-        size=wanted.image_size, center=wanted.crop, kernel=wanted.kernel
-    )
+    transform = transform_of(model)
     best = classify(model, top=top)
     for first in range(0, len(paths), BATCH):
         chunk = paths[first : first + BATCH]

@@ -79,9 +79,7 @@ def evaluate_model(model: Model, source: Source, *, batch_size: int = 64) -> dic
         mean=wanted.mean,
         std=wanted.std,
     )
-    transform = preprocess.EvalTransform(
-        size=wanted.image_size, center=wanted.crop, kernel=wanted.kernel
-    )
+    transform = transform_of(model)
     rows = local_rows(mesh, batch_size)
     with (
         jax.set_mesh(mesh),
@@ -89,6 +87,15 @@ def evaluate_model(model: Model, source: Source, *, batch_size: int = 64) -> dic
     ):
         placed = jax.device_put(nnx.to_pure_dict(params), everywhere)
         return evaluate(step, placed, batches, mesh=mesh, batch_size=batch_size)
+
+
+def transform_of(model: Model) -> preprocess.EvalTransform:
+    """From a decoded image to the pixels that a loaded model expects."""
+    wanted = model.preprocessing
+    assert wanted is not None, "the model was not loaded"
+    return preprocess.EvalTransform(
+        size=wanted.image_size, center=wanted.crop, kernel=wanted.kernel
+    )
 
 
 def _add(totals: dict[str, float], sums: dict[str, jax.Array]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints.layouts.hints import Hints, released
-from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds
+from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds, pair, stacked
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
@@ -101,23 +101,23 @@ def entries(options: ViTOptions) -> list[Entry]:
     attention = f"{_BLOCK}/MultiHeadDotProductAttention_1"
     qkv = [f"{attention}/{part}" for part in ("query", "key", "value")]
     table = [
-        *_pair("embedding", "embedding", "kernel", "bias"),
+        *pair("embedding", "embedding", "kernel", "bias"),
         _position(options),
-        *_pair("blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
-        Entry("blocks/attention/qkv/kernel", tuple(f"{n}/kernel" for n in qkv), *_stack(1)),
-        Entry("blocks/attention/qkv/bias", tuple(f"{n}/bias" for n in qkv), *_stack(0)),
-        *_pair("blocks/attention/out", f"{attention}/out", "kernel", "bias"),
-        *_pair("blocks/norm2", f"{_BLOCK}/LayerNorm_2", "scale", "bias"),
-        *_pair("blocks/mlp/fc1", f"{_BLOCK}/MlpBlock_3/Dense_0", "kernel", "bias"),
-        *_pair("blocks/mlp/fc2", f"{_BLOCK}/MlpBlock_3/Dense_1", "kernel", "bias"),
-        *_pair("norm", "Transformer/encoder_norm", "scale", "bias"),
+        *pair("blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
+        Entry("blocks/attention/qkv/kernel", tuple(f"{n}/kernel" for n in qkv), *stacked(1)),
+        Entry("blocks/attention/qkv/bias", tuple(f"{n}/bias" for n in qkv), *stacked(0)),
+        *pair("blocks/attention/out", f"{attention}/out", "kernel", "bias"),
+        *pair("blocks/norm2", f"{_BLOCK}/LayerNorm_2", "scale", "bias"),
+        *pair("blocks/mlp/fc1", f"{_BLOCK}/MlpBlock_3/Dense_0", "kernel", "bias"),
+        *pair("blocks/mlp/fc2", f"{_BLOCK}/MlpBlock_3/Dense_1", "kernel", "bias"),
+        *pair("norm", "Transformer/encoder_norm", "scale", "bias"),
     ]
     if options.pool == "token":
         table.append(Entry("cls", ("cls",)))
     if options.representation_size:
-        table += _pair("pre_logits", "pre_logits", "kernel", "bias")
+        table += pair("pre_logits", "pre_logits", "kernel", "bias")
     if options.num_classes:
-        table += _pair("head", "head", "kernel", "bias")
+        table += pair("head", "head", "kernel", "bias")
     return table + (_stem_entries(options.stem) if options.stem else [])
 
 
@@ -145,19 +145,8 @@ def _stem_entries(stem: StemOptions) -> list[Entry]:
 
 
 def _conv(path: str, conv: str, norm: str) -> list[Entry]:
-    return [Entry(f"{path}/kernel", (f"{conv}/kernel",)), *_pair(f"{path}/norm", norm, "scale",
+    return [Entry(f"{path}/kernel", (f"{conv}/kernel",)), *pair(f"{path}/norm", norm, "scale",
                                                                  "bias")]  # fmt: skip
-
-
-def _pair(path: str, name: str, *leaves: str) -> list[Entry]:
-    return [Entry(f"{path}/{leaf}", (f"{name}/{leaf}",)) for leaf in leaves]
-
-
-def _stack(axis: int) -> tuple:
-    return (
-        lambda *parts: np.stack(parts, axis=axis),
-        lambda array: [np.take(array, i, axis=axis) for i in range(array.shape[axis])],
-    )
 
 
 def _infer_stem(shapes: Mapping[str, Sequence[int]]) -> StemOptions | None:
