@@ -105,7 +105,7 @@ class DataConfig:
     eval_crop: float = 0.875  # evaluation: centre crop of this share of the short side
     flip: bool = True  # left-right, on the device
     mixup: float = 0.0  # alpha of the Beta distribution; 0: off
-    mean: tuple[float, ...] = ()  # of the pixels in [0, 1]; unset: as `init_from`, else 0.5
+    mean: tuple[float, ...] = ()  # of the pixels in [0, 1]; unset: as `init_from`, else the zoo's
     std: tuple[float, ...] = ()  # likewise; 0.5 and 0.5 give values in [-1, 1]
     max_bad: float = 0.001  # share of unreadable images above which a run stops
     threads: int = 8  # decoding threads of a process

@@ -1,43 +1,55 @@
 """What one image costs: floating-point operations of a forward pass, a multiply-add being two."""
 
-from vit_jax.models.resnet import StemOptions
-from vit_jax.models.vit import ViTOptions
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.extend import core
+
+from vit_jax.models import zoo
 
 
-def forward(options: ViTOptions) -> int:
-    """Operations of the matrix products and convolutions; what is elementwise is left out."""
-    width, tokens = options.width, options.tokens
-    patches = options.grid[0] * options.grid[1]
-    channels = options.stem.out_channels if options.stem else options.channels
-    patch = options.patch_size[0] * options.patch_size[1] * channels
-    attention = tokens * tokens * width * (3 if options.position == "relative" else 2)
-    block = tokens * (4 * width * width + 2 * width * options.mlp_dim) + attention
-    total = patches * patch * width + options.depth * block
-    if options.pool == "map":
-        total += tokens * 2 * width * width + 2 * tokens * width  # keys and values of all tokens
-        total += 2 * width * width + 2 * width * options.mlp_dim  # of the one probe
-    if options.representation_size:
-        total += width * options.representation_size
-    total += options.feature_size * options.num_classes
-    if options.stem:
-        total += _stem(options.stem, options.image_size, options.channels)
-    return 2 * total
+def forward(options: zoo.Options) -> int:
+    """Operations of the matrix products and convolutions; what is elementwise is left out.
+
+    They are read off the traced program, so they are those of any model, as it is computed; what
+    a convolution multiplies with padding counts.
+    """
+    graphdef, params = zoo.abstract(options)
+    image = jax.ShapeDtypeStruct((1, *options.image_size, options.channels), "float32")
+    program = jax.make_jaxpr(lambda params, x: nnx.merge(graphdef, params)(x))(params, image)
+    return 2 * _multiply_adds(program.jaxpr)
 
 
-def _stem(stem: StemOptions, image_size: tuple[int, int], channels: int) -> int:
-    """Multiply-adds of the convolutions."""
-    area = image_size[0] * image_size[1] // 4
-    total = area * 49 * channels * stem.root_width
-    area, channels = area // 4, stem.root_width
-    for stage, depth in enumerate(stem.num_layers):
-        features = stem.root_width * 2**stage
-        for unit in range(depth):
-            before = area
-            if stage and not unit:
-                area //= 4
-            total += before * channels * features + area * 9 * features * features
-            total += area * features * 4 * features
-            if not unit:
-                total += area * channels * 4 * features
-            channels = 4 * features
+def _multiply_adds(program: core.Jaxpr) -> int:
+    total = 0
+    for equation in program.eqns:
+        match equation.primitive.name:
+            case "dot_general":
+                (contracted, _), _ = equation.params["dimension_numbers"]
+                left = _shape(equation.invars[0])
+                each = math.prod(left[axis] for axis in contracted)
+                total += each * math.prod(_shape(equation.outvars[0]))
+            case "conv_general_dilated":
+                kernel = _shape(equation.invars[1])
+                features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+                total += math.prod(kernel) // features * math.prod(_shape(equation.outvars[0]))
+            case _:
+                times = equation.params.get("length", 1)  # of a scan
+                total += times * sum(map(_multiply_adds, _programs(equation.params)))
     return total
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return value.aval.shape
+
+
+def _programs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+    """The programs that an operation, such as a scan or a nested jit, runs."""
+    for value in params.values():
+        if isinstance(value, core.ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, core.Jaxpr):
+            yield value

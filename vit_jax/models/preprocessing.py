@@ -5,6 +5,10 @@ from typing import Literal
 
 Kernel = Literal["area", "linear", "bilinear_antialias", "bicubic_antialias"]
 
+# The statistics of ImageNet's pixels in [0, 1] that PyTorch's models are trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:

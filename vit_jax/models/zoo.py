@@ -1,21 +1,24 @@
 """The zoo: one table from a name to the sizes of a model, and the way to make it.
 
-Names are `SIZE/PATCH` ("B/16"), `ROOT+SIZE/PATCH` ("R50+B/16"), those of BiT's ResNets ("R50x1")
-and of Swin ("Swin-T"). Sources of the sizes: Ti, S, B, L, H from "An Image is Worth 16x16 Words"
-(arXiv 2010.11929, table 1) and "How to train your ViT?" (2106.10270, table 2); M, g, G from
-"Scaling Vision Transformers" (2106.04560, table 2); e from "PaLI" (2209.06794, table 1); So400m
-from "Getting ViT in Shape" (2305.13035, section 6); the ResNets from "Big Transfer" (1912.11370);
-Swin's from its paper (2103.14030, section 3.3).
+Names are `SIZE/PATCH` ("B/16"), `ROOT+SIZE/PATCH` ("R50+B/16"), `FAMILY-SIZE/PATCH` ("DeiT-B/16"),
+those of BiT's ResNets ("R50x1") and of Swin ("Swin-T"). Sources of the sizes: Ti, S, B, L, H from
+"An Image is Worth 16x16 Words" (arXiv 2010.11929, table 1) and "How to train your ViT?"
+(2106.10270, table 2); M, g, G from "Scaling Vision Transformers" (2106.04560, table 2); e from
+"PaLI" (2209.06794, table 1); So400m from "Getting ViT in Shape" (2305.13035, section 6); the
+ResNets from "Big Transfer" (1912.11370); Swin's from its paper (2103.14030, section 3.3).
 """
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
 from flax import nnx
 
 from vit_jax.models.bit import RESNET_V2, BiT, BiTOptions
+from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.swin import Swin, SwinOptions
 from vit_jax.models.vit import ViT, ViTOptions
@@ -76,9 +79,59 @@ PLAIN = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What models of plain sizes share beyond their sizes."""
+
+    sizes: tuple[str, ...]  # SIZE/PATCH of those with a source; others can be made too
+    parts: Mapping[str, Any]  # fields of `ViTOptions`
+    input: Mapping[str, Any]  # fields of `Preprocessing`
+
+
+_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "kernel": "bicubic_antialias"}
+_BEIT = {"gelu": "erf", "position": "none", "class_token": True, "key_bias": False}
+
+# DeiT (arXiv 2012.12877) and DeiT III (2204.07118); MAE (2111.06377); BEiT (2106.08254). Those
+# called pretrain have the parts of pretraining, the others are what is fine-tuned and evaluated.
+FAMILIES = {
+    "DeiT": Family(("Ti/16", "S/16", "B/16"), {"gelu": "erf"}, _IMAGENET),
+    "DeiT-distilled": Family(
+        ("Ti/16", "S/16", "B/16"), {"gelu": "erf", "distillation": True}, _IMAGENET
+    ),
+    "DeiT-III": Family(
+        ("S/16", "M/16", "B/16", "L/16", "H/14"),
+        {"gelu": "erf", "layer_scale": 1e-4, "class_position": False},
+        _IMAGENET | {"crop": 1.0},
+    ),
+    "MAE": Family(
+        ("B/16", "L/16", "H/14"),
+        {"gelu": "erf", "pool": "gap", "norm_at": "pooled", "class_token": True},
+        _IMAGENET,
+    ),
+    "MAE-pretrain": Family(
+        ("B/16", "L/16", "H/14"),
+        {"gelu": "erf", "num_classes": 0, "fixed_position": True, "decoder": DecoderOptions()},
+        _IMAGENET,
+    ),
+    "BEiT": Family(
+        ("B/16", "L/16"),
+        _BEIT | {"pool": "gap", "norm_at": "pooled", "relative_bias": "per_block"},
+        {"crop": 0.9, "kernel": "bicubic_antialias"},
+    ),
+    "BEiT-pretrain": Family(
+        ("B/16", "L/16"),
+        _BEIT
+        | {"num_classes": 0, "relative_bias": "shared", "mask_token": True, "mim_classes": 8192},
+        {"crop": 0.9, "kernel": "bicubic_antialias"},
+    ),
+}
+_BEIT_SCALES = {"B": 0.1, "L": 1e-5}  # LayerScale starts at
+
+
 def names() -> tuple[str, ...]:
-    """The transformers of the zoo with a published source."""
-    return PLAIN + tuple(HYBRIDS)
+    """The models of the zoo with a published source."""
+    of_families = (f"{name}-{size}" for name, f in FAMILIES.items() for size in f.sizes)
+    return (*PLAIN, *HYBRIDS, *of_families, *RESNETS, *SWINS)
 
 
 def options(name: str, **changes: Any) -> Options:
@@ -98,6 +151,15 @@ def change(options: AnyOptions, **changes: Any) -> AnyOptions:
     return dataclasses.replace(options, **changes)
 
 
+def classifier(options: Options) -> Options:
+    """The same model without what only masked pretraining uses."""
+    if not isinstance(options, ViTOptions):
+        return options
+    return dataclasses.replace(
+        options, decoder=None, fixed_position=False, mask_token=False, mim_classes=0
+    )
+
+
 def create(
     name: str,
     *,
@@ -108,12 +170,29 @@ def create(
 ) -> Model:
     """A freshly initialised model; `key` defaults to `jax.random.key(0)`."""
     chosen = options(name, image_size=image_size, num_classes=num_classes, **changes)
-    return init(chosen, key=jax.random.key(0) if key is None else key)
+    model = init(chosen, key=jax.random.key(0) if key is None else key)
+    model.preprocessing = preprocessing(name, image_size=chosen.image_size)
+    return model
+
+
+def preprocessing(name: str, *, image_size: tuple[int, int]) -> Preprocessing:
+    """What the released models of a zoo name expect of their images."""
+    family, _ = _split(name)
+    given = FAMILIES[family].input if family else {}
+    if name in SWINS:
+        given = _IMAGENET | {"crop": 0.9}
+    return Preprocessing(image_size=image_size, **given)
 
 
 def init(options: Options, *, key: jax.Array) -> Model:
     """A freshly initialised model of any options. Pure: works under `jax.eval_shape` and jit."""
     return _MODELS[type(options)](options, rngs=nnx.Rngs(params=key))
+
+
+def abstract(options: Options) -> tuple[nnx.GraphDef, nnx.State]:
+    """The parts of a model, with shapes and dtypes for parameters: nothing is computed."""
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: init(options, key=jax.random.key(0))))
+    return graphdef, state
 
 
 def _published(name: str) -> Options:
@@ -124,10 +203,22 @@ def _published(name: str) -> Options:
     if name in SWINS:
         width, depths, num_heads = SWINS[name]
         return SwinOptions(width=width, depths=depths, num_heads=num_heads)
-    return ViTOptions(**_sizes(name))
+    family, rest = _split(name)
+    fields = _sizes(rest, name)
+    if family:
+        fields |= FAMILIES[family].parts
+    if family.startswith("BEiT"):
+        fields["layer_scale"] = _BEIT_SCALES.get(rest.partition("/")[0], 1e-5)
+    return ViTOptions(**fields)
 
 
-def _sizes(name: str) -> dict[str, Any]:
+def _split(name: str) -> tuple[str, str]:
+    """The family of a name, or "", and what follows."""
+    family, _, rest = name.rpartition("-")
+    return (family, rest) if family in FAMILIES else ("", name)
+
+
+def _sizes(name: str, whole: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     size, _, patch = name.rpartition("/")
     if name in HYBRIDS:
@@ -135,7 +226,7 @@ def _sizes(name: str) -> dict[str, Any]:
         fields["stem"] = StemOptions(num_layers=layers)
         size, patch = size.split("+")[1], str(patch_of_stem)
     if size not in SIZES or not patch.isdecimal() or int(patch) < 1:
-        raise ValueError(f"unknown model {name!r}: {_nearest(name, (*names(), *RESNETS, *SWINS))}")
+        raise ValueError(f"unknown model {whole!r}: {_nearest(whole, names())}")
     width, depth, mlp_dim, num_heads = SIZES[size]
     return fields | {
         "width": width,
@@ -147,5 +238,7 @@ def _sizes(name: str) -> dict[str, Any]:
 
 
 def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
-    return f"did you mean {close[0]!r}? Known: {', '.join(known)}"
+    """The known name most like it, whatever the case, and all that are known."""
+    lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), sorted(lower), n=1, cutoff=0.0)
+    return f"did you mean {lower[close[0]]!r}? Known: {', '.join(known)}"

@@ -65,13 +65,14 @@ def fresh_start(config: Config, *, num_classes: int) -> Start:
     """
     if not config.init_from:
         options = _changed(zoo.options(config.model.name), config, num_classes=num_classes)
-        return Start(options=options, preprocessing=Preprocessing(image_size=options.image_size))
+        expects = zoo.preprocessing(config.model.name, image_size=options.image_size)
+        return Start(options=options, preprocessing=expects)
     source = load.read(
         config.init_from,
         layout=config.init_layout,
         num_heads=0 if store.is_run(config.init_from) else config.model.num_heads,
     )
-    base = zoo.options(config.model.name) if config.model.name else source.options
+    base = zoo.options(config.model.name) if config.model.name else zoo.classifier(source.options)
     target = _changed(base, config, num_classes=num_classes)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     params, report = surgery.adapt(

@@ -1,0 +1,75 @@
+"""Where a run starts: a released file of any kind becomes a classifier, and the report says how."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+import vit_jax
+from tests.models import tiny
+from vit_jax.checkpoints import load
+from vit_jax.config import Config, ModelConfig
+from vit_jax.models import zoo
+from vit_jax.models.decoder import DecoderOptions
+from vit_jax.training import setup
+
+# Of the released width, so that the file needs no hint.
+DECODER = DecoderOptions(width=512, depth=1, mlp_dim=32)
+
+
+def start(path: pathlib.Path, **model: object) -> setup.Start:
+    config = Config(
+        init_from=str(path),
+        image_size=(24, 16),
+        model=dataclasses.replace(ModelConfig(num_heads=2), **model),
+    )
+    return setup.fresh_start(config, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind", "gone"),
+    [
+        ("mae", {"num_classes": 0, "fixed_position": True, "decoder": DECODER}, "decoder"),
+        (
+            "beit",
+            {
+                **{"num_classes": 0, "position": "none", "class_token": True, "key_bias": False},
+                **{"relative_bias": "shared", "mask_token": True, "mim_classes": 11},
+            },
+            "mim_head",
+        ),
+    ],
+)
+def test_a_pretrained_autoencoder_becomes_a_classifier(layout, kind, gone, tmp_path) -> None:
+    """What only pretraining uses would take memory and moments of the optimizer."""
+    vit_jax.save(
+        tiny.model(gelu="erf", image_size=(16, 16), num_heads=2, **kind),
+        tmp_path / "a.pth",
+        layout=layout,
+    )
+    begin = start(tmp_path / "a.pth")
+    assert begin.options == zoo.classifier(begin.options)
+    assert begin.options.num_classes == 3 and begin.options.image_size == (24, 16)
+    assert begin.params is not None
+    assert not any(path.startswith((gone, "mask")) for path in begin.params)
+    dropped = next(line for line in begin.report.splitlines() if line.startswith("dropped"))
+    assert gone in dropped
+    assert "head/kernel" in begin.report.splitlines()[-1], "initialised"
+
+
+def test_the_shared_bias_of_pretraining_becomes_that_of_every_block(tmp_path) -> None:
+    """As in BEiT's fine-tuning, whose model a name of the zoo asks for."""
+    pretrained = zoo.options("BEiT-pretrain-Ti/8", image_size=(16, 16), mim_classes=5)
+    vit_jax.save(
+        load.assemble(pretrained, tiny.params(pretrained)), tmp_path / "a.pth", layout="beit"
+    )
+    begin = start(tmp_path / "a.pth", name="BEiT-Ti/8", num_heads=3)
+    assert begin.options.relative_bias == "per_block" and begin.options.pool == "gap"
+    assert begin.params is not None
+    assert begin.params["blocks/attention/relative_bias"].shape == (12, 5 * 3 + 3, 3)
+
+
+def test_a_new_model_expects_the_images_of_its_family() -> None:
+    config = Config(model=ModelConfig(name="DeiT-Ti/16"), image_size=(32, 32))
+    begin = setup.fresh_start(config, num_classes=3)
+    assert setup.with_value_range(config, begin.preprocessing).data.mean == (0.485, 0.456, 0.406)
