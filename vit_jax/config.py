@@ -36,12 +36,8 @@ def resolve(config: Mapping[str, Any] | ml_collections.ConfigDict) -> "Config":
 
 
 def to_json(config: "Config") -> str:
-    """The text saved with a run; `from_json` reads it back to an equal `Config`."""
+    """The text saved with a run; `resolve` makes an equal `Config` of what it holds."""
     return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
-
-
-def from_json(text: str) -> "Config":
-    return resolve(json.loads(text))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

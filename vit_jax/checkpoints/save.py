@@ -120,7 +120,10 @@ def _write_arrays(
     elif suffix in _TORCH:
         torch_file.write(path, arrays, key=key)
     else:
+        path.touch()
+        mode = path.stat().st_mode  # as the user's other files: the library makes private ones
         safetensors_numpy.save_file(arrays, path, metadata={"format": "pt"})
+        path.chmod(mode)
 
 
 def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
