@@ -128,7 +128,7 @@ _POSITIONS = (
 _RELATIVE, _OWN_RELATIVE = "relative_bias", "blocks/attention/relative_bias"
 _OPTIONAL = (
     *("cls", "distillation", "registers", "mask", *_POSITIONS, _RELATIVE, _OWN_RELATIVE),
-    *("pool", "pre_logits", "head", "head_distillation", "mim_head", "decoder"),
+    *("pool", "pre_logits", "head", "head_distillation", "mim_head", "mim_norm", "decoder"),
 )
 _ADDED = ("blocks/scale1", "blocks/scale2")  # may be new, but not be dropped
 

@@ -89,8 +89,15 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
 
 def preprocessing(options: SwinOptions, hints: Hints) -> Preprocessing:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    kernel = "bicubic_antialias"
-    return released(options.image_size, hints, crop=1.0, kernel=kernel, mean=mean, std=std)
+    return released(
+        options.image_size,
+        hints,
+        crop=1.0,
+        kernel="bicubic_antialias",
+        fit="squash",
+        mean=mean,
+        std=std,
+    )
 
 
 def entries(options: SwinOptions) -> list[Entry]:

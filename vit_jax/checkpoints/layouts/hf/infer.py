@@ -82,11 +82,17 @@ def _check_config(options: ViTOptions, config: Mapping) -> None:
     wrong = [
         f"{name} {told[name]}, its arrays {value}"
         for name, value in found.items()
-        if name in told and told[name] != value and told[name] is not False
+        if name in told
+        and told[name] != value
+        and told[name] is not False
+        and not (
+            name == "use_shared_relative_position_bias" and found["use_relative_position_bias"]
+        )
     ]
     if wrong:
         raise ValueError(f"config.json is of another model: it says {'; '.join(wrong)}")
-    if options.position == "none" and options.relative_bias == "none":
+    unplaced = options.position == "none" and options.relative_bias == "none"
+    if unplaced and config.get("model_type") != "beit":  # whose default has no positions
         raise ValueError("it has no positions: a relative_position_bias_table is missing")
 
 
@@ -125,6 +131,7 @@ def _beit_extras(shapes: Shapes, body: str, config: Mapping) -> dict[str, Any]:
     shared = f"{body}encoder.{TABLE}" in shapes
     own = f"{block}.attention.attention.{TABLE}" in shapes
     scaled = f"{block}.lambda_1" in shapes
+    mim_classes = shapes.get("lm_head.weight", (0,))[0]
     return {
         "class_token": True,
         "pool": "gap" if pooled else "token",
@@ -133,7 +140,8 @@ def _beit_extras(shapes: Shapes, body: str, config: Mapping) -> dict[str, Any]:
         "layer_scale": (float(config.get("layer_scale_init_value", 0)) or 0.1) if scaled else 0.0,
         "relative_bias": "shared" if shared else "per_block" if own else "none",
         "position": "learned_1d" if f"{body}embeddings.position_embeddings" in shapes else "none",
-        "mim_classes": shapes.get("lm_head.weight", (0,))[0],
+        "mim_classes": mim_classes,
+        "mim_norm": mim_classes > 0 and f"{body}layernorm.weight" in shapes,
     }
 
 

@@ -123,7 +123,17 @@ def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
     body = BODIES[kind]
     if not any(name.startswith(body) for name in out):
         out = {body + name if _BODY.match(name) else name: a for name, a in out.items()}
-    return out
+    return _summed_biases(out, body)
+
+
+def _summed_biases(arrays: Arrays, body: str) -> Arrays:
+    """Where BEiT adds a relative bias of every block and one of all: their sum as each block's."""
+    shared = f"{body}encoder.{TABLE}"
+    own = [n for n in arrays if n.endswith(f"attention.attention.{TABLE}")]
+    if shared not in arrays or not own:
+        return arrays
+    summed = {name: arrays[name] + arrays[shared] for name in own}
+    return {n: a for n, a in (arrays | summed).items() if n != shared}
 
 
 def _fused_gates(arrays: Arrays) -> Arrays:

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import numpy as np
+
 from vit_jax.checkpoints.layouts import torch
 from vit_jax.checkpoints.layouts.hf import names, stem
 from vit_jax.checkpoints.layouts.hf.names import TABLE, Parts
 from vit_jax.checkpoints.layouts.table import Entry, check_holds
+from vit_jax.models import positions
 from vit_jax.models.vit import ViTOptions
 
 
@@ -35,9 +38,11 @@ def entries(options: ViTOptions) -> list[Entry]:
     if options.representation_size:
         table += torch.linear("pre_logits", f"{body}pooler.dense")
     if options.relative_bias == "shared":
-        table.append(Entry("relative_bias", (f"{body}encoder.{TABLE}",)))
+        table.append(_relative_bias("relative_bias", f"{body}encoder.{TABLE}", options))
     if options.mim_classes:
         table += torch.linear("mim_head", "lm_head")
+    if options.mim_norm:
+        table += torch.norm("mim_norm", "layernorm")
     if options.decoder:
         table += _decoder_entries(options)
     return table + _heads(options)
@@ -77,7 +82,7 @@ def _check_holds(options: ViTOptions, kind: str) -> None:
         "vit_mae": {"decoder"},
         "deit": {"distillation", "distillation_head", "mask_token", "representation_size"},
         "beit": {"pool", "norm_at", "key_bias", "layer_scale", "relative_bias", "position",
-                 "mim_classes", "mask_token", "class_token"},
+                 "mim_classes", "mim_norm", "mask_token", "class_token"},
         "dinov2": {"layer_scale", "mlp", "mask_token", "pool"},
         "dinov2_with_registers": {"layer_scale", "mlp", "mask_token", "pool", "registers"},
         "siglip": {"pool"},
@@ -112,8 +117,32 @@ def _blocks(
             table.append(Entry(f"{path}/scale{i + 1}", (f"{block}.{parts.scales[i]}",)))
     if not plain and options.relative_bias == "per_block":
         name = f"{block}.attention.attention.{TABLE}"
-        table.append(Entry(f"{path}/attention/relative_bias", (name,)))
+        table.append(_relative_bias(f"{path}/attention/relative_bias", name, options))
     return table
+
+
+def _relative_bias(path: str, name: str, options: ViTOptions) -> Entry:
+    """A relative table, as transformers uses it.
+
+    It takes the table of a window h x w for one of w x h and resizes it back, whether or not the
+    image has another size: for a window that is not square it never uses the numbers it saves.
+    """
+    rows, columns = options.grid
+    if rows == columns:
+        return Entry(path, (name,))
+
+    def join(table: np.ndarray) -> np.ndarray:
+        return positions.resize_relative(
+            table, source=(columns, rows), target=(rows, columns), method="bilinear"
+        )
+
+    def split(table: np.ndarray) -> tuple[np.ndarray]:
+        raise ValueError(
+            f"transformers cannot hold the relative biases of a grid of {rows}x{columns} patches:"
+            " give a square image_size"
+        )
+
+    return Entry(path, (name,), join, split)
 
 
 def _positions(options: ViTOptions, kind: str) -> list[Entry]:
@@ -134,7 +163,7 @@ def _positions(options: ViTOptions, kind: str) -> list[Entry]:
 
 def _final_norm(options: ViTOptions, kind: str) -> str:
     body = names.BODIES[kind]
-    if options.mim_classes:
+    if options.mim_classes and not options.mim_norm:
         return "layernorm"
     if options.norm_at == "pooled":
         return f"{body}pooler.layernorm"
