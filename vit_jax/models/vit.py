@@ -254,7 +254,10 @@ class ViT(nnx.Module):
             self.decoder = decoder.Decoder(
                 sizes_of,
                 options.plain_block(
-                    width=sizes_of.width, mlp_dim=sizes_of.mlp_dim, num_heads=sizes_of.num_heads
+                    width=sizes_of.width,
+                    mlp_dim=sizes_of.mlp_dim,
+                    num_heads=sizes_of.num_heads,
+                    qkv_bias=options.qkv_bias,
                 ),
                 latent_width=options.width,
                 prefix=options.prefix_tokens,

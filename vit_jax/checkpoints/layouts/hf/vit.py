@@ -1,5 +1,7 @@
 """The table of Hugging Face's vision transformers, of whatever family."""
 
+import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from vit_jax.checkpoints.layouts.hf import names, stem
 from vit_jax.checkpoints.layouts.hf.names import TABLE, Parts
 from vit_jax.checkpoints.layouts.table import Entry, check_holds
 from vit_jax.models import positions
+from vit_jax.models.interpolation import Method
 from vit_jax.models.vit import ViTOptions
 
 
@@ -88,13 +91,28 @@ def _check_holds(options: ViTOptions, kind: str) -> None:
         "siglip": {"pool"},
     }[kind]  # fmt: skip
     check_holds(options, f"hf ({kind})", holds=holds)
+    if options.representation_size and options.num_classes:
+        raise ValueError(
+            "transformers' classifiers have no representation layer: without its head"
+            " (num_classes=0) the model can be written, its layer as the pooler"
+        )
 
 
-def _blocks(
-    path: str, block: str, parts: Parts, options: Any, *, plain: bool = False
-) -> list[Entry]:
-    """The blocks of the encoder, or `plain` ones of the decoder."""
-    gated = not plain and options.mlp == "swiglu"
+@dataclasses.dataclass(frozen=True)
+class _Plain:
+    """What a decoder's blocks have of an encoder's options."""
+
+    num_heads: int
+    qkv_bias: bool
+    key_bias: bool = True
+    mlp: str = "plain"
+    layer_scale: float = 0.0
+    relative_bias: str = "none"
+
+
+def _blocks(path: str, block: str, parts: Parts, options: Any) -> list[Entry]:
+    """The blocks of an encoder or of a decoder (`options`: `ViTOptions` or `_Plain`)."""
+    gated = options.mlp == "swiglu"
     mlp = ("mlp.weights_in", "mlp.weights_out") if gated else parts.mlp
     table = [
         *torch.norm(f"{path}/norm1", f"{block}.{parts.norms[0]}"),
@@ -102,8 +120,8 @@ def _blocks(
             f"{path}/attention/qkv",
             [f"{block}.{parts.qkv}{part}" for part in parts.parts],
             heads=options.num_heads,
-            bias=plain or options.qkv_bias,
-            key_bias=plain or options.key_bias,
+            bias=options.qkv_bias,
+            key_bias=options.key_bias,
         ),
         *torch.attention_out(
             f"{path}/attention/out", f"{block}.{parts.out}", heads=options.num_heads
@@ -112,10 +130,10 @@ def _blocks(
         *torch.linear(f"{path}/mlp/fc1", f"{block}.{mlp[0]}"),
         *torch.linear(f"{path}/mlp/fc2", f"{block}.{mlp[1]}"),
     ]
-    if not plain and options.layer_scale:
+    if options.layer_scale:
         for i in (0, 1):
             table.append(Entry(f"{path}/scale{i + 1}", (f"{block}.{parts.scales[i]}",)))
-    if not plain and options.relative_bias == "per_block":
+    if options.relative_bias == "per_block":
         name = f"{block}.attention.attention.{TABLE}"
         table.append(_relative_bias(f"{path}/attention/relative_bias", name, options))
     return table
@@ -149,6 +167,8 @@ def _positions(options: ViTOptions, kind: str) -> list[Entry]:
     if options.position == "none":
         return []
     body = names.BODIES[kind]
+    if kind.startswith("dinov2"):
+        return [_square_positions(f"{body}embeddings.position_embeddings", options)]
     if kind != "siglip":
         return [Entry("position", (f"{body}embeddings.position_embeddings",))]
     return [
@@ -159,6 +179,20 @@ def _positions(options: ViTOptions, kind: str) -> list[Entry]:
             lambda a: (a[0],),
         )
     ]
+
+
+def _square_positions(name: str, options: ViTOptions) -> Entry:
+    """DINOv2's table, which transformers takes for a square grid's and resizes to any other."""
+    grid = options.grid
+    side = math.isqrt(grid[0] * grid[1])
+    if grid[0] == grid[1] or side * side != grid[0] * grid[1]:
+        return Entry("position", (name,))
+    method: Method = "bicubic_antialias" if options.registers else "bicubic"
+
+    def join(table: np.ndarray) -> np.ndarray:
+        return positions.resize(table, source=(side, side), target=grid, method=method)
+
+    return Entry("position", (name,), join)  # DINOv2 is not written
 
 
 def _final_norm(options: ViTOptions, kind: str) -> str:
@@ -196,12 +230,13 @@ def _attention_pool(name: str, options: ViTOptions) -> list[Entry]:
 
 
 def _decoder_entries(options: ViTOptions) -> list[Entry]:
+    assert options.decoder is not None
     return [
         *torch.linear("decoder/embedding", "decoder.decoder_embed"),
         Entry("decoder/mask", ("decoder.mask_token",)),
         Entry("decoder/position", ("decoder.decoder_pos_embed",)),
-        *_blocks("decoder/blocks", "decoder.decoder_layers.{i}", Parts(), options.decoder,
-                 plain=True),
+        *_blocks("decoder/blocks", "decoder.decoder_layers.{i}", Parts(),
+                 _Plain(options.decoder.num_heads, options.qkv_bias)),
         *torch.norm("decoder/norm", "decoder.decoder_norm"),
         *torch.linear("decoder/prediction", "decoder.decoder_pred"),
     ]  # fmt: skip
