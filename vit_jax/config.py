@@ -97,7 +97,16 @@ class DataConfig:
     crop_area: tuple[float, float] = (0.05, 1.0)  # inception: share of the image's area
     shift: int = 0  # shift: largest displacement in pixels, borders filled with black
     kernel: Literal["linear", "bilinear_antialias", "bicubic_antialias"] = "linear"  # training
-    eval_kernel: Literal["area", "linear", "bilinear_antialias", "bicubic_antialias"] = "area"
+    eval_kernel: Literal[
+        "area",
+        "linear",
+        "bilinear_antialias",
+        "bicubic_antialias",
+        "lanczos_antialias",
+        "nearest",
+    ] = "area"
+    # Evaluation: squash ignores the aspect ratio, crop_floor cuts as Hugging Face.
+    eval_fit: Literal["crop", "crop_floor", "squash"] = "crop"
     eval_crop: float = 0.875  # evaluation: centre crop of this share of the short side
     flip: bool = True  # left-right, on the device
     mixup: float = 0.0  # alpha of the Beta distribution; 0: off

@@ -137,6 +137,7 @@ def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
             std=expects.std,
             eval_crop=expects.crop,
             eval_kernel=expects.kernel,
+            eval_fit=expects.fit,
         ),
     )
     card = store.Card(

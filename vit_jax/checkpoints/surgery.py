@@ -128,7 +128,7 @@ _POSITIONS = (
 _RELATIVE, _OWN_RELATIVE = "relative_bias", "blocks/attention/relative_bias"
 _OPTIONAL = (
     *("cls", "distillation", "registers", "mask", *_POSITIONS, _RELATIVE, _OWN_RELATIVE),
-    *("pool", "pre_logits", "head", "head_distillation", "mim_head", "decoder"),
+    *("pool", "pre_logits", "head", "head_distillation", "mim_head", "mim_norm", "decoder"),
 )
 _ADDED = ("blocks/scale1", "blocks/scale2")  # may be new, but not be dropped
 
@@ -210,6 +210,16 @@ def _resize_table(
     return positions.resize(table, source=source.grid, target=target.grid, method=methods.position)
 
 
+def _resize_decoder_table(
+    table: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
+) -> np.ndarray:
+    """A 1D table of a decoder; the "flat" method does not know that patches have columns."""
+    old, new = source.grid, target.grid
+    if methods.decoder == "flat" and old != new:
+        old, new = (1, old[0] * old[1]), (1, new[0] * new[1])
+    return positions.resize(table, source=old, target=new, method=methods.position)
+
+
 def _resize_own_table(
     table: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
 ) -> np.ndarray:
@@ -254,7 +264,7 @@ Resize = Callable[[np.ndarray, Any, Any, Methods], np.ndarray]
 _RESIZE: dict[str, Resize] = {
     "position": _resize_table,
     "blocks/position": _resize_own_table,
-    "decoder/position": _resize_table,
+    "decoder/position": _resize_decoder_table,
     _RELATIVE: _resize_relative,
     _OWN_RELATIVE: _resize_relative,
     "position_rows": lambda a, _, target, __: positions.resize_rows(a, target.grid[0]),

@@ -16,13 +16,23 @@ import simplejpeg
 
 from vit_jax.config import DataConfig
 
-Kernel = Literal["area", "linear", "bilinear_antialias", "bicubic_antialias"]
+Kernel = Literal[
+    "area",
+    "linear",
+    "bilinear_antialias",
+    "bicubic_antialias",
+    "lanczos_antialias",
+    "nearest",
+]
+Fit = Literal["crop", "crop_floor", "squash"]
 Crop = Literal["inception", "shift", "center"]
 
 MAX_PIXELS = 89_478_485  # of a file: a small one can claim to be huge; where Pillow warns
 _PILLOW = {
     "bilinear_antialias": PIL.Image.Resampling.BILINEAR,
     "bicubic_antialias": PIL.Image.Resampling.BICUBIC,
+    "lanczos_antialias": PIL.Image.Resampling.LANCZOS,
+    "nearest": PIL.Image.Resampling.NEAREST,
 }
 ATTEMPTS = 10  # of the inception crop, 4 numbers each
 ASPECT = (3 / 4, 4 / 3)  # of the inception crop: width / height, relative to the target's
@@ -47,6 +57,7 @@ class TrainTransform:
     shift: int = 0
     center: float = 1.0  # share of the short side that `center` keeps
     kernel: Kernel = "linear"
+    fit: Fit = "crop"  # likewise
 
     def __call__(self, image: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """uint8 (h, w, 3), float64 (NUMBERS,) in [0, 1) -> uint8 (H, W, 3)."""
@@ -56,7 +67,9 @@ class TrainTransform:
             )
             return resize(image[top : top + height, left : left + width], self.size, self.kernel)
         if self.crop == "center":
-            return center_crop(image, self.size, share=self.center, kernel=self.kernel)
+            return center_crop(
+                image, self.size, share=self.center, kernel=self.kernel, fit=self.fit
+            )
         image = center_crop(image, self.size, share=1.0, kernel=self.kernel)
         return shift(image[None], limit=self.shift, numbers=numbers[None])[0]
 
@@ -72,15 +85,16 @@ class TrainTransform:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalTransform:
-    """The centre of an image at `size` (height, width), its aspect ratio kept."""
+    """The centre of an image at `size` (height, width), its aspect ratio kept unless `squash`."""
 
     size: tuple[int, int]
     center: float = 0.875  # share of the resized image's short side that is kept
     kernel: Kernel = "area"
+    fit: Fit = "crop"
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """uint8 (h, w, 3) -> uint8 (H, W, 3)."""
-        return center_crop(image, self.size, share=self.center, kernel=self.kernel)
+        return center_crop(image, self.size, share=self.center, kernel=self.kernel, fit=self.fit)
 
     def decode(self, data: bytes | np.ndarray) -> np.ndarray:
         return decode(data, fast_dct=_fast_dct(self.kernel))
@@ -101,13 +115,16 @@ def train_transform(data: DataConfig, *, size: tuple[int, int]) -> TrainTransfor
         shift=data.shift,
         center=data.eval_crop,
         kernel=data.kernel,
+        fit=data.eval_fit,
     )
 
 
 def eval_transform(data: DataConfig, *, size: tuple[int, int]) -> EvalTransform:
     """What `data` does to images for evaluation. Raises ValueError where it makes no sense."""
     _check_eval_crop(data)
-    return EvalTransform(size=size, center=data.eval_crop, kernel=data.eval_kernel)
+    return EvalTransform(
+        size=size, center=data.eval_crop, kernel=data.eval_kernel, fit=data.eval_fit
+    )
 
 
 def decode(data: bytes | np.ndarray, *, fast_dct: bool = True) -> np.ndarray:
@@ -174,12 +191,14 @@ def shift(images: np.ndarray, *, limit: int, numbers: np.ndarray) -> np.ndarray:
 
 
 def center_crop(
-    image: np.ndarray, size: tuple[int, int], *, share: float, kernel: Kernel
+    image: np.ndarray, size: tuple[int, int], *, share: float, kernel: Kernel, fit: Fit = "crop"
 ) -> np.ndarray:
     """Resizes, keeping the aspect ratio, to cover `size / share`, then cuts `size` from the centre.
 
+    With `fit` "squash" both sides are resized to `size / share`, whatever the aspect ratio was.
     The side that limits is `floor(size / share)`: 256 for 224 / 0.875. Halves of a pixel go where
-    the kernel's own library puts them: torchvision for the antialiased ones, else big_vision.
+    the kernel's own library puts them, torchvision for the antialiased ones, else big_vision;
+    "crop_floor" puts them after the cut, as Hugging Face.
     """
     h, w = image.shape[:2]
     cover = [math.floor(side / share + 1e-6) for side in size]
@@ -188,9 +207,12 @@ def center_crop(
     # 1e-9: the limiting side comes out whole.
     whole = (lambda side: int(side + 1e-9)) if of_torch else round
     resized = (max(whole(h * scale), size[0]), max(whole(w * scale), size[1]))
+    if fit == "squash":
+        resized = (cover[0], cover[1])
     image = resize(image, resized, kernel)
     margins = [full - side for full, side in zip(resized, size, strict=True)]
-    top, left = (round(m / 2) if of_torch else m // 2 for m in margins)
+    floors = not of_torch or fit == "crop_floor"
+    top, left = (m // 2 if floors else round(m / 2) for m in margins)
     return image[top : top + size[0], left : left + size[1]]
 
 
@@ -199,7 +221,7 @@ def resize(image: np.ndarray, size: tuple[int, int], kernel: Kernel) -> np.ndarr
 
     linear: two samples an axis whatever the scale, as `tf.image.resize` without antialias.
     area: the mean over each target pixel's area; it is linear where an axis grows.
-    bilinear_antialias, bicubic_antialias: those of Pillow, and so of torchvision and timm.
+    bilinear, bicubic and lanczos_antialias, nearest: those of Pillow, and so of torchvision.
     """
     if image.shape[:2] == size:
         return image

@@ -33,6 +33,7 @@ class Methods:
 
     position: Method = "align_corners"
     relative: RelativeMethod = "geometric_cubic"
+    decoder: Literal["grid", "flat"] = "grid"  # flat: patches as one row (Hugging Face's MAE)
     patch: Method = "bilinear"  # FlexiViT
 
 

@@ -51,6 +51,7 @@ class ViTOptions:
     layer_scale: float = 0.0  # initial scale of every branch; 0: none
     mask_token: bool = False  # a learned stand-in for hidden patches
     mim_classes: int = 0  # of the head that names the visual token of every patch; 0: none
+    mim_norm: bool = False  # a second norm before that head (Hugging Face's BEiT by class token)
     decoder: DecoderOptions | None = None  # of a masked autoencoder
     dropout: float = 0.0
     attention_dropout: float = 0.0

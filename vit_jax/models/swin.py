@@ -49,6 +49,7 @@ class SwinOptions:
     gelu: Gelu = "erf"
     norm_eps: float = 1e-5
     qkv_bias: bool = True
+    position: Literal["none", "learned_1d"] = "none"  # added to the patches; fixes the image size
     dropout: float = 0.0
     attention_dropout: float = 0.0
     stochastic_depth: float = 0.0  # of the last block; grows linearly from 0
@@ -59,6 +60,8 @@ class SwinOptions:
     unroll: int = 1
 
     def __post_init__(self) -> None:
+        if self.position not in ("none", "learned_1d"):
+            raise ValueError(f"position is {self.position!r}: choose 'none' or 'learned_1d'")
         stages = len(self.depths)
         for name in ("num_heads", "mlp_dims", "windows"):
             given = len(getattr(self, name))
@@ -143,6 +146,9 @@ class Swin(nnx.Module):
             rngs=rngs,
         )
         self.embedding_norm = layer_norm(options.width, PATCH_EPS, options.dtype, rngs)
+        if options.position != "none":
+            shape = (1, options.grid[0] * options.grid[1], options.width)
+            self.position = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), shape))
         for i in range(len(options.depths)):
             setattr(self, f"stage{i + 1}", Stage(options, i, rngs=rngs))
         self.norm = layer_norm(options.feature_size, options.norm_eps, options.dtype, rngs)
@@ -171,11 +177,24 @@ class Swin(nnx.Module):
         sides = zip(images.shape[1:3], options.patch_size, strict=True)
         images = jnp.pad(images, ((0, 0), *((0, -side % patch) for side, patch in sides), (0, 0)))
         x = self.embedding(images.astype(jnp.dtype(options.dtype)))
-        x = dropout(self.embedding_norm(x), options.dropout, keys[-1])
+        x = self._placed(self.embedding_norm(x))
+        x = dropout(x, options.dropout, keys[-1])
         for i, grid in enumerate(grids):
             windows = Windows(grid=grid, window=options.stage_windows[i], padding=options.padding)
             x = getattr(self, f"stage{i + 1}")(x, windows, key=keys[i])
         return self.norm(x)
+
+    def _placed(self, x: jax.Array) -> jax.Array:
+        """Patches (B, h, w, D) with their positions, where the model has a table of them."""
+        options = self.options
+        if options.position == "none":
+            return x
+        if x.shape[1:3] != options.grid:
+            raise ValueError(
+                f"images have {x.shape[1]}x{x.shape[2]} patches, the model's positions are of"
+                f" {options.grid[0]}x{options.grid[1]}: load it with another image_size"
+            )
+        return x + self.position[...].astype(x.dtype).reshape(1, *options.grid, -1)
 
 
 class Stage(nnx.Module):

@@ -102,6 +102,8 @@ class ViT(nnx.Module):
     ) -> jax.Array:
         """Logits (B, N, `options.mim_classes`) float32 of the visual token of every patch."""
         tokens = self.encode(images, mask=mask, key=key)
+        if self.options.mim_norm:
+            tokens = self.mim_norm(tokens)
         return self.mim_head(tokens[:, self.options.prefix_tokens :]).astype(jnp.float32)
 
     def reconstruct(
@@ -244,13 +246,18 @@ class ViT(nnx.Module):
             self.head = heads.linear_head(*sizes, bias=options.head_bias, rngs=rngs)
         if options.num_classes and options.heads == 2:
             self.head_distillation = heads.linear_head(*sizes, bias=options.head_bias, rngs=rngs)
+        if options.mim_norm:
+            self.mim_norm = layer_norm(options.width, options.norm_eps, options.dtype, rngs)
         if options.mim_classes:
             self.mim_head = heads.linear_head(options.width, options.mim_classes, bias=0, rngs=rngs)
         if sizes_of := options.decoder:
             self.decoder = decoder.Decoder(
                 sizes_of,
                 options.plain_block(
-                    width=sizes_of.width, mlp_dim=sizes_of.mlp_dim, num_heads=sizes_of.num_heads
+                    width=sizes_of.width,
+                    mlp_dim=sizes_of.mlp_dim,
+                    num_heads=sizes_of.num_heads,
+                    qkv_bias=options.qkv_bias,
                 ),
                 latent_width=options.width,
                 prefix=options.prefix_tokens,

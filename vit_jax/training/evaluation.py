@@ -94,7 +94,7 @@ def transform_of(model: Model) -> preprocess.EvalTransform:
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
     return preprocess.EvalTransform(
-        size=wanted.image_size, center=wanted.crop, kernel=wanted.kernel
+        size=wanted.image_size, center=wanted.crop, kernel=wanted.kernel, fit=wanted.fit
     )
 
 

@@ -112,6 +112,7 @@ def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> sto
         image_size=start.options.image_size,
         crop=config.data.eval_crop,
         kernel=config.data.eval_kernel,
+        fit=config.data.eval_fit,
         mean=_rgb(config.data.mean),
         std=_rgb(config.data.std),
     )

@@ -69,7 +69,8 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:
 
 
 def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
-    return released(options.image_size, hints, crop=1.0, kernel="bicubic_antialias")
+    fit = "crop_floor"
+    return released(options.image_size, hints, crop=1.0, kernel="bicubic_antialias", fit=fit)
 
 
 def entries(options: BiTOptions) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Hugging Face's Swin for classification, by the names of the 4.x and 5.x releases. Read only."""
+"""Hugging Face's Swin, by the names of the 4.x and 5.x releases. Read only."""
 
 import re
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vit_jax.checkpoints.layouts import swin, torch
+from vit_jax.checkpoints.layouts.hf.infer import check_no_pixels
 from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
@@ -15,7 +16,7 @@ from vit_jax.models.swin import SwinOptions
 
 MODEL = SwinOptions
 READ_ONLY = True
-RESIZE = Methods(relative="bicubic", patch="bicubic_antialias")
+RESIZE = Methods(position="bicubic", relative="bicubic", patch="bicubic_antialias")
 
 
 def _qkv(path: str, block: str, *, heads: int, bias: bool) -> list[Entry]:
@@ -37,6 +38,7 @@ _SPELLING = swin.Spelling(
     merge_from=1,
     norm="swin.layernorm",
     head="classifier",
+    position="swin.embeddings.position_embeddings",
     qkv=_qkv,
 )
 
@@ -73,6 +75,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
 
     Raises ValueError where they cannot be one, or the config asks for what is not known here.
     """
+    check_no_pixels(arrays)
     activation = hints.config.get("hidden_act", "gelu")
     if activation not in _GELUS:
         raise ValueError(f"hidden_act is {activation!r}: known are {', '.join(_GELUS)}")
@@ -89,8 +92,15 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
 
 def preprocessing(options: SwinOptions, hints: Hints) -> Preprocessing:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    kernel = "bicubic_antialias"
-    return released(options.image_size, hints, crop=1.0, kernel=kernel, mean=mean, std=std)
+    return released(
+        options.image_size,
+        hints,
+        crop=1.0,
+        kernel="bicubic_antialias",
+        fit="squash",
+        mean=mean,
+        std=std,
+    )
 
 
 def entries(options: SwinOptions) -> list[Entry]:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from vit_jax.checkpoints.layouts import expects
 from vit_jax.models.preprocessing import Preprocessing
 
 
@@ -73,45 +74,12 @@ def nominal_size(hints: Hints) -> tuple[int, int] | None:
 
 
 def released(image_size: tuple[int, int], hints: Hints, **default: Any) -> Preprocessing:
-    """The preprocessing that the files beside the checkpoint tell, else the family's default."""
-    return Preprocessing(image_size=image_size, **(default | _told(hints)))
+    """The preprocessing that the files beside the checkpoint tell, else the family's default.
 
-
-def _told(hints: Hints) -> dict[str, Any]:
-    """Fields of `Preprocessing` in Hugging Face's and timm's files."""
-    told: dict[str, Any] = {}
-    processor = hints.preprocessor
-    timm = hints.config.get("pretrained_cfg", {})
-    for field, theirs in (("mean", "image_mean"), ("std", "image_std")):
-        if values := processor.get(theirs) or timm.get(field):
-            values = values if isinstance(values, list | tuple) else [values] * 3
-            told[field] = tuple(float(v) for v in values)
-    if processor.get("do_normalize") is False:
-        told |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    if timm.get("crop_pct"):
-        told["crop"] = float(timm["crop_pct"])
-    kernel = _KERNELS.get(str(timm.get("interpolation", processor.get("resample", ""))))
-    if kernel:
-        told["kernel"] = kernel
-    return told | _told_crop(processor)
-
-
-# timm's names, and the numbers that Pillow gives its filters.
-_KERNELS = {
-    "bicubic": "bicubic_antialias",
-    "bilinear": "bilinear_antialias",
-    "3": "bicubic_antialias",
-    "2": "bilinear_antialias",
-}
-
-
-def _told_crop(processor: Mapping[str, Any]) -> dict[str, Any]:
-    """Hugging Face: the resized size, and the crop's where it crops."""
-    size = _side(processor.get("size"))
-    if not size:
-        return {}
-    crop = _side(processor.get("crop_size")) if processor.get("do_center_crop") else 0
-    return {"crop": crop / size if crop else 1.0}
+    Raises ValueError where they tell what `Preprocessing` cannot say.
+    """
+    told = expects.told(hints.preprocessor, hints.config)
+    return Preprocessing(image_size=image_size, **(default | told))
 
 
 def _side(size: Any) -> int:

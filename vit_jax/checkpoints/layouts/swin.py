@@ -29,6 +29,7 @@ class Spelling:
     merge_from: int  # what that stage's number is more than the name's
     norm: str
     head: str
+    position: str = ""  # of the patches, where a layout has them
     qkv: Callable[..., list[Entry]]  # (path, name of the block, heads=, bias=)
 
 
@@ -61,8 +62,12 @@ def infer(
         for axis, size in enumerate(patch)
     ]
     told = nominal_size(hints) or (0, 0)
+    size = max(sides[0], told[0]), max(sides[1], told[1])
+    if placed := shapes.get(spelling.position):
+        size = _placed_size(placed, size, patch, hints)
+        more["position"] = "learned_1d"
     return SwinOptions(
-        image_size=(max(sides[0], told[0]), max(sides[1], told[1])),
+        image_size=size,
         patch_size=(patch[0], patch[1]),
         channels=channels,
         width=width,
@@ -83,6 +88,8 @@ def entries(options: SwinOptions, spelling: Spelling) -> list[Entry]:
         *torch.norm("embedding_norm", spelling.embedding_norm),
         *torch.norm("norm", spelling.norm),
     ]
+    if options.position != "none":
+        table.append(Entry("position", (spelling.position,)))
     for s, heads in enumerate(options.stage_heads):
         ours, theirs = f"stage{s + 1}/blocks", spelling.block.replace("{s}", str(s))
         table += [
@@ -115,6 +122,15 @@ def _depths(names: Mapping[str, Any], spelling: Spelling) -> tuple[int, ...]:
     if not stages or stages != list(range(len(stages))):
         raise ValueError(f"Swin's stages are {stages}: some are missing")
     return tuple(depths[stage] for stage in stages)
+
+
+def _placed_size(table: Sequence[int], size: Grid, patch: Sequence[int], hints: Hints) -> Grid:
+    """The image size of a table (1, N, D) of positions: told, or of a square grid."""
+    count = table[-2] if len(table) == 3 else 0
+    if count == -(-size[0] // patch[0]) * -(-size[1] // patch[1]) and not hints.grid:
+        return size
+    rows, columns = hints.square(count)
+    return rows * patch[0], columns * patch[1]
 
 
 def _windows(tables: Sequence[int], patch: Sequence[int], hints: Hints) -> tuple[Grid, ...]:

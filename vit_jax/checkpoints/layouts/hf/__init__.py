@@ -17,7 +17,7 @@ from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit import ViTOptions
 
-RESIZE = Methods(position="bicubic", relative="bilinear", patch="bicubic_antialias")
+RESIZE = Methods(position="bicubic", relative="bilinear", decoder="flat", patch="bicubic_antialias")
 MODEL = ViTOptions
 FORMATS = (".safetensors", ".bin")
 

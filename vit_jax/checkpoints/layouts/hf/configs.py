@@ -1,25 +1,30 @@
 """The JSON files beside Hugging Face's weights, as transformers reads them."""
 
+import math
 from typing import Any
 
+from vit_jax.checkpoints.layouts.expects import PILLOW
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit import ViTOptions
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 # What the releases of a family expect where no preprocessor_config.json tells.
+_SQUASH = {"crop": 1.0, "fit": "squash"}
+_CROP = {"crop": 224 / 256, "kernel": "bicubic_antialias"}
 PREPROCESSING: dict[str, dict[str, Any]] = {
-    "vit": {"crop": 1.0, "kernel": "bilinear_antialias"},
-    "vit_mae": {"crop": 1.0, "kernel": "bilinear_antialias", **_IMAGENET},
-    "vit_hybrid": {"crop": 1.0, "kernel": "bicubic_antialias"},
-    "deit": {"crop": 224 / 256, "kernel": "bicubic_antialias", **_IMAGENET},
-    "beit": {"crop": 224 / 256, "kernel": "bicubic_antialias"},
-    "dinov2": {"crop": 224 / 256, "kernel": "bicubic_antialias", **_IMAGENET},
-    "dinov2_with_registers": {"crop": 224 / 256, "kernel": "bicubic_antialias", **_IMAGENET},
-    "siglip": {"crop": 1.0, "kernel": "bicubic_antialias"},
+    "vit": {**_SQUASH, "kernel": "bilinear_antialias"},
+    "vit_mae": {**_SQUASH, "kernel": "bilinear_antialias", **_IMAGENET},
+    "vit_hybrid": {"crop": 1.0, "fit": "crop_floor", "kernel": "bicubic_antialias"},
+    "deit": {**_CROP, "fit": "squash", **_IMAGENET},
+    "beit": {**_CROP, "fit": "squash"},
+    "dinov2": {**_CROP, "fit": "crop_floor", **_IMAGENET},
+    "dinov2_with_registers": {**_CROP, "fit": "crop_floor", **_IMAGENET},
+    "siglip": {**_SQUASH, "kernel": "bicubic_antialias"},
 }
 
 _ACTIVATIONS = {"erf": "gelu", "tanh": "gelu_pytorch_tanh", "quick": "quick_gelu"}
+_FILTERS = {kernel: number for number, kernel in PILLOW.items()}
 _PROCESSORS = {"vit": "ViTImageProcessor", "vit_mae": "ViTImageProcessor"}
 _PROCESSORS |= {"deit": "DeiTImageProcessor", "beit": "BeitImageProcessor"}
 
@@ -60,24 +65,32 @@ def config(options: ViTOptions, family: str, class_names: tuple[str, ...]) -> di
 
 
 def preprocessor(family: str, preprocessing: Preprocessing) -> dict[str, Any]:
-    """preprocessor_config.json."""
+    """preprocessor_config.json: of the family's processor, or of one that cuts as is expected.
+
+    No processor covers an image that is not square and keeps the aspect ratio: it is squashed.
+    """
     height, width = preprocessing.image_size
-    crops = preprocessing.crop < 1
     size = {"height": height, "width": width}
-    resized = {k: round(v / preprocessing.crop) for k, v in size.items()}
-    bicubic = preprocessing.kernel == "bicubic_antialias"
+    covering = {k: math.floor(v / preprocessing.crop + 1e-6) for k, v in size.items()}
+    cuts = preprocessing.crop < 1
+    name = _PROCESSORS[family]
+    if preprocessing.fit != "squash" and height == width:
+        name, cuts, covering = "BitImageProcessor", True, {"shortest_edge": covering["height"]}
+    elif cuts and name == "ViTImageProcessor":  # which cannot
+        name = "DeiTImageProcessor"
     fields = {
-        "image_processor_type": _PROCESSORS[family],
+        "image_processor_type": name,
         "do_resize": True,
-        "size": resized if crops else size,
-        "resample": 3 if bicubic else 2,
+        "size": covering,
+        "resample": _FILTERS.get(preprocessing.kernel, 2),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": list(preprocessing.mean),
         "image_std": list(preprocessing.std),
+        "do_center_crop": cuts,
     }
-    return fields | ({"do_center_crop": True, "crop_size": size} if crops else {})
+    return fields | ({"crop_size": size} if cuts else {})
 
 
 def _architecture(options: ViTOptions, family: str) -> str:
@@ -98,7 +111,7 @@ def _beit(options: ViTOptions) -> dict[str, Any]:
         "use_absolute_position_embeddings": options.position != "none",
         "use_relative_position_bias": options.relative_bias == "per_block",
         "use_shared_relative_position_bias": options.relative_bias == "shared",
-        "use_mean_pooling": mim or options.norm_at == "pooled",
+        "use_mean_pooling": mim and not options.mim_norm or options.norm_at == "pooled",
         "layer_scale_init_value": options.layer_scale,
         **({"vocab_size": options.mim_classes} if mim else {}),
     }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from vit_jax.models.zoo import SIZES
 Shapes = Mapping[str, Sequence[int]]
 
 _HEADS = {width: number for width, _, _, number in SIZES.values()} | {1536: 24}
+_DEFAULT_HEADS = 12  # of every family's config, which may leave it out
 _DECODER_HEADS = {512: 16}
 _GELU = {"gelu": "erf", "gelu_python": "erf", "quick_gelu": "quick", "gelu_new": "tanh"}
 _GELU |= {"gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh", "gelu_accurate": "tanh"}
@@ -27,6 +28,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
     shapes = {name: array.shape for name, array in arrays.items()}
     family = names.family(arrays)
+    check_no_pixels(arrays)
     config = hints.config.get("vision_config", hints.config)
     hints = dataclasses.replace(hints, config=config)
     body, parts = names.BODIES[family], names.parts(family)
@@ -40,7 +42,8 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
         raise ValueError(f"no {family} of Hugging Face: {', '.join(wrong)} missing or misshapen")
     width, channels, *patch = shapes[embedding]
     table = _relative_table(shapes, body, block)
-    number = heads(hints, {width: table[-1]} if table else _HEADS, width=width)
+    known = {width: _DEFAULT_HEADS} if "model_type" in config else _HEADS
+    number = heads(hints, {width: table[-1]} if table else known, width=width)
     stem_options = stem.infer(shapes, config) if family == "vit_hybrid" else None
     grid = _grid(shapes, family, hints, table, patch, stem_options.stride if stem_options else 1)
     stride = stem_options.stride if stem_options else 1
@@ -63,6 +66,15 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     return options
 
 
+def check_no_pixels(names: Collection[str]) -> None:
+    """Raises ValueError for the models that predict the pixels of masked patches (SimMIM)."""
+    if any(name.startswith("decoder.0.") for name in names):
+        raise ValueError(
+            "it is a model for masked image modeling, whose decoder of pixels is not known here:"
+            " save its body alone, such as ViTModel"
+        )
+
+
 def _check_config(options: ViTOptions, config: Mapping) -> None:
     """Raises ValueError where config.json is of another model than the arrays."""
     found = {
@@ -82,11 +94,19 @@ def _check_config(options: ViTOptions, config: Mapping) -> None:
     wrong = [
         f"{name} {told[name]}, its arrays {value}"
         for name, value in found.items()
-        if name in told and told[name] != value and told[name] is not False
+        if name in told
+        and told[name] != value
+        and told[name] is not False
+        and not (
+            name == "use_shared_relative_position_bias" and found["use_relative_position_bias"]
+        )
     ]
     if wrong:
         raise ValueError(f"config.json is of another model: it says {'; '.join(wrong)}")
-    if options.position == "none" and options.relative_bias == "none":
+    unplaced = options.position == "none" and options.relative_bias == "none"
+    if options.representation_size and config.get("pooler_act", "tanh") != "tanh":
+        raise ValueError(f"pooler_act {config['pooler_act']!r} of the config is not 'tanh'")
+    if unplaced and config.get("model_type") != "beit":  # whose default has no positions
         raise ValueError("it has no positions: a relative_position_bias_table is missing")
 
 
@@ -125,6 +145,7 @@ def _beit_extras(shapes: Shapes, body: str, config: Mapping) -> dict[str, Any]:
     shared = f"{body}encoder.{TABLE}" in shapes
     own = f"{block}.attention.attention.{TABLE}" in shapes
     scaled = f"{block}.lambda_1" in shapes
+    mim_classes = shapes.get("lm_head.weight", (0,))[0]
     return {
         "class_token": True,
         "pool": "gap" if pooled else "token",
@@ -133,7 +154,8 @@ def _beit_extras(shapes: Shapes, body: str, config: Mapping) -> dict[str, Any]:
         "layer_scale": (float(config.get("layer_scale_init_value", 0)) or 0.1) if scaled else 0.0,
         "relative_bias": "shared" if shared else "per_block" if own else "none",
         "position": "learned_1d" if f"{body}embeddings.position_embeddings" in shapes else "none",
-        "mim_classes": shapes.get("lm_head.weight", (0,))[0],
+        "mim_classes": mim_classes,
+        "mim_norm": mim_classes > 0 and f"{body}layernorm.weight" in shapes,
     }
 
 

@@ -107,13 +107,13 @@ def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
     """The same arrays by their names of the 4.x releases, without buffers."""
     kind = family(arrays)
     renames = _RENAMES + (_MLP if kind in ("vit", "vit_hybrid", "vit_mae", "deit", "beit") else [])
-    classifies = "classifier.weight" in arrays
+    classifies = any(f"{head}classifier.weight" in arrays for head in ("", "cls_"))
     out = {}
     for name, array in arrays.items():
         if name.rpartition(".")[2] in _BUFFERS or name.startswith(_OTHER_TOWERS):
             continue
-        if classifies and name.startswith("vision_model.head."):
-            continue  # saved, but not used: the classifier reads the mean of the patches
+        if classifies and (name.startswith("vision_model.head.") or ".pooler.dense." in name):
+            continue  # saved, but not used by the classifier
         if kind != "siglip":
             for pattern, replacement in renames:
                 name = re.sub(pattern, replacement, name)
@@ -123,7 +123,17 @@ def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
     body = BODIES[kind]
     if not any(name.startswith(body) for name in out):
         out = {body + name if _BODY.match(name) else name: a for name, a in out.items()}
-    return out
+    return _summed_biases(out, body)
+
+
+def _summed_biases(arrays: Arrays, body: str) -> Arrays:
+    """Where BEiT adds a relative bias of every block and one of all: their sum as each block's."""
+    shared = f"{body}encoder.{TABLE}"
+    own = [n for n in arrays if n.endswith(f"attention.attention.{TABLE}")]
+    if shared not in arrays or not own:
+        return arrays
+    summed = {name: arrays[name] + arrays[shared] for name in own}
+    return {n: a for n, a in (arrays | summed).items() if n != shared}
 
 
 def _fused_gates(arrays: Arrays) -> Arrays:

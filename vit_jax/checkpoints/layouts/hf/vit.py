@@ -1,11 +1,17 @@
 """The table of Hugging Face's vision transformers, of whatever family."""
 
+import dataclasses
+import math
 from typing import Any
+
+import numpy as np
 
 from vit_jax.checkpoints.layouts import torch
 from vit_jax.checkpoints.layouts.hf import names, stem
 from vit_jax.checkpoints.layouts.hf.names import TABLE, Parts
 from vit_jax.checkpoints.layouts.table import Entry, check_holds
+from vit_jax.models import positions
+from vit_jax.models.interpolation import Method
 from vit_jax.models.vit import ViTOptions
 
 
@@ -35,9 +41,11 @@ def entries(options: ViTOptions) -> list[Entry]:
     if options.representation_size:
         table += torch.linear("pre_logits", f"{body}pooler.dense")
     if options.relative_bias == "shared":
-        table.append(Entry("relative_bias", (f"{body}encoder.{TABLE}",)))
+        table.append(_relative_bias("relative_bias", f"{body}encoder.{TABLE}", options))
     if options.mim_classes:
         table += torch.linear("mim_head", "lm_head")
+    if options.mim_norm:
+        table += torch.norm("mim_norm", "layernorm")
     if options.decoder:
         table += _decoder_entries(options)
     return table + _heads(options)
@@ -77,19 +85,34 @@ def _check_holds(options: ViTOptions, kind: str) -> None:
         "vit_mae": {"decoder"},
         "deit": {"distillation", "distillation_head", "mask_token", "representation_size"},
         "beit": {"pool", "norm_at", "key_bias", "layer_scale", "relative_bias", "position",
-                 "mim_classes", "mask_token", "class_token"},
+                 "mim_classes", "mim_norm", "mask_token", "class_token"},
         "dinov2": {"layer_scale", "mlp", "mask_token", "pool"},
         "dinov2_with_registers": {"layer_scale", "mlp", "mask_token", "pool", "registers"},
         "siglip": {"pool"},
     }[kind]  # fmt: skip
     check_holds(options, f"hf ({kind})", holds=holds)
+    if options.representation_size and options.num_classes:
+        raise ValueError(
+            "transformers' classifiers have no representation layer: without its head"
+            " (num_classes=0) the model can be written, its layer as the pooler"
+        )
 
 
-def _blocks(
-    path: str, block: str, parts: Parts, options: Any, *, plain: bool = False
-) -> list[Entry]:
-    """The blocks of the encoder, or `plain` ones of the decoder."""
-    gated = not plain and options.mlp == "swiglu"
+@dataclasses.dataclass(frozen=True)
+class _Plain:
+    """What a decoder's blocks have of an encoder's options."""
+
+    num_heads: int
+    qkv_bias: bool
+    key_bias: bool = True
+    mlp: str = "plain"
+    layer_scale: float = 0.0
+    relative_bias: str = "none"
+
+
+def _blocks(path: str, block: str, parts: Parts, options: Any) -> list[Entry]:
+    """The blocks of an encoder or of a decoder (`options`: `ViTOptions` or `_Plain`)."""
+    gated = options.mlp == "swiglu"
     mlp = ("mlp.weights_in", "mlp.weights_out") if gated else parts.mlp
     table = [
         *torch.norm(f"{path}/norm1", f"{block}.{parts.norms[0]}"),
@@ -97,8 +120,8 @@ def _blocks(
             f"{path}/attention/qkv",
             [f"{block}.{parts.qkv}{part}" for part in parts.parts],
             heads=options.num_heads,
-            bias=plain or options.qkv_bias,
-            key_bias=plain or options.key_bias,
+            bias=options.qkv_bias,
+            key_bias=options.key_bias,
         ),
         *torch.attention_out(
             f"{path}/attention/out", f"{block}.{parts.out}", heads=options.num_heads
@@ -107,19 +130,45 @@ def _blocks(
         *torch.linear(f"{path}/mlp/fc1", f"{block}.{mlp[0]}"),
         *torch.linear(f"{path}/mlp/fc2", f"{block}.{mlp[1]}"),
     ]
-    if not plain and options.layer_scale:
+    if options.layer_scale:
         for i in (0, 1):
             table.append(Entry(f"{path}/scale{i + 1}", (f"{block}.{parts.scales[i]}",)))
-    if not plain and options.relative_bias == "per_block":
+    if options.relative_bias == "per_block":
         name = f"{block}.attention.attention.{TABLE}"
-        table.append(Entry(f"{path}/attention/relative_bias", (name,)))
+        table.append(_relative_bias(f"{path}/attention/relative_bias", name, options))
     return table
+
+
+def _relative_bias(path: str, name: str, options: ViTOptions) -> Entry:
+    """A relative table, as transformers uses it.
+
+    It takes the table of a window h x w for one of w x h and resizes it back, whether or not the
+    image has another size: for a window that is not square it never uses the numbers it saves.
+    """
+    rows, columns = options.grid
+    if rows == columns:
+        return Entry(path, (name,))
+
+    def join(table: np.ndarray) -> np.ndarray:
+        return positions.resize_relative(
+            table, source=(columns, rows), target=(rows, columns), method="bilinear"
+        )
+
+    def split(table: np.ndarray) -> tuple[np.ndarray]:
+        raise ValueError(
+            f"transformers cannot hold the relative biases of a grid of {rows}x{columns} patches:"
+            " give a square image_size"
+        )
+
+    return Entry(path, (name,), join, split)
 
 
 def _positions(options: ViTOptions, kind: str) -> list[Entry]:
     if options.position == "none":
         return []
     body = names.BODIES[kind]
+    if kind.startswith("dinov2"):
+        return [_square_positions(f"{body}embeddings.position_embeddings", options)]
     if kind != "siglip":
         return [Entry("position", (f"{body}embeddings.position_embeddings",))]
     return [
@@ -132,9 +181,23 @@ def _positions(options: ViTOptions, kind: str) -> list[Entry]:
     ]
 
 
+def _square_positions(name: str, options: ViTOptions) -> Entry:
+    """DINOv2's table, which transformers takes for a square grid's and resizes to any other."""
+    grid = options.grid
+    side = math.isqrt(grid[0] * grid[1])
+    if grid[0] == grid[1] or side * side != grid[0] * grid[1]:
+        return Entry("position", (name,))
+    method: Method = "bicubic_antialias" if options.registers else "bicubic"
+
+    def join(table: np.ndarray) -> np.ndarray:
+        return positions.resize(table, source=(side, side), target=grid, method=method)
+
+    return Entry("position", (name,), join)  # DINOv2 is not written
+
+
 def _final_norm(options: ViTOptions, kind: str) -> str:
     body = names.BODIES[kind]
-    if options.mim_classes:
+    if options.mim_classes and not options.mim_norm:
         return "layernorm"
     if options.norm_at == "pooled":
         return f"{body}pooler.layernorm"
@@ -167,12 +230,13 @@ def _attention_pool(name: str, options: ViTOptions) -> list[Entry]:
 
 
 def _decoder_entries(options: ViTOptions) -> list[Entry]:
+    assert options.decoder is not None
     return [
         *torch.linear("decoder/embedding", "decoder.decoder_embed"),
         Entry("decoder/mask", ("decoder.mask_token",)),
         Entry("decoder/position", ("decoder.decoder_pos_embed",)),
-        *_blocks("decoder/blocks", "decoder.decoder_layers.{i}", Parts(), options.decoder,
-                 plain=True),
+        *_blocks("decoder/blocks", "decoder.decoder_layers.{i}", Parts(),
+                 _Plain(options.decoder.num_heads, options.qkv_bias)),
         *torch.norm("decoder/norm", "decoder.decoder_norm"),
         *torch.linear("decoder/prediction", "decoder.decoder_pred"),
     ]  # fmt: skip

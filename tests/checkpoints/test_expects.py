@@ -1,0 +1,144 @@
+"""What images a checkpoint expects, as the files beside it tell, is what evaluation gives it."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import vit_jax
+from vit_jax.checkpoints import load, store, surgery
+from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.data.preprocess import EvalTransform
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit import ViTOptions
+
+SQUARE = {"height": 64, "width": 64}
+HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+PROCESSORS = {
+    "both sides": ({"size": SQUARE, "resample": 2}, {"fit": "squash", "crop": 1.0}),
+    "a number, by ViT's processor": (
+        {"size": 64, "feature_extractor_type": "ViTFeatureExtractor"},
+        {"fit": "squash", "crop": 1.0, "kernel": "bilinear_antialias"},
+    ),
+    "a number, by BiT's": (
+        {"size": 64, "crop_size": 56, "image_processor_type": "BitImageProcessorFast"},
+        {"fit": "crop_floor", "crop": 0.875, "kernel": "bicubic_antialias"},
+    ),
+    "a cut of squashed sides": (
+        {"size": SQUARE, "crop_size": 56, "image_processor_type": "DeiTImageProcessor"},
+        {"fit": "squash", "crop": 0.875, "kernel": "bicubic_antialias"},
+    ),
+    "a cut that is switched off": (
+        {"size": 64, "crop_size": 56, "do_center_crop": False},
+        {"fit": "squash", "crop": 1.0},
+    ),
+    "a cut": (
+        {"size": {"shortest_edge": 64}, "crop_size": {"height": 56, "width": 48}}
+        | {"do_center_crop": True, "resample": 1},
+        {"fit": "crop_floor", "crop": 0.875, "kernel": "lanczos_antialias"},
+    ),
+    "ConvNext's share": (
+        {"size": {"shortest_edge": 224}, "crop_pct": 0.8},
+        {"fit": "crop_floor", "crop": 0.8},
+    ),
+    "ConvNext's large size": (
+        {"size": {"shortest_edge": 384}, "crop_pct": 0.8},
+        {"fit": "squash", "crop": 1.0},
+    ),
+    "no mean": ({"do_normalize": False}, {"mean": (0.0,) * 3, "std": (1.0,) * 3}),
+    "no rescaling": (
+        {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [127.5] * 3},
+        HALF,
+    ),
+    "another range": ({"rescale_factor": 1 / 127.5, "image_mean": [1] * 3, "image_std": [1]}, HALF),
+    "nearest": ({"resample": 0}, {"kernel": "nearest"}),
+}
+REFUSED = {
+    "resample 4": {"resample": 4},
+    "do_resize false": {"do_resize": False},
+    "size {'longest_edge': 64}": {"size": {"longest_edge": 64}},
+    "size {'shortest_edge': 64} and cuts nothing": {"size": {"shortest_edge": 64}},
+    "crop_size 80: the cut must be within": {"size": 64, "crop_size": 80, "do_center_crop": True},
+    "of another aspect ratio": {"size": SQUARE, "do_center_crop": True}
+    | {"crop_size": {"height": 56, "width": 48}},
+    "rescale_factor 0": {"rescale_factor": 0},
+    "not a number for each of 3 channels": {"image_mean": [0.5, 0.5]},
+}
+
+
+@pytest.mark.parametrize(("file", "expected"), PROCESSORS.values(), ids=list(PROCESSORS))
+def test_processors_of_transformers(file, expected):
+    found = vars(released((56, 56), Hints(preprocessor=file)))
+    for name, value in expected.items():
+        assert found[name] == (value if isinstance(value, str) else pytest.approx(value)), name
+
+
+@pytest.mark.parametrize(("what", "file"), REFUSED.items(), ids=list(REFUSED))
+def test_what_cannot_be_said_is_refused_in_one_line(what, file):
+    with pytest.raises(ValueError, match="correct that file, or remove it") as error:
+        released((56, 56), Hints(preprocessor=file))
+    assert what in str(error.value) and "\n" not in str(error.value)
+
+
+def test_timm_squashes_where_its_config_says_so():
+    config = {"crop_pct": 0.9, "crop_mode": "squash", "interpolation": "bicubic", "mean": [0.1] * 3}
+    found = released((56, 56), Hints(config={"pretrained_cfg": config}))
+    assert (found.fit, found.crop, found.kernel) == ("squash", 0.9, "bicubic_antialias")
+    with pytest.raises(ValueError, match="crop_mode 'border'"):
+        released((56, 56), Hints(config={"pretrained_cfg": {"crop_mode": "border"}}))
+
+
+def test_squashing_is_pillows_resize_of_both_sides_then_a_cut():
+    image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+    whole = PIL.Image.fromarray(image)
+    squash = EvalTransform(size=(32, 24), center=1.0, kernel="bicubic_antialias", fit="squash")
+    expected = whole.resize((24, 32), PIL.Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(squash(image), np.asarray(expected))
+
+    cut = EvalTransform(size=(28, 28), center=28 / 32, kernel="bilinear_antialias", fit="squash")
+    expected = whole.resize((32, 32), PIL.Image.Resampling.BILINEAR).crop((2, 2, 30, 30))
+    np.testing.assert_array_equal(cut(image), np.asarray(expected))
+
+
+def test_an_odd_margin_is_larger_after_the_cut_in_transformers_processors():
+    image = np.random.default_rng(0).integers(0, 256, (32, 51, 3), np.uint8)  # a margin of 19
+    crop = EvalTransform(size=(32, 32), center=1.0, kernel="bicubic_antialias", fit="crop_floor")
+    np.testing.assert_array_equal(crop(image), image[:, 9:41])
+
+
+@pytest.mark.parametrize(
+    ("changes", "processor"),
+    [
+        ({"fit": "squash", "crop": 1.0, "kernel": "bicubic_antialias"}, "ViTImageProcessor"),
+        ({"fit": "squash", "crop": 0.5, "kernel": "nearest"}, "DeiTImageProcessor"),
+        ({"fit": "crop_floor", "crop": 0.5, "kernel": "lanczos_antialias"}, "BitImageProcessor"),
+    ],
+)
+def test_folders_and_runs_tell_it_again(tmp_path, changes, processor):
+    preprocessing = Preprocessing(image_size=(16, 16), mean=(0.1, 0.2, 0.3), **changes)
+    model = tiny()
+    model.preprocessing = preprocessing
+    vit_jax.save(model, tmp_path / "hf", layout="hf")
+    file = json.loads((tmp_path / "hf/preprocessor_config.json").read_text())
+    assert file["image_processor_type"] == processor
+    vit_jax.save(model, tmp_path / "run")
+    assert store.read_config(tmp_path / "run").data.eval_fit == preprocessing.fit
+    for folder in ("hf", "run"):
+        assert load.read(tmp_path / folder).preprocessing == preprocessing
+
+
+def tiny():
+    options = ViTOptions(
+        image_size=(16, 16),
+        patch_size=(8, 8),
+        width=8,
+        depth=1,
+        mlp_dim=8,
+        num_heads=2,
+        num_classes=3,
+        gelu="erf",
+        norm_eps=1e-12,
+    )
+    shapes = surgery.shapes(options)
+    return load.assemble(options, {k: np.ones(s, np.float32) for k, s in shapes.items()})
