@@ -4,7 +4,6 @@ The original code is Hugging Face's, or timm's, which holds the models of DeiT, 
 is no dependency: where it is not installed nothing is compared with it, and that is said.
 """
 
-import functools
 import importlib
 import json
 import pathlib
@@ -14,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.checkpoints import layouts, load
+from vit_jax.checkpoints import load, origin_timm
 from vit_jax.checkpoints.load import Checkpoint
-from vit_jax.models.vit import ViTOptions
 
 _SEED, _BATCH = 0, 2
 
@@ -47,9 +45,10 @@ def against_origin(checkpoint: Checkpoint, *, folder: pathlib.Path) -> list[str]
             if hugging_face:
                 theirs = _transformers_logits(checkpoint, library, folder, tensor)
             else:
-                theirs = _timm_model(checkpoint, library, torch)(tensor).numpy()
-    except ValueError as error:
-        return [f"check: not compared with {name}: {error}"]
+                theirs = origin_timm.model(checkpoint)(tensor).numpy()
+    except (ValueError, AssertionError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return [f"check: not compared with {name}: {reason}"]
     return [f"check: {name} {library.__version__}, logits differ by {_largest(ours, theirs)}"]
 
 
@@ -78,60 +77,3 @@ def _largest(ours: np.ndarray, theirs: np.ndarray) -> str:
     if ours.shape != theirs.shape:
         return f"all: {ours.shape} against {theirs.shape}"
     return f"{np.abs(ours - theirs).max():.1e} of {np.abs(ours).max():.1e}"
-
-
-def _timm_model(checkpoint: Checkpoint, timm: Any, torch: Any) -> Any:
-    """A model of timm with the same options and parameters. Raises ValueError where it has none."""
-    options = checkpoint.options
-    if not isinstance(options, ViTOptions) or options.mim_classes or options.decoder:
-        raise ValueError("this kind of model is not built there")
-    if options.stem or options.mlp != "plain":
-        raise ValueError("a model with a stem or a gated MLP is not built there")
-    arrays = layouts.table.write(
-        layouts.writer(options, "timm").entries(options), checkpoint.params
-    )
-    parts = timm.models
-    beit = not options.key_bias or options.relative_bias != "none"
-    arguments: dict[str, Any] = {
-        "img_size": options.image_size,
-        "patch_size": options.patch_size,
-        "in_chans": options.channels,
-        "num_classes": options.num_classes,
-        "embed_dim": options.width,
-        "depth": options.depth,
-        "num_heads": options.num_heads,
-        "mlp_ratio": options.mlp_dim / options.width,
-        "init_values": options.layer_scale or None,
-        "norm_layer": functools.partial(torch.nn.LayerNorm, eps=options.norm_eps),
-        "global_pool": {"token": "token", "gap": "avg", "map": "map"}.get(options.pool, ""),
-    }
-    if beit:
-        arguments |= {
-            "use_abs_pos_emb": options.position != "none",
-            "use_rel_pos_bias": options.relative_bias == "per_block",
-            "use_shared_rel_pos_bias": options.relative_bias == "shared",
-        }
-        model = parts.beit.Beit(**arguments)
-    else:
-        approximate = "tanh" if options.gelu == "tanh" else "none"
-        arguments |= {
-            "qkv_bias": options.qkv_bias,
-            "qk_norm": options.qk_norm,
-            "class_token": options.has_class_token,
-            "no_embed_class": not options.class_position,
-            "reg_tokens": options.registers,
-            "pre_norm": options.input_norm,
-            "fc_norm": options.norm_at == "pooled",
-            "act_layer": functools.partial(torch.nn.GELU, approximate=approximate),
-        }
-        create = parts.vision_transformer.VisionTransformer
-        if options.distillation:
-            create = parts.deit.VisionTransformerDistilled
-            arguments.pop("fc_norm")
-        model = create(**arguments)
-    state = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    wrong = [n for n in missing if "relative_position_index" not in n] + unexpected
-    if wrong:
-        raise ValueError(f"its parameters differ: {', '.join(wrong[:4])}")
-    return model.eval()

@@ -25,6 +25,7 @@ class Checkpoint:
     class_names: tuple[str, ...] = ()
     resize: Methods = Methods()  # of the family it is from
     layout: str = ""  # that it was read from; "" for a run of ours
+    notes: tuple[str, ...] = ()  # what its files left open and was assumed, in words
 
 
 def load(
@@ -138,6 +139,7 @@ def read(
         options = found.infer(arrays, hints)
         params = layouts.table.read(found.entries(options), arrays, surgery.shapes(options))
         preprocessing = found.preprocessing(options, hints)
+        notes = layouts.assumptions(found, options, preprocessing, hints)
     except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{path}: its arrays have shapes of no model that is known") from error
     except ValueError as error:
@@ -149,6 +151,7 @@ def read(
         class_names=hints.class_names(options.num_classes),
         resize=layouts.methods(found, options),
         layout=layouts.name(found),
+        notes=notes,
     )
 
 

@@ -83,7 +83,7 @@ def fresh_start(config: Config, *, num_classes: int) -> Start:
         preprocessing=source.preprocessing,
         resize=source.resize,
         params=params,
-        report=f"from {config.init_from}: {report}",
+        report="\n".join((f"from {config.init_from}: {report}", *source.notes)),
     )
 
 

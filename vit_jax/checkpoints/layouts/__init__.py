@@ -21,10 +21,12 @@ from vit_jax.checkpoints.layouts import (
     timm_swin,
     vit_jax,
 )
+from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import Preprocessing
 
-__all__ = ["LAYOUTS", "find", "methods", "name", "numerics", "table", "writer"]
+__all__ = ["LAYOUTS", "assumptions", "find", "methods", "name", "numerics", "table", "writer"]
 
 # The tables of each layout, one for every model that it can hold. A table is a module with
 # `recognises`, `canonical`, `infer`, `entries`, `preprocessing`, `RESIZE`, and `MODEL`, the type
@@ -81,6 +83,15 @@ def numerics(found: ModuleType, options: zoo.Options) -> dict[str, Any]:
 def methods(found: ModuleType, options: zoo.Options) -> Methods:
     """How a model's family resizes: its table's `RESIZE`, unless models of it differ."""
     return found.methods(options) if hasattr(found, "methods") else found.RESIZE
+
+
+def assumptions(
+    found: ModuleType, options: zoo.Options, preprocessing: Preprocessing, hints: Hints
+) -> tuple[str, ...]:
+    """In words, what was taken for granted of a model, where a table's files leave that open."""
+    if not hasattr(found, "assumptions"):
+        return ()
+    return found.assumptions(options, preprocessing, hints)
 
 
 def _named(name: str) -> tuple[ModuleType, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vit_jax.checkpoints.layouts import torch_infer, torch_vit
-from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models import positions
 from vit_jax.models.interpolation import Methods
@@ -61,3 +61,9 @@ def constants(options: ViTOptions) -> Arrays:
 
 def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
     return released(options.image_size, hints, crop=0.9, kernel="bicubic_antialias")
+
+
+def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+    """The value range of pixels, unless the files beside tell it."""
+    del options
+    return assumed(preprocessing, hints)

@@ -57,6 +57,13 @@ def heads(hints: Hints, known: Mapping[int, int], *, width: int) -> int:
     return number
 
 
+def refuse_pools(hints: Hints) -> None:
+    """Raises ValueError where timm's config.json tells of another pool than the mean."""
+    told = {**hints.config, **hints.config.get("model_args", {})}.get("global_pool", "")
+    if told not in ("avg", ""):
+        raise ValueError(f"a model with global_pool={told!r} is not supported")
+
+
 def nominal_size(hints: Hints) -> tuple[int, int] | None:
     """The image size that the files beside the checkpoint tell: for what works at any size."""
     timm = hints.config.get("pretrained_cfg", hints.config)
@@ -80,6 +87,19 @@ def released(image_size: tuple[int, int], hints: Hints, **default: Any) -> Prepr
     """
     told = expects.told(hints.preprocessor, hints.config)
     return Preprocessing(image_size=image_size, **(default | told))
+
+
+def assumed(preprocessing: Preprocessing, hints: Hints, **fields: Any) -> tuple[str, ...]:
+    """In words, what the files beside the checkpoint should tell and do not, as it was taken.
+
+    `fields` are those of the model; the value range of pixels is added where it is not told.
+    """
+    if "mean" not in expects.told(hints.preprocessor, hints.config):
+        fields |= {"mean": preprocessing.mean, "std": preprocessing.std}
+    if not fields:
+        return ()
+    taken = ", ".join(f"{name} {value!r}" for name, value in fields.items())
+    return (f"no file beside it tells {', '.join(fields)}: assumed {taken}",)
 
 
 def _side(size: Any) -> int:

@@ -22,10 +22,14 @@ preprocessing = deit.preprocessing
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     """A decoder, no head, or a norm after the pool beside a class token."""
-    if not torch_vit.is_plain(arrays) or torch_vit.is_beit(arrays):
+    others = torch_vit.is_beit(arrays) or "blocks.0.gamma_1" in arrays
+    if not torch_vit.is_plain(arrays) or others:
         return False
-    headless = "head.weight" not in arrays and "blocks.0.gamma_1" not in arrays
-    return headless or "fc_norm.weight" in arrays or "decoder_embed.weight" in arrays
+    return (
+        "head.weight" not in arrays
+        or "fc_norm.weight" in arrays
+        or "decoder_embed.weight" in arrays
+    )
 
 
 def entries(options: ViTOptions) -> list[Entry]:

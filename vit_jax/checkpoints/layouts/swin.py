@@ -10,6 +10,7 @@ from vit_jax.checkpoints.layouts.hints import Hints, nominal_size
 from vit_jax.checkpoints.layouts.table import Entry
 from vit_jax.models.positions import Grid
 from vit_jax.models.swin import SwinOptions
+from vit_jax.models.windows import Padding, shrink
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,16 +35,24 @@ class Spelling:
 
 
 def infer(
-    shapes: Mapping[str, Sequence[int]], spelling: Spelling, hints: Hints, *, bias: str, **more: Any
+    shapes: Mapping[str, Sequence[int]],
+    spelling: Spelling,
+    hints: Hints,
+    *,
+    bias: str,
+    padding: Padding,
+    wanted: Sequence[Grid] = (),
+    **more: Any,
 ) -> SwinOptions:
     """The model of a file's shapes. `bias` is the name of a bias of q, k or v in a block.
 
-    Windows are square, unless `hints.grid` or the config tells. The image size is the smallest at
-    which no window shrinks, unless the files beside tell of a larger one. Raises ValueError where
-    arrays are missing or misshapen.
+    `wanted` are the windows of the stages where the files beside tell them: they are smaller in the
+    arrays where a stage has fewer features. Else windows are square, unless `hints.grid` is told.
+    The image size is the smallest at which no window shrinks, unless the files beside tell it.
+    Raises ValueError where arrays are missing or misshapen.
     """
-    depths = _depths(shapes, spelling)
-    first = [spelling.block.format(s=s, i=0) for s in range(len(depths))]
+    blocks = depths(shapes, spelling)
+    first = [spelling.block.format(s=s, i=0) for s in range(len(blocks))]
     needed = {f"{spelling.embedding}.weight": 4}
     needed |= {name + spelling.table: 2 for name in first}
     needed |= {f"{name}{spelling.fc1}.weight": 2 for name in first}
@@ -56,29 +65,34 @@ def infer(
         raise ValueError(
             f"{spelling.embedding}.weight is of {patch[0]}x{patch[1]} patches: not square"
         )
-    windows = _windows([rows for rows, _ in tables], patch, hints)
+    stages = _windows([rows for rows, _ in tables], patch, hints, wanted=wanted, padding=padding)
     sides = [
-        size * max(window[axis] * 2**s for s, window in enumerate(windows))
+        size * max(used[axis] * 2**s for s, (_, used) in enumerate(stages))
         for axis, size in enumerate(patch)
     ]
-    told = nominal_size(hints) or (0, 0)
-    size = max(sides[0], told[0]), max(sides[1], told[1])
-    if placed := shapes.get(spelling.position):
+    size = nominal_size(hints) or (sides[0], sides[1])
+    placed = shapes.get(spelling.position)
+    if placed:
         size = _placed_size(placed, size, patch, hints)
         more["position"] = "learned_1d"
-    return SwinOptions(
+    options = SwinOptions(
         image_size=size,
         patch_size=(patch[0], patch[1]),
         channels=channels,
         width=width,
-        depths=depths,
+        depths=blocks,
         num_heads=tuple(heads for _, heads in tables),
         mlp_dims=tuple(shapes[f"{name}{spelling.fc1}.weight"][0] for name in first),
-        windows=windows,
+        windows=tuple(window for window, _ in stages),
+        padding=padding,
         num_classes=shapes.get(f"{spelling.head}.weight", (0,))[0],
         qkv_bias=first[0] + bias in shapes,
         **more,
     )
+    if placed or options.stage_windows == tuple(used for _, used in stages):
+        return options
+    larger = (max(sides[0], options.image_size[0]), max(sides[1], options.image_size[1]))
+    return dataclasses.replace(options, image_size=larger)
 
 
 def entries(options: SwinOptions, spelling: Spelling) -> list[Entry]:
@@ -109,7 +123,7 @@ def entries(options: SwinOptions, spelling: Spelling) -> list[Entry]:
     return table + (torch.linear("head", spelling.head) if options.num_classes else [])
 
 
-def _depths(names: Mapping[str, Any], spelling: Spelling) -> tuple[int, ...]:
+def depths(names: Mapping[str, Any], spelling: Spelling) -> tuple[int, ...]:
     """Blocks of every stage. Raises ValueError where a stage is missing."""
     pattern = re.escape(spelling.block)
     pattern = pattern.replace(r"\{s\}", r"(\d+)").replace(r"\{i\}", r"(\d+)")
@@ -133,23 +147,37 @@ def _placed_size(table: Sequence[int], size: Grid, patch: Sequence[int], hints: 
     return rows * patch[0], columns * patch[1]
 
 
-def _windows(tables: Sequence[int], patch: Sequence[int], hints: Hints) -> tuple[Grid, ...]:
-    """The window of each stage, from the rows of its table."""
+def _windows(
+    tables: Sequence[int],
+    patch: Sequence[int],
+    hints: Hints,
+    *,
+    wanted: Sequence[Grid],
+    padding: Padding,
+) -> list[tuple[Grid, Grid]]:
+    """The window of each stage as it was wanted, and as its table has it, from its rows."""
     squares = [_square(rows) for rows in tables]
+    largest = max((square for square in squares if square), default=None)
     image = nominal_size(hints)
     found = []
     for stage, (rows, square) in enumerate(zip(tables, squares, strict=True)):
-        candidates = [hints.grid, square]
-        if image and any(squares):
-            # A window as large as those of other stages may be more than this one's features.
-            side = max(w[0] for w in squares if w)
-            grid = [-(-i // (p * 2**stage)) for i, p in zip(image, patch, strict=True)]
-            candidates.append((min(side, grid[0]), min(side, grid[1])))
-        fitting = [w for w in candidates if w and (2 * w[0] - 1) * (2 * w[1] - 1) == rows]
+        told = wanted[stage] if len(wanted) == len(tables) else None
+        grid = tuple(-(-i // (p * 2**stage)) for i, p in zip(image or patch, patch, strict=True))
+        # A window may be more than the features of its stage.
+        shrunk = [(w, shrink(w, (grid[0], grid[1]), padding) if image else w) for w in _known(told)]
+        shrunk += [(window, window) for window in _known(hints.grid, square)]
+        if image:
+            more = _known(hints.grid, largest)
+            shrunk += [(w, shrink(w, (grid[0], grid[1]), padding)) for w in more]
+        fitting = [pair for pair in shrunk if (2 * pair[1][0] - 1) * (2 * pair[1][1] - 1) == rows]
         if not fitting:
             raise ValueError(f"{rows} relative positions are of no square window: give it as grid")
         found.append(fitting[0])
-    return tuple(found)
+    return found
+
+
+def _known(*windows: Grid | None) -> list[Grid]:
+    return [window for window in windows if window]
 
 
 def _square(rows: int) -> Grid | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints.layouts import torch_infer, torch_vit
-from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.layers import Gelu
@@ -29,6 +29,7 @@ _GELU: dict[str, Gelu] = {
     r"siglip.*_512|patch32_siglip|giantopt_.*siglip|so400m_patch16_siglip": "tanh",
 }
 _EXACT = r"base_patch16_siglip.*_512"
+_ACTIVATIONS: dict[Any, Gelu] = {"gelu": "erf", "gelu_tanh": "tanh", "quick_gelu": "quick"}
 
 constants = torch_vit.constants
 numerics = torch_vit.numerics
@@ -40,12 +41,17 @@ _HOLDS = {"stem", "distillation", "registers", "register_position", "pool", "nor
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Neither what pretraining adds, nor DeiT III, which calls its LayerScale otherwise."""
+    """Neither what pretraining adds, nor DeiT III, which calls its LayerScale otherwise.
+
+    Blocks of any kind: `infer` says what of them is not supported.
+    """
     others = ("decoder_embed.weight", "lm_head.weight")
-    if any(name in arrays for name in others):
+    if "patch_embed.proj.weight" not in arrays or any(name in arrays for name in others):
         return False
-    deit_3 = "blocks.0.gamma_1" in arrays and not torch_vit.is_beit(arrays)
-    return torch_vit.recognises(arrays) and not deit_3
+    deit_3 = "blocks.0.gamma_1" in arrays and "fc_norm.weight" not in arrays
+    if deit_3 and torch_vit.is_plain(arrays) and not torch_vit.is_beit(arrays):
+        return False
+    return any(name.startswith("blocks.0.") for name in arrays)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
@@ -59,11 +65,23 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
     scale = (_BEIT_SCALES if torch_vit.is_beit(arrays) else _SCALES)[0]
     options = torch_infer.infer(arrays, hints, scale=scale)
+    return dataclasses.replace(options, **_told(options, hints))
+
+
+def _told(options: ViTOptions, hints: Hints) -> dict[str, Any]:
+    """The numerics that config.json tells: by its arguments, or by the name of the model."""
     name = str(hints.config.get("architecture", ""))
+    arguments = hints.config.get("model_args", {})
+    told: dict[str, Any] = {}
     kinds = [kind for pattern, kind in _GELU.items() if re.search(pattern, name)]
-    if not kinds or re.search(_EXACT, name):
-        return options
-    return dataclasses.replace(options, gelu=kinds[0])
+    if kinds and not re.search(_EXACT, name):
+        told["gelu"] = kinds[0]
+    if kind := _ACTIVATIONS.get(arguments.get("act_layer")):
+        told["gelu"] = kind
+    # CLIP's models alone have another epsilon than `norm_layer` has by itself.
+    if options.input_norm and name and ("clip" not in name or "norm_layer" in arguments):
+        told["norm_eps"] = 1e-6
+    return told
 
 
 def entries(options: ViTOptions) -> list[Entry]:
@@ -79,3 +97,20 @@ def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
     facebook = options.distillation or options.layer_scale and not beit  # DeiT, DeiT III, DINOv2
     default: dict[str, Any] = {"crop": 0.9, "kernel": "bicubic_antialias"}
     return released(options.image_size, hints, **default | (torch_vit.IMAGENET if facebook else {}))
+
+
+def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+    """What released models of the same arrays differ in, unless config.json tells it."""
+    fields: dict[str, Any] = {}
+    told = {**hints.config, **hints.config.get("model_args", {})}
+    if not told.get("architecture"):
+        fields["gelu"] = options.gelu
+        shown = options.qk_norm or options.relative_bias != "none"
+        if not (shown or hints.num_heads or told.get("num_heads")):
+            fields["num_heads"] = options.num_heads
+        if options.input_norm:
+            fields["norm_eps"] = options.norm_eps
+    either = options.has_class_token and not options.distillation and options.pool != "map"
+    if either and not told.get("global_pool"):
+        fields["pool"] = options.pool
+    return assumed(preprocessing, hints, **fields)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts.hints import Hints, nominal_size, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed, nominal_size, refuse_pools, released
 from vit_jax.checkpoints.layouts.resnet import (
     Spelling,
     hwio_to_oihw,
@@ -52,6 +52,7 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
+    refuse_pools(hints)
     shapes = {name: array.shape for name, array in arrays.items()}
     return BiTOptions(
         image_size=nominal_size(hints) or (224, 224),
@@ -85,3 +86,9 @@ def entries(options: BiTOptions) -> list[Entry]:
         )
         table += [kernel, Entry("head/bias", ("head.fc.bias",))]
     return table
+
+
+def assumptions(options: BiTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+    """The value range of pixels, unless the files beside tell it."""
+    del options
+    return assumed(preprocessing, hints)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from vit_jax.checkpoints.layouts import swin, torch
-from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed, refuse_pools, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
+from vit_jax.models.positions import Grid
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.swin import SwinOptions
 
@@ -61,8 +62,38 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
+    """The model of canonical arrays; what config.json tells is taken from it.
+
+    Raises ValueError where they cannot be one, or the config asks for what is not known here.
+    """
+    refuse_pools(hints)
     shapes = {name: array.shape for name, array in arrays.items()}
-    return swin.infer(shapes, _SPELLING, hints, bias="attn.qkv.bias", padding="after_shift")
+    options = swin.infer(
+        shapes,
+        _SPELLING,
+        hints,
+        bias="attn.qkv.bias",
+        padding="after_shift",
+        wanted=_wanted(hints, len(swin.depths(shapes, _SPELLING))),
+    )
+    covered = zip(options.stage_windows, options.stage_grids(options.image_size), strict=True)
+    if hints.config.get("model_args", {}).get("always_partition") and any(
+        side <= window for w, g in covered for window, side in zip(w, g, strict=True)
+    ):
+        raise ValueError("always_partition of a window that covers the features is not supported")
+    return options
+
+
+def _wanted(hints: Hints, stages: int) -> tuple[Grid, ...]:
+    """The windows that config.json tells, of each stage: by themselves, or in the model's name."""
+    named = re.search(r"_window(\d+)", str(hints.config.get("architecture", "")))
+    told = hints.config.get("model_args", {}).get("window_size", named and int(named[1]))
+    if not isinstance(told, list):
+        return ((told, told),) * stages if told else ()
+    if len(told) == 2 and all(isinstance(side, int) for side in told):  # (height, width)
+        return ((told[0], told[1]),) * stages
+    pairs = [side if isinstance(side, list) else [side, side] for side in told]
+    return tuple((rows, columns) for rows, columns in pairs)
 
 
 def preprocessing(options: SwinOptions, hints: Hints) -> Preprocessing:
@@ -82,3 +113,11 @@ def _of_timm(name: str) -> str:
     return re.sub(
         r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name
     )
+
+
+def assumptions(
+    options: SwinOptions, preprocessing: Preprocessing, hints: Hints
+) -> tuple[str, ...]:
+    """The value range of pixels, unless the files beside tell it."""
+    del options
+    return assumed(preprocessing, hints)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.checkpoints.layouts import torch_outside
 from vit_jax.checkpoints.layouts.hints import Hints, heads, nominal_size
 from vit_jax.checkpoints.layouts.resnet import infer_stem
 from vit_jax.checkpoints.layouts.torch_vit import (
@@ -25,9 +26,12 @@ from vit_jax.models.vit import ViTOptions
 
 Shapes = Mapping[str, Sequence[int]]
 
-# Width of the released models -> heads; 1152 is So400m, 1536 the giant of DINOv2.
-_HEADS = {64 * n: n for n in (3, 4, 5, 6, 8, 10, 12, 13, 14, 16, 24)}
+# Width of the released models -> heads; 1152 is So400m.
+_HEADS = {64 * n: n for n in (3, 4, 5, 6, 8, 10, 12, 13, 14, 16)}
 _HEADS |= {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+# Of width 1536: the giant of DINOv2 has a gated MLP, that of SigLIP 2 no class token.
+_GATED_HEADS, _SIGLIP_HEADS = _HEADS | {1536: 24}, _HEADS | {1536: 16}
+_GAP_BASE = r"^vit_base_patch16_gap"  # I-JEPA's, of the same arrays as others, has more heads
 _DECODER_HEADS = {512: 16}
 
 
@@ -37,6 +41,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> ViTO
     Raises ValueError where the arrays cannot be a model of this family.
     """
     shapes = {name: array.shape for name, array in arrays.items()}
+    torch_outside.refuse(shapes, hints.config)
     qkv, fc1, fc2 = (f"blocks.0.{n}.weight" for n in ("attn.qkv", "mlp.fc1", "mlp.fc2"))
     needed = {"patch_embed.proj.weight": 4, qkv: 2, fc1: 2, fc2: 2}
     told = _told(hints)
@@ -98,7 +103,11 @@ def _infer_heads(shapes: Shapes, hints: Hints, *, width: int) -> int:
         number = width // norm[0]
     if number and hints.num_heads not in (0, number):
         raise ValueError(f"num_heads is {hints.num_heads}, the checkpoint has {number} heads")
-    return number or heads(hints, _HEADS, width=width)
+    gated = shapes["blocks.0.mlp.fc1.weight"][0] == 2 * shapes["blocks.0.mlp.fc2.weight"][1]
+    known = _GATED_HEADS if gated else _HEADS if "cls_token" in shapes else _SIGLIP_HEADS
+    if re.search(_GAP_BASE, str(hints.config.get("architecture", ""))):
+        known = known | {768: 16}
+    return number or heads(hints, known, width=width)
 
 
 def _infer_pool(shapes: Shapes, told: str) -> dict[str, Any]:

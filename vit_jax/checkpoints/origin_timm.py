@@ -1,0 +1,151 @@
+"""The same model as timm builds it: the other side of a check. timm is no dependency of ours."""
+
+import functools
+import importlib
+from typing import Any
+
+import numpy as np
+
+from vit_jax.checkpoints import layouts
+from vit_jax.checkpoints.load import Checkpoint
+from vit_jax.models.bit import BiTOptions
+from vit_jax.models.resnet import StemOptions
+from vit_jax.models.swin import SwinOptions
+from vit_jax.models.vit import ViTOptions
+
+_GELU = {"erf": "gelu", "tanh": "gelu_tanh", "quick": "quick_gelu"}
+
+
+def model(checkpoint: Checkpoint) -> Any:
+    """A model of timm with the same options and parameters. Raises ValueError where it has none."""
+    torch, options = importlib.import_module("torch"), checkpoint.options
+    table = layouts.writer(options, "timm")
+    arrays = layouts.table.write(table.entries(options), checkpoint.params)
+    if hasattr(table, "constants"):
+        arrays |= table.constants(options)
+    arrays.pop("mask_token", None)  # of pretraining
+    if isinstance(options, SwinOptions):
+        built = _swin(options, torch)
+    elif isinstance(options, BiTOptions):
+        create = importlib.import_module("timm.models.resnetv2").ResNetV2
+        built = create(num_classes=options.num_classes, **_stem(options.stem, options.channels))
+    else:
+        built = _vit(options, torch)
+    state = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    missing, unexpected = built.load_state_dict(state, strict=False)
+    wrong = [n for n in missing if "relative_position_index" not in n] + unexpected
+    if wrong:
+        raise ValueError(f"its parameters differ: {', '.join(wrong[:4])}")
+    return built.eval()
+
+
+def _vit(options: ViTOptions, torch: Any) -> Any:
+    """A plain, distilled or hybrid ViT, or a BEiT."""
+    if options.mim_classes or options.decoder:
+        raise ValueError("models of masked pretraining are not built there")
+    gated = options.mlp == "swiglu"
+    arguments: dict[str, Any] = {
+        "img_size": options.image_size,
+        "patch_size": options.patch_size,
+        "in_chans": options.channels,
+        "num_classes": options.num_classes,
+        "embed_dim": options.width,
+        "depth": options.depth,
+        "num_heads": options.num_heads,
+        "mlp_ratio": _ratio((1 + gated) * options.mlp_dim, options.width),
+        "qkv_bias": options.qkv_bias,
+        "init_values": options.layer_scale or None,
+        "norm_layer": functools.partial(torch.nn.LayerNorm, eps=options.norm_eps),
+        "global_pool": {"token": "token", "gap": "avg", "map": "map"}.get(options.pool, ""),
+    }
+    if options.qkv_bias and not options.key_bias or options.relative_bias != "none":
+        return _beit(options, arguments)
+    arguments |= {
+        "qk_norm": options.qk_norm,
+        "class_token": options.has_class_token,
+        "no_embed_class": not options.position_prefix,
+        "pos_embed": "none" if options.position == "none" else "learn",
+        "reg_tokens": options.registers,
+        "pre_norm": options.input_norm,
+        "fc_norm": options.norm_at == "pooled",
+        "act_layer": "silu" if gated else _GELU[options.gelu],
+    }
+    library = importlib.import_module("timm.layers")
+    if gated:
+        arguments["mlp_layer"] = library.SwiGLUPacked
+    if options.stem:
+        backbone = _hybrid_stem(options.stem, options.channels)
+        arguments["embed_layer"] = functools.partial(library.HybridEmbed, backbone=backbone)
+    if options.distillation:
+        return importlib.import_module("timm.models.deit").VisionTransformerDistilled(**arguments)
+    return importlib.import_module("timm.models.vision_transformer").VisionTransformer(**arguments)
+
+
+def _beit(options: ViTOptions, arguments: dict[str, Any]) -> Any:
+    if options.gelu != "erf":
+        raise ValueError(f"a BEiT with gelu {options.gelu!r} is not built there")
+    pooled = options.norm_at == "pooled"
+    if pooled != (options.pool == "gap"):  # not known to all releases
+        arguments["use_fc_norm"] = pooled
+    return importlib.import_module("timm.models.beit").Beit(
+        **arguments,
+        use_abs_pos_emb=options.position != "none",
+        use_rel_pos_bias=options.relative_bias == "per_block",
+        use_shared_rel_pos_bias=options.relative_bias == "shared",
+    )
+
+
+def _swin(options: SwinOptions, torch: Any) -> Any:
+    windows, grids = options.stage_windows, options.stage_grids(options.image_size)
+    tiled = all(
+        g % w == 0 for pair in zip(grids, windows, strict=True) for g, w in zip(*pair, strict=True)
+    )
+    if options.padding != "after_shift" and not tiled or options.gelu != "erf":
+        raise ValueError("a Swin that pads otherwise, or of another GELU, is not built there")
+    blocks = [options.block(stage) for stage in range(len(options.depths))]
+    return importlib.import_module("timm.models.swin_transformer").SwinTransformer(
+        img_size=options.image_size,
+        patch_size=options.patch_size,
+        in_chans=options.channels,
+        num_classes=options.num_classes,
+        embed_dim=options.width,
+        depths=options.depths,
+        num_heads=options.stage_heads,
+        window_size=windows[0] if len(set(windows)) == 1 else windows,
+        mlp_ratio=tuple(_ratio(block.mlp_dim, block.width) for block in blocks),
+        qkv_bias=options.qkv_bias,
+        norm_layer=functools.partial(torch.nn.LayerNorm, eps=options.norm_eps),
+    )
+
+
+def _hybrid_stem(stem: StemOptions, channels: int) -> Any:
+    resnet, arguments = importlib.import_module("timm.models.resnetv2"), _stem(stem, channels)
+    if stem.num_layers:
+        return resnet.ResNetV2(num_classes=0, global_pool="", **arguments)
+    sizes = {"in_chs": arguments["in_chans"], "out_chs": arguments["stem_chs"]}
+    names = ("stem_type", "preact", "conv_layer", "norm_layer")
+    return resnet.create_resnetv2_stem(**sizes, **{name: arguments[name] for name in names})
+
+
+def _stem(stem: StemOptions, channels: int) -> dict[str, Any]:
+    """The arguments of a ResNet."""
+    library, same = importlib.import_module("timm.layers"), stem.padding == "same"
+    kind = "same" if same else "fixed" if stem.pool_padding == "zero" else ""
+    conv = library.StdConv2dSame if same else library.StdConv2d
+    return {
+        "layers": stem.num_layers,
+        "channels": stem.stage_widths,
+        "in_chans": channels,
+        "stem_chs": stem.root_width,
+        "stem_type": kind,
+        "preact": stem.preactivation,
+        "conv_layer": functools.partial(conv, eps=stem.std_eps),
+        "norm_layer": functools.partial(
+            library.GroupNormAct, num_groups=stem.groups, eps=stem.norm_eps
+        ),
+    }
+
+
+def _ratio(hidden: int, width: int) -> float:
+    """What times the width, rounded down, is the hidden width."""
+    return (hidden + 0.5) / width
