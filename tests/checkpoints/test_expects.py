@@ -9,9 +9,12 @@ import pytest
 import vit_jax
 from vit_jax.checkpoints import load, store, surgery
 from vit_jax.checkpoints.layouts.hints import Hints, released
-from vit_jax.data.preprocess import EvalTransform
+from vit_jax.config import DataConfig
+from vit_jax.data.counter import NUMBERS
+from vit_jax.data.preprocess import EvalTransform, eval_transform, train_transform
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit import ViTOptions
+from vit_jax.training import evaluation
 
 SQUARE = {"height": 64, "width": 64}
 HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -126,6 +129,21 @@ def test_folders_and_runs_tell_it_again(tmp_path, changes, processor):
     assert store.read_config(tmp_path / "run").data.eval_fit == preprocessing.fit
     for folder in ("hf", "run"):
         assert load.read(tmp_path / folder).preprocessing == preprocessing
+
+
+def test_evaluation_and_training_fit_images_as_they_are_told():
+    image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+    expected = PIL.Image.fromarray(image).resize((16, 16), PIL.Image.Resampling.BICUBIC)
+    kernel = "bicubic_antialias"
+    model = tiny()
+    model.preprocessing = Preprocessing(image_size=(16, 16), crop=1.0, kernel=kernel, fit="squash")
+    np.testing.assert_array_equal(evaluation.transform_of(model)(image), np.asarray(expected))
+    data = DataConfig(
+        crop="center", kernel=kernel, eval_kernel=kernel, eval_crop=1.0, eval_fit="squash"
+    )
+    np.testing.assert_array_equal(eval_transform(data, size=(16, 16))(image), expected)
+    train = train_transform(data, size=(16, 16))
+    np.testing.assert_array_equal(train(image, np.zeros(NUMBERS)), expected)
 
 
 def tiny():

@@ -74,6 +74,56 @@ def test_sharded_checkpoints_are_joined(tmp_path):
         files.read_arrays(index)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"a": 3}, "its weight_map holds more than names of files"),
+        ({"a": 3, "b": "1.safetensors"}, "its weight_map holds more than names of files"),
+        ({"a": {"b": 1}}, "its weight_map holds more than names of files"),
+        ({"a": "model.safetensors.index.json"}, "holds no arrays"),
+        ({"a": "/1.safetensors"}, "in another folder"),
+        ({"a": ".."}, "is missing"),
+        (["a"], "it has no weight_map"),
+    ],
+)
+def test_an_index_that_is_none_is_refused(tmp_path, names, message):
+    safetensors_numpy.save_file({"a": VALUES}, tmp_path / "1.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(ValueError, match=message) as error:
+        files.read_arrays(index)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "header"),
+    [
+        (2**62, {}),
+        (10**8 + 1, {}),
+        (0, {}),
+        (None, {"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
+        (None, {"a": {"dtype": "F32", "shape": [-3], "data_offsets": [0, 12]}}),
+        (None, {"a": {"dtype": "F32", "shape": ["NaN"], "data_offsets": [0, 12]}}),
+        (None, {"a": {"dtype": "X9", "shape": [12], "data_offsets": [0, 12]}}),
+        (None, {"a": {"dtype": "F8_E4M3", "shape": [12], "data_offsets": [0, 12]}}),
+    ],
+)
+def test_a_safetensors_header_that_lies_is_refused(tmp_path, claimed, header):
+    text = json.dumps(header).encode()
+    length = len(text) if claimed is None else claimed
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", length) + text + bytes(12))
+    with pytest.raises(ValueError, match="is no readable checkpoint") as error:
+        files.read_arrays(tmp_path / "a.safetensors")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
+def test_a_config_that_is_no_json_object_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match="config.json (is no readable JSON|holds no JSON object)"):
+        files.read_beside(tmp_path / "model.safetensors")
+
+
 def test_a_pth_written_here_is_read_back(tmp_path):
     arrays = {
         "a": VALUES.T,

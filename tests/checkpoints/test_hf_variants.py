@@ -115,6 +115,18 @@ def test_beit_by_class_token_names_visual_tokens_after_a_second_norm(tmp_path):
     assert np.abs(ours - once).max() > 0.1
 
 
+def test_pixels_beyond_the_last_whole_patch_are_not_seen(tmp_path):
+    options = ViTOptions(**SMALL)
+    write(tmp_path, options, {"model_type": "vit", "image_size": 19})
+    model: Any = vit_jax.load(tmp_path)
+    assert model.options.image_size == model.preprocessing.image_size == (19, 19)
+    images = np.random.default_rng(0).normal(size=(1, 19, 19, 3)).astype(np.float32)
+    whole: Any = vit_jax.load(tmp_path, image_size=16)
+    np.testing.assert_allclose(model(images), whole(images[:, :16, :16]), atol=1e-5)
+    vit_jax.save(model, tmp_path / "again", layout="hf")
+    assert read(tmp_path / "again").options == model.options
+
+
 def test_what_a_classifier_does_not_use_is_left_out(tmp_path):
     options = ViTOptions(**SMALL)
     arrays = write(tmp_path, options, {"model_type": "vit"})
@@ -133,6 +145,14 @@ def test_what_a_classifier_does_not_use_is_left_out(tmp_path):
         ({"model_type": "vit", "pooler_act": "relu"}, {}, "pooler_act 'relu' of the config"),
         ({"model_type": "vit", "hidden_act": "relu"}, {}, "hidden_act 'relu'"),
         ({"model_type": "vit", "hidden_size": 32}, {}, "config.json is of another model"),
+        (
+            {"model_type": "llama"},
+            {},
+            "config.json is of a llama, and the arrays are those of a vit",
+        ),
+        ({"num_attention_heads": "12"}, {}, "num_attention_heads '12', which must be a positive"),
+        ({"image_size": [16]}, {}, "image_size .16., which must be a positive whole number or two"),
+        ({"layer_norm_eps": None, "id2label": []}, {}, "id2label .., which must be an object"),
         ({"model_type": "vit"}, {"decoder.0.weight": (192, 24, 1, 1)}, "masked image modeling"),
     ],
 )

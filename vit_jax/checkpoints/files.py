@@ -87,7 +87,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path} is no readable JSON: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")
@@ -123,7 +123,10 @@ def _read_safetensors(path: pathlib.Path) -> tuple[Arrays, str]:
     arrays: Arrays = {}
     with safetensors.safe_open(path, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118 (not a dict)
-            arrays[name] = file.get_tensor(name)
+            try:
+                arrays[name] = file.get_tensor(name)
+            except AttributeError as error:  # float8 and smaller
+                raise ValueError(f"{name} is of a type that is not read here: {error}") from error
     return arrays, ""
 
 
@@ -138,8 +141,13 @@ def _read_sharded(path: pathlib.Path) -> tuple[Arrays, str]:
     wanted = _read_json(path).get("weight_map")
     if not isinstance(wanted, dict) or not wanted:
         raise ValueError("it has no weight_map")
+    shards = list(wanted.values())
+    if not all(isinstance(shard, str) for shard in shards):
+        raise ValueError("its weight_map holds more than names of files")
     arrays: Arrays = {}
-    for shard in sorted(set(wanted.values())):
+    for shard in sorted(set(shards)):
+        if shard.endswith(".json"):
+            raise ValueError(f"its shard {shard} holds no arrays")
         if pathlib.PurePath(shard).name != shard:
             raise ValueError(f"its shard {shard!r} is in another folder")
         if not (path.parent / shard).is_file():

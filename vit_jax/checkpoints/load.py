@@ -133,8 +133,8 @@ def read(
     arrays, key = files.read(file)
     found = layouts.find(arrays, layout, path=str(path), key=key)
     told = files.read_beside(file)
-    hints = Hints(num_heads=num_heads, decoder_heads=decoder_heads, grid=grid, **told)
     try:
+        hints = Hints(num_heads=num_heads, decoder_heads=decoder_heads, grid=grid, **told)
         arrays = found.canonical(arrays, hints)
         options = found.infer(arrays, hints)
         params = layouts.table.read(found.entries(options), arrays, surgery.shapes(options))

@@ -18,6 +18,7 @@ class ViTOptions:
 
     image_size: tuple[int, int] = (224, 224)  # (height, width)
     patch_size: tuple[int, int] = (16, 16)  # of the image, or of the stem's output
+    drop_edges: bool = False  # of an image of no whole patches, those pixels are not seen
     channels: int = 3
     width: int = 768
     depth: int = 12
@@ -80,7 +81,7 @@ class ViTOptions:
         for side, size, patch in zip(
             ("height", "width"), self.image_size, self.patch_size, strict=True
         ):
-            if size % (stride * patch):
+            if size < stride * patch or size % (stride * patch) and not self.drop_edges:
                 pixels = stride * patch
                 near = max(round(size / pixels), 1) * pixels
                 raise ValueError(

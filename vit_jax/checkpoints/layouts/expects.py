@@ -43,7 +43,7 @@ _PROCESSORS: dict[str, tuple[int, bool, Fit]] = {
 }
 _OF_MODELS = {
     **{"vit": "ViT", "vit_mae": "ViT", "swin": "ViT", "deit": "DeiT", "beit": "Beit"},
-    **{"siglip": "Siglip", "siglip_vision_model": "Siglip", "vit_hybrid": "ViTHybrid"},
+    **{"siglip": "Siglip", "siglip_vision_model": "Siglip", "vit-hybrid": "ViTHybrid"},
     **{"bit": "Bit", "dinov2": "Bit", "dinov2_with_registers": "Bit"},
 }
 _CONVNEXT_SQUASHES = 384  # from this size on
@@ -56,19 +56,20 @@ def told(preprocessor: Mapping[str, Any], config: Mapping[str, Any]) -> _Told:
     """
     if preprocessor:
         return _of_processor(preprocessor, config)
-    return _of_timm(config.get("pretrained_cfg", config))
+    return _of_timm(config.get("pretrained_cfg") or config)
 
 
 def _of_timm(config: Mapping[str, Any]) -> _Told:
     told: _Told = {k: _three(k, config[k]) for k in ("mean", "std") if config.get(k)}
     if share := config.get("crop_pct"):
-        told["crop"] = _share(float(share), f"pretrained_cfg has crop_pct {share}")
+        share = share if type(share) in (int, float) else 0
+        told["crop"] = _share(share, f"pretrained_cfg has crop_pct {config['crop_pct']!r}")
     for field, theirs, known in (
         ("kernel", "interpolation", _TIMM_KERNELS),
         ("fit", "crop_mode", _FITS),
     ):
         if name := config.get(theirs):
-            if name not in known:
+            if not isinstance(name, str) or name not in known:
                 _refuse(f"pretrained_cfg has {theirs} {name!r}: known are {', '.join(known)}")
             told[field] = known[name]
     return told
@@ -84,13 +85,11 @@ def _of_processor(file: Mapping[str, Any], config: Mapping[str, Any]) -> _Told:
 
 def _values(file: Mapping[str, Any]) -> _Told:
     """Mean and standard deviation of pixels in [0, 1], whatever range the processor makes."""
-    factor = (
-        255 * float(file.get("rescale_factor", 1 / 255)) if file.get("do_rescale", True) else 255.0
-    )
+    factor = 255.0
+    if file.get("do_rescale", True):
+        factor *= _number("rescale_factor", file.get("rescale_factor", 1 / 255))
     if abs(factor - 1) < 1e-6:
         factor = 1.0
-    if not (math.isfinite(factor) and factor > 0):
-        _refuse(f"preprocessor_config.json has rescale_factor {file.get('rescale_factor')}")
     if file.get("do_normalize") is False:
         return {"mean": (0.0, 0.0, 0.0), "std": (1 / factor,) * 3}
     told = {}
@@ -109,7 +108,7 @@ def _resizing(file: Mapping[str, Any], config: Mapping[str, Any]) -> _Told:
     told: _Told = {}
     number = file.get("resample", filter_)
     if number is not None:
-        if number not in PILLOW:
+        if not isinstance(number, int) or number not in PILLOW:
             known = ", ".join(map(str, PILLOW))
             _refuse(f"preprocessor_config.json has resample {number!r}: known are {known}")
         told["kernel"] = PILLOW[number]
@@ -119,7 +118,7 @@ def _resizing(file: Mapping[str, Any], config: Mapping[str, Any]) -> _Told:
     told["fit"] = fit
     if "crop_pct" in file:  # ConvNext's: its size is the crop's
         squashes = min(size) >= _CONVNEXT_SQUASHES
-        share = 1.0 if squashes else float(file["crop_pct"] or 224 / 256)
+        share = 1.0 if squashes else _number("crop_pct", file["crop_pct"] or 224 / 256)
         told["fit"] = "squash" if squashes else "crop_floor"
         return told | {"crop": _share(share, f"preprocessor_config.json has crop_pct {share}")}
     if not file.get("do_center_crop", cuts) or file.get("crop_size") is None:
@@ -140,7 +139,7 @@ def _processor(file: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     return name or _OF_MODELS.get(str(config.get("model_type", "")), "")
 
 
-def _size(name: str, size: Any, fit: Fit) -> tuple[tuple[float, float], Fit]:
+def _size(name: str, size: Any, fit: Fit) -> tuple[tuple[int, int], Fit]:
     """(height, width), and whether both sides are meant or only the shorter one."""
     if isinstance(size, Mapping):
         sides: tuple[Any, ...] = (size.get("height"), size.get("width"))
@@ -152,9 +151,15 @@ def _size(name: str, size: Any, fit: Fit) -> tuple[tuple[float, float], Fit]:
         sides, fit = tuple(size), "squash"
     else:
         sides = (size, size)
-    if not all(isinstance(side, int | float) and side > 0 for side in sides):
+    if not all(type(side) is int and side > 0 for side in sides):
         _refuse(f"preprocessor_config.json has {name} {size!r}")
     return (sides[0], sides[1]), fit
+
+
+def _number(name: str, value: Any) -> float:
+    if not (type(value) in (int, float) and 0 < value < math.inf):
+        _refuse(f"preprocessor_config.json has {name} {value!r}")
+    return float(value)
 
 
 def _uncut(size: Any, fit: Fit) -> Fit:
@@ -174,7 +179,9 @@ def _three(name: str, values: Any) -> tuple[float, float, float]:
     """A value for each channel; one for all counts thrice."""
     values = list(values) if isinstance(values, list | tuple) else [values]
     values = values * 3 if len(values) == 1 else values
-    if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+    least = 0 if name.endswith("std") else -math.inf
+    numbers = all(type(v) in (int, float) and least < v < math.inf for v in values)
+    if len(values) != 3 or not numbers:
         _refuse(f"{name} is {values}, not a number for each of 3 channels")
     return float(values[0]), float(values[1]), float(values[2])
 

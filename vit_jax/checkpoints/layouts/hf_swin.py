@@ -65,9 +65,13 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The same arrays by their names of the 4.x releases, without buffers."""
+    """The same arrays by their names of the 4.x releases.
+
+    Without buffers, and without the mask token, which only pretraining reads.
+    """
     del hints
-    return {_of_4(k): v for k, v in arrays.items() if not k.endswith("relative_position_index")}
+    unused = ("relative_position_index", "embeddings.mask_token")
+    return {_of_4(k): v for k, v in arrays.items() if not k.endswith(unused)}
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:

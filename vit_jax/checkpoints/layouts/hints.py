@@ -1,7 +1,7 @@
 """What a file's keys and shapes cannot tell: said by the user, or by the files beside it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vit_jax.checkpoints.layouts import expects
@@ -18,6 +18,10 @@ class Hints:
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config.json
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for config in (self.config, self.config.get("vision_config") or {}):
+            _check_kinds(config)
+
     def square(self, count: int) -> tuple[int, int]:
         """The grid of so many positions. Raises ValueError where it is not square nor told."""
         if self.grid:
@@ -32,11 +36,42 @@ class Hints:
 
     def class_names(self, number: int) -> tuple[str, ...]:
         """The names of so many classes, where the files beside the checkpoint tell them."""
-        names = self.config.get("id2label", {})
+        names = self.config.get("id2label") or {}
         ordered = [names.get(str(i)) for i in range(number)]
         generic = [f"LABEL_{i}" for i in range(number)]
         known = ordered and all(isinstance(n, str) for n in ordered) and ordered != generic
         return tuple(map(str, ordered)) if known else ()
+
+
+_WHOLE = ("num_attention_heads", "decoder_num_attention_heads", "num_channels", "hidden_size")
+_SIZES = ("image_size", "patch_size")
+_OBJECTS = ("id2label", "vision_config", "pretrained_cfg", "backbone_config")
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(_WHOLE, ("a positive whole number", lambda v: _whole(v))),
+    **dict.fromkeys(_SIZES, ("a positive whole number or two", lambda v: _whole_or_two(v))),
+    **dict.fromkeys(_OBJECTS, ("an object", lambda v: isinstance(v, Mapping))),
+    "layer_norm_eps": ("a number in (0, 1)", lambda v: type(v) in (int, float) and 0 < v < 1),
+}
+
+
+def _check_kinds(config: Any) -> None:
+    """Raises ValueError where a config.json has something else where a number has to be."""
+    if not isinstance(config, Mapping):
+        raise ValueError(f"config.json has a vision_config {config!r}, which must be an object")
+    for name, (kind, fits) in _KINDS.items():
+        value = config.get(name)
+        if value is not None and not fits(value):
+            raise ValueError(f"config.json has {name} {value!r}, which must be {kind}")
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _whole_or_two(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) == 2 and all(map(_whole, value))
+    return _whole(value)
 
 
 def heads(hints: Hints, known: Mapping[int, int], *, width: int) -> int:
@@ -66,7 +101,7 @@ def refuse_pools(hints: Hints) -> None:
 
 def nominal_size(hints: Hints) -> tuple[int, int] | None:
     """The image size that the files beside the checkpoint tell: for what works at any size."""
-    timm = hints.config.get("pretrained_cfg", hints.config)
+    timm = hints.config.get("pretrained_cfg") or hints.config
     if isinstance(size := timm.get("input_size"), list) and len(size) == 3:
         return int(size[1]), int(size[2])
     processor = hints.preprocessor

@@ -89,7 +89,7 @@ def check_holds(options: Any, layout: str, *, holds: Collection[str], **fixed: A
     one value in it; all others must have their defaults, but for those of training and computing.
     """
     options = _plain(options)
-    free = {*holds, "dropout", "attention_dropout", "stochastic_depth", "head_bias"}
+    free = {*holds, "drop_edges", "dropout", "attention_dropout", "stochastic_depth", "head_bias"}
     free |= {"dtype", "attention", "remat", "unroll"}
     expected = {f.name: f.default for f in dataclasses.fields(options)} | fixed
     wrong = [f"{k}={v!r}" for k, v in vars(options).items() if k not in free and v != expected[k]]

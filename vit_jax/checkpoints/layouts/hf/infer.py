@@ -17,6 +17,13 @@ from vit_jax.models.zoo import SIZES
 Shapes = Mapping[str, Sequence[int]]
 
 _HEADS = {width: number for width, _, _, number in SIZES.values()} | {1536: 24}
+# What a config may call a model of a family, where that is not the family's name alone.
+_MODEL_TYPES = {
+    "vit": ("vit", "vit_mae", "vit_msn"),
+    "vit_hybrid": ("vit-hybrid", "vit_hybrid"),
+    "siglip": ("siglip", "siglip_vision_model"),
+    "dinov2": ("dinov2", "dinov2_with_registers"),
+}
 _DEFAULT_HEADS = 12  # of every family's config, which may leave it out
 _DECODER_HEADS = {512: 16}
 _GELU = {"gelu": "erf", "gelu_python": "erf", "quick_gelu": "quick", "gelu_new": "tanh"}
@@ -29,7 +36,10 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     shapes = {name: array.shape for name, array in arrays.items()}
     family = names.family(arrays)
     check_no_pixels(arrays)
-    config = hints.config.get("vision_config", hints.config)
+    kind = hints.config.get("model_type", family)
+    if kind not in _MODEL_TYPES.get(family, (family,)):
+        raise ValueError(f"config.json is of a {kind}, and the arrays are those of a {family}")
+    config = hints.config.get("vision_config") or hints.config
     hints = dataclasses.replace(hints, config=config)
     body, parts = names.BODIES[family], names.parts(family)
     block = f"{body}{parts.block.replace('{i}', '0')}"
@@ -45,10 +55,13 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     known = {width: _DEFAULT_HEADS} if "model_type" in config else _HEADS
     number = heads(hints, {width: table[-1]} if table else known, width=width)
     stem_options = stem.infer(shapes, config) if family == "vit_hybrid" else None
-    grid = _grid(shapes, family, hints, table, patch, stem_options.stride if stem_options else 1)
     stride = stem_options.stride if stem_options else 1
+    pixels = (patch[0] * stride, patch[1] * stride)
+    grid = _grid(shapes, family, hints, table, pixels)
+    size = _image_size(grid, pixels, None if stem_options else _told_size(hints))
     options = ViTOptions(
-        image_size=(grid[0] * patch[0] * stride, grid[1] * patch[1] * stride),
+        image_size=size,
+        drop_edges=any(side % p for side, p in zip(size, pixels, strict=True)),
         patch_size=(patch[0], patch[1]),
         channels=shapes[stem.SPELLING.root][1] if stem_options else channels,
         stem=stem_options,
@@ -58,7 +71,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
         mlp="swiglu" if fc1 == gated else "plain",
         num_heads=number,
         qkv_bias=f"{query}.bias" in shapes,
-        norm_eps=float(config.get("layer_norm_eps", _EPS.get(family, 1e-12))),
+        norm_eps=float(config.get("layer_norm_eps") or _EPS.get(family, 1e-12)),
         gelu=_gelu(config, family),
         **_extras(shapes, family, config, hints),
     )
@@ -194,20 +207,38 @@ def _relative_table(shapes: Shapes, body: str, block: str) -> Sequence[int]:
     return next((shapes[name] for name in places if name in shapes), ())
 
 
-def _grid(
-    shapes: Shapes, kind: str, hints: Hints, table: Sequence[int], patch: list[int], stride: int
+def _told_size(hints: Hints) -> tuple[int, int] | None:
+    """The image size of the config, unless the user gave the grid of positions."""
+    size = hints.config.get("image_size")
+    if not size or hints.grid:
+        return None
+    return (size[0], size[1]) if isinstance(size, list | tuple) else (size, size)
+
+
+def _image_size(
+    grid: tuple[int, int], pixels: tuple[int, int], told: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """Told, that of the config's image size where it fits, or square."""
+    """The told size where it has this grid, though it may not be of whole patches.
+
+    transformers takes images of that size, and does not see what is left of the last patch.
+    """
+    if told and (told[0] // pixels[0], told[1] // pixels[1]) == grid:
+        return told
+    return grid[0] * pixels[0], grid[1] * pixels[1]
+
+
+def _grid(
+    shapes: Shapes, kind: str, hints: Hints, table: Sequence[int], pixels: tuple[int, int]
+) -> tuple[int, int]:
+    """Told, that of the config's image size where it fits, or square. `pixels` are a patch's."""
     body = names.BODIES[kind]
     if kind == "siglip":
         count = shapes.get(f"{body}embeddings.position_embedding.weight", (0,))[0]
     else:
         prefix = 2 if kind == "deit" else 1
         count = shapes.get(f"{body}embeddings.position_embeddings", (0, prefix))[1] - prefix
-    size = hints.config.get("image_size")
-    if size and not hints.grid:
-        sides = list(size) if isinstance(size, list | tuple) else [size, size]
-        rows, columns = (side // (p * stride) for side, p in zip(sides, patch, strict=True))
+    if size := _told_size(hints):
+        rows, columns = (side // p for side, p in zip(size, pixels, strict=True))
         fits = (2 * rows - 1) * (2 * columns - 1) + 3 == table[0] if table else True
         if fits and count in (0, rows * columns):
             return rows, columns
