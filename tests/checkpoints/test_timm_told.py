@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
-from vit_jax.checkpoints import layouts, load, surgery
+from vit_jax.checkpoints import layouts, load, save, surgery
 from vit_jax.checkpoints.convert import convert
 from vit_jax.checkpoints.layouts import timm, timm_swin
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.swin import SwinOptions
 from vit_jax.models.vit import ViTOptions
 
@@ -156,6 +157,25 @@ def test_windows_of_swin_that_are_not_square_or_shrunk(wanted, config):
     assert larger.stage_windows == pairs
 
 
+def test_a_pool_that_arrays_do_not_tell_is_noted_when_written(tmp_path):
+    checkpoint = _checkpoint(dataclasses.replace(TINY, pool="gap", class_token=True))
+    notes = save.write(checkpoint, tmp_path / "model.safetensors", layout="timm")
+    assert notes == ("readers of the timm layout compute pool token, the model gap",)
+    checkpoint = _checkpoint(dataclasses.replace(TINY, pool="gap", norm_at="pooled"))
+    assert not save.write(checkpoint, tmp_path / "model.safetensors", layout="timm")
+
+
+def test_a_file_that_needs_its_config_is_converted_and_that_is_said(tmp_path):
+    options = dataclasses.replace(SWIN, windows=((2, 4), (4, 2)))
+    save.write(_checkpoint(options), tmp_path / "run")
+    target = tmp_path / "model.safetensors"
+    report = convert(tmp_path / "run", target, layout="timm", check=True)
+    assert "check: not read back: " in report
+    config = {"model_args": {"window_size": options.windows}, "pretrained_cfg": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load.read(target).options.stage_windows == options.windows
+
+
 def test_other_pools_of_swin_are_refused():
     for pool in ("max", "avgmax"):
         with pytest.raises(ValueError, match=f"global_pool='{pool}' is not supported"):
@@ -168,11 +188,17 @@ def told(**fields: Any) -> Hints:
     return Hints(config={"architecture": name, "model_args": {"num_heads": 3} | fields})
 
 
-def written(options: Any) -> dict[str, np.ndarray]:
-    """A file's arrays of random parameters."""
+def _checkpoint(options: Any) -> load.Checkpoint:
+    """Random parameters."""
     rng = np.random.default_rng(0)
     shapes = surgery.shapes(options)
     params = {k: rng.normal(size=s).astype(np.float32) * 0.1 for k, s in shapes.items()}
+    expects = Preprocessing(image_size=options.image_size)
+    return load.Checkpoint(options=options, params=params, preprocessing=expects)
+
+
+def written(options: Any) -> dict[str, np.ndarray]:
+    """A file's arrays of random parameters."""
     table = layouts.writer(options, "timm")
-    arrays = layouts.table.write(table.entries(options), params)
+    arrays = layouts.table.write(table.entries(options), _checkpoint(options).params)
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

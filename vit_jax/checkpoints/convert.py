@@ -88,7 +88,8 @@ def _again(checkpoint: Checkpoint, target: str | os.PathLike[str], layout: str) 
     """What was written, read with what is known of it."""
     options = checkpoint.options
     if isinstance(options, SwinOptions):
-        return load.read(target, layout=layout, grid=options.stage_windows[0])
+        first, *others = set(options.stage_windows)
+        return load.read(target, layout=layout, grid=None if others else first)
     if not isinstance(options, ViTOptions):
         return load.read(target, layout=layout)
     return load.read(
