@@ -1,0 +1,204 @@
+"""What timm's config.json tells is used, what it asks for in vain is refused, the rest is noted."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors_numpy
+
+from vit_jax.checkpoints import layouts, load, save, surgery
+from vit_jax.checkpoints.convert import convert
+from vit_jax.checkpoints.layouts import timm, timm_swin
+from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.swin import SwinOptions
+from vit_jax.models.vit import ViTOptions
+
+TINY = ViTOptions(
+    image_size=(16, 16),
+    patch_size=(4, 4),
+    width=24,
+    depth=2,
+    mlp_dim=32,
+    num_heads=3,
+    num_classes=5,
+    gelu="erf",
+)
+SWIN = SwinOptions(
+    image_size=(32, 64), patch_size=(4, 4), width=8, depths=(1, 1), num_heads=(2, 2), num_classes=3
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "value"),
+    [
+        ({"act_layer": "gelu_tanh"}, "gelu", "tanh"),
+        ({"act_layer": "quick_gelu"}, "gelu", "quick"),
+        ({"global_pool": "avg"}, "pool", "gap"),
+        ({"num_heads": 6}, "num_heads", 6),
+    ],
+)
+def test_arguments_of_the_model_are_used(arguments, field, value):
+    options = timm.infer(written(TINY), told(**arguments))
+    assert getattr(options, field) == value
+
+
+def test_clip_alone_has_another_epsilon():
+    arrays = written(dataclasses.replace(TINY, input_norm=True, patch_bias=False))
+    for name, eps in {"vit_base_patch32_clip_224": 1e-5, "vit_tiny_patch16_224": 1e-6}.items():
+        assert timm.infer(arrays, told(architecture=name)).norm_eps == eps
+    assert timm.infer(arrays, Hints(num_heads=3)).norm_eps == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("width", "changes", "architecture", "number"),
+    [
+        (1536, {"mlp": "swiglu"}, "", 24),  # DINOv2
+        (1536, {"pool": "map"}, "", 16),  # SigLIP 2
+        (768, {"pool": "gap"}, "", 12),
+        (768, {"pool": "gap"}, "vit_base_patch16_gap_224", 16),  # I-JEPA
+    ],
+)
+def test_heads_of_widths_that_models_share(width, changes, architecture, number):
+    sizes = {"width": width, "num_heads": 12, "depth": 1, "mlp_dim": 8}
+    shapes = surgery.shapes(options := dataclasses.replace(TINY, **sizes, **changes))
+    params = {k: np.broadcast_to(np.float32(0), s) for k, s in shapes.items()}
+    arrays = layouts.table.write(timm.entries(options), params)
+    assert timm.infer(arrays, Hints(config={"architecture": architecture})).num_heads == number
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"architecture": "vit_base_patch16_rope_ape_224"}, "rotary positions"),
+        ({"architecture": "vit_pe_core_base_patch16_224"}, "rotary positions"),
+        ({"architecture": "vit_base_patch16_rpn_224"}, "norms after the branches of a block"),
+        ({"global_pool": "avgmax"}, "global_pool='avgmax'"),
+        ({"model_args": {"pool_include_prefix": True}}, "pool_include_prefix=True"),
+        ({"model_args": {"act_layer": "relu"}}, "act_layer='relu'"),
+    ],
+)
+def test_what_only_the_config_tells_apart_is_refused(config, reason):
+    with pytest.raises(ValueError, match=f"a ViT with {reason} is not supported"):
+        timm.infer(written(TINY), Hints(num_heads=3, config=config))
+
+
+@pytest.mark.parametrize(
+    ("added", "removed", "reason"),
+    [
+        ("rope.freqs", "", "rotary positions"),
+        ("blocks.0.attn.norm.weight", "", "norms inside of attention or MLP"),
+        ("blocks.0.attns.0.attn.qkv.weight", "blocks.0.attn.qkv", "parallel branches in a block"),
+        ("blocks.0.in_proj.weight", "blocks.0.attn.qkv", "attention and MLP in parallel"),
+        ("", "norm1.bias|norm2.bias", "RMSNorm"),
+        ("", "attn.proj.bias|mlp.fc1.bias", "layers without bias"),
+    ],
+)
+def test_parts_of_other_models_are_named(tmp_path, added, removed, reason):
+    dropped = tuple(removed.split("|")) if removed else ()
+    arrays = {k: a for k, a in written(TINY).items() if not any(part in k for part in dropped)}
+    if added:
+        arrays[added] = np.zeros(3, np.float32)
+    safetensors_numpy.save_file(arrays, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"a ViT with {reason} is not supported"):
+        load.read(tmp_path, num_heads=3)
+
+
+def test_layer_scale_of_beit_without_marks_is_read():
+    """A BEiT with absolute positions and no bias of q and v: nothing but its norm tells it."""
+    options = dataclasses.replace(
+        TINY, pool="gap", norm_at="pooled", class_token=True, layer_scale=1e-5, qkv_bias=False
+    )
+    arrays = {
+        k.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): a
+        for k, a in written(options).items()
+    }
+    assert layouts.find(arrays, "", path="") is timm
+    read = timm.infer(timm.canonical(arrays, Hints()), Hints(num_heads=3))
+    assert (read.layer_scale > 0, read.qkv_bias, read.norm_at) == (True, False, "pooled")
+
+
+def test_what_no_file_tells_is_noted(tmp_path):
+    safetensors_numpy.save_file(written(TINY), tmp_path / "model.safetensors")
+    target = tmp_path / "out.npz"
+    report = convert(tmp_path, target, num_heads=3)
+    assert "note: no file beside it tells gelu, pool, mean, std: assumed gelu 'erf'" in report
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "global_pool": "token",
+        "model_args": {"num_heads": 3},
+        "pretrained_cfg": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    checkpoint = load.read(tmp_path)
+    assert not checkpoint.notes
+    assert checkpoint.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert "assumed" not in convert(tmp_path, target)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "config"),
+    [
+        ((4, 8), {"model_args": {"window_size": [4, 8]}}),
+        ((7, 7), {"architecture": "swin_tiny_patch4_window7_224"}),
+        (((2, 4), (4, 2)), {"model_args": {"window_size": [[2, 4], [4, 2]]}}),
+    ],
+)
+def test_windows_of_swin_that_are_not_square_or_shrunk(wanted, config):
+    pairs = (wanted, wanted) if isinstance(wanted[0], int) else wanted
+    options = dataclasses.replace(SWIN, windows=pairs)
+    size = {"pretrained_cfg": {"input_size": [3, *options.image_size]}}
+    read = timm_swin.infer(written(options), Hints(config=config | size))
+    assert read.stage_windows == options.stage_windows
+    # At another size a window is as large as it was meant to be.
+    larger = dataclasses.replace(read, image_size=(112, 112))
+    assert larger.stage_windows == pairs
+
+
+def test_a_pool_that_arrays_do_not_tell_is_noted_when_written(tmp_path):
+    checkpoint = _checkpoint(dataclasses.replace(TINY, pool="gap", class_token=True))
+    notes = save.write(checkpoint, tmp_path / "model.safetensors", layout="timm")
+    assert notes == ("readers of the timm layout compute pool token, the model gap",)
+    checkpoint = _checkpoint(dataclasses.replace(TINY, pool="gap", norm_at="pooled"))
+    assert not save.write(checkpoint, tmp_path / "model.safetensors", layout="timm")
+
+
+def test_a_file_that_needs_its_config_is_converted_and_that_is_said(tmp_path):
+    options = dataclasses.replace(SWIN, windows=((2, 4), (4, 2)))
+    save.write(_checkpoint(options), tmp_path / "run")
+    target = tmp_path / "model.safetensors"
+    report = convert(tmp_path / "run", target, layout="timm", check=True)
+    assert "check: not read back: " in report
+    config = {"model_args": {"window_size": options.windows}, "pretrained_cfg": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load.read(target).options.stage_windows == options.windows
+
+
+def test_other_pools_of_swin_are_refused():
+    for pool in ("max", "avgmax"):
+        with pytest.raises(ValueError, match=f"global_pool='{pool}' is not supported"):
+            timm_swin.infer(written(SWIN), Hints(config={"global_pool": pool}))
+
+
+def told(**fields: Any) -> Hints:
+    """What config.json holds: the name of the model, or arguments."""
+    name = fields.pop("architecture", "vit_tiny_patch16_224")
+    return Hints(config={"architecture": name, "model_args": {"num_heads": 3} | fields})
+
+
+def _checkpoint(options: Any) -> load.Checkpoint:
+    """Random parameters."""
+    rng = np.random.default_rng(0)
+    shapes = surgery.shapes(options)
+    params = {k: rng.normal(size=s).astype(np.float32) * 0.1 for k, s in shapes.items()}
+    expects = Preprocessing(image_size=options.image_size)
+    return load.Checkpoint(options=options, params=params, preprocessing=expects)
+
+
+def written(options: Any) -> dict[str, np.ndarray]:
+    """A file's arrays of random parameters."""
+    table = layouts.writer(options, "timm")
+    arrays = layouts.table.write(table.entries(options), _checkpoint(options).params)
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
