@@ -5,6 +5,7 @@ Both hold a pickle that describes tensors (see `torch_pickle`) and the raw stora
 
 import io
 import math
+import os
 import pathlib
 import struct
 import sys
@@ -111,10 +112,13 @@ class TorchFile:
         if interpret(stream) != _MAGIC or interpret(stream) != _PROTOCOL:
             raise ValueError("it holds a pickle, but not of torch.save")
         system = interpret(stream)
-        self._order = "<" if system.get("little_endian", True) else ">"
         storages: dict[str, Storage] = {}
         self.content = interpret(stream, storages=storages)
         keys = interpret(stream)
+        if not isinstance(system, dict) or not isinstance(keys, list):
+            raise ValueError("it holds a pickle, but not of torch.save")
+        self._order = "<" if system.get("little_endian", True) else ">"
+        left = os.fstat(stream.fileno()).st_size
         data: dict[str, bytes] = {}
         for key in map(str, keys):
             head = stream.read(8)
@@ -122,7 +126,8 @@ class TorchFile:
                 raise ValueError("it is truncated: a tensor's numbers are missing")
             size = struct.unpack(self._order + "q", head)[0]
             kind = storages[key].kind if key in storages else ""
-            data[key] = stream.read(size * np.dtype(_KINDS.get(kind, "u1")).itemsize)
+            size *= np.dtype(_KINDS.get(kind, "u1")).itemsize
+            data[key] = stream.read(min(max(size, 0), left))
         self._bytes = lambda storage, size: data.get(storage.key, b"")[:size]
 
 
