@@ -53,7 +53,7 @@ def convert(
     lines = [
         f"{source}: {original.layout or 'a run'}, {describe(original.options)}",
         str(changes),
-        *(f"note: {note}" for note in notes),
+        *(f"note: {note}" for note in (*original.notes, *notes)),
         f"{target}: {layout or ('vit_jax' if pathlib.Path(target).suffix else 'a run')},"
         f" {sum(a.size for a in checkpoint.params.values()):,} parameters",
     ]

@@ -25,6 +25,7 @@ class Checkpoint:
     class_names: tuple[str, ...] = ()
     resize: Methods = Methods()  # of the family it is from
     layout: str = ""  # that it was read from; "" for a run of ours
+    notes: tuple[str, ...] = ()  # on what of the file was not read
 
 
 def load(
@@ -49,7 +50,8 @@ def load(
     unless `resize` names another; for another `patch_size` the patch embedding is resampled as in
     FlexiViT; with another `num_classes` the head is new and zero. `num_heads` is needed where
     neither the file nor its width tell it, `decoder_heads` likewise for the decoder of a masked
-    autoencoder; `grid` is the checkpoint's own grid of positions where it is not square.
+    autoencoder; `grid` is the checkpoint's own grid of positions where it is not square, and
+    `position="none"` says of a .npz without positions that its model has none.
     `overrides` are fields of the model's options. `model.preprocessing` says what images it
     expects, and `model.class_names` what the logits mean, where that is known.
 
@@ -62,6 +64,7 @@ def load(
         num_heads=num_heads or 0,
         decoder_heads=decoder_heads or 0,
         grid=grid,
+        position=overrides.get("position", ""),
         step=step,
     )
     checkpoint, _ = adapted(
@@ -123,6 +126,7 @@ def read(
     num_heads: int = 0,
     decoder_heads: int = 0,
     grid: tuple[int, int] | None = None,
+    position: str = "",
     step: store.Which = "latest",
 ) -> Checkpoint:
     """The checkpoint at `path`, as it is. Raises ValueError as `load` does."""
@@ -132,7 +136,10 @@ def read(
     arrays, key = files.read(file)
     found = layouts.find(arrays, layout, path=str(path), key=key)
     told = files.read_beside(file)
-    hints = Hints(num_heads=num_heads, decoder_heads=decoder_heads, grid=grid, **told)
+    hints = Hints(
+        num_heads=num_heads, decoder_heads=decoder_heads, grid=grid, position=position, **told
+    )
+    notes = found.notes(arrays) if hasattr(found, "notes") else ()
     try:
         arrays = found.canonical(arrays, hints)
         options = found.infer(arrays, hints)
@@ -149,6 +156,7 @@ def read(
         class_names=hints.class_names(options.num_classes),
         resize=layouts.methods(found, options),
         layout=layouts.name(found),
+        notes=notes,
     )
 
 

@@ -11,6 +11,7 @@ from vit_jax.checkpoints.layouts import (
     big_vision,
     bit_npz,
     deit,
+    foreign,
     hf,
     hf_bit,
     hf_swin,
@@ -44,11 +45,12 @@ def find(arrays: Mapping[str, np.ndarray], name: str, *, path: str, key: str = "
     """The table that recognises the keys, of the layout called `name` unless that is empty.
 
     timm, DeiT and MAE share most keys: what tells them apart is whether a .pth keeps its arrays
-    under a `key`, as a table's `TORCH_KEY` says.
+    under a `key`, as a table's `TORCH_KEY` says. Raises ValueError where none does.
     """
+    foreign.refuse(arrays, path=path)
     candidates = _named(name) if name else [t for tables in LAYOUTS.values() for t in tables]
     found = [candidate for candidate in candidates if candidate.recognises(arrays)]
-    keyed = key in ("model", "module")
+    keyed = key in ("model", "model_ema", "module")
     if found:
         return min(found, key=lambda table: hasattr(table, "TORCH_KEY") != keyed)
     if name:

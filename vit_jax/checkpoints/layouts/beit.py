@@ -25,7 +25,9 @@ numerics = torch_vit.numerics
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    return torch_vit.is_plain(arrays) and torch_vit.is_beit(arrays)
+    # Without biases of queries and values it is told from MAE by its LayerScale.
+    scaled = "fc_norm.weight" in arrays and "blocks.0.gamma_1" in arrays
+    return torch_vit.is_plain(arrays) and (torch_vit.is_beit(arrays) or scaled)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
