@@ -113,6 +113,23 @@ def test_beit_without_biases_of_queries_is_not_mae() -> None:
     assert layouts.find(arrays, "", path="", key="model") is beit
 
 
+def test_what_pretrains_beits_class_token_alone_is_left_out(tmp_path) -> None:
+    options = dataclasses.replace(TINY, gelu="erf", position="none", key_bias=False,
+                                  relative_bias="shared", class_token=True, num_classes=0,
+                                  mask_token=True, mim_classes=9)  # fmt: skip
+    model = random_model(options)
+    arrays = of_torch(model, tmp_path, "beit")
+    arrays |= {
+        "cls_pt_layers.0.norm1.weight": np.ones(24, np.float32),
+        "cls_pt_lm_head.weight": np.ones((9, 24), np.float32),
+    }
+    torch_file.write(tmp_path / "b.pth", arrays, key="model")
+    read = load.read(tmp_path / "b.pth")
+    assert read.notes == ("left out: cls_pt_layers, cls_pt_lm_head",)
+    again: Any = load.assemble(read.options, read.params)
+    np.testing.assert_array_equal(again.patch_logits(IMAGES), model.patch_logits(IMAGES))
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [
