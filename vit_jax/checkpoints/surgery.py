@@ -49,10 +49,11 @@ def adapt(
 ) -> tuple[Params, Report]:
     """Fits the parameters of `source` to the model `target`; `key` draws what is new.
 
-    Positions are resized to the target's grid. The head is kept only where classes and features
-    are the same, and zero-initialised otherwise. Tokens, pooling, pre-logits, positions and what
-    only pretraining needs are dropped or drawn where one of the two models lacks them. Raises
-    ValueError that lists all other misfits.
+    Positions are resized to the target's grid; those of kind "relative" as a line of offsets, which
+    is rough: an offset in raster order is no place on another grid. The head is kept only where
+    classes and features are the same, and zero-initialised otherwise. Tokens, pooling, pre-logits,
+    positions and what only pretraining needs are dropped or drawn where one of the two models lacks
+    them. Raises ValueError that lists all other misfits.
     """
     if type(source) is not type(target):
         raise ValueError(

@@ -5,6 +5,10 @@ Blocks are numbered, or scanned: one `encoderblock` with a leading layer axis. O
 positions inside the encoder and with a row for the class token, which belongs to `cls` today:
 positions are added before the class token joins. Older ones number the parts of a block as before
 Linen, and hold the parts of the pooling at the root. Files are written as of today, unscanned.
+
+Two things leave no trace in a file. The pool types "0" (the first patch) and "none" are read as
+"gap". FlexiViT's model resizes its positions as `resize="bilinear_antialias"` does, while the
+code that loads it for fine-tuning resizes them as for any ViT, which is the default here.
 """
 
 import re
