@@ -211,6 +211,19 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path, torch_names):
             files.read_arrays(tmp_path / "a.pth")
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_views_of_one_storage_read_it_once(tmp_path, torch_names, monkeypatch, legacy):
+    storage = Storage("0", "FloatStorage", np.arange(9, dtype=np.float32))
+    views = {f"x{i}": Tensor(storage, i, (2, 2), (3, 1)) for i in range(5)}
+    torch_names.save(tmp_path / "a.pth", {"model": views}, legacy=legacy)
+    file, reads = torch_file.TorchFile(tmp_path / "a.pth"), []
+    read = file._bytes
+    monkeypatch.setattr(file, "_bytes", lambda key: reads.append(key) or read(key))
+    for i, tensor in enumerate(file.content["model"].values()):
+        np.testing.assert_array_equal(file.array(tensor), [[i, i + 1], [i + 3, i + 4]])
+    assert reads == ["0"]
+
+
 @pytest.mark.parametrize("name", ["a.npz", "a.pth", "a.safetensors", "a.bin"])
 def test_a_text_file_is_named_for_what_it_is(tmp_path, name):
     (tmp_path / name).write_text("<html>404: not found</html>\n" * 3)

@@ -242,7 +242,7 @@ def test_files_of_no_known_layout_are_refused(tmp_path) -> None:
     "changes",
     [
         {"pool": "map"},
-        {"position": "sincos2d"},
+        {"position": "learned_2d"},
         {"gelu": "erf"},
         {"norm_eps": 1e-12},
         {"registers": 2},

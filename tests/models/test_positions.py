@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -148,3 +149,27 @@ def test_relative_positions_see_offsets_only() -> None:
     np.testing.assert_allclose(bias[..., 1:, 1:], bias[..., :-1, :-1], atol=1e-6)
     expected = np.einsum("hd,d->h", q[0, 0], table[3 - 1 + 4]) / 2
     np.testing.assert_allclose(bias[0, :, 3, 1], expected, atol=1e-6)
+
+
+def test_tables_are_resized_under_jit_and_differentiated() -> None:
+    table = np.random.default_rng(3).normal(size=(1, 1 + 12, 8)).astype(np.float32)
+    kernel = np.random.default_rng(4).normal(size=(4, 6, 3, 5)).astype(np.float32)
+    bias = np.random.default_rng(5).normal(size=(5 * 7 + 3, 2)).astype(np.float32)
+
+    def changed(table, kernel, bias):
+        return (
+            positions.resize(table, source=(3, 4), target=(5, 2), method="bicubic"),
+            positions.resample_patch(kernel, (8, 3)),
+            positions.resize_relative(bias, source=(3, 4), target=(4, 6)),
+            positions.resize_rows(table, 7),
+        )
+
+    traced = jax.jit(changed)(table, kernel, bias)
+    for ours, exact in zip(traced, changed(table, kernel, bias), strict=True):
+        assert isinstance(exact, np.ndarray)
+        np.testing.assert_allclose(ours, exact, atol=1e-5)
+    gradient = jax.grad(
+        lambda table: positions.resize(table, source=(3, 4), target=(6, 8))[:, 1:].sum()
+    )(jnp.asarray(table))
+    assert gradient.sum() == pytest.approx(48 * 8, rel=1e-5)
+    np.testing.assert_array_equal(gradient[:, 0], 0)

@@ -23,6 +23,9 @@ _NAMES = (
 )
 _FORMATS = ".npz, .safetensors, .pth, .bin or their .index.json"
 
+# Weights hardly compress; what grows a hundred times, and to more than that, fills the memory.
+_MAX_GROWTH, _SMALL = 100, 2**30
+
 # Keys under which trainers keep a model's tensors, and prefixes that their wrappers add to names.
 _STATES = (
     *("state_dict_ema", "state_dict", "model", "model_state_dict", "module", "teacher"),
@@ -102,6 +105,9 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], tuple[Arrays, str]]:
     if head.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > max(_MAX_GROWTH * path.stat().st_size, _SMALL):
+            raise ValueError(f"it claims to unpack to {size} bytes: that is no checkpoint")
         return _read_npz if any(n.endswith(".npy") for n in names) else _read_torch
     if head[8:9] == b"{":  # after the 8 bytes of its header's length
         return _read_safetensors
@@ -161,14 +167,14 @@ def _read_sharded(path: pathlib.Path) -> tuple[Arrays, str]:
 def _state(content: Any) -> tuple[dict[str, Tensor], str]:
     """The model's tensors by name, out of what a trainer saved around them, and their key."""
     key = ""
-    for _ in range(3):  # a state in a model in a file
-        if state := _tensors(content):
-            return _unwrapped(state), key
+    for _ in range(4):  # a state in a model in a file
         outer = content if isinstance(content, dict) else {}
         found = [name for name in _STATES if isinstance(outer.get(name), dict)]
         if not found:
-            break
+            break  # tensors beside a state are the trainer's
         key, content = found[0], content[found[0]]
+    if state := _tensors(content):
+        return _unwrapped(state), key
     raise ValueError("it holds no named tensors, or none under a name such as 'model'")
 
 

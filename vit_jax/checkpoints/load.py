@@ -25,7 +25,7 @@ class Checkpoint:
     class_names: tuple[str, ...] = ()
     resize: Methods = Methods()  # of the family it is from
     layout: str = ""  # that it was read from; "" for a run of ours
-    notes: tuple[str, ...] = ()  # what its files left open and was assumed, in words
+    notes: tuple[str, ...] = ()  # what its files left open and was assumed or not read, in words
 
 
 def load(
@@ -50,7 +50,8 @@ def load(
     unless `resize` names another; for another `patch_size` the patch embedding is resampled as in
     FlexiViT; with another `num_classes` the head is new and zero. `num_heads` is needed where
     neither the file nor its width tell it, `decoder_heads` likewise for the decoder of a masked
-    autoencoder; `grid` is the checkpoint's own grid of positions where it is not square.
+    autoencoder; `grid` is the checkpoint's own grid of positions where it is not square, and
+    `position="none"` says of a .npz without positions that its model has none.
     `overrides` are fields of the model's options. `model.preprocessing` says what images it
     expects, and `model.class_names` what the logits mean, where that is known.
 
@@ -63,6 +64,7 @@ def load(
         num_heads=num_heads or 0,
         decoder_heads=decoder_heads or 0,
         grid=grid,
+        position=overrides.get("position", ""),
         step=step,
     )
     checkpoint, _ = adapted(
@@ -124,6 +126,7 @@ def read(
     num_heads: int = 0,
     decoder_heads: int = 0,
     grid: tuple[int, int] | None = None,
+    position: str = "",
     step: store.Which = "latest",
 ) -> Checkpoint:
     """The checkpoint at `path`, as it is. Raises ValueError as `load` does."""
@@ -134,12 +137,19 @@ def read(
     found = layouts.find(arrays, layout, path=str(path), key=key)
     told = files.read_beside(file)
     try:
-        hints = Hints(num_heads=num_heads, decoder_heads=decoder_heads, grid=grid, **told)
+        hints = Hints(
+            num_heads=num_heads,
+            decoder_heads=decoder_heads,
+            grid=grid,
+            position=position,
+            **told,
+        )
+        notes = layouts.notes(found, arrays)
         arrays = found.canonical(arrays, hints)
         options = found.infer(arrays, hints)
         params = layouts.table.read(found.entries(options), arrays, surgery.shapes(options))
         preprocessing = found.preprocessing(options, hints)
-        notes = layouts.assumptions(found, options, preprocessing, hints)
+        notes += layouts.assumptions(found, options, preprocessing, hints)
     except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{path}: its arrays have shapes of no model that is known") from error
     except ValueError as error:
@@ -157,7 +167,7 @@ def read(
 
 def assemble(options: zoo.Options, params: dict[str, np.ndarray]) -> zoo.Model:
     """A model of these parameters, on the default device."""
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0))))
+    graphdef, _ = zoo.abstract(options)
     arrays = {path: jax.numpy.asarray(array) for path, array in params.items()}
     return nnx.merge(graphdef, traverse_util.unflatten_dict(arrays, sep="/"))
 
@@ -166,9 +176,8 @@ def _read_run(path: str | os.PathLike[str], step: store.Which) -> Checkpoint:
     card = store.read_card(path)
     config = store.read_config(path)
     item = "ema" if config.ema else "params"
-    abstract = jax.eval_shape(
-        lambda: nnx.to_pure_dict(nnx.state(zoo.init(card.options, key=jax.random.key(0))))
-    )
+    _, shapes = zoo.abstract(card.options)
+    abstract = nnx.to_pure_dict(shapes)
     with store.Store(path, config.checkpoint, read_only=True) as saved:
         state = saved.restore({item: store.local_shapes(abstract)}, step=saved.find(step))
     flat = traverse_util.flatten_dict(state[item], sep="/")

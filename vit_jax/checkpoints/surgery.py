@@ -49,10 +49,11 @@ def adapt(
 ) -> tuple[Params, Report]:
     """Fits the parameters of `source` to the model `target`; `key` draws what is new.
 
-    Positions are resized to the target's grid. The head is kept only where classes and features
-    are the same, and zero-initialised otherwise. Tokens, pooling, pre-logits, positions and what
-    only pretraining needs are dropped or drawn where one of the two models lacks them. Raises
-    ValueError that lists all other misfits.
+    Positions are resized to the target's grid; those of kind "relative" as a line of offsets, which
+    is rough: an offset in raster order is no place on another grid. The head is kept only where
+    classes and features are the same, and zero-initialised otherwise. Tokens, pooling, pre-logits,
+    positions and what only pretraining needs are dropped or drawn where one of the two models lacks
+    them. Raises ValueError that lists all other misfits.
     """
     if type(source) is not type(target):
         raise ValueError(
@@ -103,8 +104,9 @@ def _kind(options: Options) -> str:
 
 def shapes(options: Options) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by path; nothing is computed."""
-    abstract = jax.eval_shape(lambda: _initial(options, jax.random.key(0)))
-    return {path: leaf.shape for path, leaf in abstract.items()}
+    _, abstract = zoo.abstract(options)
+    flat = traverse_util.flatten_dict(nnx.to_pure_dict(abstract), sep="/")
+    return {path: leaf.shape for path, leaf in flat.items()}
 
 
 def _initial(options: Options, key: jax.Array) -> dict[str, jax.Array]:

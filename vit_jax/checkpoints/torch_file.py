@@ -5,6 +5,7 @@ Both hold a pickle that describes tensors (see `torch_pickle`) and the raw stora
 
 import io
 import math
+import os
 import pathlib
 import struct
 import sys
@@ -41,7 +42,7 @@ _DTYPES = {
 # A tensor may repeat its storage (an expanded one), but not without end.
 _MAX_REPEATED = 2**24
 
-Bytes = Callable[[Storage, int], bytes]  # a storage's first bytes
+Bytes = Callable[[str], bytes]  # of a storage, by its key
 
 
 class TorchFile:
@@ -53,12 +54,12 @@ class TorchFile:
     def __init__(self, path: pathlib.Path) -> None:
         self.content: Any
         self._bytes: Bytes
+        self._last = ("", memoryview(b""))
         self._order: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
         if zipfile.is_zipfile(path):
             self._open_zip(path)
         else:
-            with path.open("rb") as stream:
-                self._open_legacy(stream)
+            self._open_legacy(path)
 
     def array(self, tensor: Tensor) -> np.ndarray:
         """The values of a tensor; bfloat16 as 2-byte voids."""
@@ -79,12 +80,18 @@ class TorchFile:
             return np.zeros(tensor.shape, kind)
         start = (storage.start + tensor.offset) * dtype.itemsize
         end = (storage.start + last + 1) * dtype.itemsize
-        data = self._bytes(storage, end)
+        data = self._read(storage.key)[:end]
         if len(data) < end:
             raise ValueError("it is truncated: a tensor's numbers are missing")
         strides = [s * dtype.itemsize for s in tensor.strides]
         view: np.ndarray = np.ndarray(tensor.shape, dtype, data, start, strides)
         return view.astype(kind)
+
+    def _read(self, key: str) -> memoryview:
+        """A storage. The last one is kept: many tensors may be views of one, in turn."""
+        if self._last[0] != key:
+            self._last = (key, memoryview(self._bytes(key)))
+        return self._last[1]
 
     def _open_zip(self, path: pathlib.Path) -> None:
         archive = zipfile.ZipFile(path)
@@ -97,33 +104,50 @@ class TorchFile:
         if f"{root}byteorder" in archive.namelist():
             self._order = "<" if archive.read(f"{root}byteorder") == b"little" else ">"
 
-        def read(storage: Storage, size: int) -> bytes:
+        def read(key: str) -> bytes:
             try:
-                with archive.open(f"{root}data/{storage.key}") as stream:
-                    return stream.read(size)
+                return archive.read(f"{root}data/{key}")
             except (KeyError, zipfile.BadZipFile, EOFError) as error:
                 raise ValueError("it is damaged: a tensor's numbers cannot be read") from error
 
         self._bytes = read
 
-    def _open_legacy(self, stream: BinaryIO) -> None:
+    def _open_legacy(self, path: pathlib.Path) -> None:
+        places: dict[str, tuple[int, int]] = {}  # start and end of every storage
+        with path.open("rb") as stream:
+            sizes = self._interpret_legacy(stream)
+            for key, itemsize in sizes.items():
+                head = stream.read(8)
+                count = struct.unpack(self._order + "q", head)[0] if len(head) == 8 else -1
+                start = stream.tell()
+                end = start + count * itemsize
+                if count < 0 or end > os.fstat(stream.fileno()).st_size:
+                    raise ValueError("it is truncated: a tensor's numbers are missing")
+                places[key] = start, end
+                stream.seek(end)
+
+        def read(key: str) -> bytes:
+            start, end = places.get(key, (0, 0))
+            with path.open("rb") as stream:
+                stream.seek(start)
+                return stream.read(end - start)
+
+        self._bytes = read
+
+    def _interpret_legacy(self, stream: BinaryIO) -> dict[str, int]:
+        """Sets the content; returns the storages that follow, and the bytes of their numbers."""
         interpret = torch_pickle.interpret
         if interpret(stream) != _MAGIC or interpret(stream) != _PROTOCOL:
             raise ValueError("it holds a pickle, but not of torch.save")
         system = interpret(stream)
-        self._order = "<" if system.get("little_endian", True) else ">"
         storages: dict[str, Storage] = {}
         self.content = interpret(stream, storages=storages)
         keys = interpret(stream)
-        data: dict[str, bytes] = {}
-        for key in map(str, keys):
-            head = stream.read(8)
-            if len(head) < 8:
-                raise ValueError("it is truncated: a tensor's numbers are missing")
-            size = struct.unpack(self._order + "q", head)[0]
-            kind = storages[key].kind if key in storages else ""
-            data[key] = stream.read(size * np.dtype(_KINDS.get(kind, "u1")).itemsize)
-        self._bytes = lambda storage, size: data.get(storage.key, b"")[:size]
+        if not isinstance(system, dict) or not isinstance(keys, list):
+            raise ValueError("it holds a pickle, but not of torch.save")
+        self._order = "<" if system.get("little_endian", True) else ">"
+        kinds = {str(key): storages[key].kind if key in storages else "" for key in map(str, keys)}
+        return {key: np.dtype(_KINDS.get(kind, "u1")).itemsize for key, kind in kinds.items()}
 
 
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, key: str = "") -> None:

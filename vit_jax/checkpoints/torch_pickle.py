@@ -127,24 +127,33 @@ class _Machine:
         else:
             items = self._marked()
         pairs = zip(items[::2], items[1::2], strict=opcode in ("DICT", "SETITEM", "SETITEMS"))
-        if opcode in ("TUPLE", "LIST", "DICT"):
+        if opcode == "FROZENSET":
+            stack.append(Inert("frozenset"))
+        elif opcode in ("TUPLE", "LIST", "DICT"):
             stack.append(
                 {"TUPLE": tuple, "LIST": list, "DICT": dict}[opcode](
-                    pairs if opcode == "DICT" else items
+                    ((_key(k), v) for k, v in pairs) if opcode == "DICT" else items
                 )
             )
+        elif isinstance(stack[-1], Inert):
+            return  # a record that is a container is unread too
         elif opcode in ("APPEND", "APPENDS"):
             _expect(stack[-1], list).extend(items)
         elif opcode in ("SETITEM", "SETITEMS"):
-            _expect(stack[-1], dict).update(pairs)
+            _expect(stack[-1], dict).update((_key(k), v) for k, v in pairs)
         else:
-            _expect(stack[-1], set).update(items)
+            _expect(stack[-1], set).update(map(_key, items))
 
     def _marked(self) -> list[Any]:
         at = max(i for i, value in enumerate(self.stack) if value is _MARK)
         items = self.stack[at + 1 :]
         del self.stack[at:]
         return items
+
+
+def _key(value: Any) -> Any:
+    """What a dict or set can hold in no time: to hash nested tuples may take for ever."""
+    return value if isinstance(value, str | int | float | bytes | None) else Inert("key")
 
 
 def _expect(value: Any, kind: type) -> Any:
@@ -179,6 +188,8 @@ def _storage(identity: Any) -> Storage:
     if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
         raise _Refused("it refers to something that is no tensor storage")
     kind, key, _, size = identity[1:5]
+    if not isinstance(key, str | int):
+        raise _Refused("it refers to something that is no tensor storage")
     view = identity[5] if len(identity) > 5 else None  # of old files: (key, start, size)
     start, size = (int(view[1]), int(view[2])) if view else (0, int(size))
     return Storage(str(key), kind.path.split(" ")[1], size, start)
@@ -198,7 +209,8 @@ def _tensor_v3(*arguments: Any) -> Tensor:
 
 
 def _dict(pairs: Any = ()) -> dict:
-    return dict(pairs)
+    pairs = pairs.items() if isinstance(pairs, dict) else pairs
+    return {_key(key): value for key, value in pairs}
 
 
 def _from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
@@ -218,8 +230,14 @@ _BUILD: dict[str, Callable[..., Any]] = {
     "collections defaultdict": lambda factory=None, pairs=(): _dict(pairs),
 }
 _NUMPY = ("multiarray scalar", "multiarray _reconstruct", "numeric _frombuffer")
-_CONTAINERS = ("set", "frozenset", "list", "dict", "tuple", "int", "float", "bytearray", "complex")
+_CONTAINERS = ("set", "frozenset", "list", "dict", "tuple", "int", "float", "bytearray", "complex",
+               "object", "slice", "range", "xrange")  # fmt: skip
+_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
 _INERT = {
+    *("collections Counter", "collections deque", "types SimpleNamespace", "yacs.config CfgNode"),
+    *("ml_collections.config_dict.config_dict ConfigDict", "datetime datetime"),
+    *("copyreg _reconstructor", "copy_reg _reconstructor", "datetime timedelta"),
+    *(f"{module} {name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),
     *("argparse Namespace", "torch device", "torch Tensor", "torch.nn.parameter Parameter"),
     *("numpy dtype", "numpy ndarray", "_codecs encode"),
     *(f"numpy.{core}.{f}" for core in ("core", "_core") for f in _NUMPY),
@@ -233,5 +251,6 @@ _PUSH_ARGUMENT = {
 }
 _PUSH_CONSTANT = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "MARK": _MARK}
 _PUSH_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
-_FILL = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "TUPLE", "LIST", "DICT")
+_FILL = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "TUPLE", "LIST", "DICT",
+         "FROZENSET")  # fmt: skip
 _FRAMING = ("PROTO", "FRAME")

@@ -1,14 +1,17 @@
 """Interpolation as exact matrices: one axis from `source` to `target` points, in float64 numpy.
 
 Every family resized its tables with another library; each method here gives that library's
-numbers. A grid is resized by one matrix an axis, so any grid goes to any grid.
+numbers. A grid is resized by one matrix an axis, so any grid goes to any grid. The matrices depend
+on sizes alone, so what they are applied to may be an array of JAX, under `jit` and `grad` too.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import interpolate
 
@@ -38,6 +41,7 @@ class Methods:
 
 
 Kernel = Callable[[np.ndarray, float], np.ndarray]
+Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
 def check(method: str, choices: object) -> None:
@@ -93,15 +97,21 @@ def geometric_matrix(source: int, target: int, *, cubic: bool) -> np.ndarray:
     return spline(offsets.clip(known[0], known[-1]))
 
 
-def resize(
-    table: np.ndarray, matrices: tuple[np.ndarray, np.ndarray], source: tuple[int, int]
-) -> np.ndarray:
-    """(..., source points in raster order, D) to the matrices' target; computed in float64."""
-    rows, columns = matrices
-    grid = np.asarray(table, np.float64).reshape(*table.shape[:-2], *source, table.shape[-1])
-    grid = np.einsum("ih,jw,...hwd->...ijd", rows, columns, grid, optimize=True)
-    count = rows.shape[0] * columns.shape[0]
-    return grid.reshape(*table.shape[:-2], count, table.shape[-1]).astype(table.dtype)
+def resize(table: Array, matrices: tuple[np.ndarray, np.ndarray], source: tuple[int, int]) -> Array:
+    """(..., source points in raster order, D) to the matrices' target; computed as `contract`."""
+    lead, width = table.shape[:-2], table.shape[-1]
+    grid = table.reshape(*lead, *source, width)
+    grid = contract("ih,jw,...hwd->...ijd", matrices, grid)
+    return grid.reshape(*lead, matrices[0].shape[0] * matrices[1].shape[0], width)
+
+
+def contract(formula: str, matrices: tuple[np.ndarray, np.ndarray], array: Array) -> Array:
+    """The einsum of two matrices and an array: in float64 of NumPy's, in float32 of JAX's."""
+    library: Any = jnp if isinstance(array, jax.Array) else np
+    dtype = np.float32 if library is jnp else np.float64
+    exact = {"precision": "highest"} if library is jnp else {"optimize": True}
+    first, second = (library.asarray(matrix, dtype) for matrix in matrices)
+    return library.einsum(formula, first, second, array.astype(dtype), **exact).astype(array.dtype)
 
 
 def _taps(

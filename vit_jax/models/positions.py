@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax.models import interpolation
-from vit_jax.models.interpolation import Method, RelativeMethod, geometric_matrix, matrix
+from vit_jax.models.interpolation import Array, Method, RelativeMethod, geometric_matrix, matrix
 
 Grid = tuple[int, int]
 
@@ -59,37 +59,35 @@ def join_2d(rows: jax.Array, columns: jax.Array) -> jax.Array:
     return jnp.concatenate([x, y], axis=-1).reshape(*lead, height * width, 2 * half)
 
 
-def resize(
-    table: np.ndarray, *, source: Grid, target: Grid, method: Method = "align_corners"
-) -> np.ndarray:
+def resize(table: Array, *, source: Grid, target: Grid, method: Method = "align_corners") -> Array:
     """Interpolates (..., prefix + source tokens, D) to the target grid; prefix rows are kept.
 
     The default is the method of vit_jax and big_vision (paper, section 3.2), where it is
-    `scipy.ndimage.zoom(order=1)`. Works on any leading axes, any grids. Raises ValueError where
-    the table has fewer rows than the source grid has points.
+    `scipy.ndimage.zoom(order=1)`. Works on any leading axes, any grids, and on traced arrays.
+    Raises ValueError where the table has fewer rows than the source grid has points.
     """
-    table = np.asarray(table)
-    prefix, patches = _split(table, source[0] * source[1])
-    if source != target:
-        rows, columns = (matrix(a, b, method) for a, b in zip(source, target, strict=True))
-        patches = interpolation.resize(patches, (rows, columns), source)
-    return np.concatenate([prefix, patches], axis=-2)
+    prefix = table.shape[-2] - source[0] * source[1]
+    if prefix < 0:
+        raise ValueError(
+            f"{table.shape[-2]} positions are fewer than the grid's {source[0] * source[1]}"
+        )
+    rows, columns = (matrix(a, b, method) for a, b in zip(source, target, strict=True))
+    patches = interpolation.resize(table[..., prefix:, :], (rows, columns), source)
+    return _concatenated(table[..., :prefix, :], patches)
 
 
 def resize_relative(
-    table: np.ndarray, *, source: Grid, target: Grid, method: RelativeMethod = "geometric_cubic"
-) -> np.ndarray:
+    table: Array, *, source: Grid, target: Grid, method: RelativeMethod = "geometric_cubic"
+) -> Array:
     """Relative biases (..., (2h-1)(2w-1) + extra, H) of a window h x w, for another window.
 
     The extra rows at the end (of the class token) are kept.
     """
     interpolation.check(method, RelativeMethod)
-    table = np.asarray(table)
     old, new = ((2 * h - 1, 2 * w - 1) for h, w in (source, target))
     count = old[0] * old[1]
     if table.shape[-2] < count:
         raise ValueError(f"{table.shape[-2]} relative biases are fewer than {count} of {source}")
-    offsets, extra = np.split(table, [count], axis=-2)
     if old == new:
         return table
     axes = list(zip(old, new, strict=True))
@@ -98,37 +96,35 @@ def resize_relative(
     else:
         cubic = method == "geometric_cubic"
         matrices = [geometric_matrix(a, b, cubic=cubic) for a, b in axes]
-    offsets = interpolation.resize(offsets, (matrices[0], matrices[1]), old)
-    return np.concatenate([offsets, extra], axis=-2)
+    offsets = interpolation.resize(table[..., :count, :], (matrices[0], matrices[1]), old)
+    return _concatenated(offsets, table[..., count:, :])
 
 
-def resize_rows(table: np.ndarray, size: int) -> np.ndarray:
+def resize_rows(table: Array, size: int) -> Array:
     """Interpolates the rows of (..., rows, D) linearly, first and last kept: for 1D tables."""
-    table = np.asarray(table)
-    rows = matrix(table.shape[-2], size, "align_corners")
-    return np.einsum("ih,...hd->...id", rows, table.astype(np.float64)).astype(table.dtype)
+    count = table.shape[-2]
+    matrices = matrix(count, size, "align_corners"), np.eye(1)
+    return interpolation.resize(table, matrices, (count, 1))
 
 
 def resample_patch(
-    kernel: np.ndarray, size: tuple[int, int], *, method: Method = "bicubic_antialias"
-) -> np.ndarray:
+    kernel: Array, size: tuple[int, int], *, method: Method = "bicubic_antialias"
+) -> Array:
     """A patch embedding (h, w, C, D) for patches of another size. FlexiViT (2212.08013), sec. 3.4.
 
     The pseudo-inverse of resizing a patch: a smaller image of larger patches, resized, gives the
     same tokens. timm resizes bicubic with antialias, the paper's code "bilinear".
     """
-    kernel = np.asarray(kernel)
     old = kernel.shape[:2]
     if old == tuple(size):
         return kernel
     # The pseudo-inverse of a Kronecker product is that of its factors.
     rows, columns = (np.linalg.pinv(matrix(a, b, method)) for a, b in zip(old, size, strict=True))
-    out = np.einsum("hi,wj,hwcd->ijcd", rows, columns, kernel.astype(np.float64), optimize=True)
-    return out.astype(kernel.dtype)
+    return interpolation.contract("hi,wj,hwcd->ijcd", (rows, columns), kernel)
 
 
-def _split(table: np.ndarray, count: int) -> list[np.ndarray]:
-    """Prefix rows and patch rows."""
-    if table.shape[-2] < count:
-        raise ValueError(f"{table.shape[-2]} positions are fewer than the grid's {count}")
-    return np.split(table, [table.shape[-2] - count], axis=-2)
+def _concatenated(first: Array, second: Array) -> Array:
+    """Rows of two tables of one kind, one after the other."""
+    if isinstance(first, jax.Array):
+        return jnp.concatenate([first, second], axis=-2)
+    return np.concatenate([first, second], axis=-2)

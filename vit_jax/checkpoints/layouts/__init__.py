@@ -11,6 +11,7 @@ from vit_jax.checkpoints.layouts import (
     big_vision,
     bit_npz,
     deit,
+    foreign,
     hf,
     hf_bit,
     hf_swin,
@@ -26,7 +27,8 @@ from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 
-__all__ = ["LAYOUTS", "assumptions", "find", "methods", "name", "numerics", "table", "writer"]
+__all__ = ["LAYOUTS", "assumptions", "find", "methods", "name", "notes", "numerics", "table",
+           "writer"]  # fmt: skip
 
 # The tables of each layout, one for every model that it can hold. A table is a module with
 # `recognises`, `canonical`, `infer`, `entries`, `preprocessing`, `RESIZE`, and `MODEL`, the type
@@ -46,11 +48,12 @@ def find(arrays: Mapping[str, np.ndarray], name: str, *, path: str, key: str = "
     """The table that recognises the keys, of the layout called `name` unless that is empty.
 
     timm, DeiT and MAE share most keys: what tells them apart is whether a .pth keeps its arrays
-    under a `key`, as a table's `TORCH_KEY` says.
+    under a `key`, as a table's `TORCH_KEY` says. Raises ValueError where none does.
     """
+    foreign.refuse(arrays, path=path)
     candidates = _named(name) if name else [t for tables in LAYOUTS.values() for t in tables]
     found = [candidate for candidate in candidates if candidate.recognises(arrays)]
-    keyed = key in ("model", "module")
+    keyed = key in ("model", "model_ema", "module")
     if found:
         return min(found, key=lambda table: hasattr(table, "TORCH_KEY") != keyed)
     if name:
@@ -83,6 +86,11 @@ def numerics(found: ModuleType, options: zoo.Options) -> dict[str, Any]:
 def methods(found: ModuleType, options: zoo.Options) -> Methods:
     """How a model's family resizes: its table's `RESIZE`, unless models of it differ."""
     return found.methods(options) if hasattr(found, "methods") else found.RESIZE
+
+
+def notes(found: ModuleType, arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """In words, which arrays of a file a table leaves out, where it leaves out any."""
+    return found.notes(arrays) if hasattr(found, "notes") else ()
 
 
 def assumptions(

@@ -18,6 +18,7 @@ FORMATS = (".pth", ".safetensors")
 TORCH_KEY = "model"
 
 _SCALES = ("gamma_1", "gamma_2")
+_CLASS_PRETRAINING = "cls_pt_"
 _HOLDS = {"pool", "norm_at", "relative_bias", "qkv_bias", "key_bias", "layer_scale", "mask_token",
           "mim_classes"}  # fmt: skip
 
@@ -25,13 +26,24 @@ numerics = torch_vit.numerics
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    return torch_vit.is_plain(arrays) and torch_vit.is_beit(arrays)
+    # Without biases of queries and values it is told from MAE by its LayerScale.
+    scaled = "fc_norm.weight" in arrays and "blocks.0.gamma_1" in arrays
+    return torch_vit.is_plain(arrays) and (torch_vit.is_beit(arrays) or scaled)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The parameters alone, without the numbers of their offsets."""
+    """The parameters alone, without the numbers of their offsets.
+
+    Nor the blocks by which BEiT v2 pretrains its class token: no output of the model needs them.
+    """
     del hints
-    return torch_vit.canonical(arrays, scales=_SCALES)
+    kept = {k: v for k, v in arrays.items() if not k.startswith(_CLASS_PRETRAINING)}
+    return torch_vit.canonical(kept, scales=_SCALES)
+
+
+def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    parts = sorted({k.split(".")[0] for k in arrays if k.startswith(_CLASS_PRETRAINING)})
+    return (f"left out: {', '.join(parts)}",) if parts else ()
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:

@@ -5,14 +5,19 @@ Blocks are numbered, or scanned: one `encoderblock` with a leading layer axis. O
 positions inside the encoder and with a row for the class token, which belongs to `cls` today:
 positions are added before the class token joins. Older ones number the parts of a block as before
 Linen, and hold the parts of the pooling at the root. Files are written as of today, unscanned.
+
+Two things leave no trace in a file. The pool types "0" (the first patch) and "none" are read as
+"gap". FlexiViT's model resizes its positions as `resize="bilinear_antialias"` does, while the
+code that loads it for fine-tuning resizes them as for any ViT, which is the default here.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.npz import bare, left_out
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds, pair, stacked
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
@@ -56,12 +61,17 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     """
     found = bare(arrays, roots=_ROOTS)
     arrays = {f"params/{_today(k)}": v for k, v in found.items()}
-    if _POSITION not in arrays and any("/LayerNorm_2/" in name for name in found):
+    prelinen = any("/LayerNorm_2/" in name for name in found)
+    if _POSITION not in arrays and prelinen and hints.position != "none":
         raise ValueError(f"1 misfits: missing {_OLD_POSITION}")
     for name in [k for k, v in arrays.items() if k.startswith(_SCANNED) and v.ndim]:
         part, layers = name.removeprefix(_SCANNED), arrays.pop(name)
         arrays |= {f"{_BLOCK.replace('{i}', str(i))}/{part}": a for i, a in enumerate(layers)}
     return _without_class_row(arrays, hints)
+
+
+def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    return left_out(arrays, roots=_ROOTS)
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
@@ -86,7 +96,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     if learned:
         rows, columns = hints.square(shapes[_POSITION][1])
     else:  # the size is no part of the model: that of most released ones
-        rows, columns = hints.grid or (max(224 // height, 1), max(224 // width, 1))
+        rows, columns = hints.nominal((height, width))
     return ViTOptions(
         image_size=(rows * height, columns * width),
         patch_size=(height, width),
@@ -140,19 +150,6 @@ def entries(options: ViTOptions) -> list[Entry]:
     if options.num_classes:
         table += pair("head", "params/head", "kernel", "bias")
     return table
-
-
-def bare(arrays: Mapping[str, np.ndarray], *, roots: Collection[str]) -> Arrays:
-    """The arrays of the image model alone (no optimizer state, no text tower), without prefix.
-
-    `roots` are names of which a model has one.
-    """
-    found = dict(arrays)
-    for prefix in ("params/", "opt/target/", "img/"):
-        inside = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
-        if inside and not any(root in found for root in roots):
-            found = inside
-    return found
 
 
 def _attention(path: str, name: str) -> list[Entry]:

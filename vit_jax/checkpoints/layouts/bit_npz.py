@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts.big_vision import bare
 from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.npz import bare, left_out
 from vit_jax.checkpoints.layouts.resnet import Spelling, infer_stem, stem_entries
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, pair
 from vit_jax.models.bit import RESNET_V2, BiTOptions
@@ -84,6 +84,10 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
         if head is not None and head.ndim == 4:
             arrays["head/kernel"] = head[0, 0]
     return {f"params/{name}": array for name, array in _bare(arrays).items()}
+
+
+def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    return left_out(arrays, roots=_ROOTS)
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:

@@ -17,6 +17,7 @@ FORMATS = (".pth", ".safetensors")
 TORCH_KEY = "model"
 
 _SCALES = ("gamma_1", "gamma_2")  # of DeiT III
+_OF_MAE = {"fc_norm.weight", "decoder_embed.weight", "head.0.running_mean"}
 _HOLDS = {"distillation", "layer_scale", "qkv_bias"}
 
 constants = torch_vit.constants
@@ -25,7 +26,7 @@ numerics = torch_vit.numerics
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     plain = torch_vit.is_plain(arrays) and not torch_vit.is_beit(arrays)
-    return plain and "fc_norm.weight" not in arrays and "decoder_embed.weight" not in arrays
+    return plain and _OF_MAE.isdisjoint(arrays)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:

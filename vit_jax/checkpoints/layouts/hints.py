@@ -15,6 +15,7 @@ class Hints:
     num_heads: int = 0
     decoder_heads: int = 0  # of a masked autoencoder
     grid: tuple[int, int] | None = None  # of the positions, where it is not square
+    position: str = ""  # their kind, where the file has none
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config.json
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -33,6 +34,10 @@ class Hints:
         if side * side != count:
             raise ValueError(f"{count} positions are no square: give the checkpoint's grid")
         return side, side
+
+    def nominal(self, patch: tuple[int, int]) -> tuple[int, int]:
+        """The grid of patches of a model without positions: that of most released ones."""
+        return self.grid or (max(224 // patch[0], 1), max(224 // patch[1], 1))
 
     def class_names(self, number: int) -> tuple[str, ...]:
         """The names of so many classes, where the files beside the checkpoint tell them."""

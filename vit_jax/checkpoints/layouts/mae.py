@@ -1,11 +1,15 @@
-"""facebookresearch/mae: encoder alone, whole masked autoencoder, or fine-tuned model, as .pth."""
+"""facebookresearch/mae: encoder alone, whole masked autoencoder, or tuned model, as .pth.
+
+Linear probing puts a BatchNorm without weights before the head: it is read into the head.
+"""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from vit_jax.checkpoints.layouts import deit, torch_vit
-from vit_jax.checkpoints.layouts.table import Entry
+from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.vit import ViTOptions
 
 MODEL = ViTOptions
@@ -13,23 +17,34 @@ RESIZE = deit.RESIZE
 FORMATS = deit.FORMATS
 TORCH_KEY = "model"
 
-canonical = deit.canonical
 constants = deit.constants
 infer = deit.infer
 numerics = torch_vit.numerics
 preprocessing = deit.preprocessing
 
+_PROBE, _PROBE_EPS = "head.0.running_mean", 1e-6
+
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    """A decoder, no head, or a norm after the pool beside a class token."""
+    """A decoder, no head, a probe, or a norm after the pool beside a class token."""
     others = torch_vit.is_beit(arrays) or "blocks.0.gamma_1" in arrays
     if not torch_vit.is_plain(arrays) or others:
         return False
-    return (
-        "head.weight" not in arrays
-        or "fc_norm.weight" in arrays
-        or "decoder_embed.weight" in arrays
-    )
+    headless = "head.weight" not in arrays and "dist_token" not in arrays
+    return headless or "fc_norm.weight" in arrays or "decoder_embed.weight" in arrays
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    """The parameters alone; of a linear probe, one head that does the same."""
+    arrays = dict(arrays)
+    if _PROBE in arrays:
+        mean, variance = (arrays.pop(f"head.0.running_{n}") for n in ("mean", "var"))
+        arrays.pop("head.0.num_batches_tracked", None)
+        weight, bias = (arrays.pop(f"head.1.{n}").astype(np.float64) for n in ("weight", "bias"))
+        weight = weight / np.sqrt(variance.astype(np.float64) + _PROBE_EPS)
+        arrays["head.weight"] = weight.astype(np.float32)
+        arrays["head.bias"] = (bias - weight @ mean).astype(np.float32)
+    return deit.canonical(arrays, hints)
 
 
 def entries(options: ViTOptions) -> list[Entry]:
@@ -39,4 +54,4 @@ def entries(options: ViTOptions) -> list[Entry]:
         raise ValueError(f"the mae layout has no place for pool and norm_at {pooling}")
     if not (options.has_class_token and options.class_position):
         raise ValueError("the mae layout needs a class token with a position")
-    return torch_vit.entries(options, "mae", holds={"pool", "norm_at", "decoder"})
+    return torch_vit.entries(options, "mae", holds={"pool", "norm_at", "decoder", "qkv_bias"})

@@ -46,7 +46,8 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> ViTO
     needed = {"patch_embed.proj.weight": 4, qkv: 2, fc1: 2, fc2: 2}
     told = _told(hints)
     relative = SHARED_TABLE in shapes or f"blocks.0.attn.{TABLE}" in shapes
-    if "pos_embed" in shapes or not (relative or told.config.get("pos_embed") in ("", "none")):
+    without = hints.position == "none" or told.config.get("pos_embed") in ("", "none")
+    if "pos_embed" in shapes or not (relative or without):
         needed["pos_embed"] = 3
     if "norm_pre.weight" not in shapes:  # only CLIP's have none
         needed["patch_embed.proj.bias"] = 1

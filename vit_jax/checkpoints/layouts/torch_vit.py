@@ -86,7 +86,15 @@ def canonical(arrays: Mapping[str, np.ndarray], *, scales: Sequence[str]) -> Arr
         return block[1] + names[block[2]] if block else name
 
     kept = {k: v for k, v in arrays.items() if not k.endswith("relative_position_index")}
-    return {renamed(k): v for k, v in kept.items()}
+    return _one_bias({renamed(k): v for k, v in kept.items()})
+
+
+def _one_bias(arrays: Arrays) -> Arrays:
+    """Where blocks have tables beside the shared one, the sum of both in every block."""
+    if SHARED_TABLE not in arrays or f"blocks.0.attn.{TABLE}" not in arrays:
+        return arrays
+    shared = arrays.pop(SHARED_TABLE)
+    return {k: v + shared if k.endswith(f".attn.{TABLE}") else v for k, v in arrays.items()}
 
 
 def entries(

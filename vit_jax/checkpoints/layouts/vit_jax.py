@@ -5,6 +5,7 @@ saved by the Linen models as Linen numbers them (`LayerNorm_1`, `MlpBlock_0`). W
 spelt as the released ones.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.npz import bare, left_out
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds, pair, stacked
+from vit_jax.models import positions
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
@@ -23,6 +26,8 @@ RESIZE = Methods()
 
 _BLOCK = "Transformer/encoderblock_{i}"
 _POSITION = "Transformer/posembed_input/pos_embedding"
+_STEM = "conv_root/kernel"
+_ROOTS = ("embedding/kernel",)
 _LINEN = {
     "LayerNorm_1": "LayerNorm_2",
     "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
@@ -32,13 +37,27 @@ _GROUP_NORM = re.compile(r"(^|/)gn(\d+|_root|_proj)/(scale|bias)$")
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    return "embedding/kernel" in arrays and _POSITION in arrays
+    names = bare(arrays, roots=_ROOTS)
+    if not all(root in names for root in _ROOTS):
+        return False
+    if _STEM in names or _POSITION not in names:
+        return _STEM in names
+    # Files of big_vision before it had names of its own: a pool with parameters, or a row for a
+    # class token that there is not.
+    pool = any(name == "probe" or name.startswith("MAPHead_") for name in names)
+    patches = names[_POSITION].shape[-2] - 1 if names[_POSITION].ndim == 3 else 0
+    return not pool and ("cls" in names or math.isqrt(patches) ** 2 != patches)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The same arrays, spelt as the released files, with GroupNorm vectors as vectors."""
+    """The model's arrays, spelt as the released files, with GroupNorm vectors as vectors."""
     del hints
-    return {_released_name(k): _squeezed(k, v) for k, v in arrays.items()}
+    found = bare(arrays, roots=_ROOTS)
+    return {_released_name(k): _squeezed(k, v) for k, v in found.items()}
+
+
+def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    return left_out(arrays, roots=_ROOTS)
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
@@ -49,29 +68,34 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     shapes = {name: array.shape for name, array in arrays.items()}
     query = _BLOCK.replace("{i}", "0") + "/MultiHeadDotProductAttention_1/query/kernel"
     mlp = _BLOCK.replace("{i}", "0") + "/MlpBlock_3/Dense_0/kernel"
-    needed = {"embedding/kernel": 4, query: 3, mlp: 2, _POSITION: 3}
+    learned = hints.position != "none" or _POSITION in shapes
+    needed = {"embedding/kernel": 4, query: 3, mlp: 2} | ({_POSITION: 3} if learned else {})
     wrong = [k for k, rank in needed.items() if k not in shapes or len(shapes[k]) != rank]
     if wrong:
-        raise ValueError(f"not a vit_jax checkpoint: {', '.join(wrong)} missing or misshapen")
+        hint = ": give position='none' if the model has none" if wrong == [_POSITION] else ""
+        raise ValueError(f"not a vit_jax checkpoint: {', '.join(wrong)} missing or misshapen{hint}")
     height, width = shapes["embedding/kernel"][:2]
     stem = _infer_stem(shapes)
     token = "cls" in shapes
-    count = shapes[_POSITION][1] - token
     heads = shapes[query][1]
     if hints.num_heads not in (0, heads):
         raise ValueError(f"num_heads is {hints.num_heads}, the checkpoint has {heads} heads")
-    rows, columns = hints.square(count)
     stride = stem.stride if stem else 1
+    if learned:
+        rows, columns = hints.square(shapes[_POSITION][1] - token)
+    else:
+        rows, columns = hints.nominal((stride * height, stride * width))
     return ViTOptions(
         image_size=(rows * stride * height, columns * stride * width),
         patch_size=(height, width),
-        channels=shapes["conv_root/kernel" if stem else "embedding/kernel"][2],
+        channels=shapes[_STEM if stem else "embedding/kernel"][2],
         width=shapes["embedding/kernel"][3],
         depth=1 + max(int(i) for i in re.findall(r"encoderblock_(\d+)/", " ".join(shapes))),
         mlp_dim=shapes[mlp][1],
         num_heads=heads,
         num_classes=shapes["head/kernel"][-1] if "head/kernel" in shapes else 0,
         stem=stem,
+        position="learned_1d" if learned else "none",
         pool="token" if token else "gap",
         representation_size=shapes.get("pre_logits/kernel", (0,))[-1],
     )
@@ -94,15 +118,16 @@ def numerics(options: ViTOptions) -> dict[str, Any]:
 def entries(options: ViTOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
     holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads"}
-    holds |= {"num_classes", "stem", "representation_size", "class_position", "pool"}
+    holds |= {"num_classes", "stem", "representation_size", "position", "class_position", "pool"}
     check_holds(options, "vit_jax", holds=holds, **numerics(options))
+    if options.position not in ("learned_1d", "sincos2d", "none"):
+        raise ValueError(f"the vit_jax layout has no place for position={options.position!r}")
     if options.pool not in ("token", "gap"):
         raise ValueError(f"the vit_jax layout has no place for pool={options.pool!r}")
     attention = f"{_BLOCK}/MultiHeadDotProductAttention_1"
     qkv = [f"{attention}/{part}" for part in ("query", "key", "value")]
     table = [
         *pair("embedding", "embedding", "kernel", "bias"),
-        _position(options),
         *pair("blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
         Entry("blocks/attention/qkv/kernel", tuple(f"{n}/kernel" for n in qkv), *stacked(1)),
         Entry("blocks/attention/qkv/bias", tuple(f"{n}/bias" for n in qkv), *stacked(0)),
@@ -112,6 +137,8 @@ def entries(options: ViTOptions) -> list[Entry]:
         *pair("blocks/mlp/fc2", f"{_BLOCK}/MlpBlock_3/Dense_1", "kernel", "bias"),
         *pair("norm", "Transformer/encoder_norm", "scale", "bias"),
     ]
+    if options.position == "learned_1d":
+        table.append(_position(options))
     if options.pool == "token":
         table.append(Entry("cls", ("cls",)))
     if options.representation_size:
@@ -119,6 +146,14 @@ def entries(options: ViTOptions) -> list[Entry]:
     if options.num_classes:
         table += pair("head", "head", "kernel", "bias")
     return table + (_stem_entries(options.stem) if options.stem else [])
+
+
+def constants(options: ViTOptions) -> Arrays:
+    """Fixed positions as the table that readers expect."""
+    if options.position != "sincos2d":
+        return {}
+    table = positions.sincos2d(options.grid, options.width)
+    return {_POSITION: np.pad(table, ((0, 0), (int(options.has_class_token), 0), (0, 0)))}
 
 
 def _position(options: ViTOptions) -> Entry:
@@ -150,7 +185,7 @@ def _conv(path: str, conv: str, norm: str) -> list[Entry]:
 
 
 def _infer_stem(shapes: Mapping[str, Sequence[int]]) -> StemOptions | None:
-    if "conv_root/kernel" not in shapes:
+    if _STEM not in shapes:
         return None
     depths: dict[int, int] = {}
     for name in shapes:
@@ -160,7 +195,7 @@ def _infer_stem(shapes: Mapping[str, Sequence[int]]) -> StemOptions | None:
     if sorted(depths) != list(range(1, len(depths) + 1)):
         raise ValueError(f"the stem's stages are {sorted(depths)}: some are missing")
     layers = tuple(depths[stage] for stage in sorted(depths))
-    return StemOptions(num_layers=layers, root_width=shapes["conv_root/kernel"][-1])
+    return StemOptions(num_layers=layers, root_width=shapes[_STEM][-1])
 
 
 def _released_name(name: str) -> str:

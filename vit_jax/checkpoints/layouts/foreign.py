@@ -1,0 +1,22 @@
+"""Models of other families that released files hold too: refused by name."""
+
+import re
+from collections.abc import Collection
+
+# A name that only this kind of model has -> what it is.
+_MARKS = {
+    r"(.*/)?MixerBlock_\d+/": "an MLP-Mixer",
+    r"blocks_token_only\.\d+\.": "a CaiT or PatchConvNet",
+    r"blocks\.\d+\.norm1\.alpha": "a ResMLP",
+    r"blocks\.\d+\.(norm11|attn1)\.": "a ViT of parallel blocks",
+    r"patch_embed\.proj\.\d+\.": "a model with more than one convolution before its blocks",
+}
+
+
+def refuse(names: Collection[str], *, path: str) -> None:
+    """Raises ValueError where the names are of a family that is not ours."""
+    for mark, what in _MARKS.items():
+        if any(re.match(mark, name) for name in names):
+            raise ValueError(f"{path}: it holds {what}, which this package does not have")
+    if "embedding/kernel" in names and not any(n.startswith("Transformer/") for n in names):
+        raise ValueError(f"{path}: it holds a model without a transformer, and no BiT")
