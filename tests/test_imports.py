@@ -12,12 +12,15 @@ ALLOWED = {
     "models": set(),
     "config": set(),
     "data": {"config"},
+    "images": {"data", "models"},
     "objectives": {"config", "models"},
     "parallel": {"config", "models"},
     "checkpoints": {"config", "models"},
-    "training": {"config", "models", "data", "objectives", "parallel", "checkpoints"},
+    "training": {
+        *("config", "models", "data", "images", "objectives", "parallel", "checkpoints"),
+    },
     "analysis": {"config", "models", "data", "parallel", "checkpoints"},
-    "__init__": {"checkpoints", "models"},
+    "__init__": {"checkpoints", "images", "models"},
 }
 EVERYTHING = ("commands", "__main__")  # the edge of the program
 

@@ -13,8 +13,8 @@ from vit_jax.checkpoints.load import load
 from vit_jax.commands.evaluate import checkpoint_step
 from vit_jax.commands.predict import classify
 from vit_jax.data import sources
+from vit_jax.images import transform_of
 from vit_jax.models.vit import ViT
-from vit_jax.training.evaluation import transform_of
 
 SHOWN = 24  # images in the picture of predictions
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,8 +12,8 @@ from flax import nnx
 from vit_jax.checkpoints.load import load
 from vit_jax.commands.evaluate import checkpoint_step
 from vit_jax.data import augment, preprocess
+from vit_jax.images import read_pixels, transform_of
 from vit_jax.models.zoo import Model
-from vit_jax.training.evaluation import transform_of
 
 BATCH = 32
 
@@ -91,8 +90,6 @@ def classify(model: Model, *, top: int) -> Callable[[np.ndarray], list[list[tupl
 def _read(path: str, transform: preprocess.EvalTransform) -> np.ndarray | str:
     """Pixels for the model (H, W, 3), or what is wrong with the file."""
     try:
-        return transform(transform.decode(pathlib.Path(path).read_bytes()))
-    except OSError as error:
-        return error.strerror or str(error)
-    except preprocess.BrokenImageError as error:
+        return read_pixels(path, transform)
+    except ValueError as error:
         return str(error)

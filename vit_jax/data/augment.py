@@ -35,7 +35,7 @@ def augment(
 
 
 def normalize(
-    images: jax.Array,  # uint8 (B, H, W, 3)
+    images: jax.typing.ArrayLike,  # uint8 (B, H, W, 3)
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -45,7 +45,7 @@ def normalize(
     shape = (1, 1, 1, 3)
     center = jnp.asarray(mean, jnp.float32).reshape(shape)
     scale = jnp.asarray(std, jnp.float32).reshape(shape)
-    return ((images.astype(jnp.float32) / 255 - center) / scale).astype(dtype)
+    return ((jnp.asarray(images, jnp.float32) / 255 - center) / scale).astype(dtype)
 
 
 def random_flip(images: jax.Array, position: jax.Array, *, key: jax.Array) -> jax.Array:

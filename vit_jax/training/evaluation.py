@@ -10,8 +10,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vit_jax.config import MeshConfig
-from vit_jax.data import augment, pipeline, preprocess
+from vit_jax.data import augment, pipeline
 from vit_jax.data.record import Source
+from vit_jax.images import transform_of
 from vit_jax.models.zoo import Model
 from vit_jax.objectives import classification
 from vit_jax.parallel.mesh import local_rows, make_mesh, to_global
@@ -87,15 +88,6 @@ def evaluate_model(model: Model, source: Source, *, batch_size: int = 64) -> dic
     ):
         placed = jax.device_put(nnx.to_pure_dict(params), everywhere)
         return evaluate(step, placed, batches, mesh=mesh, batch_size=batch_size)
-
-
-def transform_of(model: Model) -> preprocess.EvalTransform:
-    """From a decoded image to the pixels that a loaded model expects."""
-    wanted = model.preprocessing
-    assert wanted is not None, "the model was not loaded"
-    return preprocess.EvalTransform(
-        size=wanted.image_size, center=wanted.crop, kernel=wanted.kernel, fit=wanted.fit
-    )
 
 
 def _add(totals: dict[str, float], sums: dict[str, jax.Array]) -> None:
