@@ -182,6 +182,8 @@ class Config:
     seed: int = 0
     init_from: str = ""  # a run of ours or a released file to start from
     init_layout: str = ""  # layout of a released file; unset: recognised from its keys
+    init_grid: tuple[int, ...] = ()  # (rows, columns) of its positions where they are not square
+    init_resize: str = ""  # how its positions are interpolated; unset: as its family does
     image_size: tuple[int, ...] = (224, 224)  # (height, width); one number: square
     batch_size: int = 256  # global: over all devices and hosts
     total: Duration = Duration(epochs=90.0)  # length of the run
@@ -300,6 +302,8 @@ def _check(config: Config) -> None:
             raise ValueError(f"config.{path} is {_get(config, path)}: it must be in [0, 1)")
     if len(config.image_size) not in (1, 2) or min(config.image_size) < 1:
         raise ValueError(f"config.image_size is {config.image_size}: give (height, width)")
+    if len(config.init_grid) not in (0, 2) or min(config.init_grid, default=1) < 1:
+        raise ValueError(f"config.init_grid is {config.init_grid}: give (rows, columns)")
     if config.batch_size % config.optimizer.accumulate:
         raise ValueError(
             f"config.batch_size {config.batch_size} does not divide into"

@@ -43,6 +43,20 @@ def test_convert_writes_what_load_reads_and_says_what_it_did(shared, tmp_path, c
     assert target.stat().st_size > 100_000
 
 
+def test_convert_resizes_positions_in_the_way_that_is_named(shared, tmp_path, capsys) -> None:
+    source = shared / "fixtures/vitjax_cls/ckpt.npz"
+    tables = []
+    for method in ("align_corners", "bicubic"):
+        target = tmp_path / f"{method}.npz"
+        arguments = [str(source), str(target), "--image-size", "48", "--resize", method]
+        assert main(["convert", *arguments]) == 0
+        tables.append(np.load(target)["Transformer/posembed_input/pos_embedding"])
+    assert np.abs(tables[0] - tables[1]).max() > 0.01
+    assert main(["convert", str(source), str(tmp_path / "out.npz"), "--resize", "best"]) == 2
+    assert "unknown interpolation 'best'" in capsys.readouterr().err
+    assert not (tmp_path / "out.npz").exists()
+
+
 def test_convert_refuses_in_one_line_and_writes_nothing(tmp_path, capsys):
     (tmp_path / "text.npz").write_text("no checkpoint")
     assert main(["convert", str(tmp_path / "text.npz"), str(tmp_path / "out.npz")]) == 2

@@ -31,6 +31,7 @@ def convert(
     image_size: Size | None = None,
     patch_size: Size | None = None,
     num_classes: int | None = None,
+    resize: str = "",
     check: bool = False,
 ) -> str:
     """Writes `target`; returns the report: what was mapped, resized, dropped, initialised.
@@ -48,7 +49,11 @@ def convert(
         grid=grid,
     )
     checkpoint, changes = load.adapted(
-        original, image_size=image_size, patch_size=patch_size, num_classes=num_classes
+        original,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_classes=num_classes,
+        resize=resize,
     )
     notes = save.write(checkpoint, target, layout=layout, origin=str(source))
     lines = [

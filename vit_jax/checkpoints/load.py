@@ -11,7 +11,7 @@ from flax import nnx, traverse_util
 from vit_jax.checkpoints import files, layouts, store, surgery
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
-from vit_jax.models.interpolation import Method, Methods, check
+from vit_jax.models.interpolation import Method, Methods
 from vit_jax.models.preprocessing import Preprocessing
 
 
@@ -72,7 +72,7 @@ def load(
         image_size=image_size,
         patch_size=patch_size,
         num_classes=num_classes,
-        resize=resize,
+        resize=resize or "",
         **overrides,
     )
     model = assemble(checkpoint.options, checkpoint.params)
@@ -87,7 +87,7 @@ def adapted(
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
-    resize: Method | None = None,
+    resize: str = "",
     **overrides: Any,
 ) -> tuple[Checkpoint, surgery.Report]:
     """The checkpoint with other sizes, as `load` has it, and what became of its parameters."""
@@ -98,15 +98,13 @@ def adapted(
     if num_classes is not None:
         changes["num_classes"] = num_classes
     target = zoo.change(checkpoint.options, **changes)
-    methods = checkpoint.resize
-    if resize:
-        check(resize, Method)
+    methods = checkpoint.resize.with_position(resize)
     params, report = surgery.adapt(
         checkpoint.params,
         source=checkpoint.options,
         target=target,
         key=jax.random.key(0),
-        resize=dataclasses.replace(methods, position=resize) if resize else methods,
+        resize=methods,
     )
     same_classes = target.num_classes == checkpoint.options.num_classes
     changed = dataclasses.replace(

@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import get_args
 
 from vit_jax.checkpoints import layouts
 from vit_jax.checkpoints.convert import convert
+from vit_jax.models.interpolation import Method
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=size, help="HEIGHT or HEIGHT,WIDTH of the target")
     parser.add_argument("--patch-size", type=size, help="HEIGHT or HEIGHT,WIDTH of the target")
     parser.add_argument("--num-classes", type=int, help="of the target: another head is zero")
+    methods = ", ".join(get_args(Method))
+    parser.add_argument("--resize", default="", help=f"of positions, for the family's: {methods}")
     parser.add_argument(
         "--check",
         action="store_true",
@@ -44,6 +48,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
             image_size=options.image_size,
             patch_size=options.patch_size,
             num_classes=options.num_classes,
+            resize=options.resize,
             check=options.check,
         )
     )

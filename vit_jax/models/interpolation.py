@@ -8,7 +8,7 @@ on sizes alone, so what they are applied to may be an array of JAX, under `jit` 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,13 @@ class Methods:
     relative: RelativeMethod = "geometric_cubic"
     decoder: Literal["grid", "flat"] = "grid"  # flat: patches as one row (Hugging Face's MAE)
     patch: Method = "bilinear"  # FlexiViT
+
+    def with_position(self, method: str) -> "Methods":
+        """With another method for tables of positions, unless it is "". Raises ValueError."""
+        if not method:
+            return self
+        check(method, Method)
+        return dataclasses.replace(self, position=cast(Method, method))
 
 
 Kernel = Callable[[np.ndarray, float], np.ndarray]

@@ -147,7 +147,7 @@ def change(options: AnyOptions, **changes: Any) -> AnyOptions:
     known = {f.name for f in dataclasses.fields(options)}
     for field in changes:
         if field not in known:
-            raise ValueError(f"unknown model option {field!r}: {_nearest(field, known)}")
+            raise ValueError(f"unknown model option {field!r}: {_nearest(field, sorted(known))}")
     return dataclasses.replace(options, **changes)
 
 

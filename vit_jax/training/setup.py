@@ -71,19 +71,23 @@ def fresh_start(config: Config, *, num_classes: int) -> Start:
         config.init_from,
         layout=config.init_layout,
         num_heads=0 if store.is_run(config.init_from) else config.model.num_heads,
+        grid=_pair(config.init_grid) if config.init_grid else None,
     )
+    resize = source.resize.with_position(config.init_resize)
     base = zoo.options(config.model.name) if config.model.name else zoo.classifier(source.options)
     target = _changed(base, config, num_classes=num_classes)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     params, report = surgery.adapt(
-        source.params, source=source.options, target=target, key=key, resize=source.resize
+        source.params, source=source.options, target=target, key=key, resize=resize
     )
     return Start(
         options=target,
         preprocessing=source.preprocessing,
         resize=source.resize,
         params=params,
-        report="\n".join((f"from {config.init_from}: {report}", *source.notes)),
+        report="\n".join(
+            (f"from {config.init_from}: {report}", *(f"note: {note}" for note in source.notes))
+        ),
     )
 
 

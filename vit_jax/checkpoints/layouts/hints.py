@@ -32,7 +32,9 @@ class Hints:
             return self.grid
         side = round(count**0.5)
         if side * side != count:
-            raise ValueError(f"{count} positions are no square: give the checkpoint's grid")
+            raise ValueError(
+                f"{count} positions are no square: give the checkpoint's grid (convert: --grid)"
+            )
         return side, side
 
     def nominal(self, patch: tuple[int, int]) -> tuple[int, int]:
@@ -90,7 +92,7 @@ def heads(hints: Hints, known: Mapping[int, int], *, width: int) -> int:
     if not number:
         raise ValueError(
             f"the file does not tell the number of heads and width {width} is of no known"
-            " model: give num_heads"
+            " model: give num_heads (convert: --num-heads)"
         )
     if width % number:
         raise ValueError(f"width {width} does not divide into {number} heads")

@@ -46,7 +46,12 @@ def read(entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], expected: S
             except (ValueError, IndexError):
                 joined = None
             if joined is None or joined.shape != shape:
-                misfits += [f"{n} has shape {p.shape}" for n, p in zip(names, parts, strict=True)]
+                wanted = entry.split(np.broadcast_to(np.float32(0), shape))
+                misfits += [
+                    f"{name} has shape {part.shape}, expected {want.shape}"
+                    for name, part, want in zip(names, parts, wanted, strict=True)
+                    if joined is None or part.shape != want.shape
+                ]
                 continue
             layers.append(joined)
         if layers:

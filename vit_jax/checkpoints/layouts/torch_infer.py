@@ -145,7 +145,7 @@ def _infer_pretraining(shapes: Shapes, hints: Hints) -> dict[str, Any]:
     if not number:
         raise ValueError(
             "the file does not tell the number of heads of its decoder and width"
-            f" {width} is of no known one: give decoder_heads"
+            f" {width} is of no known one: give decoder_heads (convert: --decoder-heads)"
         )
     decoder = DecoderOptions(
         width=width,
@@ -202,7 +202,9 @@ def _grid(shapes: Shapes, hints: Hints, *, patch: tuple[int, int], prefix: int) 
     squares = [(side, side) for side in wanted if fits((side, side)) is not None]
     if len(squares) != 1:
         what = f"{shapes['pos_embed'][1]} positions" if counts else f"{table} relative biases"
-        raise ValueError(f"{what} leave the grid of patches open: give the checkpoint's grid")
+        raise ValueError(
+            f"{what} leave the grid of patches open: give the checkpoint's grid (convert: --grid)"
+        )
     rows = fits(squares[0])
     assert rows is not None
     return squares[0], rows

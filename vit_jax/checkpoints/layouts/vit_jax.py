@@ -72,7 +72,9 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     needed = {"embedding/kernel": 4, query: 3, mlp: 2} | ({_POSITION: 3} if learned else {})
     wrong = [k for k, rank in needed.items() if k not in shapes or len(shapes[k]) != rank]
     if wrong:
-        hint = ": give position='none' if the model has none" if wrong == [_POSITION] else ""
+        hint = (
+            ": load it with position='none' if the model has none" if wrong == [_POSITION] else ""
+        )
         raise ValueError(f"not a vit_jax checkpoint: {', '.join(wrong)} missing or misshapen{hint}")
     height, width = shapes["embedding/kernel"][:2]
     stem = _infer_stem(shapes)

@@ -179,7 +179,7 @@ def _decoder(shapes: Shapes, hints: Hints) -> DecoderOptions:
     if not number:
         raise ValueError(
             "the file does not tell the number of heads of its decoder and width"
-            f" {width} is of no known one: give decoder_heads"
+            f" {width} is of no known one: give decoder_heads (convert: --decoder-heads)"
         )
     last = re.compile(r"decoder\.decoder_layers\.\d+\.output\.dense\.bias")
     return DecoderOptions(
