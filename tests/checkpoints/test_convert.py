@@ -128,13 +128,15 @@ def test_missing_and_misshapen_arrays_are_all_named(shared, tmp_path, source):
     arrays = files.read_arrays(shared / "fixtures" / source)
     missing, misshapen = [n for n in sorted(arrays) if "bias" in n and "head" not in n][-2:]
     arrays.pop(missing)
-    arrays[misshapen] = arrays[misshapen][:-1]
+    whole = arrays[misshapen]
+    arrays[misshapen] = whole[:-1]
     arrays["surplus"] = np.zeros(3, np.float32)
     path = tmp_path / "m.safetensors"
     safetensors_numpy.save_file(arrays, path)
     with pytest.raises(ValueError, match="3 misfits: ") as error:
         convert(path, tmp_path / "out", num_heads=3)
-    for part in (f"missing {missing}", f"{misshapen} has shape", "unexpected surplus (3,)"):
+    shapes = f"{misshapen} has shape {arrays[misshapen].shape}, expected {whole.shape}"
+    for part in (f"missing {missing}", shapes, "unexpected surplus (3,)"):
         assert part in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -190,3 +192,15 @@ def listing(folder):
 def load_vit(path, **changes: Any) -> Any:
     """A model of whatever kind, for checks that know which."""
     return vit_jax.load(path, **changes)
+
+
+def test_what_is_assumed_is_said(shared, tmp_path, caplog):
+    """A folder of Hugging Face without its preprocessor_config.json does not tell the pixels."""
+    report = convert(shared / "fixtures/hf_vit", tmp_path / "out.npz")
+    said = "no file beside it tells mean, std: assumed mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5)"
+    assert f"note: {said}" in report
+    vit_jax.load(shared / "fixtures/hf_vit")
+    assert caplog.messages == [f"{shared / 'fixtures/hf_vit'}: {said}"]
+    caplog.clear()
+    vit_jax.load(shared / "fixtures/vitjax_cls/ckpt.npz")
+    assert not caplog.messages, "the layout alone tells"

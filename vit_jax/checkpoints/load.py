@@ -1,6 +1,7 @@
 """From a path to a model: a run of ours, or a released file."""
 
 import dataclasses
+import logging
 import os
 from typing import Any
 
@@ -53,7 +54,8 @@ def load(
     autoencoder; `grid` is the checkpoint's own grid of positions where it is not square, and
     `position="none"` says of a .npz without positions that its model has none.
     `overrides` are fields of the model's options. `model.preprocessing` says what images it
-    expects, and `model.class_names` what the logits mean, where that is known.
+    expects, and `model.class_names` what the logits mean, where that is known. What no file told
+    and was assumed is logged as a warning.
 
     Raises ValueError in one line where the file cannot be read, is of another layout or model,
     lists misfits, or does not fit what is asked for.
@@ -75,6 +77,8 @@ def load(
         resize=resize or "",
         **overrides,
     )
+    for note in checkpoint.notes:
+        logging.getLogger(__name__).warning("%s: %s", os.fspath(path), note)
     model = assemble(checkpoint.options, checkpoint.params)
     model.preprocessing = checkpoint.preprocessing
     model.class_names = checkpoint.class_names

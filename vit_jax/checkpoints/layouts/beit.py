@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vit_jax.checkpoints.layouts import torch_infer, torch_vit
-from vit_jax.checkpoints.layouts.hints import Hints, assumed, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models import positions
 from vit_jax.models.interpolation import Methods
@@ -22,6 +22,7 @@ _CLASS_PRETRAINING = "cls_pt_"
 _HOLDS = {"pool", "norm_at", "relative_bias", "qkv_bias", "key_bias", "layer_scale", "mask_token",
           "mim_classes"}  # fmt: skip
 
+assumptions = assumed_pixels
 numerics = torch_vit.numerics
 
 
@@ -73,9 +74,3 @@ def constants(options: ViTOptions) -> Arrays:
 
 def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
     return released(options.image_size, hints, crop=0.9, kernel="bicubic_antialias")
-
-
-def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
-    """The value range of pixels, unless the files beside tell it."""
-    del options
-    return assumed(preprocessing, hints)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vit_jax.checkpoints.layouts import torch
-from vit_jax.checkpoints.layouts.hints import Hints, nominal_size, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, nominal_size, released
 from vit_jax.checkpoints.layouts.resnet import (
     Spelling,
     hwio_to_oihw,
@@ -23,6 +23,8 @@ from vit_jax.models.resnet import StemOptions
 MODEL = BiTOptions
 READ_ONLY = True
 RESIZE = Methods()
+
+assumptions = assumed_pixels
 
 _SPELLING = Spelling(
     root="bit.embedder.convolution.weight",

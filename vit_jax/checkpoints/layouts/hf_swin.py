@@ -7,7 +7,7 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import swin, torch
 from vit_jax.checkpoints.layouts.hf.infer import check_no_pixels
-from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.layers import Gelu
@@ -17,6 +17,8 @@ from vit_jax.models.swin import SwinOptions
 MODEL = SwinOptions
 READ_ONLY = True
 RESIZE = Methods(position="bicubic", relative="bicubic", patch="bicubic_antialias")
+
+assumptions = assumed_pixels
 
 
 def _qkv(path: str, block: str, *, heads: int, bias: bool) -> list[Entry]:

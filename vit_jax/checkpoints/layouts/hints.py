@@ -144,6 +144,12 @@ def assumed(preprocessing: Preprocessing, hints: Hints, **fields: Any) -> tuple[
     return (f"no file beside it tells {', '.join(fields)}: assumed {taken}",)
 
 
+def assumed_pixels(options: object, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+    """As `assumed`, of a family whose arrays tell all of the model: the value range of pixels."""
+    del options
+    return assumed(preprocessing, hints)
+
+
 def _side(size: Any) -> int:
     """The short side of `224`, `{"height": 224, "width": 224}` or `{"shortest_edge": 224}`."""
     if isinstance(size, Mapping):

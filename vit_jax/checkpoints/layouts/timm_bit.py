@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts.hints import Hints, assumed, nominal_size, refuse_pools, released
+from vit_jax.checkpoints.layouts.hints import (
+    Hints,
+    assumed_pixels,
+    nominal_size,
+    refuse_pools,
+    released,
+)
 from vit_jax.checkpoints.layouts.resnet import (
     Spelling,
     hwio_to_oihw,
@@ -22,6 +28,8 @@ from vit_jax.models.preprocessing import Preprocessing
 MODEL = BiTOptions
 FORMATS = (".safetensors", ".pth")
 RESIZE = Methods()
+
+assumptions = assumed_pixels
 
 _SPELLING = Spelling(
     root="stem.conv.weight",
@@ -86,9 +94,3 @@ def entries(options: BiTOptions) -> list[Entry]:
         )
         table += [kernel, Entry("head/bias", ("head.fc.bias",))]
     return table
-
-
-def assumptions(options: BiTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
-    """The value range of pixels, unless the files beside tell it."""
-    del options
-    return assumed(preprocessing, hints)

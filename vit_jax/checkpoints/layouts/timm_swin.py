@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vit_jax.checkpoints.layouts import swin, torch
-from vit_jax.checkpoints.layouts.hints import Hints, assumed, refuse_pools, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, refuse_pools, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.positions import Grid
@@ -20,6 +20,8 @@ MODEL = SwinOptions
 NUMERICS = {"padding": "after_shift", "gelu": "erf", "norm_eps": 1e-5}
 FORMATS = (".safetensors", ".pth")
 RESIZE = Methods(relative="geometric_linear", patch="bicubic_antialias")
+
+assumptions = assumed_pixels
 
 
 def _qkv(path: str, block: str, *, heads: int, bias: bool) -> list[Entry]:
@@ -113,11 +115,3 @@ def _of_timm(name: str) -> str:
     return re.sub(
         r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name
     )
-
-
-def assumptions(
-    options: SwinOptions, preprocessing: Preprocessing, hints: Hints
-) -> tuple[str, ...]:
-    """The value range of pixels, unless the files beside tell it."""
-    del options
-    return assumed(preprocessing, hints)

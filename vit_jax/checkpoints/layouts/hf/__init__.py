@@ -11,7 +11,7 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts.hf import configs, names, vit
 from vit_jax.checkpoints.layouts.hf import infer as infer_lib
-from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
@@ -20,6 +20,8 @@ from vit_jax.models.vit import ViTOptions
 RESIZE = Methods(position="bicubic", relative="bilinear", decoder="flat", patch="bicubic_antialias")
 MODEL = ViTOptions
 FORMATS = (".safetensors", ".bin")
+
+assumptions = assumed_pixels
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
