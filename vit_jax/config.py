@@ -16,6 +16,9 @@ from typing import Any, Literal
 
 import ml_collections
 
+from vit_jax.models.preprocessing import Fit as Fit
+from vit_jax.models.preprocessing import Kernel as Kernel
+
 
 def default_config() -> ml_collections.ConfigDict:
     """The default of every field, to be changed by a recipe; `resolve` refuses new keys."""
@@ -97,16 +100,9 @@ class DataConfig:
     crop_area: tuple[float, float] = (0.05, 1.0)  # inception: share of the image's area
     shift: int = 0  # shift: largest displacement in pixels, borders filled with black
     kernel: Literal["linear", "bilinear_antialias", "bicubic_antialias"] = "linear"  # training
-    eval_kernel: Literal[
-        "area",
-        "linear",
-        "bilinear_antialias",
-        "bicubic_antialias",
-        "lanczos_antialias",
-        "nearest",
-    ] = "area"
+    eval_kernel: Kernel = "area"
     # Evaluation: squash ignores the aspect ratio, crop_floor cuts as Hugging Face.
-    eval_fit: Literal["crop", "crop_floor", "squash"] = "crop"
+    eval_fit: Fit = "crop"
     eval_crop: float = 0.875  # evaluation: centre crop of this share of the short side
     flip: bool = True  # left-right, on the device
     mixup: float = 0.0  # alpha of the Beta distribution; 0: off

@@ -9,25 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.checkpoints.parity import close, logits_and_features, read
 from vit_jax.checkpoints import load, surgery
 from vit_jax.checkpoints.layouts import big_vision, table
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
 from vit_jax.models.vit import ViTOptions
-
-
-def read(path, **how) -> Any:
-    """A checkpoint whose options are of the type that the test knows."""
-    return load.read(path, **how)
-
-
-@nnx.jit
-def logits_and_features(model, images):
-    return model(images), model.features(images)
-
-
-def close(a, b, *, rtol=1e-5):
-    np.testing.assert_allclose(a, b, atol=rtol * np.abs(b).max(), rtol=0)
 
 
 @pytest.mark.parametrize("name", ["bv_vit_gap", "bv_vit_map", "bv_vit_tok_scan"])

@@ -6,26 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
+from tests.checkpoints.parity import close, logits_and_features, read
 from vit_jax.checkpoints import layouts, load, surgery
 from vit_jax.checkpoints.layouts import bit_npz, hf_bit, table, timm_bit
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
-
-
-def read(path, **how) -> Any:
-    """A checkpoint whose options are of the type that the test knows."""
-    return load.read(path, **how)
-
-
-@nnx.jit
-def logits_and_features(model, images):
-    return model(images), model.features(images)
-
-
-def close(a, b, *, rtol=1e-5):
-    np.testing.assert_allclose(a, b, atol=rtol * np.abs(b).max(), rtol=0)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Swin of timm, of Microsoft and of Hugging Face."""
 
 import json
-from typing import Any
 
 import jax
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
+from tests.checkpoints.parity import close, read
 from vit_jax.checkpoints import layouts, load, surgery
 from vit_jax.checkpoints.layouts import hf_swin, table, timm_swin
 from vit_jax.checkpoints.layouts.hints import Hints
@@ -25,18 +25,9 @@ def io(file):
     return np.load(file.with_name("io.npz"))
 
 
-def read(path, **how) -> Any:
-    """A checkpoint whose options are of the type that the test knows."""
-    return load.read(path, **how)
-
-
 @nnx.jit
 def logits_and_map(model, images):
     return model(images), model.encode(images)
-
-
-def close(a, b, *, rtol=1e-5):
-    np.testing.assert_allclose(a, b, atol=rtol * np.abs(b).max(), rtol=0)
 
 
 def test_matches_the_original_and_round_trips(file, io):

@@ -14,17 +14,8 @@ import numpy as np
 import PIL.Image
 import simplejpeg
 
-from vit_jax.config import DataConfig
+from vit_jax.config import DataConfig, Fit, Kernel
 
-Kernel = Literal[
-    "area",
-    "linear",
-    "bilinear_antialias",
-    "bicubic_antialias",
-    "lanczos_antialias",
-    "nearest",
-]
-Fit = Literal["crop", "crop_floor", "squash"]
 Crop = Literal["inception", "shift", "center"]
 
 MAX_PIXELS = 89_478_485  # of a file: a small one can claim to be huge; where Pillow warns

@@ -7,13 +7,7 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import torch
 from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, nominal_size, released
-from vit_jax.checkpoints.layouts.resnet import (
-    Spelling,
-    hwio_to_oihw,
-    infer_stem,
-    oihw_to_hwio,
-    stem_entries,
-)
+from vit_jax.checkpoints.layouts.resnet import TORCH, infer_stem, stem_entries
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.bit import RESNET_V2, BiTOptions
 from vit_jax.models.interpolation import Methods
@@ -26,19 +20,13 @@ RESIZE = Methods()
 
 assumptions = assumed_pixels
 
-_SPELLING = Spelling(
+_SPELLING = dataclasses.replace(
+    TORCH,
     root="bit.embedder.convolution.weight",
     root_norm="bit.embedder.norm",
     unit="bit.encoder.stages.{b}.layers.{u}.",
-    first=0,
-    conv="conv{n}.weight",
-    norm="norm{n}",
-    proj="downsample.conv.weight",
     proj_norm="downsample.norm",
     final_norm="bit.norm",
-    leaves=(".weight", ".bias"),
-    conv_join=oihw_to_hwio,
-    conv_split=hwio_to_oihw,
 )
 _DEFAULTS = {"layer_type": "preactivation", "global_padding": None, "output_stride": 32}
 _DEFAULTS |= {"embedding_dynamic_padding": False, "hidden_act": "relu", "num_groups": 32}

@@ -11,7 +11,7 @@ from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.layers import Gelu
-from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.swin import SwinOptions
 
 MODEL = SwinOptions
@@ -97,7 +97,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
 
 
 def preprocessing(options: SwinOptions, hints: Hints) -> Preprocessing:
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
     return released(
         options.image_size,
         hints,

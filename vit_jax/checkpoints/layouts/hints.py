@@ -99,6 +99,22 @@ def heads(hints: Hints, known: Mapping[int, int], *, width: int) -> int:
     return number
 
 
+def decoder_heads(hints: Hints, *, width: int) -> int:
+    """Heads of a masked autoencoder's decoder: told, or those of the released width.
+
+    Raises ValueError where neither tells.
+    """
+    config = hints.config
+    told = config.get("decoder_num_attention_heads", 0) or config.get("decoder_num_heads", 0)
+    number = hints.decoder_heads or told or (16 if width == 512 else 0)
+    if not number:
+        raise ValueError(
+            "the file does not tell the number of heads of its decoder and width"
+            f" {width} is of no known one: give decoder_heads (convert: --decoder-heads)"
+        )
+    return number
+
+
 def refuse_pools(hints: Hints) -> None:
     """Raises ValueError where timm's config.json tells of another pool than the mean."""
     told = {**hints.config, **hints.config.get("model_args", {})}.get("global_pool", "")

@@ -49,6 +49,20 @@ def hwio_to_oihw(kernel: np.ndarray) -> tuple[np.ndarray]:
     return (kernel.transpose(3, 2, 0, 1),)
 
 
+# What timm and Hugging Face share: they differ in where the parts are.
+TORCH = Spelling(
+    root="",
+    unit="",
+    first=0,
+    conv="conv{n}.weight",
+    norm="norm{n}",
+    proj="downsample.conv.weight",
+    leaves=(".weight", ".bias"),
+    conv_join=oihw_to_hwio,
+    conv_split=hwio_to_oihw,
+)
+
+
 def stem_entries(stem: StemOptions, spelling: Spelling, *, path: str = "stem") -> list[Entry]:
     """The table of a body of ours that is under `path`."""
     post = not stem.preactivation
@@ -91,7 +105,7 @@ def infer_stem(
 
 
 def _depths(names: Collection[str], spelling: Spelling) -> tuple[int, ...]:
-    """Units of every stage."""
+    """Units of every stage; none where the root stands alone."""
     pattern = re.escape(spelling.unit).replace(r"\{b\}", r"(\d+)")
     pattern = re.sub(r"\\\{u(:02d)?\\\}", r"(\\d+)", pattern)
     depths: dict[int, int] = {}
@@ -100,7 +114,7 @@ def _depths(names: Collection[str], spelling: Spelling) -> tuple[int, ...]:
             stage, unit = map(int, match.groups())
             depths[stage] = max(unit + 1 - spelling.first, depths.get(stage, 0))
     stages = sorted(depths)
-    if not stages or stages != list(range(spelling.first, spelling.first + len(stages))):
+    if stages != list(range(spelling.first, spelling.first + len(stages))):
         raise ValueError(f"the ResNet's stages are {stages}: some are missing")
     return tuple(depths[stage] for stage in stages)
 

@@ -14,7 +14,7 @@ from vit_jax.checkpoints.layouts.hints import (
     released,
 )
 from vit_jax.checkpoints.layouts.resnet import (
-    Spelling,
+    TORCH,
     hwio_to_oihw,
     infer_stem,
     oihw_to_hwio,
@@ -31,17 +31,11 @@ RESIZE = Methods()
 
 assumptions = assumed_pixels
 
-_SPELLING = Spelling(
+_SPELLING = dataclasses.replace(
+    TORCH,
     root="stem.conv.weight",
     unit="stages.{b}.blocks.{u}.",
-    first=0,
-    conv="conv{n}.weight",
-    norm="norm{n}",
-    proj="downsample.conv.weight",
     final_norm="norm",
-    leaves=(".weight", ".bias"),
-    conv_join=oihw_to_hwio,
-    conv_split=hwio_to_oihw,
 )
 _NUMERICS = dataclasses.replace(RESNET_V2, std_eps=1e-8, pool_padding="zero")
 

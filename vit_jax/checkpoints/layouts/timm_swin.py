@@ -13,7 +13,7 @@ from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, refuse_pool
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.positions import Grid
-from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.swin import SwinOptions
 
 MODEL = SwinOptions
@@ -100,7 +100,7 @@ def _wanted(hints: Hints, stages: int) -> tuple[Grid, ...]:
 
 def preprocessing(options: SwinOptions, hints: Hints) -> Preprocessing:
     crop = 0.9 if max(options.image_size) < 384 else 1.0
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
     kernel = "bicubic_antialias"
     return released(options.image_size, hints, crop=crop, kernel=kernel, mean=mean, std=std)
 

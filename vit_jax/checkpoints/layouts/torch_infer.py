@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints.layouts import torch_outside
-from vit_jax.checkpoints.layouts.hints import Hints, heads, nominal_size
+from vit_jax.checkpoints.layouts.hints import Hints, decoder_heads, heads, nominal_size
 from vit_jax.checkpoints.layouts.resnet import infer_stem
 from vit_jax.checkpoints.layouts.torch_vit import (
     ROOT_ALONE,
@@ -32,7 +32,6 @@ _HEADS |= {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 # Of width 1536: the giant of DINOv2 has a gated MLP, that of SigLIP 2 no class token.
 _GATED_HEADS, _SIGLIP_HEADS = _HEADS | {1536: 24}, _HEADS | {1536: 16}
 _GAP_BASE = r"^vit_base_patch16_gap"  # I-JEPA's, of the same arrays as others, has more heads
-_DECODER_HEADS = {512: 16}
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> ViTOptions:
@@ -140,13 +139,7 @@ def _infer_pretraining(shapes: Shapes, hints: Hints) -> dict[str, Any]:
         classes = shapes.get("lm_head.weight", (0,))[0]
         return {"mask_token": classes > 0 or "mask_token" in shapes, "mim_classes": classes}
     width = shapes["decoder_embed.weight"][0]
-    told = hints.decoder_heads or hints.config.get("decoder_num_heads", 0)
-    number = told or _DECODER_HEADS.get(width, 0)
-    if not number:
-        raise ValueError(
-            "the file does not tell the number of heads of its decoder and width"
-            f" {width} is of no known one: give decoder_heads (convert: --decoder-heads)"
-        )
+    number = decoder_heads(hints, width=width)
     decoder = DecoderOptions(
         width=width,
         depth=_depth(shapes, "decoder_blocks"),

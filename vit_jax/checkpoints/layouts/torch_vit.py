@@ -12,35 +12,25 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints.layouts import torch
-from vit_jax.checkpoints.layouts.resnet import (
-    Spelling,
-    hwio_to_oihw,
-    oihw_to_hwio,
-    stem_entries,
-)
+from vit_jax.checkpoints.layouts.resnet import TORCH, stem_entries
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds
 from vit_jax.models import positions
 from vit_jax.models.layers import BlockOptions
+from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.vit import ViTOptions
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
 TABLE = "relative_position_bias_table"
 SHARED_TABLE = f"rel_pos_bias.{TABLE}"
 STEM = StemOptions(std_eps=1e-8, std_eps_in="variance", norm_eps=1e-5)
-SPELLING = Spelling(
+SPELLING = dataclasses.replace(
+    TORCH,
     root="patch_embed.backbone.stem.conv.weight",
     root_norm="patch_embed.backbone.stem.norm",
     unit="patch_embed.backbone.stages.{b}.blocks.{u}.",
-    first=0,
-    conv="conv{n}.weight",
-    norm="norm{n}",
-    proj="downsample.conv.weight",
     proj_norm="downsample.norm",
-    leaves=(".weight", ".bias"),
-    conv_join=oihw_to_hwio,
-    conv_split=hwio_to_oihw,
 )
 ROOT_ALONE = dataclasses.replace(
     SPELLING,

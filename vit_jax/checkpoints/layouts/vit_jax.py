@@ -7,13 +7,14 @@ spelt as the released ones.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.checkpoints.layouts.npz import bare, left_out
+from vit_jax.checkpoints.layouts.resnet import Spelling, infer_stem, stem_entries
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds, pair, stacked
 from vit_jax.models import positions
 from vit_jax.models.interpolation import Methods
@@ -26,7 +27,17 @@ RESIZE = Methods()
 
 _BLOCK = "Transformer/encoderblock_{i}"
 _POSITION = "Transformer/posembed_input/pos_embedding"
-_STEM = "conv_root/kernel"
+_STEM = Spelling(
+    root="conv_root/kernel",
+    root_norm="gn_root",
+    unit="block{b}/unit{u}/",
+    first=1,
+    conv="conv{n}/kernel",
+    norm="gn{n}",
+    proj="conv_proj/kernel",
+    proj_norm="gn_proj",
+    leaves=("/scale", "/bias"),
+)
 _ROOTS = ("embedding/kernel",)
 _LINEN = {
     "LayerNorm_1": "LayerNorm_2",
@@ -40,8 +51,8 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     names = bare(arrays, roots=_ROOTS)
     if not all(root in names for root in _ROOTS):
         return False
-    if _STEM in names or _POSITION not in names:
-        return _STEM in names
+    if _STEM.root in names or _POSITION not in names:
+        return _STEM.root in names
     # Files of big_vision before it had names of its own: a pool with parameters, or a row for a
     # class token that there is not.
     pool = any(name == "probe" or name.startswith("MAPHead_") for name in names)
@@ -77,7 +88,8 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
         )
         raise ValueError(f"not a vit_jax checkpoint: {', '.join(wrong)} missing or misshapen{hint}")
     height, width = shapes["embedding/kernel"][:2]
-    stem = _infer_stem(shapes)
+    hybrid = _STEM.root in shapes
+    stem = infer_stem(shapes, _STEM, numerics=StemOptions()) if hybrid else None
     token = "cls" in shapes
     heads = shapes[query][1]
     if hints.num_heads not in (0, heads):
@@ -90,7 +102,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     return ViTOptions(
         image_size=(rows * stride * height, columns * stride * width),
         patch_size=(height, width),
-        channels=shapes[_STEM if stem else "embedding/kernel"][2],
+        channels=shapes[_STEM.root if stem else "embedding/kernel"][2],
         width=shapes["embedding/kernel"][3],
         depth=1 + max(int(i) for i in re.findall(r"encoderblock_(\d+)/", " ".join(shapes))),
         mlp_dim=shapes[mlp][1],
@@ -112,7 +124,7 @@ def numerics(options: ViTOptions) -> dict[str, Any]:
     """The fields of the options that the readers of this layout fix."""
     fixed: dict[str, Any] = {"gelu": "tanh", "norm_eps": 1e-6}
     if options.stem:
-        sizes = {k: getattr(options.stem, k) for k in ("num_layers", "root_width")}
+        sizes = {k: getattr(options.stem, k) for k in ("num_layers", "root_width", "widths")}
         fixed["stem"] = StemOptions(**sizes)
     return fixed
 
@@ -147,7 +159,7 @@ def entries(options: ViTOptions) -> list[Entry]:
         table += pair("pre_logits", "pre_logits", "kernel", "bias")
     if options.num_classes:
         table += pair("head", "head", "kernel", "bias")
-    return table + (_stem_entries(options.stem) if options.stem else [])
+    return table + (stem_entries(options.stem, _STEM) if options.stem else [])
 
 
 def constants(options: ViTOptions) -> Arrays:
@@ -168,36 +180,6 @@ def _position(options: ViTOptions) -> Entry:
         lambda table: table[:, 1:],
         lambda table: (np.pad(table, ((0, 0), (1, 0), (0, 0))),),
     )
-
-
-def _stem_entries(stem: StemOptions) -> list[Entry]:
-    table = [*_conv("stem/root", "conv_root", "gn_root")]
-    for b, depth in enumerate(stem.num_layers, 1):
-        for u in range(1, depth + 1):
-            ours, theirs = f"stem/block{b}/unit{u}", f"block{b}/unit{u}"
-            for part in ("1", "2", "3") + (("_proj",) if u == 1 else ()):
-                name = "proj" if part == "_proj" else f"conv{part}"
-                table += _conv(f"{ours}/{name}", f"{theirs}/conv{part}", f"{theirs}/gn{part}")
-    return table
-
-
-def _conv(path: str, conv: str, norm: str) -> list[Entry]:
-    return [Entry(f"{path}/kernel", (f"{conv}/kernel",)), *pair(f"{path}/norm", norm, "scale",
-                                                                 "bias")]  # fmt: skip
-
-
-def _infer_stem(shapes: Mapping[str, Sequence[int]]) -> StemOptions | None:
-    if _STEM not in shapes:
-        return None
-    depths: dict[int, int] = {}
-    for name in shapes:
-        if match := re.match(r"block(\d+)/unit(\d+)/", name):
-            stage, unit = map(int, match.groups())
-            depths[stage] = max(unit, depths.get(stage, 0))
-    if sorted(depths) != list(range(1, len(depths) + 1)):
-        raise ValueError(f"the stem's stages are {sorted(depths)}: some are missing")
-    layers = tuple(depths[stage] for stage in sorted(depths))
-    return StemOptions(num_layers=layers, root_width=shapes[_STEM][-1])
 
 
 def _released_name(name: str) -> str:

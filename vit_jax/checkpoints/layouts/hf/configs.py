@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 from vit_jax.checkpoints.layouts.expects import PILLOW
-from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.vit import ViTOptions
 
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
 # What the releases of a family expect where no preprocessor_config.json tells.
 _SQUASH = {"crop": 1.0, "fit": "squash"}

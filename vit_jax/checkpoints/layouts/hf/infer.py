@@ -9,7 +9,7 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts.hf import names, stem
 from vit_jax.checkpoints.layouts.hf.names import TABLE, Parts
-from vit_jax.checkpoints.layouts.hints import Hints, heads
+from vit_jax.checkpoints.layouts.hints import Hints, decoder_heads, heads
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.vit import ViTOptions
 from vit_jax.models.zoo import SIZES
@@ -25,7 +25,6 @@ _MODEL_TYPES = {
     "dinov2": ("dinov2", "dinov2_with_registers"),
 }
 _DEFAULT_HEADS = 12  # of every family's config, which may leave it out
-_DECODER_HEADS = {512: 16}
 _GELU = {"gelu": "erf", "gelu_python": "erf", "quick_gelu": "quick", "gelu_new": "tanh"}
 _GELU |= {"gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh", "gelu_accurate": "tanh"}
 _EPS = {"dinov2": 1e-6, "dinov2_with_registers": 1e-6, "siglip": 1e-6}  # others 1e-12
@@ -174,13 +173,7 @@ def _beit_extras(shapes: Shapes, body: str, config: Mapping) -> dict[str, Any]:
 
 def _decoder(shapes: Shapes, hints: Hints) -> DecoderOptions:
     width = shapes["decoder.mask_token"][-1]
-    told = hints.decoder_heads or hints.config.get("decoder_num_attention_heads", 0)
-    number = told or _DECODER_HEADS.get(width, 0)
-    if not number:
-        raise ValueError(
-            "the file does not tell the number of heads of its decoder and width"
-            f" {width} is of no known one: give decoder_heads (convert: --decoder-heads)"
-        )
+    number = decoder_heads(hints, width=width)
     last = re.compile(r"decoder\.decoder_layers\.\d+\.output\.dense\.bias")
     return DecoderOptions(
         width=width,

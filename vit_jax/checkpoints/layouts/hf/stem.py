@@ -1,32 +1,21 @@
 """The convolutional stem of ViTHybrid: Hugging Face's BiT as a backbone."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vit_jax.checkpoints.layouts.resnet import (
-    Spelling,
-    hwio_to_oihw,
-    infer_stem,
-    oihw_to_hwio,
-    stem_entries,
-)
+from vit_jax.checkpoints.layouts.resnet import TORCH, infer_stem, stem_entries
 from vit_jax.checkpoints.layouts.table import Entry
 from vit_jax.models.resnet import StemOptions
 
 _BACKBONE = "vit.embeddings.patch_embeddings.backbone.bit."
 
-SPELLING = Spelling(
+SPELLING = dataclasses.replace(
+    TORCH,
     root=f"{_BACKBONE}embedder.convolution.weight",
     root_norm=f"{_BACKBONE}embedder.norm",
     unit=_BACKBONE + "encoder.stages.{b}.layers.{u}.",
-    first=0,
-    conv="conv{n}.weight",
-    norm="norm{n}",
-    proj="downsample.conv.weight",
     proj_norm="downsample.norm",
-    leaves=(".weight", ".bias"),
-    conv_join=oihw_to_hwio,
-    conv_split=hwio_to_oihw,
 )
 
 

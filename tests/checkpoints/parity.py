@@ -1,0 +1,27 @@
+"""How tests read a checkpoint, run it, and hold it against the original."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from vit_jax.checkpoints import load
+
+
+def read(path: pathlib.Path, **how: Any) -> Any:
+    """A checkpoint whose options are of the type that the test knows."""
+    return load.read(path, **how)
+
+
+@nnx.jit
+def logits_and_features(model: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return model(images), model.features(images)
+
+
+def close(ours: Any, theirs: Any, *, rtol: float = 1e-5, floor: float = 0, about: str = "") -> None:
+    """Asserts that they differ by at most `rtol` of the largest value, or of `floor`."""
+    ours, theirs = np.asarray(jax.device_get(ours)), np.asarray(theirs)
+    scale = max(np.abs(theirs).max(), floor)
+    np.testing.assert_allclose(ours, theirs, atol=rtol * scale, rtol=0, err_msg=about)
