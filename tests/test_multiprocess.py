@@ -86,7 +86,11 @@ def assert_close(left: pathlib.Path, right: pathlib.Path) -> None:
         np.testing.assert_allclose(others[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
     assert len(runs.lines(left)) == len(runs.lines(right))
     for line, other in zip(runs.lines(left), runs.lines(right), strict=True):
-        assert other == pytest.approx(line, rel=1e-4, abs=1e-5)
+        assert other.keys() == line.keys()
+        for name, value in line.items():
+            # Rounding may decide between two classes that tie on one of the 5,000 images.
+            bound = 1.01 / 5000 if "_top" in name else 1e-5
+            assert other[name] == pytest.approx(value, rel=1e-4, abs=bound), name
 
 
 def test_two_processes_give_the_result_of_one(one, two) -> None:

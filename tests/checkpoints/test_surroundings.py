@@ -125,7 +125,7 @@ def test_what_pretrains_beits_class_token_alone_is_left_out(tmp_path) -> None:
     }
     torch_file.write(tmp_path / "b.pth", arrays, key="model")
     read = load.read(tmp_path / "b.pth")
-    assert read.notes == ("left out: cls_pt_layers, cls_pt_lm_head",)
+    assert read.notes[0] == "left out: cls_pt_layers, cls_pt_lm_head"
     again: Any = load.assemble(read.options, read.params)
     np.testing.assert_array_equal(again.patch_logits(IMAGES), model.patch_logits(IMAGES))
 

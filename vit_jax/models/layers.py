@@ -224,8 +224,14 @@ def gelu(x: jax.Array, kind: Gelu) -> jax.Array:
 
 
 def layer_norm(width: int, eps: float, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm with float32 statistics whose output has the computation's dtype."""
-    return nnx.LayerNorm(width, epsilon=eps, dtype=jnp.dtype(dtype), rngs=rngs)
+    """LayerNorm with float32 statistics whose output has the computation's dtype.
+
+    Its variance does not cancel where the mean is large: E[x^2] - E[x]^2, the default of Flax, was
+    five times further from float64 on weights whose mean is not zero, and no faster.
+    """
+    return nnx.LayerNorm(
+        width, epsilon=eps, dtype=jnp.dtype(dtype), use_fast_variance=False, rngs=rngs
+    )
 
 
 def add_position(x: jax.Array, table: jax.Array) -> jax.Array:
