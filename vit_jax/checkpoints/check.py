@@ -46,7 +46,7 @@ def against_origin(checkpoint: Checkpoint, *, folder: pathlib.Path) -> list[str]
                 theirs = _transformers_logits(checkpoint, library, folder, tensor)
             else:
                 theirs = origin_timm.model(checkpoint)(tensor).numpy()
-    except (ValueError, AssertionError, RuntimeError, TypeError) as error:
+    except (ValueError, AssertionError, ImportError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return [f"check: not compared with {name}: {reason}"]
     return [f"check: {name} {library.__version__}, logits differ by {_largest(ours, theirs)}"]
