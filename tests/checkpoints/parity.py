@@ -20,7 +20,9 @@ def logits_and_features(model: Any, images: jax.Array) -> tuple[jax.Array, jax.A
     return model(images), model.features(images)
 
 
-def close(ours: Any, theirs: Any, *, rtol: float = 1e-5, floor: float = 0, about: str = "") -> None:
+def assert_close(
+    ours: Any, theirs: Any, *, rtol: float = 1e-5, floor: float = 0, about: str = ""
+) -> None:
     """Asserts that they differ by at most `rtol` of the largest value, or of `floor`."""
     ours, theirs = np.asarray(jax.device_get(ours)), np.asarray(theirs)
     scale = max(np.abs(theirs).max(), floor)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.checkpoints.parity import close, logits_and_features, read
+from tests.checkpoints.parity import assert_close, logits_and_features, read
 from vit_jax.checkpoints import load, surgery
 from vit_jax.checkpoints.layouts import big_vision, table
 from vit_jax.checkpoints.layouts.hints import Hints
@@ -22,8 +22,8 @@ def test_matches_the_original_and_round_trips(shared, name):
     folder = shared / "fixtures" / name
     io = np.load(folder / "io.npz")
     logits, features = logits_and_features(load.load(folder / "ckpt.npz"), io["images"])
-    close(logits, io["expected_logits"])
-    close(features, io["expected_pre_logits"])
+    assert_close(logits, io["expected_logits"])
+    assert_close(features, io["expected_pre_logits"])
     checkpoint = read(folder / "ckpt.npz")
     written = table.write(big_vision.entries(checkpoint.options), checkpoint.params)
     original = big_vision.canonical(np.load(folder / "ckpt.npz"), Hints())
@@ -44,7 +44,7 @@ def test_gradients_match_the_original(shared):
         return -(io["labels_soft"] * jax.nn.log_softmax(logits)).sum(-1).mean()
 
     value, ours = jax.jit(jax.value_and_grad(loss))(params)
-    close(value, io["expected_loss"])
+    assert_close(value, io["expected_loss"])
     ours = table.write(big_vision.entries(checkpoint.options), _flat(ours))
     theirs = table.write(big_vision.entries(checkpoint.options), gradients)
     for key, array in theirs.items():
@@ -62,7 +62,7 @@ def test_resizes_positions_as_the_original(shared, size):
     folder = shared / "fixtures" / "bv_posemb_interp"
     io = np.load(folder / "io.npz")
     model = load.load(folder / "ckpt.npz", image_size=size)
-    close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"])
+    assert_close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"])
 
 
 @pytest.mark.parametrize("size", [24, 48, 80])
@@ -70,8 +70,8 @@ def test_reads_a_vit_jax_file_as_the_original_does(shared, size):
     folder = shared / "fixtures" / "bv_posemb_interp"
     io = np.load(folder / "io.npz")
     model: Any = load.load(folder / "ckpt_vitjax_cls.npz", image_size=size, layout="big_vision")
-    close(model.position[...], io[f"vitjax_expected_posemb_{size}"])
-    close(model(io[f"vitjax_images_{size}"]), io[f"vitjax_expected_logits_{size}"])
+    assert_close(model.position[...], io[f"vitjax_expected_posemb_{size}"])
+    assert_close(model(io[f"vitjax_images_{size}"]), io[f"vitjax_expected_logits_{size}"])
 
 
 def test_a_vit_jax_file_stays_one_unless_the_layout_is_named(shared):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.checkpoints.parity import close, logits_and_features, read
+from tests.checkpoints.parity import assert_close, logits_and_features, read
 from vit_jax.checkpoints import layouts, load, surgery
 from vit_jax.checkpoints.layouts import bit_npz, hf_bit, table, timm_bit
 from vit_jax.checkpoints.layouts.hints import Hints
@@ -23,8 +23,8 @@ def test_matches_the_original_and_round_trips(fixture):
     io = np.load(fixture / "io.npz")
     model = load.load(fixture / "ckpt.npz")
     logits, features = logits_and_features(model, io["images"])
-    close(logits, io["expected_logits"])
-    close(features, io["expected_pre_logits"])
+    assert_close(logits, io["expected_logits"])
+    assert_close(features, io["expected_pre_logits"])
     assert load.load(fixture / "ckpt.npz", num_classes=3)(io["images"]).shape == (3, 3)
     checkpoint = read(fixture / "ckpt.npz")
     original = dict(np.load(fixture / "ckpt.npz"))

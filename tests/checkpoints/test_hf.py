@@ -66,15 +66,15 @@ def test_vit_gives_logits_tokens_and_gradients(shared):
     folder = shared / "fixtures/hf_vit"
     io = np.load(folder / "io.npz")
     model = load_vit(folder)
-    close(apply(model, io["images"]), io["expected_logits"])
-    close(model.encode(io["images"]), io["expected_last_hidden"])
+    assert_close(apply(model, io["images"]), io["expected_logits"])
+    assert_close(model.encode(io["images"]), io["expected_last_hidden"])
 
     def loss(model):
         logits = model(io["images"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, io["labels"]).mean()
 
     value, gradients = nnx.jit(nnx.value_and_grad(loss))(model)
-    close(value, io["grad_loss"])
+    assert_close(value, io["grad_loss"])
     check_gradients(model, gradients, folder)
 
 
@@ -89,7 +89,7 @@ def test_positions_are_resized_to_any_grid(shared):
             np.testing.assert_allclose(
                 model.position[...], io[f"expected_posemb_{size}"], atol=3e-6
             )
-            close(model(io[name]), io[f"expected_logits_{size}"])
+            assert_close(model(io[name]), io[f"expected_logits_{size}"])
 
 
 def test_beit_names_visual_tokens(shared):
@@ -105,8 +105,8 @@ def test_beit_names_visual_tokens(shared):
         return entropy.mean(), logits
 
     (value, logits), gradients = nnx.jit(nnx.value_and_grad(loss, has_aux=True))(model)
-    close(logits, io["expected_logits"])
-    close(value, io["expected_loss"])
+    assert_close(logits, io["expected_logits"])
+    assert_close(value, io["expected_loss"])
     check_gradients(model, gradients, folder)
 
 
@@ -115,14 +115,14 @@ def test_mae_reconstructs_with_the_positions_of_the_file(shared):
     io = np.load(folder / "io.npz")
     model = load_vit(folder)
     prediction, mask = model.reconstruct(io["images"], noise=io["noise"], mask_ratio=0.75)[:2]
-    close(prediction, io["expected_pred"])
+    assert_close(prediction, io["expected_pred"])
     np.testing.assert_array_equal(mask, io["expected_mask"])
 
 
 def test_hybrid(shared):
     folder = shared / "fixtures/hf_vit_hybrid"
     io = np.load(folder / "io.npz")
-    close(apply(load_vit(folder), io["images"]), io["expected_logits"])
+    assert_close(apply(load_vit(folder), io["images"]), io["expected_logits"])
 
 
 def test_sharded_half_precision_and_torch_files_are_the_same_model(shared, tmp_path):
@@ -290,7 +290,7 @@ def apply(model, images):
     return jax.jit(lambda model, x: model(x))(model, jnp.asarray(images))
 
 
-def close(ours, theirs):
+def assert_close(ours, theirs):
     theirs = np.asarray(theirs)
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * max(np.abs(theirs).max(), 1))
 

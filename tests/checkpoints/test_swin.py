@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from tests.checkpoints.parity import close, read
+from tests.checkpoints.parity import assert_close, read
 from vit_jax.checkpoints import layouts, load, surgery
 from vit_jax.checkpoints.layouts import hf_swin, table, timm_swin
 from vit_jax.checkpoints.layouts.hints import Hints
@@ -32,8 +32,8 @@ def logits_and_map(model, images):
 
 def test_matches_the_original_and_round_trips(file, io):
     logits, encoded = logits_and_map(load.load(file), io["images"])
-    close(logits, io["expected_logits"])
-    close(encoded, io["expected_features"])
+    assert_close(logits, io["expected_logits"])
+    assert_close(encoded, io["expected_features"])
     checkpoint = read(file)
     original = safetensors.numpy.load_file(file)
     written = table.write(timm_swin.entries(checkpoint.options), checkpoint.params)
@@ -53,7 +53,7 @@ def test_the_original_file_merges_at_the_end_of_a_stage(file, io, tmp_path):
     old["layers.0.blocks.1.attn.relative_position_index"] = np.zeros((16, 16), np.int64)
     safetensors.numpy.save_file(old, tmp_path / "original.safetensors")
     model = load.load(tmp_path / "original.safetensors")
-    close(model(io["images"]), io["expected_logits"])
+    assert_close(model(io["images"]), io["expected_logits"])
 
 
 def test_the_names_of_hugging_face_of_both_releases_read_the_same(file, tmp_path):

@@ -84,15 +84,15 @@ def test_outputs_are_those_of_the_original(shared, name, file, layout):
     assert layouts.find(arrays, "", path="", key=key) is layouts.LAYOUTS[layout][0]
     model: Any = vit_jax.load(folder / file, num_heads=3)
     logits, heads, tokens, features = jax.jit(everything)(model, io["images"])
-    parity.close(logits, io["expected_logits"])
+    parity.assert_close(logits, io["expected_logits"])
     if "expected_features" in io:
         theirs = io["expected_features"]
         # timm's tests have 1e-6 in its standardised convolutions, its released hybrids 1e-8.
         tolerance = 5e-5 if model.options.stem else 1e-5
-        parity.close(tokens if theirs.ndim == 3 else features, theirs, rtol=tolerance)
+        parity.assert_close(tokens if theirs.ndim == 3 else features, theirs, rtol=tolerance)
     if "expected_logits_dist" in io:
-        parity.close(heads[0], io["expected_logits_cls"])
-        parity.close(heads[1], io["expected_logits_dist"])
+        parity.assert_close(heads[0], io["expected_logits_cls"])
+        parity.assert_close(heads[1], io["expected_logits_dist"])
 
 
 def everything(model, images):
@@ -111,7 +111,7 @@ def test_gradients_are_those_of_the_original(shared, name):
         return optax.softmax_cross_entropy_with_integer_labels(logits, io["labels"]).mean()
 
     value, gradients = nnx.jit(nnx.value_and_grad(loss))(model)
-    parity.close(value, io["expected_loss"])
+    parity.assert_close(value, io["expected_loss"])
     theirs = layouts.table.read(
         timm.entries(model.options),
         files.read_arrays(folder / "grads.safetensors"),
@@ -119,7 +119,7 @@ def test_gradients_are_those_of_the_original(shared, name):
     )
     ours = traverse_util.flatten_dict(nnx.to_pure_dict(gradients), sep="/")
     for path, array in theirs.items():
-        parity.close(ours[path], array, floor=1e-3, about=path)
+        parity.assert_close(ours[path], array, floor=1e-3, about=path)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -161,12 +161,12 @@ def test_positions_are_resized_as_timm_does(shared, size):
     io = np.load(folder / "io.npz")
     height, width = map(int, size.split("x"))
     model: Any = vit_jax.load(folder / "model.safetensors", num_heads=3, image_size=(height, width))
-    parity.close(model.position[...], io[f"st_bicubic_aa_expected_posemb_{size}"])
-    parity.close(model(io[f"images_{size}"]), io[f"st_bicubic_aa_expected_logits_{size}"])
+    parity.assert_close(model.position[...], io[f"st_bicubic_aa_expected_posemb_{size}"])
+    parity.assert_close(model(io[f"images_{size}"]), io[f"st_bicubic_aa_expected_logits_{size}"])
     model = vit_jax.load(
         folder / "ckpt_vitjax_cls.npz", image_size=(height, width), resize="bilinear"
     )
-    parity.close(model.position[...], io[f"npz_bilinear_expected_posemb_{size}"])
+    parity.assert_close(model.position[...], io[f"npz_bilinear_expected_posemb_{size}"])
 
 
 @pytest.mark.parametrize("size", [24, 48, 80])
@@ -174,8 +174,8 @@ def test_positions_of_deit_are_resized_as_deit_does(shared, size):
     io = np.load(shared / "fixtures/deit_finetune_interp/io.npz")
     path = shared / "fixtures/deit_distilled/checkpoint.pth"
     model: Any = vit_jax.load(path, num_heads=3, image_size=size)
-    parity.close(model.position[...], io[f"expected_posemb_{size}"])
-    parity.close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"])
+    parity.assert_close(model.position[...], io[f"expected_posemb_{size}"])
+    parity.assert_close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"])
 
 
 def test_real_weights_give_the_stored_logits(shared):
@@ -284,7 +284,7 @@ def test_fixed_positions_are_written_as_a_table(tmp_path):
     vit_jax.save(model, tmp_path / "model.safetensors", layout="timm")
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
     read: Any = vit_jax.load(tmp_path / "model.safetensors", num_heads=3)
-    parity.close(read(images), model(images))
+    parity.assert_close(read(images), model(images))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.checkpoints.layouts.npz import bare, left_out
-from vit_jax.checkpoints.layouts.resnet import Spelling, infer_stem, stem_entries
+from vit_jax.checkpoints.layouts.resnet import NPZ, infer_stem, stem_entries
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, pair
 from vit_jax.models.bit import RESNET_V2, BiTOptions
 from vit_jax.models.interpolation import Methods
@@ -23,28 +23,20 @@ from vit_jax.models.resnet import StemOptions
 MODEL = BiTOptions
 RESIZE = Methods()
 
-_V1 = Spelling(
-    root="params/conv_root/kernel",
-    root_norm="params/gn_root",
-    unit="params/block{b}/unit{u}/",
-    first=1,
-    conv="conv{n}/kernel",
-    norm="gn{n}",
-    proj="conv_proj/kernel",
-    proj_norm="gn_proj",
-    leaves=("/scale", "/bias"),
+_V1 = dataclasses.replace(
+    NPZ,
+    root=f"params/{NPZ.root}",
+    root_norm=f"params/{NPZ.root_norm}",
+    unit=f"params/{NPZ.unit}",
     norm_join=lambda vector: vector.reshape(-1),  # old ones are (1, 1, 1, C)
 )
-_V2 = Spelling(
+_V2 = dataclasses.replace(
+    _V1,
     root="params/root_block/conv_root/kernel",
+    root_norm="",
     unit="params/block{b}/unit{u:02d}/",
-    first=1,
-    conv="conv{n}/kernel",
-    norm="gn{n}",
-    proj="conv_proj/kernel",
+    proj_norm="",
     final_norm="params/norm-pre-head",
-    leaves=("/scale", "/bias"),
-    norm_join=lambda vector: vector.reshape(-1),
     norm_split=lambda vector: (vector.reshape(1, 1, 1, -1),),
 )
 

@@ -49,7 +49,19 @@ def hwio_to_oihw(kernel: np.ndarray) -> tuple[np.ndarray]:
     return (kernel.transpose(3, 2, 0, 1),)
 
 
-# What timm and Hugging Face share: they differ in where the parts are.
+# What the layouts of vit_jax and big_vision share, and those of timm and Hugging Face: they differ
+# in where the parts are.
+NPZ = Spelling(
+    root="conv_root/kernel",
+    root_norm="gn_root",
+    unit="block{b}/unit{u}/",
+    first=1,
+    conv="conv{n}/kernel",
+    norm="gn{n}",
+    proj="conv_proj/kernel",
+    proj_norm="gn_proj",
+    leaves=("/scale", "/bias"),
+)
 TORCH = Spelling(
     root="",
     unit="",

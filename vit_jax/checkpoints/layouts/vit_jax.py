@@ -14,7 +14,7 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.checkpoints.layouts.npz import bare, left_out
-from vit_jax.checkpoints.layouts.resnet import Spelling, infer_stem, stem_entries
+from vit_jax.checkpoints.layouts.resnet import NPZ, infer_stem, stem_entries
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds, pair, stacked
 from vit_jax.models import positions
 from vit_jax.models.interpolation import Methods
@@ -27,17 +27,6 @@ RESIZE = Methods()
 
 _BLOCK = "Transformer/encoderblock_{i}"
 _POSITION = "Transformer/posembed_input/pos_embedding"
-_STEM = Spelling(
-    root="conv_root/kernel",
-    root_norm="gn_root",
-    unit="block{b}/unit{u}/",
-    first=1,
-    conv="conv{n}/kernel",
-    norm="gn{n}",
-    proj="conv_proj/kernel",
-    proj_norm="gn_proj",
-    leaves=("/scale", "/bias"),
-)
 _ROOTS = ("embedding/kernel",)
 _LINEN = {
     "LayerNorm_1": "LayerNorm_2",
@@ -51,8 +40,8 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     names = bare(arrays, roots=_ROOTS)
     if not all(root in names for root in _ROOTS):
         return False
-    if _STEM.root in names or _POSITION not in names:
-        return _STEM.root in names
+    if NPZ.root in names or _POSITION not in names:
+        return NPZ.root in names
     # Files of big_vision before it had names of its own: a pool with parameters, or a row for a
     # class token that there is not.
     pool = any(name == "probe" or name.startswith("MAPHead_") for name in names)
@@ -88,8 +77,8 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
         )
         raise ValueError(f"not a vit_jax checkpoint: {', '.join(wrong)} missing or misshapen{hint}")
     height, width = shapes["embedding/kernel"][:2]
-    hybrid = _STEM.root in shapes
-    stem = infer_stem(shapes, _STEM, numerics=StemOptions()) if hybrid else None
+    hybrid = NPZ.root in shapes
+    stem = infer_stem(shapes, NPZ, numerics=StemOptions()) if hybrid else None
     token = "cls" in shapes
     heads = shapes[query][1]
     if hints.num_heads not in (0, heads):
@@ -102,7 +91,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     return ViTOptions(
         image_size=(rows * stride * height, columns * stride * width),
         patch_size=(height, width),
-        channels=shapes[_STEM.root if stem else "embedding/kernel"][2],
+        channels=shapes[NPZ.root if stem else "embedding/kernel"][2],
         width=shapes["embedding/kernel"][3],
         depth=1 + max(int(i) for i in re.findall(r"encoderblock_(\d+)/", " ".join(shapes))),
         mlp_dim=shapes[mlp][1],
@@ -159,7 +148,7 @@ def entries(options: ViTOptions) -> list[Entry]:
         table += pair("pre_logits", "pre_logits", "kernel", "bias")
     if options.num_classes:
         table += pair("head", "head", "kernel", "bias")
-    return table + (stem_entries(options.stem, _STEM) if options.stem else [])
+    return table + (stem_entries(options.stem, NPZ) if options.stem else [])
 
 
 def constants(options: ViTOptions) -> Arrays:
