@@ -8,6 +8,19 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.checkpoints import load
+from vit_jax.models.vit import ViTOptions
+
+# With the numerics of timm.
+TINY = ViTOptions(
+    image_size=(16, 16),
+    patch_size=(4, 4),
+    width=24,
+    depth=2,
+    mlp_dim=32,
+    num_heads=3,
+    num_classes=5,
+    gelu="erf",
+)
 
 
 def read(path: pathlib.Path, **how: Any) -> Any:

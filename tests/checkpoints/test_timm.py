@@ -16,6 +16,7 @@ from safetensors import numpy as safetensors_numpy
 
 import vit_jax
 from tests.checkpoints import parity
+from tests.checkpoints.parity import TINY
 from vit_jax.checkpoints import files, layouts, load, surgery
 from vit_jax.checkpoints.layouts import deit, mae, timm
 from vit_jax.checkpoints.layouts.hints import Hints
@@ -35,16 +36,6 @@ FIXTURES = (
     ("mae_vit_gap", "checkpoint.pth", "mae"),
 )
 
-TINY = ViTOptions(
-    image_size=(16, 16),
-    patch_size=(4, 4),
-    width=24,
-    depth=2,
-    mlp_dim=32,
-    num_heads=3,
-    num_classes=5,
-    gelu="erf",
-)
 STEM = StemOptions(
     num_layers=(1, 2), root_width=32, std_eps=1e-8, std_eps_in="variance", norm_eps=1e-5
 )

@@ -8,24 +8,14 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
+from tests.checkpoints.parity import TINY
 from vit_jax.checkpoints import layouts, load, save, surgery
 from vit_jax.checkpoints.convert import convert
 from vit_jax.checkpoints.layouts import timm, timm_swin
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.swin import SwinOptions
-from vit_jax.models.vit import ViTOptions
 
-TINY = ViTOptions(
-    image_size=(16, 16),
-    patch_size=(4, 4),
-    width=24,
-    depth=2,
-    mlp_dim=32,
-    num_heads=3,
-    num_classes=5,
-    gelu="erf",
-)
 SWIN = SwinOptions(
     image_size=(32, 64), patch_size=(4, 4), width=8, depths=(1, 1), num_heads=(2, 2), num_classes=3
 )

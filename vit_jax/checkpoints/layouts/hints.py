@@ -23,6 +23,11 @@ class Hints:
         for config in (self.config, self.config.get("vision_config") or {}):
             _check_kinds(config)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What config.json tells, with timm's arguments of the model as if they were of it."""
+        return {**self.config, **self.config.get("model_args", {})}
+
     def square(self, count: int) -> tuple[int, int]:
         """The grid of so many positions. Raises ValueError where it is not square nor told."""
         if self.grid:
@@ -117,7 +122,7 @@ def decoder_heads(hints: Hints, *, width: int) -> int:
 
 def refuse_pools(hints: Hints) -> None:
     """Raises ValueError where timm's config.json tells of another pool than the mean."""
-    told = {**hints.config, **hints.config.get("model_args", {})}.get("global_pool", "")
+    told = hints.arguments.get("global_pool", "")
     if told not in ("avg", ""):
         raise ValueError(f"a model with global_pool={told!r} is not supported")
 

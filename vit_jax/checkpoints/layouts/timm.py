@@ -102,7 +102,7 @@ def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
 def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
     """What released models of the same arrays differ in, unless config.json tells it."""
     fields: dict[str, Any] = {}
-    told = {**hints.config, **hints.config.get("model_args", {})}
+    told = hints.arguments
     if not told.get("architecture"):
         fields["gelu"] = options.gelu
         shown = options.qk_norm or options.relative_bias != "none"

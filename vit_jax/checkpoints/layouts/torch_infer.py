@@ -40,7 +40,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> ViTO
     Raises ValueError where the arrays cannot be a model of this family.
     """
     shapes = {name: array.shape for name, array in arrays.items()}
-    torch_outside.refuse(shapes, hints.config)
+    torch_outside.refuse(shapes, hints.arguments)
     qkv, fc1, fc2 = (f"blocks.0.{n}.weight" for n in ("attn.qkv", "mlp.fc1", "mlp.fc2"))
     needed = {"patch_embed.proj.weight": 4, qkv: 2, fc1: 2, fc2: 2}
     told = _told(hints)
@@ -92,7 +92,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> ViTO
 
 def _told(hints: Hints) -> Hints:
     """What timm's config.json says of the model as if it were of the whole."""
-    return dataclasses.replace(hints, config={**hints.config, **hints.config.get("model_args", {})})
+    return dataclasses.replace(hints, config=hints.arguments)
 
 
 def _infer_heads(shapes: Shapes, hints: Hints, *, width: int) -> int:

@@ -38,16 +38,15 @@ _ARGUMENTS = {
 }
 
 
-def refuse(names: Collection[str], config: Mapping[str, Any]) -> None:
-    """Raises ValueError where arrays of these names, or the config, are of no model of ours."""
+def refuse(names: Collection[str], told: Mapping[str, Any]) -> None:
+    """Raises ValueError where arrays of these names, or what config.json tells, are not ours."""
     found = [what for part, what in _ARRAYS.items() if any(re.search(part, name) for name in names)]
     found += [what for what, layers in _BIASED.items() if _without_bias(names, layers)]
     last = ("norm.weight", "norm.bias", "fc_norm.weight", "fc_norm.bias")
     if not any(name in names for name in last):
         found.append("no norm after the blocks")
-    architecture = str(config.get("architecture", ""))
+    architecture = str(told.get("architecture", ""))
     found += [what for part, what in _ARCHITECTURES.items() if re.search(part, architecture)]
-    told = {**config, **config.get("model_args", {})}
     found += [
         f"{name}={told[name]!r}"
         for name, known in _ARGUMENTS.items()
