@@ -9,15 +9,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # What each part may import of ours, besides itself.
 ALLOWED = {
+    "errors": set(),
     "models": set(),
     "config": {"models"},
-    "data": {"config"},
+    "data": {"config", "errors"},
     "images": {"data", "models"},
     "objectives": {"config", "models"},
-    "parallel": {"config", "models"},
-    "checkpoints": {"config", "models"},
+    "parallel": {"config", "errors", "models"},
+    "checkpoints": {"config", "errors", "models"},
     "training": {
-        *("config", "models", "data", "images", "objectives", "parallel", "checkpoints"),
+        *("config", "errors", "models", "data", "images", "objectives", "parallel", "checkpoints"),
     },
     "analysis": {"config", "models", "data", "parallel", "checkpoints"},
     "__init__": {"checkpoints", "images", "models"},

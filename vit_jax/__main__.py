@@ -10,6 +10,7 @@ import absl.logging
 import jax
 
 import vit_jax.commands as commands
+from vit_jax import errors
 from vit_jax.parallel import multihost
 
 ERROR = 1  # the run failed
@@ -32,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{options.command} takes no {overrides[0]}")
     try:
         return options.run(options, overrides)
-    except commands.Stopped as stop:
+    except errors.Stopped as stop:
         return _fail(stop, TERMINATED)
-    except commands.Diverged as error:
+    except errors.RunFailed as error:
         return _fail(error, ERROR)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)

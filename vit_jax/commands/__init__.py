@@ -3,7 +3,6 @@
 from types import ModuleType
 
 from vit_jax.commands import convert, evaluate, figures, models, predict, train
-from vit_jax.training.loop import Diverged, Stopped
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
@@ -13,5 +12,3 @@ COMMANDS: dict[str, ModuleType] = {
     "figures": figures,
     "models": models,
 }
-
-__all__ = ["COMMANDS", "Diverged", "Stopped"]

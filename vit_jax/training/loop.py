@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import jax
 
 from vit_jax.config import Config
+from vit_jax.errors import RunFailed, Stopped
 from vit_jax.parallel import multihost
 from vit_jax.parallel.mesh import to_global
 from vit_jax.training.metrics import MetricWriter, Progress
@@ -21,12 +22,8 @@ PROFILED = (10, 15)  # first and last step of this process that a profile record
 INPUTS = ("image", "label", "position")  # what of a batch goes to the device
 
 
-class Diverged(RuntimeError):
+class Diverged(RunFailed):
     """The loss or the gradient is not finite any more."""
-
-
-class Stopped(RuntimeError):
-    """The run was told to stop, and has saved a state to go on from."""
 
 
 def train(
