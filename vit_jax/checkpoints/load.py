@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx, traverse_util
 
 from vit_jax.checkpoints import files, layouts, store, surgery
+from vit_jax.checkpoints.layouts import class_names
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Method, Methods
@@ -152,6 +153,7 @@ def read(
         params = layouts.table.read(found.entries(options), arrays, surgery.shapes(options))
         preprocessing = found.preprocessing(options, hints)
         notes += layouts.assumptions(found, options, preprocessing, hints)
+        names, problems = class_names.told(hints.config, options.num_classes)
     except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{path}: its arrays have shapes of no model that is known") from error
     except ValueError as error:
@@ -160,10 +162,10 @@ def read(
         options=options,
         params={name: np.asarray(array, np.float32) for name, array in params.items()},
         preprocessing=preprocessing,
-        class_names=hints.class_names(options.num_classes),
+        class_names=names,
         resize=layouts.methods(found, options),
         layout=layouts.name(found),
-        notes=notes,
+        notes=notes + problems,
     )
 
 

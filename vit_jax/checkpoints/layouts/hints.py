@@ -46,18 +46,10 @@ class Hints:
         """The grid of patches of a model without positions: that of most released ones."""
         return self.grid or (max(224 // patch[0], 1), max(224 // patch[1], 1))
 
-    def class_names(self, number: int) -> tuple[str, ...]:
-        """The names of so many classes, where the files beside the checkpoint tell them."""
-        names = self.config.get("id2label") or {}
-        ordered = [names.get(str(i)) for i in range(number)]
-        generic = [f"LABEL_{i}" for i in range(number)]
-        known = ordered and all(isinstance(n, str) for n in ordered) and ordered != generic
-        return tuple(map(str, ordered)) if known else ()
-
 
 _WHOLE = ("num_attention_heads", "decoder_num_attention_heads", "num_channels", "hidden_size")
 _SIZES = ("image_size", "patch_size")
-_OBJECTS = ("id2label", "vision_config", "pretrained_cfg", "backbone_config")
+_OBJECTS = ("id2label", "vision_config", "pretrained_cfg", "backbone_config", "model_args")
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(_WHOLE, ("a positive whole number", lambda v: _whole(v))),
     **dict.fromkeys(_SIZES, ("a positive whole number or two", lambda v: _whole_or_two(v))),
