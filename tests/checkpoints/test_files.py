@@ -140,7 +140,9 @@ def test_a_pth_written_here_is_read_back(tmp_path):
 def test_a_training_checkpoint_gives_the_tensors_of_its_model(tmp_path, torch_names, legacy):
     path = tmp_path / "a.pth"
     torch_names.save(path, training_checkpoint(), legacy=legacy)
-    arrays = files.read_arrays(path)
+    contents = files.read(path)
+    arrays = contents.arrays
+    assert contents.notes == ("read 'model' of the file; left out: optimizer",)
     assert sorted(arrays) == ["brain", "expanded", "plain", "steps", "transposed"]
     np.testing.assert_array_equal(arrays["plain"], np.arange(6.0).reshape(2, 3))
     np.testing.assert_array_equal(arrays["transposed"], np.arange(12.0, 24).reshape(4, 3).T)

@@ -71,7 +71,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_outputs_are_those_of_the_original(shared, name, file, layout):
     folder = shared / "fixtures" / name
     io = np.load(folder / "io.npz")
-    arrays, key = files.read(folder / file)
+    contents = files.read(folder / file)
+    arrays, key = contents.arrays, contents.key
     assert layouts.find(arrays, "", path="", key=key) is layouts.LAYOUTS[layout][0]
     model: Any = vit_jax.load(folder / file, num_heads=3)
     logits, heads, tokens, features = jax.jit(everything)(model, io["images"])
@@ -244,7 +245,8 @@ def test_deit_3_calls_its_layer_scale_otherwise(tmp_path):
     params = random_params(options)
     model: Any = load.assemble(options, params)
     vit_jax.save(model, tmp_path / "deit3.pth", layout="deit")
-    arrays, key = files.read(tmp_path / "deit3.pth")
+    contents = files.read(tmp_path / "deit3.pth")
+    arrays, key = contents.arrays, contents.key
     assert key == "model"
     assert "blocks.1.gamma_2" in arrays
     assert layouts.find(arrays, "", path="", key=key) is deit

@@ -1,16 +1,18 @@
 """Files from outside, whatever their format: read without running them, refused in one line."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import safetensors
 
+from vit_jax.checkpoints import wrappers
 from vit_jax.checkpoints.torch_file import TorchFile
 from vit_jax.checkpoints.torch_pickle import Tensor
 
@@ -26,12 +28,20 @@ _FORMATS = ".npz, .safetensors, .pth, .bin or their .index.json"
 # Weights hardly compress; what grows a hundred times, and to more than that, fills the memory.
 _MAX_GROWTH, _SMALL = 100, 2**30
 
-# Keys under which trainers keep a model's tensors, and prefixes that their wrappers add to names.
+# Keys under which trainers keep a model's tensors, the first that is there is read.
 _STATES = (
     *("state_dict_ema", "state_dict", "model", "model_state_dict", "module", "teacher"),
-    "model_ema",
+    *("model_ema", "ema", "net", "network", "student", "backbone", "encoder"),
 )
-_PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a file holds of a model."""
+
+    arrays: Arrays
+    key: str = ""  # under which a file of `torch.save` kept them: it tells who saved it
+    notes: tuple[str, ...] = ()  # what of the file was taken and what was left out, in words
 
 
 def locate(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -49,28 +59,30 @@ def locate(path: str | os.PathLike[str]) -> pathlib.Path:
 
 def read_arrays(path: str | os.PathLike[str]) -> Arrays:
     """The arrays of `read`."""
-    return read(path)[0]
+    return read(path).arrays
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Arrays, str]:
-    """All arrays of a checkpoint by name; numbers with a fraction become float32.
+def read(path: str | os.PathLike[str]) -> Contents:
+    """A model's arrays by their own names; numbers with a fraction become float32.
 
-    With them comes the key under which a file of `torch.save` kept them, "" for none: it tells
-    who saved it. The format is recognised from the content: .npz, .safetensors, a .pth or .bin of
-    `torch.save` (the model's tensors, without the names of wrappers), or the index of a sharded
-    one. Raises ValueError in one line where it is missing, damaged, or of no such format.
+    The format is recognised from the content: .npz, .safetensors, a .pth or .bin of `torch.save`,
+    or the index of a sharded one. The names that trainers wrap around a model's are removed, and
+    what else they save is left out (see `wrappers`). Raises ValueError in one line where it is
+    missing, damaged, or of no such format.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"no checkpoint at {path}")
     try:
-        arrays, key = _reader(path)(path)
-        return {name: _as_float32(name, array) for name, array in arrays.items()}, key
+        found = _reader(path)(path)
+        own, notes = wrappers.unwrapped(found.arrays)
+        arrays = {short: _as_float32(short, found.arrays[name]) for name, short in own.items()}
     except _ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, zipfile.BadZipFile):
             reason = "it is truncated or damaged"
         raise ValueError(f"{path} is no readable checkpoint: {reason}") from error
+    return Contents(arrays=arrays, key=found.key, notes=found.notes + notes)
 
 
 _ERRORS = (
@@ -97,7 +109,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], tuple[Arrays, str]]:
+def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Contents]:
     with path.open("rb") as stream:
         head = stream.read(16)
     if path.name.endswith(".index.json"):
@@ -119,13 +131,13 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], tuple[Arrays, str]]:
     raise ValueError(f"{what}, and is none of {_FORMATS}")
 
 
-def _read_npz(path: pathlib.Path) -> tuple[Arrays, str]:
+def _read_npz(path: pathlib.Path) -> Contents:
     # Opened here: NumPy leaves its own file open where it finds damage.
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}, ""
+        return Contents(arrays={name: file[name] for name in file.files})
 
 
-def _read_safetensors(path: pathlib.Path) -> tuple[Arrays, str]:
+def _read_safetensors(path: pathlib.Path) -> Contents:
     arrays: Arrays = {}
     with safetensors.safe_open(path, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118 (not a dict)
@@ -133,16 +145,17 @@ def _read_safetensors(path: pathlib.Path) -> tuple[Arrays, str]:
                 arrays[name] = file.get_tensor(name)
             except AttributeError as error:  # float8 and smaller
                 raise ValueError(f"{name} is of a type that is not read here: {error}") from error
-    return arrays, ""
+    return Contents(arrays=arrays)
 
 
-def _read_torch(path: pathlib.Path) -> tuple[Arrays, str]:
+def _read_torch(path: pathlib.Path) -> Contents:
     file = TorchFile(path)
-    state, key = _state(file.content)
-    return {name: file.array(tensor) for name, tensor in state.items()}, key
+    state, key, notes = _state(file.content)
+    arrays = {name: file.array(tensor) for name, tensor in state.items()}
+    return Contents(arrays=arrays, key=key, notes=notes)
 
 
-def _read_sharded(path: pathlib.Path) -> tuple[Arrays, str]:
+def _read_sharded(path: pathlib.Path) -> Contents:
     """The index says which file of the folder holds each tensor."""
     wanted = _read_json(path).get("weight_map")
     if not isinstance(wanted, dict) or not wanted:
@@ -158,47 +171,42 @@ def _read_sharded(path: pathlib.Path) -> tuple[Arrays, str]:
             raise ValueError(f"its shard {shard!r} is in another folder")
         if not (path.parent / shard).is_file():
             raise ValueError(f"its shard {shard} is missing")
-        arrays |= read_arrays(path.parent / shard)
+        arrays |= _reader(path.parent / shard)(path.parent / shard).arrays
     if missing := sorted(set(wanted) - set(arrays)):
         raise ValueError(f"its shards lack {', '.join(missing)}")
-    return arrays, ""
+    return Contents(arrays=arrays)
 
 
-def _state(content: Any) -> tuple[dict[str, Tensor], str]:
-    """The model's tensors by name, out of what a trainer saved around them, and their key."""
-    key = ""
+def _state(content: Any) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
+    """The model's tensors by name, out of what a trainer saved around them, and their key.
+
+    With them comes, in words, what else with tensors was beside them.
+    """
+    key, others = "", []
     for _ in range(4):  # a state in a model in a file
         outer = content if isinstance(content, dict) else {}
         found = [name for name in _STATES if isinstance(outer.get(name), dict)]
         if not found:
-            break  # tensors beside a state are the trainer's
-        key, content = found[0], content[found[0]]
+            break
+        key, content = found[0], outer[found[0]]
+        others += [str(k) for k, v in outer.items() if k != key and _holds_tensors(v)]
     if state := _tensors(content):
-        return _unwrapped(state), key
+        beside = f"read {key!r} of the file; left out: {', '.join(others)}"
+        return state, key, (beside,) if others else ()
     raise ValueError("it holds no named tensors, or none under a name such as 'model'")
+
+
+def _holds_tensors(value: Any, *, depth: int = 4) -> bool:
+    """Whether there are tensors in it, as there are in another model or an optimizer's state."""
+    if isinstance(value, dict) and depth:
+        return any(_holds_tensors(one, depth=depth - 1) for one in value.values())
+    return isinstance(value, Tensor)
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         return {}
     return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
-
-
-def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the prefixes that all of them have."""
-    names = dict(state)
-    while found := [p for p in _PREFIXES if _common(p, names)]:
-        kept = {k: v for k, v in names.items() if k.startswith(found[0])}
-        names = {name.removeprefix(found[0]): tensor for name, tensor in kept.items()}
-    return names
-
-
-def _common(prefix: str, names: Mapping[str, Tensor]) -> bool:
-    """Whether all names have the prefix; self-supervised training adds a head to a backbone."""
-    others = [name for name in names if not name.startswith(prefix)]
-    return len(others) < len(names) and all(
-        prefix == "backbone." and name.startswith("head.") for name in others
-    )
 
 
 def _as_float32(name: str, array: np.ndarray) -> np.ndarray:

@@ -136,8 +136,9 @@ def read(
     if store.is_run(path):
         return _read_run(path, step)
     file = files.locate(path)
-    arrays, key = files.read(file)
-    found = layouts.find(arrays, layout, path=str(path), key=key)
+    contents = files.read(file)
+    arrays = contents.arrays
+    found = layouts.find(arrays, layout, path=str(path), key=contents.key)
     told = files.read_beside(file)
     try:
         hints = Hints(
@@ -147,7 +148,7 @@ def read(
             position=position,
             **told,
         )
-        notes = layouts.notes(found, arrays)
+        notes = contents.notes + layouts.notes(found, arrays)
         arrays = found.canonical(arrays, hints)
         options = found.infer(arrays, hints)
         params = layouts.table.read(found.entries(options), arrays, surgery.shapes(options))
