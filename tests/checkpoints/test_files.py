@@ -206,7 +206,7 @@ def test_no_opcode_reaches_a_function(tmp_path, opcodes):
 
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path, torch_names):
     storage = Storage("0", "FloatStorage", np.zeros(4, np.float32))
-    for offset, shape, strides in ((0, (5,), (1,)), (3, (2,), (1,)), (0, (2**40,), (0,))):
+    for offset, shape, strides in ((0, (5,), (1,)), (3, (2,), (1,))):
         content = {"x": Tensor(storage, offset, shape, strides)}
         torch_names.save(tmp_path / "a.pth", content, legacy=False)
         with pytest.raises(ValueError, match="reaches beyond its storage"):
@@ -221,8 +221,8 @@ def test_views_of_one_storage_read_it_once(tmp_path, torch_names, monkeypatch, l
     file, reads = torch_file.TorchFile(tmp_path / "a.pth"), []
     read = file._bytes
     monkeypatch.setattr(file, "_bytes", lambda key: reads.append(key) or read(key))
-    for i, tensor in enumerate(file.content["model"].values()):
-        np.testing.assert_array_equal(file.array(tensor), [[i, i + 1], [i + 3, i + 4]])
+    for i, array in enumerate(file.arrays(file.content["model"]).values()):
+        np.testing.assert_array_equal(array, [[i, i + 1], [i + 3, i + 4]])
     assert reads == ["0"]
 
 
@@ -247,7 +247,7 @@ def test_a_truncated_file_is_refused(tmp_path, name):
 
 def test_objects_in_an_npz_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.array([Call(print, 1)], dtype=object))
-    with pytest.raises(ValueError, match="is no readable checkpoint: Object arrays"):
+    with pytest.raises(ValueError, match="a.npy holds Python objects"):
         files.read_arrays(tmp_path / "a.npz")
 
 

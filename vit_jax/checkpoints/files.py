@@ -1,7 +1,6 @@
 """Files from outside, whatever their format: read without running them, refused in one line."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import zipfile
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from vit_jax.checkpoints import wrappers
+from vit_jax import plain_json
+from vit_jax.checkpoints import npz_file, wrappers
 from vit_jax.checkpoints.torch_file import TorchFile
 from vit_jax.checkpoints.torch_pickle import Tensor
 
@@ -101,8 +101,8 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text())
-    except (ValueError, OSError, RecursionError) as error:
+        content = plain_json.loads(path.read_text())
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path} is no readable JSON: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")
@@ -118,6 +118,9 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Contents]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             size = sum(entry.file_size for entry in archive.infolist())
+            methods = {entry.compress_type for entry in archive.infolist()}
+        if methods - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise ValueError("it is compressed by a method that neither NumPy nor PyTorch uses")
         if size > max(_MAX_GROWTH * path.stat().st_size, _SMALL):
             raise ValueError(f"it claims to unpack to {size} bytes: that is no checkpoint")
         return _read_npz if any(n.endswith(".npy") for n in names) else _read_torch
@@ -132,9 +135,7 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Contents]:
 
 
 def _read_npz(path: pathlib.Path) -> Contents:
-    # Opened here: NumPy leaves its own file open where it finds damage.
-    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        return Contents(arrays={name: file[name] for name in file.files})
+    return Contents(arrays=npz_file.read(path))
 
 
 def _read_safetensors(path: pathlib.Path) -> Contents:
@@ -151,8 +152,7 @@ def _read_safetensors(path: pathlib.Path) -> Contents:
 def _read_torch(path: pathlib.Path) -> Contents:
     file = TorchFile(path)
     state, key, notes = _state(file.content)
-    arrays = {name: file.array(tensor) for name, tensor in state.items()}
-    return Contents(arrays=arrays, key=key, notes=notes)
+    return Contents(arrays=file.arrays(state), key=key, notes=notes)
 
 
 def _read_sharded(path: pathlib.Path) -> Contents:

@@ -16,6 +16,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
 from vit_jax import config as config_lib
+from vit_jax import plain_json
 from vit_jax.config import Config
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
@@ -203,7 +204,7 @@ def _read(workdir: str | os.PathLike[str], name: str) -> Any:
     if not path.exists():
         raise ValueError(f"{workdir} is no run: it has no {name}")
     try:
-        return json.loads(path.read_text())
+        return plain_json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}: restore it, or start anew") from error
 

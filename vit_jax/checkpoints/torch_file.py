@@ -39,8 +39,9 @@ _DTYPES = {
     **{"int64": "i8", "int32": "i4", "int16": "i2", "int8": "i1"},
     **{"uint64": "u8", "uint32": "u4", "uint16": "u2", "uint8": "u1"},
 }
-# A tensor may repeat its storage (an expanded one), but not without end.
-_MAX_REPEATED = 2**24
+# Tensors may repeat their storage (expanded ones, tied ones), but not without end: together they
+# are at most so many times the file, or this many bytes.
+_MAX_GROWTH, _SMALL = 16, 2**26
 
 Bytes = Callable[[str], bytes]  # of a storage, by its key
 
@@ -55,29 +56,39 @@ class TorchFile:
         self.content: Any
         self._bytes: Bytes
         self._last = ("", memoryview(b""))
+        self._file_size = path.stat().st_size
         self._order: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
         if zipfile.is_zipfile(path):
             self._open_zip(path)
         else:
             self._open_legacy(path)
 
-    def array(self, tensor: Tensor) -> np.ndarray:
-        """The values of a tensor; bfloat16 as 2-byte voids."""
-        storage = tensor.storage
-        kind = _KINDS.get(storage.kind) or _DTYPES.get(tensor.dtype)
-        if kind is None:
-            name = tensor.dtype or storage.kind.removesuffix("Storage")
-            raise ValueError(f"it holds a tensor of numbers that are not read: {name}")
-        dtype = np.dtype(kind).newbyteorder(self._order)
+    def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """The values of tensors; bfloat16 as 2-byte voids.
+
+        Raises ValueError before reading any where together they are far larger than the file.
+        """
+        size = sum(math.prod(t.shape) * _dtype(t).itemsize for t in tensors.values())
+        if size > max(_MAX_GROWTH * self._file_size, _SMALL):
+            raise ValueError(
+                "its tensors repeat their numbers until they fill the memory: that is no checkpoint"
+            )
+        # In the order of their storages, each of which is read once.
+        ordered = sorted(tensors, key=lambda name: tensors[name].storage.key)
+        found = {name: self._array(tensors[name]) for name in ordered}
+        return {name: found[name] for name in tensors}
+
+    def _array(self, tensor: Tensor) -> np.ndarray:
+        storage, dtype = tensor.storage, _dtype(tensor).newbyteorder(self._order)
         size = storage.size if storage.kind in _KINDS else storage.size // dtype.itemsize
         count = math.prod(tensor.shape)
         last = tensor.offset + sum(
             (n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True)
         )
-        if count and last >= size or count > max(size, _MAX_REPEATED):
+        if count and last >= size:
             raise ValueError("its pickle is damaged: a tensor reaches beyond its storage")
         if not count:
-            return np.zeros(tensor.shape, kind)
+            return np.zeros(tensor.shape, dtype.newbyteorder("="))
         start = (storage.start + tensor.offset) * dtype.itemsize
         end = (storage.start + last + 1) * dtype.itemsize
         data = self._read(storage.key)[:end]
@@ -85,7 +96,7 @@ class TorchFile:
             raise ValueError("it is truncated: a tensor's numbers are missing")
         strides = [s * dtype.itemsize for s in tensor.strides]
         view: np.ndarray = np.ndarray(tensor.shape, dtype, data, start, strides)
-        return view.astype(kind)
+        return view.astype(dtype.newbyteorder("="))
 
     def _read(self, key: str) -> memoryview:
         """A storage. The last one is kept: many tensors may be views of one, in turn."""
@@ -148,6 +159,15 @@ class TorchFile:
         self._order = "<" if system.get("little_endian", True) else ">"
         kinds = {str(key): storages[key].kind if key in storages else "" for key in map(str, keys)}
         return {key: np.dtype(_KINDS.get(kind, "u1")).itemsize for key, kind in kinds.items()}
+
+
+def _dtype(tensor: Tensor) -> np.dtype:
+    """Of a tensor's numbers. Raises ValueError for those that are not read."""
+    kind = _KINDS.get(tensor.storage.kind) or _DTYPES.get(tensor.dtype)
+    if kind is None:
+        name = tensor.dtype or tensor.storage.kind.removesuffix("Storage")
+        raise ValueError(f"it holds a tensor of numbers that are not read: {name}")
+    return np.dtype(kind)
 
 
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, key: str = "") -> None:

@@ -8,6 +8,7 @@ name is refused.
 
 import dataclasses
 import pickletools
+import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -47,7 +48,9 @@ class Name:
     path: str
 
 
-_MARK = object()
+# A pickle costs time and memory in proportion to its length: what it names again and again is
+# not copied each time, and shapes are as short as NumPy's.
+_MAX_AXES = 64
 
 
 def interpret(stream: BinaryIO, *, storages: dict[str, Storage] | None = None) -> Any:
@@ -60,13 +63,20 @@ def interpret(stream: BinaryIO, *, storages: dict[str, Storage] | None = None) -
     try:
         for opcode, argument, _ in pickletools.genops(stream):
             if opcode.name == "STOP":
-                return machine.stack.pop()
+                return machine.finish()
             machine.step(opcode.name, argument)
     except _Refused as refusal:
         raise ValueError(str(refusal)) from None
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
+    except _DAMAGE as error:
         raise ValueError("its pickle is damaged or truncated") from error
     raise ValueError("its pickle is truncated")
+
+
+# struct.error and the like come from pickletools, the others from opcodes in a wrong place.
+_DAMAGE = (
+    *(ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError),
+    *(RecursionError, struct.error, MemoryError),
+)
 
 
 class _Refused(Exception):
@@ -78,12 +88,24 @@ class _Machine:
 
     def __init__(self, storages: dict[str, Storage]) -> None:
         self.storages = storages
-        self.stack: list[Any] = []
+        self.stack: list[Any] = []  # what came after the last mark
+        self.below: list[list[Any]] = []  # what came before it, a list for every mark
         self.memo: dict[int, Any] = {}
+        self.steps = self.copied = 0
+
+    def finish(self) -> Any:
+        value = self.stack.pop()
+        if self.stack or self.below:
+            raise ValueError
+        return value
 
     def step(self, opcode: str, argument: Any) -> None:
+        self.steps += 1
         stack = self.stack
-        if opcode in _PUSH_ARGUMENT:
+        if opcode == "MARK":
+            self.below.append(stack)
+            self.stack = []
+        elif opcode in _PUSH_ARGUMENT:
             stack.append(argument)
         elif opcode in _PUSH_CONSTANT:
             stack.append(_PUSH_CONSTANT[opcode])
@@ -97,7 +119,10 @@ class _Machine:
             stack.append(self.memo[argument])
         elif opcode in ("TUPLE1", "TUPLE2", "TUPLE3"):
             size = int(opcode[-1])
-            stack[-size:] = [tuple(stack[-size:])]
+            items = tuple(stack[-size:])
+            if len(items) < size:
+                raise IndexError
+            stack[-size:] = [items]
         elif opcode in ("GLOBAL", "STACK_GLOBAL"):
             path = argument or " ".join(reversed([stack.pop(), stack.pop()]))
             stack.append(_allowed(path))
@@ -107,6 +132,7 @@ class _Machine:
             stack.append(storage)
         elif opcode in ("REDUCE", "NEWOBJ"):
             arguments = stack.pop()
+            self._count_copies(arguments)
             stack.append(_build(stack.pop(), arguments))
         elif opcode == "BUILD":
             stack.pop()  # the state of a record, or the attributes of a dict: both unread
@@ -126,6 +152,7 @@ class _Machine:
             del stack[-count:]
         else:
             items = self._marked()
+            stack = self.stack
         pairs = zip(items[::2], items[1::2], strict=opcode in ("DICT", "SETITEM", "SETITEMS"))
         if opcode == "FROZENSET":
             stack.append(Inert("frozenset"))
@@ -145,10 +172,22 @@ class _Machine:
             _expect(stack[-1], set).update(map(_key, items))
 
     def _marked(self) -> list[Any]:
-        at = max(i for i, value in enumerate(self.stack) if value is _MARK)
-        items = self.stack[at + 1 :]
-        del self.stack[at:]
+        items = self.stack
+        self.stack = self.below.pop()
         return items
+
+    def _count_copies(self, arguments: Any) -> None:
+        """What is called copies its arguments: in sum never more than the pickle itself holds."""
+        if not isinstance(arguments, tuple):
+            raise TypeError
+        self.copied += _length(arguments) + sum(_length(a) for a in arguments if type(a) is tuple)
+        if self.copied > self.steps + 1000:
+            raise _Refused("it copies the same values over and over, which no checkpoint needs")
+
+
+def _length(values: Any) -> int:
+    """How many values the containers in `values` hold."""
+    return sum(len(value) for value in values if isinstance(value, list | dict | tuple))
 
 
 def _key(value: Any) -> Any:
@@ -198,8 +237,10 @@ def _storage(identity: Any) -> Storage:
 def _tensor(
     storage: Storage, offset: int, shape: Any, strides: Any, *_: Any, dtype: str = ""
 ) -> Tensor:
+    if len(shape) != len(strides) or len(shape) > _MAX_AXES:
+        raise TypeError
     numbers = [offset, *shape, *strides]
-    if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(shape) != len(strides):
+    if not all(isinstance(n, int) and 0 <= n < 2**63 for n in numbers):
         raise TypeError
     return Tensor(_expect(storage, Storage), offset, tuple(shape), tuple(strides), dtype)
 
@@ -215,6 +256,8 @@ def _dict(pairs: Any = ()) -> dict:
 
 def _from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
     del kind, state  # a subclass of Tensor, and its attributes
+    if function.path == "torch._tensor _rebuild_from_type_v2":
+        raise TypeError
     return _build(function, arguments)
 
 
@@ -249,7 +292,7 @@ _PUSH_ARGUMENT = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BYTEARRAY8"),
 }
-_PUSH_CONSTANT = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "MARK": _MARK}
+_PUSH_CONSTANT = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _PUSH_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
 _FILL = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "TUPLE", "LIST", "DICT",
          "FROZENSET")  # fmt: skip

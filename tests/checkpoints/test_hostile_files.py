@@ -1,0 +1,314 @@
+"""Files that lie about their size, or cost more than they hold, are refused before they do harm."""
+
+import contextlib
+import io
+import json
+import pathlib
+import struct
+import time
+import tracemalloc
+import zipfile
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from vit_jax.checkpoints import files, store
+
+
+@pytest.fixture(autouse=True)
+def _soon():
+    begin = time.process_time()
+    yield
+    assert time.process_time() - begin < 5
+
+
+@contextlib.contextmanager
+def little_memory() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+
+
+def refusal(path: pathlib.Path) -> str:
+    with pytest.raises(ValueError) as error:
+        files.read(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def npz(path: pathlib.Path, **members: bytes) -> pathlib.Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name.replace("__", "."), data)
+    return path
+
+
+def npy(header: bytes | None = None, version: bytes = b"\1\0", body: bytes = bytes(24)) -> bytes:
+    if header is None:
+        header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n"
+    size = struct.pack("<H" if version == b"\1\0" else "<I", len(header))
+    return b"\x93NUMPY" + version + size + header + body
+
+
+def test_a_file_of_good_members_is_read(tmp_path):
+    assert files.read_arrays(npz(tmp_path / "a.npz", x__npy=npy()))["x"].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"README__txt": b"hello"}, "it holds README.txt, which is no array"),
+        ({"inner__npz": b"PK\3\4"}, "it holds inner.npz, which is no array"),
+        ({"y__npy": b"\x80\x04K\x01."}, "it holds y.npy, which is no array"),
+        ({"y__npy": b""}, "it holds y.npy, which is no array"),
+        ({"z": npy()}, "it holds z, which is no array"),
+    ],
+)
+def test_a_foreign_member_of_an_npz_is_named(tmp_path, members, said):
+    assert said in refusal(npz(tmp_path / "a.npz", x__npy=npy(), **members))
+
+
+def test_two_members_of_one_name_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", npy())
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("x.npy", npy(body=bytes(range(24))))
+    assert "two arrays named x" in refusal(tmp_path / "a.npz")
+
+
+HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (%s,), }"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEADER % str(2**38),
+        HEADER % "-6",
+        HEADER % "-2, -3",
+        HEADER % ("9" * 4000),
+        HEADER % ("9" * 5000),
+        HEADER % ", ".join(["2"] * 70),
+        HEADER % "True",
+        HEADER.replace("<f4", "<f400000000") % "6",
+        HEADER.replace("<f4", "|O") % "6",
+        HEADER.replace("'<f4'", "[('a', '<f4'), ('b', '|O')]") % "3",
+        HEADER.replace("'<f4'", "(" * 90 + ")" * 90) % "6",
+        "(" * 5000,
+        "[" * 60 + "]" * 60,
+        "-" * 9000 + "1",
+        "{" * 90,
+        "{'descr': '<f4'",
+        "'''",
+        "x" * 70000,
+        "\0\xff",
+        "",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}  # " + "x" * 9990,
+    ],
+)
+@pytest.mark.parametrize("version", [b"\1\0", b"\2\0", b"\3\0", b"\7\7"])
+def test_a_bad_header_in_an_npz_is_refused(tmp_path, header, version):
+    if len(header) > 65000 and version == b"\1\0":
+        header = header[:65000]
+    path = npz(tmp_path / "a.npz", x__npy=npy(header.encode("latin1"), version))
+    with little_memory():
+        assert "x.npy" in refusal(path)
+
+
+def test_a_header_of_endless_length_is_refused(tmp_path):
+    data = b"\x93NUMPY\2\0" + struct.pack("<I", 2**32 - 1) + b"{}"
+    assert "x.npy" in refusal(npz(tmp_path / "a.npz", x__npy=data))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("suffix", ["npz", "pth"])
+def test_damaged_compressed_members_are_refused(tmp_path, method, suffix):
+    names = {"npz": ("x.npy",), "pth": ("archive/data.pkl", "archive/data/0")}[suffix]
+    with zipfile.ZipFile(tmp_path / "good", "w", method) as archive:
+        for name in names:
+            archive.writestr(name, npy(body=bytes(24)) * 20)
+    good = (tmp_path / "good").read_bytes()
+    path = tmp_path / f"bad.{suffix}"
+    for at in range(30, 120, 3):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 255]) + good[at + 1 :])
+        refusal(path)
+
+
+# -- .pth
+
+
+def text(name: str) -> bytes:
+    return b"X" + struct.pack("<I", len(name)) + name.encode()
+
+
+def integer(number: int) -> bytes:
+    return b"J" + struct.pack("<i", number)
+
+
+def tensor(size: int, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> bytes:
+    storage = text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + integer(size)
+    sizes, steps = (b"(" + b"".join(map(integer, n)) + b"t" for n in (shape, strides))
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n(("
+    return call + storage + b"tQ" + integer(offset) + sizes + steps + b"\x89)tR"
+
+
+def pth(path: pathlib.Path, pickle: bytes, *, storage: bytes = bytes(16)) -> pathlib.Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + pickle + b".")
+        archive.writestr("archive/data/0", storage)
+    return path
+
+
+def named(*tensors: bytes) -> bytes:
+    return b"}(" + b"".join(text(f"t{i}") + t for i, t in enumerate(tensors)) + b"u"
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "shape", "strides"),
+    [
+        (1, 4, (2**40,), (0,)),
+        (2, 4, (2**24,), (0,)),
+        (40, 4, (2**20,), (0,)),
+        (1, 4, (2**15, 2**15, 4), (0, 0, 1)),
+        (200, 2**18, (2**17,), (1,)),
+    ],
+    ids=["one", "two", "forty", "axes", "views"],
+)
+def test_views_that_together_fill_the_memory_are_refused(tmp_path, count, size, shape, strides):
+    shapes = tensor(size, tuple(min(n, 2**31 - 1) for n in shape), strides)
+    path = pth(tmp_path / "a.pth", named(*[shapes] * count), storage=bytes(4 * size))
+    with little_memory():
+        assert "repeat their numbers" in refusal(path)
+
+
+def test_tied_and_expanded_tensors_are_read(tmp_path):
+    storage = np.arange(6, dtype=np.float32)
+    whole, expanded = tensor(6, (2, 3), (3, 1)), tensor(6, (1000, 3), (0, 1), 3)
+    path = pth(tmp_path / "a.pth", named(whole, whole, expanded), storage=storage.tobytes())
+    arrays = files.read_arrays(path)
+    np.testing.assert_array_equal(arrays["t1"], storage.reshape(2, 3))
+    np.testing.assert_array_equal(arrays["t2"], np.tile(storage[3:], (1000, 1)))
+
+
+COUNT = 100_000
+
+
+@pytest.mark.parametrize(
+    "pickle",
+    [
+        b"(" * COUNT + b"t" * COUNT,
+        b"(" * COUNT + b"l" * COUNT,
+        b"(" * (3 * COUNT),
+        b"]" + b"(" * COUNT + b"Nt" * COUNT + b"a",
+        b"]" + b"(Ne" * COUNT,
+        b"](" + b"N" * COUNT + b"e" + b"(Nl0" * 10,
+    ],
+    ids=["tuples", "lists", "marks", "nested", "appends", "pop"],
+)
+def test_marks_are_read_in_linear_time(tmp_path, pickle):
+    refusal(pth(tmp_path / "a.pth", pickle))
+
+
+def test_what_is_copied_again_and_again_is_refused(tmp_path):
+    pairs = b"](" + b"".join(text(str(i)) + b"N\x86" for i in range(COUNT)) + b"eq\0"
+    call = b"ccollections\nOrderedDict\nh\0\x85R"
+    assert "copies the same values" in refusal(
+        pth(tmp_path / "a.pth", b"](" + pairs + call * COUNT + b"e")
+    )
+    shape = b"(" + b"K\1" * COUNT + b"tq\0"
+    call = tensor(4, (), ()).replace(b"(t(t", b"h\0h\0")
+    assert "copies the same values" in refusal(
+        pth(tmp_path / "a.pth", b"](" + shape + call * 1000 + b"e")
+    )
+
+
+@pytest.mark.parametrize(
+    "pickle",
+    [
+        b"I" + b"9" * 10**6 + b"\n",
+        b"\x8b" + struct.pack("<i", 2**31 - 1) + b"1" * 100,
+        b"\x8b" + struct.pack("<i", -1),
+        b"B" + struct.pack("<I", 2**32 - 1),
+        b"\x8e" + struct.pack("<Q", 2**63),
+        b"\x85",
+        b"\x86\x87",
+        b"(((",
+        b"0" * 9,
+        b"h\7",
+        b"",
+        b"N(",
+        b"NN",
+        b"F" + b"1" * 10**6 + b"\n",
+        b"V\\ud800\n",
+        b"X\4\0\0\0\xff\xff\xff\xff",
+    ],
+)
+def test_odd_pickles_are_refused(tmp_path, pickle):
+    refusal(pth(tmp_path / "a.pth", pickle))
+
+
+# -- .safetensors and JSON
+
+
+def safetensors_file(path: pathlib.Path, header: bytes, size: int | None = None) -> pathlib.Path:
+    path.write_bytes(struct.pack("<Q", len(header) if size is None else size) + header)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [
+        (b"{}", 2**62),
+        (b"{}", 2**64 - 1),
+        (b"{}", 10**8 + 1),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, None),
+        (b'{"a":{"dtype":"F32","shape":[-4],"data_offsets":[0,16]}}', None),
+        (b'{"a":{"dtype":"F32","shape":[4611686018427387904,8],"data_offsets":[0,16]}}', None),
+        (b'{"a":{"dtype":"F32","shape":[1048576],"data_offsets":[0,4194304]}}', None),
+    ],
+)
+def test_a_header_of_safetensors_that_lies_is_refused(tmp_path, header, size):
+    refusal(safetensors_file(tmp_path / "a.safetensors", header, size))
+
+
+DEEP = ["[" * 200_000, '{"a":' * 200_000, '{"a":' * 500 + "1" + "}" * 500, "[" * 150 + "]" * 150]
+
+
+@pytest.mark.parametrize("deep", DEEP)
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_deep_json_beside_a_checkpoint_is_refused(tmp_path, deep, name):
+    (tmp_path / name).write_text(deep)
+    with pytest.raises(ValueError, match=f"{name} is no readable JSON: it is nested too deep"):
+        files.read_beside(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("deep", DEEP)
+def test_a_deep_index_or_description_of_a_run_is_refused(tmp_path, deep):
+    (tmp_path / "a.index.json").write_text(deep)
+    assert "nested too deep" in refusal(tmp_path / "a.index.json")
+    for name, read in (("model.json", store.read_card), ("config.json", store.read_config)):
+        (tmp_path / name).write_text(deep)
+        with pytest.raises(ValueError, match=f"{name} is damaged: it is nested too deep"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["7" * 5000, "1e999", "[]", "null", '"\\ud800"'])
+def test_odd_json_is_refused_or_read(tmp_path, value):
+    (tmp_path / "config.json").write_text(json.dumps({"x": 1})[:-1] + f', "y": {value}}}')
+    if len(value) > 4300:
+        with pytest.raises(ValueError, match=r"config\.json is no readable JSON") as error:
+            files.read_beside(tmp_path / "a.npz")
+        assert "\n" not in str(error.value)
+    else:
+        assert files.read_beside(tmp_path / "a.npz")["config"]["x"] == 1
+
+
+def test_an_endless_text_number_in_the_zip_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02L" + b"9" * 10**7 + b"L\n.")
+    (tmp_path / "a.pth").write_bytes(buffer.getvalue())
+    refusal(tmp_path / "a.pth")
