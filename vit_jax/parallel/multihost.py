@@ -13,9 +13,11 @@ whether there are others, in this order:
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 
@@ -69,6 +71,31 @@ def agree(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def primary_first(name: str, act: Callable[[], None]) -> None:
+    """Calls `act` on the primary process; the others wait for its end, however long it takes.
+
+    `name` is used once in a job. Raises on every process the ValueError that `act` raises.
+    """
+    if jax.process_count() == 1:
+        act()
+        return
+    client, key = ocp.multihost.get_jax_distributed_client(), f"vit_jax/{name}"
+    if not is_primary():
+        # Not by the devices, whose collectives do not wait for minutes.
+        if error := client.blocking_key_value_get(key, 3600 * 1000):
+            raise ValueError(error)
+        return
+    error = "another process failed"
+    try:
+        act()
+        error = ""
+    except ValueError as failed:
+        error = str(failed)
+        raise
+    finally:
+        client.key_value_set(key, error)
 
 
 def leave(code: int) -> None:

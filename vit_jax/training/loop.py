@@ -73,6 +73,8 @@ def train(
                 reporter.evaluated(done, metrics)
             if last or stop or _due(done, run.lengths.checkpoint_every) or _best(run, evaluated):
                 reporter.settle()  # a state that is not finite is never saved
+                if run.lease:
+                    run.lease.check(now=True)
                 run.store.save(done, run.state, evaluated)
                 reporter.restart(done)
             elif evaluated:
@@ -121,20 +123,25 @@ class _Reporter:
             host["images_per_second"] = self._progress.rate(step)
             if bad := self._run.batches.bad.count:
                 host["bad_images"] = bad
-            self._writer.write(step, host)
+            self._write(step, host)
             self._progress.show(step, host)
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
         """Reports an evaluation. Raises Diverged."""
         named = {f"eval_{name}": value for name, value in metrics.items()}
         self._check(step, named)
-        self._writer.write(step, named)
+        self._write(step, named)
         self._progress.say(f"step {step}: {describe(metrics)}")
 
     def restart(self, step: int) -> None:
         """Leaves the time until now out of the next measure of speed."""
         self.settle()
         self._progress.restart(step)
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        if self._run.lease:
+            self._run.lease.check()
+        self._writer.write(step, values)
 
     def _check(self, step: int, values: dict[str, float]) -> None:
         wrong = [name for name, value in values.items() if not math.isfinite(value)]

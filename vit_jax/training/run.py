@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
+import sys
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from vit_jax.checkpoints import lease as lease_lib
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, DataConfig, MeshConfig
 from vit_jax.data import pipeline, preprocess, sources
@@ -29,6 +32,7 @@ class Run:
     mesh: Mesh
     lengths: setup.Lengths
     store: store_lib.Store
+    lease: lease_lib.Lease | None  # of the workdir; the primary process holds it
     state: state.State
     step: Any  # (state, batch) -> (state, metrics), jitted
     batches: pipeline.Batches
@@ -93,8 +97,10 @@ class Evaluator:
 def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.ExitStack) -> Run:
     """Everything a run needs, new or resumed; what must be closed is put on `stack`.
 
-    Raises ValueError, before anything is written, where the config cannot be run.
+    Raises ValueError, with nothing left behind, where the config cannot be run or another process
+    trains in `workdir`.
     """
+    lease = _hold(workdir, stack)
     store_lib.check_same_run(workdir, config)
     mesh = mesh_lib.make_mesh(config.mesh)
     accumulate = config.optimizer.accumulate
@@ -139,12 +145,25 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         mesh=mesh,
         lengths=lengths,
         store=store,
+        lease=lease,
         state=first,
         step=_train_step(config, graphdef, options, optax_rule, schedule, abstract),
         batches=stack.enter_context(batches),
         evaluator=evaluator,
         messages=_messages(config, options, shapes, mesh, len(source), start, begin.report),
     )
+
+
+def _hold(workdir: str | os.PathLike[str], stack: contextlib.ExitStack) -> lease_lib.Lease | None:
+    """The lease of the workdir, on the primary process. Raises ValueError on all where refused."""
+    held: list[lease_lib.Lease] = []
+
+    def hold() -> None:
+        say = functools.partial(print, file=sys.stderr, flush=True)
+        held.append(stack.enter_context(lease_lib.hold(workdir, say=say)))
+
+    multihost.primary_first("workdir", hold)
+    return held[0] if held else None
 
 
 def _batches(

@@ -1,0 +1,190 @@
+"""One run, one workdir: who holds it, who is refused, and who takes it over."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+import uuid
+
+import pytest
+
+from vit_jax.checkpoints import exclusive, lease, processes
+from vit_jax.errors import RunFailed
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch) -> None:
+    monkeypatch.setattr(lease, "BEAT", 0.05)
+    monkeypatch.setattr(lease, "EXPIRES", 0.6)
+    monkeypatch.setattr(lease, "POLL", 0.02)
+    monkeypatch.setattr(exclusive, "READ_BACK", 0.05)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def workdir(request, tmp_path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "a" / "run")
+    return f"memory://{uuid.uuid4()}/run"
+
+
+@pytest.fixture
+def folder(workdir) -> exclusive.Folder:
+    made = exclusive.folder(workdir)
+    made.make()
+    return made
+
+
+def of(process: dict, **more) -> bytes:
+    return json.dumps({"process": process, "nonce": "x", **more}).encode()
+
+
+ELSEWHERE = {"host": ["other", "b", "p"], "pid": 7, "start": "1"}
+
+
+def take(workdir: str, said: list[str] | None = None) -> lease.Lease:
+    return lease.acquire(workdir, say=(said if said is not None else []).append)
+
+
+def test_a_living_holder_of_this_host_is_named_and_kept(workdir, folder) -> None:
+    held = take(workdir)
+    with pytest.raises(
+        ValueError, match=rf"in use: process {os.getpid()} on .*\d s ago"
+    ) as refused:
+        take(workdir)
+    assert "\n" not in str(refused.value)
+    held.check(now=True)
+    held.release()
+    assert folder.read(lease.NAME) is None
+    take(workdir).release()
+
+
+def test_a_dead_holder_of_this_host_is_replaced_at_once(workdir, folder) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    gone = processes.identity() | {"pid": ended.pid}
+    reused = processes.identity() | {"start": "1"}  # its number is another process's now
+    for process in (gone, reused):
+        folder.replace(lease.NAME, of(process))
+        began = time.monotonic()
+        take(workdir).release()
+        assert time.monotonic() - began < lease.EXPIRES
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        of(ELSEWHERE),
+        b"",
+        b"{",
+        b"[" * 10000,
+        b'{"process": 3, "since": [], "nonce": null}',
+        b"\xff",
+    ],
+)
+def test_a_holder_that_cannot_be_asked_is_replaced_when_its_lease_stays_as_it_is(
+    tmp_path, content
+) -> None:
+    exclusive.folder(tmp_path).replace(lease.NAME, content)
+    said: list[str] = []
+    began = time.monotonic()
+    take(str(tmp_path), said).release()
+    assert time.monotonic() - began > lease.EXPIRES
+    assert len(said) == 1
+    assert "waiting up to" in said[0]
+
+
+def test_a_holder_elsewhere_that_renews_its_lease_is_kept(workdir, folder) -> None:
+    folder.replace(lease.NAME, of(ELSEWHERE, beat=0))
+    renew = threading.Timer(0.2, folder.replace, (lease.NAME, of(ELSEWHERE, beat=1)))
+    renew.start()
+    with pytest.raises(ValueError, match="in use: process 7 on other"):
+        take(workdir)
+    renew.join()
+
+
+def test_what_a_lease_says_is_printed_without_control_characters(tmp_path) -> None:
+    process = {"host": ["\x1b[31m", "b", "p"], "pid": "\n1"}
+    said: list[str] = []
+    exclusive.folder(tmp_path).replace(lease.NAME, of(process, since="2026-01-01T00:00:00+00:00"))
+    take(str(tmp_path), said).release()
+    assert said[0].isprintable()
+
+
+@pytest.mark.parametrize("content", [None, of(processes.identity() | {"start": "1"})])
+def test_of_many_that_start_at_once_one_succeeds(workdir, folder, content) -> None:
+    """As processes do: each with its own view of the folder."""
+    if content:
+        folder.replace(lease.NAME, content)
+    held, refused, barrier = [], [], threading.Barrier(8)
+
+    def start() -> None:
+        barrier.wait()
+        try:
+            held.append(take(workdir))
+        except ValueError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(held), len(refused)) == (1, 7)
+    held[0].check(now=True)
+    held[0].release()
+
+
+def test_a_holder_notices_that_another_took_over_and_leaves_its_lease_alone(
+    workdir, folder
+) -> None:
+    paused = take(workdir)
+    theirs = of(ELSEWHERE)
+    folder.replace(lease.NAME, theirs)
+    with pytest.raises(RunFailed, match="lost the workdir .*: process 7 on other took it over"):
+        paused.check(now=True)
+    paused.release()
+    time.sleep(3 * lease.BEAT)
+    assert folder.read(lease.NAME) == theirs
+
+
+def test_a_holder_notices_by_itself_that_its_lease_is_gone(workdir, folder) -> None:
+    held = take(workdir)
+    folder.remove(lease.NAME)
+    deadline = time.monotonic() + 20
+    with pytest.raises(RunFailed, match=r"lease\.json is gone"):
+        while time.monotonic() < deadline:
+            held.check()
+            time.sleep(0.01)
+    assert folder.read(lease.NAME) is None
+
+
+def test_a_dead_claim_does_not_stand_in_the_way(workdir, folder, monkeypatch) -> None:
+    """What a process leaves that was killed as it took over."""
+    folder.replace(lease.NAME, of(processes.identity() | {"start": "1"}))
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(type(folder), "replace", lambda *_: exec("raise KeyboardInterrupt"))
+        killed.setattr(type(folder), "remove", lambda *_: None)
+        take(workdir)
+    take(workdir).release()
+
+
+def test_nothing_is_left_where_a_run_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="no"), lease.hold(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b" / lease.NAME).exists()
+        raise ValueError("no")
+    assert not (tmp_path / "a").exists()
+
+
+def test_without_hard_links_a_lease_is_exclusive_too(tmp_path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    held = take(str(tmp_path))
+    with pytest.raises(ValueError, match="in use"):
+        take(str(tmp_path))
+    held.release()
+    assert list(pathlib.Path(tmp_path).iterdir()) == []

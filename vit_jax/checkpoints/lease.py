@@ -1,0 +1,247 @@
+"""One run, one workdir: the lease that a training run holds on its folder.
+
+`lease.json` in the workdir names the holder: host, process, when it began, and a number that its
+thread changes every few seconds. It works wherever the workdir is, a shared file system and a
+bucket too, and needs no clock in common: a process that wants the folder
+
+- takes it where there is no lease;
+- is refused where the holder is a living process of this host, or changes the lease meanwhile;
+- takes it over where the holder is a dead process of this host, or leaves the lease as it is for
+  `EXPIRES` seconds.
+
+Of several that take over a lease one succeeds: the one that creates the file named after the
+lease's content. A holder that was paused for long finds another's lease in place of its own, at
+the latest before it saves again, and ends.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import pathlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from vit_jax.checkpoints import exclusive, processes
+from vit_jax.errors import RunFailed
+
+NAME = "lease.json"
+BEAT = 5.0  # seconds between two renewals
+EXPIRES = 60.0  # seconds without a renewal after which another may take the lease
+POLL = 0.5  # seconds between two looks at a lease that may expire
+
+
+class Lease:
+    """A lease that this process holds; a thread renews it until `release`."""
+
+    def __init__(self, workdir: str, folder: exclusive.Folder) -> None:
+        self._workdir, self._folder = workdir, folder
+        self._nonce, self._beat, self._lost = uuid.uuid4().hex, 0, ""
+        self._process = processes.identity()
+        self._since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._confirmed = processes.clock()  # when the lease was last seen to be ours
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def content(self) -> bytes:
+        """What the file says now."""
+        holder = {"process": self._process, "since": self._since, "nonce": self._nonce}
+        fields = holder | {"beat": self._beat}
+        return (json.dumps(fields, indent=2) + "\n").encode()
+
+    def start(self) -> "Lease":
+        self._confirmed = processes.clock()
+        self._thread.start()
+        return self
+
+    def check(self, *, now: bool = False) -> None:
+        """Raises RunFailed where another process has the folder now.
+
+        Looks at the file where `now` is set or it was not seen for some time; costs nothing else.
+        """
+        if not self._lost and (now or processes.clock() - self._confirmed > 3 * BEAT):
+            with self._lock, contextlib.suppress(OSError):  # out of reach: nobody else has it
+                self._confirm()
+        if self._lost:
+            raise RunFailed(self._lost)
+
+    def release(self) -> None:
+        """Ends the lease; what another process has taken meanwhile stays."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        if not self._lock.acquire(timeout=BEAT):
+            return  # the file system hangs: the lease will expire
+        try:
+            with contextlib.suppress(OSError):
+                if self._confirm():
+                    self._folder.remove(NAME)
+        finally:
+            self._lock.release()
+
+    def _renew(self) -> None:
+        while not self._ended.wait(BEAT) and not self._lost:
+            with self._lock, contextlib.suppress(OSError):  # such as a full disk: tried again
+                if not self._ended.is_set() and self._confirm():
+                    began = processes.clock()
+                    self._beat += 1
+                    self._folder.replace(NAME, self.content())
+                    if processes.clock() - began > EXPIRES / 2:
+                        # Paused between looking and writing: another may have taken it, and
+                        # finds our lease in place of its own. Both end.
+                        self._lost = self._message("this process was paused for too long")
+
+    def _confirm(self) -> bool:
+        """Whether the file still names this process."""
+        found = self._folder.read(NAME)
+        if found is None:
+            self._lost = self._message(f"its {NAME} is gone, or the whole folder")
+        elif _nonce(found) != self._nonce:
+            self._lost = self._message(f"{_who(_parse(found))} took it over")
+        else:
+            self._confirmed = processes.clock()
+        return not self._lost
+
+    def _message(self, reason: str) -> str:
+        return (
+            f"this process has lost the workdir {self._workdir}: {reason}. Nothing more is"
+            " written; the checkpoints that were saved are kept"
+        )
+
+
+@contextlib.contextmanager
+def hold(
+    workdir: str | os.PathLike[str], *, say: Callable[[str], None] = lambda text: None
+) -> Iterator[Lease]:
+    """Holds the lease of `workdir`, which is made where it is missing.
+
+    Raises ValueError where another process holds it, or where the folder cannot be written to;
+    then nothing is left in it. `say` is told why it takes long.
+    """
+    made = _missing(workdir)
+    try:
+        try:
+            exclusive.folder(workdir).make()
+            lease = acquire(workdir, say=say)
+        except OSError as error:
+            raise ValueError(f"cannot write to the workdir {workdir}: {error}") from error
+        try:
+            yield lease
+        finally:
+            lease.release()
+    finally:
+        for path in made:  # those that are empty: nothing was written
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def acquire(workdir: str | os.PathLike[str], *, say: Callable[[str], None]) -> Lease:
+    """Takes the lease of an existing folder, and begins to renew it. Errors as those of `hold`."""
+    folder = exclusive.folder(workdir)
+    lease = Lease(os.fspath(workdir), folder)
+    theirs, claim, told = _Seen(), _Seen(), False
+    while True:
+        theirs.look(folder, NAME)
+        if theirs.content is None:
+            if folder.create(NAME, lease.content()):
+                return lease.start()
+        else:
+            holder = _parse(theirs.content)
+            alive = processes.alive(holder.get("process"))
+            if alive or theirs.renewed:
+                raise ValueError(
+                    f"the workdir {workdir} is in use: {_who(holder)} trains in it; wait for its"
+                    " end, stop it, or use another --workdir"
+                )
+            if alive is False or theirs.unchanged() > EXPIRES:
+                if _take_over(folder, theirs.content, lease, claim):
+                    return lease.start()
+            elif not told:
+                told = True
+                say(
+                    f"the workdir {workdir} is held by {_who(holder)}, which cannot be asked from"
+                    f" here: waiting up to {EXPIRES:.0f} s to see whether it is alive"
+                )
+        time.sleep(POLL)
+
+
+class _Seen:
+    """A file as this process sees it change, by its own clock."""
+
+    def __init__(self) -> None:
+        self.content: bytes | None = None
+        self.renewed = False  # its writer has written again
+        self._since = processes.clock()
+
+    def look(self, folder: exclusive.Folder, name: str) -> None:
+        found = folder.read(name)
+        if found != self.content:
+            both = self.content is not None and found is not None
+            self.renewed = both and _nonce(found) == _nonce(self.content) != ""
+            self.content, self._since = found, processes.clock()
+
+    def unchanged(self) -> float:
+        """Seconds."""
+        return processes.clock() - self._since
+
+
+def _take_over(folder: exclusive.Folder, theirs: bytes, lease: Lease, seen: _Seen) -> bool:
+    """Replaces the lease of a dead process, unless another process is about to."""
+    claim = f".lease-{hashlib.sha256(theirs).hexdigest()[:16]}"
+    if not folder.create(claim, lease.content()):
+        seen.look(folder, claim)
+        dead = processes.alive(_parse(seen.content).get("process")) is False
+        if dead or seen.unchanged() > EXPIRES:  # it died as it took over
+            folder.remove(claim)
+        return False
+    try:
+        if folder.read(NAME) != theirs:
+            return False
+        folder.replace(NAME, lease.content())
+        return True
+    finally:
+        folder.remove(claim)
+
+
+def _parse(content: bytes | None) -> dict[str, Any]:
+    """What a lease says; nothing where it is damaged."""
+    try:
+        fields = json.loads(content or b"")
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _nonce(content: bytes | None) -> str:
+    nonce = _parse(content).get("nonce")
+    return nonce if isinstance(nonce, str) else ""
+
+
+def _who(holder: dict[str, Any]) -> str:
+    """`process PID on HOST (since TIME, N minutes ago)`, of a file that may hold anything."""
+    process = holder.get("process")
+    process = process if isinstance(process, dict) else {}
+    host = process.get("host")
+    host = host[0] if isinstance(host, list) and host else "an unknown host"
+    text = f"process {process.get('pid', 'unknown')} on {host}"[:200]
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    try:
+        since = datetime.datetime.fromisoformat(str(holder.get("since")))
+        age = datetime.datetime.now(datetime.UTC) - since
+    except (ValueError, TypeError):
+        return text
+    seconds = max(round(age.total_seconds()), 0)
+    passed = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+    return f"{text} (since {since:%Y-%m-%d %H:%M:%S} UTC, {passed} ago)"
+
+
+def _missing(workdir: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """The local folders that are to be made for `workdir`, the innermost first."""
+    path = pathlib.Path(workdir)
+    return (
+        [] if "://" in os.fspath(workdir) else [p for p in (path, *path.parents) if not p.exists()]
+    )
