@@ -95,7 +95,8 @@ class DataConfig:
     name: str = ""  # tfds: dataset name, such as "imagenet2012:5.1.0"
     path: str = ""  # image_folder: its root; tfds: its data_dir (unset: the tfds default)
     train_split: str = "train"  # tfds: sub-splits such as "train[:99%]" too
-    eval_split: str = ""  # unset: the first of validation, val, test that there is
+    # Unset: the first labelled split that is called validation, val, valid, dev, ..., or test.
+    eval_split: str = ""
     crop: Literal["inception", "shift", "center"] = "inception"  # of training images, on the host
     crop_area: tuple[float, float] = (0.05, 1.0)  # inception: share of the image's area
     shift: int = 0  # shift: largest displacement in pixels, borders filled with black

@@ -129,7 +129,7 @@ def test_held_out_folder_without_images_is_named(tmp_path: pathlib.Path) -> None
 
 def test_missing_train_folder_is_named(tmp_path: pathlib.Path) -> None:
     message = refusal(make(tmp_path, "val/a/1.png", "test/a/1.png"))
-    assert "no train folder beside test, val" in message
+    assert "no train folder with class folders in it, only test, val: expected ROOT/" in message
 
 
 def test_tiny_imagenet_is_read_and_evaluated_whole(

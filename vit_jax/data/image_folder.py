@@ -1,87 +1,208 @@
 """Images in folders named by class: `root/CLASS/...` or `root/{train,val}/CLASS/...`."""
 
+import collections
 import dataclasses
+import logging
 import os
 import pathlib
+import unicodedata
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from vit_jax.data import folder_scan, split_names
+from vit_jax.data.folder_scan import SUFFIXES
 from vit_jax.data.record import Record
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-SPLITS = ("train", "val", "validation", "test")
+_LOG = logging.getLogger(__name__)
 LAYOUT = "ROOT/CLASS/image.jpg, or ROOT/train/CLASS/image.jpg and ROOT/val/CLASS/image.jpg"
+SHOWN = 5  # names in a message
 
 
 class ImageFolder:
     """A dataset in folders; its classes are the sorted folder names of the training split.
 
-    Hidden files are ignored, folders below a class are searched. Raises ValueError where `root`
-    is not such a folder.
+    Folders that are called as splits are (`split_names`) are splits, never classes. Hidden files
+    are ignored; folders below a class are searched, those behind links too. Raises ValueError
+    where `root` is not such a folder.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, train_split: str = "train") -> None:
+        """`train_split` says whose classes count where two folders are called training splits."""
         self.root = pathlib.Path(root)
         if not root:
             raise ValueError("config.data.path is empty: set it to the root of the image folder")
-        if not self.root.is_dir():
+        if not os.path.isdir(root):
             raise ValueError(f"config.data.path {root} is not a folder: expected {LAYOUT}")
-        self.split = bool(_folders(self.root / "train"))
+        self._names = folder_scan.folders(self.root)
         self.splits: tuple[str, ...] = ("train", "all")
-        if self.split:
-            self.splits = tuple(s for s in SPLITS if (self.root / s).is_dir())
+        self._train = ""
+        if self._looks_split():
+            self._train = self._train_folder(train_split)
+            self._classes = self._class_names(self.root / self._train)
+            self.splits = (self._train, *self._other_splits())
+        else:
+            self._classes = self._class_names(self.root)
 
     def open(self, split: str) -> "ImageFolderSource":
-        """The images of a split. Without split folders, `train` and `all` are every image."""
-        if split not in self.splits:
-            known = f"there are {', '.join(self.splits)}"
-            raise ValueError(f"{self.root} has no split {split!r}: {known}; expected {LAYOUT}")
-        if not self.split:
-            return self._source(self.root, self._classes(self.root), split)
-        classes = self._classes(self.root / "train")
-        folder = self.root / split
-        if unknown := [c for c in _folders(folder) if c not in classes]:
-            raise ValueError(
-                f"{folder} has class folders that {self.root / 'train'} has not:"
-                f" {', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}"
-            )
-        return self._source(folder, classes, split)
+        """The images of a split. Without split folders, `train` and `all` are every image.
 
-    def _classes(self, folder: pathlib.Path) -> tuple[str, ...]:
-        classes = _folders(folder)
+        What was found and is not read is logged as a warning.
+        """
+        name = self._resolve(split)
+        if not self._train:
+            return self._source(self.root, required=True, told=name != "all")
+        folder = self.root / name
+        if unknown := [c for c in folder_scan.folders(folder) if c not in self._classes]:
+            raise ValueError(
+                f"{folder} has class folders that {self.root / self._train} has not:"
+                f" {_few(unknown)}"
+            )
+        return self._source(folder, required=name == self._train, told=True)
+
+    def _looks_split(self) -> bool:
+        """Whether the folders of the root are splits. Raises ValueError where that is not clear."""
+        named = [name for name in self._names if split_names.kind(name)]
+        nested = [name for name in named if folder_scan.folders(self.root / name)]
+        others = [name for name in self._names if name not in named]
+        if trains := [name for name in nested if split_names.kind(name) == "train"]:
+            classes = folder_scan.folders(self.root / trains[0])
+            mixed = [n for n in others if self._is_class_beside(n, classes)]
+            if len(nested) == 1 and mixed:
+                folder = self.root / trains[0]
+                raise ValueError(
+                    f"{folder} may be the training split, or a class beside {_few(mixed)}: to train"
+                    f" on its folders set config.data.path to {folder}, else rename it"
+                )
+            return True
+        if others and nested:
+            raise ValueError(
+                f"{self.root / nested[0]} looks like a split, but stands beside the folders"
+                f" {_few(others)}: move the classes into {self.root / 'train'}"
+            )
+        if named and not others:
+            missing = f"{self.root} has no train folder with class folders in it"
+            raise ValueError(f"{missing}, only {_few(named)}: expected {LAYOUT}")
+        return False
+
+    def _is_class_beside(self, name: str, classes: Iterable[str]) -> bool:
+        """Whether a folder holds images, and not those of a further split of these classes."""
+        inside = folder_scan.folders(self.root / name)
+        is_split = bool(inside) and set(inside) <= set(classes)
+        return not is_split and bool(folder_scan.images(self.root / name).images)
+
+    def _of_kind(self, kind: str) -> list[str]:
+        """Folders of the root that are called as that kind of split, and hold class folders."""
+        found = split_names.preferred(self._names, kind)
+        return [name for name in found if folder_scan.folders(self.root / name)]
+
+    def _other_splits(self) -> list[str]:
+        """The splits beside the training split: by name, or by the class folders they hold."""
+        named = [n for kind in split_names.KINDS for n in self._of_kind(kind) if n != self._train]
+        for name in self._names:
+            inside = folder_scan.folders(self.root / name)
+            if not split_names.kind(name) and inside and set(inside) <= set(self._classes):
+                named.append(name)
+        return named
+
+    def _train_folder(self, wanted: str) -> str:
+        """Raises ValueError where it is not clear which of several folders is meant."""
+        found = self._of_kind("train")
+        if len(found) > 1 and wanted not in found:
+            names = " and ".join(found)
+            raise ValueError(f"{self.root} has {names}: set config.data.train_split to one of them")
+        return wanted if wanted in found else found[0]
+
+    def _resolve(self, split: str) -> str:
+        """The split of this name, else the only one of its kind."""
+        kind = split_names.kind(split)
+        alike = [name for name in self.splits if kind and split_names.kind(name) == kind]
+        if split in self.splits:
+            return split
+        if self._train and len(alike) == 1:
+            return alike[0]
+        raise ValueError(self._no_split(split))
+
+    def _no_split(self, split: str) -> str:
+        known = f"there are {', '.join(self.splits)}"
+        return f"{self.root} has no split {split!r}: {known}; expected {LAYOUT}"
+
+    def _class_names(self, folder: pathlib.Path) -> tuple[str, ...]:
+        classes = folder_scan.folders(folder)
         if not classes:
             raise ValueError(f"{folder} has no class folders: expected {LAYOUT}")
-        if not self.split and set(classes) <= set(SPLITS):
-            raise ValueError(f"{folder} has no train folder beside {', '.join(classes)}: {LAYOUT}")
+        if wrong := [name for name in classes if not _is_utf8(name)]:
+            raise ValueError(f"the class folder {wrong[0]!r} in {folder} is not UTF-8: rename it")
+        if _split_like(classes):
+            raise ValueError(
+                f"the folders in {folder} look like splits, not classes: {_few(classes)};"
+                f" set config.data.path to {folder}, or rename them"
+            )
         if len(classes) == 1:
+            inside = folder_scan.folders(folder / classes[0])
+            remedy = f"set config.data.path to {folder / classes[0]}" if len(inside) > 1 else ""
             raise ValueError(
                 f"{folder} has a single class folder, {classes[0]}: at least 2 are needed,"
-                f" expected {LAYOUT}"
+                f" {remedy or 'expected ' + LAYOUT}"
             )
         return classes
 
-    def _source(
-        self, folder: pathlib.Path, classes: tuple[str, ...], split: str
-    ) -> "ImageFolderSource":
-        files: list[str] = []
-        labels: list[int] = []
-        for label, name in enumerate(classes):
-            found = _images(folder / name)
-            if not found and split in ("train", "all"):
+    def _source(self, folder: pathlib.Path, *, required: bool, told: bool) -> "ImageFolderSource":
+        """`required`: every class has images. `told`: what is not read is said."""
+        scans: dict[str, folder_scan.Scan] = {}
+        present = folder_scan.folders(folder)
+        around = {self.root, folder}
+        for name in self._classes:
+            there = name in present
+            scans[name] = (
+                folder_scan.images(folder / name, around=around) if there else folder_scan.Scan()
+            )
+            if required and _split_like(inside := scans[name].folders):
+                raise ValueError(
+                    f"{folder / name} holds folders that look like splits ({_few(inside)}), and"
+                    f" would be trained as one class: expected {LAYOUT}"
+                )
+            if required and not scans[name].images:
                 raise ValueError(
                     f"{folder / name} holds no image ({' '.join(SUFFIXES)}):"
                     " add some or remove the folder"
                 )
-            files += found
-            labels += [label] * len(found)
+        files = [path for scan in scans.values() for path in scan.images]
         if not files:
             raise ValueError(f"{folder} holds no image ({' '.join(SUFFIXES)}) in a class folder")
+        if told:
+            self._tell(folder, scans)
+        counts = [len(scan.images) for scan in scans.values()]
         return ImageFolderSource(
             name=str(folder),
-            class_names=classes,
+            class_names=self._classes,
             files=files,
-            labels=np.asarray(labels, np.int32),
+            labels=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         )
+
+    def _tell(self, folder: pathlib.Path, scans: dict[str, folder_scan.Scan]) -> None:
+        """Logs what a user may have meant to be read, and is not."""
+        others = sum((scan.others for scan in scans.values()), collections.Counter[str]())
+        empty = [name for name, scan in scans.items() if not scan.images]
+        alike = _alike(self._classes)
+        loops = [path for scan in scans.values() for path in scan.loops]
+        places = {folder, self.root}
+        loose = sum(folder_scan.loose_images(place) for place in places)
+        unused = [n for n in self._names if self._train and n not in self.splits]
+        taken = [n for n in self._classes if not self._train and split_names.kind(n)]
+        counted = ", ".join(f"{suffix} {count:,}" for suffix, count in others.most_common(SHOWN))
+        facts = (
+            (others, f"files that are not read, by suffix: {counted}"),
+            (loose, f"{loose:,} images that are in no class folder are not read"),
+            (unused, f"folders that are no split with class folders are not read: {_few(unused)}"),
+            (taken, f"taken for classes, though they are called as splits: {_few(taken)}"),
+            (loops, f"links to a folder around them are not followed: {_few(loops)}"),
+            (empty, f"no image of {len(empty)} of {len(scans)} classes: {_few(empty)}"),
+            (alike, f"different classes whose names are alike: {_few(alike)}"),
+        )
+        for there, fact in facts:
+            if there:
+                _LOG.warning("%s: %s", folder, fact)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,20 +223,22 @@ class ImageFolderSource:
             return Record(file.read(), int(self.labels[index]), path)
 
 
-def _folders(folder: pathlib.Path) -> tuple[str, ...]:
-    """Sorted names of the visible folders in `folder`, none where it does not exist."""
-    if not folder.is_dir():
-        return ()
-    with os.scandir(folder) as entries:
-        return tuple(sorted(e.name for e in entries if e.is_dir() and e.name[0] != "."))
+def _split_like(folders: Sequence[str]) -> bool:
+    return len(folders) > 1 and all(map(split_names.kind, folders))
 
 
-def _images(folder: pathlib.Path) -> list[str]:
-    """Paths of the images anywhere below `folder`, in an order every file system agrees on."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
-        for name in files:
-            if name[0] != "." and name.lower().endswith(SUFFIXES):
-                found.append(os.path.join(parent, name))
-    return sorted(found)
+def _is_utf8(name: str) -> bool:
+    return not any(0xD800 <= ord(letter) < 0xE000 for letter in name)
+
+
+def _alike(names: Iterable[str]) -> list[str]:
+    """Names that differ by case, or by how accents are written, alone."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    return [" and ".join(group) for group in groups.values() if len(group) > 1]
+
+
+def _few(names: Iterable[str]) -> str:
+    names = tuple(names)
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

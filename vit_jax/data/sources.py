@@ -3,6 +3,7 @@
 import logging
 
 from vit_jax.config import DataConfig
+from vit_jax.data import split_names
 from vit_jax.data.arrays import EMBEDDED_SPLITS, ArraySource, open_embedded
 from vit_jax.data.image_folder import ImageFolder, ImageFolderSource
 from vit_jax.data.record import Record, Source
@@ -20,7 +21,6 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger(__name__)
-HELD_OUT = ("validation", "val", "test")  # in order of preference
 
 
 def open_train(data: DataConfig) -> Source:
@@ -36,9 +36,8 @@ def open_eval(data: DataConfig) -> Source:
     if data.eval_split:
         return open_source(data, split=data.eval_split)
     splits = available_splits(data)
-    for split in HELD_OUT:
-        if split in splits:
-            return open_source(data, split=split)
+    for split in split_names.held_out(splits):
+        return open_source(data, split=split)
     if data.source == "image_folder" and "all" in splits:
         _LOG.warning(
             "%s has no folder for evaluation (train/ and val/): evaluating on all its images",
@@ -46,8 +45,8 @@ def open_eval(data: DataConfig) -> Source:
         )
         return open_source(data, split="all")
     raise ValueError(
-        f"{data.name or data.path} has no split named {', '.join(HELD_OUT)}: set"
-        f" config.data.eval_split; there are {', '.join(splits)}"
+        f"{data.name or data.path} has no labelled split that is called as one to evaluate on"
+        f" (validation, val, test): set config.data.eval_split; there are {', '.join(splits)}"
     )
 
 
@@ -56,7 +55,7 @@ def open_source(data: DataConfig, *, split: str) -> Source:
     if data.source == "embedded":
         return open_embedded(split)
     if data.source == "image_folder":
-        return ImageFolder(data.path).open(split)
+        return ImageFolder(data.path, train_split=data.train_split).open(split)
     return TfdsSource(data.name, split=split, data_dir=data.path)
 
 
@@ -64,5 +63,5 @@ def available_splits(data: DataConfig) -> tuple[str, ...]:
     if data.source == "embedded":
         return EMBEDDED_SPLITS
     if data.source == "image_folder":
-        return ImageFolder(data.path).splits
+        return ImageFolder(data.path, train_split=data.train_split).splits
     return tfds_splits(data.name, data_dir=data.path)
