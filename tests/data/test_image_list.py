@@ -8,6 +8,14 @@ import pytest
 
 from vit_jax.data.image_list import ImageListSource, read_labels
 
+REFUSED = [
+    *("alone", "{broken", '{"a": "x"}', "a.png one", "[1, 2]", "null", '{"a": [1]}', '{"a": null}'),
+    *('{"a": 1.7}', '{"a": 1.0}', '{"a": true}', '{"a": NaN}', '{"a": Infinity}', '{"a": 1e3}'),
+    *("a 1.7", "a true", "a nan", "a 1_0", "a 0x1", "a \u0661", "a " + "9" * 5000),
+    *('{"a": 1, "a": 2}', '{"a": 1, "a": 1}', '{"a": 1, "./a": 2}', "a 1\na 2", "a 1\nb/../a 1"),
+    *('\ufeff{"a": 1}', "\ufeffa 1", "[" * 200_000, '{"a":' * 200_000, '{"a": ' + "9" * 5000 + "}"),
+]
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -23,12 +31,13 @@ def test_both_forms_of_a_map_are_read(tmp_path):
     assert read_labels(tmp_path / "map.json") == read_labels(tmp_path / "map.txt") == expected
 
 
-@pytest.mark.parametrize("text", ["", "alone", "{broken", '{"a": "x"}', "a.png one"])
+@pytest.mark.parametrize("text", ["", *REFUSED])
 def test_what_is_no_map_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "map").write_text(text)
     with pytest.raises(ValueError, match="map") as error:
         read_labels(tmp_path / "map")
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
     with pytest.raises(ValueError, match="cannot read the labels"):
         read_labels(tmp_path / "absent")
 
@@ -40,9 +49,24 @@ def test_records_follow_the_map(folder):
 
 
 def test_missing_files_and_unknown_classes_are_named(folder):
-    with pytest.raises(ValueError, match=r"1 labelled files are not in .*: d\.png"):
+    with pytest.raises(ValueError, match=r"1 labelled files are not in .*: 'd\.png'"):
         ImageListSource(folder, {"d.png": 0}, class_names=("x",))
-    with pytest.raises(ValueError, match=r"outside the 1 classes: c\.png: 1"):
+    with pytest.raises(ValueError, match=r"outside the 1 classes: 'c\.png: 1'"):
         ImageListSource(folder, {"c.png": 1}, class_names=("x",))
     with pytest.raises(ValueError, match="is not a folder"):
         ImageListSource(folder / "c.png", {"c.png": 0}, class_names=("x",))
+    for label in (-1, 1, 10**30):
+        with pytest.raises(ValueError, match="outside the 1 classes"):
+            ImageListSource(folder, {"c.png": label}, class_names=("x",))
+
+
+@pytest.mark.parametrize("name", ["../c.png", "x/../../c.png", "/etc/passwd"])
+def test_files_outside_the_folder_are_refused(folder, name):
+    with pytest.raises(ValueError, match="labelled files are not below"):
+        ImageListSource(folder / "..", {name: 0}, class_names=("x",))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\udce9", "."])
+def test_names_that_are_no_file_are_refused(folder, name):
+    with pytest.raises(ValueError, match="1 labelled files are not in"):
+        ImageListSource(folder, {name: 0}, class_names=("x",))

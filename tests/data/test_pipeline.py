@@ -278,5 +278,5 @@ def test_evaluation_masks_broken_images_and_counts_them_over_evaluations() -> No
 
 
 def test_evaluation_stops_where_too_many_images_are_broken() -> None:
-    with pytest.raises(ValueError, match="of 20 images are broken, more than config.data.max_bad"):
+    with pytest.raises(RunFailed, match=r"of 20 images are broken, more than the share 0\.001"):
         list(eval_batches(grey_files(20, broken=BROKEN), EVAL, batch_size=8))

@@ -1,16 +1,10 @@
 """TensorFlow Datasets are read without TensorFlow; what is not prepared is said how to prepare."""
 
-import io
 import json
 import pathlib
 import shutil
 import sys
-import warnings
-from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
-import PIL.Image
 import pytest
 
 from vit_jax.config import DataConfig
@@ -22,36 +16,12 @@ from vit_jax.data.sources import open_eval, open_source, open_train
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A data_dir with `tiny_images`: 10 images of cats and dogs to train on, 3 to validate."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its imports
-        import tensorflow_datasets as tfds
-        from tensorflow_datasets.core import registered
-
-    class Examples:
-        def _info(self) -> Any:
-            features = {
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features)
-            )
-
-        def _split_generators(self, _: object) -> dict[str, Iterator[Any]]:
-            return {"train": self._generate_examples(10), "validation": self._generate_examples(3)}
-
-        def _generate_examples(self, count: int) -> Iterator[Any]:
-            for value in range(count):
-                file = io.BytesIO()
-                PIL.Image.fromarray(np.full((8, 9, 3), value, np.uint8)).save(file, "PNG")
-                yield value, {"image": io.BytesIO(file.getvalue()), "label": value % 2}
+    from tests.data import tfds_datasets
 
     root = tmp_path_factory.mktemp("tfds")
-    with registered.skip_registration():  # so that it is found by its files alone
-        bases = (Examples, tfds.core.GeneratorBasedBuilder)
-        TinyImages = type("TinyImages", bases, {"VERSION": tfds.core.Version("1.0.0")})
-        builder = TinyImages(data_dir=str(root), file_format="array_record")
-        builder.download_and_prepare()
+    animals = tfds_datasets.tfds.features.ClassLabel(names=["cat", "dog"])
+    splits = {"train": [i % 2 for i in range(10)], "validation": [0, 1, 0]}
+    tfds_datasets.prepare(root, "tiny_images", animals, splits)
     return root
 
 

@@ -3,17 +3,46 @@
 import logging
 import threading
 
+from vit_jax.errors import RunFailed
+
 _LOG = logging.getLogger(__name__)
 NAMED = 3  # paths in the message that stops a run
+REMEDY = (
+    "repair them or raise config.data.max_bad, then run the same command to go on from the last"
+    " checkpoint"
+)
+
+
+class Reported:
+    """What a run has reported: an image that several splits hold, or that is read again, once."""
+
+    def __init__(self) -> None:
+        self._paths: set[str] = set()
+        self._lock = threading.Lock()
+
+    def first(self, path: str) -> bool:
+        with self._lock:
+            new = path not in self._paths
+            self._paths.add(path)
+        return new
 
 
 class BadImages:
     """The distinct broken records of a source, seen by this process. Used by many threads."""
 
-    def __init__(self, *, size: int, max_bad: float) -> None:
+    def __init__(
+        self,
+        *,
+        size: int,
+        max_bad: float,
+        reported: Reported | None = None,
+        remedy: str = REMEDY,
+    ) -> None:
         """`size`: records in the source; more than `max_bad * size` broken ones are too many."""
         self.size = size
         self.max_bad = max_bad
+        self.reported = reported or Reported()
+        self._remedy = remedy
         self._paths: dict[int, str] = {}
         self._lock = threading.Lock()
 
@@ -27,16 +56,15 @@ class BadImages:
             return tuple(self._paths.values())
 
     def add(self, index: int, *, path: str, reason: str) -> None:
-        """Reports a record the first time it is seen. Raises ValueError when it is one too many."""
+        """Reports a record the first time it is seen. Raises RunFailed when it is one too many."""
         with self._lock:
-            new = index not in self._paths
             self._paths[index] = path
             count = len(self._paths)
-        if new:
+        if self.reported.first(path):
             _LOG.warning("broken image %s: %s", path, reason)
         if count > self.max_bad * self.size:
             names = ", ".join(self.paths[:NAMED]) + (", ..." if count > NAMED else "")
-            raise ValueError(
-                f"{count} of {self.size} images are broken, more than config.data.max_bad"
-                f" {self.max_bad:g} allows: {names}; repair or remove them, or raise max_bad"
+            raise RunFailed(
+                f"{count} of {self.size} images are broken, more than the share {self.max_bad:g}"
+                f" that may be: {names}; {self._remedy}"
             )

@@ -1,10 +1,15 @@
 """Images of a folder with a map from file name to class: for sets that have no class folders."""
 
-import json
+import os
 import pathlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from vit_jax import plain_json
 from vit_jax.data.record import Record
+
+_DIGITS = re.compile(r"-?[0-9]{1,18}")
 
 
 class ImageListSource:
@@ -18,11 +23,13 @@ class ImageListSource:
         self._items = list(labels.items())
         if not root.is_dir():
             raise ValueError(f"{root} is not a folder of images")
-        if missing := [name for name, _ in self._items if not (root / name).is_file()]:
-            raise ValueError(f"{len(missing)} labelled files are not in {root}: {missing[0]}, ...")
+        if outside := [name for name, _ in self._items if not _is_below(name)]:
+            raise ValueError(f"labelled files are not below {root}: {outside[0]!r}")
+        if missing := [name for name, _ in self._items if not os.path.isfile(root / name)]:
+            raise ValueError(f"{len(missing)} labelled files are not in {root}: {missing[0]!r}")
         wrong = [f"{name}: {label}" for name, label in self._items if not self._known(label)]
         if wrong:
-            raise ValueError(f"labels outside the {len(class_names)} classes: {wrong[0]}")
+            raise ValueError(f"labels outside the {len(class_names)} classes: {_short(wrong[0])}")
 
     def __len__(self) -> int:
         return len(self._items)
@@ -36,19 +43,26 @@ class ImageListSource:
         return 0 <= label < len(self.class_names)
 
 
+def _is_below(name: str) -> bool:
+    place = pathlib.PurePath(name)
+    return not place.is_absolute() and ".." not in place.parts
+
+
 def read_labels(path: pathlib.Path) -> dict[str, int]:
     """A map from file name to class index: a JSON object, or lines `NAME INDEX`.
 
-    Raises ValueError in one line where the file is no such map.
+    Raises ValueError in one line where the file is no such map, names a file twice, or has an
+    index that is no whole number.
     """
+    if not path.is_file():
+        raise ValueError(f"cannot read the labels {path}: it is no file")
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the labels {path}: {error}") from error
     try:
-        pairs = json.loads(text).items() if text.lstrip().startswith("{") else _lines(text)
-        labels = {str(name): int(label) for name, label in pairs}
-    except (ValueError, TypeError) as error:
+        labels = _labels(_pairs(text))
+    except ValueError as error:
         raise ValueError(
             f"{path} is no map of labels, JSON or lines NAME INDEX: {error}"
         ) from error
@@ -57,9 +71,51 @@ def read_labels(path: pathlib.Path) -> dict[str, int]:
     return labels
 
 
-def _lines(text: str) -> list[list[str]]:
+def _pairs(text: str) -> Iterable[tuple[str, Any]]:
+    if text.startswith("\ufeff"):
+        raise ValueError("it begins with a byte order mark: save it as plain UTF-8")
+    if not text.lstrip().startswith(("{", "[")):
+        return _lines(text)
+    content = plain_json.loads(text, unique_keys=True)
+    if not isinstance(content, dict):
+        raise ValueError("it is a list, not an object")
+    return content.items()
+
+
+def _lines(text: str) -> list[tuple[str, Any]]:
     """The last word of a line is the index: names may hold spaces."""
-    lines = [line.rsplit(maxsplit=1) for line in text.splitlines() if line.strip()]
-    if short := [line for line in lines if len(line) != 2]:
-        raise ValueError(f"{' '.join(short[0])!r} has no index")
-    return lines
+    pairs: list[tuple[str, Any]] = []
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        words = line.rsplit(maxsplit=1)
+        if len(words) != 2:
+            raise ValueError(f"{_short(line.strip())} has no index")
+        pairs.append((words[0], words[1]))
+    return pairs
+
+
+def _labels(pairs: Iterable[tuple[str, Any]]) -> dict[str, int]:
+    labels: dict[str, int] = {}
+    places: set[str] = set()
+    for name, index in pairs:
+        place = os.path.normpath(name)
+        if place in places:
+            raise ValueError(f"{name!r} has two labels")
+        places.add(place)
+        labels[name] = _index(name, index)
+    return labels
+
+
+def _index(name: str, value: Any) -> int:
+    """Digits, or a whole number of JSON: not true, not 1.0, not 1_000."""
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value)
+    raise ValueError(f"{_short(name)} has the label {_short(value)}, which is no whole number")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else text[:80] + "..."

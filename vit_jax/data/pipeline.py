@@ -16,7 +16,8 @@ from vit_jax.data.arrays import ArraySource
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.counter import NUMBERS, draw, shuffled_ids
 from vit_jax.data.preprocess import BrokenImageError, EvalTransform, TrainTransform
-from vit_jax.data.record import Source
+from vit_jax.data.record import TRAIN_ON_LABELLED, UNKNOWN, LabelError, Source
+from vit_jax.errors import RunFailed
 
 Batch = dict[str, np.ndarray]
 Decode = Callable[[bytes | np.ndarray], np.ndarray]
@@ -44,7 +45,8 @@ def train_batches(
     position uint32 (R, 2), the high and low word of `step * batch_size + row`.
 
     A broken image is replaced by a random one that depends on its position only, and given to
-    `bad`; the ValueError of too many comes out of `next`, as does whatever a thread raises.
+    `bad`; the RunFailed of too many comes out of `next`, as does whatever a thread raises, such as
+    the RunFailed of an image without a label.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
     rows = rows or slice(0, batch_size)
@@ -88,7 +90,8 @@ def eval_batches(
     """Every example once, in order, in batches of the full size.
 
     As `train_batches`, but `mask` bool (R,) instead of `position`: False where the last batch is
-    padded (image 0, label 0, id -1) and where an image is broken (its label and id, image 0).
+    padded (image 0, label 0, id -1), where an image is broken (its label and id, image 0), and
+    where it has no label (label -1, its id, image 0).
     Every host gets the same number of batches.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
@@ -103,7 +106,9 @@ def eval_batches(
         label = np.zeros(len(ids), np.int32)
 
         def load(row: int) -> None:
-            pixels, label[row] = _read(source, int(ids[row]), transform.decode, bad=bad)
+            pixels, label[row] = _read(
+                source, int(ids[row]), transform.decode, bad=bad, unlabelled=True
+            )
             mask[row] = pixels is not None
             if pixels is not None:
                 image[row] = transform(pixels)
@@ -217,20 +222,31 @@ def _read_or_replace(
         pixels, label = _read(source, index, decode, bad=bad)
         if pixels is not None:
             return pixels, label, index
-    raise ValueError(f"{source.name}: {NUMBERS} images chosen at random are all broken")
+    raise RunFailed(f"{source.name}: {NUMBERS} images chosen at random are all broken")
 
 
 def _read(
-    source: Source, index: int, decode: Decode, *, bad: BadImages
+    source: Source, index: int, decode: Decode, *, bad: BadImages, unlabelled: bool = False
 ) -> tuple[np.ndarray | None, int]:
-    """Pixels and label of a record; no pixels where it is broken, no label where unreadable."""
+    """Pixels and label of a record; no pixels where it is broken, label 0 where unreadable.
+
+    With `unlabelled`, a record without a label has no pixels and the label UNKNOWN. Raises
+    RunFailed for one without it, and for a label that is no class.
+    """
     path, label = f"{source.name}[{index}]", 0
     try:
         record = source.read(index)
         path, label = record.path, record.label
-        return decode(record.data), label
+        if label != UNKNOWN:
+            return decode(record.data), label
+        if unlabelled:
+            return None, label
+        raise RunFailed(f"{path} has no label ({UNKNOWN}): {TRAIN_ON_LABELLED}")
+    except LabelError as error:
+        raise RunFailed(str(error)) from error
     except (OSError, BrokenImageError) as error:
         if isinstance(error, OSError) and error.filename:
             path = str(error.filename)
-        bad.add(index, path=path, reason=str(error))
+        reason = getattr(error, "strerror", "") or str(error) or type(error).__name__
+        bad.add(index, path=path, reason=" ".join(reason.split()))
         return None, label

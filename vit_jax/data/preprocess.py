@@ -136,7 +136,7 @@ def decode(data: bytes | np.ndarray, *, fast_dct: bool = True) -> np.ndarray:
             _check_pixels(*image.size)
             return np.array(_to_rgb(image))
     except Exception as error:  # damaged bytes make decoders raise far more than they document
-        raise BrokenImageError(f"cannot decode the image: {error}") from error
+        raise BrokenImageError(f"cannot decode the image: {_reason(data, error)}") from error
 
 
 def inception_box(
@@ -226,6 +226,15 @@ def resize(image: np.ndarray, size: tuple[int, int], kernel: Kernel) -> np.ndarr
 def _check_eval_crop(data: DataConfig) -> None:
     if not 0 < data.eval_crop <= 1:
         raise ValueError(f"config.data.eval_crop is {data.eval_crop}: it must be in (0, 1]")
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    """What is wrong with an encoded file, without the address of the object that held it."""
+    if not data:
+        return "the file is empty"
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return f"it begins with {data[:8]!r}, which no known image does, or its header is damaged"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _fast_dct(kernel: Kernel) -> bool:

@@ -5,13 +5,20 @@ from typing import Protocol
 
 import numpy as np
 
+UNKNOWN = -1  # the label of an image whose class nobody tells, as TensorFlow Datasets has it
+TRAIN_ON_LABELLED = "set config.data.train_split to images that have labels"
+
+
+class LabelError(ValueError):
+    """A label that is no class of its dataset."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
     """One labelled image, not decoded."""
 
     data: bytes | np.ndarray  # an encoded file, or uint8 (H, W) or (H, W, 3)
-    label: int
+    label: int  # of a class, or UNKNOWN
     path: str  # what a message calls this record
 
 

@@ -1,9 +1,14 @@
 """Datasets of TensorFlow Datasets, prepared as array_record, read without TensorFlow."""
 
 import difflib
+import errno
 from typing import Any
 
-from vit_jax.data.record import Record
+import numpy as np
+
+from vit_jax.data.record import UNKNOWN, LabelError, Record
+
+SAMPLED = 256  # examples whose labels are looked at before a split is used
 
 
 class TfdsSource:
@@ -14,9 +19,7 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         builder = _prepared(dataset, data_dir)
-        features = builder.info.features
-        if "image" not in features or "label" not in features:
-            raise ValueError(f"config.data.name {dataset} has no features named image and label")
+        self.class_names = _class_names(dataset, builder.info.features)
         try:
             self._records: Any = builder.as_data_source(
                 split=split, decoders={"image": tfds.decode.SkipDecoding()}
@@ -32,14 +35,79 @@ class TfdsSource:
                 f"{dataset} has no split {split!r}: there are {', '.join(builder.info.splits)}"
             ) from error
         self.name = f"{dataset} {split}"
-        self.class_names: tuple[str, ...] = tuple(features["label"].names)
 
     def __len__(self) -> int:
         return len(self._records)
 
     def read(self, index: int) -> Record:
-        example = self._records[index]
-        return Record(example["image"], int(example["label"]), f"{self.name}[{index}]")
+        """Raises OSError where the file cannot be read, LabelError for a label of no class."""
+        path = f"{self.name}[{index}]"
+        try:
+            example = self._records[index]
+        except Exception as error:  # of array_record and TFDS, which have no errors of their own
+            raise OSError(errno.EIO, " ".join(str(error).split()), path) from error
+        if not _is_there(example):
+            raise OSError(errno.EIO, "its record is damaged", path)
+        return Record(example["image"], self._label(example["label"], path), path)
+
+    def sample(self) -> list[int]:
+        """Labels of examples from all over the split, of all where they are few.
+
+        Raises LabelError for one that is no class, ValueError where they cannot be read.
+        """
+        count = min(len(self), SAMPLED)
+        ids = [len(self) * i // count for i in range(count)]
+        try:
+            examples = self._records.__getitems__(ids)
+        except Exception as error:  # as in `read`
+            raise ValueError(
+                f"{self.name} cannot be read: {' '.join(str(error).split())}"
+            ) from error
+        if not any(map(_is_there, examples)):
+            raise ValueError(f"{self.name} cannot be read: its records are damaged")
+        return [
+            self._label(example["label"], f"{self.name}[{index}]")
+            for index, example in zip(ids, examples, strict=True)
+            if _is_there(example)
+        ]
+
+    def _label(self, value: Any, path: str) -> int:
+        label = int(value)
+        if label == UNKNOWN or 0 <= label < len(self.class_names):
+            return label
+        raise LabelError(
+            f"{path} has the label {label}, but there are {len(self.class_names)} classes:"
+            " prepare the dataset again with labels that count from 0"
+        )
+
+
+def _is_there(example: dict[str, Any]) -> bool:
+    """Whether a record was read: of a damaged file, TFDS gives nothing instead of an error."""
+    return example["image"] is not None and example["label"] is not None
+
+
+def _class_names(dataset: str, features: Any) -> tuple[str, ...]:
+    """Of the feature `label`. Raises ValueError for features that are no image with one class."""
+    from tensorflow_datasets import features as kinds
+
+    known = features if isinstance(features, kinds.FeaturesDict) else {}
+    if "image" not in known or "label" not in known:
+        raise ValueError(f"config.data.name {dataset} has no features named image and label")
+    image, label = known["image"], known["label"]
+    if not isinstance(image, kinds.Image):
+        raise ValueError(f"the images of {dataset} are {_described(image)}, not encoded images")
+    if isinstance(label, kinds.ClassLabel) and label.num_classes:
+        return tuple(label.names)
+    if isinstance(label, kinds.Scalar) and np.dtype(label.np_dtype) == np.bool_:
+        return ("0", "1")  # the only range that numbers without names tell
+    raise ValueError(
+        f"the labels of {dataset} are {_described(label)}, not one of a known number of classes for"
+        " each image: prepare it with the feature ClassLabel"
+    )
+
+
+def _described(feature: Any) -> str:
+    return f"a {type(feature).__name__} ({' '.join(repr(feature).split())[:80]})"
 
 
 def tfds_splits(dataset: str, *, data_dir: str = "") -> tuple[str, ...]:

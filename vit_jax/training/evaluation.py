@@ -5,19 +5,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from vit_jax.config import MeshConfig
 from vit_jax.data import augment, pipeline
-from vit_jax.data.record import Source
+from vit_jax.data.bad_images import BadImages
+from vit_jax.data.record import UNKNOWN, Source
+from vit_jax.errors import RunFailed
 from vit_jax.images import transform_of
 from vit_jax.models.zoo import Model
 from vit_jax.objectives import classification
 from vit_jax.parallel.mesh import local_rows, make_mesh, to_global
 
 EvalStep = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
+
+COUNTS = ("count", "unlabelled", "broken")  # the same for every model of a run
+MAX_BAD = 0.001  # share of broken images above which nothing is measured of files
 
 
 def make_eval_step(
@@ -28,13 +34,14 @@ def make_eval_step(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> EvalStep:
-    """(params, batch with image, label, mask) -> sums of top1, top5, loss and count."""
+    """(params, batch with image, label, mask) -> sums of top1, top5, loss, count, unlabelled."""
 
     def step(params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         model = nnx.merge(graphdef, params)
         images = augment.normalize(batch["image"], mean=mean, std=std)
         targets = classification.one_hot_targets(batch["label"], num_classes=num_classes)
-        return classification.metrics(model(images), targets, mask=batch["mask"], kind=loss)
+        sums = classification.metrics(model(images), targets, mask=batch["mask"], kind=loss)
+        return {**sums, "unlabelled": jnp.sum(batch["label"] == UNKNOWN)}
 
     return jax.jit(step)
 
@@ -46,8 +53,13 @@ def evaluate(
     *,
     mesh: Mesh,
     batch_size: int,
+    size: int,
 ) -> dict[str, float]:
-    """top1 and top5 as shares, loss in nats, and `count`, the number of examples seen."""
+    """top1 and top5 as shares, loss in nats, and `count`, the number of examples seen.
+
+    Of the `size` examples some may have been left out: `unlabelled` and `broken` count them, where
+    there are any. Raises ValueError where none has a label, RunFailed where none can be read.
+    """
     totals: dict[str, float] = collections.defaultdict(float)
     pending: dict[str, jax.Array] = {}
     for batch in batches:
@@ -56,10 +68,14 @@ def evaluate(
         _add(totals, pending)  # one batch late, so that the device is never idle
         pending = sums
     _add(totals, pending)
-    count = totals.pop("count", 0.0)
+    count, unlabelled = (int(totals.pop(name, 0)) for name in ("count", "unlabelled"))
+    if not count and unlabelled:
+        raise ValueError(f"nothing was evaluated: {unlabelled} of {size} images have no label")
     if not count:
-        raise ValueError("nothing was evaluated: no image could be read")
-    return {name: value / count for name, value in totals.items()} | {"count": int(count)}
+        raise RunFailed(f"nothing was evaluated: none of {size} images could be read")
+    left_out = {"unlabelled": unlabelled, "broken": size - count - unlabelled}
+    means = {name: value / count for name, value in totals.items()}
+    return means | {"count": count} | {name: n for name, n in left_out.items() if n}
 
 
 def evaluate_model(model: Model, source: Source, *, batch_size: int = 64) -> dict[str, float]:
@@ -82,12 +98,15 @@ def evaluate_model(model: Model, source: Source, *, batch_size: int = 64) -> dic
     )
     transform = transform_of(model)
     rows = local_rows(mesh, batch_size)
+    bad = BadImages(size=len(source), max_bad=MAX_BAD, remedy="repair them, or leave them out")
     with (
         jax.set_mesh(mesh),
-        pipeline.eval_batches(source, transform, batch_size=batch_size, rows=rows) as batches,
+        pipeline.eval_batches(
+            source, transform, batch_size=batch_size, rows=rows, bad=bad
+        ) as batches,
     ):
         placed = jax.device_put(nnx.to_pure_dict(params), everywhere)
-        return evaluate(step, placed, batches, mesh=mesh, batch_size=batch_size)
+        return evaluate(step, placed, batches, mesh=mesh, batch_size=batch_size, size=len(source))
 
 
 def _add(totals: dict[str, float], sums: dict[str, jax.Array]) -> None:

@@ -96,7 +96,12 @@ def describe(metrics: dict[str, float]) -> str:
         for key, prefix in (("", ""), ("ema_", "average "))
         if key + "top1" in metrics
     ]
-    return f"{', '.join(parts)} on {int(metrics['count'])} images"
+    left_out = [
+        f", {int(metrics[key])} {why} left out"
+        for key, why in (("unlabelled", "without a label"), ("broken", "broken"))
+        if key in metrics
+    ]
+    return f"{', '.join(parts)} on {int(metrics['count'])} images{''.join(left_out)}"
 
 
 class _Reporter:

@@ -16,6 +16,7 @@ from vit_jax.checkpoints import lease as lease_lib
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, DataConfig, MeshConfig
 from vit_jax.data import pipeline, preprocess, sources
+from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import Source
 from vit_jax.models.vit import ViTOptions
 from vit_jax.models.zoo import Options
@@ -54,6 +55,8 @@ class Evaluator:
                 f"{self.source.name} has the classes {_few(self.source.class_names)}, the model"
                 f" {_few(class_names)}: train and evaluate on the same classes"
             )
+        # Of all evaluations of a run: a broken image is reported once.
+        self.bad = BadImages(size=len(self.source), max_bad=config.data.max_bad)
         self._step: evaluation.EvalStep | None = None
 
     def bind(self, graphdef: nnx.GraphDef, options: Options, data: DataConfig) -> "Evaluator":
@@ -73,7 +76,8 @@ class Evaluator:
         metrics = self._measure(state["params"])
         if "ema" in state:
             average = self._measure(state["ema"])
-            average.pop("count")
+            for name in evaluation.COUNTS:
+                average.pop(name, None)
             metrics |= {f"ema_{name}": value for name, value in average.items()}
         return metrics
 
@@ -87,10 +91,15 @@ class Evaluator:
             rows=mesh_lib.local_rows(self.mesh, self.batch_size),
             threads=data.threads,
             prefetch=data.prefetch,
-            max_bad=data.max_bad,
+            bad=self.bad,
         ) as batches:
             return evaluation.evaluate(
-                self._step, params, batches, mesh=self.mesh, batch_size=self.batch_size
+                self._step,
+                params,
+                batches,
+                mesh=self.mesh,
+                batch_size=self.batch_size,
+                size=len(self.source),
             )
 
 
@@ -139,7 +148,8 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         first = state.create(
             options, optax_rule, abstract=abstract, seed=config.seed, params=begin.params
         )
-    batches = _batches(config, source, transform, mesh, start=start, stop=lengths.total)
+    bad = BadImages(size=len(source), max_bad=config.data.max_bad, reported=evaluator.bad.reported)
+    batches = _batches(config, source, transform, mesh, bad, start=start, stop=lengths.total)
     return Run(
         config=config,
         mesh=mesh,
@@ -171,6 +181,7 @@ def _batches(
     source: Source,
     transform: preprocess.TrainTransform,
     mesh: Mesh,
+    bad: BadImages,
     *,
     start: int,
     stop: int,
@@ -186,7 +197,7 @@ def _batches(
         num_steps=stop,
         threads=config.data.threads,
         prefetch=config.data.prefetch,
-        max_bad=config.data.max_bad,
+        bad=bad,
     )
 
 
