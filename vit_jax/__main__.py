@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except errors.Stopped as stop:
         return _fail(stop, TERMINATED)
     except errors.RunFailed as error:
-        return _fail(error, ERROR)
+        code = _fail(error, ERROR)
+        multihost.leave(code)  # the others may wait for this process
+        return code
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except Exception as error:

@@ -15,6 +15,7 @@ from vit_jax.data.bad_images import BadImages
 from vit_jax.data.pipeline import Batch, Batches, eval_batches, train_batches
 from vit_jax.data.preprocess import EvalTransform, TrainTransform, train_transform
 from vit_jax.data.record import Record
+from vit_jax.errors import RunFailed
 
 TRAIN = TrainTransform(size=(8, 8), crop="inception", crop_area=(0.3, 1.0))
 EVAL = EvalTransform(size=(8, 8), center=1.0)
@@ -195,10 +196,10 @@ def test_a_broken_image_is_reported_once_by_path(caplog: pytest.LogCaptureFixtur
 def test_too_many_broken_images_stop_the_run_with_count_limit_and_paths() -> None:
     source = grey_files(20, broken=BROKEN)
     batches = train_batches(source, TRAIN, seed=0, batch_size=20, num_steps=3, max_bad=0.1)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(RunFailed) as error:
         list(batches)
     message = str(error.value)
-    assert message.startswith("3 of 20 images are broken, more than config.data.max_bad 0.1 allows")
+    assert message.startswith("3 of 20 images are broken, more than the share 0.1 that may be: ")
     assert "3.png" in message and "11.png" in message and "17.png" in message
     assert "\n" not in message
     assert list(batches) == []  # it is closed
@@ -206,7 +207,7 @@ def test_too_many_broken_images_stop_the_run_with_count_limit_and_paths() -> Non
 
 def test_a_source_of_broken_images_ends_even_where_all_may_be_broken() -> None:
     source = grey_files(4, broken=dict.fromkeys(range(4), b""))
-    with pytest.raises(ValueError, match="are all broken"):
+    with pytest.raises(RunFailed, match="are all broken"):
         next(train_batches(source, TRAIN, seed=0, batch_size=4, num_steps=1, max_bad=1.0))
 
 
