@@ -181,6 +181,7 @@ class Config:
     init_layout: str = ""  # layout of a released file; unset: recognised from its keys
     init_grid: tuple[int, ...] = ()  # (rows, columns) of its positions where they are not square
     init_resize: str = ""  # how its positions are interpolated; unset: as its family does
+    init_head: Literal["by_name", "by_number"] = "by_name"  # how its classes are matched with ours
     image_size: tuple[int, ...] = (224, 224)  # (height, width); one number: square
     batch_size: int = 256  # global: over all devices and hosts
     total: Duration = Duration(epochs=90.0)  # length of the run

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx, traverse_util
 
-from vit_jax.checkpoints import files, layouts, store, surgery
+from vit_jax.checkpoints import classes, files, layouts, store, surgery
 from vit_jax.checkpoints.layouts import class_names
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
@@ -104,20 +104,23 @@ def adapted(
         changes["num_classes"] = num_classes
     target = zoo.change(checkpoint.options, **changes)
     methods = checkpoint.resize.with_position(resize)
+    count, same_classes = target.num_classes, target.num_classes == checkpoint.options.num_classes
+    other = classes.match((), (), their_count=checkpoint.options.num_classes, our_count=count)
     params, report = surgery.adapt(
         checkpoint.params,
         source=checkpoint.options,
         target=target,
         key=jax.random.key(0),
         resize=methods,
+        classes=None if same_classes else other,
     )
-    same_classes = target.num_classes == checkpoint.options.num_classes
     changed = dataclasses.replace(
         checkpoint,
         options=target,
         params=params,
         preprocessing=dataclasses.replace(checkpoint.preprocessing, image_size=target.image_size),
         class_names=checkpoint.class_names if same_classes else (),
+        notes=(*checkpoint.notes, *report.notes),
     )
     return changed, report
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import nnx, traverse_util
 
+from vit_jax.checkpoints.classes import Match
 from vit_jax.models import positions, zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.swin import SwinOptions
@@ -30,13 +31,17 @@ class Report:
     resized: tuple[str, ...]
     dropped: tuple[str, ...]
     initialised: tuple[str, ...]
+    reordered: tuple[str, ...] = ()  # one entry a class, in the order of the target's classes
+    notes: tuple[str, ...] = ()  # in words, what was assumed of the classes
 
     def __str__(self) -> str:
         lines = [f"loaded {len(self.loaded)} parameters as they are"]
+        if self.reordered:
+            lines.append(f"reordered by class name: {', '.join(self.reordered)}")
         for what in ("resized", "dropped", "initialised"):
             paths = getattr(self, what)
             lines.append(f"{what}: {', '.join(paths) if paths else 'none'}")
-        return "\n".join(lines)
+        return "\n".join((*lines, *(f"note: {note}" for note in self.notes)))
 
 
 def adapt(
@@ -46,23 +51,26 @@ def adapt(
     target: Options,
     key: jax.Array,
     resize: Methods = Methods(),  # noqa: B008 (frozen)
+    classes: Match | None = None,
 ) -> tuple[Params, Report]:
     """Fits the parameters of `source` to the model `target`; `key` draws what is new.
 
     Positions are resized to the target's grid; those of kind "relative" as a line of offsets, which
     is rough: an offset in raster order is no place on another grid. The head is kept only where
-    classes and features are the same, and zero-initialised otherwise. Tokens, pooling, pre-logits,
-    positions and what only pretraining needs are dropped or drawn where one of the two models lacks
-    them. Raises ValueError that lists all other misfits.
+    classes and features are the same, and zero-initialised otherwise; `classes` says which class
+    of the source is which of the target (unset: the same number is the same class). Tokens,
+    pooling, pre-logits, positions and what only pretraining needs are dropped or drawn where one
+    of the two models lacks them. Raises ValueError that lists all other misfits.
     """
     if type(source) is not type(target):
         raise ValueError(
             f"the checkpoint is of another model: {_kind(source)}, not {_kind(target)}"
         )
     expected = shapes(target)
-    replaced, given = _replaced(source, target), params
+    replaced, given = _replaced(source, target, classes), params
     if isinstance(source, ViTOptions) and isinstance(target, ViTOptions):
         params = _realigned(params, source, target)
+    params, reordered = _by_class(params, classes, replaced)
     out, resized, dropped, misfits = {}, [], [], []
     for path, array in params.items():
         if _under(path, replaced) or path not in expected and _under(path, _OPTIONAL):
@@ -88,14 +96,39 @@ def adapt(
     if misfits:
         raise ValueError(f"the checkpoint is of another model: {'; '.join(misfits)}")
     out.update(_fresh(target, missing, key))
-    loaded = set(out) - set(missing) - {r.split(" ")[0] for r in resized}
+    loaded = set(out) - set(missing) - {r.split(" ")[0] for r in resized} - set(reordered)
     report = Report(
         loaded=tuple(sorted(loaded)),
         resized=tuple(resized),
         dropped=tuple(sorted(dropped)),
         initialised=tuple(missing),
+        reordered=reordered,
+        notes=_about_classes(source, target, classes, replaced),
     )
     return out, report
+
+
+def _by_class(
+    params: Mapping[str, np.ndarray], classes: Match | None, replaced: tuple[str, ...]
+) -> tuple[Mapping[str, np.ndarray], tuple[str, ...]]:
+    """The heads' columns and biases in the order of the target's classes, and their paths."""
+    if not classes or classes.kind != "reordered":
+        return params, ()
+    rows = np.asarray(classes.rows)
+    kept = [path for path in params if _under(path, _HEADS) and not _under(path, replaced)]
+    moved = {path: params[path][..., rows] for path in kept}
+    return {**params, **moved}, tuple(sorted(moved))
+
+
+def _about_classes(
+    source: Options, target: Options, classes: Match | None, replaced: tuple[str, ...]
+) -> tuple[str, ...]:
+    """What became of the head because of what the classes are called, where that is to be said."""
+    if not (classes and classes.note and source.num_classes and target.num_classes):
+        return ()
+    if not classes.kept:
+        return (f"the classes of the head are others ({classes.note}): it starts at zero",)
+    return () if _under("head", replaced) else (f"the head is kept: {classes.note}",)
 
 
 def _kind(options: Options) -> str:
@@ -135,16 +168,19 @@ _OPTIONAL = (
 _ADDED = ("blocks/scale1", "blocks/scale2")  # may be new, but not be dropped
 
 
-def _replaced(source: Options, target: Options) -> tuple[str, ...]:
+_HEADS = ("head", "head_distillation")  # whose last axis is the classes
+
+
+def _replaced(source: Options, target: Options, classes: Match | None) -> tuple[str, ...]:
     """Paths whose values mean something else in the target, though shapes may agree."""
     replaced: tuple[str, ...] = ()
+    same_head = source.num_classes == target.num_classes and (classes is None or classes.kept)
     if not (isinstance(source, ViTOptions) and isinstance(target, ViTOptions)):
-        return ("head",) if source.num_classes != target.num_classes else ()
+        return () if same_head else ("head",)
     if source.representation_size != target.representation_size:
         replaced += ("pre_logits",)
-    same_head = source.num_classes == target.num_classes
     if replaced or not same_head or source.feature_size != target.feature_size:
-        replaced += ("head", "head_distillation")
+        replaced += _HEADS
     if source.mim_classes != target.mim_classes:
         replaced += ("mim_head",)
     if source.pool != target.pool:

@@ -128,7 +128,9 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     if resumed:
         begin = setup.resumed_start(config, store_lib.read_card(workdir))
     else:
-        begin = setup.fresh_start(config, num_classes=len(source.class_names))
+        begin = setup.fresh_start(
+            config, num_classes=len(source.class_names), class_names=source.class_names
+        )
     options, given = begin.options, config
     config = setup.with_value_range(config, begin.preprocessing)
     graphdef, shapes = state.abstract_params(options)

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 
-from vit_jax.checkpoints import load, store, surgery
+from vit_jax.checkpoints import classes, load, store, surgery
 from vit_jax.config import Config, Duration, ModelConfig
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
@@ -58,10 +58,12 @@ class Start:
     report: str = ""  # what was fitted
 
 
-def fresh_start(config: Config, *, num_classes: int) -> Start:
+def fresh_start(config: Config, *, num_classes: int, class_names: tuple[str, ...] = ()) -> Start:
     """The model of a new run, and the parameters of `init_from` fitted to it.
 
-    Raises ValueError for an unknown model, sizes that do not fit, a checkpoint that does not.
+    The head of `init_from` is kept where its classes are those of the run: by name, or by number
+    where one of the two has no names, or `init_head` says so. Raises ValueError for an unknown
+    model, sizes that do not fit, a checkpoint that does not.
     """
     if not config.init_from:
         options = _changed(zoo.options(config.model.name), config, num_classes=num_classes)
@@ -77,8 +79,15 @@ def fresh_start(config: Config, *, num_classes: int) -> Start:
     base = zoo.options(config.model.name) if config.model.name else zoo.classifier(source.options)
     target = _changed(base, config, num_classes=num_classes)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    by_number = config.init_head == "by_number"
+    match = classes.match(
+        () if by_number else source.class_names,
+        class_names,
+        their_count=source.options.num_classes,
+        our_count=target.num_classes,
+    )
     params, report = surgery.adapt(
-        source.params, source=source.options, target=target, key=key, resize=resize
+        source.params, source=source.options, target=target, key=key, resize=resize, classes=match
     )
     return Start(
         options=target,

@@ -1,0 +1,153 @@
+"""Which class is which: by name where there are names, and what was assumed is said."""
+
+import jax
+import numpy as np
+import pytest
+
+import vit_jax
+from tests.models import tiny
+from vit_jax.checkpoints import classes, surgery
+from vit_jax.config import Config, ModelConfig
+from vit_jax.models import zoo
+from vit_jax.training import setup
+
+
+def match(theirs: tuple[str, ...], ours: tuple[str, ...], count: int = 3) -> classes.Match:
+    return classes.match(
+        theirs, ours, their_count=len(theirs) or count, our_count=len(ours) or count
+    )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "kind", "rows", "said"),
+    [
+        (("a", "b", "c"), ("a", "b", "c"), "same", (), ""),
+        # ImageNet has "crane" twice: the same list is the same classes.
+        (("crane", "dog", "crane"), ("crane", "dog", "crane"), "same", (), ""),
+        (
+            ("crane", "dog", "crane"),
+            ("crane", "crane", "dog"),
+            *("other", (), "the name crane stands for several classes"),
+        ),
+        (("crane", "dog", "crane"), ("crane", "dog", "cat"), "other", (), "cat only here"),
+        (("zebra", "cat", "dog"), ("cat", "dog", "zebra"), "reordered", (1, 2, 0), "order"),
+        (("Cat", "Dog"), ("cat", "dog"), "same", (), "but for case"),
+        (("Dog", "Cat "), ("cat", "dog"), "reordered", (1, 0), "but for case"),
+        # Two classes that differ in case only are two classes.
+        (("cat", "Cat"), ("Cat", "cat"), "reordered", (1, 0), "another order"),
+        (("cat", "Cat"), ("cat", "dog"), "other", (), "Cat only there; dog only here"),
+        (("tabby, tabby cat", "dog"), ("tabby", "dog"), "other", (), "tabby, tabby cat only there"),
+        (("a", "b", "c"), ("a", "b", "d"), "other", (), "c only there; d only here"),
+        (("a", "b"), ("a", "b", "c"), "other", (), "2 classes there, 3 here"),
+        ((), ("a", "b", "c"), "by_number", (), "only one side names its 3 classes (a, b, c)"),
+        (("a", "b", "c"), (), "by_number", (), "matched by number"),
+        ((), (), "by_number", (), "its 3 classes have no names"),
+        ((), ("a", "b"), "other", (), "3 classes there, 2 here"),
+    ],
+)
+def test_classes_are_matched_by_name_and_what_is_assumed_is_said(
+    theirs, ours, kind, rows, said
+) -> None:
+    found = classes.match(
+        theirs, ours, their_count=len(theirs) or 3, our_count=len(ours) or len(theirs) or 3
+    )
+    assert (found.kind, found.rows) == (kind, rows)
+    assert said in found.note and bool(said) == bool(found.note)
+
+
+@pytest.mark.parametrize("distillation", [False, True])
+def test_rows_of_the_head_follow_the_names(distillation) -> None:
+    options = tiny.options(num_classes=3, distillation=distillation)
+    before = tiny.params(options)
+    after, report = surgery.adapt(
+        before,
+        source=options,
+        target=options,
+        key=jax.random.key(0),
+        classes=match(("zebra", "cat", "dog"), ("cat", "dog", "zebra")),
+    )
+    heads = ("head", "head_distillation")[: 1 + distillation]
+    moved = tuple(f"{head}/{leaf}" for head in heads for leaf in ("bias", "kernel"))
+    assert report.reordered == moved
+    assert f"reordered by class name: {', '.join(moved)}" in str(report)
+    assert "note: the head is kept: the same class names in another order" in str(report)
+    for path, array in before.items():
+        expected = array[..., [1, 2, 0]] if path in moved else array
+        np.testing.assert_array_equal(after[path], expected, err_msg=path)
+
+
+@pytest.mark.parametrize("name", ["Ti/16", "Swin-T", "R50x1"])
+def test_other_names_get_a_zero_head_in_every_family(name) -> None:
+    model = zoo.options(name, num_classes=2)
+    before = {path: np.ones(shape, np.float32) for path, shape in surgery.shapes(model).items()}
+    after, report = surgery.adapt(
+        before,
+        source=model,
+        target=model,
+        key=jax.random.key(0),
+        classes=match(("bus", "car"), ("polyp", "ulcer")),
+    )
+    assert not after["head/kernel"].any() and not after["head/bias"].any()
+    assert "the classes of the head are others (bus, car only there; polyp, ulcer only here)" in (
+        str(report)
+    )
+
+
+def test_same_classes_but_another_feature_size_get_a_new_head() -> None:
+    source, target = (tiny.options(num_classes=2, representation_size=size) for size in (0, 8))
+    after, report = surgery.adapt(
+        tiny.params(source),
+        source=source,
+        target=target,
+        key=jax.random.key(0),
+        classes=match(("a", "b"), ("b", "a")),
+    )
+    assert not after["head/kernel"].any()
+    assert report.reordered == () and "head/kernel" in report.initialised
+
+
+def started(path, class_names, **fields) -> setup.Start:
+    config = Config(
+        init_from=str(path), image_size=(16, 16), model=ModelConfig(num_heads=2), **fields
+    )
+    return setup.fresh_start(config, num_classes=len(class_names), class_names=class_names)
+
+
+def test_a_run_takes_the_head_of_a_named_file_by_name(tmp_path) -> None:
+    """A Hugging Face folder says what its logits are."""
+    model = tiny.model(gelu="erf", image_size=(16, 16), num_heads=2, num_classes=3)
+    model.class_names = ("zebra", "cat", "dog")
+    vit_jax.save(model, tmp_path / "hf", layout="hf")
+    kernel = np.asarray(model.head.kernel[...])
+
+    begin = started(tmp_path / "hf", ("cat", "dog", "zebra"))
+    assert begin.params is not None
+    np.testing.assert_array_equal(begin.params["head/kernel"], kernel[:, [1, 2, 0]])
+    assert "reordered by class name: head/bias, head/kernel" in begin.report
+
+    begin = started(tmp_path / "hf", ("polyp", "ulcer", "wound"))
+    assert begin.params is not None and not begin.params["head/kernel"].any()
+    assert "it starts at zero" in begin.report
+
+    begin = started(tmp_path / "hf", ("n01", "n02", "n03"), init_head="by_number")
+    assert begin.params is not None
+    np.testing.assert_array_equal(begin.params["head/kernel"], kernel)
+    assert "matched by number" in begin.report
+
+
+def test_a_file_without_names_gives_its_head_by_number_with_a_note(tmp_path) -> None:
+    model = tiny.model(image_size=(16, 16), num_heads=2, num_classes=2)
+    vit_jax.save(model, tmp_path / "a.npz", layout="vit_jax")
+    begin = started(tmp_path / "a.npz", ("cat", "dog"))
+    assert begin.params is not None and begin.params["head/kernel"].any()
+    assert "only one side names its 2 classes (cat, dog): they are matched by number" in (
+        begin.report
+    )
+
+
+def test_a_head_for_another_number_of_classes_is_said_to_be_gone(tmp_path, caplog) -> None:
+    model = tiny.model(image_size=(16, 16), num_heads=2, num_classes=2)
+    vit_jax.save(model, tmp_path / "a.npz", layout="vit_jax")
+    again = vit_jax.load(tmp_path / "a.npz", num_heads=2, num_classes=5)
+    assert not again.head.kernel[...].any()
+    assert "2 classes there, 5 here): it starts at zero" in caplog.text
