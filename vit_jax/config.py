@@ -109,6 +109,8 @@ class DataConfig:
     mixup: float = 0.0  # alpha of the Beta distribution; 0: off
     mean: tuple[float, ...] = ()  # of the pixels in [0, 1]; unset: as `init_from`, else the zoo's
     std: tuple[float, ...] = ()  # likewise; 0.5 and 0.5 give values in [-1, 1]
+    # Go on with a run though its images or classes are others than when it began; see data.json.
+    accept_changes: bool = False
     max_bad: float = 0.001  # share of unreadable images above which a run stops
     threads: int = 8  # decoding threads of a process
     prefetch: int = 2  # batches prepared ahead

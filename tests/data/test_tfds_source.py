@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from vit_jax.config import DataConfig
+from vit_jax.data.changes import changes
 from vit_jax.data.pipeline import eval_batches
 from vit_jax.data.preprocess import EvalTransform, decode
 from vit_jax.data.sources import open_eval, open_source, open_train
@@ -97,3 +98,20 @@ def test_another_file_format_names_the_conversion(
     assert f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record" in (
         message
     )
+
+
+def test_another_version_split_or_shard_is_another_identity(prepared, tmp_path) -> None:
+    """What the data_dir is called does not matter."""
+    here = open_source(config(prepared), split="train").identity()
+    moved = pathlib.Path(shutil.copytree(prepared, tmp_path / "moved"))
+    assert open_source(config(moved), split="train").identity() == here
+    part = open_source(config(prepared), split="train[:50%]").identity()
+    assert (here.examples, part.examples) == (10, 5)
+    assert "the data set is tiny_images/1.0.0 train[:50%], and was tiny_images/1.0.0 train" in (
+        changes(here, part)
+    )
+    (shard,) = moved.rglob("*train*-of-*")
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(bytes(content))
+    assert changes(here, open_source(config(moved), split="train").identity())

@@ -53,9 +53,9 @@ def few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def said(names: Names, count: int) -> str:
-    """Classes in a message: how many, and the first of their names."""
-    return f"{count} ({few(names)})" if names else f"{count} without names"
+def said(names: Names, count: int = 0) -> str:
+    """Classes in a message: the first of their names, or how many they are."""
+    return f"{len(names)} ({few(names)})" if names else f"{count} without names"
 
 
 def _folded(names: Names) -> list[str]:

@@ -1,6 +1,7 @@
 """The folder of a run: its config, its model card and its checkpoints (Orbax).
 
 config.json   the resolved config       model.json    options, class names, preprocessing
+data.json     what the splits hold      (training/datasets.py)
 checkpoints/  one folder a step, complete or not there at all
 """
 
@@ -27,7 +28,7 @@ Which = int | Literal["latest", "best"]
 # What may differ when a run is resumed: nothing that changes its result.
 RUN_OPTIONS = (
     *("mesh", "evaluate_every", "eval_batch_size", "log_every", "checkpoint", "init_from"),
-    *("data.threads", "data.prefetch", "data.max_bad", "data.path"),
+    *("data.threads", "data.prefetch", "data.max_bad", "data.path", "data.accept_changes"),
     *("model.remat", "model.unroll", "model.attention"),
 )
 
@@ -162,6 +163,27 @@ def write_run(workdir: str | os.PathLike[str], config: Config, card: Card) -> No
         _write(folder / "config.json", config_lib.to_json(config))
     except OSError as error:
         raise ValueError(f"cannot write to the workdir {workdir}: {error}") from error
+
+
+def write_card(workdir: str | os.PathLike[str], card: Card) -> None:
+    """Writes model.json anew. Raises ValueError where `workdir` cannot be written to."""
+    write_json(workdir, "model.json", dataclasses.asdict(card))
+
+
+def write_json(workdir: str | os.PathLike[str], name: str, content: Mapping[str, Any]) -> None:
+    """Writes a file of JSON into the folder of a run, whole or not at all.
+
+    Raises ValueError where `workdir` cannot be written to.
+    """
+    try:
+        _write(epath.Path(workdir) / name, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise ValueError(f"cannot write to the workdir {workdir}: {error}") from error
+
+
+def read_json(workdir: str | os.PathLike[str], name: str) -> Any:
+    """What such a file holds; None where there is none. Raises ValueError where it is damaged."""
+    return _read(workdir, name) if (epath.Path(workdir) / name).exists() else None
 
 
 def read_card(workdir: str | os.PathLike[str]) -> Card:

@@ -5,6 +5,7 @@ import importlib.resources
 
 import numpy as np
 
+from vit_jax.data import identity
 from vit_jax.data.record import Record
 
 EMBEDDED_SPLITS = ("train", "test")
@@ -48,6 +49,12 @@ class ArraySource:
 
     def read(self, index: int) -> Record:
         return Record(self.images[index], int(self.labels[index]), f"{self.name}[{index}]")
+
+    def identity(self) -> identity.Identity:
+        content: list[str | bytes] = [str(self.images.shape)]
+        content += [self.images.tobytes(), self.labels.tobytes()]
+        part = identity.Part(examples=len(self), digest=identity.digest(content))
+        return identity.identify("arrays", class_names=self.class_names, parts={self.name: part})
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
         """uint8 (len(ids), H, W, 3)."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from vit_jax.data import folder_scan, split_names
+from vit_jax.data import folder_scan, identity, split_names
 from vit_jax.data.folder_scan import SUFFIXES
 from vit_jax.data.record import Record
 
@@ -221,6 +221,11 @@ class ImageFolderSource:
         path = self.files[index]
         with open(path, "rb") as file:
             return Record(file.read(), int(self.labels[index]), path)
+
+    def identity(self) -> identity.Identity:
+        return identity.of_files(
+            "image_folder", self.files, self.labels, class_names=self.class_names, root=self.name
+        )
 
 
 def _split_like(folders: Sequence[str]) -> bool:

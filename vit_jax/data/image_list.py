@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vit_jax import plain_json
+from vit_jax.data import identity
 from vit_jax.data.record import Record
 
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
@@ -38,6 +39,13 @@ class ImageListSource:
         name, label = self._items[index]
         path = pathlib.Path(self.name) / name
         return Record(path.read_bytes(), label, str(path))
+
+    def identity(self) -> identity.Identity:
+        files = [os.path.join(self.name, name) for name, _ in self._items]
+        labels = [label for _, label in self._items]
+        return identity.of_files(
+            "image_list", files, labels, class_names=self.class_names, root=self.name
+        )
 
     def _known(self, label: int) -> bool:
         return 0 <= label < len(self.class_names)

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+from vit_jax.data.identity import Identity
+
 UNKNOWN = -1  # the label of an image whose class nobody tells, as TensorFlow Datasets has it
 TRAIN_ON_LABELLED = "set config.data.train_split to images that have labels"
 
@@ -36,3 +38,6 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Record: ...
+
+    def identity(self) -> Identity:
+        """What defines the split, to find at a later start what changed; may take a while."""

@@ -2,10 +2,13 @@
 
 import difflib
 import errno
+import os
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from vit_jax.data import identity
 from vit_jax.data.record import UNKNOWN, LabelError, Record
 
 SAMPLED = 256  # examples whose labels are looked at before a split is used
@@ -35,6 +38,8 @@ class TfdsSource:
                 f"{dataset} has no split {split!r}: there are {', '.join(builder.info.splits)}"
             ) from error
         self.name = f"{dataset} {split}"
+        self._full_name = f"{builder.info.full_name} {split}"
+        self._files = builder.info.splits[split].file_instructions
 
     def __len__(self) -> int:
         return len(self._records)
@@ -70,6 +75,20 @@ class TfdsSource:
             for index, example in zip(ids, examples, strict=True)
             if _is_there(example)
         ]
+
+    def identity(self) -> identity.Identity:
+        """Of the shards that the split reads: their names, sizes, and which examples of them."""
+        parts = {}
+        for shard in self._files:
+            path = epath.Path(shard.filename)
+            local = "://" not in os.fspath(path)
+            size = identity.fingerprint(os.fspath(path), look=True) if local else path.stat().length
+            parts[f"{path.name}[{shard.skip}:{shard.skip + shard.take}]"] = identity.Part(
+                examples=shard.take, digest=identity.digest([str(size)])
+            )
+        return identity.identify(
+            "tfds", name=self._full_name, class_names=self.class_names, parts=parts
+        )
 
     def _label(self, value: Any, path: str) -> int:
         label = int(value)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import sys
 from typing import Any
@@ -12,17 +13,19 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from vit_jax.checkpoints import classes
 from vit_jax.checkpoints import lease as lease_lib
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, DataConfig, MeshConfig
 from vit_jax.data import pipeline, preprocess, sources
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import Source
+from vit_jax.data.relabelled import Relabelled
 from vit_jax.models.vit import ViTOptions
 from vit_jax.models.zoo import Options
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import multihost, rules
-from vit_jax.training import evaluation, optimizer, schedules, setup, state, step
+from vit_jax.training import datasets, evaluation, optimizer, schedules, setup, state, step
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -44,17 +47,40 @@ class Run:
 class Evaluator:
     """Measures a state on the held-out split, its average too where there is one."""
 
-    def __init__(self, config: Config, *, mesh: Mesh, class_names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        mesh: Mesh,
+        source: Source,
+        class_names: tuple[str, ...],
+        num_classes: int,
+    ) -> None:
+        """Of a model of `num_classes`, `class_names` where known, on the images of `source`.
+
+        Labels are matched by name; `note` says what was assumed. Raises ValueError where the
+        classes are others.
+        """
         self.config, self.mesh = config, mesh
         # Rounded up to what the mesh divides: the result does not depend on it.
         wanted, parts = config.eval_batch_size or config.batch_size, mesh_lib.batch_parts(mesh)
         self.batch_size = -(-wanted // parts) * parts
-        self.source = sources.open_eval(config.data)
-        if self.source.class_names != class_names:
+        match = classes.match(
+            class_names,
+            source.class_names,
+            their_count=num_classes,
+            our_count=len(source.class_names),
+        )
+        if not match.kept:
             raise ValueError(
-                f"{self.source.name} has the classes {_few(self.source.class_names)}, the model"
-                f" {_few(class_names)}: train and evaluate on the same classes"
+                f"{source.name} has the classes {classes.said(source.class_names)}, the model"
+                f" {classes.said(class_names, num_classes)}: train and evaluate on the same classes"
+                f" ({match.note})"
             )
+        self.source: Source = source
+        if match.kind == "reordered":
+            self.source = Relabelled(source, match.rows)
+        self.note = match.note
         # Of all evaluations of a run: a broken image is reported once.
         self.bad = BadImages(size=len(self.source), max_bad=config.data.max_bad)
         self._step: evaluation.EvalStep | None = None
@@ -114,8 +140,16 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     mesh = mesh_lib.make_mesh(config.mesh)
     accumulate = config.optimizer.accumulate
     mesh_lib.check_batch(mesh, config.batch_size, accumulate=accumulate, name="config.batch_size")
-    source = sources.open_train(config.data)
-    evaluator = Evaluator(config, mesh=mesh, class_names=source.class_names)
+    resumed = store_lib.saved_steps(workdir)
+    data = datasets.open_data(config, workdir, step=resumed[-1] if resumed else 0)
+    source, num_classes = data.train, len(data.class_names)
+    evaluator = Evaluator(
+        config,
+        mesh=mesh,
+        source=data.held_out,
+        class_names=data.class_names,
+        num_classes=num_classes,
+    )
     lengths = setup.lengths(config, dataset_size=len(source))
     schedule = schedules.make_schedule(
         config.schedule,
@@ -124,13 +158,10 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         batch_size=config.batch_size,
         dataset_size=len(source),
     )
-    resumed = store_lib.saved_steps(workdir)
     if resumed:
         begin = setup.resumed_start(config, store_lib.read_card(workdir))
     else:
-        begin = setup.fresh_start(
-            config, num_classes=len(source.class_names), class_names=source.class_names
-        )
+        begin = setup.fresh_start(config, num_classes=num_classes, class_names=data.class_names)
     options, given = begin.options, config
     config = setup.with_value_range(config, begin.preprocessing)
     graphdef, shapes = state.abstract_params(options)
@@ -139,8 +170,10 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     transform = preprocess.train_transform(config.data, size=options.image_size)
     evaluator.bind(graphdef, options, config.data)
 
-    if multihost.is_primary() and not resumed:
-        store_lib.write_run(workdir, given, setup.make_card(config, begin, source.class_names))
+    if multihost.is_primary():
+        if not resumed:
+            store_lib.write_run(workdir, given, setup.make_card(config, begin, data.class_names))
+        data.write(workdir)
     multihost.barrier("run written")
     store = stack.enter_context(store_lib.Store(workdir, config.checkpoint))
     start = store.latest or 0
@@ -162,7 +195,10 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         step=_train_step(config, graphdef, options, optax_rule, schedule, abstract),
         batches=stack.enter_context(batches),
         evaluator=evaluator,
-        messages=_messages(config, options, shapes, mesh, len(source), start, begin.report),
+        messages=(
+            *_messages(config, options, shapes, mesh, len(source), start, begin.report),
+            *data.notes,
+        ),
     )
 
 
@@ -250,11 +286,6 @@ def _messages(
     return tuple(line for line in (model, where, report, went_on) if line)
 
 
-def _few(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} ({shown})"
-
-
 def evaluate(
     config: Config, workdir: str | os.PathLike[str], *, which: store_lib.Which
 ) -> tuple[int, dict[str, float]]:
@@ -267,7 +298,17 @@ def evaluate(
         mesh = mesh_lib.make_mesh(config.mesh)
     except ValueError:
         mesh = mesh_lib.make_mesh(MeshConfig())
-    evaluator = Evaluator(config, mesh=mesh, class_names=card.class_names)
+    source = sources.open_eval(config.data)
+    evaluator = Evaluator(
+        config,
+        mesh=mesh,
+        source=source,
+        class_names=card.class_names,
+        num_classes=card.options.num_classes,
+    )
+    for note in (evaluator.note, datasets.evaluated_otherwise(workdir, source)):
+        if note and multihost.is_primary():
+            logging.getLogger(__name__).warning("%s: %s", os.fspath(workdir), note)
     graphdef, shapes = state.abstract_params(card.options)
     names = ("params", "ema") if store_lib.read_config(workdir).ema else ("params",)
     placed = jax.tree.map(

@@ -1,0 +1,204 @@
+"""The data of a run: opened, compared with what the run began with, and recorded in data.json.
+
+data.json    for each split what defines it, and every change that the user accepted since
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from vit_jax.checkpoints import classes, store
+from vit_jax.config import Config
+from vit_jax.data import sources
+from vit_jax.data.changes import changes, class_changes
+from vit_jax.data.identity import Identity, Part
+from vit_jax.data.record import Source
+from vit_jax.data.relabelled import Relabelled
+from vit_jax.training import setup
+
+NAME = "data.json"
+SPLITS = ("train", "eval")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """What a run was trained and evaluated on."""
+
+    splits: Mapping[str, Identity]  # by the names of SPLITS
+    accepted: tuple[Mapping[str, Any], ...] = ()  # step, what was, what is, in words
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Both splits of a run, and what is known of them."""
+
+    train: Source
+    held_out: Source
+    record: DataRecord
+    is_new: bool  # the record is not in the workdir yet
+    class_names: tuple[str, ...]  # of the model, by label
+    card: store.Card | None = None  # of a run that goes on, where its classes have new names
+    notes: tuple[str, ...] = ()
+
+    def write(self, workdir: str | os.PathLike[str]) -> None:
+        """Writes data.json where it is not there as it is. Raises ValueError where it cannot."""
+        if self.is_new:
+            store.write_json(workdir, NAME, dataclasses.asdict(self.record))
+        if self.card:
+            store.write_card(workdir, self.card)
+
+
+def open_data(config: Config, workdir: str | os.PathLike[str], *, step: int) -> Data:
+    """The data of a new run, or of one that goes on after `step` (not 0).
+
+    Raises ValueError that names what changed where a run would go on with other classes or other
+    examples, which `config.data.accept_changes` allows: what was and what is goes into the record.
+    """
+    train, held_out = sources.open_train(config.data), sources.open_eval(config.data)
+    first = train.identity()
+    # A folder without splits is both.
+    same = (type(train), train.name, len(train)) == (type(held_out), held_out.name, len(held_out))
+    now = DataRecord(splits={"train": first, "eval": first if same else held_out.identity()})
+    if not step:
+        return Data(
+            train=train, held_out=held_out, record=now, is_new=True, class_names=train.class_names
+        )
+    card, before = store.read_card(workdir), read(workdir)
+    found = _changes(before, now, card.class_names)
+    if found and not config.data.accept_changes:
+        raise ValueError(_refused(workdir, found))
+    match = classes.match(
+        card.class_names,
+        train.class_names,
+        their_count=card.options.num_classes,
+        our_count=len(train.class_names),
+    )
+    if len(train.class_names) != card.options.num_classes:
+        raise ValueError(
+            f"{train.name} has the classes {classes.said(train.class_names)}, the run in"
+            f" {workdir} {classes.said(card.class_names, card.options.num_classes)}: another number"
+            f" of classes is another model: start a run in another --workdir with"
+            f" --config.init_from={workdir}"
+        )
+    names = train.class_names
+    if match.kind == "reordered":
+        names = card.class_names
+        train = Relabelled(train, match.rows)
+    return Data(
+        train=train,
+        held_out=held_out,
+        record=_next_record(before, now, found, step),
+        is_new=before is None or bool(found),
+        class_names=names,
+        card=None if names == card.class_names else dataclasses.replace(card, class_names=names),
+        notes=_notes(config, before, now, found, match),
+    )
+
+
+def evaluated_otherwise(workdir: str | os.PathLike[str], held_out: Source) -> str:
+    """In words, how this split differs from the one that the run was evaluated on; "" if not."""
+    record = read(workdir)
+    found = changes(record.splits["eval"], held_out.identity()) if record else ()
+    return (
+        f"{held_out.name} is not what the run was evaluated on: {'; '.join(found)}" if found else ""
+    )
+
+
+def read(workdir: str | os.PathLike[str]) -> DataRecord | None:
+    """The record of a run; None where it has none. Raises ValueError where it is damaged."""
+    content = store.read_json(workdir, NAME)
+    if content is None:
+        return None
+    try:
+        return DataRecord(
+            splits={split: _identity(content["splits"][split]) for split in SPLITS},
+            accepted=tuple(dict(change) for change in content["accepted"]),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{workdir}/{NAME} is damaged: {type(error).__name__} {error}: restore it, or remove"
+            " it to take the data as they are now"
+        ) from error
+
+
+def _identity(content: Mapping[str, Any]) -> Identity:
+    return Identity(
+        **{
+            **content,
+            "class_names": tuple(map(str, content["class_names"])),
+            "parts": {name: Part(**part) for name, part in content["parts"].items()},
+            "images": {str(path): str(mark) for path, mark in content["images"].items()},
+        }
+    )
+
+
+def _changes(
+    before: DataRecord | None, now: DataRecord, names: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """What changed, by split. A run of before there were records knows its classes only."""
+    if before is None:
+        found = class_changes(names, now.splits["train"].class_names) if names else []
+        return {"train": tuple(found)} if found else {}
+    by_split = {split: changes(before.splits[split], now.splits[split]) for split in SPLITS}
+    return {split: found for split, found in by_split.items() if found}
+
+
+def _next_record(
+    before: DataRecord | None, now: DataRecord, found: Mapping[str, tuple[str, ...]], step: int
+) -> DataRecord:
+    accepted = before.accepted if before else ()
+    if found:
+        was = {} if before is None else {s: _summary(before.splits[s]) for s in found}
+        change = {
+            "step": step,
+            "changes": dict(found),
+            "was": was,
+            "is": {split: _summary(now.splits[split]) for split in found},
+        }
+        accepted = (*accepted, change)
+    return dataclasses.replace(now, accepted=accepted)
+
+
+def _summary(identity: Identity) -> dict[str, Any]:
+    names = ("kind", "name", "examples", "class_names", "digest")
+    return {name: getattr(identity, name) for name in names}
+
+
+def _notes(
+    config: Config,
+    before: DataRecord | None,
+    now: DataRecord,
+    found: Mapping[str, tuple[str, ...]],
+    match: classes.Match,
+) -> tuple[str, ...]:
+    notes = []
+    if before is None:
+        notes.append(
+            f"note: the run has no record of its data ({NAME}): they are taken to be those it"
+            " began with, and recorded now"
+        )
+    if found:
+        notes.append(f"note: the data changed, which you accept: {_said(found)}")
+    if before and "train" in found:
+        old, new = (
+            setup.lengths(config, dataset_size=record.splits["train"].examples).total
+            for record in (before, now)
+        )
+        if old != new:
+            notes.append(f"note: with them the run has {new} steps, and had {old}")
+    if match.note:
+        notes.append(f"note: {match.note}")
+    return tuple(notes)
+
+
+def _refused(workdir: str | os.PathLike[str], found: Mapping[str, tuple[str, ...]]) -> str:
+    return (
+        f"the data of the run in {workdir} changed since it began: {_said(found)}: bring them back,"
+        f" start another run with --config.init_from={workdir}, or go on with them all the same"
+        " with --config.data.accept_changes=true"
+    )
+
+
+def _said(found: Mapping[str, tuple[str, ...]]) -> str:
+    return "; ".join(f"{split}: {'; '.join(what)}" for split, what in found.items())
