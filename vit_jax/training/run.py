@@ -54,9 +54,9 @@ class Evaluator:
         mesh: Mesh,
         source: Source,
         class_names: tuple[str, ...],
-        num_classes: int,
+        num_classes: int = 0,
     ) -> None:
-        """Of a model of `num_classes`, `class_names` where known, on the images of `source`.
+        """Of a model of these classes, of which the number is enough, on the images of `source`.
 
         Labels are matched by name; `note` says what was assumed. Raises ValueError where the
         classes are others.
@@ -65,6 +65,7 @@ class Evaluator:
         # Rounded up to what the mesh divides: the result does not depend on it.
         wanted, parts = config.eval_batch_size or config.batch_size, mesh_lib.batch_parts(mesh)
         self.batch_size = -(-wanted // parts) * parts
+        num_classes = num_classes or len(class_names)
         match = classes.match(
             class_names,
             source.class_names,
@@ -142,14 +143,8 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     mesh_lib.check_batch(mesh, config.batch_size, accumulate=accumulate, name="config.batch_size")
     resumed = store_lib.saved_steps(workdir)
     data = datasets.open_data(config, workdir, step=resumed[-1] if resumed else 0)
-    source, num_classes = data.train, len(data.class_names)
-    evaluator = Evaluator(
-        config,
-        mesh=mesh,
-        source=data.held_out,
-        class_names=data.class_names,
-        num_classes=num_classes,
-    )
+    source, names = data.train, data.class_names
+    evaluator = Evaluator(config, mesh=mesh, source=data.held_out, class_names=names)
     lengths = setup.lengths(config, dataset_size=len(source))
     schedule = schedules.make_schedule(
         config.schedule,
@@ -161,7 +156,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     if resumed:
         begin = setup.resumed_start(config, store_lib.read_card(workdir))
     else:
-        begin = setup.fresh_start(config, num_classes=num_classes, class_names=data.class_names)
+        begin = setup.fresh_start(config, num_classes=len(names), class_names=names)
     options, given = begin.options, config
     config = setup.with_value_range(config, begin.preprocessing)
     graphdef, shapes = state.abstract_params(options)
@@ -172,7 +167,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
 
     if multihost.is_primary():
         if not resumed:
-            store_lib.write_run(workdir, given, setup.make_card(config, begin, data.class_names))
+            store_lib.write_run(workdir, given, setup.make_card(config, begin, names))
         data.write(workdir)
     multihost.barrier("run written")
     store = stack.enter_context(store_lib.Store(workdir, config.checkpoint))
@@ -195,9 +190,8 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         step=_train_step(config, graphdef, options, optax_rule, schedule, abstract),
         batches=stack.enter_context(batches),
         evaluator=evaluator,
-        messages=(
-            *_messages(config, options, shapes, mesh, len(source), start, begin.report),
-            *data.notes,
+        messages=_messages(
+            config, options, shapes, mesh, len(source), start, (begin.report, *data.notes)
         ),
     )
 
@@ -267,7 +261,7 @@ def _messages(
     mesh: Mesh,
     images: int,
     start: int,
-    report: str,
+    told: tuple[str, ...],
 ) -> tuple[str, ...]:
     height, width = options.image_size
     tokens = f", {options.tokens} tokens" if isinstance(options, ViTOptions) else ""
@@ -283,7 +277,7 @@ def _messages(
         f" {jax.process_count()} processes"
     )
     went_on = f"resumed after step {start}" if start else ""
-    return tuple(line for line in (model, where, report, went_on) if line)
+    return tuple(line for line in (model, where, *told, went_on) if line)
 
 
 def evaluate(
