@@ -13,7 +13,7 @@ ALLOWED = {
     "plain_json": set(),
     "models": set(),
     "config": {"models"},
-    "data": {"config", "errors"},
+    "data": {"config", "errors", "plain_json"},
     "images": {"data", "models"},
     "objectives": {"config", "models"},
     "parallel": {"config", "errors", "models"},
