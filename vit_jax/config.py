@@ -230,10 +230,14 @@ def build(kind: Any, value: Any, path: str) -> Any:
         for key in value:
             if key not in hints:
                 raise ValueError(f"unknown config field {path}.{key}: {nearest(key, hints)}")
+        if missing := [name for name in _required(kind) if name not in value]:
+            raise ValueError(f"{path} lacks {', '.join(missing)}")
         return kind(**{key: build(hints[key], v, f"{path}.{key}") for key, v in value.items()})
     origin = typing.get_origin(kind)
     if origin is types.UnionType:  # with None, or of dataclasses
-        return None if value is None else build(_member(kind, value), value, path)
+        if value is None and types.NoneType in typing.get_args(kind):
+            return None
+        return build(_member(kind, value), value, path)
     if origin is Literal:
         choices = typing.get_args(kind)
         if value not in choices:
@@ -252,6 +256,13 @@ def build(kind: Any, value: Any, path: str) -> Any:
     if type(value) is not kind:
         raise ValueError(f"{path} must be {kind.__name__}, got {value!r}")
     return value
+
+
+def _required(kind: Any) -> list[str]:
+    """Names of the fields of a dataclass that have no default."""
+    none = dataclasses.MISSING
+    fields = dataclasses.fields(kind)
+    return [f.name for f in fields if f.default is none and f.default_factory is none]
 
 
 def _member(union: Any, value: Any) -> Any:

@@ -188,7 +188,18 @@ def read_json(workdir: str | os.PathLike[str], name: str) -> Any:
 
 def read_card(workdir: str | os.PathLike[str]) -> Card:
     """The model of a run. Raises ValueError where there is none."""
-    return config_lib.build(Card, _read(workdir, "model.json"), "model.json")
+    card = config_lib.build(Card, _read(workdir, "model.json"), "model.json")
+    classes, names = card.options.num_classes, len(card.class_names)
+    if names not in (0, classes):
+        raise ValueError(
+            f"{workdir}/model.json is damaged: it names {names} of the model's {classes} classes"
+        )
+    if card.preprocessing.image_size != card.options.image_size:
+        raise ValueError(
+            f"{workdir}/model.json is damaged: its images are of {card.preprocessing.image_size},"
+            f" its model is for {card.options.image_size}"
+        )
+    return card
 
 
 def read_config(workdir: str | os.PathLike[str]) -> Config:
