@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx, traverse_util
 
-from vit_jax.checkpoints import classes, files, layouts, store, surgery
+from vit_jax.checkpoints import classes, fallback, files, layouts, store, surgery
 from vit_jax.checkpoints.layouts import class_names
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
@@ -187,12 +187,13 @@ def _read_run(path: str | os.PathLike[str], step: store.Which) -> Checkpoint:
     _, shapes = zoo.abstract(card.options)
     abstract = nnx.to_pure_dict(shapes)
     with store.Store(path, config.checkpoint, read_only=True) as saved:
-        state = saved.restore({item: store.local_shapes(abstract)}, step=saved.find(step))
-    flat = traverse_util.flatten_dict(state[item], sep="/")
+        found = fallback.restore(saved, {item: store.local_shapes(abstract)}, step)
+    flat = traverse_util.flatten_dict(found.state[item], sep="/")
     return Checkpoint(
         options=card.options,
         params={name: np.asarray(array) for name, array in flat.items()},
         preprocessing=card.preprocessing,
         class_names=card.class_names,
         resize=card.resize,
+        notes=found.notes,
     )

@@ -7,8 +7,9 @@ checkpoints/  one folder a step, complete or not there at all
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -18,6 +19,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from vit_jax import config as config_lib
 from vit_jax import plain_json
+from vit_jax.checkpoints import integrity
 from vit_jax.config import Config
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
@@ -59,21 +61,27 @@ class Store:
     ) -> None:
         self.path = epath.Path(workdir).resolve() / "checkpoints"
         self.metric = checkpoint.metric
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is no folder: move it away, or use another --workdir")
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._policy(checkpoint),
+                preservation_policy=_Retention(
+                    last=checkpoint.keep_last, best=checkpoint.keep_best, value=self._value
+                ),
                 best_fn=self._metric,
                 # Orbax's own `read_only` does no more, and warns of itself.
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
+                # It would read the metrics of all steps, and fail where they are damaged.
+                lightweight_initialize=True,
+                temporary_path_class=integrity.temporary_path(self.path),
             ),
         )
-        scored = [(step, self._manager.metrics(step)) for step in self.steps]
-        known = [(s, self._metric(m)) for s, m in scored if m and self.metric in m]
+        self.notes: dict[int, str] = {}  # what the user should know of a step's metrics
         # Kept here, not asked of Orbax, which does not know a step before it is on disk: all
         # processes must find the same.
-        self.best = max(known, key=lambda pair: pair[1], default=None)
+        self._values = {step: self._saved_value(step) for step in self.steps}
 
     def __enter__(self) -> "Store":
         return self
@@ -84,8 +92,7 @@ class Store:
     def save(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Starts saving; the arrays may be donated to the next step as soon as it returns."""
         items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
-        if metrics and self.is_best(metrics):
-            self.best = (step, self._metric(metrics))
+        self._values[step] = self._metric(metrics) if metrics else None
         self._manager.save(
             step,
             args=ocp.args.Composite(**items),
@@ -96,20 +103,38 @@ class Store:
     def restore(self, abstract: Mapping[str, Any], *, step: int) -> dict[str, Any]:
         """The state of a step, placed as `abstract` (shapes with shardings) says.
 
-        Raises ValueError where the checkpoint is damaged or of another model.
+        All processes must call it. Raises ValueError where the checkpoint is of another model, or
+        is not what was saved: its cause is a `Damaged` then.
         """
+        try:
+            return self._restore(abstract, step)
+        except integrity.Damaged as error:
+            raise ValueError(
+                f"the checkpoint {self.path / str(step)} is damaged: {error}: use another step"
+                f" (there are {self.steps})"
+            ) from error
+
+    def _restore(self, abstract: Mapping[str, Any], step: int) -> dict[str, Any]:
         items = _items(abstract)
+        checked = integrity.verify_together(self.path / str(step), step=step, items=items)
         args = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # Orbax and TensorStore raise many kinds
             reason = " ".join(str(error).split())[:300]
+            if not checked:  # what cannot be read may be damaged
+                raise integrity.Damaged(f"it cannot be read: {reason}") from error
             raise ValueError(
-                f"the checkpoint {self.path / str(step)} cannot be read: {reason}. Delete that"
-                f" folder to go on from an earlier step (there are {self.steps})"
+                f"the checkpoint {self.path / str(step)} cannot be read, though it is what was"
+                f" saved: {reason}"
             ) from error
         state = {name: restored[name] for name in items}
-        return {**state.pop("rest", {}), **state}
+        state = {**state.pop("rest", {}), **state}
+        if not checked and "step" in state and int(state["step"]) != step:
+            raise integrity.Damaged(
+                f"it is the checkpoint of step {int(state['step'])} under another name"
+            )
+        return state
 
     def wait(self) -> None:
         self._manager.wait_until_finished()
@@ -124,31 +149,68 @@ class Store:
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
         """Whether these metrics are better than those of all checkpoints."""
-        return self.best is None or self._metric(metrics) > self.best[1]
+        value = self._metric(metrics)
+        return all(value > other for other in self._values.values() if other is not None)
 
     def find(self, which: Which) -> int:
         """The step that `which` names. Raises ValueError where there is none."""
+        return self.candidates(which)[0]
+
+    def candidates(self, which: Which) -> list[int]:
+        """The step that `which` names, and those to take in its place, the nearest to it first.
+
+        Raises ValueError where there is none.
+        """
         if isinstance(which, int):
             if which not in self.steps:
                 raise ValueError(f"no step {which} in {self.path}: there are {self.steps}")
-            return which
-        step = self.best[0] if which == "best" and self.best else self.latest
-        if step is None:
+            return [which]
+        if not self.steps:
             raise ValueError(f"no finished checkpoint in {self.path}: train first")
-        return step
+        if which == "latest":
+            return self.steps[::-1]
 
-    def _policy(self, checkpoint: config_lib.CheckpointConfig) -> managers.PreservationPolicy:
-        last = managers.LatestN(checkpoint.keep_last)
-        best = managers.BestN(
-            get_metric_fn=self._metric,
-            n=checkpoint.keep_best,  # 0: none
-            keep_checkpoints_without_metrics=False,
-        )
-        return managers.AnyPreservationPolicy([last, best])
+        def rank(step: int) -> tuple[float, int]:
+            value = self._value(step)
+            return (-math.inf if value is None else value, step)
+
+        return sorted(self.steps, key=rank, reverse=True)
+
+    def _value(self, step: int) -> float | None:
+        """By what steps are compared, the larger the better; None where it is not known."""
+        return self._values.get(step)
+
+    def _saved_value(self, step: int) -> float | None:
+        try:
+            integrity.verify_metrics(self.path / str(step), step=step)
+            metrics = self._manager.metrics(step) or {}
+            return float(self._metric(metrics)) if self.metric in metrics else None
+        except Exception as error:  # JSON of anything
+            reason = str(error) if isinstance(error, integrity.Damaged) else "they cannot be read"
+            self.notes[step] = (
+                f"the metrics of checkpoint {step} are damaged ({reason}): it counts as one"
+                " without metrics when the best is asked for"
+            )
+            return None
 
     def _metric(self, metrics: Mapping[str, float]) -> float:
         # The smaller a loss the better.
         return -metrics[self.metric] if self.metric.endswith("loss") else metrics[self.metric]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Retention(managers.PreservationPolicy):
+    """Keeps the last steps and the best ones. Values come from us, not from files each time."""
+
+    last: int
+    best: int
+    value: Callable[[int], float | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        values = [(value, step) for step in steps if (value := self.value(step)) is not None]
+        best = [step for _, step in sorted(values, reverse=True)[: self.best]]
+        return [step in steps[-self.last :] or step in best for step in steps]
 
 
 def write_run(workdir: str | os.PathLike[str], config: Config, card: Card) -> None:
@@ -261,7 +323,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def saved_steps(workdir: str | os.PathLike[str]) -> list[int]:
     """Steps with a finished checkpoint; [] where there is no run."""
     folder = epath.Path(workdir) / "checkpoints"
-    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.exists() else []
+    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:

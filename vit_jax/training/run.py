@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from vit_jax.checkpoints import classes
+from vit_jax.checkpoints import classes, fallback
 from vit_jax.checkpoints import lease as lease_lib
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, DataConfig, MeshConfig
@@ -165,19 +165,22 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     transform = preprocess.train_transform(config.data, size=options.image_size)
     evaluator.bind(graphdef, options, config.data)
 
+    told = (begin.report, *data.notes)
+    if resumed:  # before anything is written: all checkpoints may be damaged
+        found = fallback.resume(workdir, config.checkpoint, abstract)
+        start, first = found.step, found.state
+        told += tuple(f"note: {note}" for note in found.notes)
     if multihost.is_primary():
         if not resumed:
             store_lib.write_run(workdir, given, setup.make_card(config, begin, names))
         data.write(workdir)
     multihost.barrier("run written")
-    store = stack.enter_context(store_lib.Store(workdir, config.checkpoint))
-    start = store.latest or 0
-    if start:
-        first = store.restore(abstract, step=start)
-    else:
+    if not resumed:
+        start = 0
         first = state.create(
             options, optax_rule, abstract=abstract, seed=config.seed, params=begin.params
         )
+    store = stack.enter_context(store_lib.Store(workdir, config.checkpoint))
     bad = BadImages(size=len(source), max_bad=config.data.max_bad, reported=evaluator.bad.reported)
     batches = _batches(config, source, transform, mesh, bad, start=start, stop=lengths.total)
     return Run(
@@ -190,9 +193,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         step=_train_step(config, graphdef, options, optax_rule, schedule, abstract),
         batches=stack.enter_context(batches),
         evaluator=evaluator,
-        messages=_messages(
-            config, options, shapes, mesh, len(source), start, (begin.report, *data.notes)
-        ),
+        messages=_messages(config, options, shapes, mesh, len(source), start, told),
     )
 
 
@@ -311,8 +312,10 @@ def evaluate(
         rules.tree_shardings(shapes, mesh),
     )
     with store_lib.Store(workdir, config.checkpoint, read_only=True) as store:
-        step = store.find(which)
-        restored = store.restore(dict.fromkeys(names, placed), step=step)
+        found = fallback.restore(store, dict.fromkeys(names, placed), which)
+    if multihost.is_primary():
+        for note in found.notes:
+            logging.getLogger(__name__).warning("%s: %s", os.fspath(workdir), note)
     with jax.set_mesh(mesh):
         data = setup.with_value_range(config, card.preprocessing).data
-        return step, evaluator.bind(graphdef, card.options, data)(restored)
+        return found.step, evaluator.bind(graphdef, card.options, data)(found.state)

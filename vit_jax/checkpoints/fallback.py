@@ -1,0 +1,83 @@
+"""Which checkpoint is read where the one that was meant is damaged: the one before it."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from vit_jax.checkpoints import integrity
+from vit_jax.checkpoints.store import Store, Which
+from vit_jax.config import CheckpointConfig
+
+ASIDE = ".damaged"  # added to the name of a folder that no one reads any more
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Restored:
+    """A state that was read, and what the user should know of it."""
+
+    step: int
+    state: dict[str, Any]
+    damaged: tuple[int, ...] = ()  # steps that were meant before this one
+    notes: tuple[str, ...] = ()
+
+
+def restore(saved: Store, abstract: Mapping[str, Any], which: Which) -> Restored:
+    """The state of the step that `which` names, or of the next best where that is damaged.
+
+    A step that is named by its number has no substitute. Raises ValueError that names all of the
+    damaged steps where there is no other.
+    """
+    damaged: dict[int, str] = {}
+    for step in saved.candidates(which):
+        try:
+            state = saved.restore(abstract, step=step)
+        except ValueError as error:
+            if isinstance(which, int) or not isinstance(error.__cause__, integrity.Damaged):
+                raise
+            damaged[step] = str(error.__cause__)
+            continue
+        notes = [f"checkpoint {bad} is damaged: {why}" for bad, why in damaged.items()]
+        notes += [note for scored, note in saved.notes.items() if scored not in damaged]
+        if damaged:
+            notes.insert(len(damaged), f"checkpoint {step} is used instead")
+        if not (saved.path / str(step) / integrity.NAME).exists():
+            notes.append(
+                f"checkpoint {step} was saved without checksums: damage of it is not always found"
+            )
+        return Restored(step=step, state=state, damaged=tuple(damaged), notes=tuple(notes))
+    told = "; ".join(f"{step}: {why}" for step, why in damaged.items())
+    raise ValueError(
+        f"all checkpoints in {saved.path} are damaged ({told}): restore one of them from a copy, or"
+        " start anew in another --workdir"
+    )
+
+
+def resume(
+    workdir: str | os.PathLike[str], checkpoint: CheckpointConfig, abstract: Mapping[str, Any]
+) -> Restored:
+    """The latest state of a run that can be read. Damaged steps above it are put aside.
+
+    They keep their files under another name: the run comes to these steps again and saves them.
+    """
+    with Store(workdir, checkpoint, read_only=True) as saved:
+        found = restore(saved, abstract, "latest")
+    notes = list(found.notes)
+    for step in found.damaged:
+        folder = saved.path / str(step)
+        if jax.process_index() == 0:
+            aside = _free(folder)
+            folder.rename(aside)
+            notes.append(f"{folder} is kept as {aside.name}: delete it when you have no use for it")
+    return dataclasses.replace(found, notes=tuple(notes))
+
+
+def _free(folder: epath.Path) -> epath.Path:
+    """A name for a damaged folder that is not taken."""
+    names = [folder.with_name(folder.name + ASIDE)]
+    while names[-1].exists():
+        names.append(folder.with_name(f"{folder.name}{ASIDE}-{len(names) + 1}"))
+    return names[-1]

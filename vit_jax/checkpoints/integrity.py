@@ -1,0 +1,204 @@
+"""Checksums of a checkpoint: written before it is committed, compared before it is read.
+
+checksums.json in the folder of a step: its number, and the size and checksum of every file below.
+
+Neither Orbax nor TensorStore offers this: the chunks of arrays are written without checksums, and a
+file that was swapped for another of the same shapes would pass those of chunks anyway. Not covered
+is what marks the commit, commit_success.txt: it comes later, and its text is read by no one.
+"""
+
+import asyncio
+import contextlib
+import json
+import zlib
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import path as ocp_path
+
+from vit_jax import plain_json
+
+xxhash: Any = None
+with contextlib.suppress(ImportError):  # zlib's are many times slower: it matters for large models
+    import xxhash  # type: ignore
+
+NAME = "checksums.json"
+METRICS = "metrics"  # Orbax's name of the item; a step can do without it
+BLOCK = 2**18  # bytes read at once: they stay in the processor's cache
+THREADS = 4
+LONGEST = 400  # bytes of what one process tells the others
+
+
+class Damaged(ValueError):
+    """A checkpoint is not what was saved."""
+
+
+def temporary_path(folder: epath.Path) -> type[Any]:
+    """Orbax's way to commit a checkpoint in `folder`, with checksums written just before."""
+    renamed = ocp_path.atomicity.AtomicRenameTemporaryPath
+    default = ocp_path.atomicity_defaults.get_default_temporary_path_class(folder)
+    return _Renamed if issubclass(default, renamed) else _Committed
+
+
+class _WithChecksums:
+    """Mixed into a class of Orbax that writes a folder under another name, or unmarked, first."""
+
+    _metadata: Any = None
+
+    @classmethod
+    def from_final(cls, final_path: epath.Path, **options: Any) -> Any:
+        # Orbax would add the time of the commit to its metadata, after the checksums.
+        metadata = options.pop("checkpoint_metadata_store", None)
+        made = super().from_final(final_path, **options)  # type: ignore[misc]
+        made._metadata = metadata
+        return made
+
+    async def finalize(self) -> None:
+        if self.get_final().name.isdecimal():  # type: ignore[attr-defined]  # a step, no item of it
+            if self._metadata is not None:
+                await asyncio.to_thread(self._metadata.wait_until_finished)
+            await asyncio.to_thread(write, self.get(), step=int(self.get_final().name))  # type: ignore[attr-defined]
+        await super().finalize()  # type: ignore[misc]
+
+
+class _Renamed(_WithChecksums, ocp_path.atomicity.AtomicRenameTemporaryPath):
+    """Committed by a rename."""
+
+
+class _Committed(_WithChecksums, ocp_path.atomicity.CommitFileTemporaryPath):
+    """Committed by a last file: where folders cannot be renamed, as in a bucket."""
+
+
+def write(folder: epath.Path, *, step: int) -> None:
+    """Writes the checksums of all files of a step that is complete but for its commit."""
+    algorithm = "xxh3_128" if xxhash else "crc32"
+    names = sorted(_files(folder))
+    sums = _checksums(folder, names, algorithm)
+    found = {name: [size, text] for name, (size, text) in zip(names, sums, strict=True)}
+    text = json.dumps({"step": step, "algorithm": algorithm, "files": found}, indent=0)
+    (folder / NAME).write_text(text)
+
+
+def verify(
+    folder: epath.Path, *, step: int, items: Collection[str], share: tuple[int, int] = (0, 1)
+) -> bool:
+    """Whether there are checksums to compare; raises Damaged where a file is not what was saved.
+
+    Of files in sub-folders the contents only of `items`, and with `share` (i, n) of every n-th of
+    them only, from the i-th: n processes divide the work. Files that were added do no harm, nor
+    does it where the metrics of a step are gone.
+    """
+    if (saved := _read(folder, step)) is None:
+        return False
+    algorithm, files = saved
+    wanted = sorted(n for n in files if "/" not in n or n.split("/")[0] in items)
+    others = [n for n in files if n not in wanted and not n.startswith(f"{METRICS}/")]
+    if missing := [name for name in others if not (folder / name).exists()]:
+        raise Damaged(f"{missing[0]} is missing")
+    _compare(folder, wanted[share[0] :: share[1]], files, algorithm)
+    return True
+
+
+def verify_metrics(folder: epath.Path, *, step: int) -> None:
+    """Raises Damaged where the metrics of a step are not what was saved."""
+    if (saved := _read(folder, step)) is not None:
+        algorithm, files = saved
+        _compare(folder, [n for n in files if n.startswith(f"{METRICS}/")], files, algorithm)
+
+
+def verify_together(folder: epath.Path, *, step: int, items: Collection[str]) -> bool:
+    """As `verify`, by all processes at once: each reads its share, and all come to the same end."""
+    problem, found = "", False
+    try:
+        share = (jax.process_index(), jax.process_count())
+        found = verify(folder, step=step, items=items, share=share)
+    except Damaged as error:
+        problem = str(error)
+    if jax.process_count() > 1:
+        text = np.zeros(LONGEST, np.uint8)
+        coded = problem.encode()[:LONGEST]
+        text[: len(coded)] = np.frombuffer(coded, np.uint8)
+        rows = multihost_utils.process_allgather(text)
+        problems = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in rows]
+        problem = next(filter(None, problems), "")
+    if problem:
+        raise Damaged(problem)
+    return found
+
+
+def _read(folder: epath.Path, step: int) -> tuple[str, dict[str, tuple[int, str]]] | None:
+    """Algorithm, and size and checksum by name; None without a file of them. Raises Damaged."""
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        held = plain_json.loads(path.read_text())
+        files = {name: (size, text) for name, (size, text) in held["files"].items()}
+        algorithm, saved_step = held["algorithm"], held["step"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{NAME} is damaged") from error
+    if algorithm not in ("xxh3_128", "crc32"):
+        raise Damaged(f"{NAME} is damaged: there are no checksums {algorithm!r}")
+    if algorithm == "xxh3_128" and not xxhash:
+        raise ValueError(f"{path} holds checksums of xxhash: install it (pip install xxhash)")
+    if saved_step != step:
+        raise Damaged(f"it is the checkpoint of step {saved_step} under another name")
+    return algorithm, files
+
+
+def _compare(
+    folder: epath.Path, names: list[str], files: dict[str, tuple[int, str]], algorithm: str
+) -> None:
+    for name, (size, text) in zip(names, _checksums(folder, names, algorithm), strict=True):
+        saved_size, saved_text = files[name]
+        if size != saved_size:
+            raise Damaged(f"{name} has {size} bytes, {saved_size} were saved")
+        if text != saved_text:
+            raise Damaged(f"{name} is damaged: its checksum is not the one that was saved")
+
+
+def _files(folder: epath.Path, prefix: str = "") -> Iterator[str]:
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files(path, f"{prefix}{path.name}/")
+        elif prefix + path.name != NAME:
+            yield prefix + path.name
+
+
+def _checksums(folder: epath.Path, names: list[str], algorithm: str) -> list[tuple[int, str]]:
+    """Sizes and checksums of files, each read once. Raises Damaged where one cannot be read."""
+
+    def checksum(name: str) -> tuple[int, str]:
+        digest: Any = xxhash.xxh3_128() if algorithm == "xxh3_128" else _Crc32()
+        size = 0
+        try:
+            with (folder / name).open("rb") as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+                    size += len(block)
+        except FileNotFoundError as error:
+            raise Damaged(f"{name} is missing") from error
+        except OSError as error:
+            raise Damaged(f"{name}: {error.strerror or error}") from error
+        return size, digest.hexdigest()
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(checksum, names))
+
+
+class _Crc32:
+    """zlib's checksum as hashlib and xxhash have theirs."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, block: bytes) -> None:
+        self._value = zlib.crc32(block, self._value)
+
+    def hexdigest(self) -> str:
+        return f"{self._value:08x}"
