@@ -21,6 +21,10 @@ Method = Literal[
     "bicubic_antialias",  # timm
     "bilinear",  # no antialias: timm's reader of .npz; FlexiViT (tf.image.resize)
     "bilinear_antialias",
+    "bicubic_align_corners",  # first and last points kept: torchvision
+    "bicubic_offset",  # a tenth of a point larger than it is: facebookresearch's DINOv2
+    "keys_offset",  # the same of JAX's bicubic: DINOv2 in Flax
+    "sincos2d",  # fixed sines computed anew, another table as "bicubic": MoCo v3
 ]
 RelativeMethod = Literal[
     "geometric_cubic",  # BEiT (scipy's interp2d)
@@ -60,18 +64,29 @@ def check(method: str, choices: object) -> None:
 
 @functools.cache
 def matrix(source: int, target: int, method: Method) -> np.ndarray:
-    """Weights (target, source) of resizing an axis; rows sum to 1."""
+    """Weights (target, source) of resizing an axis; rows sum to 1.
+
+    With an "offset" an axis of unchanged size is resized too: where the whole grid stays, nothing
+    is to be resized.
+    """
     check(method, Method)
-    if source == target:
+    offset = 0.1 if method.endswith("offset") else 0.0
+    if source == target and not offset:
         return np.eye(source)
+    corners = np.linspace(0, source - 1, target)
     if method == "align_corners":
-        return _linear(np.arange(source), np.linspace(0, source - 1, target))
-    scale = source / target
+        return _linear(np.arange(source), corners)
+    if method == "bicubic_align_corners":
+        return _taps(corners, source, _cubic, 2, -0.75)
+    scale = source / (target + offset)
     where = (np.arange(target) + 0.5) * scale - 0.5  # centres of pixels, on the source's axis
+    if method == "keys_offset":
+        weights = _cubic(np.arange(source) - where[:, None], -0.5)
+        return weights / weights.sum(axis=1, keepdims=True)
     kernel, reach, sharpness = (
-        (_cubic, 2, -0.5 if method.endswith("antialias") else -0.75)
-        if method.startswith("bicubic")
-        else (_triangle, 1, 0.0)
+        (_triangle, 1, 0.0)
+        if method.startswith("bilinear")
+        else (_cubic, 2, -0.5 if method.endswith("antialias") else -0.75)
     )
     if not method.endswith("antialias"):
         return _taps(where, source, kernel, reach, sharpness)

@@ -4,6 +4,8 @@ Grids are (rows, columns); tables are (1, prefix + rows * columns, D) in raster 
 prefix rows belong to tokens that are not patches (the class token).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,24 @@ def sincos2d(
     y, x = y.reshape(-1, 1) * omega, x.reshape(-1, 1) * omega
     table = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)
     return table[None].astype(np.float32)
+
+
+def moco(grid: Grid, width: int) -> np.ndarray:
+    """MoCo v3's fixed table (1, rows * columns, D): sin y, cos y, sin x, cos x.
+
+    The original builds it for square grids; for others its table is not in raster order, and this
+    one is.
+    """
+    x, y = np.split(sincos2d(grid, width, endpoint=False), 2, axis=-1)
+    return np.concatenate([y, x], axis=-1)
+
+
+def is_moco(table: Array, grid: Grid) -> bool:
+    """Whether a table of a grid's patches is MoCo v3's, as far as float16 tells."""
+    width = table.shape[-1]
+    if width % 4 or width < 8 or table.shape != (1, grid[0] * grid[1], width):
+        return False
+    return bool(np.abs(np.asarray(table) - moco(grid, width)).max() < 1e-3)
 
 
 def relative_index(grid: Grid) -> np.ndarray:
@@ -63,14 +83,21 @@ def resize(table: Array, *, source: Grid, target: Grid, method: Method = "align_
     """Interpolates (..., prefix + source tokens, D) to the target grid; prefix rows are kept.
 
     The default is the method of vit_jax and big_vision (paper, section 3.2), where it is
-    `scipy.ndimage.zoom(order=1)`. Works on any leading axes, any grids, and on traced arrays.
-    Raises ValueError where the table has fewer rows than the source grid has points.
+    `scipy.ndimage.zoom(order=1)`. Works on any leading axes, any grids, and on traced arrays (but
+    for the method "sincos2d", which looks at them). Raises ValueError where the table has fewer
+    rows than the source grid has points.
     """
     prefix = table.shape[-2] - source[0] * source[1]
     if prefix < 0:
         raise ValueError(
             f"{table.shape[-2]} positions are fewer than the grid's {source[0] * source[1]}"
         )
+    if source == target:
+        return table
+    if method == "sincos2d" and is_moco(table[..., prefix:, :], source):
+        library: Any = jnp if isinstance(table, jax.Array) else np
+        fixed = library.asarray(moco(target, table.shape[-1]), table.dtype)
+        return _concatenated(table[..., :prefix, :], fixed)
     rows, columns = (matrix(a, b, method) for a, b in zip(source, target, strict=True))
     patches = interpolation.resize(table[..., prefix:, :], (rows, columns), source)
     return _concatenated(table[..., :prefix, :], patches)

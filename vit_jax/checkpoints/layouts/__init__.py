@@ -11,15 +11,18 @@ from vit_jax.checkpoints.layouts import (
     big_vision,
     bit_npz,
     deit,
+    dinov2,
     foreign,
     hf,
     hf_bit,
     hf_swin,
     mae,
+    moco,
     table,
     timm,
     timm_bit,
     timm_swin,
+    torchvision,
     vit_jax,
 )
 from vit_jax.checkpoints.layouts.hints import Hints
@@ -41,6 +44,9 @@ LAYOUTS: dict[str, tuple[ModuleType, ...]] = {
     "mae": (mae,),
     "deit": (deit,),
     "beit": (beit,),
+    "torchvision": (torchvision,),
+    "dinov2": (dinov2,),
+    "moco": (moco,),
 }
 
 

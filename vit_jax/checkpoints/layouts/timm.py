@@ -48,6 +48,8 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     others = ("decoder_embed.weight", "lm_head.weight")
     if "patch_embed.proj.weight" not in arrays or any(name in arrays for name in others):
         return False
+    if torch_vit.is_dinov2(arrays) or torch_vit.is_moco(arrays):
+        return False
     deit_3 = "blocks.0.gamma_1" in arrays and "fc_norm.weight" not in arrays
     if deit_3 and torch_vit.is_plain(arrays) and not torch_vit.is_beit(arrays):
         return False

@@ -5,6 +5,7 @@ their readers fix, and in how they resize.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -53,9 +54,31 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     return "patch_embed.proj.weight" in arrays and "blocks.0.attn.qkv.weight" in arrays
 
 
+def is_dinov2(arrays: Mapping[str, np.ndarray]) -> bool:
+    """DINOv2 by facebookresearch's names: registers, chunks, gates, or a mask token of rank 2."""
+    if "patch_embed.proj.weight" not in arrays:
+        return False
+    mask = arrays.get("mask_token")
+    marks = ("register_tokens", "blocks.0.mlp.w12.weight", "blocks.0.0.norm1.weight")
+    return any(name in arrays for name in marks) or mask is not None and mask.ndim == 2
+
+
+def is_moco(arrays: Mapping[str, np.ndarray]) -> bool:
+    """MoCo v3: a projection of several layers in place of the head, or its fixed positions."""
+    if not recognises(arrays) or "cls_token" not in arrays:
+        return False
+    projection = arrays.get("head.0.weight")
+    if projection is not None and projection.ndim == 2 and "head.1.running_mean" in arrays:
+        return True
+    table = arrays.get("pos_embed", np.zeros(0))
+    side = math.isqrt(max(table.shape[-2] - 1, 0)) if table.ndim == 3 else 0
+    fixed = table.shape[-2:-1] == (side * side + 1,) and not table[:, 0].any()
+    return side > 1 and fixed and positions.is_moco(table[:, 1:], (side, side))
+
+
 def is_plain(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether it could be of the others than timm."""
-    timm = any(name in arrays for name in _TIMM)
+    """Whether it could be of DeiT, MAE or BEiT."""
+    timm = any(name in arrays for name in _TIMM) or is_dinov2(arrays) or is_moco(arrays)
     return recognises(arrays) and "cls_token" in arrays and not timm
 
 
@@ -153,7 +176,8 @@ def _check(options: ViTOptions, layout: str, holds: Collection[str]) -> None:
         f"position={options.position!r}": options.position
         not in ("learned_1d", "none", "sincos2d"),
         "pool='token_gap'": options.pool == "token_gap",
-        "registers with positions of their own alone": options.registers
+        "registers with positions of their own alone": "register_position" in holds
+        and options.registers
         and options.class_position != options.register_position
         and options.has_class_token
         and options.position == "learned_1d",

@@ -1,0 +1,79 @@
+"""facebookresearch/dinov2 by its own names, with registers, in chunks, or gated. Only read.
+
+Other names than timm's have the registers, the gated MLP and the blocks of models that were trained
+in chunks; the mask token is of rank 2. Its positions are of a square grid, and have a row for the
+class token alone.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts import torch_infer, torch_vit
+from vit_jax.checkpoints.layouts.hints import Hints, assumed, released
+from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models.interpolation import Method, Methods
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit import ViTOptions
+
+MODEL = ViTOptions
+READ_ONLY = True
+
+_SCALES = ("ls1.gamma", "ls2.gamma")
+_CHUNK = re.compile(r"^blocks\.\d+\.(\d+\.)")
+_NAMES = {"register_tokens": "reg_token", ".mlp.w12.": ".mlp.fc1.", ".mlp.w3.": ".mlp.fc2."}
+_HOLDS = {"registers", "mlp", "layer_scale", "mask_token", "qkv_bias"}
+
+recognises = torch_vit.is_dinov2
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    """The parameters by timm's names, with a mask token of rank 3."""
+    del hints
+    out: Arrays = {}
+    for name, array in arrays.items():
+        name = _CHUNK.sub(r"blocks.\1", name)
+        for theirs, timms in _NAMES.items():
+            name = name.replace(theirs, timms)
+        out[name] = array[None] if name == "mask_token" and array.ndim == 2 else array
+    return out
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+    """The model of canonical arrays. Raises ValueError where they cannot be one."""
+    registers = arrays.get("reg_token")
+    without = {name: array for name, array in arrays.items() if name != "reg_token"}
+    positions = arrays.get("pos_embed")
+    if positions is not None and positions.ndim == 3 and not hints.grid:
+        side = math.isqrt(max(positions.shape[1] - 1, 0))
+        hints = dataclasses.replace(hints, grid=(side, side))
+    options = torch_infer.infer(without, hints, scale=_SCALES[0])
+    number = 0 if registers is None else registers.shape[1]
+    return dataclasses.replace(options, registers=number)
+
+
+def entries(options: ViTOptions) -> list[Entry]:
+    """The table of a model that was read."""
+    return torch_vit.entries(options, "dinov2", holds=_HOLDS, scales=_SCALES)
+
+
+def methods(options: ViTOptions) -> Methods:
+    """Models with registers antialias; the others resize by a scale that is a little larger."""
+    position: Method = "bicubic_antialias" if options.registers else "bicubic_offset"
+    return Methods(position=position, patch="bicubic_antialias")
+
+
+def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+    """As the original evaluates: 224 of 256 pixels."""
+    crop = 224 / 256
+    return released(
+        options.image_size, hints, crop=crop, kernel="bicubic_antialias", **torch_vit.IMAGENET
+    )
+
+
+def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+    told = hints.num_heads or hints.arguments.get("num_heads")
+    return assumed(preprocessing, hints, **({} if told else {"num_heads": options.num_heads}))

@@ -1,0 +1,65 @@
+"""facebookresearch/moco-v3: an encoder out of its pretraining, or with a linear classifier.
+
+The encoder is timm's ViT with fixed positions of its own, and with 12 heads at width 384 too. Of
+the two encoders of a pretraining the original goes on with `base_encoder`, not with the average
+that gave the targets; its projection to the loss is no classifier. Only read.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts import timm, torch_infer, torch_vit
+from vit_jax.checkpoints.layouts.hints import Hints, assumed, heads, released
+from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit import ViTOptions
+
+MODEL = ViTOptions
+RESIZE = Methods(position="sincos2d", patch="bicubic_antialias")
+READ_ONLY = True
+
+_HEADS = {384: 12, 768: 12, 1024: 16, 1280: 16}
+_PROJECTION = re.compile(r"head\.\d+\.")
+
+recognises = torch_vit.is_moco
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    """The parameters of the encoder, and its classifier where it has one."""
+    kept = {k: v for k, v in arrays.items() if not _PROJECTION.match(k)}
+    return timm.canonical(kept, hints)
+
+
+def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    found = [name for name in arrays if _PROJECTION.match(name)]
+    return (f"left out: head.* ({len(found)} arrays), a projection",) if found else ()
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+    """The model of canonical arrays. Raises ValueError where they cannot be one."""
+    embedding = arrays.get("patch_embed.proj.weight")
+    if embedding is not None and embedding.ndim:
+        number = heads(hints, _HEADS, width=embedding.shape[0])
+        hints = dataclasses.replace(hints, num_heads=number)
+    return torch_infer.infer(arrays, hints, scale="ls1.gamma")
+
+
+def entries(options: ViTOptions) -> list[Entry]:
+    """The table of a model that was read."""
+    return torch_vit.entries(options, "moco", holds={"qkv_bias"})
+
+
+def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+    """As the original evaluates its linear classifiers: 224 of 256 pixels."""
+    crop, kernel = 224 / 256, "bilinear_antialias"
+    return released(options.image_size, hints, crop=crop, kernel=kernel, **torch_vit.IMAGENET)
+
+
+def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+    """No array tells the heads, of which its ViT-S has more than others."""
+    told = hints.num_heads or hints.arguments.get("num_heads")
+    return assumed(preprocessing, hints, **({} if told else {"num_heads": options.num_heads}))

@@ -1,0 +1,119 @@
+"""torchvision's VisionTransformer, by the names of all its releases. Only read."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts import torch
+from vit_jax.checkpoints.layouts.hints import Hints, assumed, heads, released
+from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from vit_jax.models.vit import ViTOptions
+
+MODEL = ViTOptions
+RESIZE = Methods(position="bicubic_align_corners", patch="bicubic_antialias")
+READ_ONLY = True
+
+_HEADS = {768: 12, 1024: 16, 1280: 16}  # of B, L and H
+_BLOCK = "encoder.layers.encoder_layer_"
+_OLD_MLP = re.compile(r"\.mlp\.linear_([12])\.")  # up to 0.13
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    return "encoder.pos_embedding" in arrays and any(n.startswith("conv_proj.") for n in arrays)
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    """The same arrays, the layers of the MLP as the newer releases call them."""
+    del hints
+    newer = {"1": "0", "2": "3"}
+    return {_OLD_MLP.sub(lambda m: f".mlp.{newer[m[1]]}.", k): v for k, v in arrays.items()}
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+    """The model of canonical arrays. Raises ValueError where they cannot be one."""
+    shapes: dict[str, Sequence[int]] = {name: array.shape for name, array in arrays.items()}
+    if any(re.match(r"conv_proj\.\w+\.", name) for name in shapes):
+        raise ValueError("a ViT with more than one convolution before its blocks is not supported")
+    needed = {"conv_proj.weight": 4, "encoder.pos_embedding": 3, f"{_BLOCK}0.mlp.0.weight": 2}
+    wrong = [k for k, rank in needed.items() if len(shapes.get(k, ())) != rank]
+    if wrong:
+        raise ValueError(f"no ViT of torchvision: {', '.join(wrong)} missing or misshapen")
+    width, channels, *patch = shapes["conv_proj.weight"]
+    grid = hints.square(shapes["encoder.pos_embedding"][1] - 1)
+    layers = [int(m[1]) for name in shapes if (m := re.match(rf"{_BLOCK}(\d+)\.", name))]
+    return ViTOptions(
+        image_size=(grid[0] * patch[0], grid[1] * patch[1]),
+        patch_size=(patch[0], patch[1]),
+        channels=channels,
+        width=width,
+        depth=1 + max(layers),
+        mlp_dim=shapes[f"{_BLOCK}0.mlp.0.weight"][0],
+        num_heads=heads(hints, _HEADS, width=width),
+        num_classes=shapes.get("heads.head.weight", (0,))[0],
+        representation_size=shapes.get("heads.pre_logits.weight", (0,))[0],
+        gelu="erf",
+        norm_eps=1e-6,
+    )
+
+
+def entries(options: ViTOptions) -> list[Entry]:
+    """The table of a model that was read."""
+    block, number = f"{_BLOCK}{{i}}", options.num_heads
+    attention = f"{block}.self_attention"
+    table = [
+        Entry("cls", ("class_token",)),
+        Entry("position", ("encoder.pos_embedding",)),
+        *torch.conv("embedding", "conv_proj"),
+        *torch.norm("blocks/norm1", f"{block}.ln_1"),
+        *torch.fused_qkv(
+            "blocks/attention/qkv",
+            f"{attention}.in_proj_weight",
+            f"{attention}.in_proj_bias",
+            heads=number,
+        ),
+        *torch.attention_out("blocks/attention/out", f"{attention}.out_proj", heads=number),
+        *torch.norm("blocks/norm2", f"{block}.ln_2"),
+        *torch.linear("blocks/mlp/fc1", f"{block}.mlp.0"),
+        *torch.linear("blocks/mlp/fc2", f"{block}.mlp.3"),
+        *torch.norm("norm", "encoder.ln"),
+    ]
+    if options.representation_size:
+        table += torch.linear("pre_logits", "heads.pre_logits")
+    if options.num_classes:
+        table += torch.linear("head", "heads.head")
+    return table
+
+
+def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+    """As `ViT_*_Weights.transforms` of the released models of these sizes.
+
+    Those called SWAG do not cut anything off. At 224 pixels only that of H/14 is told by its size.
+    """
+    swag = min(options.image_size) >= 384 or options.width == 1280
+    crop = 1.0 if swag else 224 / (242 if _is_l16(options) else 256)
+    return released(
+        options.image_size,
+        hints,
+        crop=crop,
+        kernel="bicubic_antialias" if swag else "bilinear_antialias",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+
+
+def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+    """No array tells the heads, nor what images the model expects."""
+    fields: dict[str, Any] = {}
+    if not (hints.num_heads or hints.arguments.get("num_heads")):
+        fields["num_heads"] = options.num_heads
+    if not hints.preprocessor:
+        fields |= {"crop": round(preprocessing.crop, 3), "kernel": preprocessing.kernel}
+    return assumed(preprocessing, hints, **fields)
+
+
+def _is_l16(options: ViTOptions) -> bool:
+    return options.width == 1024 and options.patch_size == (16, 16)
