@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 
 from vit_jax import plain_json
-from vit_jax.checkpoints import npz_file, wrappers
+from vit_jax.checkpoints import msgpack_file, npz_file, wrappers
 from vit_jax.checkpoints.torch_file import TorchFile
 from vit_jax.checkpoints.torch_pickle import Tensor
 
@@ -22,8 +22,9 @@ Arrays = dict[str, np.ndarray]
 _NAMES = (
     *("model.safetensors", "model.safetensors.index.json"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    *("flax_model.msgpack", "flax_model.msgpack.index.json"),
 )
-_FORMATS = ".npz, .safetensors, .pth, .bin or their .index.json"
+_FORMATS = ".npz, .safetensors, .pth, .bin, .msgpack or their .index.json"
 
 # Weights hardly compress; what grows a hundred times, and to more than that, fills the memory.
 _MAX_GROWTH, _SMALL = 100, 2**30
@@ -66,9 +67,9 @@ def read(path: str | os.PathLike[str]) -> Contents:
     """A model's arrays by their own names; numbers with a fraction become float32.
 
     The format is recognised from the content: .npz, .safetensors, a .pth or .bin of `torch.save`,
-    or the index of a sharded one. The names that trainers wrap around a model's are removed, and
-    what else they save is left out (see `wrappers`). Raises ValueError in one line where it is
-    missing, damaged, or of no such format.
+    a .msgpack of Flax, or the index of a sharded one. The names that trainers wrap around a
+    model's are removed, and what else they save is left out (see `wrappers`). Raises ValueError in
+    one line where it is missing, damaged, or of no such format.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -128,6 +129,8 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Contents]:
         return _read_safetensors
     if head.startswith(b"\x80"):
         return _read_torch
+    if msgpack_file.begins(head):
+        return _read_msgpack
     if head.startswith(b"\x93NUMPY"):
         raise ValueError("it holds one bare array, not named ones")
     what = f"it begins with {head[:8]!r}" if head else "it is empty"
@@ -155,6 +158,10 @@ def _read_torch(path: pathlib.Path) -> Contents:
     return Contents(arrays=file.arrays(state), key=key, notes=notes)
 
 
+def _read_msgpack(path: pathlib.Path) -> Contents:
+    return Contents(arrays=msgpack_file.read(path))
+
+
 def _read_sharded(path: pathlib.Path) -> Contents:
     """The index says which file of the folder holds each tensor."""
     wanted = _read_json(path).get("weight_map")
@@ -172,7 +179,9 @@ def _read_sharded(path: pathlib.Path) -> Contents:
         if not (path.parent / shard).is_file():
             raise ValueError(f"its shard {shard} is missing")
         arrays |= _reader(path.parent / shard)(path.parent / shard).arrays
-    if missing := sorted(set(wanted) - set(arrays)):
+    # Flax's index has slashes where the arrays are read with dots.
+    names = {name if name in arrays else name.replace("/", ".") for name in wanted}
+    if missing := sorted(names - set(arrays)):
         raise ValueError(f"its shards lack {', '.join(missing)}")
     return Contents(arrays=arrays)
 

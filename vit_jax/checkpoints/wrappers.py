@@ -14,9 +14,10 @@ _TRANSPARENT = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module
 # Attributes that hold the model alone, as far as is known.
 _PLAIN = (
     *("module", "model", "net", "network", "base_model", "wrapped_model", "_forward_module"),
+    *("params", "state_dict"),
     *("backbone", "encoder", "trunk", "vit", "visual", "base_encoder", "query_encoder"),
     *("encoder_q", "online_encoder", "online_network", "image_encoder", "vision_encoder"),
-    *("vision_tower", "feature_extractor", "context_encoder", "state_dict"),
+    *("vision_tower", "feature_extractor", "context_encoder"),
 )
 # Averages over training, which are what the trainers evaluate; and what is trained beside an
 # average, or an average that only gives targets to what is trained (MoCo).
@@ -25,7 +26,7 @@ _AVERAGED = (
     *("target_encoder", "target_network"),
 )
 _SECOND = ("student", "student_model", "momentum_encoder", "encoder_k", "key_encoder")
-_QUIET = (*_PLAIN[:7], "state_dict")  # of which nobody asks which model is meant
+_QUIET = _PLAIN[:9]  # of which nobody asks which model is meant
 
 _WORD = "|".join((*_PLAIN, *_AVERAGED, *_SECOND))
 _BODIES = "vit|deit|beit|dinov2|dinov2_with_registers|vision_model|swin|bit"

@@ -25,6 +25,7 @@ from vit_jax.checkpoints.layouts import (
     torchvision,
     vit_jax,
 )
+from vit_jax.checkpoints.layouts.hf import flax as hf_flax
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
@@ -40,7 +41,7 @@ LAYOUTS: dict[str, tuple[ModuleType, ...]] = {
     "vit_jax": (vit_jax,),
     "big_vision": (big_vision, bit_npz),
     "timm": (timm, timm_bit, timm_swin),
-    "hf": (hf_bit, hf_swin, hf),
+    "hf": (hf_bit, hf_swin, hf, hf_flax),
     "mae": (mae,),
     "deit": (deit,),
     "beit": (beit,),

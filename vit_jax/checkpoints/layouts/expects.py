@@ -43,6 +43,7 @@ _PROCESSORS: dict[str, tuple[int, bool, Fit]] = {
 }
 _OF_MODELS = {
     **{"vit": "ViT", "vit_mae": "ViT", "swin": "ViT", "deit": "DeiT", "beit": "Beit"},
+    **{"clip": "CLIP", "clip_vision_model": "CLIP"},
     **{"siglip": "Siglip", "siglip_vision_model": "Siglip", "vit-hybrid": "ViTHybrid"},
     **{"bit": "Bit", "dinov2": "Bit", "dinov2_with_registers": "Bit"},
 }

@@ -10,6 +10,10 @@ _MARKS = {
     r"blocks\.\d+\.norm1\.alpha": "a ResMLP",
     r"blocks\.\d+\.(norm11|attn1)\.": "a ViT of parallel blocks",
     r"patch_embed\.proj\.\d+\.": "a model with more than one convolution before its blocks",
+    r"(.*\.)?transformer\.resblocks\.\d+\.": "a CLIP of OpenAI's or open_clip's names",
+    r"(.*\.)?(rope_embed\.periods|storage_tokens|rope_embeddings\.)": "a DINOv3",
+    r"(\w+\.)?embeddings\.patch_embeddings\.weight$": "a DINOv3",
+    r"blocks\.\d+\.mlp\.w1\.weight$": "a DINOv2 or DINOv3 with gate and value in two layers",
 }
 
 
@@ -18,5 +22,8 @@ def refuse(names: Collection[str], *, path: str) -> None:
     for mark, what in _MARKS.items():
         if any(re.match(mark, name) for name in names):
             raise ValueError(f"{path}: it holds {what}, which this package does not have")
+    towers = {name.partition(".")[0] for name in names}
+    if "text_model" in towers and "vision_model" not in towers:
+        raise ValueError(f"{path}: it holds a text tower, and no vision model")
     if "embedding/kernel" in names and not any(n.startswith("Transformer/") for n in names):
         raise ValueError(f"{path}: it holds a model without a transformer, and no BiT")

@@ -162,8 +162,11 @@ def numerics(options: ViTOptions) -> dict[str, Any]:
         sizes = ("num_layers", "root_width", "widths")
         kept = {name: getattr(options.stem, name) for name in sizes}
         fixed["stem"] = dataclasses.replace(STEM, **kept)
-    # Beside a class token the last norm alone tells the pool, unless a config does.
-    usual = "gap" if options.norm_at == "pooled" else "token"
+    # Beside a class token the last norm alone tells the pool, unless a config does. A norm of the
+    # class token alone is the same as that of all tokens.
+    if options.pool == "token":
+        fixed["norm_at"] = "tokens"
+    usual = "gap" if options.norm_at == "pooled" and options.pool == "gap" else "token"
     either = options.has_class_token and options.pool in ("token", "gap")
     if either and not options.distillation and options.pool != usual:
         fixed |= {"pool": usual, "class_token": True}

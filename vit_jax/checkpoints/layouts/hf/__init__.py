@@ -1,7 +1,7 @@
 """The folders of Hugging Face's transformers: config.json beside the weights.
 
-ViT, DeiT, BEiT, ViTMAE, ViTHybrid, DINOv2 and SigLIP's vision tower, by the names of every
-release. Written are ViT, DeiT, BEiT and ViTMAE, with a config.json that transformers reads.
+ViT, DeiT, BEiT, ViTMAE, ViTHybrid, DINOv2 and the vision towers of CLIP and SigLIP, by the names of
+every release. Written are ViT, DeiT, BEiT and ViTMAE, with a config.json that transformers reads.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.checkpoints import wrappers
 from vit_jax.checkpoints.layouts.hf import configs, names, vit
 from vit_jax.checkpoints.layouts.hf import infer as infer_lib
 from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, released
@@ -25,7 +26,8 @@ assumptions = assumed_pixels
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    return bool(names.family(arrays))
+    flax = any(name.endswith(".kernel") for name in arrays)
+    return not flax and bool(names.family(arrays))
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
@@ -33,6 +35,15 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     if not names.family(arrays):
         raise ValueError("not a vision model of Hugging Face that is known here")
     return names.canonical(arrays)
+
+
+def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """The other tower of a model of two, and what the projection of CLIP's is read as."""
+    out = names.left_out(arrays)
+    told = [f"left out: {wrappers.left_out(out)}"] if out else []
+    if names.PROJECTION in arrays:
+        told.append("visual_projection is read as the head: it gives embeddings, not classes")
+    return tuple(told)
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:

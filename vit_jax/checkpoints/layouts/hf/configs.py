@@ -9,6 +9,11 @@ from vit_jax.models.vit import ViTOptions
 
 _IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
+_CLIP = {
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+}
+
 # What the releases of a family expect where no preprocessor_config.json tells.
 _SQUASH = {"crop": 1.0, "fit": "squash"}
 _CROP = {"crop": 224 / 256, "kernel": "bicubic_antialias"}
@@ -21,6 +26,7 @@ PREPROCESSING: dict[str, dict[str, Any]] = {
     "dinov2": {**_CROP, "fit": "crop_floor", **_IMAGENET},
     "dinov2_with_registers": {**_CROP, "fit": "crop_floor", **_IMAGENET},
     "siglip": {**_SQUASH, "kernel": "bicubic_antialias"},
+    "clip": {"crop": 1.0, "fit": "crop_floor", "kernel": "bicubic_antialias", **_CLIP},
 }
 
 _ACTIVATIONS = {"erf": "gelu", "tanh": "gelu_pytorch_tanh", "quick": "quick_gelu"}

@@ -22,12 +22,18 @@ _MODEL_TYPES = {
     "vit": ("vit", "vit_mae", "vit_msn"),
     "vit_hybrid": ("vit-hybrid", "vit_hybrid"),
     "siglip": ("siglip", "siglip_vision_model"),
+    "clip": ("clip", "clip_vision_model"),
     "dinov2": ("dinov2", "dinov2_with_registers"),
 }
 _DEFAULT_HEADS = 12  # of every family's config, which may leave it out
 _GELU = {"gelu": "erf", "gelu_python": "erf", "quick_gelu": "quick", "gelu_new": "tanh"}
 _GELU |= {"gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh", "gelu_accurate": "tanh"}
-_EPS = {"dinov2": 1e-6, "dinov2_with_registers": 1e-6, "siglip": 1e-6}  # others 1e-12
+_EPS = {
+    "dinov2": 1e-6,
+    "dinov2_with_registers": 1e-6,
+    "siglip": 1e-6,
+    "clip": 1e-5,
+}  # fmt: skip; others 1e-12
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
@@ -70,6 +76,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
         mlp="swiglu" if fc1 == gated else "plain",
         num_heads=number,
         qkv_bias=f"{query}.bias" in shapes,
+        patch_bias=family != "clip",
         norm_eps=float(config.get("layer_norm_eps") or _EPS.get(family, 1e-12)),
         gelu=_gelu(config, family),
         **_extras(shapes, family, config, hints),
@@ -134,6 +141,17 @@ def _extras(shapes: Shapes, family: str, config: Mapping, hints: Hints) -> dict[
     if family == "deit":
         second = "distillation_classifier.weight" in shapes
         extras |= {"distillation": True, "distillation_head": second}
+    elif family == "clip":
+        if head:
+            raise ValueError(
+                "it is a CLIPForImageClassification, whose head pools what no norm has seen:"
+                " that is not supported"
+            )
+        extras |= {
+            "input_norm": True,
+            "norm_at": "pooled",
+            "num_classes": shapes.get(names.PROJECTION, (0,))[0],
+        }
     elif family == "siglip":
         extras |= {"pool": "map" if f"{body}head.probe" in shapes else "gap"}
     elif family.startswith("dinov2"):
@@ -184,7 +202,8 @@ def _decoder(shapes: Shapes, hints: Hints) -> DecoderOptions:
 
 
 def _gelu(config: Mapping, kind: str) -> Any:
-    name = config.get("hidden_act", "gelu_pytorch_tanh" if kind == "siglip" else "gelu")
+    usual = {"siglip": "gelu_pytorch_tanh", "clip": "quick_gelu"}.get(kind, "gelu")
+    name = config.get("hidden_act", usual)
     if name not in _GELU:
         raise ValueError(f"hidden_act {name!r} of the config is none of {', '.join(_GELU)}")
     return _GELU[name]
@@ -225,8 +244,9 @@ def _grid(
 ) -> tuple[int, int]:
     """Told, that of the config's image size where it fits, or square. `pixels` are a patch's."""
     body = names.BODIES[kind]
-    if kind == "siglip":
+    if kind in ("siglip", "clip"):
         count = shapes.get(f"{body}embeddings.position_embedding.weight", (0,))[0]
+        count -= kind == "clip"
     else:
         prefix = 2 if kind == "deit" else 1
         count = shapes.get(f"{body}embeddings.position_embeddings", (0, prefix))[1] - prefix

@@ -7,7 +7,7 @@ renamed parameters in memory, and a file may hold those too. `canonical` spells 
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -23,12 +23,14 @@ BODIES = {
     "dinov2": "dinov2.",
     "dinov2_with_registers": "dinov2_with_registers.",
     "siglip": "vision_model.",
+    "clip": "vision_model.",
 }
 _BODY = re.compile(
-    r"^(embeddings|encoder|layernorm|layers|pooler|post_layernorm|head|shared_|norm)"
+    r"^(embeddings|encoder|layernorm|layers|pooler|pre_layrnorm|post_layernorm|head|shared_|norm)"
 )
 # What tells a family from the others, the first that some name contains.
 _MARKS = {
+    "pre_layrnorm": "clip",
     "backbone.bit.": "vit_hybrid",
     "decoder.mask_token": "vit_mae",
     "patch_embedding.weight": "siglip",
@@ -56,8 +58,9 @@ _RENAMES = [
 ]
 _MLP = [(r"\.mlp\.fc1\.", ".intermediate.dense."), (r"\.mlp\.fc2\.", ".output.dense.")]
 TABLE = "relative_position_bias.relative_position_bias_table"
+PROJECTION, PROJECTION_BIAS = "visual_projection.weight", "visual_projection.bias"
 _BUFFERS = ("position_ids", "relative_position_index", "num_batches_tracked")
-_OTHER_TOWERS = ("text_model.", "logit_scale", "logit_bias")
+_OTHER_TOWERS = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +102,16 @@ def family(names: Mapping[str, object]) -> str:
         return ""  # a language model's, timm's, Swin's
     for mark, kind in _MARKS.items():
         if any(mark in name for name in names):
-            return kind
+            return "beit" if kind == "vit" and _without_key_bias(names) else kind
     return ""
+
+
+def _without_key_bias(names: Collection[str]) -> bool:
+    """BEiT alone has biases of queries and values only."""
+    ends = {name.rpartition(".attention.")[2] for name in names}
+    return not ends.isdisjoint(("query.bias", "q_proj.bias")) and ends.isdisjoint(
+        ("key.bias", "k_proj.bias")
+    )
 
 
 def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
@@ -114,16 +125,23 @@ def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
             continue
         if classifies and (name.startswith("vision_model.head.") or ".pooler.dense." in name):
             continue  # saved, but not used by the classifier
-        if kind != "siglip":
+        if kind not in ("siglip", "clip"):
             for pattern, replacement in renames:
                 name = re.sub(pattern, replacement, name)
         out[name] = array
     if kind.startswith("dinov2"):
         out = _fused_gates(out)
+    if PROJECTION in out:  # a head without bias
+        out[PROJECTION_BIAS] = np.zeros(out[PROJECTION].shape[:1], np.float32)
     body = BODIES[kind]
     if not any(name.startswith(body) for name in out):
         out = {body + name if _BODY.match(name) else name: a for name, a in out.items()}
     return _summed_biases(out, body)
+
+
+def left_out(names: Collection[str]) -> list[str]:
+    """Names of the parts of a model of two towers that are not of its vision model."""
+    return [name for name in names if name.startswith(_OTHER_TOWERS)]
 
 
 def _summed_biases(arrays: Arrays, body: str) -> Arrays:
@@ -151,4 +169,6 @@ def _fused_gates(arrays: Arrays) -> Arrays:
 
 def parts(kind: str) -> Parts:
     """Names of the parts of a family."""
-    return _SIGLIP if kind == "siglip" else _DINO if kind.startswith("dinov2") else Parts()
+    return (
+        _SIGLIP if kind in ("siglip", "clip") else _DINO if kind.startswith("dinov2") else Parts()
+    )

@@ -21,12 +21,15 @@ def entries(options: ViTOptions) -> list[Entry]:
     body, parts = names.BODIES[kind], names.parts(kind)
     _check_holds(options, kind)
     table = [
-        *torch.conv("embedding", f"{body}{parts.embedding}"),
+        *torch.conv("embedding", f"{body}{parts.embedding}", bias=options.patch_bias),
         *_positions(options, kind),
         *_blocks("blocks", body + parts.block, parts, options),
         *torch.norm("norm", _final_norm(options, kind)),
     ]
-    if options.has_class_token:
+    if kind == "clip":
+        table += torch.norm("input_norm", f"{body}pre_layrnorm")
+        table.append(_lead("cls", f"{body}embeddings.class_embedding", axes=2))
+    elif options.has_class_token:
         table.append(Entry("cls", (f"{body}embeddings.cls_token",)))
     if options.distillation:
         table.append(Entry("distillation", (f"{body}embeddings.distillation_token",)))
@@ -48,12 +51,14 @@ def entries(options: ViTOptions) -> list[Entry]:
         table += torch.norm("mim_norm", "layernorm")
     if options.decoder:
         table += _decoder_entries(options)
-    return table + _heads(options)
+    return table + _heads(options, kind)
 
 
-def _heads(options: ViTOptions) -> list[Entry]:
+def _heads(options: ViTOptions, kind: str) -> list[Entry]:
     if not options.num_classes:
         return []
+    if kind == "clip":
+        return torch.linear("head", names.PROJECTION.removesuffix(".weight"))
     if not (options.distillation and options.distillation_head):
         return torch.linear("head", "classifier")
     return [
@@ -65,6 +70,7 @@ def _heads(options: ViTOptions) -> list[Entry]:
 def family(options: ViTOptions) -> str:
     """The family whose options these are."""
     marks = {
+        "clip": options.input_norm,
         "vit_mae": options.decoder or options.fixed_position and not options.num_classes,
         "vit_hybrid": options.stem,
         "siglip": options.pool == "map" or not options.has_class_token,
@@ -89,6 +95,7 @@ def _check_holds(options: ViTOptions, kind: str) -> None:
         "dinov2": {"layer_scale", "mlp", "mask_token", "pool"},
         "dinov2_with_registers": {"layer_scale", "mlp", "mask_token", "pool", "registers"},
         "siglip": {"pool"},
+        "clip": {"input_norm", "patch_bias", "norm_at"},
     }[kind]  # fmt: skip
     check_holds(options, f"hf ({kind})", holds=holds)
     if options.representation_size and options.num_classes:
@@ -169,16 +176,15 @@ def _positions(options: ViTOptions, kind: str) -> list[Entry]:
     body = names.BODIES[kind]
     if kind.startswith("dinov2"):
         return [_square_positions(f"{body}embeddings.position_embeddings", options)]
-    if kind != "siglip":
+    if kind not in ("siglip", "clip"):
         return [Entry("position", (f"{body}embeddings.position_embeddings",))]
-    return [
-        Entry(
-            "position",
-            (f"{body}embeddings.position_embedding.weight",),
-            lambda a: a[None],
-            lambda a: (a[0],),
-        )
-    ]
+    return [_lead("position", f"{body}embeddings.position_embedding.weight", axes=1)]
+
+
+def _lead(path: str, name: str, *, axes: int) -> Entry:
+    """An array that lacks some leading axes of size 1."""
+    first = (0,) * axes
+    return Entry(path, (name,), lambda a: a[(None,) * axes], lambda a: (a[first],))
 
 
 def _square_positions(name: str, options: ViTOptions) -> Entry:
@@ -199,7 +205,7 @@ def _final_norm(options: ViTOptions, kind: str) -> str:
     body = names.BODIES[kind]
     if options.mim_classes and not options.mim_norm:
         return "layernorm"
-    if options.norm_at == "pooled":
+    if options.norm_at == "pooled" and kind != "clip":
         return f"{body}pooler.layernorm"
     return body + names.parts(kind).norm
 
@@ -207,7 +213,7 @@ def _final_norm(options: ViTOptions, kind: str) -> str:
 def _mask_token(body: str, kind: str) -> Entry:
     name = f"{body}embeddings.mask_token"
     if kind.startswith("dinov2"):  # (1, D)
-        return Entry("mask", (name,), lambda a: a[None], lambda a: (a[0],))
+        return _lead("mask", name, axes=1)
     return Entry("mask", (name,))
 
 

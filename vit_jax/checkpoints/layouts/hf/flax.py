@@ -1,0 +1,64 @@
+"""Models of the Flax classes of Hugging Face's transformers 4, as those of PyTorch. Only read.
+
+They have the names of PyTorch's but for the last part, and the arrays of Flax. Their sizes and
+numerics are those of the same config.json, but DINOv2 resizes its positions otherwise.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts import hf
+from vit_jax.checkpoints.layouts.hf import vit
+from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.table import Arrays
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.vit import ViTOptions
+
+MODEL = ViTOptions
+READ_ONLY = True
+
+assumptions = hf.assumptions
+entries = hf.entries
+infer = hf.infer
+preprocessing = hf.preprocessing
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    if not any(name.endswith(".kernel") for name in arrays):
+        return False
+    return hf.recognises({_name(name): array for name, array in arrays.items()})
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    return hf.canonical({_name(k): _as_torch(k, array) for k, array in arrays.items()}, hints)
+
+
+def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    return hf.notes({_name(name): array for name, array in arrays.items()})
+
+
+def methods(options: ViTOptions) -> Methods:
+    if vit.family(options) == "dinov2":
+        return Methods(position="keys_offset", patch="bicubic_antialias")
+    return hf.methods(options)
+
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+
+
+def _name(name: str) -> str:
+    """The name of PyTorch: only what is inside of a layer has another one."""
+    layer, dot, leaf = name.rpartition(".")
+    return layer + dot + _LEAVES.get(leaf, leaf) if dot else name
+
+
+def _as_torch(name: str, array: np.ndarray) -> np.ndarray:
+    """A kernel (in, out) or (height, width, in, out) as (out, in) or (out, in, height, width)."""
+    if not name.endswith(".kernel"):
+        return array
+    axes: dict[int, Any] = {2: (1, 0), 4: (3, 2, 0, 1)}
+    if array.ndim not in axes:
+        raise ValueError(f"{name} has shape {array.shape}: no kernel of a layer that is known")
+    return array.transpose(axes[array.ndim])

@@ -1,0 +1,119 @@
+"""Flax's own files, `flax_model.msgpack`: maps of arrays in MessagePack, read within bounds.
+
+`flax.serialization` reads them too, but trusts them: a list of small things takes a hundred times
+the memory of the file, and a damaged array ends in errors of every kind.
+"""
+
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+# The kinds of Flax's extension that hold an array: a map has no other values in such files.
+_ARRAY, _SCALAR = 1, 3
+_CHUNKED = "__msgpack_chunked_array__"  # an array of more than a gigabyte, in parts
+
+_DTYPES = {
+    **{"float16": "f2", "float32": "f4", "float64": "f8", "bfloat16": "V2", "bool": "?"},
+    **{"int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8"},
+    **{"uint8": "u1", "uint16": "u2", "uint32": "u4", "uint64": "u8"},
+}
+_MAX_ENTRIES, _MAX_MAPS, _MAX_DEPTH, _MAX_RANK = 10_000, 100_000, 64, 32
+
+
+def begins(head: bytes) -> bool:
+    """Whether a file that begins so may be one: with a map that is not empty."""
+    return 0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF) if head else False
+
+
+def read(path: pathlib.Path) -> Arrays:
+    """All arrays, by their names with dots; bfloat16 as 2-byte voids.
+
+    Raises ValueError where the file is damaged or holds anything else.
+    """
+    maps = 0
+
+    def as_map(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal maps
+        maps += 1
+        found = dict(pairs)
+        if maps > _MAX_MAPS or len(found) < len(pairs):
+            raise ValueError("it holds a name twice" if maps <= _MAX_MAPS else "it is no model")
+        return found
+
+    data = path.read_bytes()
+    try:
+        content = msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            object_pairs_hook=as_map,
+            ext_hook=_array,
+            max_array_len=0,
+            max_bin_len=0,
+            max_map_len=_MAX_ENTRIES,
+        )
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ValueError(f"it is a damaged file of Flax: {error or 'no MessagePack'}") from error
+    if not isinstance(content, dict):
+        raise ValueError("it holds no named arrays")
+    return dict(_flat(content, ()))
+
+
+def _flat(content: dict[Any, Any], above: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    if len(above) > _MAX_DEPTH:
+        raise ValueError("it is nested too deeply")
+    for key, value in content.items():
+        if not isinstance(key, str):
+            raise ValueError("it holds names that are no text")
+        # The parts of a model in several files have slashes in their names.
+        name = (*above, key.replace("/", "."))
+        if isinstance(value, dict) and _CHUNKED in value:
+            yield ".".join(name), _joined(value)
+        elif isinstance(value, dict):
+            yield from _flat(value, name)
+        elif isinstance(value, np.ndarray):
+            yield ".".join(name), value
+        elif isinstance(value, bool | int | float):  # such as the step of a training state
+            yield ".".join(name), np.asarray(value)
+        else:
+            raise ValueError(f"{'.'.join(name)!r} is no array")
+
+
+def _array(code: int, data: bytes) -> np.ndarray:
+    """An array as Flax packs it: shape, name of its type, bytes."""
+    if code not in (_ARRAY, _SCALAR):
+        raise ValueError(f"it holds an extension of kind {code}, which is no array")
+    found = msgpack.unpackb(data, raw=True, max_array_len=_MAX_RANK, max_map_len=0, max_ext_len=0)
+    if not isinstance(found, list) or len(found) != 3:
+        raise ValueError("an array of it is damaged")
+    shape, name, numbers = found
+    if not isinstance(shape, list) or not isinstance(name, bytes) or not isinstance(numbers, bytes):
+        raise ValueError("an array of it is damaged")
+    kind = _DTYPES.get(name.decode(errors="replace"))
+    if kind is None:
+        raise ValueError(f"it holds an array of {name!r}, which is not read")
+    return _shaped(np.frombuffer(numbers, np.dtype(kind).newbyteorder("<")), shape)
+
+
+def _joined(parts: dict[str, Any]) -> np.ndarray:
+    """An array that was packed in parts; lists are maps of numbers here."""
+    shape, chunks = parts.get("shape"), parts.get("chunks")
+    if not (isinstance(shape, dict) and isinstance(chunks, dict) and chunks):
+        raise ValueError("an array of it is damaged")
+    found = list(chunks.values())
+    if not all(isinstance(chunk, np.ndarray) and chunk.ndim == 1 for chunk in found):
+        raise ValueError("an array of it is damaged")
+    return _shaped(np.concatenate(found), list(shape.values()))
+
+
+def _shaped(numbers: np.ndarray, shape: list[Any]) -> np.ndarray:
+    whole = all(type(side) is int and side >= 0 for side in shape)
+    if not whole or len(shape) > _MAX_RANK or math.prod(shape) != numbers.size:
+        raise ValueError("an array of it is damaged: its shape is not that of its numbers")
+    return numbers.reshape(shape)
