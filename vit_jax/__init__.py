@@ -1,9 +1,35 @@
 """vit_jax: the Vision Transformer family in JAX and Flax."""
 
-from vit_jax.checkpoints.load import load
-from vit_jax.checkpoints.save import save
-from vit_jax.images import read_images
-from vit_jax.models.zoo import create
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vit_jax.checkpoints.load import load
+    from vit_jax.checkpoints.save import save
+    from vit_jax.images import read_images
+    from vit_jax.models.zoo import create
 
 __version__ = "0.1.0"
 __all__ = ["create", "load", "read_images", "save"]
+
+_WHERE = {
+    "create": "vit_jax.models.zoo",
+    "load": "vit_jax.checkpoints.load",
+    "read_images": "vit_jax.images",
+    "save": "vit_jax.checkpoints.save",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a function when it is first used.
+
+    JAX takes seconds, and a command that is interrupted meanwhile ends with one line.
+    """
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(importlib.import_module(_WHERE[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,26 +1,41 @@
 """The command line: `python -m vit_jax COMMAND`, or `vit_jax COMMAND`."""
 
-import argparse
 import os
+import pathlib
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import absl.logging
-import jax
+# JAX and the rest are imported by `main`, for they take seconds, after signals are seen to.
+from vit_jax import errors, stopping
 
-import vit_jax.commands as commands
-from vit_jax import errors
-from vit_jax.parallel import multihost
+if TYPE_CHECKING:
+    import argparse
 
 ERROR = 1  # the run failed
 BAD_INPUT = 2  # what was asked for cannot be done; nothing was changed
-INTERRUPTED = 130  # 128 + SIGINT
-TERMINATED = 143  # told to stop, and saved: 128 + SIGTERM
+
+
+def program() -> None:
+    """The command line as a process of its own, which signals end as `stopping` says."""
+    stopping.install()
+    if sys.argv[1:2] == ["train"]:
+        stopping.ends_at_once("interrupted before the first step: nothing to save")
+    stopping.leave(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. The exit code is 0, or one of the above with one line on stderr."""
+    """Runs one command. The exit code is 0, or one of the above with one line on stderr.
+
+    After a signal it is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+    import absl.logging
+    import jax
+
+    from vit_jax.parallel import multihost
+
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Orbax reports every step of its work as a warning.
     absl.logging.set_verbosity(absl.logging.ERROR)
@@ -31,16 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
     if overrides and "config_overrides" not in options:
         parser.error(f"{options.command} takes no {overrides[0]}")
+    if options.command != "train":
+        stopping.raises()
     try:
         return options.run(options, overrides)
     except errors.Stopped as stop:
-        return _fail(stop, TERMINATED)
+        alone = not jax.distributed.is_initialized()
+        return _fail(f"{stop}{_command(arguments) if alone else ''}", stop.code)
     except errors.RunFailed as error:
         code = _fail(error, ERROR)
         multihost.leave(code)  # the others may wait for this process
         return code
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+    except (KeyboardInterrupt, errors.Interrupted):
+        return _fail("interrupted", stopping.exit_code())
     except Exception as error:
         # Only what our own code says of the input is put in one line; an error that a library
         # raised is a bug here, and its traceback is wanted.
@@ -55,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> "argparse.ArgumentParser":
+    import argparse
+
+    from vit_jax import commands
+
     parser = argparse.ArgumentParser(prog="vit_jax", description="Vision Transformers in JAX.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in commands.COMMANDS.items():
@@ -78,10 +100,17 @@ def _fail(error: BaseException | str, code: int) -> int:
     return code
 
 
+def _command(arguments: Sequence[str]) -> str:
+    """`: vit_jax train ...`, as it can be typed again."""
+    name = pathlib.Path(sys.argv[0])
+    program = ["python", "-m", "vit_jax"] if name.name == "__main__.py" else [name.name]
+    return f": {shlex.join([*program, *arguments])}"
+
+
 def _raised_by_us(error: BaseException) -> bool:
     frames = list(traceback.walk_tb(error.__traceback__))
     return bool(frames) and frames[-1][0].f_globals["__name__"].split(".")[0] in ("vit_jax",)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

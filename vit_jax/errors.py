@@ -10,3 +10,12 @@ class RunFailed(RuntimeError):
 
 class Stopped(RuntimeError):
     """The run was told to stop, and has saved a state to go on from."""
+
+    def __init__(self, message: str, *, code: int = 143) -> None:
+        """`code`: the exit code, 128 and the number of the signal."""
+        super().__init__(message)
+        self.code = code
+
+
+class Interrupted(RuntimeError):
+    """What was waited for is given up: the run was told to stop."""

@@ -100,6 +100,15 @@ class Store:
             force=True,
         )
 
+    def remove(self, step: int) -> None:
+        """Deletes a checkpoint, such as one to be saved again with its metrics."""
+        self._manager.delete(step)
+        self._values.pop(step, None)
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether a checkpoint was saved with metrics."""
+        return (self.path / str(step) / "metrics").exists()
+
     def restore(self, abstract: Mapping[str, Any], *, step: int) -> dict[str, Any]:
         """The state of a step, placed as `abstract` (shapes with shardings) says.
 

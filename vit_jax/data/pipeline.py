@@ -17,7 +17,9 @@ from vit_jax.data.bad_images import BadImages
 from vit_jax.data.counter import NUMBERS, draw, shuffled_ids
 from vit_jax.data.preprocess import BrokenImageError, EvalTransform, TrainTransform
 from vit_jax.data.record import TRAIN_ON_LABELLED, UNKNOWN, LabelError, Source
-from vit_jax.errors import RunFailed
+from vit_jax.errors import Interrupted, RunFailed
+
+POLL = 0.2  # seconds between two questions whether to go on waiting
 
 Batch = dict[str, np.ndarray]
 Decode = Callable[[bytes | np.ndarray], np.ndarray]
@@ -36,6 +38,7 @@ def train_batches(
     prefetch: int = 2,
     max_bad: float = 0.001,
     bad: BadImages | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> "Batches":
     """The batches of steps `start_step`, ..., `num_steps - 1` of an endless shuffled stream.
 
@@ -46,7 +49,8 @@ def train_batches(
 
     A broken image is replaced by a random one that depends on its position only, and given to
     `bad`; the RunFailed of too many comes out of `next`, as does whatever a thread raises, such as
-    the RunFailed of an image without a label.
+    the RunFailed of an image without a label. So does Interrupted where the next batch is not ready
+    and `interrupted()` holds.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
     rows = rows or slice(0, batch_size)
@@ -73,7 +77,15 @@ def train_batches(
         pool.run(load, len(ids))
         return {"image": image, "label": label, "id": ids, "position": words}
 
-    return Batches(batch, start=start_step, stop=num_steps, pool=pool, prefetch=prefetch, bad=bad)
+    return Batches(
+        batch,
+        start=start_step,
+        stop=num_steps,
+        pool=pool,
+        prefetch=prefetch,
+        bad=bad,
+        interrupted=interrupted,
+    )
 
 
 def eval_batches(
@@ -86,6 +98,7 @@ def eval_batches(
     prefetch: int = 2,
     max_bad: float = 0.001,
     bad: BadImages | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> "Batches":
     """Every example once, in order, in batches of the full size.
 
@@ -117,7 +130,15 @@ def eval_batches(
         return {"image": image, "label": label, "id": ids, "mask": mask}
 
     steps = -(-len(source) // batch_size)
-    return Batches(batch, start=0, stop=steps, pool=pool, prefetch=prefetch, bad=bad)
+    return Batches(
+        batch,
+        start=0,
+        stop=steps,
+        pool=pool,
+        prefetch=prefetch,
+        bad=bad,
+        interrupted=interrupted,
+    )
 
 
 class Batches(Iterator[Batch]):
@@ -132,8 +153,10 @@ class Batches(Iterator[Batch]):
         pool: "_Pool",
         prefetch: int,
         bad: BadImages,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.bad = bad
+        self._interrupted = interrupted
         self._pool = pool
         self._closed = False
         # Grain's threads only hand a batch's images to the pool and wait: one for each batch
@@ -146,30 +169,46 @@ class Batches(Iterator[Batch]):
         self._next = self._feeder.submit(next, self._iterator, None)
 
     def __next__(self) -> Batch:
+        """The next batch. Raises Interrupted where it is not ready and `interrupted` says so."""
         if self._closed:
             raise StopIteration
         try:
-            batch = self._next.result()
+            batch = self._wait()
             if batch is None:
                 raise StopIteration
             self._next = self._feeder.submit(next, self._iterator, None)
             return batch
-        except BaseException:  # the end, a thread's error, an interrupt: nothing comes after it
+        except StopIteration:
             self.close()
             raise
+        except BaseException:  # a thread's error, an interrupt: nothing comes after it
+            self.close(wait=False)
+            raise
+
+    def _wait(self) -> Batch | None:
+        """Asks now and then whether to go on waiting: a read may block for ever."""
+        while True:
+            try:
+                return self._next.result(timeout=POLL)
+            except TimeoutError:
+                if self._next.done():  # it is the thread's own
+                    raise
+                if self._interrupted():
+                    raise Interrupted("the next images are not ready") from None
 
     def __enter__(self) -> "Batches":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.close(wait=error is None)
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
+        """Ends the threads. After an error do not wait: one may be in a read that blocks."""
         if not self._closed:
             self._closed = True
             self._iterator.close()
-            self._pool.close()
-            self._feeder.shutdown(wait=True, cancel_futures=True)
+            self._pool.close(wait=wait)
+            self._feeder.shutdown(wait=wait, cancel_futures=True)
 
 
 class _Steps:
@@ -201,8 +240,8 @@ class _Pool:
         for future in [self._executor.submit(_for_each, task, piece) for piece in pieces]:
             future.result()
 
-    def close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, wait: bool) -> None:
+        self._executor.shutdown(wait=wait, cancel_futures=True)
 
 
 def _for_each(task: Callable[[int], None], rows: range) -> None:

@@ -20,6 +20,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from vit_jax import stopping
+
+AGREE_EVERY = 10  # steps between questions whether another process was told to stop
+
 
 def initialize(
     *,
@@ -71,6 +75,16 @@ def agree(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def told_to_stop(count: int) -> bool:
+    """Whether to stop after `count` steps or batches: all processes must, or none.
+
+    Several ask each other every `AGREE_EVERY` of them only.
+    """
+    if jax.process_count() == 1:
+        return stopping.told()
+    return count % AGREE_EVERY == 0 and agree(stopping.told())
 
 
 def primary_first(name: str, act: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from vit_jax.config import MeshConfig
 from vit_jax.data import augment, pipeline
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import UNKNOWN, Source
-from vit_jax.errors import RunFailed
+from vit_jax.errors import Interrupted, RunFailed
 from vit_jax.images import transform_of
 from vit_jax.models.zoo import Model
 from vit_jax.objectives import classification
@@ -54,19 +54,23 @@ def evaluate(
     mesh: Mesh,
     batch_size: int,
     size: int,
+    stop: Callable[[int], bool] = lambda count: False,
 ) -> dict[str, float]:
     """top1 and top5 as shares, loss in nats, and `count`, the number of examples seen.
 
     Of the `size` examples some may have been left out: `unlabelled` and `broken` count them, where
-    there are any. Raises ValueError where none has a label, RunFailed where none can be read.
+    there are any. Raises ValueError where none has a label, RunFailed where none can be read, and
+    Interrupted where `stop`, asked after each batch with their number so far, says so.
     """
     totals: dict[str, float] = collections.defaultdict(float)
     pending: dict[str, jax.Array] = {}
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
         arrays = {name: batch[name] for name in ("image", "label", "mask")}
         sums = step(params, to_global(arrays, mesh, batch_size=batch_size))
         _add(totals, pending)  # one batch late, so that the device is never idle
         pending = sums
+        if stop(number):
+            raise Interrupted("the evaluation was given up")
     _add(totals, pending)
     count, unlabelled = (int(totals.pop(name, 0)) for name in ("count", "unlabelled"))
     if not count and unlabelled:

@@ -5,19 +5,19 @@ import math
 import os
 import pathlib
 import signal
-import threading
-from collections.abc import Iterator
+from typing import NoReturn
 
 import jax
 
+from vit_jax import stopping
+from vit_jax.checkpoints.store import saved_steps
 from vit_jax.config import Config
-from vit_jax.errors import RunFailed, Stopped
+from vit_jax.errors import Interrupted, RunFailed, Stopped
 from vit_jax.parallel import multihost
 from vit_jax.parallel.mesh import to_global
 from vit_jax.training.metrics import MetricWriter, Progress
-from vit_jax.training.run import Run, prepare
+from vit_jax.training.run import READ_LIMIT, Run, prepare
 
-AGREE_EVERY = 10  # steps between questions whether another process was told to stop
 PROFILED = (10, 15)  # first and last step of this process that a profile records, if it has them
 INPUTS = ("image", "label", "position")  # what of a batch goes to the device
 
@@ -32,8 +32,8 @@ def train(
     """Trains, or goes on with, the run in `workdir`; returns its last evaluation.
 
     Raises ValueError, before anything is written, where the config cannot be run; Diverged where
-    the loss is not finite; Stopped after SIGTERM. Whatever ends a run, the same call goes on from
-    its last checkpoint, and gives the same bits as a run that nothing ended.
+    the loss is not finite; Stopped after SIGINT, SIGTERM or SIGHUP. Whatever ends a run, the same
+    call goes on from its last checkpoint, and gives the same bits as a run that nothing ended.
     """
     with contextlib.ExitStack() as stack:
         run = prepare(config, workdir, stack)
@@ -44,48 +44,64 @@ def train(
         )
         for line in run.messages:
             progress.say(line)
+        stopping.ends_at_once(_nothing_to_save(start))
+        missing = _evaluation_is_missing(run, start)
         if start >= total:
             progress.say(f"the run is complete: step {start} of {total}")
-            return run.evaluator(run.state)
+            if not missing:
+                return run.evaluator(run.state)
         writer = stack.enter_context(MetricWriter(workdir, start_step=start))
-        told_to_stop = stack.enter_context(_sigterm())
         reporter = _Reporter(run, writer, progress)
-        trace = stack.enter_context(_Trace(workdir, start, total)) if profile else None
         metrics: dict[str, float] = {}
+        if missing:
+            metrics = _late_evaluation(run, reporter, start)
+        trace = stack.enter_context(_Trace(workdir, start, total)) if profile else None
+        saved = start
         for done in range(start + 1, total + 1):
             if trace:
                 trace.before(done)
-            batch = next(run.batches)
+            try:
+                batch = next(run.batches)
+            except Interrupted:
+                _give_up(run, reporter, done - 1, saved=saved)
             inputs = {name: batch[name] for name in INPUTS}
             run.state, values = run.step(
                 run.state, to_global(inputs, run.mesh, batch_size=config.batch_size)
             )
+            if done == start + 1:  # it is compiled and there is something to save
+                stack.enter_context(stopping.saving(lambda: _at_once(run)))
             # The values of the step before are read now that this one is on its way: the device
             # never waits for the host.
             reporter.push(done, values)
             if done == start + 1:
                 reporter.restart(done)  # it compiled: no measure of speed
-            last, stop = done == total, _stop(told_to_stop, done)
+            last, stop = done == total, multihost.told_to_stop(done)
             evaluated: dict[str, float] = {}
-            if last or _due(done, run.lengths.evaluate_every):
+            if not stop and (last or _due(done, run.lengths.evaluate_every)):
                 reporter.settle()
-                evaluated = metrics = run.evaluator(run.state)
-                reporter.evaluated(done, metrics)
+                try:
+                    evaluated = metrics = run.evaluator(run.state)
+                    reporter.evaluated(done, metrics)
+                except Interrupted:  # the run evaluates when it goes on
+                    stop = True
             if last or stop or _due(done, run.lengths.checkpoint_every) or _best(run, evaluated):
-                reporter.settle()  # a state that is not finite is never saved
-                if run.lease:
-                    run.lease.check(now=True)
-                run.store.save(done, run.state, evaluated)
+                _save(run, reporter, done, evaluated)
+                saved = done
                 reporter.restart(done)
             elif evaluated:
                 reporter.restart(done)
-            if stop and not last:
-                run.store.wait()
-                raise Stopped(
-                    f"stopped after step {done} of {total} and saved: run the same command to go on"
-                )
+            if stop:
+                raise _stopped(run, done)
         run.store.wait()
         return metrics
+
+
+def _save(run: Run, reporter: "_Reporter", step: int, evaluated: dict[str, float]) -> None:
+    """Starts saving the state after a step."""
+    reporter.settle()  # a state that is not finite is never saved
+    if run.lease:
+        run.lease.check(now=True)
+    run.store.save(step, run.state, evaluated)
 
 
 def describe(metrics: dict[str, float]) -> str:
@@ -196,27 +212,54 @@ def _best(run: Run, evaluated: dict[str, float]) -> bool:
     return kept and bool(evaluated) and run.store.is_best(evaluated)
 
 
-def _stop(told: threading.Event, step: int) -> bool:
-    """Whether to stop after this step: all processes must, or none."""
-    if jax.process_count() == 1:
-        return told.is_set()
-    return step % AGREE_EVERY == 0 and multihost.agree(told.is_set())
+def _evaluation_is_missing(run: Run, start: int) -> bool:
+    """Whether the run was stopped within the evaluation that was due after its last step."""
+    due = start == run.lengths.total or _due(start, run.lengths.evaluate_every)
+    return start > 0 and due and not run.store.is_evaluated(start)
 
 
-@contextlib.contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets while the loop runs; a second one ends the process."""
-    told = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield told  # Python delivers signals to the main thread only
-        return
+def _late_evaluation(run: Run, reporter: "_Reporter", step: int) -> dict[str, float]:
+    """Measures the state that the run starts from, and saves it again where it is the best."""
+    metrics = run.evaluator(run.state)
+    reporter.evaluated(step, metrics)
+    if _best(run, metrics):
+        with stopping.saving(lambda: _at_once(run)):
+            run.store.remove(step)
+            _save(run, reporter, step, metrics)
+            run.store.wait()
+            if multihost.agree(stopping.told()):
+                raise _stopped(run, step)
+    return metrics
 
-    def handle(*_: object) -> None:
-        told.set()
-        signal.signal(signal.SIGTERM, before)
 
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield told
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _give_up(run: Run, reporter: "_Reporter", step: int, *, saved: int) -> NoReturn:
+    """Ends a run that was told to stop while it waits for images."""
+    if jax.process_count() > 1:  # the others wait for this one's: nobody can save
+        raise RunFailed(
+            f"told to stop by {stopping.signal_name()} after step {step}, but the next images"
+            f" were not read for {READ_LIMIT:.0f} s: the same command goes on from step {saved}"
+        )
+    if step > saved:
+        _save(run, reporter, step, {})
+    raise _stopped(run, step)
+
+
+def _stopped(run: Run, step: int) -> Stopped:
+    """Once everything is saved: what the user is told."""
+    run.store.wait()
+    return Stopped(
+        f"stopped after step {step} of {run.lengths.total} and saved: run the same command to go"
+        " on from there",
+        code=stopping.exit_code(default=signal.SIGTERM),
+    )
+
+
+def _nothing_to_save(start: int) -> str:
+    kept = f"nothing new to save; the same command goes on from step {start}"
+    return f"interrupted before step {start + 1}: {kept if start else 'nothing to save'}"
+
+
+def _at_once(run: Run) -> str:
+    kept = saved_steps(run.store.path.parent)
+    after = f"goes on from step {kept[-1]}" if kept else "begins anew: nothing was saved"
+    return f"ended at once, without saving: the same command {after}"

@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from vit_jax import stopping
 from vit_jax.checkpoints import classes, fallback
 from vit_jax.checkpoints import lease as lease_lib
 from vit_jax.checkpoints import store as store_lib
@@ -26,6 +27,8 @@ from vit_jax.models.zoo import Options
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import multihost, rules
 from vit_jax.training import datasets, evaluation, optimizer, schedules, setup, state, step
+
+READ_LIMIT = 30.0  # seconds that a process of several, told to stop, still waits for images
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -99,7 +102,10 @@ class Evaluator:
         return self
 
     def __call__(self, state: state.State) -> dict[str, float]:
-        """top1, top5, loss, count; with `ema_` before the names for the average."""
+        """top1, top5, loss, count; with `ema_` before the names for the average.
+
+        Raises Interrupted where the process was told to stop.
+        """
         metrics = self._measure(state["params"])
         if "ema" in state:
             average = self._measure(state["ema"])
@@ -119,6 +125,7 @@ class Evaluator:
             threads=data.threads,
             prefetch=data.prefetch,
             bad=self.bad,
+            interrupted=_give_up_reading,
         ) as batches:
             return evaluation.evaluate(
                 self._step,
@@ -127,6 +134,7 @@ class Evaluator:
                 mesh=self.mesh,
                 batch_size=self.batch_size,
                 size=len(self.source),
+                stop=multihost.told_to_stop,
             )
 
 
@@ -203,7 +211,9 @@ def _hold(workdir: str | os.PathLike[str], stack: contextlib.ExitStack) -> lease
 
     def hold() -> None:
         say = functools.partial(print, file=sys.stderr, flush=True)
-        held.append(stack.enter_context(lease_lib.hold(workdir, say=say)))
+        lease = stack.enter_context(lease_lib.hold(workdir, say=say))
+        stack.enter_context(stopping.cleanup(lease.release))
+        held.append(lease)
 
     multihost.primary_first("workdir", hold)
     return held[0] if held else None
@@ -231,7 +241,13 @@ def _batches(
         threads=config.data.threads,
         prefetch=config.data.prefetch,
         bad=bad,
+        interrupted=_give_up_reading,
     )
+
+
+def _give_up_reading() -> bool:
+    """Whether to wait no longer for images that are not ready. Several processes wait a while."""
+    return stopping.told(for_seconds=READ_LIMIT if jax.process_count() > 1 else 0.0)
 
 
 def _train_step(
