@@ -60,9 +60,10 @@ def read(path: pathlib.Path) -> Arrays:
         )
     except (ValueError, msgpack.UnpackException) as error:
         raise ValueError(f"it is a damaged file of Flax: {error or 'no MessagePack'}") from error
-    if not isinstance(content, dict):
+    arrays = dict(_flat(content, ())) if isinstance(content, dict) else {}
+    if not arrays:
         raise ValueError("it holds no named arrays")
-    return dict(_flat(content, ()))
+    return arrays
 
 
 def _flat(content: dict[Any, Any], above: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
