@@ -19,8 +19,9 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from vit_jax import config as config_lib
 from vit_jax import plain_json
-from vit_jax.checkpoints import integrity
+from vit_jax.checkpoints import background, integrity
 from vit_jax.config import Config
+from vit_jax.errors import RunFailed
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.zoo import Options
@@ -78,6 +79,7 @@ class Store:
                 temporary_path_class=integrity.temporary_path(self.path),
             ),
         )
+        self._saver = background.Saver(self._manager, listen=not read_only)
         self.notes: dict[int, str] = {}  # what the user should know of a step's metrics
         # Kept here, not asked of Orbax, which does not know a step before it is on disk: all
         # processes must find the same.
@@ -86,19 +88,29 @@ class Store:
     def __enter__(self) -> "Store":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            self._saver.close()
+        except RunFailed:
+            if error is None:
+                raise
 
     def save(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Starts saving; the arrays may be donated to the next step as soon as it returns."""
+        """Starts saving; the arrays may be donated to the next step as soon as it returns.
+
+        Raises RunFailed where that, or the save before, fails.
+        """
         items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
         self._values[step] = self._metric(metrics) if metrics else None
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(**items),
-            metrics=dict(metrics) or None,
-            force=True,
-        )
+        self._saver.save(step, ocp.args.Composite(**items), metrics)
+
+    def check(self) -> None:
+        """Raises RunFailed where a save in the background has failed; cheap, for every step."""
+        self._saver.check()
+
+    def wait(self) -> None:
+        """Returns when all is saved. Raises RunFailed where it cannot be."""
+        self._saver.wait()
 
     def remove(self, step: int) -> None:
         """Deletes a checkpoint, such as one to be saved again with its metrics."""
@@ -144,9 +156,6 @@ class Store:
                 f"it is the checkpoint of step {int(state['step'])} under another name"
             )
         return state
-
-    def wait(self) -> None:
-        self._manager.wait_until_finished()
 
     @property
     def steps(self) -> list[int]:
@@ -315,8 +324,12 @@ def _read(workdir: str | os.PathLike[str], name: str) -> Any:
 
 def _write(path: epath.Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -73,6 +73,7 @@ def train(
             # The values of the step before are read now that this one is on its way: the device
             # never waits for the host.
             reporter.push(done, values)
+            run.store.check()
             if done == start + 1:
                 reporter.restart(done)  # it compiled: no measure of speed
             last, stop = done == total, multihost.told_to_stop(done)
