@@ -4,9 +4,9 @@ import json
 import pathlib
 import signal
 import sys
-import time
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from tests import runs
@@ -133,26 +133,56 @@ def test_sigterm_to_the_launcher_saves_and_any_number_of_processes_goes_on(comma
     assert_close(workdir, two)
 
 
-# Process 1 cannot find its data.
-FAILING = """
+# Each process has overrides of its own.
+OWN = """
 import sys
 from launch import local
 JOB = '''
-import os, sys
+import json, os, sys
 from vit_jax.__main__ import main
-other = ["--config.data.source=image_folder", "--config.data.path=nowhere"]
-sys.exit(main(sys.argv[1:] + (other if os.environ["VIT_JAX_PROCESS_ID"] == "1" else [])))
+sys.exit(main(sys.argv[2:] + json.loads(sys.argv[1])[int(os.environ["VIT_JAX_PROCESS_ID"])]))
 '''
 job = [sys.executable, "-W", "error", "-c", JOB, *sys.argv[1:]]
-sys.exit(local.run(job, processes=2, grace=1))
+sys.exit(local.run(job, processes=2, grace=20))
 """
 
 
-def test_where_one_process_fails_the_job_ends_soon(command) -> None:
+def refused(command, name: str, own: list[list[str]], *overrides: str) -> list[str]:
+    """A job that must end with exit code 2 and leave nothing: the line of each process."""
+    workdir = command.folder / name
+    job = command.train(workdir, *overrides)
+    ended = command(json.dumps(own), *job, program=(*PYTHON, "-c", OWN))
+    assert ended.returncode == 2, ended.stderr
+    assert not workdir.exists()
+    return sorted(line for line in ended.stderr.splitlines() if "vit_jax: " in line)
+
+
+def test_processes_of_other_configs_are_all_refused(command) -> None:
+    """They would train on, each in its way, or wait for each other for ever."""
+    overrides = ["--config.seed=5", "--config.total.steps=9", "--config.data.threads=3"]
+    said = refused(command, "other-configs", [[], overrides])
+    assert len(said) == 2 and said[0].startswith("[1] vit_jax: ")
+    for line in said:
+        assert "differ: config.seed is 0 in process 0 and 5 in process 1; config.total" in line
+        assert "threads" not in line
+
+
+def test_processes_of_other_data_are_all_refused(command) -> None:
+    """The folder may be anywhere on each host, but holds the same images."""
+    rng = np.random.default_rng(0)
+    for host in "ab":
+        for name in ("train/x/0", "train/y/1", "val/x/2"):
+            path = command.folder / host / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            PIL.Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    own = [[f"--config.data.path={command.folder / host}"] for host in "ab"]
+    for line in refused(command, "other-data", own, "--config.data.source=image_folder"):
+        assert "the data (train): number and digest of x is 1 " in line and "in process 1" in line
+
+
+def test_where_one_process_fails_all_end_soon_and_say_why(command) -> None:
     """An ordinary exit of a process waits for the others, who wait for it: for five minutes."""
-    job = command.train(command.folder / "failed")
-    started = time.monotonic()
-    ended = command(*job, program=(*PYTHON, "-c", FAILING))
-    assert time.monotonic() - started < 60
-    assert ended.returncode == 2
-    assert "[1] vit_jax: config.data.path nowhere is not a folder" in ended.stderr
+    own = [[], ["--config.optimizer.lerning_rate=1"]]
+    first, second = refused(command, "failed", own)
+    assert first.startswith("[1] vit_jax: unknown config field config.optimizer.lerning_rate")
+    assert second.startswith("vit_jax: process 1: unknown config field config.optimizer.lerning")

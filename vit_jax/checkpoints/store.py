@@ -291,7 +291,7 @@ def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
     """Raises ValueError if `workdir` holds a run of another config, naming what differs."""
     if not (epath.Path(workdir) / "config.json").exists():
         return
-    there, here = (_flat(dataclasses.asdict(c)) for c in (read_config(workdir), config))
+    there, here = (flat(dataclasses.asdict(c)) for c in (read_config(workdir), config))
     differing = [
         f"{path} is {there[path]!r} there and {here[path]!r} here"
         for path in there
@@ -332,14 +332,15 @@ def _write(path: epath.Path, text: str) -> None:
         raise
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields by their path, such as `data.path`."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
+            found.update(flat(value, f"{prefix}{key}."))
         else:
-            flat[prefix + key] = value
-    return flat
+            found[prefix + key] = value
+    return found
 
 
 def saved_steps(workdir: str | os.PathLike[str]) -> list[int]:

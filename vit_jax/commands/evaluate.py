@@ -11,7 +11,7 @@ from vit_jax.checkpoints.load import load
 from vit_jax.commands import configs
 from vit_jax.commands.convert import size
 from vit_jax.data import image_list
-from vit_jax.parallel import multihost
+from vit_jax.parallel import agreement, multihost
 from vit_jax.training import evaluation, loop
 from vit_jax.training import run as run_lib
 
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if options.images or options.labels:
         shown, metrics = _on_images(options)
     else:
-        config = configs.override(store.read_config(options.workdir), overrides)
+        with agreement.Meeting():
+            config = configs.override(store.read_config(options.workdir), overrides)
         step, metrics = run_lib.evaluate(config, options.workdir, which=options.step)
         shown = {"step": step}
     if multihost.is_primary():

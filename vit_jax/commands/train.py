@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from vit_jax.commands import configs
-from vit_jax.parallel import multihost
+from vit_jax.parallel import agreement, multihost
 from vit_jax.training import loop
 
 
@@ -21,8 +21,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     Any field of the config can be set: --config.optimizer.learning_rate=1e-3. The same command
     run again resumes from the last checkpoint.
     """
-    config = configs.from_file(options.config, overrides)
     multihost.initialize()
+    with agreement.Meeting():
+        config = configs.from_file(options.config, overrides)
     metrics = loop.train(config, workdir=options.workdir, profile=options.profile)
     if multihost.is_primary():
         print(f"{options.workdir}: {loop.describe(metrics)}")

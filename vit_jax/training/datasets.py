@@ -37,20 +37,27 @@ class Data:
     held_out: Source
     record: DataRecord
     is_new: bool  # the record is not in the workdir yet
+    change: Mapping[str, Any] | None = None  # that the user accepts, not in the record yet
     class_names: tuple[str, ...]  # of the model, by label
     card: store.Card | None = None  # of a run that goes on, where its classes have new names
     notes: tuple[str, ...] = ()
 
-    def write(self, workdir: str | os.PathLike[str]) -> None:
-        """Writes data.json where it is not there as it is. Raises ValueError where it cannot."""
+    def write(self, workdir: str | os.PathLike[str], *, step: int) -> None:
+        """Writes data.json where it is not there as it is, for a run that goes on after `step`.
+
+        Raises ValueError where it cannot.
+        """
         if self.is_new:
-            store.write_json(workdir, NAME, dataclasses.asdict(self.record))
+            now = dataclasses.asdict(self.record)
+            if self.change:
+                now["accepted"] = (*self.record.accepted, {"step": step, **self.change})
+            store.write_json(workdir, NAME, now)
         if self.card:
             store.write_card(workdir, self.card)
 
 
-def open_data(config: Config, workdir: str | os.PathLike[str], *, step: int) -> Data:
-    """The data of a new run, or of one that goes on after `step` (not 0).
+def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool) -> Data:
+    """The data of a new run, or of one that goes on.
 
     Raises ValueError that names what changed where a run would go on with other classes or other
     examples, which `config.data.accept_changes` allows: what was and what is goes into the record.
@@ -60,7 +67,7 @@ def open_data(config: Config, workdir: str | os.PathLike[str], *, step: int) -> 
     # A folder without splits is both.
     same = (type(train), train.name, len(train)) == (type(held_out), held_out.name, len(held_out))
     now = DataRecord(splits={"train": first, "eval": first if same else held_out.identity()})
-    if not step:
+    if not resumed:
         return Data(
             train=train, held_out=held_out, record=now, is_new=True, class_names=train.class_names
         )
@@ -88,21 +95,20 @@ def open_data(config: Config, workdir: str | os.PathLike[str], *, step: int) -> 
     return Data(
         train=train,
         held_out=held_out,
-        record=_next_record(before, now, found, step),
+        record=dataclasses.replace(now, accepted=before.accepted if before else ()),
         is_new=before is None or bool(found),
+        change=_change(before, now, found) if found else None,
         class_names=names,
         card=None if names == card.class_names else dataclasses.replace(card, class_names=names),
         notes=_notes(config, before, now, found, match),
     )
 
 
-def evaluated_otherwise(workdir: str | os.PathLike[str], held_out: Source) -> str:
+def evaluated_otherwise(workdir: str | os.PathLike[str], name: str, held_out: Identity) -> str:
     """In words, how this split differs from the one that the run was evaluated on; "" if not."""
     record = read(workdir)
-    found = changes(record.splits["eval"], held_out.identity()) if record else ()
-    return (
-        f"{held_out.name} is not what the run was evaluated on: {'; '.join(found)}" if found else ""
-    )
+    found = changes(record.splits["eval"], held_out) if record else ()
+    return f"{name} is not what the run was evaluated on: {'; '.join(found)}" if found else ""
 
 
 def read(workdir: str | os.PathLike[str]) -> DataRecord | None:
@@ -144,20 +150,14 @@ def _changes(
     return {split: found for split, found in by_split.items() if found}
 
 
-def _next_record(
-    before: DataRecord | None, now: DataRecord, found: Mapping[str, tuple[str, ...]], step: int
-) -> DataRecord:
-    accepted = before.accepted if before else ()
-    if found:
-        was = {} if before is None else {s: _summary(before.splits[s]) for s in found}
-        change = {
-            "step": step,
-            "changes": dict(found),
-            "was": was,
-            "is": {split: _summary(now.splits[split]) for split in found},
-        }
-        accepted = (*accepted, change)
-    return dataclasses.replace(now, accepted=accepted)
+def _change(
+    before: DataRecord | None, now: DataRecord, found: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    return {
+        "changes": dict(found),
+        "was": {split: _summary(before.splits[split]) for split in found} if before else {},
+        "is": {split: _summary(now.splits[split]) for split in found},
+    }
 
 
 def _summary(identity: Identity) -> dict[str, Any]:

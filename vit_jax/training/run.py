@@ -24,9 +24,18 @@ from vit_jax.data.record import Source
 from vit_jax.data.relabelled import Relabelled
 from vit_jax.models.vit import ViTOptions
 from vit_jax.models.zoo import Options
+from vit_jax.parallel import agreement, multihost, rules
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.parallel import multihost, rules
-from vit_jax.training import datasets, evaluation, optimizer, schedules, setup, state, step
+from vit_jax.training import (
+    datasets,
+    evaluation,
+    facts,
+    optimizer,
+    schedules,
+    setup,
+    state,
+    step,
+)
 
 READ_LIMIT = 30.0  # seconds that a process of several, told to stop, still waits for images
 
@@ -144,23 +153,19 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     Raises ValueError, with nothing left behind, where the config cannot be run or another process
     trains in `workdir`.
     """
+    agreement.compare(facts.of_start(config, workdir))
     lease = _hold(workdir, stack)
+    meeting = stack.enter_context(agreement.Meeting())
     store_lib.check_same_run(workdir, config)
     mesh = mesh_lib.make_mesh(config.mesh)
     accumulate = config.optimizer.accumulate
     mesh_lib.check_batch(mesh, config.batch_size, accumulate=accumulate, name="config.batch_size")
     resumed = store_lib.saved_steps(workdir)
-    data = datasets.open_data(config, workdir, step=resumed[-1] if resumed else 0)
+    data = datasets.open_data(config, workdir, resumed=bool(resumed))
     source, names = data.train, data.class_names
     evaluator = Evaluator(config, mesh=mesh, source=data.held_out, class_names=names)
     lengths = setup.lengths(config, dataset_size=len(source))
-    schedule = schedules.make_schedule(
-        config.schedule,
-        peak=config.optimizer.learning_rate,
-        total_steps=lengths.total,
-        batch_size=config.batch_size,
-        dataset_size=len(source),
-    )
+    schedule = _schedule(config, total_steps=lengths.total, dataset_size=len(source))
     if resumed:
         begin = setup.resumed_start(config, store_lib.read_card(workdir))
     else:
@@ -172,19 +177,20 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     abstract = state.abstract_state(options, optax_rule, average=config.ema > 0, mesh=mesh)
     transform = preprocess.train_transform(config.data, size=options.image_size)
     evaluator.bind(graphdef, options, config.data)
-
-    told = (begin.report, *data.notes)
+    meeting.end(facts.of_data(data.record.splits) | facts.of_parameters(begin.params))
+    told, start = (begin.report, *data.notes), 0
     if resumed:  # before anything is written: all checkpoints may be damaged
         found = fallback.resume(workdir, config.checkpoint, abstract)
         start, first = found.step, found.state
         told += tuple(f"note: {note}" for note in found.notes)
-    if multihost.is_primary():
+
+    def write() -> None:
         if not resumed:
             store_lib.write_run(workdir, given, setup.make_card(config, begin, names))
-        data.write(workdir)
-    multihost.barrier("run written")
+        data.write(workdir, step=start)
+
+    multihost.primary_first("run written", write)
     if not resumed:
-        start = 0
         first = state.create(
             options, optax_rule, abstract=abstract, seed=config.seed, params=begin.params
         )
@@ -202,6 +208,16 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         batches=stack.enter_context(batches),
         evaluator=evaluator,
         messages=_messages(config, options, shapes, mesh, len(source), start, told),
+    )
+
+
+def _schedule(config: Config, *, total_steps: int, dataset_size: int) -> optax.Schedule:
+    return schedules.make_schedule(
+        config.schedule,
+        peak=config.optimizer.learning_rate,
+        total_steps=total_steps,
+        batch_size=config.batch_size,
+        dataset_size=dataset_size,
     )
 
 
@@ -304,20 +320,24 @@ def evaluate(
 
     On the run's mesh, or, where that does not fit the devices at hand, with all of them as `data`.
     """
+    agreement.compare(facts.of_start(config, workdir))
     card = store_lib.read_card(workdir)
     try:
         mesh = mesh_lib.make_mesh(config.mesh)
     except ValueError:
         mesh = mesh_lib.make_mesh(MeshConfig())
-    source = sources.open_eval(config.data)
-    evaluator = Evaluator(
-        config,
-        mesh=mesh,
-        source=source,
-        class_names=card.class_names,
-        num_classes=card.options.num_classes,
-    )
-    for note in (evaluator.note, datasets.evaluated_otherwise(workdir, source)):
+    with agreement.Meeting() as meeting:
+        source = sources.open_eval(config.data)
+        evaluator = Evaluator(
+            config,
+            mesh=mesh,
+            source=source,
+            class_names=card.class_names,
+            num_classes=card.options.num_classes,
+        )
+        identity = source.identity()
+        meeting.end(facts.of_data({"eval": identity}))
+    for note in (evaluator.note, datasets.evaluated_otherwise(workdir, source.name, identity)):
         if note and multihost.is_primary():
             logging.getLogger(__name__).warning("%s: %s", os.fspath(workdir), note)
     graphdef, shapes = state.abstract_params(card.options)

@@ -1,0 +1,75 @@
+"""What must be the same on all processes of a run, in words: a name and a value each."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import vit_jax
+from vit_jax.checkpoints import store
+from vit_jax.config import Config
+from vit_jax.data.identity import Identity
+
+# Fields that are each host's own: where it finds its files, and how it reads them. What the files
+# hold is compared all the same.
+OWN = ("data.path", "data.threads", "data.prefetch", "init_from")
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+_PARTS = 200  # classes or shards of a split that are compared one by one
+
+
+def of_start(config: Config, workdir: str | os.PathLike[str]) -> dict[str, str]:
+    """The config, the code, and the checkpoints that there are."""
+    fields = store.flat(dataclasses.asdict(config))
+    facts = {f"config.{name}": repr(v) for name, v in fields.items() if name not in OWN}
+    facts |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    facts["vit_jax"] = vit_jax.__version__
+    devices = jax.local_devices()
+    facts["the devices of a process"] = f"{len(devices)} {devices[0].device_kind}"
+    folder = pathlib.Path(vit_jax.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        name = f"the content of vit_jax/{path.relative_to(folder).as_posix()}"
+        facts[name] = _short(path.read_bytes())
+    facts["the list of checkpoints in the workdir"] = str(store.saved_steps(workdir))
+    return facts
+
+
+def of_data(splits: Mapping[str, Identity]) -> dict[str, str]:
+    """What the splits hold."""
+    facts = {}
+    for split, identity in splits.items():
+        data = f"the data ({split})"
+        facts[f"{data}: number of images"] = str(identity.examples)
+        facts[f"{data}: number of classes"] = str(len(identity.class_names))
+        facts[f"{data}: class names"] = _listed(identity.class_names)
+        for name, part in list(identity.parts.items())[:_PARTS]:
+            facts[f"{data}: number and digest of {name}"] = f"{part.examples} {part.digest}"
+        facts[f"{data}: digest"] = identity.digest
+    return facts
+
+
+def of_parameters(params: Mapping[str, Any] | None) -> dict[str, str]:
+    """What was read from `init_from`, which each process reads for itself."""
+    if params is None:
+        return {}
+    total = 0
+    for name in sorted(params):
+        total = zlib.crc32(
+            np.ascontiguousarray(params[name]).data, zlib.crc32(name.encode(), total)
+        )
+    return {"the content of config.init_from": f"{total:08x}"}
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{shown} ({_short(chr(0).join(names).encode(errors='surrogateescape'))})"
+
+
+def _short(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=4).hexdigest()
