@@ -92,6 +92,15 @@ def test_the_heads_of_torchvisions_five_models_are_known():
         assert torchvision.preprocessing(options, torchvision.Hints()).crop == crop
 
 
+@pytest.mark.parametrize("head", ["heads.", "heads.0."])
+def test_a_head_that_somebody_put_on_torchvisions_is_read(tmp_path, head):
+    params = random_params(TINY)
+    arrays = table.write(torchvision.entries(TINY), params)
+    arrays = {name.replace("heads.head.", head): array for name, array in arrays.items()}
+    torch_file.write(tmp_path / "a.pth", arrays)
+    check(tmp_path / "a.pth", TINY, params)
+
+
 def test_torchvisions_own_stem_is_refused_by_name(tmp_path):
     arrays = table.write(torchvision.entries(TINY), random_params(TINY))
     arrays["conv_proj.conv_last.weight"] = arrays.pop("conv_proj.weight")
@@ -238,7 +247,7 @@ def test_interpolation_with_an_offset_resizes_an_axis_of_the_same_size():
     ("names", "what"),
     [
         (["storage_tokens", "rope_embed.periods"], "a DINOv3"),
-        (["embeddings.patch_embeddings.weight", "rope_embeddings.inv_freq"], "a DINOv3"),
+        (["embeddings.patch_embeddings.weight", "layer.0.layer_scale1.lambda1"], "a DINOv3"),
         (["blocks.0.mlp.w1.weight", "blocks.0.mlp.w2.weight"], "gate and value in two layers"),
         (["visual.transformer.resblocks.0.attn.in_proj_weight"], "a CLIP of OpenAI's"),
         (["text_model.embeddings.token_embedding.weight"], "a text tower, and no vision model"),

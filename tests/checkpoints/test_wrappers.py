@@ -120,6 +120,21 @@ def test_of_two_models_the_one_that_its_trainer_takes(tmp_path, params, state, f
     assert any(repr(second) in note for note in read.notes)
 
 
+def test_a_wrapper_of_any_name_is_said(tmp_path, params, state):
+    arrays = {f"system.my_vit.{name}": array for name, array in state.items()}
+    arrays |= {"system.other.weight": np.ones(3, np.float32)}
+    read = load.read(write(tmp_path / "a.safetensors", arrays), **HEADS)
+    check(read, params)
+    assert any("read the model under 'system.my_vit.'" in note for note in read.notes)
+
+
+def test_what_makes_the_loss_is_left_out_of_a_bare_model_too(tmp_path, params, state):
+    arrays = state | {"criterion.weight": np.ones(3, np.float32)}
+    read = load.read(write(tmp_path / "a.pth", arrays), **HEADS)
+    check(read, params)
+    assert "left out: criterion.weight" in read.notes
+
+
 def test_two_models_of_equal_rank_are_refused(tmp_path, state):
     arrays = {f"{p}.{name}": array for name, array in state.items() for p in ("encoder", "visual")}
     with pytest.raises(ValueError, match="several models, under 'encoder.', 'visual.'"):

@@ -41,6 +41,8 @@ _FIRST_LAYER = "|".join(
     )
 )
 _BEGINS = re.compile(rf"((?:(?:{_WORD})\.)*?)(?:{_FIRST_LAYER})")
+# An attribute of any other name, where none of these is there.
+_SOMEWHERE = re.compile(rf"((?:\w+\.){{1,4}}?)(?:{_FIRST_LAYER})")
 _LEADING = re.compile(rf"(?:(?:{_WORD})\.)*")
 # Beside a model in its own module: what makes its loss, and the state of the training.
 _FOREIGN = re.compile(
@@ -62,7 +64,7 @@ def unwrapped(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     plain = {name: _without_transparent(name) for name in names}
     if len(set(plain.values())) < len(plain):
         raise ValueError(f"its names are not unique without {' and '.join(_TRANSPARENT)}")
-    roots = {match[1] for name in plain.values() if (match := _BEGINS.match(name))}
+    roots = _roots(plain.values())
     if not roots:
         return _stripped(plain), ()
     root = _chosen(roots)
@@ -95,6 +97,15 @@ def left_out(names: Iterable[str], root: str = "") -> str:
 
 def _without_transparent(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _TRANSPARENT)
+
+
+def _roots(names: Collection[str]) -> set[str]:
+    """The prefixes under which there are models."""
+    roots = {match[1] for name in names if (match := _BEGINS.match(name))}
+    if not roots:
+        found = (_SOMEWHERE.match(name) for name in names if not _FOREIGN.match(name))
+        roots = {match[1] for match in found if match}
+    return roots
 
 
 def _chosen(roots: Collection[str]) -> str:

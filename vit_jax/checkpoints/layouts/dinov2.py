@@ -6,7 +6,6 @@ class token alone.
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 
@@ -46,10 +45,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
     registers = arrays.get("reg_token")
     without = {name: array for name, array in arrays.items() if name != "reg_token"}
-    positions = arrays.get("pos_embed")
-    if positions is not None and positions.ndim == 3 and not hints.grid:
-        side = math.isqrt(max(positions.shape[1] - 1, 0))
-        hints = dataclasses.replace(hints, grid=(side, side))
+    hints = dataclasses.replace(hints, grid=hints.grid or torch_vit.square_grid(arrays))
     options = torch_infer.infer(without, hints, scale=_SCALES[0])
     number = 0 if registers is None else registers.shape[1]
     return dataclasses.replace(options, registers=number)

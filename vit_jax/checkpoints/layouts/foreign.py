@@ -12,7 +12,7 @@ _MARKS = {
     r"patch_embed\.proj\.\d+\.": "a model with more than one convolution before its blocks",
     r"(.*\.)?transformer\.resblocks\.\d+\.": "a CLIP of OpenAI's or open_clip's names",
     r"(.*\.)?(rope_embed\.periods|storage_tokens|rope_embeddings\.)": "a DINOv3",
-    r"(\w+\.)?embeddings\.patch_embeddings\.weight$": "a DINOv3",
+    r"layer\.\d+\.layer_scale1\.": "a DINOv3",
     r"blocks\.\d+\.mlp\.w1\.weight$": "a DINOv2 or DINOv3 with gate and value in two layers",
 }
 

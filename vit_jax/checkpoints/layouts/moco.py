@@ -45,6 +45,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     if embedding is not None and embedding.ndim:
         number = heads(hints, _HEADS, width=embedding.shape[0])
         hints = dataclasses.replace(hints, num_heads=number)
+    hints = dataclasses.replace(hints, grid=hints.grid or torch_vit.square_grid(arrays))
     return torch_infer.infer(arrays, hints, scale="ls1.gamma")
 
 

@@ -63,6 +63,15 @@ def is_dinov2(arrays: Mapping[str, np.ndarray]) -> bool:
     return any(name in arrays for name in marks) or mask is not None and mask.ndim == 2
 
 
+def square_grid(arrays: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
+    """The grid of positions that are of a square and of a class token, if they are."""
+    table = arrays.get("pos_embed")
+    if table is None or table.ndim != 3 or table.shape[1] < 2:
+        return None
+    side = math.isqrt(table.shape[1] - 1)
+    return (side, side) if side * side == table.shape[1] - 1 else None
+
+
 def is_moco(arrays: Mapping[str, np.ndarray]) -> bool:
     """MoCo v3: a projection of several layers in place of the head, or its fixed positions."""
     if not recognises(arrays) or "cls_token" not in arrays:
@@ -70,10 +79,10 @@ def is_moco(arrays: Mapping[str, np.ndarray]) -> bool:
     projection = arrays.get("head.0.weight")
     if projection is not None and projection.ndim == 2 and "head.1.running_mean" in arrays:
         return True
-    table = arrays.get("pos_embed", np.zeros(0))
-    side = math.isqrt(max(table.shape[-2] - 1, 0)) if table.ndim == 3 else 0
-    fixed = table.shape[-2:-1] == (side * side + 1,) and not table[:, 0].any()
-    return side > 1 and fixed and positions.is_moco(table[:, 1:], (side, side))
+    grid = square_grid(arrays)
+    if grid is None or arrays["pos_embed"][:, 0].any():
+        return False
+    return grid != (1, 1) and positions.is_moco(arrays["pos_embed"][:, 1:], grid)
 
 
 def is_plain(arrays: Mapping[str, np.ndarray]) -> bool:

@@ -21,16 +21,19 @@ _HEADS = {768: 12, 1024: 16, 1280: 16}  # of B, L and H
 _BLOCK = "encoder.layers.encoder_layer_"
 _OLD_MLP = re.compile(r"\.mlp\.linear_([12])\.")  # up to 0.13
 
+_NEW_HEAD = re.compile(r"^heads\.(?:0\.)?(weight|bias)$")
+
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     return "encoder.pos_embedding" in arrays and any(n.startswith("conv_proj.") for n in arrays)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The same arrays, the layers of the MLP as the newer releases call them."""
+    """The same arrays, the MLP as the newer releases call it, and a head that users replace."""
     del hints
     newer = {"1": "0", "2": "3"}
-    return {_OLD_MLP.sub(lambda m: f".mlp.{newer[m[1]]}.", k): v for k, v in arrays.items()}
+    named = {_OLD_MLP.sub(lambda m: f".mlp.{newer[m[1]]}.", k): v for k, v in arrays.items()}
+    return {_NEW_HEAD.sub(r"heads.head.\1", name): array for name, array in named.items()}
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
