@@ -123,6 +123,16 @@ def test_models_of_flax_are_those_of_pytorch(tmp_path, kind):
     check(torch, options, params)
 
 
+def test_what_is_assumed_without_a_config_is_said(tmp_path):
+    _, _, arrays, config = made("clip")
+    folder = write(tmp_path / "flax", arrays, config)
+    (folder / "config.json").unlink()
+    read = load.read(folder / "flax_model.msgpack", num_heads=3)
+    assert any("assumed norm_eps 1e-05, gelu 'quick'" in note for note in read.notes)
+    with pytest.raises(ValueError, match="give num_heads"):
+        load.read(folder)
+
+
 def test_other_containers_of_flax(tmp_path, monkeypatch):
     options, params, arrays, config = made("clip")
     # The text tower of a whole CLIP is left out, and said to be.

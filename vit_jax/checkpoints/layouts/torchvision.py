@@ -1,5 +1,6 @@
 """torchvision's VisionTransformer, by the names of all its releases. Only read."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,7 +47,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     if wrong:
         raise ValueError(f"no ViT of torchvision: {', '.join(wrong)} missing or misshapen")
     width, channels, *patch = shapes["conv_proj.weight"]
-    grid = hints.square(shapes["encoder.pos_embedding"][1] - 1)
+    grid = _grid(shapes["encoder.pos_embedding"][1] - 1, hints)
     layers = [int(m[1]) for name in shapes if (m := re.match(rf"{_BLOCK}(\d+)\.", name))]
     return ViTOptions(
         image_size=(grid[0] * patch[0], grid[1] * patch[1]),
@@ -116,6 +117,16 @@ def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints)
     if not hints.preprocessor:
         fields |= {"crop": round(preprocessing.crop, 3), "kernel": preprocessing.kernel}
     return assumed(preprocessing, hints, **fields)
+
+
+def _grid(count: int, hints: Hints) -> tuple[int, int]:
+    """The grid of so many patches: torchvision has square ones alone. Raises ValueError."""
+    side = math.isqrt(max(count, 0))
+    grid = hints.grid or (side, side)
+    if not count or math.prod(grid) != count:
+        what = f"no grid of {grid[0]}x{grid[1]}" if hints.grid else "no square"
+        raise ValueError(f"{count} positions are {what}: give the checkpoint's (convert: --grid)")
+    return grid
 
 
 def _is_l16(options: ViTOptions) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from vit_jax.checkpoints import wrappers
 from vit_jax.checkpoints.layouts.hf import configs, names, vit
 from vit_jax.checkpoints.layouts.hf import infer as infer_lib
-from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed, released
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
@@ -21,8 +21,6 @@ from vit_jax.models.vit import ViTOptions
 RESIZE = Methods(position="bicubic", relative="bilinear", decoder="flat", patch="bicubic_antialias")
 MODEL = ViTOptions
 FORMATS = (".safetensors", ".bin")
-
-assumptions = assumed_pixels
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -64,6 +62,18 @@ def methods(options: ViTOptions) -> Methods:
 def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
     defaults = configs.PREPROCESSING[vit.family(options)]
     return released(options.image_size, hints, **defaults)
+
+
+def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+    """The numerics and the heads too, where weights are without their config.json."""
+    fields: dict[str, Any] = {}
+    if not (hints.config.get("model_type") or hints.config.get("vision_config")):
+        fields = {"norm_eps": options.norm_eps}
+        if options.mlp == "plain":
+            fields["gelu"] = options.gelu
+        if not hints.num_heads and options.relative_bias == "none":
+            fields["num_heads"] = options.num_heads
+    return assumed(preprocessing, hints, **fields)
 
 
 def beside(
