@@ -135,6 +135,12 @@ def test_what_makes_the_loss_is_left_out_of_a_bare_model_too(tmp_path, params, s
     assert "left out: criterion.weight" in read.notes
 
 
+def test_names_that_cannot_be_printed_are_escaped_in_notes(state):
+    arrays = {f"model.{name}": array for name, array in state.items()}
+    _, notes = wrappers.unwrapped([*arrays, "other\x1b[31m.weight"])
+    assert notes == (r"left out: 'other\x1b[31m.weight'",)
+
+
 def test_two_models_of_equal_rank_are_refused(tmp_path, state):
     arrays = {f"{p}.{name}": array for name, array in state.items() for p in ("encoder", "visual")}
     with pytest.raises(ValueError, match="several models, under 'encoder.', 'visual.'"):
@@ -152,7 +158,7 @@ def test_what_is_the_models_own_is_never_left_out(tmp_path, state):
         load.read(write(tmp_path / "less.safetensors", less), **HEADS)
     # A half of the model that lost its prefix is no other module.
     torn = {k.removeprefix("model.") if "blocks.1." in k else k: v for k, v in wrapped.items()}
-    with pytest.raises(ValueError, match="blocks.1.* is not under 'model.'"):
+    with pytest.raises(ValueError, match="'blocks.1.*' is not under 'model.'"):
         load.read(write(tmp_path / "torn.safetensors", torn), **HEADS)
     twice = wrapped | {"model.module.blocks.1.norm1.weight": np.ones(24, np.float32)}
     with pytest.raises(ValueError, match="unexpected module.blocks.1.norm1.weight"):

@@ -198,10 +198,11 @@ def _state(content: Any) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
         if not found:
             break
         key, content = found[0], outer[found[0]]
-        others += [str(k) for k, v in outer.items() if k != key and _holds_tensors(v)]
+        beside = [k for k, v in outer.items() if k != key and _holds_tensors(v)]
+        others += [k if isinstance(k, str) and k.isprintable() else ascii(k) for k in beside]
     if state := _tensors(content):
-        beside = f"read {key!r} of the file; left out: {', '.join(others)}"
-        return state, key, (beside,) if others else ()
+        taken = f"read {key!r} of the file; left out: {', '.join(others)}"
+        return state, key, (taken,) if others else ()
     raise ValueError("it holds no named tensors, or none under a name such as 'model'")
 
 

@@ -85,6 +85,7 @@ def left_out(names: Iterable[str], root: str = "") -> str:
     groups: dict[str, list[str]] = {}
     inside = root.split(".")
     for name in sorted(names):
+        name = name if name.isprintable() else ascii(name)
         parts = name.split(".")
         same = (i for i, part in enumerate(parts) if inside[i : i + 1] != [part])
         groups.setdefault(".".join(parts[: next(same, 0) + 1]), []).append(name)
@@ -141,7 +142,9 @@ def _check_outside(
         leading = _LEADING.match(name)
         assert leading  # it may be empty
         if root.startswith(leading[0]) and name[leading.end() :].split(".")[0] in parts:
-            raise ValueError(f"{name} is not under {root!r}, as the other arrays of the model are")
+            raise ValueError(
+                f"{name!r} is not under {root!r}, as the other arrays of the model are"
+            )
 
 
 def _notes(root: str, roots: Collection[str], left: Sequence[str]) -> tuple[str, ...]:

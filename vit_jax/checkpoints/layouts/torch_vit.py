@@ -188,7 +188,8 @@ def _check(options: ViTOptions, layout: str, holds: Collection[str]) -> None:
         f"position={options.position!r}": options.position
         not in ("learned_1d", "none", "sincos2d"),
         "pool='token_gap'": options.pool == "token_gap",
-        "registers with positions of their own alone": "register_position" in holds
+        "registers without positions beside a class token that has one (class_position=False"
+        " in `load` adds it to the token)": "register_position" in holds
         and options.registers
         and options.class_position != options.register_position
         and options.has_class_token
