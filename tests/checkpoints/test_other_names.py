@@ -92,6 +92,15 @@ def test_the_heads_of_torchvisions_five_models_are_known():
         assert torchvision.preprocessing(options, torchvision.Hints()).crop == crop
 
 
+def test_torchvisions_own_encoder_is_no_wrapper(tmp_path):
+    params = random_params(TINY)
+    arrays = table.write(torchvision.entries(TINY), params)
+    for prefix in ("encoder.", "module.encoder.", "encoder.encoder.", "_orig_mod.net."):
+        wrapped = {prefix + name: array for name, array in arrays.items()}
+        torch_file.write(tmp_path / "a.pth", wrapped | {"criterion.weight": np.ones(3, np.float32)})
+        assert check(tmp_path / "a.pth", TINY, params).layout == "torchvision"
+
+
 @pytest.mark.parametrize("head", ["heads.", "heads.0."])
 def test_a_head_that_somebody_put_on_torchvisions_is_read(tmp_path, head):
     params = random_params(TINY)
