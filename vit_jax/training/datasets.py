@@ -106,7 +106,10 @@ def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool)
 
 def evaluated_otherwise(workdir: str | os.PathLike[str], name: str, held_out: Identity) -> str:
     """In words, how this split differs from the one that the run was evaluated on; "" if not."""
-    record = read(workdir)
+    try:
+        record = read(workdir)
+    except ValueError as error:  # no reason not to evaluate
+        return str(error)
     found = changes(record.splits["eval"], held_out) if record else ()
     return f"{name} is not what the run was evaluated on: {'; '.join(found)}" if found else ""
 

@@ -1,0 +1,102 @@
+"""What may change when a run goes on, and what may not: every field of the config, one by one."""
+
+import dataclasses
+import typing
+from typing import Any
+
+import pytest
+
+from vit_jax.checkpoints import store
+from vit_jax.config import Config, Duration, ModelConfig
+from vit_jax.models import zoo
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.training import setup
+
+# What changes nothing of the result. A new field that belongs here is to be added here too.
+MAY_CHANGE = {
+    *("mesh.data", "mesh.fsdp", "mesh.tensor"),
+    *(f"evaluate_every.{unit}" for unit in ("steps", "epochs", "examples", "percent")),
+    *(f"log_every.{unit}" for unit in ("steps", "epochs", "examples", "percent")),
+    *(f"checkpoint.every.{unit}" for unit in ("steps", "epochs", "examples", "percent")),
+    *("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.metric", "eval_batch_size"),
+    *("data.threads", "data.prefetch", "data.max_bad", "data.path", "data.accept_changes"),
+    *("model.remat", "model.unroll", "model.attention", "init_from"),
+}
+BEFORE = Config(model=ModelConfig(name="Ti/16"), init_from="somewhere", total=Duration(epochs=90.0))
+
+
+def fields(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The type of every field by its path."""
+    found: dict[str, Any] = {}
+    for name, kind in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            found |= fields(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = kind
+    return found
+
+
+def changed(config: Any, path: str, kind: Any) -> Any:
+    """The config with another value of one field."""
+    name, _, rest = path.partition(".")
+    value = getattr(config, name)
+    if rest:
+        return dataclasses.replace(config, **{name: changed(value, rest, kind)})
+    if typing.get_origin(kind) is typing.Literal:
+        other = next(choice for choice in typing.get_args(kind) if choice != value)
+    elif isinstance(value, bool):
+        other = not value
+    elif isinstance(value, str):
+        other = value + "x"
+    elif isinstance(value, tuple):
+        other = (*value[:-1], "kernel") if isinstance((*value, 0)[0], str) else (*value[:-1], 0.75)
+    else:
+        other = value / 2 if value else type(value)(1)
+    return dataclasses.replace(config, **{name: other})
+
+
+CARD = store.Card(
+    options=zoo.options("Ti/16", num_classes=3),
+    class_names=("a", "b", "c"),
+    preprocessing=Preprocessing(image_size=(224, 224)),
+)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    store.write_run(folder, BEFORE, CARD)
+    return folder
+
+
+def test_every_field_that_changes_the_result_is_refused_on_resume(workdir) -> None:
+    """A shorter `total` is one of them; a longer one is a matter of its own."""
+    store.check_same_run(workdir, BEFORE)
+    taken, refused = set(), set()
+    for path, kind in fields(BEFORE).items():
+        if path in ("total.steps", "total.examples", "total.percent"):
+            continue  # another unit beside the one that is given is no config
+        try:
+            store.check_same_run(workdir, changed(BEFORE, path, kind))
+            taken.add(path)
+        except ValueError as error:
+            assert f"{path}" in str(error) and "\n" not in str(error)
+            refused.add(path)
+    assert "total.epochs" in refused
+    assert taken == MAY_CHANGE
+
+
+def test_a_resumed_run_takes_the_new_unroll_remat_and_attention() -> None:
+    model = ModelConfig(name="Ti/16", unroll=3, remat="full", attention="xla")
+    begin = setup.resumed_start(Config(model=model), CARD)
+    expected = dataclasses.replace(CARD.options, unroll=3, remat="full", attention="xla")
+    assert begin.options == expected != CARD.options
+    assert begin.params is None, "its parameters are those of the checkpoint"
+
+
+def test_a_resumed_run_of_a_family_without_these_options_is_as_it_was() -> None:
+    card = dataclasses.replace(CARD, options=zoo.options("R50x1", num_classes=3))
+    assert setup.resumed_start(Config(model=ModelConfig(name="R50x1", unroll=3)), card).options == (
+        card.options
+    )
