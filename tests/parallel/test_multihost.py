@@ -147,6 +147,24 @@ def test_only_tpu_hosts_with_neighbours_join_a_slice(
     assert joined == ([((), {})] if slice_expected else [])
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_that_waits_for_others_in_vain_says_so_in_one_line(index: int) -> None:
+    port = local._free_port()
+    program = "from vit_jax.parallel import multihost as m; m.JOIN_LIMIT = 1; m.initialize()"
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env=local._environment(os.environ, index, 2, port, 1),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert ended.returncode == 1
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("vit_jax: ")]
+    assert f"of 2 to 127.0.0.1:{port} did not all come within 1 s" in line
+    assert "Check failure stack trace" not in ended.stderr
+
+
 TWO = """
 import os, signal
 seen = []

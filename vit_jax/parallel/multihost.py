@@ -10,10 +10,12 @@ whether there are others, in this order:
 4. otherwise this process is alone, and the network is not touched.
 """
 
+import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -23,6 +25,8 @@ from jax.experimental import multihost_utils
 from vit_jax import stopping
 
 AGREE_EVERY = 10  # steps between questions whether another process was told to stop
+
+JOIN_LIMIT = 290.0  # seconds that a process waits for the others; JAX's own limit is 300
 
 
 def initialize(
@@ -46,14 +50,44 @@ def initialize(
     if explicit is not None:
         address, count, index = explicit
         if count > 1:
-            # Without "deactivate" JAX would still take the device of a surrounding Slurm task.
-            jax.distributed.initialize(address, count, index, cluster_detection_method="deactivate")
+            with _limited(f" of {count} to {address}"):
+                # Without "deactivate" JAX would still take the device of a surrounding Slurm task.
+                jax.distributed.initialize(
+                    address, count, index, cluster_detection_method="deactivate"
+                )
     elif _in_slurm_step():
-        jax.distributed.initialize(
-            local_device_ids=_slurm_devices(), cluster_detection_method="slurm"
-        )
+        with _limited(""):
+            jax.distributed.initialize(
+                local_device_ids=_slurm_devices(), cluster_detection_method="slurm"
+            )
     elif _in_tpu_slice():
-        jax.distributed.initialize()
+        with _limited(""):
+            jax.distributed.initialize()
+
+
+@contextlib.contextmanager
+def _limited(where: str) -> Iterator[None]:
+    """Ends the process with one line where joining a job takes too long.
+
+    JAX itself would abort it a little later, with a trace of its C++.
+    """
+
+    def end() -> None:
+        print(
+            f"vit_jax: the other processes{where} did not all come within {JOIN_LIMIT:.0f} s: look"
+            " for one that failed, was not started, or cannot reach the coordinator",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+    timer = threading.Timer(JOIN_LIMIT, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def is_primary() -> bool:
