@@ -158,6 +158,32 @@ def test_a_training_checkpoint_gives_the_tensors_of_its_model(tmp_path, torch_na
         assert "\n" not in str(error.value)
 
 
+def test_the_teacher_of_a_file_is_read_and_the_choice_said(tmp_path, torch_names):
+    def tensor(start):
+        storage = Storage(str(start), "FloatStorage", np.arange(start, start + 6, dtype=np.float32))
+        return Tensor(storage, 0, (2, 3), (3, 1))
+
+    content = {
+        "student": {"module.backbone.patch_embed.proj.weight": tensor(0)},
+        "teacher": {
+            "backbone.patch_embed.proj.weight": tensor(10),
+            "head.mlp.0.weight": tensor(20),
+        },
+        "optimizer": {"state": {0: {"exp_avg": tensor(30)}}},
+        "epoch": 3,
+    }
+    torch_names.save(tmp_path / "a.pth", content, legacy=False)
+    found = files.read(tmp_path / "a.pth")
+    assert found.key == "teacher"
+    assert found.arrays.keys() == {"patch_embed.proj.weight"}
+    assert found.arrays["patch_embed.proj.weight"][0, 0] == 10
+    assert found.notes == (
+        "read 'teacher' of the file; left out: student, optimizer",
+        "read the model under 'backbone.'",
+        "left out: head.mlp.0.weight",
+    )
+
+
 class Call:
     """Pickled as the call of a function."""
 

@@ -160,6 +160,9 @@ def test_what_is_the_models_own_is_never_left_out(tmp_path, state):
     torn = {k.removeprefix("model.") if "blocks.1." in k else k: v for k, v in wrapped.items()}
     with pytest.raises(ValueError, match="'blocks.1.*' is not under 'model.'"):
         load.read(write(tmp_path / "torn.safetensors", torn), **HEADS)
+    token = {k.removeprefix("model.") if "cls_token" in k else k: v for k, v in wrapped.items()}
+    with pytest.raises(ValueError, match="'cls_token' is not under 'model.'"):
+        load.read(write(tmp_path / "token.safetensors", token), **HEADS)
     twice = wrapped | {"model.module.blocks.1.norm1.weight": np.ones(24, np.float32)}
     with pytest.raises(ValueError, match="unexpected module.blocks.1.norm1.weight"):
         load.read(write(tmp_path / "twice.safetensors", twice), **HEADS)

@@ -50,6 +50,8 @@ _FOREIGN = re.compile(
     r"|scheduler|lr_scheduler|scaler|grad_scaler|metric|metrics|(train|val|valid|test)_\w+"
     r"|n_averaged|queue|queue_ptr|global_step|logit_scale_ema)(\.|$)"
 )
+# Of every model, where it has them: a wrapper has none of these.
+_OWN = ("cls_token", "class_token", "dist_token", "reg_token", "pos_embed", "patch_embed", "blocks")
 _HEADS = ("head", "heads", "fc", "classifier", "linear")  # others may be beside the model
 _SHOWN = 8
 
@@ -134,7 +136,8 @@ def _check_outside(
     left: Iterable[str], kept: Collection[str], root: str, roots: Collection[str]
 ) -> None:
     """Raises ValueError for an array beside the model that has a name of its parts."""
-    parts = {name.split(".")[0] for name in kept} - set(_HEADS)
+    parts = {name.split(".")[0] for name in kept} | set(_OWN)
+    parts -= set(_HEADS)
     others = tuple(other for other in roots if other and other != root)
     for name in left:
         if name.startswith(others):
