@@ -180,13 +180,14 @@ class Config:
 
     seed: int = 0
     init_from: str = ""  # a run of ours or a released file to start from
+    init_state: Literal["parameters", "all"] = "parameters"  # all: its optimizer and average too
     init_layout: str = ""  # layout of a released file; unset: recognised from its keys
     init_grid: tuple[int, ...] = ()  # (rows, columns) of its positions where they are not square
     init_resize: str = ""  # how its positions are interpolated; unset: as its family does
     init_head: Literal["by_name", "by_number"] = "by_name"  # how its classes are matched with ours
     image_size: tuple[int, ...] = (224, 224)  # (height, width); one number: square
     batch_size: int = 256  # global: over all devices and hosts
-    total: Duration = Duration(epochs=90.0)  # length of the run
+    total: Duration = Duration(epochs=90.0)  # length of the run; may grow when it is resumed
     evaluate_every: Duration = Duration(percent=10.0)
     eval_batch_size: int = 0  # global; unset: `batch_size`
     log_every: Duration = Duration(steps=50)
@@ -325,6 +326,8 @@ def _check(config: Config) -> None:
             f"config.checkpoint.metric is {config.checkpoint.metric!r}, but nothing is averaged:"
             " set config.ema, or choose another metric"
         )
+    if config.init_state == "all" and not config.init_from:
+        raise ValueError("config.init_state is 'all': name the run to start from, config.init_from")
     if not config.model.name and not config.init_from:
         raise ValueError("config.model.name is empty: name a model, or set config.init_from")
 

@@ -197,12 +197,14 @@ def test_where_all_are_damaged_all_are_named(run) -> None:
     assert sorted(run.rglob("*")) == before
 
 
-def test_a_damaged_step_is_kept_aside_and_saved_again(run) -> None:
+def test_a_damaged_step_gets_a_name_of_its_own_and_is_saved_again(run) -> None:
     for copy in ("3.damaged", "3.damaged-2"):
         flip(files_of(run, 3, "/params/")[0], random.Random(0))
         found = fallback.resume(run, KEEP, ABSTRACT)
         assert found.step == 2
-        assert copy in found.notes[-1]
+        ((folder, aside),) = fallback.put_aside(run, found)
+        assert (folder.name, aside.name) == ("3", copy)
+        folder.rename(aside)
         with store.Store(run, KEEP) as checkpoints:
             assert checkpoints.steps == [1, 2]
             checkpoints.save(3, state(3), {"top1": 0.1})

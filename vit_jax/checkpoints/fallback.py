@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 from etils import epath
 
 from vit_jax.checkpoints import integrity
@@ -59,20 +58,17 @@ def restore(saved: Store, abstract: Mapping[str, Any], which: Which) -> Restored
 def resume(
     workdir: str | os.PathLike[str], checkpoint: CheckpointConfig, abstract: Mapping[str, Any]
 ) -> Restored:
-    """The latest state of a run that can be read. Damaged steps above it are put aside.
-
-    They keep their files under another name: the run comes to these steps again and saves them.
-    """
+    """The latest state of a run that can be read. Changes nothing: `put_aside` comes later."""
     with Store(workdir, checkpoint, read_only=True) as saved:
-        found = restore(saved, abstract, "latest")
-    notes = list(found.notes)
-    for step in found.damaged:
-        folder = saved.path / str(step)
-        if jax.process_index() == 0:
-            aside = _free(folder)
-            folder.rename(aside)
-            notes.append(f"{folder} is kept as {aside.name}: delete it when you have no use for it")
-    return dataclasses.replace(found, notes=tuple(notes))
+        return restore(saved, abstract, "latest")
+
+
+def put_aside(
+    workdir: str | os.PathLike[str], found: Restored
+) -> list[tuple[epath.Path, epath.Path]]:
+    """The folders of damaged steps and the names that they get: the run saves these steps again."""
+    folder = epath.Path(workdir).resolve() / "checkpoints"
+    return [(folder / str(step), _free(folder / str(step))) for step in found.damaged]
 
 
 def _free(folder: epath.Path) -> epath.Path:

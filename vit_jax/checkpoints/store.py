@@ -31,6 +31,7 @@ Which = int | Literal["latest", "best"]
 # What may differ when a run is resumed: nothing that changes its result.
 RUN_OPTIONS = (
     *("mesh", "evaluate_every", "eval_batch_size", "log_every", "checkpoint", "init_from"),
+    *("init_state", "total"),  # `training.length` says what another length does
     *("data.threads", "data.prefetch", "data.max_bad", "data.path", "data.accept_changes"),
     *("model.remat", "model.unroll", "model.attention"),
 )
@@ -251,14 +252,24 @@ def write_card(workdir: str | os.PathLike[str], card: Card) -> None:
 
 
 def write_json(workdir: str | os.PathLike[str], name: str, content: Mapping[str, Any]) -> None:
-    """Writes a file of JSON into the folder of a run, whole or not at all.
+    """Writes a file of JSON into the folder of a run as `write_text` does."""
+    write_text(workdir, name, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(workdir: str | os.PathLike[str], name: str, text: str) -> None:
+    """Writes a file into the folder of a run, whole or not at all.
 
     Raises ValueError where `workdir` cannot be written to.
     """
     try:
-        _write(epath.Path(workdir) / name, json.dumps(content, indent=1) + "\n")
+        _write(epath.Path(workdir) / name, text)
     except OSError as error:
         raise ValueError(f"cannot write to the workdir {workdir}: {error}") from error
+
+
+def write_config(workdir: str | os.PathLike[str], config: Config) -> None:
+    """Writes config.json anew. Raises ValueError where `workdir` cannot be written to."""
+    write_text(workdir, "config.json", config_lib.to_json(config))
 
 
 def read_json(workdir: str | os.PathLike[str], name: str) -> Any:

@@ -22,15 +22,16 @@ from vit_jax.data import pipeline, preprocess, sources
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import Source
 from vit_jax.data.relabelled import Relabelled
-from vit_jax.models.vit import ViTOptions
 from vit_jax.models.zoo import Options
 from vit_jax.parallel import agreement, multihost, rules
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import (
+    branch,
     datasets,
     evaluation,
     facts,
     optimizer,
+    resumption,
     schedules,
     setup,
     state,
@@ -179,18 +180,24 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     evaluator.bind(graphdef, options, config.data)
     meeting.end(facts.of_data(data.record.splits) | facts.of_parameters(begin.params))
     told, start = (begin.report, *data.notes), 0
-    if resumed:  # before anything is written: all checkpoints may be damaged
-        found = fallback.resume(workdir, config.checkpoint, abstract)
+    # Before anything is written: no checkpoint may be sound, or the other run may not fit.
+    if resumed:
+        found = resumption.resume(workdir, given, abstract, dataset_size=len(source))
         start, first = found.step, found.state
         told += tuple(f"note: {note}" for note in found.notes)
+    elif config.init_state == "all":
+        first, taken = branch.first_state(config, options, abstract=abstract, class_names=names)
+        told = (*taken, *data.notes)
 
     def write() -> None:
-        if not resumed:
+        if resumed:
+            found.write()
+        else:
             store_lib.write_run(workdir, given, setup.make_card(config, begin, names))
         data.write(workdir, step=start)
 
     multihost.primary_first("run written", write)
-    if not resumed:
+    if not resumed and config.init_state != "all":
         first = state.create(
             options, optax_rule, abstract=abstract, seed=config.seed, params=begin.params
         )
@@ -207,7 +214,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         step=_train_step(config, graphdef, options, optax_rule, schedule, abstract),
         batches=stack.enter_context(batches),
         evaluator=evaluator,
-        messages=_messages(config, options, shapes, mesh, len(source), start, told),
+        messages=setup.messages(config, options, shapes, mesh, len(source), start, told),
     )
 
 
@@ -284,33 +291,8 @@ def _train_step(
         abstract=abstract,
         accumulate=config.optimizer.accumulate,
         ema=config.ema,
+        ema_begins=config.init_state != "all",  # else it goes on
     )
-
-
-def _messages(
-    config: Config,
-    options: Options,
-    shapes: Any,
-    mesh: Mesh,
-    images: int,
-    start: int,
-    told: tuple[str, ...],
-) -> tuple[str, ...]:
-    height, width = options.image_size
-    tokens = f", {options.tokens} tokens" if isinstance(options, ViTOptions) else ""
-    name = config.model.name or f"model of {config.init_from}"
-    model = (
-        f"{name}, {state.count(shapes):,} parameters, {options.num_classes} classes,"
-        f" images {height}x{width}{tokens}"
-    )
-    axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    where = (
-        f"{images:,} training images, batch {config.batch_size},"
-        f" {mesh.size} {mesh.devices.flat[0].platform} devices ({axes}),"
-        f" {jax.process_count()} processes"
-    )
-    went_on = f"resumed after step {start}" if start else ""
-    return tuple(line for line in (model, where, *told, went_on) if line)
 
 
 def evaluate(

@@ -1,14 +1,18 @@
 """From a config to the parts of a run: model, lengths, and where it starts."""
 
 import dataclasses
+from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from vit_jax.checkpoints import classes, load, store, surgery
 from vit_jax.config import Config, Duration, ModelConfig
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit import ViTOptions
+from vit_jax.training import state
 
 # Fields of the model config that are the zoo's, or the checkpoint's, where they are not set.
 _SIZES = ("width", "depth", "mlp_dim", "num_heads", "pool", "position", "position_at")
@@ -135,6 +139,33 @@ def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> sto
         preprocessing=preprocessing,
         resize=start.resize,
     )
+
+
+def messages(
+    config: Config,
+    options: zoo.Options,
+    shapes: Any,
+    mesh: Mesh,
+    images: int,
+    start: int,
+    told: tuple[str, ...],
+) -> tuple[str, ...]:
+    """What the user should know when a run starts, in lines."""
+    height, width = options.image_size
+    tokens = f", {options.tokens} tokens" if isinstance(options, ViTOptions) else ""
+    name = config.model.name or f"model of {config.init_from}"
+    model = (
+        f"{name}, {state.count(shapes):,} parameters, {options.num_classes} classes,"
+        f" images {height}x{width}{tokens}"
+    )
+    axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    where = (
+        f"{images:,} training images, batch {config.batch_size},"
+        f" {mesh.size} {mesh.devices.flat[0].platform} devices ({axes}),"
+        f" {jax.process_count()} processes"
+    )
+    went_on = f"resumed after step {start}" if start else ""
+    return tuple(line for line in (model, where, *told, went_on) if line)
 
 
 def image_size(config: Config) -> tuple[int, int]:

@@ -30,6 +30,7 @@ def make_train_step(
     abstract: State,
     accumulate: int = 1,
     ema: float = 0.0,
+    ema_begins: bool = True,
 ) -> jax.stages.Wrapped:
     """The jitted step: (state, batch) -> (next state, metrics). It donates the state.
 
@@ -38,6 +39,7 @@ def make_train_step(
 
     `accumulate` micro-batches are differentiated one after the other; their mean gradient stays
     sharded as the parameters are. The results do not depend on the mesh beyond rounding.
+    With `ema_begins` the first step makes the average a copy of the parameters.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
@@ -62,8 +64,9 @@ def make_train_step(
             "step": state["step"] + 1,
         }
         if ema:
+            updates_seen = state["step"] + (0 if ema_begins else 1)
             new_state["ema"] = optimizer_lib.ema_update(
-                state["ema"], new_params, decay=ema, step=state["step"]
+                state["ema"], new_params, decay=ema, step=updates_seen
             )
         metrics = {
             "loss": value,

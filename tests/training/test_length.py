@@ -1,0 +1,129 @@
+"""Runs that become longer, and runs that start from all of another one."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from tests import runs
+from vit_jax.__main__ import main
+from vit_jax.checkpoints import store
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> pathlib.Path:
+    return runs.write_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+def train(recipe: pathlib.Path, workdir: pathlib.Path, *overrides: str) -> int:
+    start = ["train", "--config", str(recipe), "--workdir", str(workdir)]
+    return main([*start, "--config.checkpoint.every.steps=1", *overrides])
+
+
+CONSTANT = "--config.schedule.decay=constant"
+FOUR = "--config.total.steps=4"
+
+
+@pytest.fixture(scope="module")
+def four(recipe, tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("length") / "four"
+    assert train(recipe, workdir, CONSTANT, FOUR) == 0
+    return workdir
+
+
+def test_a_complete_run_that_grows_is_the_longer_run(recipe, tmp_path, capsys) -> None:
+    """Bit for bit where the schedule does not depend on the length."""
+    straight, grown = tmp_path / "straight", tmp_path / "grown"
+    assert train(recipe, straight, CONSTANT) == 0
+    assert train(recipe, grown, CONSTANT, FOUR) == 0
+    assert train(recipe, grown, CONSTANT) == 0
+    said = capsys.readouterr().err
+    assert "config.total: the run is 6 steps long now, it was 4. The schedule is that of" in said
+    assert "learning rate of step 4 is 0.001, it was 0.001 of the old length" in said
+    runs.assert_same_bits(runs.arrays(grown), runs.arrays(straight))
+    trained = [line for line in runs.lines(grown) if "loss" in line]
+    assert trained == [line for line in runs.lines(straight) if "loss" in line]
+    assert store.read_config(grown) == store.read_config(straight)
+    (entry,) = json.loads((grown / "history.json").read_text())["total"]
+    assert (entry["step"], entry["before"]["steps"], entry["now"]["steps"]) == (4, 4, 6)
+
+
+def test_the_schedule_is_that_of_the_new_length(recipe, tmp_path, capsys) -> None:
+    assert train(recipe, tmp_path, FOUR) == 0
+    assert train(recipe, tmp_path) == 0
+    rates = [line["learning_rate"] for line in runs.lines(tmp_path) if "loss" in line]
+    assert rates[4] == pytest.approx(0.5e-3 * (1 + np.cos(np.pi * 3 / 5)), rel=1e-5)
+    assert f"the learning rate of step 4 is {rates[4]:.4g}, it was 0 of" in capsys.readouterr().err
+
+
+def test_a_run_cannot_become_shorter_than_it_is(recipe, four, capsys) -> None:
+    before = runs.listing(four)
+    assert train(recipe, four, CONSTANT, "--config.total.steps=3") == 2
+    assert "config.total is 3 steps, but" in capsys.readouterr().err
+    assert train(recipe, four, CONSTANT, "--config.batch_size=8") == 2
+    assert "batch_size is 16 there and 8 here" in capsys.readouterr().err
+    assert runs.listing(four) == before
+
+
+ALL = "--config.init_state=all"
+
+
+def test_a_branch_has_the_parameters_the_moments_and_the_average(recipe, four, tmp_path) -> None:
+    """A learning rate of 0 at its first step shows what it started with."""
+    assert train(recipe, tmp_path, f"--config.init_from={four}", ALL, "--config.total.steps=2") == 0
+    old, new = runs.arrays(four), runs.arrays(tmp_path, step=1)
+    assert new["step"] == 1
+    assert not np.array_equal(new["key"], [0, 0])
+    counts = {name: int(array) for name, array in new.items() if name.endswith("/count")}
+    assert sorted(counts.values()) == [1, 5]  # of the schedule, and of Adam's moments
+    for name, array in old.items():
+        if name.startswith("params/"):
+            np.testing.assert_array_equal(new[name], array, err_msg=name)
+        if name.startswith("ema/"):
+            towards = array + np.float32(0.1) * (old["params/" + name[4:]] - array)
+            np.testing.assert_allclose(new[name], towards, rtol=1e-5, atol=1e-7, err_msg=name)
+            assert not np.array_equal(new[name], new["params/" + name[4:]]) or not array.any()
+        if "/nu/" in name and array.any():
+            assert np.all(new[name] >= 0.998 * array), name
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("--config.image_size=42,42", "another model (image_size is (28, 28) there and (42, 42)"),
+        ("--config.optimizer.name=sgd", "another optimizer (name is 'adamw' there and 'sgd' here"),
+        (
+            "--config.optimizer.moment_dtype=bfloat16",
+            "another optimizer (moment_dtype is 'float32'",
+        ),
+    ],
+)
+def test_a_branch_that_does_not_fit_is_refused(
+    recipe, four, tmp_path, capsys, override, said
+) -> None:
+    workdir = tmp_path / "branch"
+    assert train(recipe, workdir, f"--config.init_from={four}", ALL, override) == 2
+    assert said in capsys.readouterr().err
+    assert not workdir.exists()
+
+
+def test_a_branch_of_a_file_or_of_nothing_is_refused(recipe, four, tmp_path, capsys) -> None:
+    exported = tmp_path / "model.npz"
+    assert main(["convert", str(four), str(exported), "--layout", "vit_jax"]) == 0
+    workdir = tmp_path / "branch"
+    assert train(recipe, workdir, f"--config.init_from={exported}", ALL) == 2
+    assert "is no run: a released file holds parameters only" in capsys.readouterr().err
+    assert train(recipe, workdir, ALL) == 2
+    assert "name the run to start from" in capsys.readouterr().err
+    without = tmp_path / "without"
+    assert train(recipe, without, "--config.ema=0.0", "--config.total.steps=2") == 0
+    assert train(recipe, workdir, f"--config.init_from={without}", ALL) == 2
+    assert "keeps no average to start from" in capsys.readouterr().err
+    assert not workdir.exists()

@@ -1,0 +1,124 @@
+"""A run that starts from all of another one: parameters, optimizer state and average.
+
+`config.init_state="all"`. The new run has a schedule, an order of examples and a seed of its own,
+from step 0. What it takes over goes on as it was: the counts by which Adam corrects its moments too
+(from 0 they would make the first updates several times too large), but not that of the schedule.
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vit_jax.checkpoints import fallback, store
+from vit_jax.config import Config
+from vit_jax.models import zoo
+from vit_jax.training import optimizer, state
+
+# Fields of a model that change neither its parameters nor what they mean.
+FREE = (
+    *("attention", "remat", "unroll", "dtype", "dropout", "attention_dropout"),
+    *("stochastic_depth", "head_bias"),
+)
+TAKEN = ("params", "opt_state", "step", "key")
+
+
+def first_state(
+    config: Config, options: zoo.Options, *, abstract: state.State, class_names: tuple[str, ...]
+) -> tuple[state.State, tuple[str, ...]]:
+    """The state at step 0, placed as `abstract` says, and what was taken over, in lines.
+
+    Raises ValueError where the other run does not fit: another model, other classes, another
+    optimizer, no average where one is wanted.
+    """
+    origin = config.init_from
+    if not store.is_run(origin):
+        raise ValueError(
+            f"config.init_state is 'all', but config.init_from ({origin}) is no run: a released"
+            " file holds parameters only, so leave init_state at 'parameters'"
+        )
+    theirs = store.read_config(origin)
+    _check_model(origin, store.read_card(origin), options, class_names)
+    _check_optimizer(config, theirs, options, abstract)
+    if config.ema and not theirs.ema:
+        raise ValueError(
+            f"config.ema is {config.ema}, but {origin} keeps no average to start from: set it to 0,"
+            " or config.init_state to 'parameters'"
+        )
+    wanted = {name: abstract[name] for name in (*TAKEN, *(("ema",) if config.ema else ()))}
+    with store.Store(origin, theirs.checkpoint, read_only=True) as saved:
+        found = fallback.restore(saved, wanted, "latest")
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
+    restart = jax.jit(_restarted, static_argnames="seed", out_shardings=shardings)
+    what = "parameters, optimizer state" + (" and average" if config.ema else "")
+    unused = [f"note: the average of {origin} is not used: config.ema is 0"]
+    return restart(found.state, seed=config.seed), (
+        f"from {origin}, step {found.step}: {what}; the schedule and the order of examples begin"
+        " at step 0",
+        *(unused if theirs.ema and not config.ema else ()),
+        *(f"note: {note}" for note in found.notes),
+    )
+
+
+def _restarted(old: state.State, *, seed: int) -> state.State:
+    """At step 0, with a key of its own."""
+
+    def restart(part: Any) -> Any:
+        is_schedule = isinstance(part, optax.ScaleByScheduleState)
+        return part._replace(count=jnp.zeros_like(part.count)) if is_schedule else part
+
+    def is_schedule(part: Any) -> bool:
+        return isinstance(part, optax.ScaleByScheduleState)
+
+    key, _ = jax.random.split(jax.random.key(seed))
+    return old | {
+        "opt_state": jax.tree.map(restart, old["opt_state"], is_leaf=is_schedule),
+        "step": jnp.zeros_like(old["step"]),
+        "key": jax.random.key_data(key),
+    }
+
+
+def _check_model(
+    origin: str | os.PathLike[str], card: store.Card, options: zoo.Options, names: tuple[str, ...]
+) -> None:
+    there, here = dataclasses.asdict(card.options), dataclasses.asdict(options)
+    differing = [
+        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+        for name in dict.fromkeys((*there, *here))
+        if name not in FREE and there.get(name) != here.get(name)
+    ]
+    if card.class_names and names and card.class_names != names:
+        differing.append("the classes are others, or in another order")
+    if differing:
+        raise ValueError(
+            f"config.init_state is 'all', but {origin} is of another model"
+            f" ({'; '.join(differing)}): make them the same, or set it to 'parameters'"
+        )
+
+
+def _check_optimizer(
+    config: Config, theirs: Config, options: zoo.Options, abstract: state.State
+) -> None:
+    """Another optimizer has another state; its rates and decay may be others."""
+    shapes = state.abstract_params(options)[1]
+    rule = optimizer.make_optimizer(theirs.optimizer, lambda _: 0.0, shapes)
+    there = jax.eval_shape(rule.init, shapes)
+    if _leaves(there) == _leaves(abstract["opt_state"]) and (
+        config.optimizer.name == theirs.optimizer.name
+    ):
+        return
+    fields = (f.name for f in dataclasses.fields(config.optimizer))
+    pairs = [(n, getattr(theirs.optimizer, n), getattr(config.optimizer, n)) for n in fields]
+    differing = [f"{n} is {a!r} there and {b!r} here" for n, a, b in pairs if a != b]
+    raise ValueError(
+        f"config.init_state is 'all', but {config.init_from} is of another optimizer"
+        f" ({'; '.join(differing)}): make them the same, or set it to 'parameters'"
+    )
+
+
+def _leaves(tree: Any) -> list[tuple[str, tuple[int, ...], str]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(p), leaf.shape, leaf.dtype.name) for p, leaf in leaves]

@@ -1,0 +1,75 @@
+"""A run whose `config.total` changes when it is resumed: what that does, said and written down."""
+
+import dataclasses
+import os
+
+from vit_jax.checkpoints import store
+from vit_jax.config import Config
+from vit_jax.training import schedules, setup
+
+HISTORY = "history.json"  # of the workdir: what of its config was changed, and when
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NewLength:
+    """The change of a run's length after step `step`."""
+
+    step: int
+    before: Config
+    now: Config
+    notes: tuple[str, ...]
+
+    def write(self, workdir: str | os.PathLike[str]) -> None:
+        """Adds to history.json, then changes config.json, each whole or not at all."""
+        total = {"before": self.before.total, "now": self.now.total}
+        entry = {"step": self.step, **{k: dataclasses.asdict(v) for k, v in total.items()}}
+        history = store.read_json(workdir, HISTORY) or {"total": []}
+        if entry not in history["total"]:  # a kill may have come between the two files
+            history["total"].append(entry)
+            store.write_json(workdir, HISTORY, history)
+        store.write_config(workdir, dataclasses.replace(self.before, total=self.now.total))
+
+
+def change(
+    workdir: str | os.PathLike[str], config: Config, *, step: int, dataset_size: int
+) -> NewLength | None:
+    """What another `config.total` does to the run in `workdir`, saved at `step`; None if nothing.
+
+    Raises ValueError where the run would end before that step.
+    """
+    before = store.read_config(workdir)
+    if before.total == config.total:
+        return None
+    here = setup.lengths(config, dataset_size=dataset_size)
+    there = setup.lengths(before, dataset_size=dataset_size)
+    if here.total < step:
+        raise ValueError(
+            f"config.total is {here.total} steps, but {workdir} is saved at step {step} of"
+            f" {there.total}: a run cannot become shorter than it is; for a shorter one give"
+            " another --workdir, and this one as config.init_from"
+        )
+    notes = []
+    if here.total != there.total:
+        notes.append(
+            f"config.total: the run is {here.total} steps long now, it was {there.total}. The"
+            " schedule is that of the new length, warm-up and cooldown in percent too: the"
+            f" learning rate of step {step} is {rate(config, step, dataset_size):.4g}, it was"
+            f" {rate(before, step, dataset_size):.4g} of the old length"
+        )
+    for name, what in (("evaluate_every", "evaluation"), ("checkpoint_every", "checkpoint")):
+        old, new = getattr(there, name), getattr(here, name)
+        if old != new:
+            notes.append(f"{what} every {new} steps, before every {old}")
+    return NewLength(step=step, before=before, now=config, notes=tuple(notes))
+
+
+def rate(config: Config, step: int, dataset_size: int) -> float:
+    """The learning rate of the update that follows `step`."""
+    schedule = schedules.make_schedule(
+        config.schedule,
+        peak=config.optimizer.learning_rate,
+        total_steps=setup.lengths(config, dataset_size=dataset_size).total,
+        batch_size=config.batch_size,
+        dataset_size=dataset_size,
+    )
+    return float(schedule(step))
