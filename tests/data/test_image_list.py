@@ -70,3 +70,20 @@ def test_files_outside_the_folder_are_refused(folder, name):
 def test_names_that_are_no_file_are_refused(folder, name):
     with pytest.raises(ValueError, match="1 labelled files are not in"):
         ImageListSource(folder, {name: 0}, class_names=("x",))
+
+
+@pytest.mark.parametrize("form", ["json", "lines"])
+def test_a_label_may_be_the_name_of_a_class(tmp_path, form) -> None:
+    """Digits are a number all the same, and a name of two classes is none."""
+    path = tmp_path / "labels"
+    names = ("crane", "dog", "crane", "0")
+
+    def read(label: str) -> dict[str, int]:
+        path.write_text(f'{{"a.png": "{label}"}}' if form == "json" else f"a.png {label}\n")
+        return read_labels(path, class_names=names)
+
+    assert read("dog") == {"a.png": 1}
+    assert read("0") == {"a.png": 0}
+    for label in ("crane", "cat"):
+        with pytest.raises(ValueError, match="is no whole number, nor the name of one class"):
+            read(label)

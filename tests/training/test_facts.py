@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -35,6 +36,13 @@ def test_other_code_is_named_by_its_file(tmp_path, monkeypatch) -> None:
     assert said.startswith(
         "the processes of this job differ: the content of vit_jax/training/step.py is "
     )
+
+
+def test_other_settings_of_jax_are_found(tmp_path) -> None:
+    here = facts.of_start(Config(), tmp_path)
+    with jax.default_matmul_precision("bfloat16"):
+        said = agreement.differences([here, facts.of_start(Config(), tmp_path)])
+    assert "jax_default_matmul_precision is None in process 0 and 'bfloat16' in process 1" in said
 
 
 def test_a_process_that_sees_another_workdir_is_found(tmp_path) -> None:

@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run, or a released file")
     parser.add_argument("--images", type=pathlib.Path, help="folder of images to measure on")
     parser.add_argument(
-        "--labels", type=pathlib.Path, help="their classes: JSON {NAME: INDEX}, or lines NAME INDEX"
+        "--labels",
+        type=pathlib.Path,
+        help="their classes, by number or name: JSON {NAME: CLASS}, or lines NAME CLASS",
     )
     parser.add_argument("--image-size", type=size, help="HEIGHT or HEIGHT,WIDTH, with --images")
     parser.add_argument(
@@ -59,7 +61,7 @@ def _on_images(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, f
         raise ValueError("--images and --labels go together: give both")
     model = load(options.workdir, step=options.step, image_size=options.image_size)
     classes = model.class_names or tuple(str(i) for i in range(model.options.num_classes))
-    labels = image_list.read_labels(options.labels)
+    labels = image_list.read_labels(options.labels, class_names=model.class_names)
     source = image_list.ImageListSource(options.images, labels, class_names=classes)
     assert model.preprocessing is not None
     height, width = model.preprocessing.image_size

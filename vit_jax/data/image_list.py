@@ -1,9 +1,10 @@
 """Images of a folder with a map from file name to class: for sets that have no class folders."""
 
+import collections
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vit_jax import plain_json
@@ -56,11 +57,11 @@ def _is_below(name: str) -> bool:
     return not place.is_absolute() and ".." not in place.parts
 
 
-def read_labels(path: pathlib.Path) -> dict[str, int]:
+def read_labels(path: pathlib.Path, *, class_names: Sequence[str] = ()) -> dict[str, int]:
     """A map from file name to class index: a JSON object, or lines `NAME INDEX`.
 
-    Raises ValueError in one line where the file is no such map, names a file twice, or has an
-    index that is no whole number.
+    In place of an index there may be a name of `class_names`. Raises ValueError in one line where
+    the file is no such map, names a file twice, or has a label that is neither.
     """
     if not path.is_file():
         raise ValueError(f"cannot read the labels {path}: it is no file")
@@ -69,7 +70,7 @@ def read_labels(path: pathlib.Path) -> dict[str, int]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the labels {path}: {error}") from error
     try:
-        labels = _labels(_pairs(text))
+        labels = _labels(_pairs(text), class_names)
     except ValueError as error:
         raise ValueError(
             f"{path} is no map of labels, JSON or lines NAME INDEX: {error}"
@@ -103,7 +104,9 @@ def _lines(text: str) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _labels(pairs: Iterable[tuple[str, Any]]) -> dict[str, int]:
+def _labels(pairs: Iterable[tuple[str, Any]], class_names: Sequence[str]) -> dict[str, int]:
+    counted = collections.Counter(class_names)
+    numbers = {name: i for i, name in enumerate(class_names) if counted[name] == 1}
     labels: dict[str, int] = {}
     places: set[str] = set()
     for name, index in pairs:
@@ -111,17 +114,22 @@ def _labels(pairs: Iterable[tuple[str, Any]]) -> dict[str, int]:
         if place in places:
             raise ValueError(f"{name!r} has two labels")
         places.add(place)
-        labels[name] = _index(name, index)
+        labels[name] = _index(name, index, numbers)
     return labels
 
 
-def _index(name: str, value: Any) -> int:
-    """Digits, or a whole number of JSON: not true, not 1.0, not 1_000."""
+def _index(name: str, value: Any, numbers: Mapping[str, int]) -> int:
+    """Digits, or a whole number of JSON: not true, not 1.0, not 1_000; or the name of one class."""
     if type(value) is int:
         return value
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
-    raise ValueError(f"{_short(name)} has the label {_short(value)}, which is no whole number")
+    if isinstance(value, str) and value in numbers:
+        return numbers[value]
+    known = ", nor the name of one class" if numbers else ""
+    raise ValueError(
+        f"{_short(name)} has the label {_short(value)}, which is no whole number{known}"
+    )
 
 
 def _short(value: Any) -> str:

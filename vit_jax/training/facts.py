@@ -21,6 +21,11 @@ from vit_jax.data.identity import Identity
 # hold is compared all the same.
 OWN = ("data.path", "data.threads", "data.prefetch", "init_from")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+# Settings of JAX, from the environment for most, by which the same program computes something else.
+_SETTINGS = (
+    *("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl"),
+    *("jax_threefry_partitionable", "jax_numpy_dtype_promotion", "jax_disable_jit"),
+)
 _PARTS = 200  # classes or shards of a split that are compared one by one
 
 
@@ -29,6 +34,7 @@ def of_start(config: Config, workdir: str | os.PathLike[str]) -> dict[str, str]:
     fields = store.flat(dataclasses.asdict(config))
     facts = {f"config.{name}": repr(v) for name, v in fields.items() if name not in OWN}
     facts |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    facts |= {name: repr(getattr(jax.config, name)) for name in _SETTINGS}
     facts["vit_jax"] = vit_jax.__version__
     devices = jax.local_devices()
     facts["the devices of a process"] = f"{len(devices)} {devices[0].device_kind}"
