@@ -10,7 +10,7 @@ from vit_jax.checkpoints import store
 from vit_jax.config import Config, Duration, ModelConfig
 from vit_jax.models import zoo
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.training import setup
+from vit_jax.training import length, setup
 
 # What changes nothing of the result. A new field that belongs here is to be added here too.
 MAY_CHANGE = {
@@ -20,8 +20,9 @@ MAY_CHANGE = {
     *(f"checkpoint.every.{unit}" for unit in ("steps", "epochs", "examples", "percent")),
     *("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.metric", "eval_batch_size"),
     *("data.threads", "data.prefetch", "data.max_bad", "data.path", "data.accept_changes"),
-    *("model.remat", "model.unroll", "model.attention", "init_from"),
+    *("model.remat", "model.unroll", "model.attention", "init_from", "init_state"),
 }
+HANDLED = {"total.epochs"}  # by `training.length`, which says what another length does
 BEFORE = Config(model=ModelConfig(name="Ti/16"), init_from="somewhere", total=Duration(epochs=90.0))
 
 
@@ -71,7 +72,6 @@ def workdir(tmp_path_factory):
 
 
 def test_every_field_that_changes_the_result_is_refused_on_resume(workdir) -> None:
-    """A shorter `total` is one of them; a longer one is a matter of its own."""
     store.check_same_run(workdir, BEFORE)
     taken, refused = set(), set()
     for path, kind in fields(BEFORE).items():
@@ -83,8 +83,16 @@ def test_every_field_that_changes_the_result_is_refused_on_resume(workdir) -> No
         except ValueError as error:
             assert f"{path}" in str(error) and "\n" not in str(error)
             refused.add(path)
-    assert "total.epochs" in refused
-    assert taken == MAY_CHANGE
+    assert taken == MAY_CHANGE | HANDLED
+    assert {"seed", "batch_size", "optimizer.learning_rate", "schedule.decay", "ema"} <= refused
+
+
+def test_a_run_cannot_become_shorter_than_it_is(workdir) -> None:
+    shorter = dataclasses.replace(BEFORE, total=Duration(epochs=1.0))
+    with pytest.raises(ValueError, match="config.total is 10 steps, but .* is saved at step 11"):
+        length.change(workdir, shorter, step=11, dataset_size=2560)
+    assert length.change(workdir, shorter, step=10, dataset_size=2560) is not None
+    assert length.change(workdir, BEFORE, step=11, dataset_size=2560) is None
 
 
 def test_a_resumed_run_takes_the_new_unroll_remat_and_attention() -> None:
