@@ -55,7 +55,7 @@ def files_of(run: pathlib.Path, step: int, part: str = "") -> list[pathlib.Path]
 
 def read(run: pathlib.Path, which: store.Which = "latest") -> fallback.Restored:
     with store.Store(run, KEEP, read_only=True) as checkpoints:
-        return fallback.restore(checkpoints, ABSTRACT, which)
+        return fallback.restore(checkpoints, ABSTRACT, which, substitute=True)
 
 
 def flip(path: pathlib.Path, rng: random.Random) -> None:
@@ -154,6 +154,11 @@ def test_a_damaged_step_is_named_and_the_one_before_is_used(run, damage) -> None
         read(run, 3)
     assert "use another step (there are [1, 2, 3])" in str(error.value)
     assert "\n" not in str(error.value)
+    with (
+        store.Store(run, KEEP, read_only=True) as checkpoints,
+        pytest.raises(ValueError, match=r"the checkpoint .*/3 is damaged: "),
+    ):
+        fallback.restore(checkpoints, ABSTRACT, "latest", substitute=False)
     found = read(run)
     assert found.step == 2
     jax.tree.map(np.testing.assert_array_equal, found.state, state(2))
@@ -229,4 +234,4 @@ def test_a_sound_checkpoint_of_another_model_is_no_damage(run) -> None:
         store.Store(run, KEEP, read_only=True) as checkpoints,
         pytest.raises(ValueError, match="cannot be read, though it is what was saved"),
     ):
-        fallback.restore(checkpoints, other, "latest")
+        fallback.restore(checkpoints, other, "latest", substitute=True)

@@ -24,18 +24,21 @@ class Restored:
     notes: tuple[str, ...] = ()
 
 
-def restore(saved: Store, abstract: Mapping[str, Any], which: Which) -> Restored:
-    """The state of the step that `which` names, or of the next best where that is damaged.
+def restore(
+    saved: Store, abstract: Mapping[str, Any], which: Which, *, substitute: bool
+) -> Restored:
+    """The state of the step that `which` names.
 
-    A step that is named by its number has no substitute. Raises ValueError that names all of the
-    damaged steps where there is no other.
+    Where that is damaged, the next one by date or rank with `substitute`, which is noted; a step
+    that is named by its number has no substitute. Raises ValueError that names what is damaged.
     """
     damaged: dict[int, str] = {}
+    strict = not substitute or isinstance(which, int)
     for step in saved.candidates(which):
         try:
             state = saved.restore(abstract, step=step)
         except ValueError as error:
-            if isinstance(which, int) or not isinstance(error.__cause__, integrity.Damaged):
+            if strict or not isinstance(error.__cause__, integrity.Damaged):
                 raise
             damaged[step] = str(error.__cause__)
             continue
@@ -60,7 +63,7 @@ def resume(
 ) -> Restored:
     """The latest state of a run that can be read. Changes nothing: `put_aside` comes later."""
     with Store(workdir, checkpoint, read_only=True) as saved:
-        return restore(saved, abstract, "latest")
+        return restore(saved, abstract, "latest", substitute=True)
 
 
 def put_aside(

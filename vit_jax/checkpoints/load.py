@@ -42,12 +42,14 @@ def load(
     grid: tuple[int, int] | None = None,
     resize: Method | None = None,
     step: store.Which = "latest",
+    substitute: bool = False,
     **overrides: Any,
 ) -> zoo.Model:
     """A model ready to call: `model(images)` with images (B, height, width, 3) float32.
 
-    `path` is the folder of a run (its averaged parameters where it keeps an average, at `step`)
-    or a released file, whose layout is recognised from its keys unless named. At another
+    `path` is the folder of a run (its averaged parameters where it keeps an average, at `step`; the
+    one before it with `substitute`, where the latest or best is damaged) or a released file, whose
+    layout is recognised from its keys unless named. At another
     `image_size` the position embeddings are interpolated, by the method of the checkpoint's family
     unless `resize` names another; for another `patch_size` the patch embedding is resampled as in
     FlexiViT; with another `num_classes` the head is new and zero. `num_heads` is needed where
@@ -69,6 +71,7 @@ def load(
         grid=grid,
         position=overrides.get("position", ""),
         step=step,
+        substitute=substitute,
     )
     checkpoint, _ = adapted(
         checkpoint,
@@ -134,10 +137,11 @@ def read(
     grid: tuple[int, int] | None = None,
     position: str = "",
     step: store.Which = "latest",
+    substitute: bool = False,
 ) -> Checkpoint:
     """The checkpoint at `path`, as it is. Raises ValueError as `load` does."""
     if store.is_run(path):
-        return _read_run(path, step)
+        return _read_run(path, step, substitute=substitute)
     file = files.locate(path)
     contents = files.read(file)
     arrays = contents.arrays
@@ -180,14 +184,15 @@ def assemble(options: zoo.Options, params: dict[str, np.ndarray]) -> zoo.Model:
     return nnx.merge(graphdef, traverse_util.unflatten_dict(arrays, sep="/"))
 
 
-def _read_run(path: str | os.PathLike[str], step: store.Which) -> Checkpoint:
+def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:
     card = store.read_card(path)
     config = store.read_config(path)
     item = "ema" if config.ema else "params"
     _, shapes = zoo.abstract(card.options)
     abstract = nnx.to_pure_dict(shapes)
     with store.Store(path, config.checkpoint, read_only=True) as saved:
-        found = fallback.restore(saved, {item: store.local_shapes(abstract)}, step)
+        wanted = {item: store.local_shapes(abstract)}
+        found = fallback.restore(saved, wanted, step, substitute=substitute)
     flat = traverse_util.flatten_dict(found.state[item], sep="/")
     return Checkpoint(
         options=card.options,

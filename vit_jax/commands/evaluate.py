@@ -59,7 +59,7 @@ def _on_images(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, f
     """Measures on the images of a folder, with the checkpoint's own preprocessing."""
     if not (options.images and options.labels):
         raise ValueError("--images and --labels go together: give both")
-    model = load(options.workdir, step=options.step, image_size=options.image_size)
+    model = load(options.workdir, step=options.step, substitute=True, image_size=options.image_size)
     classes = model.class_names or tuple(str(i) for i in range(model.options.num_classes))
     labels = image_list.read_labels(options.labels, class_names=model.class_names)
     source = image_list.ImageListSource(options.images, labels, class_names=classes)

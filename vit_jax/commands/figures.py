@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
 
     Writes PNG files into pictures/ of the run and prints where they are.
     """
-    model = load(options.workdir, step=options.step)
+    model = load(options.workdir, step=options.step, substitute=True)
     source = sources.open_eval(store.read_config(options.workdir).data)
     records = [source.read(int(i)) for i in np.linspace(0, len(source) - 1, SHOWN)]
     transform = transform_of(model)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     """Show the most probable classes of images."""
-    model = load(options.workdir, step=options.step)
+    model = load(options.workdir, step=options.step, substitute=True)
     failures = 0
     for path, result in predict(model, options.images, top=options.top):
         if isinstance(result, str):

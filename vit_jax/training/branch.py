@@ -50,7 +50,7 @@ def first_state(
         )
     wanted = {name: abstract[name] for name in (*TAKEN, *(("ema",) if config.ema else ()))}
     with store.Store(origin, theirs.checkpoint, read_only=True) as saved:
-        found = fallback.restore(saved, wanted, "latest")
+        found = fallback.restore(saved, wanted, "latest", substitute=False)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
     restart = jax.jit(_restarted, static_argnames="seed", out_shardings=shardings)
     what = "parameters, optimizer state" + (" and average" if config.ema else "")

@@ -330,7 +330,7 @@ def evaluate(
         rules.tree_shardings(shapes, mesh),
     )
     with store_lib.Store(workdir, config.checkpoint, read_only=True) as store:
-        found = fallback.restore(store, dict.fromkeys(names, placed), which)
+        found = fallback.restore(store, dict.fromkeys(names, placed), which, substitute=True)
     if multihost.is_primary():
         for note in found.notes:
             logging.getLogger(__name__).warning("%s: %s", os.fspath(workdir), note)
