@@ -1,10 +1,13 @@
 """A run that was stopped, however it was, gives the bits of one that was not."""
 
 import json
+import os
 import pathlib
 import random
+import shutil
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -63,7 +66,9 @@ def assert_same_run(left: pathlib.Path, right: pathlib.Path) -> None:
 def test_a_run_killed_several_times_gives_the_same_bits(command, uninterrupted) -> None:
     """By SIGKILL, during a save and at random steps; then it may finish."""
     workdir = command.folder / "killed"
-    first, then, last = sorted(random.sample(range(5, STEPS - 5), 3))
+    seed = int(os.environ.get("VIT_JAX_KILL_SEED", time.time_ns() % 2**32))
+    first, then, last = sorted(random.Random(seed).sample(range(5, STEPS - 5), 3))
+    print(f"killed at steps {first}, {then}, {last}: again with VIT_JAX_KILL_SEED={seed}")
 
     def saving() -> bool:
         return any((workdir / "checkpoints").glob("*tmp*"))
@@ -81,6 +86,19 @@ def test_a_run_killed_several_times_gives_the_same_bits(command, uninterrupted) 
     finish(command, workdir)
     assert_same_run(workdir, uninterrupted)
     assert not saving(), "what a kill left of a checkpoint is still there"
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_gives_the_same_bits(command, uninterrupted) -> None:
+    """The lines of the steps that are done again stand there once."""
+    workdir = pathlib.Path(shutil.copytree(uninterrupted, command.folder / "damaged"))
+    for path in (workdir / "checkpoints" / str(STEPS)).rglob("manifest.ocdbt"):
+        path.write_bytes(path.read_bytes()[:-1])
+    ended = command(*command.train(workdir, *OVERRIDES), devices=DEVICES)
+    assert ended.returncode == 0, ended.stderr
+    assert f"note: checkpoint {STEPS} is damaged: " in ended.stderr
+    assert f"resumed after step {STEPS - 4}" in ended.stderr
+    assert f"is kept as {STEPS}.damaged" in ended.stderr
+    assert_same_run(workdir, uninterrupted)
 
 
 def test_sigterm_saves_and_a_second_run_gives_the_same_bits(command, uninterrupted) -> None:
