@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 VIT_JAX := $(BIN)/python -m vit_jax
 
-.PHONY: help quickstart test lint format wheel clean
+.PHONY: help quickstart test fuzz lint format wheel clean
 
 help:
 	@echo "make quickstart  pretrain, evaluate and fine-tune a small ViT here (no download)"
 	@echo "make test        run all tests"
+	@echo "make fuzz        read 10,000 damaged files of every kind (make test: 1,000)"
 	@echo "make lint        check format, style and types"
 	@echo "make format      format the source"
 	@echo "make wheel       build the package into dist/"
@@ -32,6 +33,9 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+fuzz: $(VENV)/.installed-dev
+	VIT_JAX_FUZZ=$${VIT_JAX_FUZZ:-10000} JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/fuzz
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check

@@ -171,7 +171,7 @@ def test_too_many_broken_images(recipe, tmp_path, capsys) -> None:
     assert train(recipe, workdir, *data) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("vit_jax: 1 of 40 images are broken, more than the share 0.001 that may")
-    assert "repair them or raise config.data.max_bad" in last
+    assert "with a larger --config.data.max_bad" in last
     assert str(broken) in last
     assert train(recipe, workdir, *data, "--config.data.max_bad=0.1") == 0
     assert runs.lines(workdir)[-2]["bad_images"] == 1

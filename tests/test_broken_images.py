@@ -86,11 +86,15 @@ def test_too_many_broken_images_end_a_run_that_goes_on_later(recipe, images, tmp
     assert train(recipe, workdir, images, *every, "--config.data.max_bad=0.1") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("vit_jax: 2 of 12 images are broken, more than the share 0.1 that may")
-    assert "raise config.data.max_bad" in last
+    assert "with a larger --config.data.max_bad" in last
     assert store.read_config(workdir).total.steps == 8
+    later = pathlib.Path(shutil.copytree(workdir, tmp_path / "later"))
+    assert train(recipe, workdir, images, *every, "--config.data.max_bad=0.5") == 0
     shutil.copytree(tmp_path / "copy", held_out, dirs_exist_ok=True)
-    assert train(recipe, workdir, images, *every, "--config.data.max_bad=0.1") == 0
-    runs.assert_same_bits(runs.arrays(workdir), runs.arrays(whole))
+    repaired = ["--config.data.max_bad=0.1", "--config.data.accept_changes=true"]
+    assert train(recipe, later, images, *every, *repaired) == 0
+    for resumed in (workdir, later):
+        runs.assert_same_bits(runs.arrays(resumed), runs.arrays(whole))
 
 
 def test_a_folder_that_vanishes_ends_the_run_and_keeps_its_checkpoint(

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from vit_jax.checkpoints import files, store
+import vit_jax
+from tests.models import tiny
+from vit_jax.checkpoints import files, load, store
 
 
 @pytest.fixture(autouse=True)
@@ -304,6 +306,28 @@ def test_odd_json_is_refused_or_read(tmp_path, value):
         assert "\n" not in str(error.value)
     else:
         assert files.read_beside(tmp_path / "a.npz")["config"]["x"] == 1
+
+
+@pytest.mark.parametrize("name", ["encoderblock_1000000", "encoderblock_99999999"])
+def test_a_name_that_counts_a_million_layers_is_refused(tmp_path, name):
+    """Else the list of the arrays that are missing fills the memory."""
+    path = tmp_path / "a.npz"
+    vit_jax.save(tiny.model(image_size=(16, 16)), path, layout="vit_jax")
+    arrays = files.read_arrays(path)
+    place = "Transformer/encoderblock_0/LayerNorm_0/scale"
+    arrays[place.replace("encoderblock_0", name)] = arrays[place]
+    np.savez(path, **arrays)
+    with little_memory(), pytest.raises(ValueError, match=r"its names count \d+ layers, of \d+"):
+        load.read(path)
+
+
+def test_misfits_are_listed_up_to_a_number(tmp_path):
+    path = tmp_path / "a.npz"
+    vit_jax.save(tiny.model(image_size=(16, 16)), path, layout="vit_jax")
+    extra = {f"more_{i}": np.zeros(1) for i in range(100)}
+    np.savez(path, **files.read_arrays(path), **extra)
+    with pytest.raises(ValueError, match=r"100 misfits: unexpected more_0 .*; and 80 more$"):
+        load.read(path)
 
 
 def test_an_endless_text_number_in_the_zip_is_refused(tmp_path):

@@ -158,6 +158,7 @@ def read(
         notes = contents.notes + layouts.notes(found, arrays)
         arrays = found.canonical(arrays, hints)
         options = found.infer(arrays, hints)
+        layouts.table.check_depth(options, number=len(arrays))
         params = layouts.table.read(found.entries(options), arrays, surgery.shapes(options))
         preprocessing = found.preprocessing(options, hints)
         notes += layouts.assumptions(found, options, preprocessing, hints)

@@ -8,8 +8,8 @@ from vit_jax.errors import RunFailed
 _LOG = logging.getLogger(__name__)
 NAMED = 3  # paths in the message that stops a run
 REMEDY = (
-    "repair them or raise config.data.max_bad, then run the same command to go on from the last"
-    " checkpoint"
+    "the run goes on from its last checkpoint by the same command with a larger"
+    " --config.data.max_bad, or, once they are repaired, with --config.data.accept_changes=true"
 )
 
 

@@ -14,6 +14,8 @@ from vit_jax.models.vit import ViTOptions
 
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
+LISTED = 20  # misfits in a message
+MOST_LAYERS = 1000  # that are believed of a file that holds fewer arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Entry:
 def read(entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], expected: Shapes) -> Arrays:
     """Parameters by path, from a file's arrays. `expected` holds the shapes of the model.
 
-    Raises ValueError that lists every misfit: arrays missing, left over, and misshapen.
+    Raises ValueError that lists the misfits: arrays missing, left over, and misshapen.
     """
     left, params, misfits = dict(arrays), {}, []
     for entry in entries:
@@ -58,8 +60,28 @@ def read(entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], expected: S
             params[entry.path] = np.stack(layers) if _stacked(entry) else layers[0]
     misfits += [f"unexpected {name} {array.shape}" for name, array in sorted(left.items())]
     if misfits:
-        raise ValueError(f"{len(misfits)} misfits: {'; '.join(misfits)}")
+        more = f"; and {len(misfits) - LISTED} more" if len(misfits) > LISTED else ""
+        raise ValueError(f"{len(misfits)} misfits: {'; '.join(misfits[:LISTED])}{more}")
     return params
+
+
+def check_depth(options: Any, *, number: int) -> None:
+    """Raises ValueError where a model has far more layers than a file of `number` arrays.
+
+    Names count them: a layer that is missing is a misfit, of a million the list fills the memory.
+    """
+    if _layer_count(options) > max(number, MOST_LAYERS):
+        raise ValueError(f"its names count {_layer_count(options)} layers, of {number} arrays")
+
+
+def _layer_count(options: Any) -> int:
+    count = 0
+    for name, value in vars(options).items():
+        if dataclasses.is_dataclass(value):
+            count += _layer_count(value)
+        elif name in ("depth", "depths", "num_layers"):
+            count += sum(value) if isinstance(value, tuple) else value
+    return count
 
 
 def write(entries: Sequence[Entry], params: Mapping[str, np.ndarray]) -> Arrays:

@@ -1,0 +1,71 @@
+"""Files that were damaged in many ways are read, or refused in one line, soon and in little memory.
+
+VIT_JAX_FUZZ sets how many files of each kind, VIT_JAX_FUZZ_SEED which. What is found is read again
+by `python -m tests.fuzz.worker FOLDER KIND --seed SEED --only NUMBER`.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests import runs
+from tests.fuzz.kinds import KINDS
+
+COUNT = int(os.environ.get("VIT_JAX_FUZZ", "1000"))
+SEED = os.environ.get("VIT_JAX_FUZZ_SEED", "0")
+IMAGES = ("jpeg", "png", "webp", "other_images")
+CHECKPOINTS = tuple(name for name in KINDS if name not in IMAGES)
+
+
+@pytest.mark.parametrize("kinds", [IMAGES, CHECKPOINTS], ids=["images", "checkpoints"])
+def test_damaged_files_are_read_or_refused_in_one_line(
+    tmp_path: pathlib.Path, kinds: tuple[str, ...]
+) -> None:
+    arguments = [str(tmp_path), *kinds, "--seed", SEED, "--count", str(COUNT)]
+    child = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.worker", *arguments],
+        cwd=runs.ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=600 + COUNT,
+    )
+    lines = [json.loads(line) for line in child.stdout.splitlines()]
+    case = (tmp_path / "current").read_text()
+    assert child.returncode == 0, f"{case}: {child.stderr[-2000:]}"
+    assert not [line for line in lines if "verdict" in line]
+    for kind, line in zip(kinds, lines, strict=True):
+        counts = line["counts"]
+        assert line["kind"] == kind and sum(counts.values()) == COUNT
+        # Both ends are reached, or the damage is too small or too great to find anything.
+        assert min(counts.get("read", 0), counts.get("refused", 0)) >= COUNT // 50, line
+
+
+@pytest.mark.parametrize("kind", ["png", "npz"])
+def test_what_ends_otherwise_is_found(tmp_path: pathlib.Path, kind: str) -> None:
+    """The worker tells of a reader that breaks: else the test above could not fail."""
+    program = (
+        "import sys; from tests.fuzz import kinds, worker\n"
+        "read = kinds.KINDS[sys.argv[2]].read\n"
+        "faults = [lambda: 1 / 0, lambda: bytearray(600 * 2**20), lambda: int('x')]\n"
+        "def broken(self, path):\n"
+        "    read(self, path) if not path.stem.startswith('damaged') else faults.pop()()\n"
+        "kinds.KINDS[sys.argv[2]].read = broken\n"
+        "worker.main()\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), kind, "--count", "3"],
+        cwd=runs.ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert child.returncode == 0, child.stderr
+    verdicts = [json.loads(line).get("verdict") for line in child.stdout.splitlines()]
+    expected = ["refused, not in one line of ours", "too much memory", "ZeroDivisionError", None]
+    assert verdicts == expected
