@@ -12,18 +12,19 @@ ALLOWED = {
     "errors": set(),
     "plain_json": set(),
     "stopping": set(),
+    "text": set(),
     "models": set(),
     "config": {"models"},
-    "data": {"config", "errors", "plain_json"},
+    "data": {"config", "errors", "plain_json", "text"},
     "images": {"data", "models"},
     "objectives": {"config", "models"},
     "parallel": {"config", "errors", "models", "stopping"},
-    "checkpoints": {"config", "errors", "models", "plain_json"},
+    "checkpoints": {"config", "errors", "models", "plain_json", "text"},
     "training": {
-        *("config", "errors", "stopping"),
+        *("config", "errors", "stopping", "text"),
         *("models", "data", "images", "objectives", "parallel", "checkpoints"),
     },
-    "analysis": {"config", "models", "data", "parallel", "checkpoints"},
+    "analysis": {"config", "models", "data", "parallel", "checkpoints", "text"},
     "__init__": {"checkpoints", "images", "models"},
 }
 EVERYTHING = ("commands", "__main__")  # the edge of the program

@@ -1,21 +1,23 @@
 """The command line: `python -m vit_jax COMMAND`, or `vit_jax COMMAND`."""
 
+import argparse
+import io
 import os
 import pathlib
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 # JAX and the rest are imported by `main`, for they take seconds, after signals are seen to.
 from vit_jax import errors, stopping
-
-if TYPE_CHECKING:
-    import argparse
+from vit_jax.text import printable
 
 ERROR = 1  # the run failed
 BAD_INPUT = 2  # what was asked for cannot be done; nothing was changed
+LONGEST = 4000  # characters of a line on stderr
 
 
 def program() -> None:
@@ -37,8 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vit_jax.parallel import multihost
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Orbax reports every step of its work as a warning.
+    # Orbax reports every step of its work as a warning, Pillow what it reads over in a file.
     absl.logging.set_verbosity(absl.logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     overrides = [a for a in rest if a.startswith(("--config.", "--noconfig."))]
@@ -73,12 +78,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
 
-def _parser() -> "argparse.ArgumentParser":
-    import argparse
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, as all of the program does."""
 
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
     from vit_jax import commands
 
-    parser = argparse.ArgumentParser(prog="vit_jax", description="Vision Transformers in JAX.")
+    parser = _Parser(prog="vit_jax", description="Vision Transformers in JAX.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in commands.COMMANDS.items():
         text = (command.run.__doc__ or "").strip()
@@ -95,7 +105,9 @@ def _parser() -> "argparse.ArgumentParser":
 
 
 def _fail(error: BaseException | str, code: int) -> int:
-    line = " ".join(str(error).split())
+    line = printable(" ".join(str(error).split()))
+    if len(line) > LONGEST:  # the end often says what to do
+        line = f"{line[: LONGEST // 2]} [...] {line[-LONGEST // 2 :]}"
     print(f"vit_jax: {line}", file=sys.stderr)
     return code
 

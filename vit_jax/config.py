@@ -9,6 +9,8 @@ so that every field can be set and unset from the command line.
 import dataclasses
 import difflib
 import json
+import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from typing import Any, Literal
 
 import ml_collections
 
+from vit_jax.models.preprocessing import LEAST_CROP as LEAST_CROP
 from vit_jax.models.preprocessing import Fit as Fit
 from vit_jax.models.preprocessing import Kernel as Kernel
 
@@ -73,6 +76,7 @@ class ModelConfig:
     mlp_dim: int = 0
     num_heads: int = 0
     patch_size: tuple[int, ...] = ()  # (height, width) in pixels
+    channels: int = 0  # of the images: 1 is grey, 3 RGB; unset: 3, or those of `init_from`
     pool: Literal["", "token", "gap", "map"] = ""  # unset: token
     representation_size: int = 0  # width of the tanh pre-logits layer; 0: none
     position: Literal["", "none", "learned_1d", "learned_2d", "relative", "sincos2d"] = ""
@@ -105,6 +109,8 @@ class DataConfig:
     # Evaluation: squash ignores the aspect ratio, crop_floor cuts as Hugging Face.
     eval_fit: Fit = "crop"
     eval_crop: float = 0.875  # evaluation: centre crop of this share of the short side
+    # Turn images as their EXIF orientation says; off, as other trainers read them.
+    orientation: bool = False
     flip: bool = True  # left-right, on the device
     mixup: float = 0.0  # alpha of the Beta distribution; 0: off
     mean: tuple[float, ...] = ()  # of the pixels in [0, 1]; unset: as `init_from`, else the zoo's
@@ -185,6 +191,8 @@ class Config:
     init_grid: tuple[int, ...] = ()  # (rows, columns) of its positions where they are not square
     init_resize: str = ""  # how its positions are interpolated; unset: as its family does
     init_head: Literal["by_name", "by_number"] = "by_name"  # how its classes are matched with ours
+    # Whether its first kernel may be summed or repeated for other `model.channels`, as timm does.
+    init_adapt_channels: bool = False
     image_size: tuple[int, ...] = (224, 224)  # (height, width); one number: square
     batch_size: int = 256  # global: over all devices and hosts
     total: Duration = Duration(epochs=90.0)  # length of the run; may grow when it is resumed
@@ -253,9 +261,11 @@ def build(kind: Any, value: Any, path: str) -> Any:
             raise ValueError(f"{path} needs {len(args)} values, got {value!r}")
         return tuple(build(args[0], v, f"{path}[{i}]") for i, v in enumerate(value))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < sys.float_info.max else math.inf
     if type(value) is not kind:
         raise ValueError(f"{path} must be {kind.__name__}, got {value!r}")
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{path} is {value}: it must be a finite number")
     return value
 
 
@@ -273,6 +283,15 @@ def _member(union: Any, value: Any) -> Any:
     return next((m for m in members if getattr(m, "family", None) == family), members[0])
 
 
+# Beyond these a number is a mistake: none of them is a limit of a run that can be.
+_MOST_OF_DURATION = {"steps": 2**31 - 1, "epochs": 1e9, "examples": 2**53, "percent": 1e6}
+_MOST = {
+    **{"batch_size": 2**20, "eval_batch_size": 2**20, "optimizer.accumulate": 2**20},
+    **{"data.threads": 2**10, "data.prefetch": 2**10, "model.unroll": 2**12},
+    **{"checkpoint.keep_last": 2**31 - 1, "checkpoint.keep_best": 2**31 - 1},
+}
+
+
 def _check(config: Config) -> None:
     """What single types cannot say. Raises ValueError."""
     for name, duration in _durations(config):
@@ -283,6 +302,9 @@ def _check(config: Config) -> None:
             )
         if units and getattr(duration, units[0]) < 0:
             raise ValueError(f"config.{name}.{units[0]} is negative")
+        for field, most in _MOST_OF_DURATION.items():
+            if (value := getattr(duration, field)) > most:
+                raise ValueError(f"config.{name}.{field} is {value}: it must be at most {most}")
     if not any(dataclasses.astuple(config.total)) or config.total.percent:
         raise ValueError("config.total needs steps, epochs or examples")
     positive = (
@@ -292,16 +314,21 @@ def _check(config: Config) -> None:
     for path in positive:
         if not _get(config, path) > 0:  # NaN is not
             raise ValueError(f"config.{path} is {_get(config, path)}: it must be positive")
+    for path, most in _MOST.items():
+        if (value := _get(config, path)) > most:
+            raise ValueError(f"config.{path} is {value}: it must be at most {most}")
     unset_or_positive = ("eval_batch_size", "checkpoint.keep_best", "data.mixup", "data.max_bad")
     for path in unset_or_positive:
         if not _get(config, path) >= 0:
             raise ValueError(f"config.{path} is {_get(config, path)}: it must not be negative")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"config.seed is {config.seed}: it must be in [0, 2**32)")
-    if len(config.data.mean) not in (0, 3) or len(config.data.std) not in (0, 3):
+    channels = config.model.channels or (0 if config.init_from else 3)  # 0: told by the file
+    if channels and not {len(config.data.mean), len(config.data.std)} <= {0, channels}:
+        number = "three numbers" if channels == 3 else f"{channels} for the model's channels"
         raise ValueError(
             f"config.data.mean is {config.data.mean} and std {config.data.std}:"
-            " give three numbers each, or none"
+            f" give {number} each, or none"
         )
     if not all(value > 0 for value in config.data.std):
         raise ValueError(f"config.data.std is {config.data.std}: it must be positive")

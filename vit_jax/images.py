@@ -11,15 +11,16 @@ from vit_jax.models.zoo import Model
 
 
 def read_images(paths: Sequence[str | os.PathLike[str]], model: Model) -> np.ndarray:
-    """Files (JPEG, PNG, WebP) as `model(images)` takes them: float32 (N, height, width, 3).
+    """Files (JPEG, PNG, WebP) as `model(images)` takes them: float32 (N, height, width, channels).
 
-    Resized, cut and normalised by `model.preprocessing`. Raises ValueError in one line for the
-    first file that cannot be read.
+    Resized, cut and normalised by `model.preprocessing`, turned as their EXIF orientation says.
+    A model of one channel gets grey, of three RGB; for another number of channels the files must
+    have as many. Raises ValueError in one line for the first file that cannot be read.
     """
     transform = transform_of(model)
     wanted = model.preprocessing
     assert wanted is not None
-    pixels = np.zeros((len(paths), *wanted.image_size, 3), np.uint8)
+    pixels = np.zeros((len(paths), *wanted.image_size, transform.channels), np.uint8)
     for row, path in enumerate(paths):
         try:
             pixels[row] = read_pixels(path, transform)
@@ -29,18 +30,27 @@ def read_images(paths: Sequence[str | os.PathLike[str]], model: Model) -> np.nda
 
 
 def read_pixels(path: str | os.PathLike[str], transform: preprocess.EvalTransform) -> np.ndarray:
-    """uint8 (height, width, 3) of a file. Raises ValueError that says what is wrong with it."""
+    """uint8 (height, width, C) of a file. Raises ValueError that says what is wrong with it."""
     try:
         return transform(transform.decode(pathlib.Path(path).read_bytes()))
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
 
 
-def transform_of(model: Model) -> preprocess.EvalTransform:
-    """From a decoded image to what a model expects. Raises ValueError where that is not known."""
+def transform_of(model: Model, *, orient: bool = True) -> preprocess.EvalTransform:
+    """From a file, or a decoded image, to what a model expects.
+
+    `orient`: turn it as its EXIF orientation says. Raises ValueError where it is not known what
+    the model expects.
+    """
     wanted = model.preprocessing
     if wanted is None:
         raise ValueError("the model has no preprocessing: set model.preprocessing")
     return preprocess.EvalTransform(
-        size=wanted.image_size, center=wanted.crop, kernel=wanted.kernel, fit=wanted.fit
+        size=wanted.image_size,
+        center=wanted.crop,
+        kernel=wanted.kernel,
+        fit=wanted.fit,
+        channels=model.options.channels,
+        orient=orient,
     )

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from vit_jax.analysis import learned
 from vit_jax.models.vit import ViT
+from vit_jax.text import printable
 
 
 def curves(workdir: str | os.PathLike[str]) -> Figure:
@@ -37,7 +38,7 @@ def curves(workdir: str | os.PathLike[str]) -> Figure:
 
 
 def predictions(
-    images: np.ndarray,  # uint8 (N, H, W, 3)
+    images: np.ndarray,  # uint8 (N, H, W, C)
     predicted: Sequence[tuple[str, float]],
     truth: Sequence[str],
 ) -> Figure:
@@ -52,10 +53,13 @@ def predictions(
         truth,
         strict=False,
     ):
-        axes.imshow(image)
+        axes.imshow(**_shown(image, whole=255))
         right = name == true
-        title = f"{name} {100 * share:.0f}%" + ("" if right else f"\n(is {true})")
-        axes.set_title(title, fontsize=7, color="black" if right else "tab:red")
+        title = [f"{name} {100 * share:.0f}%", *([] if right else [f"(is {true})"])]
+        # A name is no mathematics, though it may hold dollars.
+        shown = "\n".join(map(printable, title))
+        color = "black" if right else "tab:red"
+        axes.set_title(shown, fontsize=7, color=color, parse_math=False)
     for axes in figure.axes:
         axes.set_axis_off()
     return figure
@@ -91,12 +95,19 @@ def position_similarity(model: ViT) -> Figure:
     return figure
 
 
+def _shown(image: np.ndarray, *, whole: float) -> dict[str, Any]:
+    """How to draw (H, W, C) of values up to `whole`: colours, or the mean of other channels."""
+    if image.shape[-1] == 3:
+        return {"X": image}
+    return {"X": image.mean(axis=-1), "cmap": "gray", "vmin": 0, "vmax": whole}
+
+
 def _grid(images: np.ndarray, *, title: str, columns: int = 7) -> Figure:
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(0.7 * columns, 0.7 * rows + 0.4), layout="constrained")
     for axes in np.ravel(figure.subplots(rows, columns, squeeze=False)):
         axes.set_axis_off()
     for axes, image in zip(figure.axes, images, strict=False):
-        axes.imshow(image, interpolation="nearest")
+        axes.imshow(**_shown(image, whole=1), interpolation="nearest")
     figure.suptitle(title, fontsize=9)
     return figure

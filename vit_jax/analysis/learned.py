@@ -8,7 +8,7 @@ from vit_jax.models.vit import ViT
 def filters(model: ViT, *, count: int = 28) -> np.ndarray:
     """Principal components of the patch embedding's filters, as images in [0, 1].
 
-    (count, height, width, 3), most important first; fewer where there are fewer pixels. Paper,
+    (count, height, width, C), most important first; fewer where there are fewer pixels. Paper,
     figure 7 left.
     """
     kernel = np.asarray(model.embedding.kernel[...], np.float64)  # (h, w, C, D)

@@ -31,16 +31,21 @@ def convert(
     image_size: Size | None = None,
     patch_size: Size | None = None,
     num_classes: int | None = None,
+    channels: int | None = None,
+    adapt_channels: bool = False,
     resize: str = "",
     check: bool = False,
+    overwrite: bool = False,
 ) -> str:
     """Writes `target`; returns the report: what was mapped, resized, dropped, initialised.
 
     Without a `layout`, a .npz is vit_jax's and a folder is a run of ours. The other arguments are
     those of `load`. `check` compares the written model with the one read, and with the original
     code where that is installed. Raises ValueError in one line, and writes nothing, where the
-    source cannot be read or does not fit.
+    source cannot be read or does not fit, or the target is there: a file is replaced with
+    `overwrite`, unless it is the source, and a folder never.
     """
+    _check_target(pathlib.Path(source), pathlib.Path(target), overwrite)
     original = load.read(
         source,
         layout=source_layout,
@@ -53,6 +58,8 @@ def convert(
         image_size=image_size,
         patch_size=patch_size,
         num_classes=num_classes,
+        channels=channels,
+        adapt_channels=adapt_channels,
         resize=resize,
     )
     notes = save.write(checkpoint, target, layout=layout, origin=str(source))
@@ -70,6 +77,25 @@ def convert(
             lines.append(f"check: not read back: {error}")
         lines += check_lib.against_origin(checkpoint, folder=pathlib.Path(target))
     return "\n".join(lines)
+
+
+def _check_target(source: pathlib.Path, target: pathlib.Path, overwrite: bool) -> None:
+    """Raises ValueError where writing the target would destroy something."""
+    try:
+        if not os.path.lexists(target):
+            return
+        if target.is_dir() and not source.samefile(target):
+            return  # written to only where it is empty
+        kept = source.parent if source.name.endswith(".index.json") else source
+        folders = [folder.resolve() for folder in (kept,) if folder.is_dir()]
+        if source.samefile(target) or set(folders) & {*target.resolve().parents}:
+            raise ValueError(f"{target} is what is read, or a part of it: choose another target")
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            return  # no source, which reading it says, or a link to nothing, which is replaced
+        raise ValueError(f"{target} cannot be written: {error.strerror}") from error
+    if not overwrite:
+        raise ValueError(f"{target} exists: give another name, or --overwrite to replace it")
 
 
 def describe(options: zoo.Options) -> str:

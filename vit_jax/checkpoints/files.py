@@ -48,9 +48,13 @@ class Contents:
 def locate(path: str | os.PathLike[str]) -> pathlib.Path:
     """The file to read of a released file or folder. Raises ValueError where there is none."""
     path = pathlib.Path(path)
-    if path.is_file():
+    try:
+        found = path.is_file(), path.is_dir()
+    except OSError as error:  # a name that no file can have
+        raise ValueError(f"no checkpoint at {path}: {error.strerror}") from error
+    if found[0]:
         return path
-    if not path.is_dir():
+    if not found[1]:
         raise ValueError(f"no checkpoint at {path}")
     for name in _NAMES:
         if (path / name).is_file():

@@ -15,6 +15,7 @@ from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Method, Methods
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.text import printable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
+    channels: int | None = None,
+    adapt_channels: bool = False,
     num_heads: int | None = None,
     decoder_heads: int | None = None,
     grid: tuple[int, int] | None = None,
@@ -45,17 +48,18 @@ def load(
     substitute: bool = False,
     **overrides: Any,
 ) -> zoo.Model:
-    """A model ready to call: `model(images)` with images (B, height, width, 3) float32.
+    """A model ready to call: `model(images)` with images (B, height, width, channels) float32.
 
     `path` is the folder of a run (its averaged parameters where it keeps an average, at `step`; the
     one before it with `substitute`, where the latest or best is damaged) or a released file, whose
     layout is recognised from its keys unless named. At another
     `image_size` the position embeddings are interpolated, by the method of the checkpoint's family
     unless `resize` names another; for another `patch_size` the patch embedding is resampled as in
-    FlexiViT; with another `num_classes` the head is new and zero. `num_heads` is needed where
-    neither the file nor its width tell it, `decoder_heads` likewise for the decoder of a masked
-    autoencoder; `grid` is the checkpoint's own grid of positions where it is not square, and
-    `position="none"` says of a .npz without positions that its model has none.
+    FlexiViT; with another `num_classes` the head is new and zero; for other `channels` the first
+    kernel is summed or repeated as timm does it, with `adapt_channels` only. `num_heads` is needed
+    where neither the file nor its width tell it, `decoder_heads` likewise for the decoder of a
+    masked autoencoder; `grid` is the checkpoint's own grid of positions where it is not square,
+    and `position="none"` says of a .npz without positions that its model has none.
     `overrides` are fields of the model's options. `model.preprocessing` says what images it
     expects, and `model.class_names` what the logits mean, where that is known. What no file told
     and was assumed is logged as a warning.
@@ -78,11 +82,13 @@ def load(
         image_size=image_size,
         patch_size=patch_size,
         num_classes=num_classes,
+        channels=channels,
+        adapt_channels=adapt_channels,
         resize=resize or "",
         **overrides,
     )
     for note in checkpoint.notes:
-        logging.getLogger(__name__).warning("%s: %s", os.fspath(path), note)
+        logging.getLogger(__name__).warning("%s: %s", printable(os.fspath(path)), printable(note))
     model = assemble(checkpoint.options, checkpoint.params)
     model.preprocessing = checkpoint.preprocessing
     model.class_names = checkpoint.class_names
@@ -95,6 +101,8 @@ def adapted(
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
+    channels: int | None = None,
+    adapt_channels: bool = False,
     resize: str = "",
     **overrides: Any,
 ) -> tuple[Checkpoint, surgery.Report]:
@@ -103,8 +111,9 @@ def adapted(
     for field, size in (("image_size", image_size), ("patch_size", patch_size)):
         if size is not None:
             changes[field] = (size, size) if isinstance(size, int) else tuple(size)
-    if num_classes is not None:
-        changes["num_classes"] = num_classes
+    for name, number in (("num_classes", num_classes), ("channels", channels)):
+        if number is not None:
+            changes[name] = number
     target = zoo.change(checkpoint.options, **changes)
     methods = checkpoint.resize.with_position(resize)
     count, same_classes = target.num_classes, target.num_classes == checkpoint.options.num_classes
@@ -116,12 +125,14 @@ def adapted(
         key=jax.random.key(0),
         resize=methods,
         classes=None if same_classes else other,
+        adapt_channels=adapt_channels,
     )
+    expects = dataclasses.replace(checkpoint.preprocessing, image_size=target.image_size)
     changed = dataclasses.replace(
         checkpoint,
         options=target,
         params=params,
-        preprocessing=dataclasses.replace(checkpoint.preprocessing, image_size=target.image_size),
+        preprocessing=expects.for_channels(target.channels),
         class_names=checkpoint.class_names if same_classes else (),
         notes=(*checkpoint.notes, *report.notes),
     )
@@ -160,7 +171,10 @@ def read(
         options = found.infer(arrays, hints)
         layouts.table.check_depth(options, number=len(arrays))
         params = layouts.table.read(found.entries(options), arrays, surgery.shapes(options))
-        preprocessing = found.preprocessing(options, hints)
+        expects = found.preprocessing(options, hints)
+        preprocessing = expects.for_channels(options.channels)
+        if len(set(expects.mean)) > 1 and preprocessing.mean != expects.mean:
+            notes += (f"mean and std are of {len(expects.mean)} channels, made those of the model",)
         notes += layouts.assumptions(found, options, preprocessing, hints)
         names, problems = class_names.told(hints.config, options.num_classes)
     except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:

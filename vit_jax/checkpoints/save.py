@@ -21,6 +21,7 @@ from vit_jax.checkpoints.load import Checkpoint
 from vit_jax.config import CheckpointConfig, Config, DataConfig
 from vit_jax.models import zoo
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.text import printable
 
 _TORCH = (".pth", ".pt", ".bin")
 _SUFFIXES = (".npz", ".safetensors", *_TORCH)
@@ -38,11 +39,16 @@ def save(model: zoo.Model, path: str | os.PathLike[str], *, layout: str | None =
     checkpoint = Checkpoint(
         options=model.options,
         params={name: np.asarray(array, np.float32) for name, array in state.items()},
-        preprocessing=model.preprocessing or Preprocessing(image_size=model.options.image_size),
+        preprocessing=(
+            model.preprocessing
+            or Preprocessing(image_size=model.options.image_size).for_channels(
+                model.options.channels
+            )
+        ),
         class_names=model.class_names,
     )
     for change in write(checkpoint, path, layout=layout or ""):
-        warnings.warn(f"{path}: {change}", stacklevel=2)
+        warnings.warn(printable(f"{path}: {change}"), stacklevel=2)
 
 
 def write(

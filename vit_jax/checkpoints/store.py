@@ -278,17 +278,21 @@ def read_json(workdir: str | os.PathLike[str], name: str) -> Any:
 
 
 def read_card(workdir: str | os.PathLike[str]) -> Card:
-    """The model of a run. Raises ValueError where there is none."""
+    """The model of a run. Raises ValueError where there is none, or it contradicts itself."""
     card = config_lib.build(Card, _read(workdir, "model.json"), "model.json")
+    expects, damaged = card.preprocessing, f"{workdir}/model.json is damaged"
     classes, names = card.options.num_classes, len(card.class_names)
     if names not in (0, classes):
+        raise ValueError(f"{damaged}: it names {names} of the model's {classes} classes")
+    if expects.image_size != card.options.image_size:
         raise ValueError(
-            f"{workdir}/model.json is damaged: it names {names} of the model's {classes} classes"
+            f"{damaged}: its images are of {expects.image_size}, its model is for"
+            f" {card.options.image_size}"
         )
-    if card.preprocessing.image_size != card.options.image_size:
+    if not len(expects.mean) == len(expects.std) == card.options.channels:
         raise ValueError(
-            f"{workdir}/model.json is damaged: its images are of {card.preprocessing.image_size},"
-            f" its model is for {card.options.image_size}"
+            f"{damaged}: it has mean {expects.mean} and std {expects.std} for"
+            f" {card.options.channels} channels"
         )
     return card
 
@@ -300,7 +304,7 @@ def read_config(workdir: str | os.PathLike[str]) -> Config:
 
 def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
     """Raises ValueError if `workdir` holds a run of another config, naming what differs."""
-    if not (epath.Path(workdir) / "config.json").exists():
+    if not _exists(epath.Path(workdir) / "config.json"):
         return
     there, here = (flat(dataclasses.asdict(c)) for c in (read_config(workdir), config))
     differing = [
@@ -325,11 +329,11 @@ def _items(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(workdir: str | os.PathLike[str], name: str) -> Any:
     path = epath.Path(workdir) / name
-    if not path.exists():
+    if not _exists(path):
         raise ValueError(f"{workdir} is no run: it has no {name}")
     try:
         return plain_json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}: restore it, or start anew") from error
 
 
@@ -357,12 +361,24 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def saved_steps(workdir: str | os.PathLike[str]) -> list[int]:
     """Steps with a finished checkpoint; [] where there is no run."""
     folder = epath.Path(workdir) / "checkpoints"
-    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    return sorted(ocp.utils.checkpoint_steps(folder)) if _is_dir(folder) else []
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is the folder of a run of ours."""
-    return (epath.Path(path) / "model.json").exists()
+    return _exists(epath.Path(path) / "model.json")
+
+
+def _is_dir(path: epath.Path) -> bool:
+    return _exists(path) and path.is_dir()
+
+
+def _exists(path: epath.Path) -> bool:
+    """Whether it is there; a path that no file can have is not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def local_shapes(shapes: Any) -> Any:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import nnx, traverse_util
 
+from vit_jax.checkpoints import channels
 from vit_jax.checkpoints.classes import Match
 from vit_jax.models import positions, zoo
 from vit_jax.models.interpolation import Methods
@@ -32,7 +33,7 @@ class Report:
     dropped: tuple[str, ...]
     initialised: tuple[str, ...]
     reordered: tuple[str, ...] = ()  # one entry a class, in the order of the target's classes
-    notes: tuple[str, ...] = ()  # in words, what was assumed of the classes
+    notes: tuple[str, ...] = ()  # in words, what was assumed of classes and channels
 
     def __str__(self) -> str:
         lines = [f"loaded {len(self.loaded)} parameters as they are"]
@@ -52,6 +53,7 @@ def adapt(
     key: jax.Array,
     resize: Methods = Methods(),  # noqa: B008 (frozen)
     classes: Match | None = None,
+    adapt_channels: bool = False,
 ) -> tuple[Params, Report]:
     """Fits the parameters of `source` to the model `target`; `key` draws what is new.
 
@@ -60,7 +62,8 @@ def adapt(
     classes and features are the same, and zero-initialised otherwise; `classes` says which class
     of the source is which of the target (unset: the same number is the same class). Tokens,
     pooling, pre-logits, positions and what only pretraining needs are dropped or drawn where one
-    of the two models lacks them. Raises ValueError that lists all other misfits.
+    of the two models lacks them; other channels are fitted with `adapt_channels`. Raises
+    ValueError that lists all other misfits.
     """
     if type(source) is not type(target):
         raise ValueError(
@@ -91,8 +94,8 @@ def adapt(
     missing = sorted(set(expected) - set(out) - {m.split(" ")[0] for m in misfits})
     may_lack = (*replaced, *_OPTIONAL, *_ADDED)
     misfits += [f"{p} is missing" for p in missing if not _under(p, may_lack)]
-    if source.channels != target.channels:
-        misfits.insert(0, f"it takes {source.channels} channels, the model {target.channels}")
+    if source.channels != target.channels and not adapt_channels:
+        misfits.insert(0, channels.refusal(source, target))
     if misfits:
         raise ValueError(f"the checkpoint is of another model: {'; '.join(misfits)}")
     out.update(_fresh(target, missing, key))
@@ -103,7 +106,7 @@ def adapt(
         dropped=tuple(sorted(dropped)),
         initialised=tuple(missing),
         reordered=reordered,
-        notes=_about_classes(source, target, classes, replaced),
+        notes=_about_classes(source, target, classes, replaced) + channels.notes(source, target),
     )
     return out, report
 
@@ -279,6 +282,7 @@ def _resize_relative(
 def _resample_patch(
     kernel: np.ndarray, source: ViTOptions, target: ViTOptions, methods: Methods
 ) -> np.ndarray:
+    kernel = kernel if getattr(target, "stem", None) else channels.adapt(kernel, target.channels)
     return positions.resample_patch(kernel, target.patch_size, method=methods.patch)
 
 
@@ -311,4 +315,5 @@ _RESIZE: dict[str, Resize] = {
         a, 2 * target.tokens - 1
     ),
     "embedding/kernel": _resample_patch,
+    "stem/root/kernel": lambda a, _, target, __: channels.adapt(a, target.channels),
 }

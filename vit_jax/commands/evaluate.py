@@ -1,7 +1,6 @@
 """`evaluate`: measures a run's checkpoint on its held-out split."""
 
 import argparse
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,9 @@ from vit_jax.checkpoints.load import load
 from vit_jax.commands import configs
 from vit_jax.commands.convert import size
 from vit_jax.data import image_list
+from vit_jax.models import zoo
 from vit_jax.parallel import agreement, multihost
+from vit_jax.text import printable, printable_json
 from vit_jax.training import evaluation, loop
 from vit_jax.training import run as run_lib
 
@@ -25,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="their classes, by number or name: JSON {NAME: CLASS}, or lines NAME CLASS",
     )
     parser.add_argument("--image-size", type=size, help="HEIGHT or HEIGHT,WIDTH, with --images")
+    parser.add_argument(
+        "--orientation",
+        action="store_true",
+        help="with --images: turn them as their EXIF orientation says, as predict does",
+    )
     parser.add_argument(
         "--step", type=checkpoint_step, default="latest", help="latest, best, or a number"
     )
@@ -48,10 +54,10 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         shown = {"step": step}
     if multihost.is_primary():
         if options.json:
-            print(json.dumps(shown | metrics))
+            print(printable_json(shown | metrics))
         else:
             what = "".join(f", {name} {value}" for name, value in shown.items())
-            print(f"{options.workdir}{what}: {loop.describe(metrics)}")
+            print(printable(f"{options.workdir}{what}: {loop.describe(metrics)}"))
     return 0
 
 
@@ -60,12 +66,15 @@ def _on_images(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, f
     if not (options.images and options.labels):
         raise ValueError("--images and --labels go together: give both")
     model = load(options.workdir, step=options.step, substitute=True, image_size=options.image_size)
+    zoo.check_head(model.options)
     classes = model.class_names or tuple(str(i) for i in range(model.options.num_classes))
     labels = image_list.read_labels(options.labels, class_names=model.class_names)
     source = image_list.ImageListSource(options.images, labels, class_names=classes)
     assert model.preprocessing is not None
     height, width = model.preprocessing.image_size
-    return {"pixels": f"{height}x{width}"}, evaluation.evaluate_model(model, source)
+    return {"pixels": f"{height}x{width}"}, evaluation.evaluate_model(
+        model, source, orient=options.orientation
+    )
 
 
 def checkpoint_step(text: str) -> int | str:

@@ -13,8 +13,12 @@ from vit_jax.checkpoints.load import load
 from vit_jax.commands.evaluate import checkpoint_step
 from vit_jax.commands.predict import classify
 from vit_jax.data import sources
+from vit_jax.data.preprocess import EvalTransform
+from vit_jax.data.record import Record
 from vit_jax.images import transform_of
+from vit_jax.models import zoo
 from vit_jax.models.vit import ViT
+from vit_jax.text import printable
 
 SHOWN = 24  # images in the picture of predictions
 
@@ -32,12 +36,14 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     Writes PNG files into pictures/ of the run and prints where they are.
     """
     model = load(options.workdir, step=options.step, substitute=True)
-    source = sources.open_eval(store.read_config(options.workdir).data)
+    zoo.check_head(model.options)
+    config = store.read_config(options.workdir)
+    source = sources.open_eval(config.data)
     records = [source.read(int(i)) for i in np.linspace(0, len(source) - 1, SHOWN)]
-    transform = transform_of(model)
-    images = np.stack([transform(transform.decode(record.data)) for record in records])
+    transform = transform_of(model, orient=config.data.orientation)
+    images = np.stack([_pixels(record, transform) for record in records])
     best = [row[0] for row in classify(model, top=1)(images)]
-    truth = [source.class_names[record.label] for record in records]
+    truth = [_class_name(source, record) for record in records]
     drawn = {
         "curves": figures.curves(options.workdir),
         "predictions": figures.predictions(images, best, truth),
@@ -49,5 +55,17 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
         folder.mkdir(exist_ok=True)
         for name, figure in drawn.items():
             figure.savefig(folder / f"{name}.png", dpi=120)
-            print(folder / f"{name}.png")
+            print(printable(folder / f"{name}.png"))
     return 0
+
+
+def _pixels(record: Record, transform: EvalTransform) -> np.ndarray:
+    try:
+        return transform(transform.decode(record.data))
+    except ValueError as error:
+        raise ValueError(f"{record.path}: {error}") from error
+
+
+def _class_name(source: sources.Source, record: Record) -> str:
+    known = 0 <= record.label < len(source.class_names)
+    return source.class_names[record.label] if known else "unknown"

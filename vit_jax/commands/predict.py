@@ -1,7 +1,6 @@
 """`predict`: the classes of image files."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,10 +9,13 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.checkpoints.load import load
+from vit_jax.commands.convert import count
 from vit_jax.commands.evaluate import checkpoint_step
 from vit_jax.data import augment, preprocess
 from vit_jax.images import read_pixels, transform_of
+from vit_jax.models import zoo
 from vit_jax.models.zoo import Model
+from vit_jax.text import printable, printable_json
 
 BATCH = 32
 
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--step", type=checkpoint_step, default="latest", help="latest, best, or a number"
     )
-    parser.add_argument("--top", type=int, default=5, help="classes to show of each image")
+    parser.add_argument("--top", type=count, default=5, help="classes to show of each image")
     parser.add_argument("--json", action="store_true", help="one JSON object an image, a line each")
 
 
@@ -34,14 +36,14 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     failures = 0
     for path, result in predict(model, options.images, top=options.top):
         if isinstance(result, str):
-            print(f"vit_jax: {path}: {result}", file=sys.stderr)
+            print(printable(f"vit_jax: {path}: {result}"), file=sys.stderr)
             failures += 1
         elif options.json:
             classes = [{"class": name, "probability": p} for name, p in result]
-            print(json.dumps({"image": path, "classes": classes}))
+            print(printable_json({"image": path, "classes": classes}))
         else:
             shown = ", ".join(f"{name} {100 * p:.1f}%" for name, p in result)
-            print(f"{path}: {shown}")
+            print(printable(f"{path}: {shown}"))
     return 2 if failures else 0
 
 
@@ -56,7 +58,7 @@ def predict(
     for first in range(0, len(paths), BATCH):
         chunk = paths[first : first + BATCH]
         read = [_read(path, transform) for path in chunk]
-        batch = np.zeros((min(BATCH, len(paths)), *wanted.image_size, 3), np.uint8)
+        batch = np.zeros((min(BATCH, len(paths)), *wanted.image_size, transform.channels), np.uint8)
         for row, image in enumerate(read):
             if not isinstance(image, str):
                 batch[row] = image
@@ -65,7 +67,8 @@ def predict(
 
 
 def classify(model: Model, *, top: int) -> Callable[[np.ndarray], list[list[tuple[str, float]]]]:
-    """A function of images uint8 (B, H, W, 3) to the `top` (class, probability) of each."""
+    """A function of images uint8 (B, H, W, C) to the `top` (class, probability) of each."""
+    zoo.check_head(model.options)
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
     names = model.class_names or tuple(str(i) for i in range(model.options.num_classes))
@@ -88,7 +91,7 @@ def classify(model: Model, *, top: int) -> Callable[[np.ndarray], list[list[tupl
 
 
 def _read(path: str, transform: preprocess.EvalTransform) -> np.ndarray | str:
-    """Pixels for the model (H, W, 3), or what is wrong with the file."""
+    """Pixels for the model (H, W, C), or what is wrong with the file."""
     try:
         return read_pixels(path, transform)
     except ValueError as error:

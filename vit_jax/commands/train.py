@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from vit_jax.commands import configs
 from vit_jax.parallel import agreement, multihost
+from vit_jax.text import printable
 from vit_jax.training import loop
 
 
@@ -26,5 +27,5 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         config = configs.from_file(options.config, overrides)
     metrics = loop.train(config, workdir=options.workdir, profile=options.profile)
     if multihost.is_primary():
-        print(f"{options.workdir}: {loop.describe(metrics)}")
+        print(printable(f"{options.workdir}: {loop.describe(metrics)}"))
     return 0

@@ -6,6 +6,7 @@ import importlib.resources
 import numpy as np
 
 from vit_jax.data import identity
+from vit_jax.data.decode import of_array
 from vit_jax.data.record import Record
 
 EMBEDDED_SPLITS = ("train", "test")
@@ -41,7 +42,7 @@ class ArraySource:
 
     name: str
     class_names: tuple[str, ...]
-    images: np.ndarray  # uint8 (N, H, W) or (N, H, W, 3)
+    images: np.ndarray  # uint8 (N, H, W) or (N, H, W, C)
     labels: np.ndarray  # int32 (N,)
 
     def __len__(self) -> int:
@@ -56,7 +57,7 @@ class ArraySource:
         part = identity.Part(examples=len(self), digest=identity.digest(content))
         return identity.identify("arrays", class_names=self.class_names, parts={self.name: part})
 
-    def gather(self, ids: np.ndarray) -> np.ndarray:
-        """uint8 (len(ids), H, W, 3)."""
+    def gather(self, ids: np.ndarray, *, channels: int = 3) -> np.ndarray:
+        """uint8 (len(ids), H, W, channels)."""
         images = self.images[ids]
-        return images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1)
+        return of_array(images if images.ndim == 4 else images[..., None], channels=channels)

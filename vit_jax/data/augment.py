@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vit_jax.config import DataConfig
 
@@ -15,7 +16,7 @@ HALF = (0.5, 0.5, 0.5)  # of mean and std where nothing else is known: values in
 
 
 def augment(
-    images: jax.Array,  # uint8 (B, H, W, 3)
+    images: jax.Array,  # uint8 (B, H, W, C)
     targets: jax.Array,  # float32 (B, K)
     position: jax.Array,  # uint32 (B, 2), see pipeline.train_batches
     *,
@@ -27,7 +28,8 @@ def augment(
     flip_key, mixup_key = jax.random.split(key)
     if data.flip:
         images = random_flip(images, position, key=flip_key)
-    values = normalize(images, mean=data.mean or HALF, std=data.std or HALF)
+    unset = HALF[:1] * images.shape[-1]
+    values = normalize(images, mean=data.mean or unset, std=data.std or unset)
     if data.mixup:
         share = mixup_share(_at(mixup_key, position[0]), alpha=data.mixup)
         values, targets = mix(values, share), mix(targets, share)
@@ -35,14 +37,23 @@ def augment(
 
 
 def normalize(
-    images: jax.typing.ArrayLike,  # uint8 (B, H, W, 3)
+    images: jax.typing.ArrayLike,  # uint8 (B, H, W, C)
     *,
     mean: Sequence[float],
     std: Sequence[float],
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> jax.Array:
-    """(pixels in [0, 1] - mean) / std, computed in float32."""
-    shape = (1, 1, 1, 3)
+    """(pixels in [0, 1] - mean) / std, computed in float32.
+
+    Raises ValueError unless there is a mean and a std for each channel.
+    """
+    channels = np.shape(images)[-1]
+    if not len(mean) == len(std) == channels:
+        raise ValueError(
+            f"mean {tuple(mean)} and std {tuple(std)} are not one number for each of the"
+            f" {channels} channels"
+        )
+    shape = (1, 1, 1, channels)
     center = jnp.asarray(mean, jnp.float32).reshape(shape)
     scale = jnp.asarray(std, jnp.float32).reshape(shape)
     return ((jnp.asarray(images, jnp.float32) / 255 - center) / scale).astype(dtype)

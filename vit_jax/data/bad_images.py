@@ -4,6 +4,7 @@ import logging
 import threading
 
 from vit_jax.errors import RunFailed
+from vit_jax.text import printable
 
 _LOG = logging.getLogger(__name__)
 NAMED = 3  # paths in the message that stops a run
@@ -61,7 +62,7 @@ class BadImages:
             self._paths[index] = path
             count = len(self._paths)
         if self.reported.first(path):
-            _LOG.warning("broken image %s: %s", path, reason)
+            _LOG.warning("broken image %s: %s", printable(path), printable(reason))
         if count > self.max_bad * self.size:
             names = ", ".join(self.paths[:NAMED]) + (", ..." if count > NAMED else "")
             raise RunFailed(

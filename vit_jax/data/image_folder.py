@@ -13,6 +13,7 @@ import numpy as np
 from vit_jax.data import folder_scan, identity, split_names
 from vit_jax.data.folder_scan import SUFFIXES
 from vit_jax.data.record import Record
+from vit_jax.text import printable
 
 _LOG = logging.getLogger(__name__)
 LAYOUT = "ROOT/CLASS/image.jpg, or ROOT/train/CLASS/image.jpg and ROOT/val/CLASS/image.jpg"
@@ -202,7 +203,7 @@ class ImageFolder:
         )
         for there, fact in facts:
             if there:
-                _LOG.warning("%s: %s", folder, fact)
+                _LOG.warning("%s: %s", printable(folder), printable(fact))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

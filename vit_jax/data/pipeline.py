@@ -44,7 +44,7 @@ def train_batches(
 
     `batch_size` is global, `rows` this host's part of it (unset: all). Epochs follow each other
     without a gap, each another permutation of the source. A batch holds, R being its rows:
-    image uint8 (R, H, W, 3), label int32 (R,), id int64 (R,) index in the source, and
+    image uint8 (R, H, W, C), label int32 (R,), id int64 (R,) index in the source, and
     position uint32 (R, 2), the high and low word of `step * batch_size + row`.
 
     A broken image is replaced by a random one that depends on its position only, and given to
@@ -63,9 +63,10 @@ def train_batches(
         numbers = draw("crop", seed=seed, start=start, count=len(ids))
         words = np.stack([positions >> 32, positions & 0xFFFFFFFF], axis=-1).astype(np.uint32)
         if isinstance(source, ArraySource):
-            image, label = transform.batch(source.gather(ids), numbers), source.labels[ids]
+            image, label = source.gather(ids, channels=transform.channels), source.labels[ids]
+            image = transform.batch(image, numbers)
             return {"image": image, "label": label, "id": ids, "position": words}
-        image = np.empty((len(ids), *transform.size, 3), np.uint8)
+        image = np.empty((len(ids), *transform.size, transform.channels), np.uint8)
         label = np.empty(len(ids), np.int32)
 
         def load(row: int) -> None:
@@ -115,7 +116,7 @@ def eval_batches(
         ids = np.arange(step * batch_size + rows.start, step * batch_size + rows.stop)
         mask = ids < len(source)
         ids[~mask] = -1
-        image = np.zeros((len(ids), *transform.size, 3), np.uint8)
+        image = np.zeros((len(ids), *transform.size, transform.channels), np.uint8)
         label = np.zeros(len(ids), np.int32)
 
         def load(row: int) -> None:

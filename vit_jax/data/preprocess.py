@@ -5,32 +5,21 @@ Everything per pixel after the crop (flip, value range, mixup) runs on the devic
 """
 
 import dataclasses
-import io
 import math
 from typing import Literal
 
-import cv2
 import numpy as np
-import PIL.Image
-import simplejpeg
 
-from vit_jax.config import DataConfig, Fit, Kernel
+from vit_jax.config import LEAST_CROP, DataConfig, Fit, Kernel
+from vit_jax.data.decode import BrokenImageError as BrokenImageError
+from vit_jax.data.decode import decode as decode
+from vit_jax.data.resize import PILLOW, resize, resize_part
 
 Crop = Literal["inception", "shift", "center"]
 
-MAX_PIXELS = 89_478_485  # of a file: a small one can claim to be huge; where Pillow warns
-_PILLOW = {
-    "bilinear_antialias": PIL.Image.Resampling.BILINEAR,
-    "bicubic_antialias": PIL.Image.Resampling.BICUBIC,
-    "lanczos_antialias": PIL.Image.Resampling.LANCZOS,
-    "nearest": PIL.Image.Resampling.NEAREST,
-}
+LARGE = 2**24  # pixels of a resized image, beyond which only what is kept is made
 ATTEMPTS = 10  # of the inception crop, 4 numbers each
 ASPECT = (3 / 4, 4 / 3)  # of the inception crop: width / height, relative to the target's
-
-
-class BrokenImageError(ValueError):
-    """The bytes are no image that can be decoded whole."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,9 +38,11 @@ class TrainTransform:
     center: float = 1.0  # share of the short side that `center` keeps
     kernel: Kernel = "linear"
     fit: Fit = "crop"  # likewise
+    channels: int = 3  # of the model
+    orient: bool = False  # as EXIF says
 
     def __call__(self, image: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """uint8 (h, w, 3), float64 (NUMBERS,) in [0, 1) -> uint8 (H, W, 3)."""
+        """uint8 (h, w, C), float64 (NUMBERS,) in [0, 1) -> uint8 (H, W, C)."""
         if self.crop == "inception":
             top, left, height, width = inception_box(
                 image.shape[:2], self.size, area=self.crop_area, numbers=numbers
@@ -65,10 +56,10 @@ class TrainTransform:
         return shift(image[None], limit=self.shift, numbers=numbers[None])[0]
 
     def decode(self, data: bytes | np.ndarray) -> np.ndarray:
-        return decode(data, fast_dct=_fast_dct(self.kernel))
+        return _decoded(data, self)
 
     def batch(self, images: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Every image of uint8 (N, h, w, 3) with its row of `numbers` -> uint8 (N, H, W, 3)."""
+        """Every image of uint8 (N, h, w, C) with its row of `numbers` -> uint8 (N, H, W, C)."""
         if self.crop == "shift" and images.shape[1:3] == self.size:
             return shift(images, limit=self.shift, numbers=numbers)
         return np.stack([self(image, row) for image, row in zip(images, numbers, strict=True)])
@@ -82,22 +73,28 @@ class EvalTransform:
     center: float = 0.875  # share of the resized image's short side that is kept
     kernel: Kernel = "area"
     fit: Fit = "crop"
+    channels: int = 3  # of the model
+    orient: bool = False  # as EXIF says
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (h, w, 3) -> uint8 (H, W, 3)."""
+        """uint8 (h, w, C) -> uint8 (H, W, C)."""
         return center_crop(image, self.size, share=self.center, kernel=self.kernel, fit=self.fit)
 
     def decode(self, data: bytes | np.ndarray) -> np.ndarray:
-        return decode(data, fast_dct=_fast_dct(self.kernel))
+        return _decoded(data, self)
 
 
-def train_transform(data: DataConfig, *, size: tuple[int, int]) -> TrainTransform:
+def train_transform(
+    data: DataConfig, *, size: tuple[int, int], channels: int = 3
+) -> TrainTransform:
     """What `data` does to training images. Raises ValueError where it makes no sense."""
     low, high = data.crop_area
     if not 0 < low <= high <= 1:
         raise ValueError(f"config.data.crop_area is {data.crop_area}: give 0 < low <= high <= 1")
     if data.shift < 0:
         raise ValueError(f"config.data.shift is {data.shift}: it cannot be negative")
+    if data.shift > max(size):
+        raise ValueError(f"config.data.shift is {data.shift}: the image has {max(size)} pixels")
     _check_eval_crop(data)
     return TrainTransform(
         size=size,
@@ -107,36 +104,22 @@ def train_transform(data: DataConfig, *, size: tuple[int, int]) -> TrainTransfor
         center=data.eval_crop,
         kernel=data.kernel,
         fit=data.eval_fit,
+        channels=channels,
+        orient=data.orientation,
     )
 
 
-def eval_transform(data: DataConfig, *, size: tuple[int, int]) -> EvalTransform:
+def eval_transform(data: DataConfig, *, size: tuple[int, int], channels: int = 3) -> EvalTransform:
     """What `data` does to images for evaluation. Raises ValueError where it makes no sense."""
     _check_eval_crop(data)
     return EvalTransform(
-        size=size, center=data.eval_crop, kernel=data.eval_kernel, fit=data.eval_fit
+        size=size,
+        center=data.eval_crop,
+        kernel=data.eval_kernel,
+        fit=data.eval_fit,
+        channels=channels,
+        orient=data.orientation,
     )
-
-
-def decode(data: bytes | np.ndarray, *, fast_dct: bool = True) -> np.ndarray:
-    """uint8 (H, W, 3) RGB of an encoded file, or of uint8 pixels (H, W) or (H, W, 3).
-
-    `fast_dct`: the cosine transform of JPEGs of TensorFlow's default, else that of Pillow.
-    Orientation tags are ignored, transparency is dropped. Raises BrokenImageError.
-    """
-    if isinstance(data, np.ndarray):
-        return data if data.ndim == 3 else np.repeat(data[..., None], 3, axis=-1)
-    if data[:2] == b"\xff\xd8":
-        try:
-            return _decode_jpeg(data, fast_dct)
-        except ValueError:
-            pass  # libjpeg warned: whether that is fatal is for Pillow to decide
-    try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
-            _check_pixels(*image.size)
-            return np.array(_to_rgb(image))
-    except Exception as error:  # damaged bytes make decoders raise far more than they document
-        raise BrokenImageError(f"cannot decode the image: {_reason(data, error)}") from error
 
 
 def inception_box(
@@ -194,47 +177,26 @@ def center_crop(
     h, w = image.shape[:2]
     cover = [math.floor(side / share + 1e-6) for side in size]
     scale = max(cover[0] / h, cover[1] / w)
-    of_torch = kernel in _PILLOW
+    of_torch = kernel in PILLOW
     # 1e-9: the limiting side comes out whole.
     whole = (lambda side: int(side + 1e-9)) if of_torch else round
     resized = (max(whole(h * scale), size[0]), max(whole(w * scale), size[1]))
     if fit == "squash":
         resized = (cover[0], cover[1])
-    image = resize(image, resized, kernel)
     margins = [full - side for full, side in zip(resized, size, strict=True)]
     floors = not of_torch or fit == "crop_floor"
     top, left = (m // 2 if floors else round(m / 2) for m in margins)
+    if resized[0] * resized[1] > max(LARGE, 8 * size[0] * size[1]):
+        return resize_part(image, resized, (top, left, *size), kernel)
+    image = resize(image, resized, kernel)
     return image[top : top + size[0], left : left + size[1]]
-
-
-def resize(image: np.ndarray, size: tuple[int, int], kernel: Kernel) -> np.ndarray:
-    """uint8 (h, w, 3) -> uint8 (H, W, 3), pixels as areas (half-pixel centres), rounded.
-
-    linear: two samples an axis whatever the scale, as `tf.image.resize` without antialias.
-    area: the mean over each target pixel's area; it is linear where an axis grows.
-    bilinear, bicubic and lanczos_antialias, nearest: those of Pillow, and so of torchvision.
-    """
-    if image.shape[:2] == size:
-        return image
-    if kernel in ("linear", "area"):
-        shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
-        method = cv2.INTER_AREA if kernel == "area" and shrinks else cv2.INTER_LINEAR
-        return cv2.resize(image, (size[1], size[0]), interpolation=method)
-    return np.asarray(PIL.Image.fromarray(image).resize((size[1], size[0]), _PILLOW[kernel]))
 
 
 def _check_eval_crop(data: DataConfig) -> None:
     if not 0 < data.eval_crop <= 1:
         raise ValueError(f"config.data.eval_crop is {data.eval_crop}: it must be in (0, 1]")
-
-
-def _reason(data: bytes, error: Exception) -> str:
-    """What is wrong with an encoded file, without the address of the object that held it."""
-    if not data:
-        return "the file is empty"
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return f"it begins with {data[:8]!r}, which no known image does, or its header is damaged"
-    return " ".join(str(error).split()) or type(error).__name__
+    if data.eval_crop < LEAST_CROP:
+        raise ValueError(f"config.data.eval_crop is {data.eval_crop}: give {LEAST_CROP} at least")
 
 
 def _fast_dct(kernel: Kernel) -> bool:
@@ -242,21 +204,11 @@ def _fast_dct(kernel: Kernel) -> bool:
     return kernel in ("linear", "area")
 
 
-def _decode_jpeg(data: bytes, fast_dct: bool) -> np.ndarray:
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    _check_pixels(height, width)
-    return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=fast_dct, fastupsample=False)
-
-
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """As `image.convert`, but for what Pillow clips (16-bit grey) or warns of (palettes)."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "P":
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _check_pixels(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise BrokenImageError(f"refused to decode {height} x {width} pixels: over {MAX_PIXELS}")
+def _decoded(data: bytes | np.ndarray, transform: TrainTransform | EvalTransform) -> np.ndarray:
+    """The pixels (h, w, C) that a transform takes."""
+    return decode(
+        data,
+        channels=transform.channels,
+        fast_dct=_fast_dct(transform.kernel),
+        orient=transform.orient,
+    )

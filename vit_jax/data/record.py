@@ -19,7 +19,7 @@ class LabelError(ValueError):
 class Record:
     """One labelled image, not decoded."""
 
-    data: bytes | np.ndarray  # an encoded file, or uint8 (H, W) or (H, W, 3)
+    data: bytes | np.ndarray  # an encoded file, or uint8 (H, W) or (H, W, C)
     label: int  # of a class, or UNKNOWN
     path: str  # what a message calls this record
 

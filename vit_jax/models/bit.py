@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models import heads
+from vit_jax.models import heads, limits
 from vit_jax.models.layers import Dtype
-from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.preprocessing import Preprocessing, check_images
 from vit_jax.models.resnet import Stem, StemOptions
 
 # The numerics of the paper's code; `StemOptions` of any sizes are made of it by `replace`.
@@ -42,6 +42,9 @@ class BiTOptions:
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
+        limits.check(self)
+        if min(*self.image_size, self.channels) < 1:
+            raise ValueError(f"image_size {self.image_size} and channels must be positive")
         if not self.stem.num_layers or min(self.stem.num_layers) < 1:
             raise ValueError(f"stages of {self.stem.num_layers} units are no ResNet")
 
@@ -82,7 +85,5 @@ class BiT(nnx.Module):
 
     def encode(self, images: jax.Array) -> jax.Array:
         """What is pooled: (B, height / stride, width / stride, `options.feature_size`)."""
-        if images.ndim != 4 or images.shape[3] != self.options.channels:
-            expected = f"(batch, height, width, {self.options.channels})"
-            raise ValueError(f"images are {images.shape}, the model takes {expected}")
+        check_images(images, channels=self.options.channels)
         return self.stem(images.astype(jnp.dtype(self.options.dtype)))

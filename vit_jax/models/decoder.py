@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vit_jax.models import encoder, positions
+from vit_jax.models import encoder, limits, positions
 from vit_jax.models.layers import XAVIER, BlockOptions, layer_norm
 
 
@@ -26,7 +26,8 @@ class DecoderOptions:
     num_heads: int = 16
 
     def __post_init__(self) -> None:
-        if self.width % self.num_heads or self.width % 4:
+        limits.check(self)
+        if not self.num_heads or self.width % self.num_heads or self.width % 4:
             raise ValueError(
                 f"decoder width {self.width} must be a multiple of 4 and of {self.num_heads} heads"
             )

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from vit_jax.models import positions
+from vit_jax.models import limits, positions
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.layers import BlockOptions, Dtype, Gelu
 from vit_jax.models.resnet import StemOptions
@@ -65,7 +65,12 @@ class ViTOptions:
 
     def __post_init__(self) -> None:
         _check_values(self)
+        limits.check(self)
         self._check_sizes()
+        limits.check_tokens(self.tokens)
+        block = 4 * self.width**2 + 2 * self.width * self.mlp_dim
+        ends = self.feature_size * self.num_classes + self.tokens * self.width
+        limits.check_parameters(self.depth * block + ends)
         self._check_positions()
         if self.class_token is False and (self.distillation or self.pool.startswith("token")):
             raise ValueError(f"pool {self.pool!r} or distillation needs the class token")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax.models import limits
 from vit_jax.models.layers import Dtype
 
 
@@ -33,6 +34,9 @@ class StemOptions:
     pool_padding: Literal["zero", "lowest"] = "lowest"  # of the root's max-pool
 
     def __post_init__(self) -> None:
+        limits.check(self)
+        if not (self.groups and self.root_width):
+            raise ValueError("root_width and groups of a ResNet must be positive")
         if self.widths and len(self.widths) != len(self.num_layers):
             raise ValueError(f"widths {self.widths} are not one of each of {len(self.num_layers)}")
         normed = (() if self.preactivation else (self.root_width,)) + self.stage_widths

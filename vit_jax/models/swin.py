@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models import encoder, heads
+from vit_jax.models import encoder, heads, limits
 from vit_jax.models.layers import (
     XAVIER,
     Attention,
@@ -25,7 +25,7 @@ from vit_jax.models.layers import (
     layer_norm,
 )
 from vit_jax.models.positions import Grid, relative_index
-from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.preprocessing import Preprocessing, check_images
 from vit_jax.models.windows import Padding, Windows, shrink
 
 PATCH_EPS = 1e-5  # of the norms after patches are embedded and merged
@@ -60,6 +60,7 @@ class SwinOptions:
     unroll: int = 1
 
     def __post_init__(self) -> None:
+        limits.check(self)
         if self.position not in ("none", "learned_1d"):
             raise ValueError(f"position is {self.position!r}: choose 'none' or 'learned_1d'")
         stages = len(self.depths)
@@ -67,8 +68,9 @@ class SwinOptions:
             given = len(getattr(self, name))
             if given != stages and not (name == "mlp_dims" and not given or given == 1):
                 raise ValueError(f"{name} {getattr(self, name)} are not one of {stages} stages")
-        for sides in (self.image_size, self.patch_size, *self.windows, self.depths):
-            if min(sides) < 1:
+        parts = ((self.width, self.channels), self.depths, self.num_heads)
+        for sides in (self.image_size, self.patch_size, *self.windows, *parts):
+            if min(sides, default=0) < 1:
                 raise ValueError(f"sizes of a Swin must be positive, got {sides}")
         for width, number in zip(self.widths, self.stage_heads, strict=True):
             if width % number:
@@ -168,9 +170,7 @@ class Swin(nnx.Module):
     def encode(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """What is pooled: (B, h, w, `options.feature_size`), after the last norm."""
         options = self.options
-        if images.ndim != 4 or images.shape[3] != options.channels:
-            expected = f"(batch, height, width, {options.channels})"
-            raise ValueError(f"images are {images.shape}, the model takes {expected}")
+        check_images(images, channels=options.channels)
         grids = options.stage_grids((images.shape[1], images.shape[2]))
         number = len(grids) + 1
         keys = [None] * number if key is None else list(jax.random.split(key, number))
@@ -267,7 +267,7 @@ class WindowBlock(nnx.Module):
     ) -> jax.Array:
         keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
         rate = drop_rate if self.options.stochastic else 0.0
-        shape = (x.shape[0], -1, x.shape[-1])
+        shape = (x.shape[0], x.shape[1] * x.shape[2], x.shape[3])
         y = windows.cut(self.norm1(x), shifted)
         y = windows.join(self._attend(y, windows, shifted, keys[0]), shifted)
         x = x.reshape(shape)

@@ -16,7 +16,7 @@ from vit_jax.models import decoder, encoder, heads, positions
 from vit_jax.models.encoder import Intermediates
 from vit_jax.models.layers import dropout, grid_bias, layer_norm, relative_table, split_batch
 from vit_jax.models.options import ViTOptions
-from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.preprocessing import Preprocessing, check_images
 from vit_jax.models.resnet import Stem
 
 __all__ = ["Intermediates", "ViT", "ViTOptions"]
@@ -185,14 +185,12 @@ class ViT(nnx.Module):
     def _patches(self, images: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Images to embedded patches (B, N, D)."""
         options = self.options
-        expected = (*options.image_size, options.channels)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise ValueError(f"images are {images.shape}, the model takes (batch, *{expected})")
+        check_images(images, channels=options.channels, image_size=options.image_size)
         x = split_batch(images).astype(jnp.dtype(options.dtype))
         if options.stem:
             x = self.stem(x)
         x = self.embedding(x)
-        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        x = x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])
         return x if mask is None else jnp.where(mask[..., None], self.mask[...].astype(x.dtype), x)
 
     def _add_prefix(self, x: jax.Array, keep: jax.Array | None) -> jax.Array:

@@ -63,8 +63,9 @@ class Windows:
         else:
             x = self._roll(self._pad(x), -shifted)
         batch, width = x.shape[0], x.shape[3]
-        x = x.reshape(batch, *self._tiles(), width)
-        return x.transpose(1, 3, 0, 2, 4, 5).reshape(-1, batch, self._area, width)
+        tiles = self._tiles()
+        x = x.reshape(batch, *tiles, width).transpose(1, 3, 0, 2, 4, 5)
+        return x.reshape(tiles[0] * tiles[2], batch, self._area, width)
 
     def join(self, x: jax.Array, shifted: jax.Array) -> jax.Array:
         """The inverse of `cut`."""

@@ -9,7 +9,6 @@ ResNets from "Big Transfer" (1912.11370); Swin's from its paper (2103.14030, sec
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from flax import nnx
 
 from vit_jax.models.bit import RESNET_V2, BiT, BiTOptions
 from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.names import nearest
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.swin import Swin, SwinOptions
@@ -147,7 +147,10 @@ def change(options: AnyOptions, **changes: Any) -> AnyOptions:
     known = {f.name for f in dataclasses.fields(options)}
     for field in changes:
         if field not in known:
-            raise ValueError(f"unknown model option {field!r}: {_nearest(field, sorted(known))}")
+            raise ValueError(f"unknown model option {field!r}: {nearest(field, sorted(known))}")
+    for field in {"image_size", "patch_size"} & set(changes):
+        if isinstance(size := changes[field], int | list):  # one number is square
+            changes[field] = (size, size) if isinstance(size, int) else tuple(size)
     return dataclasses.replace(options, **changes)
 
 
@@ -163,15 +166,19 @@ def classifier(options: Options) -> Options:
 def create(
     name: str,
     *,
-    image_size: tuple[int, int] = (224, 224),
+    image_size: int | tuple[int, int] = (224, 224),
     num_classes: int = 1000,
     key: jax.Array | None = None,
     **changes: Any,
 ) -> Model:
-    """A freshly initialised model; `key` defaults to `jax.random.key(0)`."""
+    """A freshly initialised model; `key` defaults to `jax.random.key(0)`.
+
+    One number as `image_size` is a square. Raises ValueError for an unknown name or option.
+    """
     chosen = options(name, image_size=image_size, num_classes=num_classes, **changes)
     model = init(chosen, key=jax.random.key(0) if key is None else key)
-    model.preprocessing = preprocessing(name, image_size=chosen.image_size)
+    expects = preprocessing(name, image_size=chosen.image_size)
+    model.preprocessing = expects.for_channels(chosen.channels)
     return model
 
 
@@ -193,6 +200,15 @@ def abstract(options: Options) -> tuple[nnx.GraphDef, nnx.State]:
     """The parts of a model, with shapes and dtypes for parameters: nothing is computed."""
     graphdef, state = nnx.split(nnx.eval_shape(lambda: init(options, key=jax.random.key(0))))
     return graphdef, state
+
+
+def check_head(options: Options) -> None:
+    """Raises ValueError for a model that has no classes."""
+    if not options.num_classes:
+        raise ValueError(
+            "the model has no head, and so no classes: fine-tune it first (train with"
+            " --config.init_from=FILE), or use model.features(images)"
+        )
 
 
 def _published(name: str) -> Options:
@@ -226,7 +242,7 @@ def _sizes(name: str, whole: str) -> dict[str, Any]:
         fields["stem"] = StemOptions(num_layers=layers)
         size, patch = size.split("+")[1], str(patch_of_stem)
     if size not in SIZES or not patch.isdecimal() or int(patch) < 1:
-        raise ValueError(f"unknown model {whole!r}: {_nearest(whole, names())}")
+        raise ValueError(f"unknown model {whole!r}: {nearest(whole, names())}")
     width, depth, mlp_dim, num_heads = SIZES[size]
     return fields | {
         "width": width,
@@ -235,10 +251,3 @@ def _sizes(name: str, whole: str) -> dict[str, Any]:
         "num_heads": num_heads,
         "patch_size": (int(patch), int(patch)),
     }
-
-
-def _nearest(name: str, known: Any) -> str:
-    """The known name most like it, whatever the case, and all that are known."""
-    lower = {one.lower(): one for one in known}
-    close = difflib.get_close_matches(name.lower(), sorted(lower), n=1, cutoff=0.0)
-    return f"did you mean {lower[close[0]]!r}? Known: {', '.join(known)}"

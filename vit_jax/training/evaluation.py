@@ -16,6 +16,7 @@ from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import UNKNOWN, Source
 from vit_jax.errors import Interrupted, RunFailed
 from vit_jax.images import transform_of
+from vit_jax.models import zoo
 from vit_jax.models.zoo import Model
 from vit_jax.objectives import classification
 from vit_jax.parallel.mesh import local_rows, make_mesh, to_global
@@ -82,11 +83,15 @@ def evaluate(
     return means | {"count": count} | {name: n for name, n in left_out.items() if n}
 
 
-def evaluate_model(model: Model, source: Source, *, batch_size: int = 64) -> dict[str, float]:
+def evaluate_model(
+    model: Model, source: Source, *, batch_size: int = 64, orient: bool = False
+) -> dict[str, float]:
     """Measures a loaded model on labelled images, with its own preprocessing, on all devices.
 
-    The images are split over the devices, the model is on each. Returns what `evaluate` does.
+    The images are split over the devices, the model is on each. With `orient` they are turned as
+    their EXIF orientation says. Returns what `evaluate` does. Raises ValueError without a head.
     """
+    zoo.check_head(model.options)
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
     mesh = make_mesh(MeshConfig())
@@ -100,7 +105,7 @@ def evaluate_model(model: Model, source: Source, *, batch_size: int = 64) -> dic
         mean=wanted.mean,
         std=wanted.std,
     )
-    transform = transform_of(model)
+    transform = transform_of(model, orient=orient)
     rows = local_rows(mesh, batch_size)
     bad = BadImages(size=len(source), max_bad=MAX_BAD, remedy="repair them, or leave them out")
     with (

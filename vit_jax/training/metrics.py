@@ -12,6 +12,8 @@ import jax
 import tqdm
 from tensorboardX import SummaryWriter
 
+from vit_jax.text import printable
+
 
 class MetricWriter:
     """Appends to `metrics.jsonl` and to TensorBoard events in the run's folder.
@@ -95,7 +97,8 @@ class Progress:
     def say(self, text: str) -> None:
         """A line above the progress line."""
         if self._primary:
-            tqdm.tqdm.write(text, file=sys.stderr)
+            lines = map(printable, text.split("\n"))
+            tqdm.tqdm.write("\n".join(lines), file=sys.stderr)
 
     def _left(self, step: int, metrics: dict[str, Any]) -> str:
         rate = metrics.get("images_per_second", 0)

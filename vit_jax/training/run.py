@@ -22,6 +22,7 @@ from vit_jax.data import pipeline, preprocess, sources
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import Source
 from vit_jax.data.relabelled import Relabelled
+from vit_jax.models import zoo
 from vit_jax.models.zoo import Options
 from vit_jax.parallel import agreement, multihost, rules
 from vit_jax.parallel import mesh as mesh_lib
@@ -101,7 +102,9 @@ class Evaluator:
 
     def bind(self, graphdef: nnx.GraphDef, options: Options, data: DataConfig) -> "Evaluator":
         """Fixes the model and its value range; to be called before the first evaluation."""
-        self._transform = preprocess.eval_transform(data, size=options.image_size)
+        self._transform = preprocess.eval_transform(
+            data, size=options.image_size, channels=options.channels
+        )
         self._step = evaluation.make_eval_step(
             graphdef,
             num_classes=options.num_classes,
@@ -176,7 +179,9 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     graphdef, shapes = state.abstract_params(options)
     optax_rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
     abstract = state.abstract_state(options, optax_rule, average=config.ema > 0, mesh=mesh)
-    transform = preprocess.train_transform(config.data, size=options.image_size)
+    transform = preprocess.train_transform(
+        config.data, size=options.image_size, channels=options.channels
+    )
     evaluator.bind(graphdef, options, config.data)
     meeting.end(facts.of_data(data.record.splits) | facts.of_parameters(begin.params))
     told, start = (begin.report, *data.notes), 0
@@ -304,6 +309,7 @@ def evaluate(
     """
     agreement.compare(facts.of_start(config, workdir))
     card = store_lib.read_card(workdir)
+    zoo.check_head(card.options)
     try:
         mesh = mesh_lib.make_mesh(config.mesh)
     except ValueError:

@@ -12,10 +12,11 @@ from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit import ViTOptions
+from vit_jax.text import printable
 from vit_jax.training import state
 
 # Fields of the model config that are the zoo's, or the checkpoint's, where they are not set.
-_SIZES = ("width", "depth", "mlp_dim", "num_heads", "pool", "position", "position_at")
+_SIZES = ("width", "depth", "mlp_dim", "num_heads", "channels", "pool", "position", "position_at")
 _PATCH = "patch_size"
 
 
@@ -38,6 +39,8 @@ def lengths(config: Config, *, dataset_size: int) -> Lengths:
             f"config.total is less than one step of batch size {config.batch_size} over"
             f" {dataset_size} training images: make it longer, or the batch smaller"
         )
+    if total >= 2**31:
+        raise ValueError(f"config.total is {total} steps: it must be less than 2**31")
 
     def every(duration: Duration) -> int:
         steps = duration.to_steps(**units, total_steps=total)
@@ -72,7 +75,7 @@ def fresh_start(config: Config, *, num_classes: int, class_names: tuple[str, ...
     if not config.init_from:
         options = _changed(zoo.options(config.model.name), config, num_classes=num_classes)
         expects = zoo.preprocessing(config.model.name, image_size=options.image_size)
-        return Start(options=options, preprocessing=expects)
+        return Start(options=options, preprocessing=expects.for_channels(options.channels))
     source = load.read(
         config.init_from,
         layout=config.init_layout,
@@ -91,15 +94,24 @@ def fresh_start(config: Config, *, num_classes: int, class_names: tuple[str, ...
         our_count=target.num_classes,
     )
     params, report = surgery.adapt(
-        source.params, source=source.options, target=target, key=key, resize=resize, classes=match
+        source.params,
+        source=source.options,
+        target=target,
+        key=key,
+        resize=resize,
+        classes=match,
+        adapt_channels=config.init_adapt_channels,
     )
     return Start(
         options=target,
-        preprocessing=source.preprocessing,
+        preprocessing=source.preprocessing.for_channels(target.channels),
         resize=source.resize,
         params=params,
         report="\n".join(
-            (f"from {config.init_from}: {report}", *(f"note: {note}" for note in source.notes))
+            (
+                f"from {printable(config.init_from)}: {report}",
+                *(f"note: {note}" for note in source.notes),
+            )
         ),
     )
 
@@ -114,12 +126,21 @@ def resumed_start(config: Config, card: store.Card) -> Start:
 
 
 def with_value_range(config: Config, preprocessing: Preprocessing) -> Config:
-    """The config with mean and std of the pixels set: those given, or those of the parameters."""
+    """The config with mean and std of the pixels set: those given, or those of the parameters.
+
+    Raises ValueError unless they are a number for each channel.
+    """
     data = dataclasses.replace(
         config.data,
         mean=config.data.mean or preprocessing.mean,
         std=config.data.std or preprocessing.std,
     )
+    number = len(preprocessing.mean)
+    if not len(data.mean) == len(data.std) == number:
+        raise ValueError(
+            f"config.data.mean is {data.mean} and std {data.std}: the model takes"
+            f" {number} channels, give a number for each, or none"
+        )
     return dataclasses.replace(config, data=data)
 
 
@@ -130,8 +151,8 @@ def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> sto
         crop=config.data.eval_crop,
         kernel=config.data.eval_kernel,
         fit=config.data.eval_fit,
-        mean=_rgb(config.data.mean),
-        std=_rgb(config.data.std),
+        mean=config.data.mean,
+        std=config.data.std,
     )
     return store.Card(
         options=start.options,
@@ -189,8 +210,3 @@ def _changed(base: zoo.Options, config: Config, *, num_classes: int) -> zoo.Opti
 
 def _pair(sides: tuple[int, ...]) -> tuple[int, int]:
     return (sides[0], sides[-1])
-
-
-def _rgb(values: tuple[float, ...]) -> tuple[float, float, float]:
-    red, green, blue = values
-    return red, green, blue

@@ -61,7 +61,11 @@ def told(preprocessor: Mapping[str, Any], config: Mapping[str, Any]) -> _Told:
 
 
 def _of_timm(config: Mapping[str, Any]) -> _Told:
-    told: _Told = {k: _three(k, config[k]) for k in ("mean", "std") if config.get(k)}
+    told: _Told = {
+        name: _of_channels(name, config[name], _channels(config))
+        for name in ("mean", "std")
+        if config.get(name)
+    }
     if share := config.get("crop_pct"):
         share = share if type(share) in (int, float) else 0
         told["crop"] = _share(share, f"pretrained_cfg has crop_pct {config['crop_pct']!r}")
@@ -81,10 +85,10 @@ def _of_processor(file: Mapping[str, Any], config: Mapping[str, Any]) -> _Told:
     for name, value in (("do_resize", False), ("rescale_offset", True), ("do_pad", True)):
         if file.get(name) is value:
             _refuse(f"preprocessor_config.json has {name} {str(value).lower()}")
-    return _resizing(file, config) | _values(file)
+    return _resizing(file, config) | _values(file, _channels(config))
 
 
-def _values(file: Mapping[str, Any]) -> _Told:
+def _values(file: Mapping[str, Any], channels: int) -> _Told:
     """Mean and standard deviation of pixels in [0, 1], whatever range the processor makes."""
     factor = 255.0
     if file.get("do_rescale", True):
@@ -96,7 +100,7 @@ def _values(file: Mapping[str, Any]) -> _Told:
     told = {}
     for field, theirs in (("mean", "image_mean"), ("std", "image_std")):
         if values := file.get(theirs):
-            told[field] = tuple(v / factor for v in _three(theirs, values))
+            told[field] = tuple(v / factor for v in _of_channels(theirs, values, channels))
     if factor != 1 and len(told) < 2:
         _refuse("preprocessor_config.json has a rescale_factor without image_mean and image_std")
     return told
@@ -176,15 +180,23 @@ def _share(share: float, what: str) -> float:
     return share
 
 
-def _three(name: str, values: Any) -> tuple[float, float, float]:
-    """A value for each channel; one for all counts thrice."""
+def _channels(config: Mapping[str, Any]) -> int:
+    """What the model takes, by Hugging Face's or timm's config: colours where it does not tell."""
+    size = config.get("input_size")
+    number = size[0] if isinstance(size, list | tuple) and len(size) == 3 else 3
+    number = config.get("num_channels", config.get("in_chans", number))
+    return number if type(number) is int and number > 0 else 3
+
+
+def _of_channels(name: str, values: Any, channels: int) -> tuple[float, ...]:
+    """A value for each channel, or for red, green and blue; one for all counts thrice."""
     values = list(values) if isinstance(values, list | tuple) else [values]
     values = values * 3 if len(values) == 1 else values
     least = 0 if name.endswith("std") else -math.inf
     numbers = all(type(v) in (int, float) and least < v < math.inf for v in values)
-    if len(values) != 3 or not numbers:
-        _refuse(f"{name} is {values}, not a number for each of 3 channels")
-    return float(values[0]), float(values[1]), float(values[2])
+    if len(values) not in (3, channels) or not numbers:
+        _refuse(f"{name} is {values}, not a number for each of {channels} channels")
+    return tuple(map(float, values))
 
 
 def _refuse(what: str) -> None:

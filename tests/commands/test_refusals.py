@@ -1,0 +1,137 @@
+"""Arguments that would destroy, mislead or fill the memory are refused in one line, code 2."""
+
+import pathlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import vit_jax
+from tests import runs
+from tests.models import tiny
+from vit_jax.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("model") / "m.npz"
+    vit_jax.save(tiny.model(image_size=(16, 16), num_heads=4), path)
+    return path
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that must be refused and change nothing in `folder`: what it says."""
+
+    def check(*arguments: object, folder: pathlib.Path) -> str:
+        before = runs.listing(folder)
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        assert code == 2, printed
+        assert printed.out == "" and printed.err.count("\n") == 1
+        assert runs.listing(folder) == before
+        return printed.err
+
+    return check
+
+
+HEADS = ("--num-heads", 4, "--layout", "vit_jax")
+
+
+def test_a_model_without_a_head(tmp_path, refused) -> None:
+    path = tmp_path / "m.npz"
+    vit_jax.save(tiny.model(num_classes=0), path)
+    image = tmp_path / "a.png"
+    PIL.Image.new("RGB", (8, 8)).save(image)
+    (tmp_path / "labels").write_text("a.png 0\n")
+    run = tmp_path / "run"
+    assert main(["convert", str(path), str(run), "--num-heads", "4", "--grid", "2,3"]) == 0
+    on_images = ["--images", tmp_path, "--labels", tmp_path / "labels"]
+    for command in (
+        ["predict", "--workdir", run, image],
+        ["evaluate", "--workdir", run],
+        ["evaluate", "--workdir", run, *on_images],
+        ["figures", "--workdir", run],
+    ):
+        said = refused(*command, folder=tmp_path)
+        assert "the model has no head" in said and "config.init_from" in said
+
+
+def test_a_target_that_is_the_source_in_any_guise(model, tmp_path, refused) -> None:
+    link, hard, folder = tmp_path / "link.npz", tmp_path / "hard.npz", tmp_path / "folder"
+    link.symlink_to(model)
+    hard.hardlink_to(model)
+    folder.symlink_to(model.parent)
+    for target in (model, link, hard, folder / model.name):
+        for more in ((), ("--overwrite",)):
+            said = refused("convert", model, target, *HEADS, *more, folder=model.parent)
+            assert "is what is read" in said
+
+
+def test_a_target_inside_of_what_is_read(model, tmp_path, refused) -> None:
+    run = tmp_path / "run"
+    assert main(["convert", str(model), str(run), "--num-heads", "4"]) == 0
+    inside = run / "model.json"
+    said = refused("convert", run, inside, "--layout", "vit_jax", "--overwrite", folder=run)
+    assert "a part of it" in said
+    assert "is what is read" in refused("convert", run, run, folder=run)
+
+
+def test_a_target_that_is_there(model, tmp_path, refused, capsys) -> None:
+    mine = tmp_path / "mine.npz"
+    mine.write_bytes(b"mine")
+    said = refused("convert", model, mine, *HEADS, folder=tmp_path)
+    assert f"{mine} exists: give another name, or --overwrite" in said
+    assert main(["convert", *map(str, (model, mine, *HEADS, "--overwrite"))]) == 0
+    np.testing.assert_array_equal(np.load(mine)["cls"], np.load(model)["cls"])
+    run = tmp_path / "run"
+    assert main(["convert", str(model), str(run), "--num-heads", "4"]) == 0
+    for more in ((), ("--overwrite",)):
+        said = refused("convert", model, run, "--num-heads", 4, *more, folder=tmp_path)
+        assert "exists and is not empty" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--num-heads", "-3"], "'-3': give a positive whole number"),
+        (["--num-classes", "1000000000"], "num_classes is 1000000000: it must be from 0 to"),
+        (["--num-classes", "0"], "'0': give a positive whole number"),
+        (["--num-classes", "-1"], "positive"),
+        (["--num-classes", "1" * 5000], "positive"),
+        (["--channels", "0"], "positive"),
+        (["--channels", "1"], "takes 3 channels, the model 1: .* give --adapt-channels"),
+        (["--image-size", "0"], "give HEIGHT or HEIGHT,WIDTH, both positive"),
+        (["--image-size", "1000000"], "image_size is (1000000, 1000000)"),
+        (["--grid", "0,3"], "both positive"),
+        (["--grid", "²"], "both positive"),
+        (["--patch-size", "0"], "both positive"),
+        (["--decoder-heads", "-1"], "positive"),
+        (["--\x1b[31m"], r"unknown arguments: --\x1b[31m"),
+    ],
+)
+def test_numbers_that_cannot_be(model, tmp_path, refused, arguments, said) -> None:
+    target = tmp_path / "o.npz"
+    given = [] if "--num-heads" in arguments else ["--num-heads", "4"]
+    error = refused(
+        "convert", model, target, "--layout", "vit_jax", *given, *arguments, folder=tmp_path
+    )
+    assert all(part in error for part in said.split(".*"))
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "abc", "1.5"])
+def test_a_number_of_classes_to_show(model, tmp_path, refused, top) -> None:
+    said = refused("predict", "--workdir", model, "--top", top, "a.png", folder=tmp_path)
+    assert f"argument --top: '{top}': give a positive whole number" in said
+
+
+def test_channels_are_adapted_where_asked_for(model, tmp_path, capsys) -> None:
+    target = tmp_path / "grey.npz"
+    asked = ["--channels", "1", "--adapt-channels"]
+    assert main(["convert", *map(str, (model, target, *HEADS, *asked))]) == 0
+    assert "3 channels of its first kernel are summed to 1" in capsys.readouterr().out
+    assert np.load(target)["embedding/kernel"].shape[2] == 1

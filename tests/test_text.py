@@ -1,0 +1,75 @@
+"""Names from elsewhere are shown escaped everywhere, and never crash what shows them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests import runs
+from vit_jax.analysis import figures
+from vit_jax.text import printable, printable_json
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("\x1b[31mred\x1b]0;title\x07", r"\x1b[31mred\x1b]0;title\x07"),
+        ("two\nlines\r\u2028and\tmore", r"two\nlines\r\u2028and\tmore"),
+        ("\u202egpj.exe\u2066", r"\u202egpj.exe\u2066"),
+        ("<script>alert(1)</script>", r"\x3cscript>alert(1)\x3c/script>"),
+        (os.fsdecode(b"caf\xe9"), r"caf\udce9"),
+        ("\x9b31m\x7f\x00", r"\x9b31m\x7f\x00"),
+        ("a < b, 3 <= 4, $x$, naïve, 图, \u3000, \U0001f469\u200d\U0001f680", None),
+    ],
+)
+def test_what_a_terminal_or_a_browser_would_obey_is_escaped(name: str, shown: str | None) -> None:
+    assert printable(name) == (name if shown is None else shown)
+    text = printable_json({"name": name})
+    assert json.loads(text) == {"name": name} and text.isascii() and "<" not in text
+    printable(name).encode()
+
+
+def test_names_that_matplotlib_would_read_as_mathematics_are_drawn_as_they_are() -> None:
+    names = ["$a_{", "$\\frac$", "\x1b[31m\n<b>"]
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    figure = figures.predictions(images, [(name, 0.5) for name in names], ["x"] * 3)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[0] == "$a_{ 50%\n(is x)"
+    assert titles[2] == "\\x1b[31m\\n\\x3cb> 50%\n(is x)"
+    figure.draw_without_rendering()
+
+
+def test_pictures_of_one_and_four_channels_are_grey() -> None:
+    for channels in (1, 4):
+        images = np.full((2, 8, 8, channels), 128, np.uint8)
+        figure = figures.predictions(images, [("a", 0.5)] * 2, ["a"] * 2)
+        drawn = figure.axes[0].images[0]
+        assert np.ma.getdata(drawn.get_array()).shape == (8, 8)
+        assert drawn.get_clim() == (0, 255) and drawn.get_cmap().name == "gray"
+
+
+def test_names_reach_no_terminal_raw(tmp_path) -> None:
+    """In a process of its own, whose output has an encoding that lacks most letters."""
+    name = os.fsdecode(b"x\x1b[31m\x07\xe9\xc3\xa9.png")
+    (tmp_path / name).write_bytes(b"no image")
+    model = tmp_path / "m.npz"
+    script = (
+        "import vit_jax; m = vit_jax.create('Ti/8', image_size=16, width=16, depth=1, mlp_dim=16,"
+        f" num_heads=1, num_classes=2); vit_jax.save(m, {str(model)!r})\n"
+        "from vit_jax.__main__ import main\nimport sys\nsys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["predict", "--workdir", model, tmp_path / name, tmp_path / "\x1b]gone.png"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "JAX_PLATFORMS": "cpu"},
+        cwd=runs.ROOT,
+        timeout=600,
+    )
+    lines = done.stderr.decode("ascii").splitlines()
+    assert done.returncode == 2 and len(lines) == 2, lines
+    assert r"x\x1b[31m\x07\udce9\xe9.png: cannot decode" in lines[0]
+    assert r"\x1b]gone.png: No such file" in lines[1]

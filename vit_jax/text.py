@@ -1,0 +1,33 @@
+"""Text from elsewhere, such as names of files and classes, as it can be shown.
+
+A terminal obeys escape sequences, a browser HTML, and a name that is no valid text cannot be
+encoded: what is shown has none of them. What is stored keeps them.
+"""
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+_JOINERS = "\u200c\u200d"  # letters of Persian and Hindi, and emoji, are written with them
+_TAG = re.compile(r"<(?=[a-zA-Z/!?])")
+
+
+def printable(text: object) -> str:
+    """`str(text)` in one line without control characters, escape sequences and HTML tags.
+
+    They become backslash escapes: `\\n`, `\\x1b`, `\\u202e` (which reverses what follows), `\\x3c`
+    for the `<` of a tag, and `\\udc80` for a byte of a file name that is no UTF-8.
+    """
+    return _TAG.sub(r"\\x3c", "".join(map(_escaped, str(text))))
+
+
+def printable_json(value: Any) -> str:
+    """JSON in ASCII, in one line, without HTML tags; it reads back equal."""
+    return json.dumps(value).replace("<", r"\u003c")
+
+
+def _escaped(char: str) -> str:
+    if char.isprintable() or char in _JOINERS or unicodedata.category(char) in ("Zs", "Co"):
+        return char
+    return char.encode("unicode_escape").decode("ascii")
