@@ -75,12 +75,32 @@ def test_the_default_needs_a_model_only() -> None:
             "config.batch_size 30 does not divide into config.optimizer.accumulate 4 micro-batches",
         ),
         ({"checkpoint__metric": "ema_top1"}, "nothing is averaged: set config.ema, or choose"),
+        ({"batch_size": 2**31}, "config.batch_size is 2147483648: it must be at most 1048576"),
+        ({"eval_batch_size": 10**9}, "config.eval_batch_size is 1000000000: it must be at most"),
+        ({"data__threads": 10**6}, "config.data.threads is 1000000: it must be at most 1024"),
+        ({"schedule__warmup__epochs": math.inf}, "config.schedule.warmup.epochs is inf: it must"),
+        (
+            {"schedule__cooldown__percent": 1e308},
+            r"cooldown.percent is 1e\+308: it must be at most",
+        ),
+        ({"schedule__cooldown__percent": math.nan}, "cooldown.percent is nan: it must be finite"),
+        ({"evaluate_every__percent": 0.0, "evaluate_every__steps": 2**63}, "steps is .* at most"),
+        ({"optimizer__learning_rate": math.inf}, "learning_rate is inf: it must be finite"),
+        ({"data__mean": (math.nan, 0.0, 0.0)}, r"config.data.mean is \(nan, .*: it must be finite"),
+        ({"model__channels": 1, "data__mean": (0.5, 0.5, 0.5)}, "give 1 for the model's channels"),
     ],
 )
 def test_a_mistake_is_named_with_its_remedy(fields, said) -> None:
     with pytest.raises(ValueError, match=said) as error:
         resolve(changed(**fields))
     assert "\n" not in str(error.value)
+
+
+def test_a_number_that_no_float_holds_is_refused() -> None:
+    fields = changed().to_dict()
+    fields["optimizer"]["learning_rate"] = 10**400  # of JSON
+    with pytest.raises(ValueError, match="learning_rate is inf: it must be finite"):
+        resolve(fields)
 
 
 def test_numbers_become_what_the_schema_says() -> None:

@@ -264,8 +264,6 @@ def build(kind: Any, value: Any, path: str) -> Any:
         value = float(value) if abs(value) < sys.float_info.max else math.inf
     if type(value) is not kind:
         raise ValueError(f"{path} must be {kind.__name__}, got {value!r}")
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{path} is {value}: it must be a finite number")
     return value
 
 
@@ -355,8 +353,18 @@ def _check(config: Config) -> None:
         )
     if config.init_state == "all" and not config.init_from:
         raise ValueError("config.init_state is 'all': name the run to start from, config.init_from")
+    _check_finite(config, "config")
     if not config.model.name and not config.init_from:
         raise ValueError("config.model.name is empty: name a model, or set config.init_from")
+
+
+def _check_finite(value: Any, path: str) -> None:
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _check_finite(getattr(value, field.name), f"{path}.{field.name}")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError(f"{path} is {value}: it must be finite")
 
 
 def _durations(config: Any, prefix: str = "") -> list[tuple[str, Duration]]:

@@ -61,7 +61,7 @@ def _override(fields: ml_collections.ConfigDict, overrides: Sequence[str]) -> Co
         try:
             config_flags.DEFINE_config_dict("config", fields, flag_values=values, sys_argv=[text])
             values(["vit_jax", text])
-        except (flags.Error, ValueError, TypeError) as error:
+        except (flags.Error, ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"{text}: {_wanted(path)}") from error
         fields = values.config
     return config_lib.resolve(fields)
