@@ -1,6 +1,7 @@
 """What a model expects of its images; every released or trained model carries its own."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -44,14 +45,17 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no image can be prepared by: a file may tell anything."""
-        limits.check(self)
         height, width = self.image_size
-        if min(height, width) < 1:
-            raise ValueError(f"images of {height} x {width} are not possible")
+        if min(height, width) < 1 or height * width > limits.MOST_PIXELS:
+            most = f"1 to {limits.MOST_PIXELS} pixels are"
+            raise ValueError(f"images of {height} x {width} are not possible: {most}")
         if not LEAST_CROP <= self.crop <= 1:
             raise ValueError(f"crop is {self.crop}: it must be in [{LEAST_CROP}, 1]")
-        if not (self.mean and self.std and min(self.std) > 0):
-            raise ValueError(f"mean is {self.mean} and std {self.std}: std must be positive")
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if not finite or min(self.std, default=0) <= 0:
+            raise ValueError(
+                f"mean {self.mean} and std {self.std} must be finite, and std positive"
+            )
 
     def for_channels(self, channels: int) -> "Preprocessing":
         """The same with a mean and a std for each of so many channels.
