@@ -140,6 +140,8 @@ from launch import local
 JOB = '''
 import json, os, sys
 from vit_jax.__main__ import main
+from vit_jax.checkpoints import lease
+lease.LATE = 1
 sys.exit(main(sys.argv[2:] + json.loads(sys.argv[1])[int(os.environ["VIT_JAX_PROCESS_ID"])]))
 '''
 job = [sys.executable, "-W", "error", "-c", JOB, *sys.argv[1:]]
@@ -178,6 +180,16 @@ def test_processes_of_other_data_are_all_refused(command) -> None:
     own = [[f"--config.data.path={command.folder / host}"] for host in "ab"]
     for line in refused(command, "other-data", own, "--config.data.source=image_folder"):
         assert "the data (train): number and digest of x is 1 " in line and "in process 1" in line
+
+
+def test_processes_of_other_workdirs_are_all_refused(command, monkeypatch) -> None:
+    """Each would write its part of a checkpoint into a folder of its own."""
+    other = command.folder / "elsewhere"
+    own = [[], ["--workdir", str(other)]]
+    for line in refused(command, "other-workdirs", own):
+        assert "the workdir, by its lease, is " in line
+        assert " in process 0 and another folder in process 1" in line
+    assert not other.exists()
 
 
 def test_where_one_process_fails_all_end_soon_and_say_why(command) -> None:

@@ -64,7 +64,7 @@ from vit_jax.parallel import multihost
 multihost.initialize()
 import jax
 print(sys.argv[1:], jax.process_index(), jax.process_count(), jax.device_count(), flush=True)
-multihost.barrier("end")
+multihost.agree(False)
 """
     with launched(program, "--processes", "2", "--devices-per-process", "3") as child:
         output, errors = child.communicate(timeout=60)

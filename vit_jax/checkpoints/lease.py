@@ -32,6 +32,7 @@ from vit_jax.errors import RunFailed
 NAME = "lease.json"
 BEAT = 5.0  # seconds between two renewals
 EXPIRES = 60.0  # seconds without a renewal after which another may take the lease
+LATE = 60.0  # seconds after which a network file system shows a new file at the latest
 POLL = 0.5  # seconds between two looks at a lease that may expire
 
 
@@ -137,6 +138,21 @@ def hold(
         for path in made:  # those that are empty: nothing was written
             with contextlib.suppress(OSError):
                 path.rmdir()
+
+
+def seen(workdir: str | os.PathLike[str]) -> str:
+    """Which lease this process sees in `workdir`; "" where there is none for `LATE` seconds.
+
+    All processes that see the same one have the same folder, whatever it is called on their hosts.
+    """
+    folder, deadline = exclusive.folder(workdir), processes.clock() + LATE
+    while True:
+        with contextlib.suppress(OSError):
+            if nonce := _nonce(folder.read(NAME)):
+                return nonce[:8]
+        if processes.clock() > deadline:
+            return ""
+        time.sleep(POLL)
 
 
 def acquire(workdir: str | os.PathLike[str], *, say: Callable[[str], None]) -> Lease:

@@ -95,12 +95,6 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def barrier(name: str) -> None:
-    """Returns when every process has come to the barrier of this name."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
 def agree(flag: bool) -> bool:
     """Whether `flag` is true on any process; all must call it, all get the same answer.
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 import vit_jax
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import lease, store
 from vit_jax.config import Config
 from vit_jax.data.identity import Identity
 
@@ -58,6 +58,12 @@ def of_data(splits: Mapping[str, Identity]) -> dict[str, str]:
             facts[f"{data}: number and digest of {name}"] = f"{part.examples} {part.digest}"
         facts[f"{data}: digest"] = identity.digest
     return facts
+
+
+def of_workdir(workdir: str | os.PathLike[str]) -> dict[str, str]:
+    """The folder that the primary process holds: by the lease in it, not by its name."""
+    alone = jax.process_count() == 1
+    return {} if alone else {"the workdir, by its lease,": lease.seen(workdir) or "another folder"}
 
 
 def of_parameters(params: Mapping[str, Any] | None) -> dict[str, str]:

@@ -95,7 +95,8 @@ class Evaluator:
         self.source: Source = source
         if match.kind == "reordered":
             self.source = Relabelled(source, match.rows)
-        self.note = match.note
+        by_name = "labels are matched by name: " if match.kind == "reordered" else ""
+        self.note = by_name + match.note
         # Of all evaluations of a run: a broken image is reported once.
         self.bad = BadImages(size=len(self.source), max_bad=config.data.max_bad)
         self._step: evaluation.EvalStep | None = None
@@ -183,7 +184,11 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         config.data, size=options.image_size, channels=options.channels
     )
     evaluator.bind(graphdef, options, config.data)
-    meeting.end(facts.of_data(data.record.splits) | facts.of_parameters(begin.params))
+    meeting.end(
+        facts.of_data(data.record.splits)
+        | facts.of_parameters(begin.params)
+        | facts.of_workdir(workdir)
+    )
     told, start = (begin.report, *data.notes), 0
     # Before anything is written: no checkpoint may be sound, or the other run may not fit.
     if resumed:
