@@ -66,6 +66,15 @@ def test_a_changed_card_is_refused(run, path: str, value: Any, said: str) -> Non
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_card_that_cannot_be_read_is_refused(run, monkeypatch) -> None:
+    def closed(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(store.epath.Path(run)), "read_text", closed)
+    with pytest.raises(ValueError, match=r"cannot read .*model\.json: Permission denied$"):
+        store.read_card(run)
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", "null", "3", '"x"', '{"options": {}}', ""])
 def test_a_card_that_holds_something_else_is_refused(run, text) -> None:
     (run / "model.json").write_text(text)

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import PIL.EpsImagePlugin
 import PIL.Image
 import pytest
 
@@ -166,3 +167,23 @@ def test_a_broken_file_is_named_by_no_address() -> None:
         with pytest.raises(BrokenImageError, match=reason) as error:
             decode(data)
         assert "object at" not in str(error.value)
+
+
+def test_no_other_program_is_given_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow has Ghostscript run what an EPS file holds, whatever the file is called."""
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (8, 6)).save(file, "EPS")
+
+    def run(*args: object, **_: object) -> None:
+        raise AssertionError(f"{args} was run")
+
+    monkeypatch.setattr(PIL.EpsImagePlugin, "Ghostscript", run)
+    with pytest.raises(BrokenImageError, match="it begins with b'%!PS-Ado'"):
+        decode(file.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "PPM", "TIFF", "TGA", "JPEG2000", "ICO"])
+def test_the_formats_that_pillow_reads_itself_are_read(kind: str) -> None:
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (16, 16), "red").save(file, kind)
+    assert decode(file.getvalue())[3, 3, 0] > 200

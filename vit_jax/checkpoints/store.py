@@ -333,7 +333,9 @@ def _read(workdir: str | os.PathLike[str], name: str) -> Any:
         raise ValueError(f"{workdir} is no run: it has no {name}")
     try:
         return plain_json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}: restore it, or start anew") from error
 
 

@@ -4,6 +4,7 @@ What cannot be done without a guess is refused by name: pixels whose range is no
 that a file does not have.
 """
 
+import functools
 import io
 
 import numpy as np
@@ -50,7 +51,7 @@ def decode(
         except ValueError:
             pass  # libjpeg warned: whether that is fatal is for Pillow to decide
     try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
+        with _open(data) as image:
             _check_pixels(image.height, image.width)
             image.load()
             pixels = _pixels(image, channels)
@@ -92,10 +93,21 @@ def _decode_jpeg(data: bytes, fast_dct: bool) -> np.ndarray:
 def _orientation(data: bytes) -> int:
     """The orientation that the header of a JPEG tells, 1 where it tells none."""
     try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
+        with _open(data) as image:
             return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged tag: the pixels are whole
         return 1
+
+
+def _open(data: bytes) -> PIL.Image.Image:
+    return PIL.Image.open(io.BytesIO(data), formats=_formats())
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """All that Pillow reads itself: of an EPS or WMF file, another program runs what it holds."""
+    PIL.Image.init()
+    return tuple(kind for kind in PIL.Image.ID if kind not in ("EPS", "WMF"))
 
 
 def _pixels(image: PIL.Image.Image, channels: int) -> np.ndarray:
