@@ -93,7 +93,7 @@ def test_a_worse_evaluation_is_not_saved_as_the_best(recipe, tmp_path) -> None:
     assert store.saved_steps(tmp_path) == sorted({*sorted({*records, 6})[-2:], records[-1]})
 
 
-def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(
+def test_a_run_that_diverges_keeps_the_last_good_checkpoint_and_says_how_to_go_on(
     recipe, tmp_path, capsys
 ) -> None:
     """The rate of step 1 is 0 (warm-up); step 2 throws the parameters out of float32."""
@@ -102,17 +102,51 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(
         "--config.optimizer.clip_norm=0",
         "--config.checkpoint.every.steps=1",
     )
+    workdir = tmp_path / "run"
     for _ in range(2):  # a second try goes on from that checkpoint, to the same end
-        assert train(recipe, tmp_path, *overrides) == 1
+        assert train(recipe, workdir, *overrides) == 1
         last = capsys.readouterr().err.splitlines()[-1]
         assert last.startswith("vit_jax: param_norm is inf at step 2: checkpoint 1 is kept")
-        assert store.saved_steps(tmp_path) == [1]
-        assert [line["step"] for line in runs.lines(tmp_path)] == [1]
+        assert store.saved_steps(workdir) == [1]
+        assert [line["step"] for line in runs.lines(workdir)] == [1]
+    advised = [word for word in last.replace(";", "").split() if word.startswith(("--", "/"))]
+    new, rest = advised[advised.index("--workdir") + 1], advised[advised.index("--workdir") + 2 :]
+    assert rest[-1] == "--config.optimizer.learning_rate=3.33e+29"
+    rest[-1] = "--config.optimizer.learning_rate=1e-3"  # three times lower does not help here
+    assert train(recipe, pathlib.Path(new), *overrides[1:], *rest) == 0
+    assert store.saved_steps(new)[-1] == 6
 
 
-def test_a_run_that_diverges_at_once_says_that_nothing_is_kept(recipe, tmp_path, capsys) -> None:
+def test_a_run_that_diverges_at_once_may_begin_anew_in_its_workdir(
+    recipe, tmp_path, capsys
+) -> None:
     overrides = ("--config.optimizer.learning_rate=1e30", "--config.schedule.warmup.steps=0")
     assert train(recipe, tmp_path, *overrides) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("vit_jax: param_norm is inf at step 1: there is no checkpoint yet")
+    assert "run the same command with a lower rate" in last
     assert store.saved_steps(tmp_path) == []
+    assert train(recipe, tmp_path, overrides[1]) == 0
+    said = capsys.readouterr().err
+    assert f"{tmp_path} holds a run that saved nothing: it starts anew" in said
+    assert "optimizer.learning_rate is 1e+30 there and 0.001 here" in said
+    assert store.read_config(tmp_path).optimizer.learning_rate == 1e-3
+    assert [line["step"] for line in runs.lines(tmp_path)] == [1, 2, 3, 4, 5, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (["image_size=512,512", "model.patch_size=1,1"], "--config.optimizer.accumulate=2"),
+        (["eval_batch_size=100000", "model.patch_size=1,1"], "--config.eval_batch_size=50000"),
+    ],
+)
+def test_too_little_memory_is_one_line_that_says_what_helps(
+    recipe, tmp_path, capsys, fields, said
+) -> None:
+    overrides = [f"--config.{field}" for field in ("total.steps=2", "model.depth=1", *fields)]
+    assert train(recipe, tmp_path, *overrides) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("vit_jax: out of memory on ")
+    assert "Ti/14 at " in last
+    assert said in last

@@ -306,18 +306,34 @@ def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
     """Raises ValueError if `workdir` holds a run of another config, naming what differs."""
     if not _exists(epath.Path(workdir) / "config.json"):
         return
-    there, here = (flat(dataclasses.asdict(c)) for c in (read_config(workdir), config))
-    differing = [
-        f"{path} is {there[path]!r} there and {here[path]!r} here"
-        for path in there
-        if there[path] != here[path]
-        and not any(path == o or path.startswith(o + ".") for o in RUN_OPTIONS)
-    ]
-    if differing:
+    if differing := _differing(read_config(workdir), config):
         raise ValueError(
             f"{workdir} holds a run of another config ({'; '.join(differing)}):"
             " use another --workdir, or the same config to resume"
         )
+
+
+def replaced_run(workdir: str | os.PathLike[str], config: Config) -> str:
+    """In words, which run without any checkpoint a new one replaces; "" where there is none."""
+    if not (epath.Path(workdir) / "config.json").exists():
+        return ""
+    try:
+        other = _differing(read_config(workdir), config)
+    except ValueError:
+        other = ["its config.json is damaged"]
+    change = f", with another config ({'; '.join(other)})" if other else ""
+    return f"note: {workdir} holds a run that saved nothing: it starts anew{change}"
+
+
+def _differing(there: Config, here: Config) -> list[str]:
+    """The fields that change the result, where their values differ."""
+    old, new = (flat(dataclasses.asdict(config)) for config in (there, here))
+    return [
+        f"{path} is {old[path]!r} there and {new[path]!r} here"
+        for path in old
+        if old[path] != new[path]
+        and not any(path == o or path.startswith(o + ".") for o in RUN_OPTIONS)
+    ]
 
 
 def _items(state: Mapping[str, Any]) -> dict[str, Any]:

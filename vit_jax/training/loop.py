@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import pathlib
+import shlex
 import signal
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from vit_jax.config import Config
 from vit_jax.errors import Interrupted, RunFailed, Stopped
 from vit_jax.parallel import multihost
 from vit_jax.parallel.mesh import to_global
+from vit_jax.training import memory
 from vit_jax.training.metrics import MetricWriter, Progress
 from vit_jax.training.run import READ_LIMIT, Run, prepare
 
@@ -35,7 +37,7 @@ def train(
     the loss is not finite; Stopped after SIGINT, SIGTERM or SIGHUP. Whatever ends a run, the same
     call goes on from its last checkpoint, and gives the same bits as a run that nothing ended.
     """
-    with contextlib.ExitStack() as stack:
+    with memory.explained(config), contextlib.ExitStack() as stack:
         run = prepare(config, workdir, stack)
         stack.enter_context(jax.set_mesh(run.mesh))
         start, total = int(run.state["step"]), run.lengths.total
@@ -169,12 +171,28 @@ class _Reporter:
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
         if wrong:
             self._run.store.wait()
-            kept = self._run.store.steps
-            last = f"checkpoint {kept[-1]} is kept" if kept else "there is no checkpoint yet"
-            raise Diverged(
-                f"{wrong[0]} is {values[wrong[0]]} at step {step}: {last};"
-                " a lower learning rate, more warm-up or clipping may help"
-            )
+            raise Diverged(f"{wrong[0]} is {values[wrong[0]]} at step {step}: {_advice(self._run)}")
+
+
+def _advice(run: Run) -> str:
+    """What can be done in fact where a run diverged: its own config is fixed once it has saved."""
+    rate = f"--config.optimizer.learning_rate={run.config.optimizer.learning_rate / 3:.3g}"
+    others = "more warm-up or clipping may help too"
+    kept = run.store.steps
+    if not kept:
+        return (
+            f"there is no checkpoint yet: run the same command with a lower rate, such as {rate};"
+            f" {others}"
+        )
+    workdir = run.store.path.parent
+    start = f"--config.init_from={shlex.quote(str(workdir))} --config.init_state=all"
+    if run.config.init_layout:  # that of the file that this run started from
+        start += " --config.init_layout="
+    return (
+        f"checkpoint {kept[-1]} is kept: go on from it in a new workdir with a lower rate, by the"
+        f" same command with --workdir {shlex.quote(f'{workdir}-2')} {start} {rate};"
+        f" {others}"
+    )
 
 
 class _Trace:

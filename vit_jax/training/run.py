@@ -2,10 +2,8 @@
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
-import sys
 from typing import Any
 
 import jax
@@ -31,12 +29,14 @@ from vit_jax.training import (
     datasets,
     evaluation,
     facts,
+    memory,
     optimizer,
     resumption,
     schedules,
     setup,
     state,
     step,
+    workdirs,
 )
 
 READ_LIMIT = 30.0  # seconds that a process of several, told to stop, still waits for images
@@ -120,6 +120,10 @@ class Evaluator:
 
         Raises Interrupted where the process was told to stop.
         """
+        with memory.explained(self.config, evaluation=True):
+            return self._measure_all(state)
+
+    def _measure_all(self, state: state.State) -> dict[str, float]:
         metrics = self._measure(state["params"])
         if "ema" in state:
             average = self._measure(state["ema"])
@@ -159,13 +163,12 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     trains in `workdir`.
     """
     agreement.compare(facts.of_start(config, workdir))
-    lease = _hold(workdir, stack)
+    lease = workdirs.hold(workdir, stack)
     meeting = stack.enter_context(agreement.Meeting())
-    store_lib.check_same_run(workdir, config)
+    resumed, replaced = workdirs.saved(workdir, config)
     mesh = mesh_lib.make_mesh(config.mesh)
     accumulate = config.optimizer.accumulate
     mesh_lib.check_batch(mesh, config.batch_size, accumulate=accumulate, name="config.batch_size")
-    resumed = store_lib.saved_steps(workdir)
     data = datasets.open_data(config, workdir, resumed=bool(resumed))
     source, names = data.train, data.class_names
     evaluator = Evaluator(config, mesh=mesh, source=data.held_out, class_names=names)
@@ -189,7 +192,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         | facts.of_parameters(begin.params)
         | facts.of_workdir(workdir)
     )
-    told, start = (begin.report, *data.notes), 0
+    told, start = (replaced, begin.report, *data.notes), 0
     # Before anything is written: no checkpoint may be sound, or the other run may not fit.
     if resumed:
         found = resumption.resume(workdir, given, abstract, dataset_size=len(source))
@@ -197,7 +200,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         told += tuple(f"note: {note}" for note in found.notes)
     elif config.init_state == "all":
         first, taken = branch.first_state(config, options, abstract=abstract, class_names=names)
-        told = (*taken, *data.notes)
+        told = (replaced, *taken, *data.notes)
 
     def write() -> None:
         if resumed:
@@ -236,20 +239,6 @@ def _schedule(config: Config, *, total_steps: int, dataset_size: int) -> optax.S
         batch_size=config.batch_size,
         dataset_size=dataset_size,
     )
-
-
-def _hold(workdir: str | os.PathLike[str], stack: contextlib.ExitStack) -> lease_lib.Lease | None:
-    """The lease of the workdir, on the primary process. Raises ValueError on all where refused."""
-    held: list[lease_lib.Lease] = []
-
-    def hold() -> None:
-        say = functools.partial(print, file=sys.stderr, flush=True)
-        lease = stack.enter_context(lease_lib.hold(workdir, say=say))
-        stack.enter_context(stopping.cleanup(lease.release))
-        held.append(lease)
-
-    multihost.primary_first("workdir", hold)
-    return held[0] if held else None
 
 
 def _batches(

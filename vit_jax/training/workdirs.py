@@ -1,0 +1,37 @@
+"""The folder of a run before it starts: whose it is, and what is in it."""
+
+import contextlib
+import functools
+import os
+import sys
+
+from vit_jax import stopping
+from vit_jax.checkpoints import lease as lease_lib
+from vit_jax.checkpoints import store as store_lib
+from vit_jax.config import Config
+from vit_jax.parallel import multihost
+
+
+def saved(workdir: str | os.PathLike[str], config: Config) -> tuple[list[int], str]:
+    """The steps to go on from; where there are none, what a new run replaces, in words.
+
+    Raises ValueError where the workdir holds a run of another config.
+    """
+    if steps := store_lib.saved_steps(workdir):
+        store_lib.check_same_run(workdir, config)
+        return steps, ""
+    return [], store_lib.replaced_run(workdir, config)
+
+
+def hold(workdir: str | os.PathLike[str], stack: contextlib.ExitStack) -> lease_lib.Lease | None:
+    """The lease of the workdir, on the primary process. Raises ValueError on all where refused."""
+    held: list[lease_lib.Lease] = []
+
+    def take() -> None:
+        say = functools.partial(print, file=sys.stderr, flush=True)
+        lease = stack.enter_context(lease_lib.hold(workdir, say=say))
+        stack.enter_context(stopping.cleanup(lease.release))
+        held.append(lease)
+
+    multihost.primary_first("workdir", take)
+    return held[0] if held else None
