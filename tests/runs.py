@@ -6,7 +6,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +13,8 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
+from tests import patience
+from tests.patience import limit
 from vit_jax.checkpoints import store
 from vit_jax.config import MeshConfig
 from vit_jax.parallel.mesh import make_mesh
@@ -21,7 +22,7 @@ from vit_jax.training import optimizer, schedules, state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 VIT_JAX = (sys.executable, "-W", "error", "-m", "vit_jax")
-LIMIT = 180  # seconds that any one process may take
+LIMIT = 180  # seconds that any one process may take on an idle machine: give it to `limit`
 
 RECIPE = """
 from vit_jax.config import default_config
@@ -94,7 +95,7 @@ class CommandLine:
         """Runs to the end; the result has returncode, stdout and stderr."""
         with self.start(*args, devices=devices, program=program) as child:
             try:
-                output, errors = child.communicate(timeout=LIMIT)
+                output, errors = child.communicate(timeout=limit(LIMIT))
             finally:
                 child.kill()
         return subprocess.CompletedProcess(child.args, child.returncode, output, errors)
@@ -129,11 +130,14 @@ class CommandLine:
 
 def wait_until(condition: Callable[[], bool], child: "subprocess.Popen[str]") -> None:
     """Looks all the time, until the condition holds; the process must not end before."""
-    deadline = time.monotonic() + LIMIT
-    while not condition():
+
+    def holds() -> bool:
+        if condition():
+            return True
         assert child.poll() is None, f"ended: {child.communicate()}"
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.0005)
+        return False
+
+    patience.wait_until(holds, seconds=LIMIT, pause=0.0005)
 
 
 def lines(workdir: pathlib.Path) -> list[dict[str, float]]:

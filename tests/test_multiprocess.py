@@ -119,7 +119,7 @@ def test_sigterm_to_the_launcher_saves_and_any_number_of_processes_goes_on(comma
             try:
                 runs.wait_until(lambda: len(runs.lines(workdir)) > stopped[-1] + 4, child)
                 child.send_signal(signal.SIGTERM)
-                _, errors = child.communicate(timeout=runs.LIMIT)
+                _, errors = child.communicate(timeout=runs.limit(runs.LIMIT))
             finally:
                 child.kill()
         assert child.returncode == 143, errors

@@ -11,6 +11,7 @@ import uuid
 
 import pytest
 
+from tests.patience import wait_until
 from vit_jax.checkpoints import exclusive, lease, processes
 from vit_jax.errors import RunFailed
 
@@ -153,11 +154,13 @@ def test_a_holder_notices_that_another_took_over_and_leaves_its_lease_alone(
 def test_a_holder_notices_by_itself_that_its_lease_is_gone(workdir, folder) -> None:
     held = take(workdir)
     folder.remove(lease.NAME)
-    deadline = time.monotonic() + 20
+
+    def go_on() -> bool:
+        held.check()
+        return False
+
     with pytest.raises(RunFailed, match=r"lease\.json is gone"):
-        while time.monotonic() < deadline:
-            held.check()
-            time.sleep(0.01)
+        wait_until(go_on, seconds=20)
     assert folder.read(lease.NAME) is None
 
 

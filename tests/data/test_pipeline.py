@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.patience import limit
 from vit_jax.config import DataConfig
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.bad_images import BadImages
@@ -232,7 +233,7 @@ def test_closing_ends_the_threads_and_the_iteration() -> None:
     assert list(batches) == []
     for thread in threading.enumerate():
         if thread.name.startswith(("decode", "grain", "feeder")):
-            thread.join(timeout=10)
+            thread.join(timeout=limit(10))
     assert threading.active_count() <= before
 
 

@@ -6,12 +6,11 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 
 import pytest
 
 from launch import slurm, tpu_vm
+from tests.patience import limit, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NASTY = ["train", "--config", "a b.py:x='1'", '--config.name="$(touch x)"', "`id`;!&|*\\"]
@@ -22,13 +21,6 @@ def executable(folder: pathlib.Path, name: str, text: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/bash\n{text}\n")
     (folder / name).chmod(0o755)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def check_shell(text: str) -> None:
@@ -89,9 +81,9 @@ def test_a_slurm_job_is_requeued_only_after_the_signal(
         ["bash", "-c", capsys.readouterr().out], env={**os.environ, "SLURM_JOB_ID": "42"}
     )
     if interrupt:
-        wait_until((tmp_path / "up").exists)
+        wait_until((tmp_path / "up").exists, seconds=10)
         job.send_signal(signal.SIGUSR1)
-    assert job.wait(timeout=20) == code
+    assert job.wait(timeout=limit(20)) == code
     told = log.read_text().splitlines()
     assert told[0].endswith("python -m vit_jax train a b")
     after = ["scancel --signal=TERM 42", "saved", "scontrol requeue 42"]
@@ -139,11 +131,14 @@ def test_tpu_job_outlives_its_shell_and_writes_log_and_pid(tmp_path: pathlib.Pat
     (tmp_path / "vit_jax/.venv").mkdir()
     (tmp_path / "vit_jax/.venv/bin").symlink_to("..")
     subprocess.run(
-        ["bash", "-c", command], env={**os.environ, "HOME": str(tmp_path)}, check=True, timeout=5
+        ["bash", "-c", command],
+        env={**os.environ, "HOME": str(tmp_path)},
+        check=True,
+        timeout=limit(5),
     )
     log, pid = tmp_path / "vit_jax.log", int((tmp_path / "vit_jax.pid").read_text())
-    wait_until(lambda: os.getsid(pid) == pid)
-    wait_until(lambda: bool(log.read_text()))
+    wait_until(lambda: os.getsid(pid) == pid, seconds=10)
+    wait_until(lambda: bool(log.read_text()), seconds=10)
     assert log.read_text() == "<-m><vit_jax><a b><$HOME>"
 
 

@@ -6,12 +6,12 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from launch import local
+from tests.patience import limit, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LAUNCH = """
@@ -43,10 +43,10 @@ def launched(program: str, *flags: str) -> Iterator["subprocess.Popen[str]"]:
 
 def wait_for(paths: list[pathlib.Path]) -> list[int]:
     """The process ids in the files, once all are written."""
-    deadline = time.monotonic() + 20
-    while not all(path.exists() and path.read_text().endswith("\n") for path in paths):
-        assert time.monotonic() < deadline, "the processes did not start"
-        time.sleep(0.02)
+    wait_until(
+        lambda: all(path.exists() and path.read_text().endswith("\n") for path in paths),
+        seconds=20,
+    )
     return [int(path.read_text()) for path in paths]
 
 
@@ -67,7 +67,7 @@ print(sys.argv[1:], jax.process_index(), jax.process_count(), jax.device_count()
 multihost.agree(False)
 """
     with launched(program, "--processes", "2", "--devices-per-process", "3") as child:
-        output, errors = child.communicate(timeout=60)
+        output, errors = child.communicate(timeout=limit(60))
     assert child.returncode == 0, errors
     assert "['train'] 0 2 6\n" in output
     assert "[1] ['train'] 1 2 6\n" in errors
@@ -79,11 +79,11 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN if i == 2 else lambda *_: sys.exit(
 open(r"{tmp_path}/pid%d" % i, "w").write(str(os.getpid()) + "\\n")
 while len(os.listdir(r"{tmp_path}")) < 3: time.sleep(0.02)
 if i == 1: sys.exit(3)
-time.sleep(60)
+time.sleep(3600)
 """
     with launched(program, "--processes", "3", "--grace", "1") as child:
         pids = wait_for([tmp_path / f"pid{i}" for i in range(3)])
-        _, errors = child.communicate(timeout=20)
+        _, errors = child.communicate(timeout=limit(20))
     assert child.returncode == 3
     assert "process 1 ended: exit code 3" in errors
     assert not any(alive(pid) for pid in pids)
@@ -91,7 +91,7 @@ time.sleep(60)
 
 def test_a_process_killed_by_a_signal_counts_as_128_plus_it() -> None:
     with launched("os.kill(os.getpid(), signal.SIGKILL)", "--processes", "1") as child:
-        _, errors = child.communicate(timeout=20)
+        _, errors = child.communicate(timeout=limit(20))
     assert child.returncode == 128 + signal.SIGKILL
     assert "killed by SIGKILL" in errors
 
@@ -104,12 +104,12 @@ def stop(number, frame):
     sys.exit(0)
 signal.signal({int(number)}, stop)
 open(r"{tmp_path}/pid%d" % i, "w").write(str(os.getpid()) + "\\n")
-time.sleep(60)
+time.sleep(3600)
 """
     with launched(program, "--processes", "2") as child:
         wait_for([tmp_path / f"pid{i}" for i in range(2)])
         child.send_signal(number)
-        child.communicate(timeout=20)
+        child.communicate(timeout=limit(20))
     assert child.returncode == 0
     assert wait_for([tmp_path / f"seen{i}" for i in range(2)]) == [number, number]
 
@@ -119,16 +119,13 @@ def test_a_launcher_killed_outright_leaves_no_process(tmp_path: pathlib.Path) ->
     program = f"""
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open(r"{tmp_path}/pid%d" % i, "w").write(str(os.getpid()) + "\\n")
-time.sleep(60)
+time.sleep(3600)
 """
     with launched(program, "--processes", "2") as child:
         pids = wait_for([tmp_path / f"pid{i}" for i in range(2)])
         child.send_signal(signal.SIGKILL)
-        child.wait(timeout=20)
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not any(alive(pid) for pid in pids)
+        child.wait(timeout=limit(20))
+    wait_until(lambda: not any(alive(pid) for pid in pids), seconds=10)
 
 
 def test_existing_xla_flags_stay() -> None:

@@ -80,7 +80,7 @@ def test_two_processes_meet_or_fail_together() -> None:
         for index in range(2)
     ]
     try:
-        first, second = (child.communicate(timeout=runs.LIMIT)[0] for child in children)
+        first, second = (child.communicate(timeout=runs.limit(runs.LIMIT))[0] for child in children)
     finally:
         for child in children:
             child.kill()

@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from launch import local
+from tests.patience import limit
 from vit_jax.parallel import multihost
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -156,7 +157,7 @@ def test_a_process_that_waits_for_others_in_vain_says_so_in_one_line(index: int)
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=limit(180),
     )
     assert ended.returncode == 1
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("vit_jax: ")]
@@ -197,7 +198,7 @@ def test_two_processes_reduce_agree_and_keep_the_signal_handler() -> None:
         for index in range(2)
     ]
     try:
-        outputs = [child.communicate(timeout=60)[0] for child in children]
+        outputs = [child.communicate(timeout=limit(60))[0] for child in children]
     finally:
         for child in children:
             child.send_signal(signal.SIGKILL)

@@ -46,7 +46,7 @@ def stop(command, workdir: pathlib.Path, condition, number: signal.Signals) -> t
         try:
             runs.wait_until(condition, child)
             child.send_signal(number)
-            _, errors = child.communicate(timeout=runs.LIMIT)
+            _, errors = child.communicate(timeout=runs.limit(runs.LIMIT))
         finally:
             child.kill()
     return child.returncode, errors

@@ -1,0 +1,22 @@
+"""How long a test waits for other processes: longer where the machine is busy."""
+
+import os
+import time
+from collections.abc import Callable
+
+
+def limit(seconds: float) -> float:
+    """For what takes part of `seconds` on an idle machine: more of them by its load now.
+
+    A limit is there to end a test that hangs, not to measure: it is never a tight one.
+    """
+    waiting = os.getloadavg()[0] / (os.cpu_count() or 1)  # processes for each core
+    return seconds * max(1.0, min(2 * waiting, 30.0))
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float, pause: float = 0.02) -> None:
+    """Looks again and again until the condition holds. Fails after `limit(seconds)`."""
+    began = time.monotonic()
+    while not condition():  # the load is asked again: it may have grown since
+        assert time.monotonic() - began < limit(seconds), "nothing happened"
+        time.sleep(pause)
