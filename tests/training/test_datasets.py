@@ -14,6 +14,8 @@ import vit_jax
 from tests import runs
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import store
+from vit_jax.config import Duration
+from vit_jax.training import datasets
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,12 +60,19 @@ def train(recipe: pathlib.Path, workdir: pathlib.Path, data: pathlib.Path, *more
 
 
 @pytest.fixture(scope="module")
-def stopped(recipe, images, tmp_path_factory) -> pathlib.Path:
-    """A run that has two of its four steps, not to be changed: copy it."""
-    workdir = tmp_path_factory.mktemp("stopped") / "run"
+def finished(recipe, images, tmp_path_factory) -> pathlib.Path:
+    """A run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
     assert train(recipe, workdir, images, "--config.evaluate_every.steps=2") == 0
-    shutil.rmtree(workdir / "checkpoints" / "4")
     return workdir
+
+
+@pytest.fixture(scope="module")
+def stopped(finished, tmp_path_factory) -> pathlib.Path:
+    """The same with two of its four steps, not to be changed: copy it."""
+    workdir = shutil.copytree(finished, tmp_path_factory.mktemp("stopped") / "run")
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    return pathlib.Path(workdir)
 
 
 @pytest.fixture
@@ -91,16 +100,14 @@ def test_a_run_records_what_its_splits_hold(stopped) -> None:
 
 
 def test_the_same_images_in_another_place_go_on_with_the_same_bits(
-    recipe, run, data, images, capsys, tmp_path
+    recipe, run, data, finished, capsys
 ) -> None:
     """The README's promise, for a folder that was moved."""
     before = (run / "data.json").read_bytes()
     assert train(recipe, run, data) == 0
     assert "note" not in capsys.readouterr().err
     assert (run / "data.json").read_bytes() == before
-    straight = tmp_path / "straight"
-    assert train(recipe, straight, images) == 0
-    runs.assert_same_bits(runs.arrays(run), runs.arrays(straight))
+    runs.assert_same_bits(runs.arrays(run), runs.arrays(finished))
 
 
 def first_class(data: pathlib.Path) -> None:
@@ -168,16 +175,16 @@ def test_another_number_of_classes_cannot_be_accepted(recipe, run, data, capsys)
     assert runs.listing(run) == before
 
 
-def test_accepted_images_that_make_the_run_longer_are_said_to(
-    recipe, images, data, tmp_path, capsys
-) -> None:
-    lengths = ("--config.total.steps=0", "--config.total.epochs=4")  # of 12 images, by 16
-    workdir = tmp_path / "epochs"
-    assert train(recipe, workdir, images, *lengths) == 0
-    shutil.rmtree(workdir / "checkpoints" / "3")
+def test_accepted_images_that_make_the_run_longer_are_said_to(run, data) -> None:
+    config = store.read_config(run)
+    longer = dataclasses.replace(
+        config,
+        total=Duration(epochs=4.0),  # of 12 images, by 16
+        data=dataclasses.replace(config.data, path=str(data), accept_changes=True),
+    )
     save(data, *(f"train/cat/{i}.png" for i in range(20, 24)))
-    assert train(recipe, workdir, data, *lengths, "--config.data.accept_changes=true") == 0
-    assert "with them the run has 4 steps, and had 3" in capsys.readouterr().err
+    notes = datasets.open_data(longer, run, resumed=True).notes
+    assert "note: with them the run has 4 steps, and had 3" in notes
 
 
 def test_a_run_of_before_there_were_records_is_taken_with_a_note(recipe, run, data, capsys) -> None:
