@@ -1,6 +1,8 @@
 """What a file holds beyond three channels of 8 bits: channels, depth, transparency, orientation."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import PIL.EpsImagePlugin
@@ -167,6 +169,19 @@ def test_a_broken_file_is_named_by_no_address() -> None:
         with pytest.raises(BrokenImageError, match=reason) as error:
             decode(data)
         assert "object at" not in str(error.value)
+
+
+def test_a_few_bytes_that_claim_a_large_image_are_refused() -> None:
+    """Pillow fills in what is missing of some files: 162 bytes took half a gigabyte."""
+    data = encode(PIL.Image.new("L", (40, 30)), "PNG")
+    size = struct.pack(">II", 40, 2**20 + 30)
+    head = b"IHDR" + size + data[24:29]
+    data = data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
+    with pytest.raises(BrokenImageError, match=r"refused to decode 1048606 x 40 pixels out of \d+"):
+        decode(data)
+    blank = io.BytesIO()
+    PIL.Image.new("1", (6000, 6000)).save(blank, "PNG")
+    assert decode(blank.getvalue()).shape == (6000, 6000, 3)
 
 
 def test_no_other_program_is_given_a_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,9 @@ import PIL.Image
 import simplejpeg
 
 MAX_PIXELS = 89_478_485  # of a file: a small one can claim to be huge; where Pillow warns
+# Deflate makes at most 8,256 pixels of one bit out of a byte: what claims more, and is large, is
+# damaged or made to fill the memory.
+DENSEST, LARGE = 10_000, 2**24
 BACKGROUND = "white"  # what is seen through transparent pixels
 _ORIENTATION = 0x0112  # the tag of EXIF
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
@@ -52,7 +55,7 @@ def decode(
             pass  # libjpeg warned: whether that is fatal is for Pillow to decide
     try:
         with _open(data) as image:
-            _check_pixels(image.height, image.width)
+            _check_pixels(image.height, image.width, of=len(data))
             image.load()
             pixels = _pixels(image, channels)
             return upright(pixels, image.getexif().get(_ORIENTATION, 1)) if orient else pixels
@@ -86,7 +89,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _decode_jpeg(data: bytes, fast_dct: bool) -> np.ndarray:
     height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    _check_pixels(height, width)
+    _check_pixels(height, width, of=len(data))
     return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=fast_dct, fastupsample=False)
 
 
@@ -156,9 +159,13 @@ def _eight_bit(image: PIL.Image.Image) -> PIL.Image.Image:
     return PIL.Image.fromarray(grey)
 
 
-def _check_pixels(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
+def _check_pixels(height: int, width: int, *, of: int) -> None:
+    """Raises BrokenImageError where a file of so many bytes claims what no image of it holds."""
+    pixels = height * width
+    if pixels > MAX_PIXELS:
         raise BrokenImageError(f"refused to decode {height} x {width} pixels: over {MAX_PIXELS}")
+    if pixels > max(LARGE, DENSEST * of):
+        raise BrokenImageError(f"refused to decode {height} x {width} pixels out of {of} bytes")
 
 
 def _reason(error: Exception, data: bytes) -> str:
