@@ -47,7 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mean beside a class token": {"pool": "gap", "norm_at": "pooled", "class_token": True},
     "attention pool": {"pool": "map"},
     "attention pool, registers": {"pool": "map", "registers": 2, "register_position": True},
-    "registers with positions": {"registers": 2, "register_position": True},
+    "registers without positions": {"registers": 2, "register_position": True},
     "registers without": {"registers": 2, "class_position": False, "layer_scale": 1e-5},
     "registers, mean": {"registers": 2, "pool": "gap", "norm_at": "pooled"},
     "DeiT III": {"class_position": False, "layer_scale": 1e-5},
@@ -286,7 +286,7 @@ def test_fixed_positions_are_written_as_a_table(tmp_path):
         ({"position": "relative"}, "position='relative'"),
         ({"pool": "token_gap"}, "pool='token_gap'"),
         ({"stem": dataclasses.replace(STEM, preactivation=True), "image_size": (64, 64)}, "stem"),
-        ({"registers": 2}, "registers with positions"),
+        ({"registers": 2}, "registers without positions"),
     ],
 )
 def test_what_the_layout_cannot_hold_is_refused(changes, reason):
