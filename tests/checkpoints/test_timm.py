@@ -47,7 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mean beside a class token": {"pool": "gap", "norm_at": "pooled", "class_token": True},
     "attention pool": {"pool": "map"},
     "attention pool, registers": {"pool": "map", "registers": 2, "register_position": True},
-    "registers without positions": {"registers": 2, "register_position": True},
+    "registers with positions": {"registers": 2, "register_position": True},
     "registers without": {"registers": 2, "class_position": False, "layer_scale": 1e-5},
     "registers, mean": {"registers": 2, "pool": "gap", "norm_at": "pooled"},
     "DeiT III": {"class_position": False, "layer_scale": 1e-5},
