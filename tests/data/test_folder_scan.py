@@ -114,6 +114,28 @@ def test_a_pipe_among_the_images_is_not_opened(root, data, caplog) -> None:
     assert "files that are not read, by suffix: pipe or device 2" in caplog.text
 
 
+def test_folders_of_the_system_are_hidden_and_closed_ones_beside_splits_are_said(
+    root, data, monkeypatch, caplog
+) -> None:
+    make(
+        root,
+        "lost+found/x/1.png",
+        "train/@eaDir/1.png",
+        "train/a/__MACOSX/1.png",
+        "private/x/1.png",
+    )
+    scandir = os.scandir
+
+    def failing(path):
+        if str(path).endswith(("lost+found", "private")):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(folder_scan.os, "scandir", failing)
+    assert files(open_train(data)) == ["1.png", "1.png"]
+    assert "folders that are no split with class folders are not read: private\n" in caplog.text
+
+
 def test_what_is_not_read_is_said(root, data, caplog) -> None:
     make(root, "train/a/x.txt", "train/a/y.TXT", "train/b/z.gif", "train/b/plain", "train/8.png")
     make(root, "9.jpg", "annotations/x.xml", "train/a/.hidden.txt")

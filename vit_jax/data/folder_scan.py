@@ -13,6 +13,12 @@ from collections.abc import Iterable
 # Those of torchvision.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 
+# Folders that disks, network drives and archives add, and that are not for people.
+OF_SYSTEMS = {
+    *("lost+found", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX"),
+    "System Volume Information",
+}
+
 
 @dataclasses.dataclass(kw_only=True)
 class Scan:
@@ -68,7 +74,7 @@ def images(folder: pathlib.Path, *, around: Iterable[pathlib.Path] = ()) -> Scan
 def _visible(path: str) -> list["os.DirEntry[str]"]:
     try:
         with os.scandir(path) as entries:
-            return [entry for entry in entries if entry.name[0] != "."]
+            return [e for e in entries if e.name[0] != "." and e.name not in OF_SYSTEMS]
     except OSError as error:
         raise _unreadable(path, error) from error
 

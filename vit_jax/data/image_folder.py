@@ -68,8 +68,8 @@ class ImageFolder:
         others = [name for name in self._names if name not in named]
         if trains := [name for name in nested if split_names.kind(name) == "train"]:
             classes = folder_scan.folders(self.root / trains[0])
-            mixed = [n for n in others if self._is_class_beside(n, classes)]
-            if len(nested) == 1 and mixed:
+            unclear = others if len(nested) == 1 else []
+            if mixed := [n for n in unclear if self._is_class_beside(n, classes)]:
                 folder = self.root / trains[0]
                 raise ValueError(
                     f"{folder} may be the training split, or a class beside {_few(mixed)}: to train"
@@ -101,8 +101,13 @@ class ImageFolder:
         """The splits beside the training split: by name, or by the class folders they hold."""
         named = [n for kind in split_names.KINDS for n in self._of_kind(kind) if n != self._train]
         for name in self._names:
-            inside = folder_scan.folders(self.root / name)
-            if not split_names.kind(name) and inside and set(inside) <= set(self._classes):
+            if split_names.kind(name):
+                continue
+            try:
+                inside = folder_scan.folders(self.root / name)
+            except ValueError:
+                continue  # no split that can be read: said where a split is opened
+            if inside and set(inside) <= set(self._classes):
                 named.append(name)
         return named
 
