@@ -13,18 +13,19 @@ ALLOWED = {
     "plain_json": set(),
     "stopping": set(),
     "text": set(),
+    "workdir": {"errors"},
     "models": set(),
     "config": {"models"},
     "data": {"config", "errors", "plain_json", "text"},
     "images": {"data", "models"},
     "objectives": {"config", "models"},
     "parallel": {"config", "errors", "models", "stopping"},
-    "checkpoints": {"config", "errors", "models", "plain_json", "text"},
+    "checkpoints": {"config", "errors", "models", "plain_json", "text", "workdir"},
     "training": {
-        *("config", "errors", "stopping", "text"),
+        *("config", "errors", "stopping", "text", "workdir"),
         *("models", "data", "images", "objectives", "parallel", "checkpoints"),
     },
-    "analysis": {"config", "models", "data", "parallel", "checkpoints", "text"},
+    "analysis": {"config", "models", "data", "parallel", "checkpoints", "text", "workdir"},
     "__init__": {"checkpoints", "images", "models"},
 }
 EVERYTHING = ("commands", "__main__")  # the edge of the program

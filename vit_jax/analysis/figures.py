@@ -1,8 +1,6 @@
 """Pictures of a run: its curves, what it predicts, and what its first layer learned."""
 
-import json
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +10,15 @@ from matplotlib.figure import Figure
 from vit_jax.analysis import learned
 from vit_jax.models.vit import ViT
 from vit_jax.text import printable
+from vit_jax.workdir import lines as metric_lines
 
 
 def curves(workdir: str | os.PathLike[str]) -> Figure:
     """Loss and held-out accuracy over the steps, from metrics.jsonl."""
-    path = pathlib.Path(workdir) / "metrics.jsonl"
-    if not path.exists():
+    good = metric_lines.read(workdir).good
+    if not good:
         raise ValueError(f"{workdir} has no metrics.jsonl: it is no run, or has not logged yet")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [(line["step"], metric_lines.numbers(line)) for line in good]
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, names in (
@@ -27,7 +26,7 @@ def curves(workdir: str | os.PathLike[str]) -> Figure:
         (right, {"eval_top1": "top-1", "eval_ema_top1": "top-1 of the average"}),
     ):
         for name, label in names.items():
-            points = [(line["step"], line[name]) for line in lines if name in line]
+            points = [(step, values[name]) for step, values in lines if name in values]
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, marker="." * (len(points) < 20))
         axes.set_xlabel("step")

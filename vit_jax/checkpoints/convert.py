@@ -15,6 +15,7 @@ from vit_jax.checkpoints.load import Checkpoint
 from vit_jax.models import zoo
 from vit_jax.models.swin import SwinOptions
 from vit_jax.models.vit import ViTOptions
+from vit_jax.workdir import place
 
 Size = int | tuple[int, int]
 
@@ -75,7 +76,8 @@ def convert(
             lines.append(check_lib.compare(checkpoint, _again(checkpoint, target, layout)))
         except ValueError as error:  # a config.json told what the file alone does not
             lines.append(f"check: not read back: {error}")
-        lines += check_lib.against_origin(checkpoint, folder=pathlib.Path(target))
+        with place.reading(target) as here:
+            lines += check_lib.against_origin(checkpoint, folder=here)
     return "\n".join(lines)
 
 

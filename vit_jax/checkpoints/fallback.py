@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax.checkpoints import integrity
+from vit_jax.checkpoints import integrity, s3
 from vit_jax.checkpoints.store import Store, Which
 from vit_jax.config import CheckpointConfig
 
@@ -70,7 +70,7 @@ def put_aside(
     workdir: str | os.PathLike[str], found: Restored
 ) -> list[tuple[epath.Path, epath.Path]]:
     """The folders of damaged steps and the names that they get: the run saves these steps again."""
-    folder = epath.Path(workdir).resolve() / "checkpoints"
+    folder = s3.folder(workdir) / "checkpoints"
     return [(folder / str(step), _free(folder / str(step))) for step in found.damaged]
 
 

@@ -16,6 +16,7 @@ from vit_jax.models import zoo
 from vit_jax.models.interpolation import Method, Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.text import printable
+from vit_jax.workdir import place
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,6 +154,16 @@ def read(
     """The checkpoint at `path`, as it is. Raises ValueError as `load` does."""
     if store.is_run(path):
         return _read_run(path, step, substitute=substitute)
+    if place.is_bucket(path):
+        with place.reading(path) as copy:
+            return read(
+                copy,
+                layout=layout,
+                num_heads=num_heads,
+                decoder_heads=decoder_heads,
+                grid=grid,
+                position=position,
+            )
     file = files.locate(path)
     contents = files.read(file)
     arrays = contents.arrays

@@ -22,6 +22,7 @@ from vit_jax.config import CheckpointConfig, Config, DataConfig
 from vit_jax.models import zoo
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.text import printable
+from vit_jax.workdir import place
 
 _TORCH = (".pth", ".pt", ".bin")
 _SUFFIXES = (".npz", ".safetensors", *_TORCH)
@@ -58,6 +59,9 @@ def write(
 
     `origin` is what the config of a run names as its source.
     """
+    if place.is_bucket(path):
+        with place.writing(path) as here:
+            return write(checkpoint, here, layout=layout, origin=origin)
     path = pathlib.Path(path)
     if not layout and path.suffix in _SUFFIXES[1:]:
         known = ", ".join(layouts.LAYOUTS)

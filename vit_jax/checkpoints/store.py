@@ -19,12 +19,13 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from vit_jax import config as config_lib
 from vit_jax import plain_json
-from vit_jax.checkpoints import background, integrity
+from vit_jax.checkpoints import background, integrity, s3
 from vit_jax.config import Config
 from vit_jax.errors import RunFailed
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.zoo import Options
+from vit_jax.workdir import place
 
 Which = int | Literal["latest", "best"]
 
@@ -61,7 +62,7 @@ class Store:
         *,
         read_only: bool = False,
     ) -> None:
-        self.path = epath.Path(workdir).resolve() / "checkpoints"
+        self.path = s3.folder(workdir) / "checkpoints"
         self.metric = checkpoint.metric
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is no folder: move it away, or use another --workdir")
@@ -237,11 +238,12 @@ def write_run(workdir: str | os.PathLike[str], config: Config, card: Card) -> No
 
     Raises ValueError where `workdir` cannot be written to.
     """
-    folder = epath.Path(workdir)
+    folder = s3.folder(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "model.json", json.dumps(dataclasses.asdict(card), indent=2) + "\n")
-        _write(folder / "config.json", config_lib.to_json(config))
+        card_text = json.dumps(dataclasses.asdict(card), indent=2) + "\n"
+        place.write_whole(folder / "model.json", card_text.encode())
+        place.write_whole(folder / "config.json", config_lib.to_json(config).encode())
     except OSError as error:
         raise ValueError(f"cannot write to the workdir {workdir}: {error}") from error
 
@@ -262,7 +264,7 @@ def write_text(workdir: str | os.PathLike[str], name: str, text: str) -> None:
     Raises ValueError where `workdir` cannot be written to.
     """
     try:
-        _write(epath.Path(workdir) / name, text)
+        place.write_whole(s3.folder(workdir) / name, text.encode())
     except OSError as error:
         raise ValueError(f"cannot write to the workdir {workdir}: {error}") from error
 
@@ -274,7 +276,7 @@ def write_config(workdir: str | os.PathLike[str], config: Config) -> None:
 
 def read_json(workdir: str | os.PathLike[str], name: str) -> Any:
     """What such a file holds; None where there is none. Raises ValueError where it is damaged."""
-    return _read(workdir, name) if (epath.Path(workdir) / name).exists() else None
+    return _read(workdir, name) if (s3.folder(workdir) / name).exists() else None
 
 
 def read_card(workdir: str | os.PathLike[str]) -> Card:
@@ -304,7 +306,7 @@ def read_config(workdir: str | os.PathLike[str]) -> Config:
 
 def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
     """Raises ValueError if `workdir` holds a run of another config, naming what differs."""
-    if not _exists(epath.Path(workdir) / "config.json"):
+    if not _exists(s3.folder(workdir) / "config.json"):
         return
     if differing := _differing(read_config(workdir), config):
         raise ValueError(
@@ -315,7 +317,7 @@ def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
 
 def replaced_run(workdir: str | os.PathLike[str], config: Config) -> str:
     """In words, which run without any checkpoint a new one replaces; "" where there is none."""
-    if not (epath.Path(workdir) / "config.json").exists():
+    if not _exists(s3.folder(workdir) / "config.json"):
         return ""
     try:
         other = _differing(read_config(workdir), config)
@@ -344,7 +346,7 @@ def _items(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(workdir: str | os.PathLike[str], name: str) -> Any:
-    path = epath.Path(workdir) / name
+    path = s3.folder(workdir) / name
     if not _exists(path):
         raise ValueError(f"{workdir} is no run: it has no {name}")
     try:
@@ -353,16 +355,6 @@ def _read(workdir: str | os.PathLike[str], name: str) -> Any:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}: restore it, or start anew") from error
-
-
-def _write(path: epath.Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -378,13 +370,13 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def saved_steps(workdir: str | os.PathLike[str]) -> list[int]:
     """Steps with a finished checkpoint; [] where there is no run."""
-    folder = epath.Path(workdir) / "checkpoints"
+    folder = s3.folder(workdir) / "checkpoints"
     return sorted(ocp.utils.checkpoint_steps(folder)) if _is_dir(folder) else []
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is the folder of a run of ours."""
-    return _exists(epath.Path(path) / "model.json")
+    return _exists(s3.folder(path) / "model.json")
 
 
 def _is_dir(path: epath.Path) -> bool:

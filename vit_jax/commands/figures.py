@@ -1,11 +1,13 @@
 """`figures`: pictures of a run."""
 
 import argparse
-import pathlib
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
 
 from vit_jax.analysis import figures
 from vit_jax.checkpoints import store
@@ -19,6 +21,7 @@ from vit_jax.images import transform_of
 from vit_jax.models import zoo
 from vit_jax.models.vit import ViT
 from vit_jax.text import printable
+from vit_jax.workdir import place
 
 SHOWN = 24  # images in the picture of predictions
 
@@ -50,13 +53,24 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     }
     if isinstance(model, ViT):
         drawn |= figures.first_layer(model)
-    folder = pathlib.Path(options.workdir) / "pictures"
     if jax.process_index() == 0:
-        folder.mkdir(exist_ok=True)
-        for name, figure in drawn.items():
-            figure.savefig(folder / f"{name}.png", dpi=120)
-            print(printable(folder / f"{name}.png"))
+        for path in _write(drawn, place.folder(options.workdir) / "pictures"):
+            print(printable(path))
     return 0
+
+
+def _write(drawn: Mapping[str, Figure], folder: epath.Path) -> Iterator[epath.Path]:
+    """Raises ValueError where a picture cannot be written; what is there is whole."""
+    for name, figure in drawn.items():
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=120)
+        path = folder / f"{name}.png"
+        try:
+            folder.mkdir(exist_ok=True)
+            place.write_whole(path, png.getvalue())
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+        yield path
 
 
 def _pixels(record: Record, transform: EvalTransform) -> np.ndarray:

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import pathlib
 import shlex
 import signal
 from typing import NoReturn
@@ -19,6 +18,7 @@ from vit_jax.parallel.mesh import to_global
 from vit_jax.training import memory
 from vit_jax.training.metrics import MetricWriter, Progress
 from vit_jax.training.run import READ_LIMIT, Run, prepare
+from vit_jax.workdir.mirror import Mirror
 
 PROFILED = (10, 15)  # first and last step of this process that a profile records, if it has them
 INPUTS = ("image", "label", "position")  # what of a batch goes to the device
@@ -53,6 +53,8 @@ def train(
             if not missing:
                 return run.evaluator(run.state)
         writer = stack.enter_context(MetricWriter(workdir, start_step=start))
+        for line in writer.messages:
+            progress.say(line)
         reporter = _Reporter(run, writer, progress)
         metrics: dict[str, float] = {}
         if missing:
@@ -104,6 +106,7 @@ def _save(run: Run, reporter: "_Reporter", step: int, evaluated: dict[str, float
     reporter.settle()  # a state that is not finite is never saved
     if run.lease:
         run.lease.check(now=True)
+    reporter.flush()  # a run that goes on from here has lost nothing of what it reported
     run.store.save(step, run.state, evaluated)
 
 
@@ -157,6 +160,9 @@ class _Reporter:
         self._write(step, named)
         self._progress.say(f"step {step}: {describe(metrics)}")
 
+    def flush(self) -> None:
+        self._writer.flush()
+
     def restart(self, step: int) -> None:
         """Leaves the time until now out of the next measure of speed."""
         self.settle()
@@ -200,7 +206,7 @@ class _Trace:
 
     def __init__(self, workdir: str | os.PathLike[str], start: int, total: int) -> None:
         """Of the steps `start + 1` to `total`."""
-        self._folder, self._recording = pathlib.Path(workdir) / "profile", False
+        self._mirror, self._recording = Mirror(workdir), False
         length = PROFILED[1] - PROFILED[0] + 1
         self._first = max(min(start + PROFILED[0], total + 1 - length), start + 1)
         self._end = self._first + length
@@ -209,16 +215,21 @@ class _Trace:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._recording:
-            jax.profiler.stop_trace()
+        with self._mirror:
+            self._stop()
 
     def before(self, step: int) -> None:
         if step == self._first:
-            jax.profiler.start_trace(str(self._folder))
+            jax.profiler.start_trace(str(self._mirror.local / "profile"))
             self._recording = True
         elif step == self._end:
-            jax.profiler.stop_trace()
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._recording:
             self._recording = False
+            jax.profiler.stop_trace()
+            self._mirror.put(self._mirror.changes())
 
 
 def _due(step: int, every: int) -> bool:

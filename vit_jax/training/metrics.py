@@ -1,57 +1,210 @@
 """What a run reports: JSON lines, TensorBoard events, and a progress line."""
 
-import json
+import concurrent.futures
+import contextlib
+import errno
+import logging
 import math
 import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import tqdm
-from tensorboardX import SummaryWriter
+from etils import epath
 
+from vit_jax.errors import RunFailed
 from vit_jax.text import printable
+from vit_jax.training.events import Events, shown
+from vit_jax.workdir import lines as lines_lib
+from vit_jax.workdir import place
+from vit_jax.workdir.mirror import Changes, Mirror
+
+UPLOAD_EVERY = 30.0  # seconds, to a bucket; and before every checkpoint
+LARGE = 2**18  # bytes after which what is uploaded whole goes on in another file
+EVENTS = "tensorboard"
 
 
 class MetricWriter:
     """Appends to `metrics.jsonl` and to TensorBoard events in the run's folder.
 
-    What an interrupted run wrote beyond `start_step` is dropped, for it will be written again.
-    Only the primary process writes.
+    What an interrupted run wrote beyond `start_step` is dropped, for it will be written again, and
+    so are lines that are damaged; events that it lost are written again. `messages` says so. On a
+    bucket, the lines since metrics.jsonl are in files of `metrics/`, and both these and the events
+    are uploaded now and then and by `flush`. Only the primary process writes.
+
+    Raises RunFailed where writing fails.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, start_step: int) -> None:
-        self._file = self._events = None
-        if jax.process_index():
+        self.messages: tuple[str, ...] = ()
+        self._primary = jax.process_index() == 0
+        if not self._primary:
             return
-        path = pathlib.Path(workdir) / "metrics.jsonl"
-        if path.exists():
-            _truncate(path, start_step)
-        self._file = path.open("a")
-        self._events = SummaryWriter(
-            str(pathlib.Path(workdir) / "tensorboard"),
-            purge_step=start_step + 1,
-            flush_secs=10,  # what a killed run loses of them; of the lines it loses nothing
-        )
+        with contextlib.ExitStack() as stack, _failing(workdir, begins=True):
+            self._mirror = stack.enter_context(Mirror(workdir))
+            kept = self._keep(start_step)
+            self._file = stack.enter_context(_LineFile(self._mirror))
+            self._events = stack.enter_context(contextlib.closing(self._rebuilt(start_step, kept)))
+            self._thread = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
+            self._upload: concurrent.futures.Future[None] | None = None
+            self._uploaded = -math.inf  # when
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> "MetricWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._file and self._events:
-            self._file.close()
-            self._events.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._primary:
+            return
+        try:
+            self.flush()
+            with _failing(self._mirror.remote):
+                self._stack.close()
+                if self._mirror.uploads:
+                    _merge(self._mirror.remote, lines_lib.read(self._mirror.remote).good)
+        except RunFailed:
+            if kind is None:
+                raise
+            with contextlib.suppress(OSError):  # what ended the run is told, not this too
+                self._stack.close()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """One line `{"step": ..., name: value}`, on disk when this returns."""
-        if self._file is None or self._events is None:
+        """One line `{"step": ..., name: value}`, on disk when this returns (null: no number)."""
+        if not self._primary:
             return
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._file.flush()
-        for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
+        with _failing(self._mirror.remote):
+            self._file.write({"step": step, **metrics})
+            self._events.write(step, metrics)
+        now = time.monotonic()
+        if not self._mirror.uploads or now < self._uploaded + UPLOAD_EVERY:
+            return
+        if self._upload is None or self._upload.done():
+            self._uploaded, changes = now, self._changes()
+            self._upload = self._thread.submit(self._put, changes)
+
+    def flush(self) -> None:
+        """Returns when all that was written is where the workdir is.
+
+        To be called before a checkpoint: a run that resumes from it has lost nothing then.
+        """
+        if not self._primary or not self._mirror.uploads:
+            return
+        if self._upload:
+            self._upload.result()
+        with _failing(self._mirror.remote):
+            self._mirror.put(self._changes())
+            self._uploaded = time.monotonic()
+
+    def _keep(self, start_step: int) -> list[lines_lib.Line]:
+        """Leaves the good lines up to `start_step` in metrics.jsonl, and returns them."""
+        found = lines_lib.read(self._mirror.remote)
+        if found.bad:
+            count = "1 damaged line was" if found.bad == 1 else f"{found.bad} damaged lines were"
+            self.messages += (f"{lines_lib.NAME}: {count} dropped",)
+        kept = [line for line in found.good if line["step"] <= start_step]
+        _merge(self._mirror.remote, kept)
+        return kept
+
+    def _rebuilt(self, start_step: int, kept: list[lines_lib.Line]) -> Events:
+        """New events that, with those that are there, show every number of the lines."""
+        folder = self._mirror.remote / EVENTS
+        files = sorted(folder.iterdir()) if folder.exists() else []
+        files = [path for path in files if ".tfevents." in path.name]
+        there = shown(path.read_bytes() for path in files)
+        events = Events(self._mirror.local / EVENTS, start_step=start_step, older=len(files))
+        lost = 0
+        for line in kept:
+            step = line["step"]
+            missing = {
+                name: value
+                for name, value in lines_lib.numbers(line).items()
+                if (step, name) not in there
+            }
+            events.write(step, missing)
+            there |= {(step, name) for name in missing}
+            lost += len(missing)
+        if lost:
+            self.messages += (f"{EVENTS}/: {lost} numbers of {lines_lib.NAME} written again",)
+        return events
+
+    def _changes(self) -> Changes:
+        changes = self._mirror.changes()
+        self._file.next_file(larger_than=LARGE)
+        self._events.next_file(larger_than=LARGE)
+        return changes
+
+    def _put(self, changes: Changes) -> None:
+        """In the background. The next one puts all again; before a checkpoint it must succeed."""
+        try:
+            self._mirror.put(changes)
+        except Exception as error:
+            log = logging.getLogger(__name__)
+            log.warning("%s: not uploaded, trying again: %s", self._mirror.remote, error)
+
+
+class _LineFile:
+    """metrics.jsonl, or for a bucket the files of `metrics/`."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._folder, self._count = mirror.local / lines_lib.SEGMENTS, 0
+        if mirror.uploads:
+            self._folder.mkdir()
+            self._open(self._folder / "000000.jsonl")
+        else:
+            self._open(mirror.local / lines_lib.NAME)
+
+    def __enter__(self) -> "_LineFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, line: lines_lib.Line) -> None:
+        self._file.write(lines_lib.to_bytes([line]))
+        os.fsync(self._file.fileno())
+
+    def next_file(self, *, larger_than: int) -> None:
+        if self._file.tell() > larger_than:
+            self._file.close()
+            self._count += 1
+            self._open(self._folder / f"{self._count:06d}.jsonl")
+
+    def _open(self, path: pathlib.Path) -> None:
+        self._file = path.open("ab", buffering=0)
+
+
+def _merge(folder: epath.Path, lines: Sequence[lines_lib.Line]) -> None:
+    """Makes these lines metrics.jsonl, and removes the files that they were in besides."""
+    path, content = folder / lines_lib.NAME, lines_lib.to_bytes(lines)
+    there = path.read_bytes() if path.exists() else b""
+    if content != there:
+        place.write_whole(path, content)
+    for part in lines_lib.segments(folder):
+        part.unlink()
+
+
+@contextlib.contextmanager
+def _failing(workdir: Any, *, begins: bool = False) -> Iterator[None]:
+    """An error of the disk or the bucket as one line."""
+    try:
+        yield
+    except (RunFailed, ValueError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # the libraries of buckets raise many kinds
+        if not isinstance(error, OSError) and not place.is_bucket(workdir):
+            raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
+        number = getattr(error, "errno", None)
+        if begins and number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise ValueError(f"cannot write to the workdir {workdir}: {reason}") from error
+        raise RunFailed(
+            f"what the run reports cannot be written to {workdir}: {reason}: when that is mended,"
+            " run the same command to go on from its last checkpoint"
+        ) from error
 
 
 class Progress:
@@ -110,17 +263,3 @@ def _short(value: float) -> str:
     if isinstance(value, int):
         return str(value)
     return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
-
-
-def _truncate(path: pathlib.Path, step: int) -> None:
-    """Keeps whole lines up to `step`; a kill may have cut the last one."""
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            break
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)

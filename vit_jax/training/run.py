@@ -38,6 +38,7 @@ from vit_jax.training import (
     step,
     workdirs,
 )
+from vit_jax.workdir import place
 
 READ_LIMIT = 30.0  # seconds that a process of several, told to stop, still waits for images
 
@@ -162,6 +163,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     Raises ValueError, with nothing left behind, where the config cannot be run or another process
     trains in `workdir`.
     """
+    place.folder(workdir)  # a bucket that cannot be reached is told as that
     agreement.compare(facts.of_start(config, workdir))
     lease = workdirs.hold(workdir, stack)
     meeting = stack.enter_context(agreement.Meeting())

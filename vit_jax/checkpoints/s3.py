@@ -1,0 +1,95 @@
+"""Checkpoints at s3://: TensorStore reads and writes there, and Orbax is told so.
+
+Orbax sends the arrays of gs:// and of local paths to TensorStore and refuses other paths; its
+pull request for s3:// is open. Until it is merged, the five functions that know gs:// are replaced
+here by such that know s3:// too. What is committed is told by a last file, as at gs://, since a
+folder cannot be renamed at once.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+from orbax.checkpoint._src.path import atomicity, atomicity_defaults, gcs_utils
+from orbax.checkpoint._src.serialization import tensorstore_utils
+
+from vit_jax.workdir import place
+
+
+def is_s3(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).startswith("s3://")
+
+
+def folder(workdir: str | os.PathLike[str]) -> epath.Path:
+    """The folder of a run, as `place.folder` has it; Orbax reads and writes there then."""
+    if is_s3(workdir):
+        teach_orbax()
+    return place.folder(workdir)
+
+
+@functools.cache
+def teach_orbax() -> None:
+    """Makes Orbax read and write s3://. Raises ValueError where this version has changed."""
+    replaced: list[tuple[Any, str, Callable[[Any], Any]]] = [
+        (tensorstore_utils, "_use_gcs_driver", _has_driver),
+        (tensorstore_utils, "_normalize_path", _normalize_path),
+        (gcs_utils, "get_kvstore_for_gcs", _kvstore),
+        (atomicity_defaults, "get_default_temporary_path_class", _committed_by_file),
+        (atomicity_defaults, "get_item_default_temporary_path_class", _committed_by_file),
+    ]
+    for module, name, replacement in replaced:
+        original = getattr(module, name, None)
+        if original is None:
+            raise ValueError(
+                f"this version of Orbax cannot write to s3:// (it has no {module.__name__}.{name}):"
+                " pip install 'orbax-checkpoint>=0.12,<0.13'"
+            )
+        setattr(module, name, _for_s3(replacement, original))
+
+
+def _for_s3(replacement: Callable[[Any], Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """`replacement` of a path at s3://, and `original` of any other."""
+
+    @functools.wraps(original)
+    def choose(path: Any, *args: Any, **options: Any) -> Any:
+        return replacement(path) if is_s3(path) else original(path, *args, **options)
+
+    return choose
+
+
+def _has_driver(path: str) -> bool:
+    del path
+    return True
+
+
+def _normalize_path(path: str) -> str:
+    return "s3://" + os.path.normpath(path.removeprefix("s3://"))
+
+
+def _committed_by_file(path: epath.Path) -> type[atomicity.CommitFileTemporaryPath]:
+    del path
+    return atomicity.CommitFileTemporaryPath
+
+
+def _kvstore(path: str) -> dict[str, Any]:
+    """TensorStore's name for a path. Server and region are those that all else here uses."""
+    bucket, _, key = path.removeprefix("s3://").partition("/")
+    return {"driver": "s3", "bucket": bucket, "path": key} | _server()
+
+
+@functools.cache
+def _server() -> dict[str, Any]:
+    files = place.file_system("s3")
+    files.connect()
+    client = files.s3.meta
+    found: dict[str, Any] = {}
+    if client.region_name and client.region_name != "aws-global":
+        found["aws_region"] = client.region_name
+    if "amazonaws.com" not in client.endpoint_url:  # a server of one's own, such as MinIO
+        found["endpoint"] = client.endpoint_url
+        found.setdefault("aws_region", "us-east-1")
+    if os.environ.get("AWS_ACCESS_KEY_ID"):  # or else wherever TensorStore finds credentials
+        found["aws_credentials"] = {"type": "environment"}
+    return found

@@ -1,0 +1,120 @@
+"""metrics.jsonl: a JSON object a line, read whatever a kill or a power cut left in it.
+
+On a bucket, where nothing can be appended to a file, what a start of the run writes is in
+`metrics/000000.jsonl` and on, until the next start or the end puts it into metrics.jsonl.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from vit_jax.workdir import place
+
+NAME, SEGMENTS = "metrics.jsonl", "metrics"
+
+Line = dict[str, Any]  # {"step": 1, name: value, ...}
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """What was read: the good lines, and how many others there were."""
+
+    good: tuple[Line, ...]
+    bad: int = 0
+
+
+def read(workdir: str | os.PathLike[str]) -> Lines:
+    """The lines of a run, in the order they were written; none where there is no file."""
+    folder = place.folder(workdir)
+    whole = parse(_content(folder / NAME))
+    seen = {to_bytes([line]) for line in whole.good}
+    good, bad = list(whole.good), whole.bad
+    for path in segments(folder):
+        part = parse(_content(path))
+        # A kill between writing metrics.jsonl and removing the segments leaves lines in both.
+        good += [line for line in part.good if to_bytes([line]) not in seen]
+        bad += part.bad
+    return Lines(tuple(good), bad)
+
+
+def segments(folder: epath.Path) -> list[epath.Path]:
+    """What was written since metrics.jsonl, in order; only on a bucket."""
+    parts = folder / SEGMENTS
+    if not place.is_bucket(folder) or not parts.exists():
+        return []
+    return sorted(path for path in parts.iterdir() if path.name.endswith(".jsonl"))
+
+
+def parse(content: bytes) -> Lines:
+    """The lines that are JSON objects with a whole number `step`; what else there is, counted."""
+    good, bad = [], 0
+    for raw in content.split(b"\n"):
+        # A power cut leaves blocks of zeros; a cut line may be continued by a whole one.
+        text = raw.strip(b"\0\r\t ")
+        bad += b"\0" in raw and not text
+        if not text:
+            continue
+        line, begin = _line(text), text.rfind(b'{"step":')
+        if line is None:
+            bad += 1
+            line = _line(text[begin:]) if begin > 0 else None
+        if line is not None:
+            good.append(line)
+    return Lines(tuple(good), bad)
+
+
+def to_bytes(lines: Sequence[Line]) -> bytes:
+    """JSON has no NaN and no infinity: those are written as null."""
+    return b"".join(json.dumps(_finite(line), allow_nan=False).encode() + b"\n" for line in lines)
+
+
+def numbers(line: Line) -> dict[str, float]:
+    """The values of a line by name, without its step and what is no number."""
+    return {
+        name: float(value)
+        for name, value in line.items()
+        if name != "step" and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _content(path: epath.Path) -> bytes:
+    try:
+        return path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _line(text: bytes) -> Line | None:
+    try:
+        line = json.loads(
+            text, parse_constant=lambda _: None, parse_int=_integer, parse_float=_fraction
+        )
+        if not isinstance(line, dict):
+            return None
+        if any(isinstance(value, list | dict) for value in line.values()):
+            json.dumps(line)  # what is too deep to be written again is not kept
+    except (ValueError, RecursionError):
+        return None
+    step = line.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        return None
+    return line
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if len(text) < 19 else None  # no count of ours is longer
+
+
+def _fraction(text: str) -> float | None:
+    value = float(text)  # 1e999 is infinite
+    return value if math.isfinite(value) else None
+
+
+def _finite(line: Line) -> Line:
+    infinite = {k for k, v in line.items() if isinstance(v, float) and not math.isfinite(v)}
+    return line | dict.fromkeys(infinite)

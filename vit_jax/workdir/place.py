@@ -1,0 +1,158 @@
+"""Where a run's folder is: on this machine, or on a bucket (gs://, s3://)."""
+
+import contextlib
+import functools
+import importlib.util
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+from etils import epath
+
+_BLOCK = 2**24  # bytes of a file in memory at once
+
+# What serves a bucket, and what installs it.
+_LIBRARIES = {
+    "gs": ("gcsfs", "pip install 'etils[epath-gcs]'"),
+    "s3": ("s3fs", "pip install 'etils[epath-s3]' 's3fs>=2025.1'"),
+}
+
+
+def folder(path: str | os.PathLike[str]) -> epath.Path:
+    """The absolute path of a run's folder, wherever it is.
+
+    Raises ValueError in one line where it is on a bucket that cannot be reached: its library is
+    not installed, it does not exist, or there is no permission.
+    """
+    text = os.fspath(path)
+    if "://" not in text:
+        return epath.Path(text).resolve()
+    scheme, _, rest = text.partition("://")
+    bucket = rest.partition("/")[0]
+    if scheme not in _LIBRARIES:
+        known = " and ".join(f"{name}://" for name in _LIBRARIES)
+        raise ValueError(f"{text}: {scheme}:// is not known here: buckets are {known}")
+    if not bucket or not rest.partition("/")[2].strip("/"):
+        raise ValueError(f"{text}: name a folder of a bucket, such as {scheme}://BUCKET/RUN")
+    _check_bucket(scheme, bucket)
+    return epath.Path(text)
+
+
+def is_bucket(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is on a bucket, where a file is written whole and cannot be appended to."""
+    return "://" in os.fspath(path)
+
+
+def write_whole(path: epath.Path, data: bytes) -> None:
+    """Writes a file so that it is there whole, or as it was before."""
+    if is_bucket(path):
+        path.write_bytes(data)  # an object appears when all of it is there
+        return
+    temporary = pathlib.Path(path).with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """A released model as files of this machine: a copy, where it is on a bucket.
+
+    Of a file on a bucket its config is copied too. Raises ValueError where nothing is there.
+    """
+    if not is_bucket(path):
+        yield pathlib.Path(path)
+        return
+    source = folder(path)
+    with tempfile.TemporaryDirectory(prefix="vit_jax-") as temporary, _named(temporary, source):
+        if source.is_dir():
+            files = [file for file in source.iterdir() if not file.is_dir()]
+        elif source.exists():
+            others = (file for file in source.parent.iterdir() if _beside(file.name, source.name))
+            files = [source, *others]
+        else:
+            raise ValueError(f"no checkpoint at {path}")
+        here = pathlib.Path(temporary) / source.name
+        into = here if source.is_dir() else here.parent
+        into.mkdir(exist_ok=True)
+        for file in files:
+            with file.open("rb") as remote, (into / file.name).open("wb") as copy:
+                shutil.copyfileobj(remote, copy, _BLOCK)
+        yield here
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """A path of this machine; the file or folder written there goes to the bucket at the end.
+
+    Raises ValueError where a folder with anything in it is there.
+    """
+    target = folder(path)
+    if target.is_dir() and any(target.iterdir()):
+        raise ValueError(f"{path} exists and is not empty: choose another folder")
+    with tempfile.TemporaryDirectory(prefix="vit_jax-") as temporary, _named(temporary, target):
+        here = pathlib.Path(temporary) / target.name
+        yield here
+        # What makes it a run or a model comes last: a half-written one is none.
+        names = sorted(
+            (file.relative_to(here).as_posix() for file in here.rglob("*") if file.is_file()),
+            key=lambda name: (name in ("config.json", "model.json"), "commit_" in name, name),
+        )
+        for name in names if here.is_dir() else [""]:
+            with (here / name).open("rb") as file, (target / name).open("wb") as remote:
+                shutil.copyfileobj(file, remote, _BLOCK)
+
+
+@contextlib.contextmanager
+def _named(temporary: str, path: epath.Path) -> Iterator[None]:
+    """Errors name the path on the bucket, and are of one kind."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error).replace(f"{temporary}/{path.name}", str(path))
+        raise ValueError(text.replace(temporary, str(path.parent))) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be copied: {error.strerror or error}") from error
+
+
+def _beside(name: str, read: str) -> bool:
+    """Whether a file is read together with another one of its folder."""
+    shard = read.endswith(".index.json") and name.endswith((".safetensors", ".bin"))
+    return name != read and (shard or name in ("config.json", "preprocessor_config.json"))
+
+
+def file_system(scheme: str) -> Any:
+    """The file system of `gs` or `s3` that all of the program uses."""
+    # Other machines, and TensorStore on this one, write too: a kept listing would be wrong.
+    fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
+    # epath would ask TensorFlow where that is installed, and it knows no s3://.
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    return fsspec.filesystem(scheme)
+
+
+@functools.cache
+def _check_bucket(scheme: str, bucket: str) -> None:
+    """Raises ValueError where a bucket cannot be reached.
+
+    Nothing would tell it later: s3fs makes a bucket that is missing, and most questions are
+    answered by "no such file".
+    """
+    library, install = _LIBRARIES[scheme]
+    if importlib.util.find_spec(library) is None:
+        raise ValueError(f"{scheme}:// needs {library}, which is not installed: {install}")
+    try:
+        file_system(scheme).info(bucket)
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no bucket {scheme}://{bucket}: create it first") from error
+    except Exception as error:  # each library and its transport raise their own
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"the bucket {scheme}://{bucket} cannot be reached: {reason}") from error
