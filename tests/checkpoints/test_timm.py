@@ -118,7 +118,7 @@ def test_gradients_are_those_of_the_original(shared, name):
 def test_what_is_written_is_the_same_model_when_read(variant):
     options = dataclasses.replace(TINY, **VARIANTS[variant])
     arrays = written(options, "timm")
-    hints = Hints(num_heads=3)
+    hints = Hints(num_heads=3, grid=options.grid)
     assert layouts.find(arrays, "", path="") is timm
     read = timm.infer(timm.canonical(arrays, hints), hints)
     assert surgery.shapes(read) == surgery.shapes(options)

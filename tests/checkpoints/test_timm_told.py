@@ -119,7 +119,11 @@ def test_what_no_file_tells_is_noted(tmp_path):
         "architecture": "vit_tiny_patch16_224",
         "global_pool": "token",
         "model_args": {"num_heads": 3},
-        "pretrained_cfg": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        "pretrained_cfg": {
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "input_size": [3, 16, 16],
+        },
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     checkpoint = load.read(tmp_path)
@@ -150,20 +154,24 @@ def test_windows_of_swin_that_are_not_square_or_shrunk(wanted, config):
 def test_a_pool_that_arrays_do_not_tell_is_noted_when_written(tmp_path):
     checkpoint = _checkpoint(dataclasses.replace(TINY, pool="gap", class_token=True))
     notes = save.write(checkpoint, tmp_path / "model.safetensors", layout="timm")
-    assert notes == ("readers of the timm layout compute pool token, the model gap",)
+    assert notes == (
+        "readers of the timm layout compute pool token, the model gap, unless they read"
+        " its config.json",
+    )
     checkpoint = _checkpoint(dataclasses.replace(TINY, pool="gap", norm_at="pooled"))
     assert not save.write(checkpoint, tmp_path / "model.safetensors", layout="timm")
 
 
-def test_a_file_that_needs_its_config_is_converted_and_that_is_said(tmp_path):
+def test_a_file_that_needs_its_config_reads_back_with_it(tmp_path):
     options = dataclasses.replace(SWIN, windows=((2, 4), (4, 2)))
     save.write(_checkpoint(options), tmp_path / "run")
     target = tmp_path / "model.safetensors"
     report = convert(tmp_path / "run", target, layout="timm", check=True)
-    assert "check: not read back: " in report
-    config = {"model_args": {"window_size": options.windows}, "pretrained_cfg": {}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "check: read back, logits differ by at most 0.0e+00" in report
     assert load.read(target).options.stage_windows == options.windows
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match="21 relative positions are of no square window"):
+        load.read(target)
 
 
 def test_other_pools_of_swin_are_refused():

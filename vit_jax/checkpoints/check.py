@@ -31,7 +31,9 @@ def against_origin(checkpoint: Checkpoint, *, folder: pathlib.Path) -> list[str]
 
     That is transformers' where `folder` is of Hugging Face, and timm's else.
     """
-    hugging_face = (folder / "config.json").is_file() and not (folder / "model.json").is_file()
+    config = folder / "config.json"
+    run = (folder / "model.json").is_file()
+    hugging_face = config.is_file() and not run and "model_type" in json.loads(config.read_text())
     name = "transformers" if hugging_face else "timm"
     try:
         library, torch = importlib.import_module(name), importlib.import_module("torch")

@@ -11,9 +11,7 @@ import pathlib
 
 from vit_jax.checkpoints import check as check_lib
 from vit_jax.checkpoints import load, save
-from vit_jax.checkpoints.load import Checkpoint
 from vit_jax.models import zoo
-from vit_jax.models.swin import SwinOptions
 from vit_jax.models.vit import ViTOptions
 from vit_jax.workdir import place
 
@@ -53,6 +51,7 @@ def convert(
         num_heads=num_heads,
         decoder_heads=decoder_heads,
         grid=grid,
+        wanted_size=None if patch_size else image_size,
     )
     checkpoint, changes = load.adapted(
         original,
@@ -73,8 +72,8 @@ def convert(
     ]
     if check:
         try:
-            lines.append(check_lib.compare(checkpoint, _again(checkpoint, target, layout)))
-        except ValueError as error:  # a config.json told what the file alone does not
+            lines.append(check_lib.compare(checkpoint, load.read(target)))
+        except ValueError as error:
             lines.append(f"check: not read back: {error}")
         with place.reading(target) as here:
             lines += check_lib.against_origin(checkpoint, folder=here)
@@ -115,20 +114,3 @@ def describe(options: zoo.Options) -> str:
     else:
         parts.insert(0, type(options).__name__.removesuffix("Options"))
     return ", ".join(parts)
-
-
-def _again(checkpoint: Checkpoint, target: str | os.PathLike[str], layout: str) -> Checkpoint:
-    """What was written, read with what is known of it."""
-    options = checkpoint.options
-    if isinstance(options, SwinOptions):
-        first, *others = set(options.stage_windows)
-        return load.read(target, layout=layout, grid=None if others else first)
-    if not isinstance(options, ViTOptions):
-        return load.read(target, layout=layout)
-    return load.read(
-        target,
-        layout=layout,
-        num_heads=options.num_heads,
-        decoder_heads=options.decoder.num_heads if options.decoder else 0,
-        grid=options.grid if options.position == "learned_1d" else None,
-    )

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 
 from vit_jax import plain_json
-from vit_jax.checkpoints import msgpack_file, npz_file, wrappers
+from vit_jax.checkpoints import beside, msgpack_file, npz_file, wrappers
 from vit_jax.checkpoints.torch_file import TorchFile
 from vit_jax.checkpoints.torch_pickle import Tensor
 
@@ -96,10 +96,27 @@ _ERRORS = (
 )
 
 
-def read_beside(file: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """`config` and `preprocessor`: the JSON files that releases keep beside their weights."""
-    names = {"config": "config.json", "preprocessor": "preprocessor_config.json"}
-    return {key: _read_json(file.with_name(name)) for key, name in names.items()}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beside:
+    """The JSON files that releases keep beside their weights, {} where there is none."""
+
+    config: dict[str, Any]
+    preprocessor: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def read_beside(file: pathlib.Path) -> Beside:
+    """What tells of a file of weights: config.json, or one that is called after the file."""
+    if (own := beside.own_config(file)).is_file():
+        return Beside(config=_read_json(own), preprocessor={})
+    in_run = file.with_name("model.json").is_file()  # whose config.json is of its training
+    config = {} if in_run else _read_json(file.with_name("config.json"))
+    if other := beside.whose(config, file):
+        note = f"config.json beside it is that of {other}, and is not used"
+        return Beside(config={}, preprocessor={}, notes=(note,))
+    whole = beside.exact(config).layout not in ("", "hf")
+    preprocessor = {} if whole else _read_json(file.with_name("preprocessor_config.json"))
+    return Beside(config=config, preprocessor=preprocessor)
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:

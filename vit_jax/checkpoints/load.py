@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx, traverse_util
 
-from vit_jax.checkpoints import classes, fallback, files, layouts, store, surgery
+from vit_jax.checkpoints import beside, classes, fallback, files, layouts, store, surgery
 from vit_jax.checkpoints.layouts import class_names
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
@@ -59,8 +59,10 @@ def load(
     FlexiViT; with another `num_classes` the head is new and zero; for other `channels` the first
     kernel is summed or repeated as timm does it, with `adapt_channels` only. `num_heads` is needed
     where neither the file nor its width tell it, `decoder_heads` likewise for the decoder of a
-    masked autoencoder; `grid` is the checkpoint's own grid of positions where it is not square,
-    and `position="none"` says of a .npz without positions that its model has none.
+    masked autoencoder; `grid` is the checkpoint's own grid of positions, where no config.json
+    beside it tells that and it is not the square of a released model (the grid of `image_size` is
+    tried too, and that is logged); and `position="none"` says of a .npz without positions that its
+    model has none.
     `overrides` are fields of the model's options. `model.preprocessing` says what images it
     expects, and `model.class_names` what the logits mean, where that is known. What no file told
     and was assumed is logged as a warning.
@@ -74,6 +76,7 @@ def load(
         num_heads=num_heads or 0,
         decoder_heads=decoder_heads or 0,
         grid=grid,
+        wanted_size=None if patch_size else image_size,
         position=overrides.get("position", ""),
         step=step,
         substitute=substitute,
@@ -147,11 +150,16 @@ def read(
     num_heads: int = 0,
     decoder_heads: int = 0,
     grid: tuple[int, int] | None = None,
+    wanted_size: int | tuple[int, int] | None = None,
     position: str = "",
     step: store.Which = "latest",
     substitute: bool = False,
 ) -> Checkpoint:
-    """The checkpoint at `path`, as it is. Raises ValueError as `load` does."""
+    """The checkpoint at `path`, as it is. Raises ValueError as `load` does.
+
+    `wanted_size` is that of the images it is read for, which tells the grid of its positions
+    where its files leave that open.
+    """
     if store.is_run(path):
         return _read_run(path, step, substitute=substitute)
     if place.is_bucket(path):
@@ -165,27 +173,36 @@ def read(
                 position=position,
             )
     file = files.locate(path)
-    contents = files.read(file)
-    arrays = contents.arrays
-    found = layouts.find(arrays, layout, path=str(path), key=contents.key)
-    told = files.read_beside(file)
+    contents, told = files.read(file), files.read_beside(file)
+    arrays, exact = contents.arrays, beside.exact(told.config)
+    found = layouts.find(arrays, layout or exact.layout, path=str(path), key=contents.key)
     try:
         hints = Hints(
             num_heads=num_heads,
             decoder_heads=decoder_heads,
             grid=grid,
+            wanted_size=_pair(wanted_size),
             position=position,
-            **told,
+            config=told.config,
+            preprocessor=told.preprocessor,
         )
-        notes = contents.notes + layouts.notes(found, arrays)
+        notes = contents.notes + told.notes + layouts.notes(found, arrays)
         arrays = found.canonical(arrays, hints)
-        options = found.infer(arrays, hints)
+        options = written = found.infer(arrays, hints)
         layouts.table.check_depth(options, number=len(arrays))
-        params = layouts.table.read(found.entries(options), arrays, surgery.shapes(options))
+        if exact.options:
+            options = beside.corrected(options, exact.options, "options")
+            written = layouts.as_written(found, options)
+            layouts.table.check_depth(written, number=len(arrays))
+            fixed = found.constants(written) if hasattr(found, "constants") else ()
+            arrays = {name: array for name, array in arrays.items() if name not in fixed}
+        params = layouts.table.read(found.entries(written), arrays, surgery.shapes(written))
+        params = surgery.with_rows(params, source=written, target=options)
         expects = found.preprocessing(options, hints)
         preprocessing = expects.for_channels(options.channels)
         if len(set(expects.mean)) > 1 and preprocessing.mean != expects.mean:
             notes += (f"mean and std are of {len(expects.mean)} channels, made those of the model",)
+        preprocessing = beside.corrected(preprocessing, exact.preprocessing, "preprocessing")
         notes += layouts.assumptions(found, options, preprocessing, hints)
         names, problems = class_names.told(hints.config, options.num_classes)
     except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
@@ -199,7 +216,7 @@ def read(
         class_names=names,
         resize=layouts.methods(found, options),
         layout=layouts.name(found),
-        notes=notes + problems,
+        notes=notes + tuple(hints.notes) + problems,
     )
 
 
@@ -208,6 +225,10 @@ def assemble(options: zoo.Options, params: dict[str, np.ndarray]) -> zoo.Model:
     graphdef, _ = zoo.abstract(options)
     arrays = {path: jax.numpy.asarray(array) for path, array in params.items()}
     return nnx.merge(graphdef, traverse_util.unflatten_dict(arrays, sep="/"))
+
+
+def _pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    return (size, size) if isinstance(size, int) else size and (size[0], size[1])
 
 
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:

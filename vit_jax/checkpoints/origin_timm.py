@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints import layouts
+from vit_jax.checkpoints.layouts import timm_config
 from vit_jax.checkpoints.load import Checkpoint
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.swin import SwinOptions
 from vit_jax.models.vit import ViTOptions
-
-_GELU = {"erf": "gelu", "tanh": "gelu_tanh", "quick": "quick_gelu"}
 
 
 def model(checkpoint: Checkpoint) -> Any:
@@ -43,36 +42,15 @@ def _vit(options: ViTOptions, torch: Any) -> Any:
     """A plain, distilled or hybrid ViT, or a BEiT."""
     if options.mim_classes or options.decoder:
         raise ValueError("models of masked pretraining are not built there")
-    gated = options.mlp == "swiglu"
-    arguments: dict[str, Any] = {
-        "img_size": options.image_size,
-        "patch_size": options.patch_size,
-        "in_chans": options.channels,
+    arguments = timm_config.arguments(options) | {
         "num_classes": options.num_classes,
-        "embed_dim": options.width,
-        "depth": options.depth,
-        "num_heads": options.num_heads,
-        "mlp_ratio": _ratio((1 + gated) * options.mlp_dim, options.width),
-        "qkv_bias": options.qkv_bias,
-        "init_values": options.layer_scale or None,
         "norm_layer": functools.partial(torch.nn.LayerNorm, eps=options.norm_eps),
-        "global_pool": {"token": "token", "gap": "avg", "map": "map"}.get(options.pool, ""),
     }
-    if options.qkv_bias and not options.key_bias or options.relative_bias != "none":
+    if timm_config.is_beit(options):
         return _beit(options, arguments)
-    arguments |= {
-        "qk_norm": options.qk_norm,
-        "class_token": options.has_class_token,
-        "no_embed_class": not options.position_prefix,
-        "pos_embed": "none" if options.position == "none" else "learn",
-        "reg_tokens": options.registers,
-        "pre_norm": options.input_norm,
-        "fc_norm": options.norm_at == "pooled",
-        "act_layer": "silu" if gated else _GELU[options.gelu],
-    }
     library = importlib.import_module("timm.layers")
-    if gated:
-        arguments["mlp_layer"] = library.SwiGLUPacked
+    if options.mlp == "swiglu":
+        arguments |= {"act_layer": "silu", "mlp_layer": library.SwiGLUPacked}
     if options.stem:
         backbone = _hybrid_stem(options.stem, options.channels)
         arguments["embed_layer"] = functools.partial(library.HybridEmbed, backbone=backbone)
@@ -87,12 +65,7 @@ def _beit(options: ViTOptions, arguments: dict[str, Any]) -> Any:
     pooled = options.norm_at == "pooled"
     if pooled != (options.pool == "gap"):  # not known to all releases
         arguments["use_fc_norm"] = pooled
-    return importlib.import_module("timm.models.beit").Beit(
-        **arguments,
-        use_abs_pos_emb=options.position != "none",
-        use_rel_pos_bias=options.relative_bias == "per_block",
-        use_shared_rel_pos_bias=options.relative_bias == "shared",
-    )
+    return importlib.import_module("timm.models.beit").Beit(**arguments)
 
 
 def _swin(options: SwinOptions, torch: Any) -> Any:
@@ -102,18 +75,9 @@ def _swin(options: SwinOptions, torch: Any) -> Any:
     )
     if options.padding != "after_shift" and not tiled or options.gelu != "erf":
         raise ValueError("a Swin that pads otherwise, or of another GELU, is not built there")
-    blocks = [options.block(stage) for stage in range(len(options.depths))]
     return importlib.import_module("timm.models.swin_transformer").SwinTransformer(
-        img_size=options.image_size,
-        patch_size=options.patch_size,
-        in_chans=options.channels,
+        **timm_config.arguments(options),
         num_classes=options.num_classes,
-        embed_dim=options.width,
-        depths=options.depths,
-        num_heads=options.stage_heads,
-        window_size=windows[0] if len(set(windows)) == 1 else windows,
-        mlp_ratio=tuple(_ratio(block.mlp_dim, block.width) for block in blocks),
-        qkv_bias=options.qkv_bias,
         norm_layer=functools.partial(torch.nn.LayerNorm, eps=options.norm_eps),
     )
 
@@ -144,8 +108,3 @@ def _stem(stem: StemOptions, channels: int) -> dict[str, Any]:
             library.GroupNormAct, num_groups=stem.groups, eps=stem.norm_eps
         ),
     }
-
-
-def _ratio(hidden: int, width: int) -> float:
-    """What times the width, rounded down, is the hidden width."""
-    return (hidden + 0.5) / width

@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy as np
 from flax import nnx, traverse_util
 from safetensors import numpy as safetensors_numpy
 
-from vit_jax.checkpoints import layouts, store, torch_file
+from vit_jax.checkpoints import beside, layouts, store, surgery, torch_file
+from vit_jax.checkpoints.layouts import timm_config
+from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.load import Checkpoint
 from vit_jax.config import CheckpointConfig, Config, DataConfig
 from vit_jax.models import zoo
@@ -71,42 +73,78 @@ def write(
         return ()
     layout = layout or "vit_jax"
     table = layouts.writer(checkpoint.options, layout)
-    options = _as_read(checkpoint.options, layouts.numerics(table, checkpoint.options))
-    folder = hasattr(table, "beside")
+    options = layouts.as_written(table, checkpoint.options)
+    folder = hasattr(table, "beside") or layout == "timm" and not path.suffix
     _check_path(path, layout, table, folder)
-    arrays = layouts.table.write(table.entries(options), checkpoint.params)
+    params = surgery.with_rows(checkpoint.params, source=checkpoint.options, target=options)
+    arrays = layouts.table.write(table.entries(options), params)
     if hasattr(table, "constants"):
         arrays |= table.constants(options)
     key = getattr(table, "TORCH_KEY", "")
+    weights = path / "model.safetensors" if folder else path
+    texts = _beside(checkpoint, options, table, arrays, weights)
     if not folder:
-        with _replacing(path) as temporary:
+        config = beside.config_path(path)
+        with _replacing(path) as temporary, _replacing(config) as temporary_config:
+            temporary_config.write_text(texts["config.json"])
             _write_arrays(temporary, arrays, path.suffix, key)
     else:
-        beside = table.beside(options, checkpoint.preprocessing, checkpoint.class_names)
         with _replacing(path) as temporary:
             temporary.mkdir()
-            for name, content in beside.items():
-                (temporary / name).write_text(json.dumps(content, indent=2) + "\n")
-            _write_arrays(temporary / "model.safetensors", arrays, ".safetensors", key)
-    return _differences(checkpoint.options, options, layout)
+            for name, text in texts.items():
+                (temporary / name).write_text(text)
+            _write_arrays(temporary / weights.name, arrays, ".safetensors", key)
+    told = timm_config.told(checkpoint.options) if layout == "timm" else ()
+    return _differences(checkpoint.options, options, layout, told=told)
 
 
-def _as_read(options: zoo.Options, numerics: Mapping[str, Any]) -> zoo.Options:
-    """The model that the layout's readers will make of the file."""
-    return dataclasses.replace(options, **numerics)
+def _beside(
+    checkpoint: Checkpoint,
+    options: zoo.Options,
+    table: ModuleType,
+    arrays: Mapping[str, np.ndarray],
+    weights: pathlib.Path,
+) -> dict[str, str]:
+    """The JSON files beside the weights, by name.
+
+    What a reader would take otherwise than it is, for neither arrays nor other entries tell it, is
+    found by reading and becomes our own entry of config.json.
+    """
+    source, expects, names = checkpoint.options, checkpoint.preprocessing, checkpoint.class_names
+    if hasattr(table, "beside"):
+        contents = table.beside(options, expects, names)
+    else:
+        contents = {"config.json": timm_config.config(source, expects, names)}
+    preprocessor = contents.get("preprocessor_config.json", {})
+    hints = Hints(config=contents["config.json"], preprocessor=preprocessor)
+    empty = {name: np.broadcast_to(np.float32(0), a.shape) for name, a in arrays.items()}
+    found = table.infer(table.canonical(empty, hints), hints)
+    told = table.preprocessing(source, hints)
+    entry = beside.Exact(
+        file=weights.name,
+        layout=layouts.name(table),
+        options=beside.differences(found, source),
+        preprocessing=beside.differences(told, expects),
+    )
+    contents["config.json"] = beside.with_exact(contents["config.json"], entry)
+    return {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}
 
 
-def _differences(options: Any, read: Any, layout: str, prefix: str = "") -> tuple[str, ...]:
+def _differences(
+    options: Any, read: Any, layout: str, *, told: Collection[str] = (), prefix: str = ""
+) -> tuple[str, ...]:
+    """In words, the fields that readers of the arrays take otherwise; `told` are in the config."""
     changes: tuple[str, ...] = ()
     for name, ours in vars(options).items():
         theirs = getattr(read, name)
         if name == "norm_at" and options.pool == read.pool == "token":
             continue  # the norm of one token is the same before and after it is taken
         if dataclasses.is_dataclass(ours):
-            changes += _differences(ours, theirs, layout, f"{prefix}{name} ")
-        elif ours != theirs:
-            readers = f"readers of the {layout} layout compute {prefix}{name}"
-            changes += (f"{readers} {theirs}, the model {ours}",)
+            changes += _differences(ours, theirs, layout, prefix=f"{prefix}{name} ")
+        elif ours != theirs and name != "class_position":  # which changes no logits
+            change = f"readers of the {layout} layout compute {prefix}{name} {theirs}"
+            unless = ", unless they read its config.json" if name in told else ""
+            changes += (f"{change}, the model {ours}{unless}",)
     return changes
 
 

@@ -134,6 +134,17 @@ def _about_classes(
     return () if _under("head", replaced) else (f"the head is kept: {classes.note}",)
 
 
+def with_rows(params: Mapping[str, np.ndarray], *, source: Options, target: Options) -> Params:
+    """The parameters of `source` with the rows of positions for its class token that `target` has.
+
+    A row that there is no more becomes part of its token: both models compute the same.
+    """
+    if not isinstance(source, ViTOptions) or not isinstance(target, ViTOptions):
+        return dict(params)
+    wanted = dataclasses.replace(source, class_position=target.class_position)
+    return _realigned(params, source, wanted) if wanted != source else dict(params)
+
+
 def _kind(options: Options) -> str:
     return type(options).__name__.removesuffix("Options")
 

@@ -1,5 +1,6 @@
 """Released layouts: one table a family, read and written with the same entries."""
 
+import dataclasses
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -31,7 +32,7 @@ from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 
-__all__ = ["LAYOUTS", "assumptions", "find", "methods", "name", "notes", "numerics", "table",
+__all__ = ["LAYOUTS", "as_written", "assumptions", "find", "methods", "name", "notes",  "table",
            "writer"]  # fmt: skip
 
 # The tables of each layout, one for every model that it can hold. A table is a module with
@@ -83,11 +84,11 @@ def name(found: ModuleType) -> str:
     return next(name for name, tables in LAYOUTS.items() if found in tables)
 
 
-def numerics(found: ModuleType, options: zoo.Options) -> dict[str, Any]:
-    """The fields of the options that a table's readers fix, for its files do not tell them."""
+def as_written(found: ModuleType, options: zoo.Options) -> Any:
+    """The model that a table's readers make of a file: they fix what the file does not tell."""
     if hasattr(found, "numerics"):
-        return found.numerics(options)
-    return dict(getattr(found, "NUMERICS", {}))
+        return dataclasses.replace(options, **found.numerics(options))
+    return dataclasses.replace(options, **getattr(found, "NUMERICS", {}))
 
 
 def methods(found: ModuleType, options: zoo.Options) -> Methods:

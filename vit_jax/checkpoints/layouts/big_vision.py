@@ -11,11 +11,14 @@ Two things leave no trace in a file. The pool types "0" (the first patch) and "n
 code that loads it for fine-tuning resizes them as for any ViT, which is the default here.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from vit_jax.checkpoints.layouts import grids
 from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.checkpoints.layouts.npz import bare, left_out
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds, pair, stacked
@@ -25,7 +28,7 @@ from vit_jax.models.vit import ViTOptions
 
 MODEL = ViTOptions
 RESIZE = Methods()
-NUMERICS = {"gelu": "tanh", "norm_eps": 1e-6}
+_NUMERICS = {"gelu": "tanh", "norm_eps": 1e-6}
 
 _BLOCK = "params/Transformer/encoderblock_{i}"
 _POOL = "params/MAPHead_0"
@@ -94,7 +97,9 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     height, width = shapes["params/embedding/kernel"][:2]
     learned, token = _POSITION in shapes, "params/cls" in shapes
     if learned:
-        rows, columns = hints.square(shapes[_POSITION][1])
+        # What is left open was said when the row of the class token was found.
+        said = dataclasses.replace(hints, notes=[])
+        rows, columns = grids.plain(shapes[_POSITION][1], said, pixels=(height, width))
     else:  # the size is no part of the model: that of most released ones
         rows, columns = hints.nominal((height, width))
     return ViTOptions(
@@ -113,19 +118,24 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     )
 
 
+def numerics(options: ViTOptions) -> dict[str, Any]:
+    """The fields of the options that the readers of this layout fix.
+
+    Class tokens have no row of positions today: what old ones have is added to the token.
+    """
+    row = options.position == "learned_1d" and options.has_class_token and not options.registers
+    return _NUMERICS | ({"class_position": False} if row else {})
+
+
 def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
     return released(options.image_size, hints)
 
 
 def entries(options: ViTOptions) -> list[Entry]:
-    """The table of a model. Raises ValueError for a model this layout cannot hold.
-
-    A class token with a row in the position table is written as old files hold it, so that
-    big_vision adds the row to the token.
-    """
+    """The table of a model. Raises ValueError for a model this layout cannot hold."""
     holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads"}
     holds |= {"num_classes", "pool", "representation_size", "position", "class_position"}
-    check_holds(options, "big_vision", holds=holds, **NUMERICS)
+    check_holds(options, "big_vision", holds=holds, **_NUMERICS)
     if options.position not in ("learned_1d", "sincos2d"):
         raise ValueError(f"the big_vision layout has no place for position={options.position!r}")
     table = [
@@ -175,15 +185,22 @@ def _today(name: str) -> str:
 
 
 def _without_class_row(arrays: Arrays, hints: Hints) -> Arrays:
-    """Adds the first row of a table of k * k + 1 positions to the class token, if there is one."""
-    table = arrays.get(_POSITION)
-    if table is None or table.ndim != 3:
+    """Adds the first row of the positions to the class token, or drops it where there is none.
+
+    Old files alone have such a row. Raises ValueError where the number of rows leaves it open.
+    """
+    table, embedding = arrays.get(_POSITION), arrays.get("params/embedding/kernel")
+    if table is None or table.ndim != 3 or embedding is None or embedding.ndim != 4:
         return arrays
-    count = table.shape[1]
-    patches = hints.grid[0] * hints.grid[1] if hints.grid else int((count - 1) ** 0.5) ** 2
-    if count != patches + 1 or count == 1:
+    token, count = "params/cls" in arrays, table.shape[1]
+    readings = [
+        grids.Reading(count, square="released" if token else "always"),
+        grids.Reading(count - 1, 1, square="always" if token else "released"),
+    ]
+    _, rows = grids.choose(readings, hints, pixels=embedding.shape[:2])
+    if not rows:
         return arrays
     folded = {_POSITION: table[:, 1:]}
-    if "params/cls" in arrays:
+    if token:
         folded["params/cls"] = arrays["params/cls"] + table[:, :1]
     return arrays | folded

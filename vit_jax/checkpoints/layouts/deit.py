@@ -50,3 +50,8 @@ def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
     return released(
         options.image_size, hints, crop=crop, kernel="bicubic_antialias", **torch_vit.IMAGENET
     )
+
+
+def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+    sure = options.distillation or options.layer_scale > 0
+    return torch_vit.assumptions(options, preprocessing, hints, family="DeiT", sure=sure)

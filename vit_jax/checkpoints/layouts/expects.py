@@ -130,7 +130,8 @@ def _resizing(file: Mapping[str, Any], config: Mapping[str, Any]) -> _Told:
         return told | {"crop": 1.0, "fit": _uncut(file["size"], fit)}
     cut, _ = _size("crop_size", file["crop_size"], "squash")
     what = f"preprocessor_config.json has size {file['size']} and crop_size {file['crop_size']}"
-    if fit == "squash" and cut[0] * size[1] != cut[1] * size[0]:
+    # Sides that are rounded to pixels are not quite of one aspect ratio.
+    if fit == "squash" and not -cut[0] < cut[0] * size[1] - cut[1] * size[0] < cut[1]:
         _refuse(f"{what}, of another aspect ratio")
     # Of a size that is the shorter side's, the larger side of the cut is what has to fit.
     return told | {"crop": _share((max(cut) if fit == "crop_floor" else cut[0]) / size[0], what)}

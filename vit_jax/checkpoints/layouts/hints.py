@@ -18,6 +18,8 @@ class Hints:
     position: str = ""  # their kind, where the file has none
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config.json
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    wanted_size: tuple[int, int] | None = None  # of the images that the model is asked for
+    notes: list[str] = dataclasses.field(default_factory=list)  # what was assumed, in words
 
     def __post_init__(self) -> None:
         for config in (self.config, self.config.get("vision_config") or {}):
@@ -27,20 +29,6 @@ class Hints:
     def arguments(self) -> dict[str, Any]:
         """What config.json tells, with timm's arguments of the model as if they were of it."""
         return {**self.config, **self.config.get("model_args", {})}
-
-    def square(self, count: int) -> tuple[int, int]:
-        """The grid of so many positions. Raises ValueError where it is not square nor told."""
-        if self.grid:
-            rows, columns = self.grid
-            if rows * columns != count:
-                raise ValueError(f"grid {rows}x{columns} is not the checkpoint's {count} positions")
-            return self.grid
-        side = round(count**0.5)
-        if side * side != count:
-            raise ValueError(
-                f"{count} positions are no square: give the checkpoint's grid (convert: --grid)"
-            )
-        return side, side
 
     def nominal(self, patch: tuple[int, int]) -> tuple[int, int]:
         """The grid of patches of a model without positions: that of most released ones."""

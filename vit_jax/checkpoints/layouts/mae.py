@@ -10,6 +10,7 @@ import numpy as np
 from vit_jax.checkpoints.layouts import deit, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit import ViTOptions
 
 MODEL = ViTOptions
@@ -55,3 +56,8 @@ def entries(options: ViTOptions) -> list[Entry]:
     if not (options.has_class_token and options.class_position):
         raise ValueError("the mae layout needs a class token with a position")
     return torch_vit.entries(options, "mae", holds={"pool", "norm_at", "decoder", "qkv_bias"})
+
+
+def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+    sure = options.decoder is not None
+    return torch_vit.assumptions(options, preprocessing, hints, family="MAE", sure=sure)

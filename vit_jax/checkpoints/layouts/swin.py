@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vit_jax.checkpoints.layouts import torch
+from vit_jax.checkpoints.layouts import grids, torch
 from vit_jax.checkpoints.layouts.hints import Hints, nominal_size
 from vit_jax.checkpoints.layouts.table import Entry
 from vit_jax.models.positions import Grid
@@ -143,7 +143,7 @@ def _placed_size(table: Sequence[int], size: Grid, patch: Sequence[int], hints: 
     count = table[-2] if len(table) == 3 else 0
     if count == -(-size[0] // patch[0]) * -(-size[1] // patch[1]) and not hints.grid:
         return size
-    rows, columns = hints.square(count)
+    rows, columns = grids.plain(count, hints, pixels=patch)
     return rows * patch[0], columns * patch[1]
 
 

@@ -70,7 +70,8 @@ def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
 
 def numerics(options: BiTOptions) -> dict[str, Any]:
     """The fields of the options that the readers of this layout fix."""
-    sizes = {k: getattr(options.stem, k) for k in ("num_layers", "root_width", "widths")}
+    names = ("num_layers", "root_width", "widths", "preactivation")  # the last is refused
+    sizes = {name: getattr(options.stem, name) for name in names}
     return {"stem": dataclasses.replace(_NUMERICS, **sizes)}
 
 

@@ -1,14 +1,13 @@
 """The model of a file with timm's names: what shapes and names tell, and what must be told."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import torch_outside
+from vit_jax.checkpoints.layouts import grids, torch_outside
 from vit_jax.checkpoints.layouts.hints import Hints, decoder_heads, heads, nominal_size
 from vit_jax.checkpoints.layouts.resnet import infer_stem
 from vit_jax.checkpoints.layouts.torch_vit import (
@@ -62,7 +61,11 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> ViTO
         "registers": shapes.get("reg_token", (0, 0, 0))[1],
     }
     grid, prefix_rows = _grid(
-        shapes, hints, patch=(stride * height, stride * side), prefix=sum(tokens.values())
+        shapes,
+        hints,
+        pixels=(stride * height, stride * side),
+        prefix=sum(tokens.values()),
+        bare=f"blocks.0.{scale}" in shapes,  # DeiT III, and DINOv2 with registers
     )
     fields: dict[str, Any] = {
         "image_size": (grid[0] * stride * height, grid[1] * stride * side),
@@ -166,46 +169,28 @@ def _depth(shapes: Shapes, name: str) -> int:
     return 1 + max(found, default=0)
 
 
-def _grid(shapes: Shapes, hints: Hints, *, patch: tuple[int, int], prefix: int) -> tuple[Grid, int]:
+def _grid(
+    shapes: Shapes, hints: Hints, *, pixels: tuple[int, int], prefix: int, bare: bool
+) -> tuple[Grid, int]:
     """The grid of patches, and the rows of the position table that are of other tokens.
 
-    Raises ValueError where the number of rows leaves it open.
+    Released models have other tokens without positions only where they are `bare`. Raises
+    ValueError where the number of rows leaves it open.
     """
-    counts = _patch_counts(shapes, prefix)
     table = shapes.get(SHARED_TABLE) or shapes.get(f"blocks.0.attn.{TABLE}")
-
-    def fits(grid: Grid) -> int | None:
-        """The rows of other tokens, where so many patches can be."""
-        offsets = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
-        if min(grid) < 1 or table and table[0] != offsets:
-            return None
-        return counts.get(grid[0] * grid[1]) if counts else 0
-
-    size = nominal_size(hints) or (224, 224)
-    nominal = (size[0] // patch[0], size[1] // patch[1])
-    if hints.grid:
-        if (rows := fits(hints.grid)) is not None:
-            return hints.grid, rows
-        raise ValueError(f"grid {hints.grid[0]}x{hints.grid[1]} is not that of the checkpoint")
-    if (nominal_size(hints) or not (counts or table)) and (rows := fits(nominal)) is not None:
-        return nominal, rows
-    wanted = {math.isqrt(n) for n in counts}
-    if not counts and table:
-        wanted = {(math.isqrt(table[0] - 3) + 1) // 2}
-    squares = [(side, side) for side in wanted if fits((side, side)) is not None]
-    if len(squares) != 1:
-        what = f"{shapes['pos_embed'][1]} positions" if counts else f"{table} relative biases"
-        raise ValueError(
-            f"{what} leave the grid of patches open: give the checkpoint's grid (convert: --grid)"
-        )
-    rows = fits(squares[0])
-    assert rows is not None
-    return squares[0], rows
-
-
-def _patch_counts(shapes: Shapes, prefix: int) -> dict[int, int]:
-    """How many patches the table of positions may have -> its rows of other tokens."""
+    relative = table[0] if table else 0
     if "pos_embed" not in shapes:
-        return {}
+        if relative:
+            return grids.of_relative(relative, hints, pixels=pixels), 0
+        size = nominal_size(hints) or (224, 224)
+        told = (max(size[0] // pixels[0], 1), max(size[1] // pixels[1], 1))
+        return hints.grid or told, 0
     rows = shapes["pos_embed"][1]
-    return {rows: 0} | ({rows - prefix: prefix} if 0 < prefix < rows else {})
+    readings = [grids.Reading(rows)]
+    if prefix:
+        alone = grids.Reading(rows, square="released" if bare else "never")
+        readings = [grids.Reading(rows - prefix, prefix), alone]
+        without = hints.arguments.get("no_embed_class")
+        if without is not None:
+            readings = [grids.Reading(rows)] if without else readings[:1]
+    return grids.choose(readings, hints, pixels=pixels, relative=relative)

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints.layouts import torch
+from vit_jax.checkpoints.layouts.hints import Hints, assumed
 from vit_jax.checkpoints.layouts.resnet import TORCH, stem_entries
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds
 from vit_jax.models import positions
 from vit_jax.models.layers import BlockOptions
-from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.vit import ViTOptions
 
@@ -180,6 +181,25 @@ def numerics(options: ViTOptions) -> dict[str, Any]:
     if either and not options.distillation and options.pool != usual:
         fixed |= {"pool": usual, "class_token": True}
     return fixed
+
+
+def assumptions(
+    options: ViTOptions, preprocessing: Preprocessing, hints: Hints, *, family: str, sure: bool
+) -> tuple[str, ...]:
+    """What is taken for granted of a file of DeiT's or MAE's, unless config.json tells it.
+
+    `sure` says whether it has parts that tell its family from others of the same names.
+    """
+    fields: dict[str, Any] = {}
+    if not hints.arguments.get("architecture"):
+        fields["gelu"] = options.gelu
+        if not (hints.num_heads or hints.arguments.get("num_heads")):
+            fields["num_heads"] = options.num_heads
+    notes = assumed(preprocessing, hints, **fields)
+    if sure or not notes:
+        return notes
+    other = "of the same names are other models too, such as timm's (convert: --source-layout)"
+    return (*notes, f"it is taken for {family}'s: {other}")
 
 
 def _check(options: ViTOptions, layout: str, holds: Collection[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.checkpoints.layouts import grids
 from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.checkpoints.layouts.npz import bare, left_out
 from vit_jax.checkpoints.layouts.resnet import NPZ, infer_stem, stem_entries
@@ -68,7 +69,8 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     shapes = {name: array.shape for name, array in arrays.items()}
     query = _BLOCK.replace("{i}", "0") + "/MultiHeadDotProductAttention_1/query/kernel"
     mlp = _BLOCK.replace("{i}", "0") + "/MlpBlock_3/Dense_0/kernel"
-    learned = hints.position != "none" or _POSITION in shapes
+    without = "none" in (hints.position, hints.arguments.get("pos_embed"))
+    learned = not without or _POSITION in shapes
     needed = {"embedding/kernel": 4, query: 3, mlp: 2} | ({_POSITION: 3} if learned else {})
     wrong = [k for k, rank in needed.items() if k not in shapes or len(shapes[k]) != rank]
     if wrong:
@@ -85,7 +87,8 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
         raise ValueError(f"num_heads is {hints.num_heads}, the checkpoint has {heads} heads")
     stride = stem.stride if stem else 1
     if learned:
-        rows, columns = hints.square(shapes[_POSITION][1] - token)
+        pixels = (stride * height, stride * width)
+        rows, columns = grids.plain(shapes[_POSITION][1] - token, hints, pixels=pixels)
     else:
         rows, columns = hints.nominal((stride * height, stride * width))
     return ViTOptions(

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.checkpoints.layouts import grids
 from vit_jax.checkpoints.layouts.hf import names, stem
 from vit_jax.checkpoints.layouts.hf.names import TABLE, Parts
-from vit_jax.checkpoints.layouts.hints import Hints, decoder_heads, heads
+from vit_jax.checkpoints.layouts.hints import Hints, decoder_heads, heads, nominal_size
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.vit import ViTOptions
 from vit_jax.models.zoo import SIZES
@@ -250,12 +251,10 @@ def _grid(
     else:
         prefix = 2 if kind == "deit" else 1
         count = shapes.get(f"{body}embeddings.position_embeddings", (0, prefix))[1] - prefix
-    if size := _told_size(hints):
-        rows, columns = (side // p for side, p in zip(size, pixels, strict=True))
-        fits = (2 * rows - 1) * (2 * columns - 1) + 3 == table[0] if table else True
-        if fits and count in (0, rows * columns):
-            return rows, columns
-    if not count and table:
-        side = (round((table[0] - 3) ** 0.5) + 1) // 2
-        count = (hints.grid or (side,))[0] * (hints.grid or (side, side))[1]
-    return hints.square(count)
+    relative = table[0] if table else 0
+    if not count and not relative:
+        size = nominal_size(hints) or (224, 224)
+        return hints.grid or (size[0] // pixels[0], size[1] // pixels[1])
+    if not count:
+        return grids.of_relative(relative, hints, pixels=pixels)
+    return grids.choose([grids.Reading(count)], hints, pixels=pixels, relative=relative)[0]

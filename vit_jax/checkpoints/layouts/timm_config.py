@@ -1,0 +1,177 @@
+"""timm's config.json: the name of a model, the arguments that make it ours, what it expects.
+
+`timm.create_model("local-dir:FOLDER")` reads it, and so do our own layouts, which write it beside
+their weights too: the names of the arguments are timm's whatever the layout.
+"""
+
+from typing import Any
+
+from vit_jax.models.bit import BiTOptions
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.swin import SwinOptions
+from vit_jax.models.vit import ViTOptions
+from vit_jax.models.zoo import Options
+
+GELU = {"erf": "gelu", "tanh": "gelu_tanh", "quick": "quick_gelu"}
+_POOLS = {"token": "token", "gap": "avg", "map": "map"}
+_INTERPOLATIONS = {
+    "bicubic_antialias": "bicubic",
+    "bilinear_antialias": "bilinear",
+    "lanczos_antialias": "lanczos",
+    "nearest": "nearest",
+}
+_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
+_HYBRIDS: dict[tuple[int, ...], str] = {  # by the bottlenecks of their stages
+    (): "vit_tiny_r_s16_p8_224",
+    (2, 2, 2, 2): "vit_small_r26_s32_224",
+    (3, 4, 9): "vit_base_r50_s16_224",
+    (3, 4, 6, 3): "vit_large_r50_s32_224",
+}
+_BITS: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "50", (3, 4, 23, 3): "101", (3, 8, 36, 3): "152"}
+_SWINS = {96: "tiny", 128: "base", 192: "large"}
+
+
+def config(
+    options: Options, preprocessing: Preprocessing, class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """config.json. What timm has no word for is left out."""
+    height, width = options.image_size
+    pool = _POOLS.get(getattr(options, "pool", "gap"), "")
+    expects: dict[str, Any] = {
+        "input_size": [options.channels, height, width],
+        "fixed_input_size": not isinstance(options, BiTOptions),
+        "crop_pct": preprocessing.crop,
+        "crop_mode": "squash" if preprocessing.fit == "squash" else "center",
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "num_classes": options.num_classes,
+        "first_conv": _first_conv(options),
+        "classifier": _classifier(options),
+    }
+    if name := _INTERPOLATIONS.get(preprocessing.kernel):
+        expects["interpolation"] = name
+    fields: dict[str, Any] = {
+        "architecture": architecture(options),
+        "num_classes": options.num_classes,
+        "num_features": options.feature_size,
+        "global_pool": pool,
+        "model_args": arguments(options),
+        "pretrained_cfg": expects,
+    }
+    if isinstance(options, ViTOptions) and options.decoder:
+        fields["decoder_num_heads"] = options.decoder.num_heads
+    if class_names:
+        fields["label_names"] = list(class_names)
+    return fields
+
+
+def arguments(options: Options) -> dict[str, Any]:
+    """The arguments of timm's model that JSON can hold."""
+    if isinstance(options, SwinOptions):
+        return _swin(options)
+    if isinstance(options, BiTOptions):
+        return {"in_chans": options.channels}
+    gated = options.mlp == "swiglu"
+    found: dict[str, Any] = {
+        "img_size": list(options.image_size),
+        "patch_size": _one(options.patch_size),
+        "in_chans": options.channels,
+        "embed_dim": options.width,
+        "depth": options.depth,
+        "num_heads": options.num_heads,
+        "mlp_ratio": ratio((1 + gated) * options.mlp_dim, options.width),
+        "qkv_bias": options.qkv_bias,
+        "init_values": options.layer_scale or None,
+        "global_pool": _POOLS.get(options.pool, ""),
+    }
+    if is_beit(options):
+        return found | {
+            "use_abs_pos_emb": options.position != "none",
+            "use_rel_pos_bias": options.relative_bias == "per_block",
+            "use_shared_rel_pos_bias": options.relative_bias == "shared",
+        }
+    found |= {
+        "qk_norm": options.qk_norm,
+        "class_token": options.has_class_token,
+        "no_embed_class": not options.position_prefix,
+        "pos_embed": "none" if options.position == "none" else "learn",
+        "reg_tokens": options.registers,
+        "pre_norm": options.input_norm,
+        "fc_norm": options.norm_at == "pooled",
+    }
+    return found if gated else found | {"act_layer": GELU[options.gelu]}
+
+
+def told(options: Options) -> tuple[str, ...]:
+    """The fields of the options that timm's readers of the arrays alone would assume."""
+    plain = isinstance(options, ViTOptions) and not is_beit(options) and options.mlp == "plain"
+    return ("pool", "gelu") if plain else ("pool",)
+
+
+def is_beit(options: ViTOptions) -> bool:
+    """Whether timm has it as a BEiT, which is another class of its models."""
+    return options.qkv_bias and not options.key_bias or options.relative_bias != "none"
+
+
+def ratio(hidden: int, width: int) -> float:
+    """What times the width, rounded down, is the hidden width."""
+    return (hidden + 0.5) / width if hidden % width else hidden / width
+
+
+def architecture(options: Options) -> str:
+    """A name of timm's whose model the arguments make ours; where there is none, the nearest."""
+    if isinstance(options, SwinOptions):
+        return f"swin_{_SWINS.get(options.width, 'tiny')}_patch4_window7_224"
+    if isinstance(options, BiTOptions):
+        layers = _BITS.get(options.stem.num_layers, "50")
+        factor = max(options.stem.root_width // 64, 1)
+        known = {"50x1", "50x3", "101x1", "101x3", "152x2", "152x4"}
+        name = f"{layers}x{factor}"
+        return f"resnetv2_{name if name in known else '50x1'}_bit"
+    if options.stem:
+        return _HYBRIDS.get(options.stem.num_layers, _HYBRIDS[(3, 4, 9)])
+    if is_beit(options):
+        return f"beit_{'large' if options.width == 1024 else 'base'}_patch16_224"
+    if options.distillation:
+        size = {192: "tiny", 384: "small"}.get(options.width, "base")
+        return f"deit_{size}_distilled_patch16_224"
+    if options.mlp == "swiglu":
+        return "vit_giant_patch14_dinov2"
+    size = _SIZES.get(options.width, "base")
+    patch = 14 if size == "huge" else 16
+    return f"vit_{size}_patch{patch}_224"
+
+
+def _swin(options: SwinOptions) -> dict[str, Any]:
+    blocks = [options.block(stage) for stage in range(len(options.depths))]
+    ratios = [ratio(block.mlp_dim, block.width) for block in blocks]
+    return {
+        "img_size": list(options.image_size),
+        "patch_size": _one(options.patch_size),
+        "in_chans": options.channels,
+        "embed_dim": options.width,
+        "depths": list(options.depths),
+        "num_heads": list(options.stage_heads),
+        "window_size": [list(window) for window in options.stage_windows],
+        "mlp_ratio": ratios[0] if len(set(ratios)) == 1 else ratios,
+        "qkv_bias": options.qkv_bias,
+    }
+
+
+def _first_conv(options: Options) -> str:
+    if isinstance(options, BiTOptions):
+        return "stem.conv"
+    stem = isinstance(options, ViTOptions) and options.stem
+    if not stem:
+        return "patch_embed.proj"
+    return f"patch_embed.backbone.{'stem.' if stem.num_layers else ''}conv"
+
+
+def _classifier(options: Options) -> Any:
+    if not isinstance(options, ViTOptions):
+        return "head.fc"
+    return ["head", "head_dist"] if options.heads == 2 else "head"
+
+
+def _one(sides: tuple[int, int]) -> int | list[int]:
+    return sides[0] if sides[0] == sides[1] else list(sides)
