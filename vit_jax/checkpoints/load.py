@@ -228,7 +228,9 @@ def assemble(options: zoo.Options, params: dict[str, np.ndarray]) -> zoo.Model:
 
 
 def _pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    return (size, size) if isinstance(size, int) else size and (size[0], size[1])
+    """(height, width), None where the sizes are no such thing, which `adapted` refuses."""
+    sides = (size, size) if isinstance(size, int) else tuple(size or ())
+    return (sides[0], sides[1]) if len(sides) == 2 else None
 
 
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:
