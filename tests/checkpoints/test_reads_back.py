@@ -170,7 +170,6 @@ def test_files_in_one_folder_keep_their_own_configs(tmp_path):
     # Another file of the folder is not taken for one of ours, a renamed one is.
     (tmp_path / "b.npz").rename(tmp_path / "e.npz")
     read = load.read(tmp_path / "e.npz")
-    assert "config.json beside it is that of a.npz, and is not used" in read.notes
     assert any("16 positions are read as 4x4" in note for note in read.notes)
     (tmp_path / "a.npz").rename(tmp_path / "f.npz")
     assert load.read(tmp_path / "f.npz").options.grid == (3, 5)

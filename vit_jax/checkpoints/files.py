@@ -102,7 +102,6 @@ class Beside:
 
     config: dict[str, Any]
     preprocessor: dict[str, Any]
-    notes: tuple[str, ...] = ()
 
 
 def read_beside(file: pathlib.Path) -> Beside:
@@ -111,9 +110,8 @@ def read_beside(file: pathlib.Path) -> Beside:
         return Beside(config=_read_json(own), preprocessor={})
     in_run = file.with_name("model.json").is_file()  # whose config.json is of its training
     config = {} if in_run else _read_json(file.with_name("config.json"))
-    if other := beside.whose(config, file):
-        note = f"config.json beside it is that of {other}, and is not used"
-        return Beside(config={}, preprocessor={}, notes=(note,))
+    if beside.whose(config, file):
+        return Beside(config={}, preprocessor={})
     whole = beside.exact(config).layout not in ("", "hf")
     preprocessor = {} if whole else _read_json(file.with_name("preprocessor_config.json"))
     return Beside(config=config, preprocessor=preprocessor)

@@ -186,7 +186,7 @@ def read(
             config=told.config,
             preprocessor=told.preprocessor,
         )
-        notes = contents.notes + told.notes + layouts.notes(found, arrays)
+        notes = contents.notes + layouts.notes(found, arrays)
         arrays = found.canonical(arrays, hints)
         options = written = found.infer(arrays, hints)
         layouts.table.check_depth(options, number=len(arrays))

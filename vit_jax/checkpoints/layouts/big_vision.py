@@ -195,7 +195,7 @@ def _without_class_row(arrays: Arrays, hints: Hints) -> Arrays:
     token, count = "params/cls" in arrays, table.shape[1]
     readings = [
         grids.Reading(count, square="released" if token else "always"),
-        grids.Reading(count - 1, 1, square="always" if token else "released"),
+        grids.Reading(count - 1, 1),
     ]
     _, rows = grids.choose(readings, hints, pixels=embedding.shape[:2])
     if not rows:
