@@ -54,6 +54,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "norms in attention": {"qk_norm": True},
     "gated": {"mlp": "swiglu"},
     "hybrid": {"patch_size": (1, 1), "stem": StemOptions(num_layers=(1,), root_width=32, groups=8)},
+    "one channel": {"channels": 1},
+    "five channels": {"channels": 5},
     "edges that are dropped": {"drop_edges": True},
 }  # fmt: skip
 OTHERS: dict[str, Any] = {
@@ -90,7 +92,9 @@ def checkpoint(options: Any, **images: Any) -> load.Checkpoint:
     return load.Checkpoint(
         options=options,
         params=params,
-        preprocessing=Preprocessing(image_size=options.image_size, **images),
+        preprocessing=Preprocessing(image_size=options.image_size, **images).for_channels(
+            options.channels
+        ),
         class_names=("ant", "bee", "cow") if options.num_classes else (),
     )
 

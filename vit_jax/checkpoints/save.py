@@ -119,7 +119,7 @@ def _beside(
     hints = Hints(config=contents["config.json"], preprocessor=preprocessor)
     empty = {name: np.broadcast_to(np.float32(0), a.shape) for name, a in arrays.items()}
     found = table.infer(table.canonical(empty, hints), hints)
-    told = table.preprocessing(source, hints)
+    told = table.preprocessing(source, hints).for_channels(source.channels)
     entry = beside.Exact(
         file=weights.name,
         layout=layouts.name(table),
