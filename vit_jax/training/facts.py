@@ -46,6 +46,15 @@ def of_start(config: Config, workdir: str | os.PathLike[str]) -> dict[str, str]:
     return facts
 
 
+def of_plan(
+    splits: Mapping[str, Identity],
+    params: Mapping[str, Any] | None,
+    workdir: str | os.PathLike[str],
+) -> dict[str, str]:
+    """What a run was put together from, each process by itself."""
+    return of_data(splits) | of_parameters(params) | of_workdir(workdir)
+
+
 def of_data(splits: Mapping[str, Identity]) -> dict[str, str]:
     """What the splits hold."""
     facts = {}

@@ -168,18 +168,13 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     lease = workdirs.hold(workdir, stack)
     meeting = stack.enter_context(agreement.Meeting())
     resumed, replaced = workdirs.saved(workdir, config)
-    mesh = mesh_lib.make_mesh(config.mesh)
-    accumulate = config.optimizer.accumulate
-    mesh_lib.check_batch(mesh, config.batch_size, accumulate=accumulate, name="config.batch_size")
+    mesh = _mesh(config)
     data = datasets.open_data(config, workdir, resumed=bool(resumed))
     source, names = data.train, data.class_names
     evaluator = Evaluator(config, mesh=mesh, source=data.held_out, class_names=names)
     lengths = setup.lengths(config, dataset_size=len(source))
     schedule = _schedule(config, total_steps=lengths.total, dataset_size=len(source))
-    if resumed:
-        begin = setup.resumed_start(config, store_lib.read_card(workdir))
-    else:
-        begin = setup.fresh_start(config, num_classes=len(names), class_names=names)
+    begin = _begin(config, workdir if resumed else None, names)
     options, given = begin.options, config
     config = setup.with_value_range(config, begin.preprocessing)
     graphdef, shapes = state.abstract_params(options)
@@ -189,11 +184,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         config.data, size=options.image_size, channels=options.channels
     )
     evaluator.bind(graphdef, options, config.data)
-    meeting.end(
-        facts.of_data(data.record.splits)
-        | facts.of_parameters(begin.params)
-        | facts.of_workdir(workdir)
-    )
+    meeting.end(facts.of_plan(data.record.splits, begin.params, workdir))
     told, start = (replaced, begin.report, *data.notes), 0
     # Before anything is written: no checkpoint may be sound, or the other run may not fit.
     if resumed:
@@ -231,6 +222,21 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         evaluator=evaluator,
         messages=setup.messages(config, options, shapes, mesh, len(source), start, told),
     )
+
+
+def _mesh(config: Config) -> Mesh:
+    mesh, accumulate = mesh_lib.make_mesh(config.mesh), config.optimizer.accumulate
+    mesh_lib.check_batch(mesh, config.batch_size, accumulate=accumulate, name="config.batch_size")
+    return mesh
+
+
+def _begin(
+    config: Config, resumed: str | os.PathLike[str] | None, names: tuple[str, ...]
+) -> setup.Start:
+    """The model of the run in the workdir `resumed`, or of a new run with classes `names`."""
+    if resumed is not None:
+        return setup.resumed_start(config, store_lib.read_card(resumed))
+    return setup.fresh_start(config, num_classes=len(names), class_names=names)
 
 
 def _schedule(config: Config, *, total_steps: int, dataset_size: int) -> optax.Schedule:
