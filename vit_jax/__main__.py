@@ -22,9 +22,9 @@ LONGEST = 4000  # characters of a line on stderr
 
 def program() -> None:
     """The command line as a process of its own, which signals end as `stopping` says."""
-    stopping.install()
     if sys.argv[1:2] == ["train"]:
         stopping.ends_at_once("interrupted before the first step: nothing to save")
+    stopping.install()
     stopping.leave(main())
 
 
@@ -73,7 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             multihost.leave(code)
             return code
         if jax.distributed.is_initialized():
-            traceback.print_exc()
+            if isinstance(error, jax.errors.JaxRuntimeError) and _lost_another(error):
+                _fail(
+                    f"another process of this job is gone ({str(error).splitlines()[0][:200]}):"
+                    " start the job again, and it goes on from its last checkpoint",
+                    ERROR,
+                )
+            else:
+                traceback.print_exc()
             multihost.leave(ERROR)
         raise
 
@@ -110,6 +117,11 @@ def _fail(error: BaseException | str, code: int) -> int:
         line = f"{line[: LONGEST // 2]} [...] {line[-LONGEST // 2 :]}"
     print(f"vit_jax: {line}", file=sys.stderr)
     return code
+
+
+def _lost_another(error: Exception) -> bool:
+    """Whether the network to another process of the job failed."""
+    return any(word in str(error) for word in ("Gloo", "NCCL", "UNAVAILABLE", "closed by peer"))
 
 
 def _command(arguments: Sequence[str]) -> str:

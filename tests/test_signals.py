@@ -1,0 +1,144 @@
+"""Ctrl-C, SIGTERM and SIGHUP end a command with one line wherever it is, and lose nothing."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from tests import runs
+from vit_jax.checkpoints import lease, store
+
+OVERRIDES = (
+    "--config.total.steps=200",
+    "--config.log_every.steps=1",
+    "--config.checkpoint.every.steps=20",
+)
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory) -> runs.CommandLine:
+    return runs.CommandLine(tmp_path_factory.mktemp("signals"))
+
+
+@pytest.fixture
+def images(tmp_path) -> pathlib.Path:
+    """Two classes of eight small images, for training and for evaluation."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for index in range(8):
+                pixels = rng.integers(0, 255, (30, 30, 3), dtype=np.uint8)
+                PIL.Image.fromarray(pixels).save(folder / f"{index}.png")
+    return tmp_path / "data"
+
+
+def end(command, workdir, condition, *numbers: signal.Signals, overrides=()) -> tuple[int, str]:
+    """Starts or resumes the run, sends the signals when the condition holds: code, last line."""
+    with command.start(*command.train(workdir, *OVERRIDES, *overrides)) as child:
+        try:
+            runs.wait_until(condition, child)
+            for number in numbers:
+                child.send_signal(number)
+            _, errors = child.communicate(timeout=runs.limit(runs.LIMIT))
+        finally:
+            child.kill()
+    assert "Traceback" not in errors
+    assert not (workdir / lease.NAME).exists()
+    return child.returncode, errors.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_before_the_first_step_there_is_nothing_to_save(command, tmp_path, number) -> None:
+    """While Python imports JAX: the process has begun to run our lines when it has a thread."""
+    workdir = tmp_path / "run"
+    with command.start(*command.train(workdir, *OVERRIDES)) as child:
+        try:
+            tasks = pathlib.Path(f"/proc/{child.pid}/task")
+            runs.wait_until(lambda: len(os.listdir(tasks)) > 1, child)
+            child.send_signal(number)
+            _, errors = child.communicate(timeout=runs.limit(20))
+        finally:
+            child.kill()
+    assert child.returncode == 128 + number
+    assert errors == "vit_jax: interrupted before the first step: nothing to save\n"
+    assert not workdir.exists()
+
+
+def test_the_first_interrupt_saves_and_the_second_ends_at_once(command, tmp_path) -> None:
+    workdir = tmp_path / "run"
+    code, said = end(command, workdir, lambda: len(runs.lines(workdir)) > 3, signal.SIGINT)
+    assert code == 130
+    (saved,) = store.saved_steps(workdir)
+    assert said.startswith(f"vit_jax: stopped after step {saved} of 200 and saved: run the same")
+    assert f"-m vit_jax train --config {command.recipe} --workdir {workdir}" in said
+    twice = (signal.SIGINT, signal.SIGTERM)
+    code, said = end(command, workdir, lambda: len(runs.lines(workdir)) > saved + 3, *twice)
+    assert code in (130, 143)  # both may come before the thread looks
+    assert "ended at once" in said or "stopped after step" in said
+    assert store.saved_steps(workdir)[0] == saved
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_read_that_blocks_and_an_evaluation_are_given_up(command, images, split) -> None:
+    """One image is a pipe that nobody writes to. What was left out is made up for afterwards."""
+    workdir = images.parent / "run"
+    blocked = images / split / "cat" / "3.png"
+    picture = blocked.read_bytes()
+    overrides = (
+        *("--config.data.source=image_folder", f"--config.data.path={images}"),
+        *("--config.evaluate_every.steps=15", "--config.total.steps=30"),
+    )
+
+    def waits() -> bool:
+        if len(runs.lines(workdir)) > 4 and blocked.is_file():
+            blocked.unlink()
+            os.mkfifo(blocked)
+        if blocked.is_fifo():
+            with contextlib.suppress(OSError):  # it opens for writing once somebody reads
+                writing.append(os.open(blocked, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writing)
+
+    writing: list[int] = []
+    code, said = end(command, workdir, waits, signal.SIGTERM, overrides=overrides)
+    assert code == 143
+    stopped = store.saved_steps(workdir)[-1]
+    assert said.startswith(f"vit_jax: stopped after step {stopped} of 30 and saved")
+    os.close(writing[0])
+    blocked.unlink()
+    blocked.write_bytes(picture)
+    ended = command(*command.train(workdir, *OVERRIDES, *overrides))
+    assert ended.returncode == 0, ended.stderr
+    lines = runs.lines(workdir)
+    assert [line["step"] for line in lines if "eval_loss" in line] == [15, 30]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 31))
+
+
+def test_from_python_only_a_first_signal_of_the_loop_is_noted(command, tmp_path) -> None:
+    """The handlers of whoever calls `train` are there again afterwards."""
+    program = """
+import os, signal, sys
+from vit_jax.__main__ import main
+from vit_jax.training import evaluation
+before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+real = evaluation.evaluate
+def interrupted(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGINT)
+    return real(*args, **kwargs)
+evaluation.evaluate = interrupted
+code = main(sys.argv[1:])
+assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+sys.exit(code)
+"""
+    workdir = tmp_path / "run"
+    job = command.train(workdir, "--config.evaluate_every.steps=2")
+    ended = command(*job, program=(sys.executable, "-W", "error", "-c", program))
+    assert ended.returncode == 130, ended.stderr
+    assert "stopped after step 2 of 6 and saved" in ended.stderr
+    assert store.saved_steps(workdir) == [2]
