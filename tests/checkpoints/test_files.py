@@ -140,7 +140,7 @@ def test_a_pth_written_here_is_read_back(tmp_path):
 def test_a_training_checkpoint_gives_the_tensors_of_its_model(tmp_path, torch_names, legacy):
     path = tmp_path / "a.pth"
     torch_names.save(path, training_checkpoint(), legacy=legacy)
-    contents = files.read(path)
+    contents = files.contents(path)
     arrays = contents.arrays
     assert contents.notes == ("read 'model' of the file; left out: optimizer",)
     assert sorted(arrays) == ["brain", "expanded", "plain", "steps", "transposed"]
@@ -173,7 +173,7 @@ def test_the_teacher_of_a_file_is_read_and_the_choice_said(tmp_path, torch_names
         "epoch": 3,
     }
     torch_names.save(tmp_path / "a.pth", content, legacy=False)
-    found = files.read(tmp_path / "a.pth")
+    found = files.contents(tmp_path / "a.pth")
     assert found.key == "teacher"
     assert found.arrays.keys() == {"patch_embed.proj.weight"}
     assert found.arrays["patch_embed.proj.weight"][0, 0] == 10

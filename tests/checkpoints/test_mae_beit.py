@@ -139,12 +139,12 @@ def test_fine_tuning_starts_as_beits_does(shared, size):
 )
 def test_files_come_back_as_they_were(shared, tmp_path, name, file, layout, heads):
     source = shared / "fixtures" / name / file
-    contents = files.read(source)
+    contents = files.contents(source)
     arrays, key = contents.arrays, contents.key
     assert layouts.find(arrays, "", path="", key=key) is layouts.LAYOUTS[layout][0]
     model: Any = vit_jax.load(source, num_heads=heads, decoder_heads=2)
     vit_jax.save(model, tmp_path / "again.pth", layout=layout)
-    contents = files.read(tmp_path / "again.pth")
+    contents = files.contents(tmp_path / "again.pth")
     again, key = contents.arrays, contents.key
     assert key == "model"
     assert again.keys() == arrays.keys()
@@ -160,7 +160,7 @@ def test_encoders_without_head_are_of_mae(tmp_path):
     params = {k: np.full(s, 0.1, np.float32) for k, s in shapes.items()}
     vit_jax.save(load.assemble(options, params), tmp_path / "encoder.pth", layout="mae")
     (tmp_path / "config.json").unlink()
-    contents = files.read(tmp_path / "encoder.pth")
+    contents = files.contents(tmp_path / "encoder.pth")
     arrays, key = contents.arrays, contents.key
     assert layouts.find(arrays, "", path="", key=key) is mae
     read = load.read(tmp_path / "encoder.pth", num_heads=3)

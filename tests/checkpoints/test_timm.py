@@ -71,7 +71,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_outputs_are_those_of_the_original(shared, name, file, layout):
     folder = shared / "fixtures" / name
     io = np.load(folder / "io.npz")
-    contents = files.read(folder / file)
+    contents = files.contents(folder / file)
     arrays, key = contents.arrays, contents.key
     assert layouts.find(arrays, "", path="", key=key) is layouts.LAYOUTS[layout][0]
     model: Any = vit_jax.load(folder / file, num_heads=3)
@@ -245,7 +245,7 @@ def test_deit_3_calls_its_layer_scale_otherwise(tmp_path):
     params = random_params(options)
     model: Any = load.assemble(options, params)
     vit_jax.save(model, tmp_path / "deit3.pth", layout="deit")
-    contents = files.read(tmp_path / "deit3.pth")
+    contents = files.contents(tmp_path / "deit3.pth")
     arrays, key = contents.arrays, contents.key
     assert key == "model"
     assert "blocks.1.gamma_2" in arrays

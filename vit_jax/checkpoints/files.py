@@ -63,11 +63,17 @@ def locate(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def read_arrays(path: str | os.PathLike[str]) -> Arrays:
-    """The arrays of `read`."""
-    return read(path).arrays
+    """The arrays of `contents`."""
+    return contents(path).arrays
 
 
-def read(path: str | os.PathLike[str]) -> Contents:
+def read(path: str | os.PathLike[str]) -> tuple[Arrays, str]:
+    """The arrays of `contents`, and their key."""
+    found = contents(path)
+    return found.arrays, found.key
+
+
+def contents(path: str | os.PathLike[str]) -> Contents:
     """A model's arrays by their own names; numbers with a fraction become float32.
 
     The format is recognised from the content: .npz, .safetensors, a .pth or .bin of `torch.save`,

@@ -173,7 +173,7 @@ def read(
                 position=position,
             )
     file = files.locate(path)
-    contents, told = files.read(file), files.read_beside(file)
+    contents, told = files.contents(file), files.read_beside(file)
     arrays, exact = contents.arrays, beside.exact(told.config)
     found = layouts.find(arrays, layout or exact.layout, path=str(path), key=contents.key)
     try:
