@@ -243,6 +243,8 @@ def test_the_gelu_of_an_export_is_told_and_the_check_shows_no_difference(tmp_pat
         ({"options": {"image_size": [7]}}, "needs 2 values"),
         ({"options": {"depth": 3}}, "misfits|missing"),
         ({"layout": "other"}, "unknown layout 'other'"),
+        ({"options": {"position": "sincos2d", "image_size": [10**9, 10**9]}}, "must be from 0 to"),
+        ({"options": {"width": 10**9}}, "must be from 0 to"),
         ({"preprocessing": {"crop": "x"}}, "vit_jax.preprocessing.crop must be float"),
     ],
 )

@@ -194,8 +194,8 @@ def read(
             options = beside.corrected(options, exact.options, "options")
             written = layouts.as_written(found, options)
             layouts.table.check_depth(written, number=len(arrays))
-            fixed = found.constants(written) if hasattr(found, "constants") else ()
-            arrays = {name: array for name, array in arrays.items() if name not in fixed}
+            if getattr(options, "position", "") == "sincos2d":  # what the model computes itself
+                arrays = {name: a for name, a in arrays.items() if not _is_position(name)}
         params = layouts.table.read(found.entries(written), arrays, surgery.shapes(written))
         params = surgery.with_rows(params, source=written, target=options)
         expects = found.preprocessing(options, hints)
@@ -225,6 +225,10 @@ def assemble(options: zoo.Options, params: dict[str, np.ndarray]) -> zoo.Model:
     graphdef, _ = zoo.abstract(options)
     arrays = {path: jax.numpy.asarray(array) for path, array in params.items()}
     return nnx.merge(graphdef, traverse_util.unflatten_dict(arrays, sep="/"))
+
+
+def _is_position(name: str) -> bool:
+    return name.rsplit("/", 1)[-1] in ("pos_embed", "pos_embedding")
 
 
 def _pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
