@@ -129,7 +129,7 @@ def test_what_no_file_tells_is_noted(tmp_path):
     checkpoint = load.read(tmp_path)
     assert not checkpoint.notes
     assert checkpoint.preprocessing.mean == (0.485, 0.456, 0.406)
-    assert "assumed" not in convert(tmp_path, target)
+    assert "assumed" not in convert(tmp_path, tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize(
