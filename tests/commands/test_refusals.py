@@ -19,6 +19,13 @@ def model(tmp_path_factory) -> pathlib.Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def run(model, tmp_path_factory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("run") / "run"
+    assert main(["convert", str(model), str(path), "--num-heads", "4"]) == 0
+    return path
+
+
 @pytest.fixture
 def refused(capsys):
     """Runs a command that must be refused and change nothing in `folder`: what it says."""
@@ -79,6 +86,20 @@ def test_a_target_inside_of_what_is_read(model, tmp_path, refused) -> None:
     said = refused("convert", run, inside, "--layout", "vit_jax", "--overwrite", folder=run)
     assert "a part of it" in said
     assert "is what is read" in refused("convert", run, run, folder=run)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (["--num-heads", "2"], "num_heads is 2: its own is 4"),
+        (["--grid", "9,9"], "grid is (9, 9): its own is (2, 2)"),
+        (["--decoder-heads", "3"], "decoder_heads is 3: it has none"),
+        (["--source-layout", "timm"], "layout is 'timm': it has none"),
+    ],
+)
+def test_what_a_run_tells_otherwise(run, tmp_path, refused, told, said) -> None:
+    arguments = ["convert", run, tmp_path / "o.npz", "--layout", "vit_jax", *told]
+    assert f"{run} is a run of ours, and {said}" in refused(*arguments, folder=tmp_path)
 
 
 def test_a_target_that_is_there(model, tmp_path, refused, capsys) -> None:

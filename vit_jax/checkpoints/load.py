@@ -161,7 +161,10 @@ def read(
     where its files leave that open.
     """
     if store.is_run(path):
-        return _read_run(path, step, substitute=substitute)
+        checkpoint = _read_run(path, step, substitute=substitute)
+        given = {"layout": layout, "num_heads": num_heads, "decoder_heads": decoder_heads}
+        _check_told(path, checkpoint.options, given | {"grid": grid})
+        return checkpoint
     if place.is_bucket(path):
         with place.reading(path) as copy:
             return read(
@@ -235,6 +238,19 @@ def _pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """(height, width), None where the sizes are no such thing, which `adapted` refuses."""
     sides = (size, size) if isinstance(size, int) else tuple(size or ())
     return (sides[0], sides[1]) if len(sides) == 2 else None
+
+
+def _check_told(path: str | os.PathLike[str], options: zoo.Options, told: dict[str, Any]) -> None:
+    """Raises ValueError where the user says of a run what is not so: it tells all by itself."""
+    decoder = getattr(options, "decoder", None)
+    known = {name: getattr(options, name, None) for name in ("num_heads", "grid")}
+    known["decoder_heads"] = decoder.num_heads if decoder else None
+    for name, value in told.items():
+        if value and value != known.get(name):
+            its = f"its own is {known[name]}" if known.get(name) else "it has none"
+            raise ValueError(
+                f"{path} is a run of ours, and {name} is {value!r}: {its}, leave it out"
+            )
 
 
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:

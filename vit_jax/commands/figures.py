@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax
@@ -63,7 +64,9 @@ def _write(drawn: Mapping[str, Figure], folder: epath.Path) -> Iterator[epath.Pa
     """Raises ValueError where a picture cannot be written; what is there is whole."""
     for name, figure in drawn.items():
         png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=120)
+        with warnings.catch_warnings():  # a class name may have letters that no font has
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            figure.savefig(png, format="png", dpi=120)
         path = folder / f"{name}.png"
         try:
             folder.mkdir(exist_ok=True)
