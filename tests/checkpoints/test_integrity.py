@@ -209,7 +209,7 @@ def test_a_damaged_step_gets_a_name_of_its_own_and_is_saved_again(run) -> None:
         assert found.step == 2
         ((folder, aside),) = fallback.put_aside(run, found)
         assert (folder.name, aside.name) == ("3", copy)
-        folder.rename(aside)
+        fallback.move(folder, aside)
         with store.Store(run, KEEP) as checkpoints:
             assert checkpoints.steps == [1, 2]
             checkpoints.save(3, state(3), {"top1": 0.1})

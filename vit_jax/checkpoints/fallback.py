@@ -74,6 +74,16 @@ def put_aside(
     return [(folder / str(step), _free(folder / str(step))) for step in found.damaged]
 
 
+def move(folder: epath.Path, name: epath.Path) -> None:
+    """Gives a folder another name; on a bucket, which has no folders, file by file."""
+    if "://" not in os.fspath(folder):
+        folder.rename(name)
+        return
+    for file in integrity.files(folder):
+        (folder / file).copy(name / file)
+    folder.rmtree()
+
+
 def _free(folder: epath.Path) -> epath.Path:
     """A name for a damaged folder that is not taken."""
     names = [folder.with_name(folder.name + ASIDE)]

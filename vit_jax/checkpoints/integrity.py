@@ -77,7 +77,7 @@ class _Committed(_WithChecksums, ocp_path.atomicity.CommitFileTemporaryPath):
 def write(folder: epath.Path, *, step: int) -> None:
     """Writes the checksums of all files of a step that is complete but for its commit."""
     algorithm = "xxh3_128" if xxhash else "crc32"
-    names = sorted(_files(folder))
+    names = sorted(files(folder))
     sums = _checksums(folder, names, algorithm)
     found = {name: [size, text] for name, (size, text) in zip(names, sums, strict=True)}
     text = json.dumps({"step": step, "algorithm": algorithm, "files": found}, indent=0)
@@ -162,10 +162,11 @@ def _compare(
             raise Damaged(f"{name} is damaged: its checksum is not the one that was saved")
 
 
-def _files(folder: epath.Path, prefix: str = "") -> Iterator[str]:
+def files(folder: epath.Path, prefix: str = "") -> Iterator[str]:
+    """Names of all files below a step's folder, but for that of the checksums."""
     for path in folder.iterdir():
         if path.is_dir():
-            yield from _files(path, f"{prefix}{path.name}/")
+            yield from files(path, f"{prefix}{path.name}/")
         elif prefix + path.name != NAME:
             yield prefix + path.name
 

@@ -27,7 +27,7 @@ class Resumption:
         """To be called by one process. Raises ValueError where the workdir cannot be written to."""
         for folder, name in self.aside:
             try:
-                folder.rename(name)
+                fallback.move(folder, name)
             except OSError as error:
                 raise ValueError(f"cannot write to the workdir {self.workdir}: {error}") from error
         if self.new_length:
