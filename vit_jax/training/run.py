@@ -207,6 +207,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         first = state.create(
             options, optax_rule, abstract=abstract, seed=config.seed, params=begin.params
         )
+    agreement.compare({})  # devices do not wait for a process that still compiles
     store = stack.enter_context(store_lib.Store(workdir, config.checkpoint))
     bad = BadImages(size=len(source), max_bad=config.data.max_bad, reported=evaluator.bad.reported)
     batches = _batches(config, source, transform, mesh, bad, start=start, stop=lengths.total)
