@@ -107,8 +107,13 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             (file.relative_to(here).as_posix() for file in here.rglob("*") if file.is_file()),
             key=lambda name: (name in ("config.json", "model.json"), "commit_" in name, name),
         )
-        for name in names if here.is_dir() else [""]:
-            with (here / name).open("rb") as file, (target / name).open("wb") as remote:
+        copies = {here / name: target / name for name in names}
+        if not here.is_dir():  # its config goes under its own name, over that of no other file
+            config = here.with_name("config.json")
+            own = target.parent / f"{target.name}.config.json"
+            copies = {here: target} | ({config: own} if config.is_file() else {})
+        for local, there in copies.items():
+            with local.open("rb") as file, there.open("wb") as remote:
                 shutil.copyfileobj(file, remote, _BLOCK)
 
 
@@ -126,8 +131,9 @@ def _named(temporary: str, path: epath.Path) -> Iterator[None]:
 
 def _beside(name: str, read: str) -> bool:
     """Whether a file is read together with another one of its folder."""
+    names = ("config.json", f"{read}.config.json", "preprocessor_config.json")
     shard = read.endswith(".index.json") and name.endswith((".safetensors", ".bin"))
-    return name != read and (shard or name in ("config.json", "preprocessor_config.json"))
+    return name != read and (shard or name in names)
 
 
 def file_system(scheme: str) -> Any:
