@@ -8,26 +8,22 @@ is what marks the commit, commit_success.txt: it comes later, and its text is re
 """
 
 import asyncio
-import contextlib
 import json
-import zlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
+import xxhash
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import path as ocp_path
 
 from vit_jax import plain_json
 
-xxhash: Any = None
-with contextlib.suppress(ImportError):  # zlib's are many times slower: it matters for large models
-    import xxhash  # type: ignore
-
 NAME = "checksums.json"
+ALGORITHM = "xxh3_128"  # the file names it: another one may follow
 METRICS = "metrics"  # Orbax's name of the item; a step can do without it
 BLOCK = 2**18  # bytes read at once: they stay in the processor's cache
 THREADS = 4
@@ -76,11 +72,10 @@ class _Committed(_WithChecksums, ocp_path.atomicity.CommitFileTemporaryPath):
 
 def write(folder: epath.Path, *, step: int) -> None:
     """Writes the checksums of all files of a step that is complete but for its commit."""
-    algorithm = "xxh3_128" if xxhash else "crc32"
     names = sorted(files(folder))
-    sums = _checksums(folder, names, algorithm)
+    sums = _checksums(folder, names)
     found = {name: [size, text] for name, (size, text) in zip(names, sums, strict=True)}
-    text = json.dumps({"step": step, "algorithm": algorithm, "files": found}, indent=0)
+    text = json.dumps({"step": step, "algorithm": ALGORITHM, "files": found}, indent=0)
     (folder / NAME).write_text(text)
 
 
@@ -93,22 +88,20 @@ def verify(
     them only, from the i-th: n processes divide the work. Files that were added do no harm, nor
     does it where the metrics of a step are gone.
     """
-    if (saved := _read(folder, step)) is None:
+    if (files := _read(folder, step)) is None:
         return False
-    algorithm, files = saved
     wanted = sorted(n for n in files if "/" not in n or n.split("/")[0] in items)
     others = [n for n in files if n not in wanted and not n.startswith(f"{METRICS}/")]
     if missing := [name for name in others if not (folder / name).exists()]:
         raise Damaged(f"{missing[0]} is missing")
-    _compare(folder, wanted[share[0] :: share[1]], files, algorithm)
+    _compare(folder, wanted[share[0] :: share[1]], files)
     return True
 
 
 def verify_metrics(folder: epath.Path, *, step: int) -> None:
     """Raises Damaged where the metrics of a step are not what was saved."""
-    if (saved := _read(folder, step)) is not None:
-        algorithm, files = saved
-        _compare(folder, [n for n in files if n.startswith(f"{METRICS}/")], files, algorithm)
+    if (files := _read(folder, step)) is not None:
+        _compare(folder, [n for n in files if n.startswith(f"{METRICS}/")], files)
 
 
 def verify_together(folder: epath.Path, *, step: int, items: Collection[str]) -> bool:
@@ -131,8 +124,8 @@ def verify_together(folder: epath.Path, *, step: int, items: Collection[str]) ->
     return found
 
 
-def _read(folder: epath.Path, step: int) -> tuple[str, dict[str, tuple[int, str]]] | None:
-    """Algorithm, and size and checksum by name; None without a file of them. Raises Damaged."""
+def _read(folder: epath.Path, step: int) -> dict[str, tuple[int, str]] | None:
+    """Size and checksum by name; None without a file of them. Raises Damaged."""
     path = folder / NAME
     if not path.exists():
         return None
@@ -142,19 +135,15 @@ def _read(folder: epath.Path, step: int) -> tuple[str, dict[str, tuple[int, str]
         algorithm, saved_step = held["algorithm"], held["step"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{NAME} is damaged") from error
-    if algorithm not in ("xxh3_128", "crc32"):
+    if algorithm != ALGORITHM:
         raise Damaged(f"{NAME} is damaged: there are no checksums {algorithm!r}")
-    if algorithm == "xxh3_128" and not xxhash:
-        raise ValueError(f"{path} holds checksums of xxhash: install it (pip install xxhash)")
     if saved_step != step:
         raise Damaged(f"it is the checkpoint of step {saved_step} under another name")
-    return algorithm, files
+    return files
 
 
-def _compare(
-    folder: epath.Path, names: list[str], files: dict[str, tuple[int, str]], algorithm: str
-) -> None:
-    for name, (size, text) in zip(names, _checksums(folder, names, algorithm), strict=True):
+def _compare(folder: epath.Path, names: list[str], files: dict[str, tuple[int, str]]) -> None:
+    for name, (size, text) in zip(names, _checksums(folder, names), strict=True):
         saved_size, saved_text = files[name]
         if size != saved_size:
             raise Damaged(f"{name} has {size} bytes, {saved_size} were saved")
@@ -171,12 +160,11 @@ def files(folder: epath.Path, prefix: str = "") -> Iterator[str]:
             yield prefix + path.name
 
 
-def _checksums(folder: epath.Path, names: list[str], algorithm: str) -> list[tuple[int, str]]:
+def _checksums(folder: epath.Path, names: list[str]) -> list[tuple[int, str]]:
     """Sizes and checksums of files, each read once. Raises Damaged where one cannot be read."""
 
     def checksum(name: str) -> tuple[int, str]:
-        digest: Any = xxhash.xxh3_128() if algorithm == "xxh3_128" else _Crc32()
-        size = 0
+        digest, size = xxhash.xxh3_128(), 0
         try:
             with (folder / name).open("rb") as file:
                 while block := file.read(BLOCK):
@@ -190,16 +178,3 @@ def _checksums(folder: epath.Path, names: list[str], algorithm: str) -> list[tup
 
     with ThreadPoolExecutor(THREADS) as threads:
         return list(threads.map(checksum, names))
-
-
-class _Crc32:
-    """zlib's checksum as hashlib and xxhash have theirs."""
-
-    def __init__(self) -> None:
-        self._value = 0
-
-    def update(self, block: bytes) -> None:
-        self._value = zlib.crc32(block, self._value)
-
-    def hexdigest(self) -> str:
-        return f"{self._value:08x}"
