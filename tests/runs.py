@@ -15,7 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from tests import patience
 from tests.patience import limit
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import run_folder, store
 from vit_jax.config import MeshConfig
 from vit_jax.parallel.mesh import make_mesh
 from vit_jax.training import optimizer, schedules, state
@@ -150,7 +150,7 @@ def lines(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 def arrays(workdir: pathlib.Path, *, step: int | None = None) -> dict[str, np.ndarray]:
     """Every array of a checkpoint (the latest), by path."""
-    config, card = store.read_config(workdir), store.read_card(workdir)
+    config, card = run_folder.read_config(workdir), run_folder.read_card(workdir)
     schedule = schedules.make_schedule(
         config.schedule, peak=1.0, total_steps=1000, batch_size=1, dataset_size=1
     )

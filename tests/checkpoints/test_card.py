@@ -5,14 +5,15 @@ import pathlib
 from typing import Any
 
 import pytest
+from etils import epath
 
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import run_folder
 from vit_jax.config import default_config, resolve
 from vit_jax.models import zoo
 from vit_jax.models.preprocessing import Preprocessing
 
 OPTIONS = zoo.change(zoo.options("Ti/16"), image_size=(32, 32), num_classes=3)
-CARD = store.Card(
+CARD = run_folder.Card(
     options=OPTIONS,
     class_names=("a", "b", "c"),
     preprocessing=Preprocessing(image_size=(32, 32)),
@@ -23,12 +24,12 @@ CARD = store.Card(
 def run(tmp_path) -> pathlib.Path:
     config = default_config()
     config.model.name = "Ti/16"
-    store.write_run(tmp_path, resolve(config), CARD)
+    run_folder.write_run(tmp_path, resolve(config), CARD)
     return tmp_path
 
 
 def test_what_was_written_is_read(run) -> None:
-    assert store.read_card(run) == CARD
+    assert run_folder.read_card(run) == CARD
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_a_changed_card_is_refused(run, path: str, value: Any, said: str) -> Non
     place[name] = value
     (run / "model.json").write_text(json.dumps(content))
     with pytest.raises(ValueError) as error:
-        store.read_card(run)
+        run_folder.read_card(run)
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
@@ -70,14 +71,14 @@ def test_a_card_that_cannot_be_read_is_refused(run, monkeypatch) -> None:
     def closed(*_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(type(store.epath.Path(run)), "read_text", closed)
+    monkeypatch.setattr(type(epath.Path(run)), "read_text", closed)
     with pytest.raises(ValueError, match=r"cannot read .*model\.json: Permission denied$"):
-        store.read_card(run)
+        run_folder.read_card(run)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", "3", '"x"', '{"options": {}}', ""])
 def test_a_card_that_holds_something_else_is_refused(run, text) -> None:
     (run / "model.json").write_text(text)
     with pytest.raises(ValueError) as error:
-        store.read_card(run)
+        run_folder.read_card(run)
     assert "\n" not in str(error.value)

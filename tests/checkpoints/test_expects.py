@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 import vit_jax
-from vit_jax.checkpoints import load, store, surgery
+from vit_jax.checkpoints import load, run_folder, surgery
 from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.config import DataConfig
 from vit_jax.data.counter import NUMBERS
@@ -126,7 +126,7 @@ def test_folders_and_runs_tell_it_again(tmp_path, changes, processor):
     file = json.loads((tmp_path / "hf/preprocessor_config.json").read_text())
     assert file["image_processor_type"] == processor
     vit_jax.save(model, tmp_path / "run")
-    assert store.read_config(tmp_path / "run").data.eval_fit == preprocessing.fit
+    assert run_folder.read_config(tmp_path / "run").data.eval_fit == preprocessing.fit
     for folder in ("hf", "run"):
         assert load.read(tmp_path / folder).preprocessing == preprocessing
 

@@ -15,7 +15,7 @@ import pytest
 
 import vit_jax
 from tests.models import tiny
-from vit_jax.checkpoints import files, load, store
+from vit_jax.checkpoints import files, load, run_folder
 
 
 @pytest.fixture(autouse=True)
@@ -291,7 +291,10 @@ def test_deep_json_beside_a_checkpoint_is_refused(tmp_path, deep, name):
 def test_a_deep_index_or_description_of_a_run_is_refused(tmp_path, deep):
     (tmp_path / "a.index.json").write_text(deep)
     assert "nested too deep" in refusal(tmp_path / "a.index.json")
-    for name, read in (("model.json", store.read_card), ("config.json", store.read_config)):
+    for name, read in (
+        ("model.json", run_folder.read_card),
+        ("config.json", run_folder.read_config),
+    ):
         (tmp_path / name).write_text(deep)
         with pytest.raises(ValueError, match=f"{name} is damaged: it is nested too deep"):
             read(tmp_path)

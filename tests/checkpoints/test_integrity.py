@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from vit_jax.checkpoints import fallback, integrity, store
 from vit_jax.config import CheckpointConfig
@@ -65,7 +66,7 @@ def flip(path: pathlib.Path, rng: random.Random) -> None:
 
 
 def test_a_flipped_bit_is_found_in_every_file(run) -> None:
-    folder = store.epath.Path(folder_of(run, 3))
+    folder = epath.Path(folder_of(run, 3))
     rng = random.Random(0)
     for path in files_of(run, 3):
         before = path.read_bytes()
@@ -78,7 +79,7 @@ def test_a_flipped_bit_is_found_in_every_file(run) -> None:
 
 
 def test_processes_divide_the_work_between_them(run) -> None:
-    folder = store.epath.Path(folder_of(run, 3))
+    folder = epath.Path(folder_of(run, 3))
     flip(files_of(run, 3, "/d/")[0], random.Random(0))
     found = []
     for share in ((0, 3), (1, 3), (2, 3)):

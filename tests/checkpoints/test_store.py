@@ -11,7 +11,7 @@ import pytest
 
 import vit_jax
 from tests.models import tiny
-from vit_jax.checkpoints import load, store
+from vit_jax.checkpoints import load, run_folder, store
 from vit_jax.config import CheckpointConfig, Config, MeshConfig, default_config, resolve
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.parallel.mesh import make_mesh
@@ -139,8 +139,8 @@ def make_config(**changes: Any) -> Config:
     return resolve(config)
 
 
-def make_card() -> store.Card:
-    return store.Card(
+def make_card() -> run_folder.Card:
+    return run_folder.Card(
         options=OPTIONS,
         class_names=("a", "b", "c", "d", "e"),
         preprocessing=Preprocessing(image_size=OPTIONS.image_size, kernel="linear"),
@@ -149,24 +149,24 @@ def make_card() -> store.Card:
 
 def test_a_run_describes_itself(tmp_path) -> None:
     config = make_config(batch_size=8)
-    assert not store.is_run(tmp_path)
-    store.check_same_run(tmp_path, config)
-    store.write_run(tmp_path / "run", config, make_card())
+    assert not run_folder.is_run(tmp_path)
+    run_folder.check_same_run(tmp_path, config)
+    run_folder.write_run(tmp_path / "run", config, make_card())
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "config.json",
         "model.json",
     ]
-    assert store.is_run(tmp_path / "run")
-    assert store.read_config(tmp_path / "run") == config
-    assert store.read_card(tmp_path / "run") == make_card()
-    store.check_same_run(tmp_path / "run", config)
+    assert run_folder.is_run(tmp_path / "run")
+    assert run_folder.read_config(tmp_path / "run") == config
+    assert run_folder.read_card(tmp_path / "run") == make_card()
+    run_folder.check_same_run(tmp_path / "run", config)
 
 
 def test_a_run_of_another_config_names_what_differs(tmp_path) -> None:
-    store.write_run(tmp_path, make_config(), make_card())
+    run_folder.write_run(tmp_path, make_config(), make_card())
     other = {"optimizer.learning_rate": 0.5, "image_size": (32, 32), "mesh.fsdp": 2}
     with pytest.raises(ValueError, match="holds a run of another config") as error:
-        store.check_same_run(tmp_path, make_config(**other))
+        run_folder.check_same_run(tmp_path, make_config(**other))
     said = str(error.value)
     assert "optimizer.learning_rate is 0.001 there and 0.5 here" in said
     assert "image_size is (224, 224) there and (32, 32) here" in said
@@ -188,13 +188,13 @@ def test_a_run_of_another_config_names_what_differs(tmp_path) -> None:
     ],
 )
 def test_what_does_not_change_the_result_may_change(tmp_path, field, value) -> None:
-    store.write_run(tmp_path, make_config(), make_card())
-    store.check_same_run(tmp_path, make_config(**{field: value}))
+    run_folder.write_run(tmp_path, make_config(), make_card())
+    run_folder.check_same_run(tmp_path, make_config(**{field: value}))
 
 
 def test_a_run_is_loaded_with_its_average(tmp_path) -> None:
     run = tmp_path / "run"
-    store.write_run(run, make_config(ema=0.9), make_card())
+    run_folder.write_run(run, make_config(ema=0.9), make_card())
     saved = filled(abstract(MeshConfig()))
     with store.Store(run, KEEP) as checkpoints:
         checkpoints.save(1, saved, {})
@@ -211,18 +211,18 @@ def test_a_run_is_loaded_with_its_average(tmp_path) -> None:
 
 def test_files_that_are_no_run_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"is no run: it has no model.json"):
-        store.read_card(tmp_path)
+        run_folder.read_card(tmp_path)
     with pytest.raises(ValueError, match=r"is no run: it has no config.json"):
-        store.read_config(tmp_path)
+        run_folder.read_config(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps({"options": {}})[:-1])
     with pytest.raises(ValueError, match=r"model.json is damaged: .*: restore it, or start anew"):
-        store.read_card(tmp_path)
+        run_folder.read_card(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot write to the workdir"):
-        store.write_run(tmp_path / "file", make_config(), make_card())
+        run_folder.write_run(tmp_path / "file", make_config(), make_card())
 
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path) -> None:
-    store.write_run(tmp_path, make_config(), make_card())
+    run_folder.write_run(tmp_path, make_config(), make_card())
     with pytest.raises(ValueError, match="no finished checkpoint in .*: train first"):
         load.read(tmp_path)

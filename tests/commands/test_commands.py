@@ -11,7 +11,7 @@ import pytest
 import vit_jax
 from tests import runs
 from vit_jax.__main__ import main
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import run_folder
 from vit_jax.data.arrays import EMBEDDED_CLASSES, open_embedded
 from vit_jax.models import positions
 
@@ -115,7 +115,7 @@ def test_fine_tuning_from_a_released_file(recipe, shared, tmp_path, capsys) -> N
     said = " ".join(capsys.readouterr().err.split())
     assert "resized: position (1, 17, 48) -> (1, 25, 48)" in said
     assert "dropped: head/bias, head/kernel" in said
-    card = store.read_card(tmp_path)
+    card = run_folder.read_card(tmp_path)
     assert (card.options.image_size, card.options.num_classes) == ((32, 48), 10)
     assert card.class_names == EMBEDDED_CLASSES
 

@@ -243,16 +243,16 @@ class Json(Kind):
         self.add("labels.json", json.dumps({"a b.png": 1, "c.png": 0}).encode())
 
     def _run(self) -> None:
-        from vit_jax.checkpoints import store
+        from vit_jax.checkpoints import run_folder
         from vit_jax.config import default_config, resolve
         from vit_jax.models.preprocessing import Preprocessing
 
         options = tiny().options
         expects = Preprocessing(image_size=options.image_size)
-        card = store.Card(options=options, class_names=("a", "b", "c"), preprocessing=expects)
+        card = run_folder.Card(options=options, class_names=("a", "b", "c"), preprocessing=expects)
         config = default_config()
         config.model.name = "Ti/16"
-        store.write_run(self.folder / "run", resolve(config), card)
+        run_folder.write_run(self.folder / "run", resolve(config), card)
         for name in ("model.json", "config.json"):
             self.add(f"run/{name}", (self.folder / "run" / name).read_bytes())
 
@@ -265,11 +265,13 @@ class Json(Kind):
         return path
 
     def read(self, path: pathlib.Path) -> None:
-        from vit_jax.checkpoints import files, load, store
+        from vit_jax.checkpoints import files, load, run_folder
         from vit_jax.data.image_list import read_labels
 
         if path.parent.name == "run":
-            (store.read_card if path.name == "model.json" else store.read_config)(path.parent)
+            (run_folder.read_card if path.name == "model.json" else run_folder.read_config)(
+                path.parent
+            )
         elif path.name.endswith(".index.json"):
             files.read(path)
         elif path.name == "labels.json":

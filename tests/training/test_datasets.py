@@ -13,7 +13,7 @@ import pytest
 import vit_jax
 from tests import runs
 from vit_jax.__main__ import main
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import run_folder
 from vit_jax.config import Duration
 from vit_jax.training import datasets
 
@@ -160,7 +160,7 @@ def test_what_is_accepted_is_said_and_recorded(recipe, run, data, capsys) -> Non
     assert change["changes"]["eval"] == ["class renamed: dog -> wolf"]
     assert (change["was"]["train"]["examples"], change["is"]["train"]["examples"]) == (12, 14)
     assert record(run)["splits"]["train"]["examples"] == 14
-    assert store.read_card(run).class_names == ("bee", "cat", "wolf")
+    assert run_folder.read_card(run).class_names == ("bee", "cat", "wolf")
     assert train(recipe, run, data) == 0, "what was accepted once is the data of the run"
     assert "accept" not in capsys.readouterr().err
 
@@ -176,7 +176,7 @@ def test_another_number_of_classes_cannot_be_accepted(recipe, run, data, capsys)
 
 
 def test_accepted_images_that_make_the_run_longer_are_said_to(run, data) -> None:
-    config = store.read_config(run)
+    config = run_folder.read_config(run)
     longer = dataclasses.replace(
         config,
         total=Duration(epochs=4.0),  # of 12 images, by 16
@@ -253,8 +253,8 @@ def test_evaluation_follows_the_names_of_the_classes(run, images, data, capsys, 
 def test_a_model_without_names_is_evaluated_by_number(
     run, images, tmp_path, capsys, caplog
 ) -> None:
-    card = dataclasses.replace(store.read_card(run), class_names=())
-    store.write_card(run, card)
+    card = dataclasses.replace(run_folder.read_card(run), class_names=())
+    run_folder.write_card(run, card)
     assert evaluate(run, images) == 0
     assert "only one side names its 3 classes (bee, cat, dog): they are matched by number" in (
         caplog.text

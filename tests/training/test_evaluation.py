@@ -10,7 +10,7 @@ import pytest
 import vit_jax
 from tests import runs
 from vit_jax.__main__ import main
-from vit_jax.checkpoints import load, store
+from vit_jax.checkpoints import load, run_folder
 from vit_jax.data.arrays import open_embedded
 
 
@@ -68,7 +68,7 @@ def test_both_models_equal_numpy_over_every_example(run, evaluate) -> None:
     assert found["step"] == 6
     assert found["count"] == 5000
     for saved, prefix in (("params", ""), ("ema", "ema_")):
-        model = load.assemble(store.read_card(run).options, of(saved, run))
+        model = load.assemble(run_folder.read_card(run).options, of(saved, run))
         for name, value in by_numpy(model).items():
             assert found[prefix + name] == pytest.approx(value, rel=1e-5)
     assert found["loss"] != found["ema_loss"]

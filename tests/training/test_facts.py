@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vit_jax
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config, DataConfig
 from vit_jax.data.identity import Part, identify
 from vit_jax.parallel import agreement
@@ -18,7 +18,7 @@ from vit_jax.training import facts
 
 def test_every_field_is_compared_that_is_not_a_hosts_own(tmp_path) -> None:
     found = facts.of_start(Config(), tmp_path)
-    fields = set(store.flat(dataclasses.asdict(Config())))
+    fields = set(run_folder.flat(dataclasses.asdict(Config())))
     assert {f"config.{name}" for name in fields - set(facts.OWN)} <= set(found)
     assert not {f"config.{name}" for name in facts.OWN} & set(found)
     other = Config(data=DataConfig(path="elsewhere", threads=3), init_from="x")

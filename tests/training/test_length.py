@@ -8,7 +8,7 @@ import pytest
 
 from tests import runs
 from vit_jax.__main__ import main
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import run_folder
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,7 +50,7 @@ def test_a_complete_run_that_grows_is_the_longer_run(recipe, tmp_path, capsys) -
     runs.assert_same_bits(runs.arrays(grown), runs.arrays(straight))
     trained = [line for line in runs.lines(grown) if "loss" in line]
     assert trained == [line for line in runs.lines(straight) if "loss" in line]
-    assert store.read_config(grown) == store.read_config(straight)
+    assert run_folder.read_config(grown) == run_folder.read_config(straight)
     (entry,) = json.loads((grown / "history.json").read_text())["total"]
     assert (entry["step"], entry["before"]["steps"], entry["now"]["steps"]) == (4, 4, 6)
 

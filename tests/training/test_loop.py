@@ -6,7 +6,7 @@ import pytest
 
 from tests import runs
 from vit_jax.__main__ import main
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import run_folder, store
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +54,7 @@ def test_the_last_two_checkpoints_and_the_best_are_kept(run) -> None:
     losses = {n["step"]: n["eval_ema_loss"] for n in runs.lines(run) if "eval_loss" in n}
     best = min(losses, key=losses.__getitem__)
     assert store.saved_steps(run) == sorted({5, 6, best})
-    with store.Store(run, store.read_config(run).checkpoint, read_only=True) as saved:
+    with store.Store(run, run_folder.read_config(run).checkpoint, read_only=True) as saved:
         assert saved.find("best") == best
         assert saved.find("latest") == 6
 
@@ -130,7 +130,7 @@ def test_a_run_that_diverges_at_once_may_begin_anew_in_its_workdir(
     said = capsys.readouterr().err
     assert f"{tmp_path} holds a run that saved nothing: it starts anew" in said
     assert "optimizer.learning_rate is 1e+30 there and 0.001 here" in said
-    assert store.read_config(tmp_path).optimizer.learning_rate == 1e-3
+    assert run_folder.read_config(tmp_path).optimizer.learning_rate == 1e-3
     assert [line["step"] for line in runs.lines(tmp_path)] == [1, 2, 3, 4, 5, 6, 6]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config, Duration, ModelConfig
 from vit_jax.models import zoo
 from vit_jax.models.preprocessing import Preprocessing
@@ -57,7 +57,7 @@ def changed(config: Any, path: str, kind: Any) -> Any:
     return dataclasses.replace(config, **{name: other})
 
 
-CARD = store.Card(
+CARD = run_folder.Card(
     options=zoo.options("Ti/16", num_classes=3),
     class_names=("a", "b", "c"),
     preprocessing=Preprocessing(image_size=(224, 224)),
@@ -67,18 +67,18 @@ CARD = store.Card(
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
-    store.write_run(folder, BEFORE, CARD)
+    run_folder.write_run(folder, BEFORE, CARD)
     return folder
 
 
 def test_every_field_that_changes_the_result_is_refused_on_resume(workdir) -> None:
-    store.check_same_run(workdir, BEFORE)
+    run_folder.check_same_run(workdir, BEFORE)
     taken, refused = set(), set()
     for path, kind in fields(BEFORE).items():
         if path in ("total.steps", "total.examples", "total.percent"):
             continue  # another unit beside the one that is given is no config
         try:
-            store.check_same_run(workdir, changed(BEFORE, path, kind))
+            run_folder.check_same_run(workdir, changed(BEFORE, path, kind))
             taken.add(path)
         except ValueError as error:
             assert f"{path}" in str(error) and "\n" not in str(error)

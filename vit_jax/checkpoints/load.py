@@ -9,7 +9,16 @@ import jax
 import numpy as np
 from flax import nnx, traverse_util
 
-from vit_jax.checkpoints import beside, classes, fallback, files, layouts, store, surgery
+from vit_jax.checkpoints import (
+    beside,
+    classes,
+    fallback,
+    files,
+    layouts,
+    run_folder,
+    store,
+    surgery,
+)
 from vit_jax.checkpoints.layouts import class_names
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
@@ -160,7 +169,7 @@ def read(
     `wanted_size` is that of the images it is read for, which tells the grid of its positions
     where its files leave that open.
     """
-    if store.is_run(path):
+    if run_folder.is_run(path):
         checkpoint = _read_run(path, step, substitute=substitute)
         given = {"layout": layout, "num_heads": num_heads, "decoder_heads": decoder_heads}
         _check_told(path, checkpoint.options, given | {"grid": grid})
@@ -254,8 +263,8 @@ def _check_told(path: str | os.PathLike[str], options: zoo.Options, told: dict[s
 
 
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:
-    card = store.read_card(path)
-    config = store.read_config(path)
+    card = run_folder.read_card(path)
+    config = run_folder.read_config(path)
     item = "ema" if config.ema else "params"
     _, shapes = zoo.abstract(card.options)
     abstract = nnx.to_pure_dict(shapes)

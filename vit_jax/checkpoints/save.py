@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx, traverse_util
 from safetensors import numpy as safetensors_numpy
 
-from vit_jax.checkpoints import beside, layouts, store, surgery, torch_file
+from vit_jax.checkpoints import beside, layouts, run_folder, store, surgery, torch_file
 from vit_jax.checkpoints.layouts import timm_config
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.load import Checkpoint
@@ -190,7 +190,7 @@ def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
             eval_fit=expects.fit,
         ),
     )
-    card = store.Card(
+    card = run_folder.Card(
         options=checkpoint.options,
         class_names=checkpoint.class_names,
         preprocessing=expects,
@@ -200,7 +200,7 @@ def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
         {name: jax.numpy.asarray(array) for name, array in checkpoint.params.items()}, sep="/"
     )
     with _replacing(path) as temporary:
-        store.write_run(temporary, config, card)
+        run_folder.write_run(temporary, config, card)
         with store.Store(temporary, CheckpointConfig()) as saved:
             saved.save(0, {"params": params}, {})
             saved.wait()

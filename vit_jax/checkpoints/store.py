@@ -1,12 +1,6 @@
-"""The folder of a run: its config, its model card and its checkpoints (Orbax).
-
-config.json   the resolved config       model.json    options, class names, preprocessing
-data.json     what the splits hold      (training/datasets.py)
-checkpoints/  one folder a step, complete or not there at all
-"""
+"""Checkpoints of a run (Orbax), each complete or not there at all."""
 
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,38 +8,13 @@ from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
 from vit_jax import config as config_lib
-from vit_jax import plain_json
-from vit_jax.checkpoints import background, integrity, s3
-from vit_jax.config import Config
+from vit_jax.checkpoints import background, integrity, run_folder, s3
 from vit_jax.errors import RunFailed
-from vit_jax.models.interpolation import Methods
-from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.zoo import Options
-from vit_jax.workdir import place
 
 Which = int | Literal["latest", "best"]
-
-# What may differ when a run is resumed: nothing that changes its result.
-RUN_OPTIONS = (
-    *("mesh", "evaluate_every", "eval_batch_size", "log_every", "checkpoint", "init_from"),
-    *("init_state", "total"),  # `training.length` says what another length does
-    *("data.threads", "data.prefetch", "data.max_bad", "data.path", "data.accept_changes"),
-    *("model.remat", "model.unroll", "model.attention"),
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Card:
-    """What is needed to use a run's model without its training config."""
-
-    options: Options
-    class_names: tuple[str, ...]
-    preprocessing: Preprocessing
-    resize: Methods = Methods()  # of the family that it started from
 
 
 class Store:
@@ -233,111 +202,6 @@ class _Retention(managers.PreservationPolicy):
         return [step in steps[-self.last :] or step in best for step in steps]
 
 
-def write_run(workdir: str | os.PathLike[str], config: Config, card: Card) -> None:
-    """Writes config.json and model.json, each whole or not at all.
-
-    Raises ValueError where `workdir` cannot be written to.
-    """
-    folder = s3.folder(workdir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        card_text = json.dumps(dataclasses.asdict(card), indent=2) + "\n"
-        place.write_whole(folder / "model.json", card_text.encode())
-        place.write_whole(folder / "config.json", config_lib.to_json(config).encode())
-    except OSError as error:
-        raise ValueError(f"cannot write to the workdir {workdir}: {error}") from error
-
-
-def write_card(workdir: str | os.PathLike[str], card: Card) -> None:
-    """Writes model.json anew. Raises ValueError where `workdir` cannot be written to."""
-    write_json(workdir, "model.json", dataclasses.asdict(card))
-
-
-def write_json(workdir: str | os.PathLike[str], name: str, content: Mapping[str, Any]) -> None:
-    """Writes a file of JSON into the folder of a run as `write_text` does."""
-    write_text(workdir, name, json.dumps(content, indent=1) + "\n")
-
-
-def write_text(workdir: str | os.PathLike[str], name: str, text: str) -> None:
-    """Writes a file into the folder of a run, whole or not at all.
-
-    Raises ValueError where `workdir` cannot be written to.
-    """
-    try:
-        place.write_whole(s3.folder(workdir) / name, text.encode())
-    except OSError as error:
-        raise ValueError(f"cannot write to the workdir {workdir}: {error}") from error
-
-
-def write_config(workdir: str | os.PathLike[str], config: Config) -> None:
-    """Writes config.json anew. Raises ValueError where `workdir` cannot be written to."""
-    write_text(workdir, "config.json", config_lib.to_json(config))
-
-
-def read_json(workdir: str | os.PathLike[str], name: str) -> Any:
-    """What such a file holds; None where there is none. Raises ValueError where it is damaged."""
-    return _read(workdir, name) if (s3.folder(workdir) / name).exists() else None
-
-
-def read_card(workdir: str | os.PathLike[str]) -> Card:
-    """The model of a run. Raises ValueError where there is none, or it contradicts itself."""
-    card = config_lib.build(Card, _read(workdir, "model.json"), "model.json")
-    expects, damaged = card.preprocessing, f"{workdir}/model.json is damaged"
-    classes, names = card.options.num_classes, len(card.class_names)
-    if names not in (0, classes):
-        raise ValueError(f"{damaged}: it names {names} of the model's {classes} classes")
-    if expects.image_size != card.options.image_size:
-        raise ValueError(
-            f"{damaged}: its images are of {expects.image_size}, its model is for"
-            f" {card.options.image_size}"
-        )
-    if not len(expects.mean) == len(expects.std) == card.options.channels:
-        raise ValueError(
-            f"{damaged}: it has mean {expects.mean} and std {expects.std} for"
-            f" {card.options.channels} channels"
-        )
-    return card
-
-
-def read_config(workdir: str | os.PathLike[str]) -> Config:
-    """The config of a run. Raises ValueError where there is none."""
-    return config_lib.resolve(_read(workdir, "config.json"))
-
-
-def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
-    """Raises ValueError if `workdir` holds a run of another config, naming what differs."""
-    if not _exists(s3.folder(workdir) / "config.json"):
-        return
-    if differing := _differing(read_config(workdir), config):
-        raise ValueError(
-            f"{workdir} holds a run of another config ({'; '.join(differing)}):"
-            " use another --workdir, or the same config to resume"
-        )
-
-
-def replaced_run(workdir: str | os.PathLike[str], config: Config) -> str:
-    """In words, which run without any checkpoint a new one replaces; "" where there is none."""
-    if not _exists(s3.folder(workdir) / "config.json"):
-        return ""
-    try:
-        other = _differing(read_config(workdir), config)
-    except ValueError:
-        other = ["its config.json is damaged"]
-    change = f", with another config ({'; '.join(other)})" if other else ""
-    return f"note: {workdir} holds a run that saved nothing: it starts anew{change}"
-
-
-def _differing(there: Config, here: Config) -> list[str]:
-    """The fields that change the result, where their values differ."""
-    old, new = (flat(dataclasses.asdict(config)) for config in (there, here))
-    return [
-        f"{path} is {old[path]!r} there and {new[path]!r} here"
-        for path in old
-        if old[path] != new[path]
-        and not any(path == o or path.startswith(o + ".") for o in RUN_OPTIONS)
-    ]
-
-
 def _items(state: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters and their average apart, so that they can be restored alone."""
     items = {name: state[name] for name in ("params", "ema") if name in state}
@@ -345,50 +209,14 @@ def _items(state: Mapping[str, Any]) -> dict[str, Any]:
     return items | ({"rest": rest} if rest else {})
 
 
-def _read(workdir: str | os.PathLike[str], name: str) -> Any:
-    path = s3.folder(workdir) / name
-    if not _exists(path):
-        raise ValueError(f"{workdir} is no run: it has no {name}")
-    try:
-        return plain_json.loads(path.read_text())
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}: restore it, or start anew") from error
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by their path, such as `data.path`."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found.update(flat(value, f"{prefix}{key}."))
-        else:
-            found[prefix + key] = value
-    return found
-
-
 def saved_steps(workdir: str | os.PathLike[str]) -> list[int]:
     """Steps with a finished checkpoint; [] where there is no run."""
     folder = s3.folder(workdir) / "checkpoints"
-    return sorted(ocp.utils.checkpoint_steps(folder)) if _is_dir(folder) else []
-
-
-def is_run(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is the folder of a run of ours."""
-    return _exists(s3.folder(path) / "model.json")
-
-
-def _is_dir(path: epath.Path) -> bool:
-    return _exists(path) and path.is_dir()
-
-
-def _exists(path: epath.Path) -> bool:
-    """Whether it is there; a path that no file can have is not."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+    return (
+        sorted(ocp.utils.checkpoint_steps(folder))
+        if run_folder.exists(folder) and folder.is_dir()
+        else []
+    )
 
 
 def local_shapes(shapes: Any) -> Any:

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import run_folder
 from vit_jax.checkpoints.load import load
 from vit_jax.commands import configs
 from vit_jax.commands.convert import size
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         shown, metrics = _on_images(options)
     else:
         with agreement.Meeting():
-            config = configs.override(store.read_config(options.workdir), overrides)
+            config = configs.override(run_folder.read_config(options.workdir), overrides)
         step, metrics = run_lib.evaluate(config, options.workdir, which=options.step)
         shown = {"step": step}
     if multihost.is_primary():

@@ -11,7 +11,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from vit_jax.analysis import figures
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import run_folder
 from vit_jax.checkpoints.load import load
 from vit_jax.commands.evaluate import checkpoint_step
 from vit_jax.commands.predict import classify
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     """
     model = load(options.workdir, step=options.step, substitute=True)
     zoo.check_head(model.options)
-    config = store.read_config(options.workdir)
+    config = run_folder.read_config(options.workdir)
     source = sources.open_eval(config.data)
     records = [source.read(int(i)) for i in np.linspace(0, len(source) - 1, SHOWN)]
     transform = transform_of(model, orient=config.data.orientation)

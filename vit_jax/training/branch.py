@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vit_jax.checkpoints import fallback, store
+from vit_jax.checkpoints import fallback, run_folder, store
 from vit_jax.config import Config
 from vit_jax.models import zoo
 from vit_jax.training import optimizer, state
@@ -35,13 +35,13 @@ def first_state(
     optimizer, no average where one is wanted.
     """
     origin = config.init_from
-    if not store.is_run(origin):
+    if not run_folder.is_run(origin):
         raise ValueError(
             f"config.init_state is 'all', but config.init_from ({origin}) is no run: a released"
             " file holds parameters only, so leave init_state at 'parameters'"
         )
-    theirs = store.read_config(origin)
-    _check_model(origin, store.read_card(origin), options, class_names)
+    theirs = run_folder.read_config(origin)
+    _check_model(origin, run_folder.read_card(origin), options, class_names)
     _check_optimizer(config, theirs, options, abstract)
     if config.ema and not theirs.ema:
         raise ValueError(
@@ -82,7 +82,10 @@ def _restarted(old: state.State, *, seed: int) -> state.State:
 
 
 def _check_model(
-    origin: str | os.PathLike[str], card: store.Card, options: zoo.Options, names: tuple[str, ...]
+    origin: str | os.PathLike[str],
+    card: run_folder.Card,
+    options: zoo.Options,
+    names: tuple[str, ...],
 ) -> None:
     there, here = dataclasses.asdict(card.options), dataclasses.asdict(options)
     differing = [

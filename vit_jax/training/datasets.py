@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from vit_jax.checkpoints import classes, store
+from vit_jax.checkpoints import classes, run_folder
 from vit_jax.config import Config
 from vit_jax.data import sources
 from vit_jax.data.changes import changes, class_changes
@@ -39,7 +39,7 @@ class Data:
     is_new: bool  # the record is not in the workdir yet
     change: Mapping[str, Any] | None = None  # that the user accepts, not in the record yet
     class_names: tuple[str, ...]  # of the model, by label
-    card: store.Card | None = None  # of a run that goes on, where its classes have new names
+    card: run_folder.Card | None = None  # of a run that goes on, where its classes have new names
     notes: tuple[str, ...] = ()
 
     def write(self, workdir: str | os.PathLike[str], *, step: int) -> None:
@@ -51,9 +51,9 @@ class Data:
             now = dataclasses.asdict(self.record)
             if self.change:
                 now["accepted"] = (*self.record.accepted, {"step": step, **self.change})
-            store.write_json(workdir, NAME, now)
+            run_folder.write_json(workdir, NAME, now)
         if self.card:
-            store.write_card(workdir, self.card)
+            run_folder.write_card(workdir, self.card)
 
 
 def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool) -> Data:
@@ -71,7 +71,7 @@ def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool)
         return Data(
             train=train, held_out=held_out, record=now, is_new=True, class_names=train.class_names
         )
-    card, before = store.read_card(workdir), read(workdir)
+    card, before = run_folder.read_card(workdir), read(workdir)
     found = _changes(before, now, card.class_names)
     if found and not config.data.accept_changes:
         raise ValueError(_refused(workdir, found))
@@ -116,7 +116,7 @@ def evaluated_otherwise(workdir: str | os.PathLike[str], name: str, held_out: Id
 
 def read(workdir: str | os.PathLike[str]) -> DataRecord | None:
     """The record of a run; None where it has none. Raises ValueError where it is damaged."""
-    content = store.read_json(workdir, NAME)
+    content = run_folder.read_json(workdir, NAME)
     if content is None:
         return None
     try:

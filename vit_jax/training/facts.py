@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 import vit_jax
-from vit_jax.checkpoints import lease, store
+from vit_jax.checkpoints import lease, run_folder, store
 from vit_jax.config import Config
 from vit_jax.data.identity import Identity
 
@@ -31,7 +31,7 @@ _PARTS = 200  # classes or shards of a split that are compared one by one
 
 def of_start(config: Config, workdir: str | os.PathLike[str]) -> dict[str, str]:
     """The config, the code, and the checkpoints that there are."""
-    fields = store.flat(dataclasses.asdict(config))
+    fields = run_folder.flat(dataclasses.asdict(config))
     facts = {f"config.{name}": repr(v) for name, v in fields.items() if name not in OWN}
     facts |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
     facts |= {name: repr(getattr(jax.config, name)) for name in _SETTINGS}

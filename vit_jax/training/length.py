@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from vit_jax.checkpoints import store
+from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config
 from vit_jax.training import schedules, setup
 
@@ -23,11 +23,11 @@ class NewLength:
         """Adds to history.json, then changes config.json, each whole or not at all."""
         total = {"before": self.before.total, "now": self.now.total}
         entry = {"step": self.step, **{k: dataclasses.asdict(v) for k, v in total.items()}}
-        history = store.read_json(workdir, HISTORY) or {"total": []}
+        history = run_folder.read_json(workdir, HISTORY) or {"total": []}
         if entry not in history["total"]:  # a kill may have come between the two files
             history["total"].append(entry)
-            store.write_json(workdir, HISTORY, history)
-        store.write_config(workdir, dataclasses.replace(self.before, total=self.now.total))
+            run_folder.write_json(workdir, HISTORY, history)
+        run_folder.write_config(workdir, dataclasses.replace(self.before, total=self.now.total))
 
 
 def change(
@@ -37,7 +37,7 @@ def change(
 
     Raises ValueError where the run would end before that step.
     """
-    before = store.read_config(workdir)
+    before = run_folder.read_config(workdir)
     if before.total == config.total:
         return None
     here = setup.lengths(config, dataset_size=dataset_size)

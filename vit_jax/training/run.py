@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from vit_jax import stopping
-from vit_jax.checkpoints import classes, fallback
+from vit_jax.checkpoints import classes, fallback, run_folder
 from vit_jax.checkpoints import lease as lease_lib
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, DataConfig, MeshConfig
@@ -199,7 +199,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         if resumed:
             found.write()
         else:
-            store_lib.write_run(workdir, given, setup.make_card(config, begin, names))
+            run_folder.write_run(workdir, given, setup.make_card(config, begin, names))
         data.write(workdir, step=start)
 
     multihost.primary_first("run written", write)
@@ -236,7 +236,7 @@ def _begin(
 ) -> setup.Start:
     """The model of the run in the workdir `resumed`, or of a new run with classes `names`."""
     if resumed is not None:
-        return setup.resumed_start(config, store_lib.read_card(resumed))
+        return setup.resumed_start(config, run_folder.read_card(resumed))
     return setup.fresh_start(config, num_classes=len(names), class_names=names)
 
 
@@ -311,7 +311,7 @@ def evaluate(
     On the run's mesh, or, where that does not fit the devices at hand, with all of them as `data`.
     """
     agreement.compare(facts.of_start(config, workdir))
-    card = store_lib.read_card(workdir)
+    card = run_folder.read_card(workdir)
     zoo.check_head(card.options)
     try:
         mesh = mesh_lib.make_mesh(config.mesh)
@@ -332,7 +332,7 @@ def evaluate(
         if note and multihost.is_primary():
             logging.getLogger(__name__).warning("%s: %s", os.fspath(workdir), note)
     graphdef, shapes = state.abstract_params(card.options)
-    names = ("params", "ema") if store_lib.read_config(workdir).ema else ("params",)
+    names = ("params", "ema") if run_folder.read_config(workdir).ema else ("params",)
     placed = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
         shapes,

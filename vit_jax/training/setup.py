@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from vit_jax.checkpoints import classes, load, store, surgery
+from vit_jax.checkpoints import classes, load, run_folder, surgery
 from vit_jax.config import Config, Duration, ModelConfig
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
@@ -79,7 +79,7 @@ def fresh_start(config: Config, *, num_classes: int, class_names: tuple[str, ...
     source = load.read(
         config.init_from,
         layout=config.init_layout,
-        num_heads=0 if store.is_run(config.init_from) else config.model.num_heads,
+        num_heads=0 if run_folder.is_run(config.init_from) else config.model.num_heads,
         grid=_pair(config.init_grid) if config.init_grid else None,
     )
     resize = source.resize.with_position(config.init_resize)
@@ -116,7 +116,7 @@ def fresh_start(config: Config, *, num_classes: int, class_names: tuple[str, ...
     )
 
 
-def resumed_start(config: Config, card: store.Card) -> Start:
+def resumed_start(config: Config, card: run_folder.Card) -> Start:
     """The model of a run that goes on: what does not change its result may be new."""
     model = config.model
     known = {f.name for f in dataclasses.fields(card.options)}
@@ -144,7 +144,7 @@ def with_value_range(config: Config, preprocessing: Preprocessing) -> Config:
     return dataclasses.replace(config, data=data)
 
 
-def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> store.Card:
+def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run_folder.Card:
     """What is saved beside the config; `config` comes from `with_value_range`."""
     preprocessing = Preprocessing(
         image_size=start.options.image_size,
@@ -154,7 +154,7 @@ def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> sto
         mean=config.data.mean,
         std=config.data.std,
     )
-    return store.Card(
+    return run_folder.Card(
         options=start.options,
         class_names=class_names,
         preprocessing=preprocessing,
