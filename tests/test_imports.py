@@ -20,7 +20,7 @@ ALLOWED = {
     "data": {"config", "errors", "plain_json", "text"},
     "images": {"data", "models"},
     "objectives": {"config", "models"},
-    "parallel": {"config", "errors", "models", "stopping"},
+    "parallel": {"config", "errors", "models", "stopping", "text"},
     "checkpoints": {"config", "errors", "models", "plain_json", "text", "workdir"},
     "training": {
         *("config", "errors", "stopping", "text", "workdir"),

@@ -230,51 +230,9 @@ _MOST = {
 
 def _check(config: Config) -> None:
     """What single types cannot say. Raises ValueError."""
-    for name, duration in _durations(config):
-        units = [f.name for f in dataclasses.fields(duration) if getattr(duration, f.name)]
-        if len(units) > 1:
-            raise ValueError(
-                f"config.{name} is given in {' and '.join(units)}: keep one, set the others to 0"
-            )
-        if units and getattr(duration, units[0]) < 0:
-            raise ValueError(f"config.{name}.{units[0]} is negative")
-        for field, most in _MOST_OF_DURATION.items():
-            if (value := getattr(duration, field)) > most:
-                raise ValueError(f"config.{name}.{field} is {value}: it must be at most {most}")
-    if not any(dataclasses.astuple(config.total)) or config.total.percent:
-        raise ValueError("config.total needs steps, epochs or examples")
-    positive = (
-        *("batch_size", "model.unroll", "optimizer.accumulate", "optimizer.learning_rate"),
-        *("checkpoint.keep_last", "data.threads", "data.prefetch"),
-    )
-    for path in positive:
-        if not _get(config, path) > 0:  # NaN is not
-            raise ValueError(f"config.{path} is {_get(config, path)}: it must be positive")
-    for path, most in _MOST.items():
-        if (value := _get(config, path)) > most:
-            raise ValueError(f"config.{path} is {value}: it must be at most {most}")
-    unset_or_positive = ("eval_batch_size", "checkpoint.keep_best", "data.mixup", "data.max_bad")
-    for path in unset_or_positive:
-        if not _get(config, path) >= 0:
-            raise ValueError(f"config.{path} is {_get(config, path)}: it must not be negative")
-    if not 0 <= config.seed < 2**32:
-        raise ValueError(f"config.seed is {config.seed}: it must be in [0, 2**32)")
-    channels = config.model.channels or (0 if config.init_from else 3)  # 0: told by the file
-    if channels and not {len(config.data.mean), len(config.data.std)} <= {0, channels}:
-        number = "three numbers" if channels == 3 else f"{channels} for the model's channels"
-        raise ValueError(
-            f"config.data.mean is {config.data.mean} and std {config.data.std}:"
-            f" give {number} each, or none"
-        )
-    if not all(value > 0 for value in config.data.std):
-        raise ValueError(f"config.data.std is {config.data.std}: it must be positive")
-    unit = (
-        *("model.dropout", "model.attention_dropout", "model.stochastic_depth"),
-        *("ema", "objective.label_smoothing"),
-    )
-    for path in unit:
-        if not 0 <= _get(config, path) < 1:
-            raise ValueError(f"config.{path} is {_get(config, path)}: it must be in [0, 1)")
+    _check_durations(config)
+    _check_bounds(config)
+    _check_channels(config)
     if len(config.image_size) not in (1, 2) or min(config.image_size) < 1:
         raise ValueError(f"config.image_size is {config.image_size}: give (height, width)")
     if len(config.init_grid) not in (0, 2) or min(config.init_grid, default=1) < 1:
@@ -294,6 +252,61 @@ def _check(config: Config) -> None:
     _check_finite(config, "config")
     if not config.model.name and not config.init_from:
         raise ValueError("config.model.name is empty: name a model, or set config.init_from")
+
+
+def _check_durations(config: Config) -> None:
+    for name, duration in _durations(config):
+        units = [f.name for f in dataclasses.fields(duration) if getattr(duration, f.name)]
+        if len(units) > 1:
+            raise ValueError(
+                f"config.{name} is given in {' and '.join(units)}: keep one, set the others to 0"
+            )
+        if units and getattr(duration, units[0]) < 0:
+            raise ValueError(f"config.{name}.{units[0]} is negative")
+        for field, most in _MOST_OF_DURATION.items():
+            if (value := getattr(duration, field)) > most:
+                raise ValueError(f"config.{name}.{field} is {value}: it must be at most {most}")
+    if not any(dataclasses.astuple(config.total)) or config.total.percent:
+        raise ValueError("config.total needs steps, epochs or examples")
+
+
+def _check_bounds(config: Config) -> None:
+    positive = (
+        *("batch_size", "model.unroll", "optimizer.accumulate", "optimizer.learning_rate"),
+        *("checkpoint.keep_last", "data.threads", "data.prefetch"),
+    )
+    for path in positive:
+        if not _get(config, path) > 0:  # NaN is not
+            raise ValueError(f"config.{path} is {_get(config, path)}: it must be positive")
+    for path, most in _MOST.items():
+        if (value := _get(config, path)) > most:
+            raise ValueError(f"config.{path} is {value}: it must be at most {most}")
+    unset_or_positive = ("eval_batch_size", "checkpoint.keep_best", "data.mixup", "data.max_bad")
+    for path in unset_or_positive:
+        if not _get(config, path) >= 0:
+            raise ValueError(f"config.{path} is {_get(config, path)}: it must not be negative")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"config.seed is {config.seed}: it must be in [0, 2**32)")
+    unit = (
+        *("model.dropout", "model.attention_dropout", "model.stochastic_depth"),
+        *("ema", "objective.label_smoothing"),
+    )
+    for path in unit:
+        if not 0 <= _get(config, path) < 1:
+            raise ValueError(f"config.{path} is {_get(config, path)}: it must be in [0, 1)")
+
+
+def _check_channels(config: Config) -> None:
+    """Mean and std are a number for each channel."""
+    channels = config.model.channels or (0 if config.init_from else 3)  # 0: told by the file
+    if channels and not {len(config.data.mean), len(config.data.std)} <= {0, channels}:
+        number = "three numbers" if channels == 3 else f"{channels} for the model's channels"
+        raise ValueError(
+            f"config.data.mean is {config.data.mean} and std {config.data.std}:"
+            f" give {number} each, or none"
+        )
+    if not all(value > 0 for value in config.data.std):
+        raise ValueError(f"config.data.std is {config.data.std}: it must be positive")
 
 
 def _check_finite(value: Any, path: str) -> None:

@@ -7,6 +7,7 @@ encoded: what is shown has none of them. What is stored keeps them.
 import json
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 _JOINERS = "\u200c\u200d"  # letters of Persian and Hindi, and emoji, are written with them
@@ -25,6 +26,17 @@ def printable(text: object) -> str:
 def printable_json(value: Any) -> str:
     """JSON in ASCII, in one line, without HTML tags; it reads back equal."""
     return json.dumps(value).replace("<", r"\u003c")
+
+
+def few(values: Iterable[object], most: int = 3) -> str:
+    """The first of a list, such as names, for a message: `a, b, c, ...`."""
+    values = tuple(values)
+    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
+
+
+def shortened(text: str) -> str:
+    """A value in a message, of at most a line."""
+    return text if len(text) < 80 else text[:80] + "..."
 
 
 def _escaped(char: str) -> str:

@@ -13,12 +13,10 @@ from typing import Any
 
 from vit_jax import plain_json
 from vit_jax.config import build
+from vit_jax.models.zoo import RUN_FIELDS
 
 _OURS = "vit_jax"  # the entry of a config.json that holds what no other reader knows
 _CONFIG = "config.json"
-# Fields of options that are no part of what a model computes: how it is trained and run.
-_FREE = {"dropout", "attention_dropout", "stochastic_depth", "head_bias", "dtype", "attention",
-         "remat", "unroll"}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ def with_exact(content: Mapping[str, Any], entry: Exact) -> dict[str, Any]:
 
 def differences(read: Any, wanted: Any) -> dict[str, Any]:
     """The fields of a dataclass that were read otherwise than they are, as JSON has them."""
-    same = set(_FREE)
+    same = set(RUN_FIELDS)
     if getattr(read, "has_class_token", None) == getattr(wanted, "has_class_token", None):
         same.add("class_token")  # which may leave it to the pool
     return {

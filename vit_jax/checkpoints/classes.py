@@ -2,8 +2,9 @@
 
 import collections
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal
+
+from vit_jax.text import few
 
 Names = tuple[str, ...]
 
@@ -46,11 +47,6 @@ def match(theirs: Names, ours: Names, *, their_count: int, our_count: int) -> Ma
                 f" {few(ours)} here",
             )
     return Match(kind="other", note=_difference(theirs, ours))
-
-
-def few(names: Sequence[str], most: int = 3) -> str:
-    """The first names of a list, for a message."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def said(names: Names, count: int = 0) -> str:

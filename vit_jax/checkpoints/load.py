@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -60,24 +61,24 @@ def load(
 ) -> zoo.Model:
     """A model ready to call: `model(images)` with images (B, height, width, channels) float32.
 
-    `path` is the folder of a run (its averaged parameters where it keeps an average, at `step`; the
-    one before it with `substitute`, where the latest or best is damaged) or a released file, whose
-    layout is recognised from its keys unless named. At another
-    `image_size` the position embeddings are interpolated, by the method of the checkpoint's family
-    unless `resize` names another; for another `patch_size` the patch embedding is resampled as in
-    FlexiViT; with another `num_classes` the head is new and zero; for other `channels` the first
-    kernel is summed or repeated as timm does it, with `adapt_channels` only. `num_heads` is needed
-    where neither the file nor its width tell it, `decoder_heads` likewise for the decoder of a
-    masked autoencoder; `grid` is the checkpoint's own grid of positions, where no config.json
-    beside it tells that and it is not the square of a released model (the grid of `image_size` is
-    tried too, and that is logged); and `position="none"` says of a .npz without positions that its
-    model has none.
-    `overrides` are fields of the model's options. `model.preprocessing` says what images it
-    expects, and `model.class_names` what the logits mean, where that is known. What no file told
-    and was assumed is logged as a warning.
+    `path` is the folder of a run (its averaged parameters where it keeps an average, at `step`;
+    with `substitute` the one before, where the latest or best is damaged) or a released file, whose
+    layout is recognised from its keys unless named.
 
-    Raises ValueError in one line where the file cannot be read, is of another layout or model,
-    lists misfits, or does not fit what is asked for.
+    At another `image_size` the position embeddings are interpolated, by the method of the
+    checkpoint's family unless `resize` names another. For another `patch_size` the patch embedding
+    is resampled as in FlexiViT. With another `num_classes` the head is new and zero. For other
+    `channels` the first kernel is summed or repeated as timm does it, with `adapt_channels` only.
+    `overrides` are fields of the model's options.
+
+    What a file does not tell: `num_heads`, where its width does not tell it either, and
+    `decoder_heads` for the decoder of a masked autoencoder; `grid`, its own grid of positions
+    (else that of config.json, of a released model, or of `image_size`, which is logged); and
+    `position="none"`, that the model of a .npz without positions has none.
+
+    `model.preprocessing` says what images it expects, and `model.class_names` what the logits mean,
+    where that is known. What was assumed is logged as a warning. Raises ValueError in one line
+    where the file cannot be read, is of another layout or model, or does not fit what is asked for.
     """
     checkpoint = read(
         path,
@@ -100,6 +101,11 @@ def load(
         resize=resize or "",
         **overrides,
     )
+    return _ready(checkpoint, path)
+
+
+def _ready(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> zoo.Model:
+    """The model, which says what images it expects and what its logits mean; logs the notes."""
     for note in checkpoint.notes:
         logging.getLogger(__name__).warning("%s: %s", printable(os.fspath(path)), printable(note))
     model = assemble(checkpoint.options, checkpoint.params)
@@ -123,7 +129,7 @@ def adapted(
     changes: dict[str, Any] = dict(overrides)
     for field, size in (("image_size", image_size), ("patch_size", patch_size)):
         if size is not None:
-            changes[field] = (size, size) if isinstance(size, int) else tuple(size)
+            changes[field] = tuple(size) if isinstance(size, list | tuple) else (size, size)
     for name, number in (("num_classes", num_classes), ("channels", channels)):
         if number is not None:
             changes[name] = number
@@ -174,30 +180,25 @@ def read(
         given = {"layout": layout, "num_heads": num_heads, "decoder_heads": decoder_heads}
         _check_told(path, checkpoint.options, given | {"grid": grid})
         return checkpoint
-    if place.is_bucket(path):
-        with place.reading(path) as copy:
-            return read(
-                copy,
-                layout=layout,
-                num_heads=num_heads,
-                decoder_heads=decoder_heads,
-                grid=grid,
-                position=position,
-            )
+    hints = Hints(
+        num_heads=num_heads,
+        decoder_heads=decoder_heads,
+        grid=grid,
+        wanted_size=_pair(wanted_size),
+        position=position,
+    )
+    with place.reading(path) as copy:
+        return _read_file(copy, layout, hints)
+
+
+def _read_file(path: str | os.PathLike[str], layout: str, said: Hints) -> Checkpoint:
+    """The checkpoint of a file that is no run, with what the user said of it."""
     file = files.locate(path)
     contents, told = files.contents(file), files.read_beside(file)
     arrays, exact = contents.arrays, beside.exact(told.config)
     found = layouts.find(arrays, layout or exact.layout, path=str(path), key=contents.key)
     try:
-        hints = Hints(
-            num_heads=num_heads,
-            decoder_heads=decoder_heads,
-            grid=grid,
-            wanted_size=_pair(wanted_size),
-            position=position,
-            config=told.config,
-            preprocessor=told.preprocessor,
-        )
+        hints = dataclasses.replace(said, config=told.config, preprocessor=told.preprocessor)
         notes = contents.notes + layouts.notes(found, arrays)
         arrays = found.canonical(arrays, hints)
         options = written = found.infer(arrays, hints)
@@ -243,10 +244,11 @@ def _is_position(name: str) -> bool:
     return name.rsplit("/", 1)[-1] in ("pos_embed", "pos_embedding")
 
 
-def _pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def _pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     """(height, width), None where the sizes are no such thing, which `adapted` refuses."""
-    sides = (size, size) if isinstance(size, int) else tuple(size or ())
-    return (sides[0], sides[1]) if len(sides) == 2 else None
+    if isinstance(size, int):
+        return size, size
+    return (size[0], size[1]) if isinstance(size, list | tuple) and len(size) == 2 else None
 
 
 def _check_told(path: str | os.PathLike[str], options: zoo.Options, told: dict[str, Any]) -> None:

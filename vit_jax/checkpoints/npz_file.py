@@ -8,6 +8,8 @@ from typing import IO
 
 import numpy as np
 
+from vit_jax.text import shortened
+
 _MAGIC = b"\x93NUMPY"
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -54,5 +56,4 @@ def _check(stream: IO[bytes], entry: zipfile.ZipInfo) -> None:
 
 
 def _short(value: object) -> str:
-    text = str(value) if not isinstance(value, int) or value < 2**64 else "over 2**64"
-    return text if len(text) < 80 else text[:80] + "..."
+    return shortened("over 2**64" if isinstance(value, int) and value >= 2**64 else str(value))

@@ -107,8 +107,8 @@ def _beside(
 ) -> dict[str, str]:
     """The JSON files beside the weights, by name.
 
-    What a reader would take otherwise than it is, for neither arrays nor other entries tell it, is
-    found by reading and becomes our own entry of config.json.
+    The files are read back as a reader would: what it would get wrong, because neither the arrays
+    nor other entries tell it, becomes our own entry of config.json.
     """
     source, expects, names = checkpoint.options, checkpoint.preprocessing, checkpoint.class_names
     if hasattr(table, "beside"):

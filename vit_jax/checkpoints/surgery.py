@@ -65,44 +65,40 @@ def adapt(
     of the two models lacks them; other channels are fitted with `adapt_channels`. Raises
     ValueError that lists all other misfits.
     """
-    if type(source) is not type(target):
-        raise ValueError(
-            f"the checkpoint is of another model: {_kind(source)}, not {_kind(target)}"
-        )
+    _check_kind(source, target)
     expected = shapes(target)
     replaced, given = _replaced(source, target, classes), params
     if isinstance(source, ViTOptions) and isinstance(target, ViTOptions):
         params = _realigned(params, source, target)
     params, reordered = _by_class(params, classes, replaced)
-    out, resized, dropped, misfits = {}, [], [], []
+    out: Params = {}
+    resized, dropped, misfits = {}, [], {}  # resized and misfits in words, by path
     for path, array in params.items():
         if _under(path, replaced) or path not in expected and _under(path, _OPTIONAL):
             dropped.append(path)
-            continue
-        if path not in expected:
-            misfits.append(f"{path} has no place in the model")
-            continue
-        if resized_by := _RESIZE.get(path) or _of_windows(path):
-            changed = resized_by(array, source, target, resize).astype(np.float32)
-            before = given.get(path, array)
-            if not np.array_equal(changed, before):
-                resized.append(f"{path} {before.shape} -> {changed.shape}")
-            array = changed
-        if array.shape != expected[path]:
-            misfits.append(f"{path} is {array.shape}, the model has {expected[path]}")
-        out[path] = array
-    missing = sorted(set(expected) - set(out) - {m.split(" ")[0] for m in misfits})
+        elif path not in expected:
+            misfits[path] = f"{path} has no place in the model"
+        else:
+            if change := _RESIZE.get(path) or _of_windows(path):
+                before = given.get(path, array)
+                array = change(array, source, target, resize).astype(np.float32)
+                if not np.array_equal(array, before):
+                    resized[path] = f"{path} {before.shape} -> {array.shape}"
+            if array.shape != expected[path]:
+                misfits[path] = f"{path} is {array.shape}, the model has {expected[path]}"
+            out[path] = array
+    missing = sorted(set(expected) - set(out))
     may_lack = (*replaced, *_OPTIONAL, *_ADDED)
-    misfits += [f"{p} is missing" for p in missing if not _under(p, may_lack)]
+    misfits |= {path: f"{path} is missing" for path in missing if not _under(path, may_lack)}
+    found = list(misfits.values())
     if source.channels != target.channels and not adapt_channels:
-        misfits.insert(0, channels.refusal(source, target))
-    if misfits:
-        raise ValueError(f"the checkpoint is of another model: {'; '.join(misfits)}")
+        found.insert(0, channels.refusal(source, target))
+    if found:
+        raise ValueError(f"the checkpoint is of another model: {'; '.join(found)}")
     out.update(_fresh(target, missing, key))
-    loaded = set(out) - set(missing) - {r.split(" ")[0] for r in resized} - set(reordered)
     report = Report(
-        loaded=tuple(sorted(loaded)),
-        resized=tuple(resized),
+        loaded=tuple(sorted(set(out) - {*missing, *resized, *reordered})),
+        resized=tuple(resized.values()),
         dropped=tuple(sorted(dropped)),
         initialised=tuple(missing),
         reordered=reordered,
@@ -145,8 +141,10 @@ def with_rows(params: Mapping[str, np.ndarray], *, source: Options, target: Opti
     return _realigned(params, source, wanted) if wanted != source else dict(params)
 
 
-def _kind(options: Options) -> str:
-    return type(options).__name__.removesuffix("Options")
+def _check_kind(source: Options, target: Options) -> None:
+    old, new = (type(options).__name__.removesuffix("Options") for options in (source, target))
+    if old != new:
+        raise ValueError(f"the checkpoint is of another model: {old}, not {new}")
 
 
 def shapes(options: Options) -> dict[str, tuple[int, ...]]:

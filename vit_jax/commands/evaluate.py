@@ -13,8 +13,7 @@ from vit_jax.data import image_list
 from vit_jax.models import zoo
 from vit_jax.parallel import agreement, multihost
 from vit_jax.text import printable, printable_json
-from vit_jax.training import evaluation, loop
-from vit_jax.training import run as run_lib
+from vit_jax.training import evaluation, evaluator, loop
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     else:
         with agreement.Meeting():
             config = configs.override(run_folder.read_config(options.workdir), overrides)
-        step, metrics = run_lib.evaluate(config, options.workdir, which=options.step)
+        step, metrics = evaluator.evaluate(config, options.workdir, which=options.step)
         shown = {"step": step}
     if multihost.is_primary():
         if options.json:

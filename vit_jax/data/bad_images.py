@@ -4,7 +4,7 @@ import logging
 import threading
 
 from vit_jax.errors import RunFailed
-from vit_jax.text import printable
+from vit_jax.text import few, printable
 
 _LOG = logging.getLogger(__name__)
 NAMED = 3  # paths in the message that stops a run
@@ -64,8 +64,7 @@ class BadImages:
         if self.reported.first(path):
             _LOG.warning("broken image %s: %s", printable(path), printable(reason))
         if count > self.max_bad * self.size:
-            names = ", ".join(self.paths[:NAMED]) + (", ..." if count > NAMED else "")
             raise RunFailed(
                 f"{count} of {self.size} images are broken, more than the share {self.max_bad:g}"
-                f" that may be: {names}; {self._remedy}"
+                f" that may be: {few(self.paths, NAMED)}; {self._remedy}"
             )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from vit_jax.data.identity import Identity, Part
+from vit_jax.text import few
 
 _SHOWN = 3  # names of a kind in a message
 
@@ -37,7 +38,7 @@ def class_changes(
     found += [_listed("class added", "classes added", new)] if new else []
     found += [_listed("class removed", "classes removed", gone)] if gone else []
     if not found and was != now:
-        found.append(f"the classes are in another order: {_few(now)}, and were {_few(was)}")
+        found.append(f"the classes are in another order: {few(now)}, and were {few(was)}")
     return found
 
 
@@ -82,7 +83,7 @@ def _images(was: Identity, now: Identity) -> list[str]:
         (other, "image with another content", "images with another content"),
     ):
         if paths:
-            found.append(f"{len(paths)} {one if len(paths) == 1 else several}: {_few(paths)}")
+            found.append(f"{len(paths)} {one if len(paths) == 1 else several}: {few(paths)}")
     return found
 
 
@@ -104,8 +105,4 @@ def _parts(was: Identity, now: Identity) -> list[str]:
 
 
 def _listed(one: str, several: str, names: list[str]) -> str:
-    return f"{one if len(names) == 1 else several}: {_few(names)}"
-
-
-def _few(names: list[str] | tuple[str, ...]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{one if len(names) == 1 else several}: {few(names)}"

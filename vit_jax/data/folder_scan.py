@@ -82,8 +82,8 @@ def _visible(path: str) -> list["os.DirEntry[str]"]:
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     """Whether it is a folder, or a link to one.
 
-    Raises ValueError for a link to nothing that may have been a folder; of an image, reading it
-    is what fails, and is counted.
+    Raises ValueError for a broken link that may have been to a folder. A broken link to an image is
+    kept: reading it will fail, and that is counted.
     """
     try:
         if entry.is_dir():

@@ -13,7 +13,7 @@ import numpy as np
 from vit_jax.data import folder_scan, identity, split_names
 from vit_jax.data.folder_scan import SUFFIXES
 from vit_jax.data.record import Record
-from vit_jax.text import printable
+from vit_jax.text import few, printable
 
 _LOG = logging.getLogger(__name__)
 LAYOUT = "ROOT/CLASS/image.jpg, or ROOT/train/CLASS/image.jpg and ROOT/val/CLASS/image.jpg"
@@ -154,7 +154,7 @@ class ImageFolder:
         return classes
 
     def _source(self, folder: pathlib.Path, *, required: bool, told: bool) -> "ImageFolderSource":
-        """`required`: every class has images. `told`: what is not read is said."""
+        """`required`: every class must have images. `told`: log what is not read."""
         scans: dict[str, folder_scan.Scan] = {}
         present = folder_scan.folders(folder)
         around = {self.root, folder}
@@ -251,5 +251,4 @@ def _alike(names: Iterable[str]) -> list[str]:
 
 
 def _few(names: Iterable[str]) -> str:
-    names = tuple(names)
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return few(names, SHOWN)

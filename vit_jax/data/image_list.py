@@ -10,6 +10,7 @@ from typing import Any
 from vit_jax import plain_json
 from vit_jax.data import identity
 from vit_jax.data.record import Record
+from vit_jax.text import shortened
 
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 
@@ -133,5 +134,4 @@ def _index(name: str, value: Any, numbers: Mapping[str, int]) -> int:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else text[:80] + "..."
+    return shortened(repr(value))

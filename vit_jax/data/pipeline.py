@@ -48,9 +48,8 @@ def train_batches(
     position uint32 (R, 2), the high and low word of `step * batch_size + row`.
 
     A broken image is replaced by a random one that depends on its position only, and given to
-    `bad`; the RunFailed of too many comes out of `next`, as does whatever a thread raises, such as
-    the RunFailed of an image without a label. So does Interrupted where the next batch is not ready
-    and `interrupted()` holds.
+    `bad`. `next` raises what a thread raises, such as the RunFailed of too many broken images, and
+    Interrupted where the next batch is not ready and `interrupted()` holds.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
     rows = rows or slice(0, batch_size)
@@ -63,9 +62,8 @@ def train_batches(
         numbers = draw("crop", seed=seed, start=start, count=len(ids))
         words = np.stack([positions >> 32, positions & 0xFFFFFFFF], axis=-1).astype(np.uint32)
         if isinstance(source, ArraySource):
-            image, label = source.gather(ids, channels=transform.channels), source.labels[ids]
-            image = transform.batch(image, numbers)
-            return {"image": image, "label": label, "id": ids, "position": words}
+            image = transform.batch(source.gather(ids, channels=transform.channels), numbers)
+            return {"image": image, "label": source.labels[ids], "id": ids, "position": words}
         image = np.empty((len(ids), *transform.size, transform.channels), np.uint8)
         label = np.empty(len(ids), np.int32)
 

@@ -18,7 +18,7 @@ class ViTOptions:
 
     image_size: tuple[int, int] = (224, 224)  # (height, width)
     patch_size: tuple[int, int] = (16, 16)  # of the image, or of the stem's output
-    drop_edges: bool = False  # of an image of no whole patches, those pixels are not seen
+    drop_edges: bool = False  # ignore edge pixels that do not fill a patch
     channels: int = 3
     width: int = 768
     depth: int = 12

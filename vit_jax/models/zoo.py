@@ -29,6 +29,12 @@ Model = ViT | BiT | Swin
 AnyOptions = TypeVar("AnyOptions", ViTOptions, BiTOptions, SwinOptions, Options)
 _MODELS: dict[type, Any] = {ViTOptions: ViT, BiTOptions: BiT, SwinOptions: Swin}
 
+# Fields of any options by which a model is trained and run, not what its parameters mean.
+RUN_FIELDS = (
+    *("attention", "remat", "unroll", "dtype", "dropout", "attention_dropout"),
+    *("stochastic_depth", "head_bias"),
+)
+
 # name: width D, depth L, MLP width M, heads H
 SIZES = {
     "Ti": (192, 12, 768, 3),

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 
 from vit_jax.errors import RunFailed
 from vit_jax.parallel import multihost
+from vit_jax.text import few
 
 _POLL = 0.1  # seconds between two looks of the primary process
 _SHOWN = 5  # differences in a message
@@ -122,5 +123,4 @@ def differences(facts: Sequence[Mapping[str, str]]) -> str:
 
 
 def _processes(indices: Sequence[int]) -> str:
-    shown = ", ".join(map(str, indices[:_SHOWN])) + (", ..." if len(indices) > _SHOWN else "")
-    return f"process {shown}" if len(indices) == 1 else f"processes {shown}"
+    return f"{'process' if len(indices) == 1 else 'processes'} {few(indices, _SHOWN)}"

@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 from vit_jax import stopping
 
 AGREE_EVERY = 10  # steps between questions whether another process was told to stop
-
+READ_LIMIT = 30.0  # seconds that a process of several, told to stop, still waits for images
 JOIN_LIMIT = 290.0  # seconds that a process waits for the others; JAX's own limit is 300
 
 
@@ -113,6 +113,11 @@ def told_to_stop(count: int) -> bool:
     if jax.process_count() == 1:
         return stopping.told()
     return count % AGREE_EVERY == 0 and agree(stopping.told())
+
+
+def give_up_reading() -> bool:
+    """Whether to wait no longer for images that are not ready. Several processes wait a while."""
+    return stopping.told(for_seconds=READ_LIMIT if jax.process_count() > 1 else 0.0)
 
 
 def primary_first(name: str, act: Callable[[], None]) -> None:

@@ -18,11 +18,6 @@ from vit_jax.config import Config
 from vit_jax.models import zoo
 from vit_jax.training import optimizer, state
 
-# Fields of a model that change neither its parameters nor what they mean.
-FREE = (
-    *("attention", "remat", "unroll", "dtype", "dropout", "attention_dropout"),
-    *("stochastic_depth", "head_bias"),
-)
 TAKEN = ("params", "opt_state", "step", "key")
 
 
@@ -91,7 +86,7 @@ def _check_model(
     differing = [
         f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
         for name in dict.fromkeys((*there, *here))
-        if name not in FREE and there.get(name) != here.get(name)
+        if name not in zoo.RUN_FIELDS and there.get(name) != here.get(name)
     ]
     if card.class_names and names and card.class_names != names:
         differing.append("the classes are others, or in another order")

@@ -16,6 +16,7 @@ import vit_jax
 from vit_jax.checkpoints import lease, run_folder, store
 from vit_jax.config import Config
 from vit_jax.data.identity import Identity
+from vit_jax.text import few
 
 # Fields that are each host's own: where it finds its files, and how it reads them. What the files
 # hold is compared all the same.
@@ -88,8 +89,7 @@ def of_parameters(params: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{shown} ({_short(chr(0).join(names).encode(errors='surrogateescape'))})"
+    return f"{few(names, 5)} ({_short(chr(0).join(names).encode(errors='surrogateescape'))})"
 
 
 def _short(content: bytes) -> str:

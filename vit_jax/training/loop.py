@@ -17,7 +17,7 @@ from vit_jax.parallel import multihost
 from vit_jax.parallel.mesh import to_global
 from vit_jax.training import memory
 from vit_jax.training.metrics import MetricWriter, Progress
-from vit_jax.training.run import READ_LIMIT, Run, prepare
+from vit_jax.training.run import Run, prepare
 from vit_jax.workdir.mirror import Mirror
 
 PROFILED = (10, 15)  # first and last step of this process that a profile records, if it has them
@@ -267,7 +267,8 @@ def _give_up(run: Run, reporter: "_Reporter", step: int, *, saved: int) -> NoRet
     if jax.process_count() > 1:  # the others wait for this one's: nobody can save
         raise RunFailed(
             f"told to stop by {stopping.signal_name()} after step {step}, but the next images"
-            f" were not read for {READ_LIMIT:.0f} s: the same command goes on from step {saved}"
+            f" were not read for {multihost.READ_LIMIT:.0f} s: the same command goes on from step"
+            f" {saved}"
         )
     if step > saved:
         _save(run, reporter, step, {})

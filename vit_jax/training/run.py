@@ -2,34 +2,27 @@
 
 import contextlib
 import dataclasses
-import logging
 import os
 from typing import Any
 
-import jax
 import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from vit_jax import stopping
-from vit_jax.checkpoints import classes, fallback, run_folder
 from vit_jax.checkpoints import lease as lease_lib
+from vit_jax.checkpoints import run_folder, surgery
 from vit_jax.checkpoints import store as store_lib
-from vit_jax.config import Config, DataConfig, MeshConfig
-from vit_jax.data import pipeline, preprocess, sources
+from vit_jax.config import Config
+from vit_jax.data import pipeline, preprocess
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import Source
-from vit_jax.data.relabelled import Relabelled
-from vit_jax.models import zoo
 from vit_jax.models.zoo import Options
-from vit_jax.parallel import agreement, multihost, rules
+from vit_jax.parallel import agreement, multihost
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import (
     branch,
     datasets,
-    evaluation,
     facts,
-    memory,
     optimizer,
     resumption,
     schedules,
@@ -38,9 +31,8 @@ from vit_jax.training import (
     step,
     workdirs,
 )
+from vit_jax.training.evaluator import Evaluator
 from vit_jax.workdir import place
-
-READ_LIMIT = 30.0  # seconds that a process of several, told to stop, still waits for images
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -55,106 +47,8 @@ class Run:
     state: state.State
     step: Any  # (state, batch) -> (state, metrics), jitted
     batches: pipeline.Batches
-    evaluator: "Evaluator"
+    evaluator: Evaluator
     messages: tuple[str, ...]  # what the user should know about the start
-
-
-class Evaluator:
-    """Measures a state on the held-out split, its average too where there is one."""
-
-    def __init__(
-        self,
-        config: Config,
-        *,
-        mesh: Mesh,
-        source: Source,
-        class_names: tuple[str, ...],
-        num_classes: int = 0,
-    ) -> None:
-        """Of a model of these classes, of which the number is enough, on the images of `source`.
-
-        Labels are matched by name; `note` says what was assumed. Raises ValueError where the
-        classes are others.
-        """
-        self.config, self.mesh = config, mesh
-        # Rounded up to what the mesh divides: the result does not depend on it.
-        wanted, parts = config.eval_batch_size or config.batch_size, mesh_lib.batch_parts(mesh)
-        self.batch_size = -(-wanted // parts) * parts
-        num_classes = num_classes or len(class_names)
-        match = classes.match(
-            class_names,
-            source.class_names,
-            their_count=num_classes,
-            our_count=len(source.class_names),
-        )
-        if not match.kept:
-            raise ValueError(
-                f"{source.name} has the classes {classes.said(source.class_names)}, the model"
-                f" {classes.said(class_names, num_classes)}: train and evaluate on the same classes"
-                f" ({match.note})"
-            )
-        self.source: Source = source
-        if match.kind == "reordered":
-            self.source = Relabelled(source, match.rows)
-        by_name = "labels are matched by name: " if match.kind == "reordered" else ""
-        self.note = by_name + match.note
-        # Of all evaluations of a run: a broken image is reported once.
-        self.bad = BadImages(size=len(self.source), max_bad=config.data.max_bad)
-        self._step: evaluation.EvalStep | None = None
-
-    def bind(self, graphdef: nnx.GraphDef, options: Options, data: DataConfig) -> "Evaluator":
-        """Fixes the model and its value range; to be called before the first evaluation."""
-        self._transform = preprocess.eval_transform(
-            data, size=options.image_size, channels=options.channels
-        )
-        self._step = evaluation.make_eval_step(
-            graphdef,
-            num_classes=options.num_classes,
-            loss=self.config.objective.loss,
-            mean=data.mean,
-            std=data.std,
-        )
-        return self
-
-    def __call__(self, state: state.State) -> dict[str, float]:
-        """top1, top5, loss, count; with `ema_` before the names for the average.
-
-        Raises Interrupted where the process was told to stop.
-        """
-        with memory.explained(self.config, evaluation=True):
-            return self._measure_all(state)
-
-    def _measure_all(self, state: state.State) -> dict[str, float]:
-        metrics = self._measure(state["params"])
-        if "ema" in state:
-            average = self._measure(state["ema"])
-            for name in evaluation.COUNTS:
-                average.pop(name, None)
-            metrics |= {f"ema_{name}": value for name, value in average.items()}
-        return metrics
-
-    def _measure(self, params: Any) -> dict[str, float]:
-        assert self._step is not None, "bind comes first"
-        data = self.config.data
-        with pipeline.eval_batches(
-            self.source,
-            self._transform,
-            batch_size=self.batch_size,
-            rows=mesh_lib.local_rows(self.mesh, self.batch_size),
-            threads=data.threads,
-            prefetch=data.prefetch,
-            bad=self.bad,
-            interrupted=_give_up_reading,
-        ) as batches:
-            return evaluation.evaluate(
-                self._step,
-                params,
-                batches,
-                mesh=self.mesh,
-                batch_size=self.batch_size,
-                size=len(self.source),
-                stop=multihost.told_to_stop,
-            )
 
 
 def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.ExitStack) -> Run:
@@ -173,44 +67,32 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     source, names = data.train, data.class_names
     evaluator = Evaluator(config, mesh=mesh, source=data.held_out, class_names=names)
     lengths = setup.lengths(config, dataset_size=len(source))
-    schedule = _schedule(config, total_steps=lengths.total, dataset_size=len(source))
     begin = _begin(config, workdir if resumed else None, names)
     options, given = begin.options, config
     config = setup.with_value_range(config, begin.preprocessing)
-    graphdef, shapes = state.abstract_params(options)
-    optax_rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
-    abstract = state.abstract_state(options, optax_rule, average=config.ema > 0, mesh=mesh)
+    parts = _parts(config, options, mesh=mesh, total_steps=lengths.total, dataset_size=len(source))
     transform = preprocess.train_transform(
         config.data, size=options.image_size, channels=options.channels
     )
-    evaluator.bind(graphdef, options, config.data)
+    evaluator.bind(parts.graphdef, options, config.data)
     meeting.end(facts.of_plan(data.record.splits, begin.params, workdir))
-    told, start = (replaced, begin.report, *data.notes), 0
     # Before anything is written: no checkpoint may be sound, or the other run may not fit.
-    if resumed:
-        found = resumption.resume(workdir, given, abstract, dataset_size=len(source))
-        start, first = found.step, found.state
-        told += tuple(f"note: {note}" for note in found.notes)
-    elif config.init_state == "all":
-        first, taken = branch.first_state(config, options, abstract=abstract, class_names=names)
-        told = (replaced, *taken, *data.notes)
+    origin = _origin(given, workdir if resumed else None, begin, parts, data)
 
     def write() -> None:
-        if resumed:
-            found.write()
+        if origin.resumed:
+            origin.resumed.write()
         else:
             run_folder.write_run(workdir, given, setup.make_card(config, begin, names))
-        data.write(workdir, step=start)
+        data.write(workdir, step=origin.step)
 
     multihost.primary_first("run written", write)
-    if not resumed and config.init_state != "all":
-        first = state.create(
-            options, optax_rule, abstract=abstract, seed=config.seed, params=begin.params
-        )
+    first = origin.restored or _created(config, parts, begin.params)
     agreement.compare({})  # devices do not wait for a process that still compiles
     store = stack.enter_context(store_lib.Store(workdir, config.checkpoint))
+    told = (replaced, *origin.told, *data.notes)
     bad = BadImages(size=len(source), max_bad=config.data.max_bad, reported=evaluator.bad.reported)
-    batches = _batches(config, source, transform, mesh, bad, start=start, stop=lengths.total)
+    batches = _batches(config, source, transform, mesh, bad, start=origin.step, stop=lengths.total)
     return Run(
         config=config,
         mesh=mesh,
@@ -218,10 +100,60 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         store=store,
         lease=lease,
         state=first,
-        step=_train_step(config, graphdef, options, optax_rule, schedule, abstract),
+        step=_train_step(config, parts),
         batches=stack.enter_context(batches),
         evaluator=evaluator,
-        messages=setup.messages(config, options, shapes, mesh, len(source), start, told),
+        messages=setup.messages(
+            config, options, parts.shapes, mesh, len(source), origin.step, told
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What a step is made of: the model, its optimizer, and the shapes of their state."""
+
+    options: Options
+    graphdef: nnx.GraphDef
+    shapes: Any  # of the parameters
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    abstract: state.State
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """Where the first state comes from. Nothing is written yet."""
+
+    step: int = 0
+    restored: state.State | None = None  # None: created, with the parameters of `init_from` if any
+    resumed: resumption.Resumption | None = None  # of a run that goes on
+    told: tuple[str, ...]
+
+
+def _origin(
+    config: Config,
+    resumed: str | os.PathLike[str] | None,
+    begin: setup.Start,
+    parts: _Parts,
+    data: datasets.Data,
+) -> _Origin:
+    """The checkpoint of the workdir `resumed`, all of another run, or a state to be created."""
+    if resumed is not None:
+        found = resumption.resume(resumed, config, parts.abstract, dataset_size=len(data.train))
+        told = tuple(f"note: {note}" for note in found.notes)
+        return _Origin(step=found.step, restored=found.state, resumed=found, told=told)
+    if config.init_state == "all":
+        first, taken = branch.first_state(
+            config, parts.options, abstract=parts.abstract, class_names=data.class_names
+        )
+        return _Origin(restored=first, told=taken)
+    return _Origin(told=(begin.report,))
+
+
+def _created(config: Config, parts: _Parts, params: surgery.Params | None) -> state.State:
+    return state.create(
+        parts.options, parts.optimizer, abstract=parts.abstract, seed=config.seed, params=params
     )
 
 
@@ -240,13 +172,25 @@ def _begin(
     return setup.fresh_start(config, num_classes=len(names), class_names=names)
 
 
-def _schedule(config: Config, *, total_steps: int, dataset_size: int) -> optax.Schedule:
-    return schedules.make_schedule(
+def _parts(
+    config: Config, options: Options, *, mesh: Mesh, total_steps: int, dataset_size: int
+) -> _Parts:
+    schedule = schedules.make_schedule(
         config.schedule,
         peak=config.optimizer.learning_rate,
         total_steps=total_steps,
         batch_size=config.batch_size,
         dataset_size=dataset_size,
+    )
+    graphdef, shapes = state.abstract_params(options)
+    rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
+    return _Parts(
+        options=options,
+        graphdef=graphdef,
+        shapes=shapes,
+        schedule=schedule,
+        optimizer=rule,
+        abstract=state.abstract_state(options, rule, average=config.ema > 0, mesh=mesh),
     )
 
 
@@ -272,77 +216,22 @@ def _batches(
         threads=config.data.threads,
         prefetch=config.data.prefetch,
         bad=bad,
-        interrupted=_give_up_reading,
+        interrupted=multihost.give_up_reading,
     )
 
 
-def _give_up_reading() -> bool:
-    """Whether to wait no longer for images that are not ready. Several processes wait a while."""
-    return stopping.told(for_seconds=READ_LIMIT if jax.process_count() > 1 else 0.0)
-
-
-def _train_step(
-    config: Config,
-    graphdef: nnx.GraphDef,
-    options: Options,
-    optax_rule: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    abstract: state.State,
-) -> Any:
-    prepare_batch, loss = step.classification_step_parts(config, num_classes=options.num_classes)
+def _train_step(config: Config, parts: _Parts) -> Any:
+    prepare_batch, loss = step.classification_step_parts(
+        config, num_classes=parts.options.num_classes
+    )
     return step.make_train_step(
-        graphdef,
+        parts.graphdef,
         prepare=prepare_batch,
         loss=loss,
-        optimizer=optax_rule,
-        schedule=schedule,
-        abstract=abstract,
+        optimizer=parts.optimizer,
+        schedule=parts.schedule,
+        abstract=parts.abstract,
         accumulate=config.optimizer.accumulate,
         ema=config.ema,
         ema_begins=config.init_state != "all",  # else it goes on
     )
-
-
-def evaluate(
-    config: Config, workdir: str | os.PathLike[str], *, which: store_lib.Which
-) -> tuple[int, dict[str, float]]:
-    """Measures a checkpoint of the run in `workdir`: its step, and what `Evaluator` says.
-
-    On the run's mesh, or, where that does not fit the devices at hand, with all of them as `data`.
-    """
-    agreement.compare(facts.of_start(config, workdir))
-    card = run_folder.read_card(workdir)
-    zoo.check_head(card.options)
-    try:
-        mesh = mesh_lib.make_mesh(config.mesh)
-    except ValueError:
-        mesh = mesh_lib.make_mesh(MeshConfig())
-    with agreement.Meeting() as meeting:
-        source = sources.open_eval(config.data)
-        evaluator = Evaluator(
-            config,
-            mesh=mesh,
-            source=source,
-            class_names=card.class_names,
-            num_classes=card.options.num_classes,
-        )
-        identity = source.identity()
-        meeting.end(facts.of_data({"eval": identity}))
-    for note in (evaluator.note, datasets.evaluated_otherwise(workdir, source.name, identity)):
-        if note and multihost.is_primary():
-            logging.getLogger(__name__).warning("%s: %s", os.fspath(workdir), note)
-    graphdef, shapes = state.abstract_params(card.options)
-    names = ("params", "ema") if run_folder.read_config(workdir).ema else ("params",)
-    placed = jax.tree.map(
-        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
-        shapes,
-        rules.tree_shardings(shapes, mesh),
-    )
-    with store_lib.Store(workdir, config.checkpoint, read_only=True) as store:
-        found = fallback.restore(store, dict.fromkeys(names, placed), which, substitute=True)
-    if multihost.is_primary():
-        for note in found.notes:
-            logging.getLogger(__name__).warning("%s: %s", os.fspath(workdir), note)
-    with jax.set_mesh(mesh):
-        data = setup.with_value_range(config, card.preprocessing).data
-        return found.step, evaluator.bind(graphdef, card.options, data)(found.state)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.models.vit import ViTOptions
+from vit_jax.models.zoo import RUN_FIELDS
 
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -116,8 +117,7 @@ def check_holds(options: Any, layout: str, *, holds: Collection[str], **fixed: A
     one value in it; all others must have their defaults, but for those of training and computing.
     """
     options = _plain(options)
-    free = {*holds, "drop_edges", "dropout", "attention_dropout", "stochastic_depth", "head_bias"}
-    free |= {"dtype", "attention", "remat", "unroll"}
+    free = {*holds, "drop_edges", *RUN_FIELDS}
     expected = {f.name: f.default for f in dataclasses.fields(options)} | fixed
     wrong = [f"{k}={v!r}" for k, v in vars(options).items() if k not in free and v != expected[k]]
     if wrong:
