@@ -122,7 +122,7 @@ def test_a_smaller_patch_sees_the_enlarged_image_the_same():
 
 def test_all_misfits_are_listed_at_once():
     other = dataclasses.replace(TINY, channels=1, mlp_dim=8, qk_norm=True)
-    with pytest.raises(ValueError, match="it takes 3 channels, the model 1; ") as error:
+    with pytest.raises(ValueError, match="it takes 3 channels, the model 1: ") as error:
         adapt(random_params(TINY), TINY, other)
     for misfit in ("blocks/mlp/fc1/kernel is", "blocks/mlp/fc2/kernel is", "key_norm/scale is"):
         assert misfit in str(error.value)

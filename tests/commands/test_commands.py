@@ -126,3 +126,23 @@ def test_predict_takes_a_released_file_too(shared, images, capsys) -> None:
     classes = json.loads(capsys.readouterr().out)["classes"]
     assert sorted(c["class"] for c in classes) == list("0123456"), "its classes have no names"
     assert sum(c["probability"] for c in classes) == pytest.approx(1)
+
+
+def test_fine_tuning_on_one_channel_sums_the_first_kernel_where_asked_for(
+    recipe, run, images, tmp_path, capsys
+) -> None:
+    """Everything but the head is frozen: what was fed and adapted can be seen in the end."""
+    overrides = ("--config.model.channels=1", "--config.ema=0", FROZEN)
+    assert fine_tune(recipe, tmp_path / "no", run, *overrides) == 2
+    assert "give --adapt-channels (load: adapt_channels=True; a run:" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+    grey = tmp_path / "grey"
+    assert fine_tune(recipe, grey, run, *overrides, "--config.init_adapt_channels=True") == 0
+    assert "3 channels of its first kernel are summed to 1" in capsys.readouterr().err
+    kernel = runs.arrays(run)["ema/embedding/kernel"].sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(runs.arrays(grey)["params/embedding/kernel"], kernel, rtol=1e-5)
+    card = store.read_card(grey)
+    assert (card.options.channels, card.preprocessing.mean) == (1, (0.5,))
+    assert main(["evaluate", "--workdir", str(grey)]) == 0
+    assert main(["predict", "--workdir", str(grey), images[0]]) == 0
+    assert main(["figures", "--workdir", str(grey)]) == 0

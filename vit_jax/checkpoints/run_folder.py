@@ -92,7 +92,7 @@ def read_json(workdir: str | os.PathLike[str], name: str) -> Any:
 
 def read_card(workdir: str | os.PathLike[str]) -> Card:
     """The model of a run. Raises ValueError where there is none, or it contradicts itself."""
-    card = config_lib.build(Card, _read(workdir, "model.json"), "model.json")
+    card = config_lib.build(Card, _read(workdir, "model.json"), f"{workdir}/model.json")
     expects, damaged = card.preprocessing, f"{workdir}/model.json is damaged"
     classes, names = card.options.num_classes, len(card.class_names)
     if names not in (0, classes):
@@ -111,8 +111,12 @@ def read_card(workdir: str | os.PathLike[str]) -> Card:
 
 
 def read_config(workdir: str | os.PathLike[str]) -> Config:
-    """The config of a run. Raises ValueError where there is none."""
-    return config_lib.resolve(_read(workdir, "config.json"))
+    """The config of a run. Raises ValueError where there is none, or it is damaged."""
+    fields = _read(workdir, "config.json")
+    try:
+        return config_lib.resolve(fields)
+    except ValueError as error:
+        raise ValueError(f"{workdir}/config.json: {error}") from error
 
 
 def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:

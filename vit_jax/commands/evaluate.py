@@ -15,6 +15,9 @@ from vit_jax.parallel import agreement, multihost
 from vit_jax.text import printable, printable_json
 from vit_jax.training import evaluation, evaluator, loop
 
+# The parts of a config that an evaluation looks at.
+MATTERS = ("data", "mesh", "batch_size", "eval_batch_size", "objective", "checkpoint")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run, or a released file")
@@ -45,9 +48,12 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """
     multihost.initialize()
     if options.images or options.labels:
+        if overrides:
+            raise ValueError(f"{overrides[0]} says nothing of --images and --labels: leave it out")
         shown, metrics = _on_images(options)
     else:
         with agreement.Meeting():
+            _check_overrides(overrides)
             config = configs.override(run_folder.read_config(options.workdir), overrides)
         step, metrics = evaluator.evaluate(config, options.workdir, which=options.step)
         shown = {"step": step}
@@ -58,6 +64,17 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             what = "".join(f", {name} {value}" for name, value in shown.items())
             print(printable(f"{options.workdir}{what}: {loop.describe(metrics)}"))
     return 0
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Raises ValueError for a field that an evaluation does not look at."""
+    for text in overrides:
+        field = text.partition("=")[0].partition(".")[2]
+        if field.partition(".")[0] not in MATTERS:
+            raise ValueError(
+                f"{text}: the checkpoint's own model is measured, which config.{field} does not"
+                f" change: of a config, evaluate takes {', '.join(MATTERS)}"
+            )
 
 
 def _on_images(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, float]]:

@@ -29,6 +29,8 @@ def folder(path: str | os.PathLike[str]) -> epath.Path:
     not installed, it does not exist, or there is no permission.
     """
     text = os.fspath(path)
+    if not text:
+        raise ValueError("the workdir is empty: name a folder")
     if "://" not in text:
         return epath.Path(text).resolve()
     scheme, _, rest = text.partition("://")
