@@ -32,9 +32,8 @@ def test_parameters_survive_every_layout(shared, tmp_path, source):
     for layout in SOURCES[source]:
         target = tmp_path / f"m{layout}{SUFFIX.get(layout, '.pth')}"
         save.write(original, target, layout=layout)
-        again = (
-            load.read(target, layout=layout, **TOLD) if layout else load.read(target)
-        )  # a run tells all
+        told = TOLD if layout else {}  # a run tells all
+        again = load.read(target, layout=layout, **told)
         assert set(again.params) == set(original.params), layout
         for path, array in original.params.items():
             np.testing.assert_array_equal(again.params[path], array, err_msg=f"{layout}: {path}")

@@ -141,7 +141,7 @@ def test_fine_tuning_on_one_channel_sums_the_first_kernel_where_asked_for(
     assert "3 channels of its first kernel are summed to 1" in capsys.readouterr().err
     kernel = runs.arrays(run)["ema/embedding/kernel"].sum(axis=2, keepdims=True)
     np.testing.assert_allclose(runs.arrays(grey)["params/embedding/kernel"], kernel, rtol=1e-5)
-    card = store.read_card(grey)
+    card = run_folder.read_card(grey)
     assert (card.options.channels, card.preprocessing.mean) == (1, (0.5,))
     assert main(["evaluate", "--workdir", str(grey)]) == 0
     assert main(["predict", "--workdir", str(grey), images[0]]) == 0
