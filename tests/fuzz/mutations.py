@@ -1,5 +1,6 @@
 """Ways to damage a file: of any bytes, and so that a checksum or a length is still right."""
 
+import copy
 import io
 import json
 import pickletools
@@ -139,7 +140,7 @@ _CONSTANTS = (None, True, False, 0, -1, 1, 3, 7, 16, 10**6, 10**9, 2**63, 10**40
               1e-320, float("inf"), float("nan"), "", "x", "224", "\x1b[2J\n\u202e", "\ud800", [],
               {}, [0, 0], [224, 224], [1, 2, 3], ["a"], {"0": "a"}, [None])  # fmt: skip
 _VALUES: tuple[Callable[[random.Random, Any], Any], ...] = (
-    *([lambda rng, value: rng.choice(_CONSTANTS)] * 6),
+    *([lambda rng, value: copy.deepcopy(rng.choice(_CONSTANTS))] * 6),  # others may be put into it
     _deep,
     lambda rng, value: "A" * rng.choice((300, 100_000)),
     lambda rng, value: (
