@@ -1,6 +1,7 @@
 """Shared by all tests: the folder of reference inputs and outputs, and strict JAX settings."""
 
 import pathlib
+import signal
 
 import jax
 import pytest
@@ -11,6 +12,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Simulated devices, for tests of the mesh. A setting, not an environment variable, which the
 # processes that tests start would inherit.
 jax.config.update("jax_num_cpu_devices", 8)
+
+# A shell's background job ignores SIGINT, and so would the processes that tests start and signal.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
