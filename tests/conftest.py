@@ -6,6 +6,8 @@ import signal
 import jax
 import pytest
 
+from tests import runs
+
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -26,3 +28,16 @@ def shared() -> pathlib.Path:
     if not SHARED.is_dir():
         pytest.skip(f"no reference data: {SHARED} is absent")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """For a module whose runs share a program: `usefixtures("compiled_once")`."""
+    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> pathlib.Path:
+    """The tiny recipe of `runs`, as a file."""
+    return runs.write_recipe(tmp_path_factory.mktemp("recipe"))

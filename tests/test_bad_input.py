@@ -14,15 +14,7 @@ from vit_jax.__main__ import main
 Refused = Callable[..., str]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory):
-    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> pathlib.Path:
-    return runs.write_recipe(tmp_path_factory.mktemp("recipe"))
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture(scope="module")

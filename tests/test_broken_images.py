@@ -12,11 +12,7 @@ from tests import runs
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder, store
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory):
-    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,7 @@ from vit_jax.checkpoints import run_folder
 from vit_jax.data.arrays import EMBEDDED_CLASSES, open_embedded
 from vit_jax.models import positions
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory):
-    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> pathlib.Path:
-    return runs.write_recipe(tmp_path_factory.mktemp("recipe"))
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,7 @@ from vit_jax.checkpoints import run_folder
 from vit_jax.config import Duration
 from vit_jax.training import datasets
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory):
-    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 def save(folder: pathlib.Path, *names: str) -> None:

@@ -13,11 +13,7 @@ from vit_jax.__main__ import main
 from vit_jax.checkpoints import load, run_folder
 from vit_jax.data.arrays import open_embedded
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory):
-    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture(scope="module")

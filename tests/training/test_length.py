@@ -10,16 +10,7 @@ from tests import runs
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory):
-    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> pathlib.Path:
-    return runs.write_recipe(tmp_path_factory.mktemp("recipe"))
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 def train(recipe: pathlib.Path, workdir: pathlib.Path, *overrides: str) -> int:
