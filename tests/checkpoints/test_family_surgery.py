@@ -103,6 +103,19 @@ def test_tokens_that_one_model_lacks_are_dropped_or_drawn():
     assert {"distillation", "registers", "head_distillation/bias"} <= set(report.initialised)
 
 
+def test_another_feature_size_gets_a_new_head_though_the_classes_are_the_same():
+    params = random_params(TINY)
+    wider = dataclasses.replace(TINY, pool="token_gap")
+    assert wider.feature_size == 2 * TINY.feature_size
+    for source, target in ((TINY, wider), (wider, TINY)):
+        after, report = adapt(random_params(source), source, target)
+        assert report.dropped == report.initialised == ("head/bias", "head/kernel")
+        assert not after["head/kernel"].any()
+    narrow = dataclasses.replace(TINY, representation_size=TINY.width)
+    after, report = adapt(params, TINY, narrow)
+    assert report.dropped == ("head/bias", "head/kernel"), "of equal size, but of other features"
+
+
 def test_a_smaller_patch_sees_the_enlarged_image_the_same():
     options = dataclasses.replace(TINY, position="none", num_classes=3)
     params = random_params(options)
@@ -118,6 +131,47 @@ def test_a_smaller_patch_sees_the_enlarged_image_the_same():
         assemble(options, params)(images),
         atol=1e-4,
     )
+
+
+@pytest.mark.parametrize("size", [(4, 4), (12, 12), (6, 10)])
+def test_a_timm_model_of_another_patch_size_is_resampled_as_timm_does(shared, tmp_path, size):
+    io = np.load(shared / "fixtures/timm_resample_funcs/io.npz")
+    options = dataclasses.replace(TINY, width=6, depth=1, num_classes=2, gelu="erf")
+    params = random_params(options)
+    params["embedding/kernel"] = io["patch_kernel_oihw_8"].transpose(2, 3, 1, 0)
+    vit_jax.save(load.assemble(options, params), tmp_path / "m", layout="timm")
+    sides = (2 * size[0], 3 * size[1])
+    loaded = load_vit(tmp_path / "m", patch_size=size, image_size=sides)
+    expected = io[f"flexivit_pi_resize_bicubic_aa_{size[0]}x{size[1]}"].transpose(2, 3, 1, 0)
+    np.testing.assert_allclose(loaded.embedding.kernel[...], expected, atol=3e-6)
+    np.testing.assert_array_equal(loaded.position[...], params["position"])
+
+
+# How a model of each layout is resized: its positions, its relative biases, its patches.
+RESIZED = {
+    "vit_jax": Methods(position="align_corners", relative="geometric_cubic", patch="bilinear"),
+    "big_vision": Methods(position="align_corners", relative="geometric_cubic", patch="bilinear"),
+    "timm": Methods(
+        position="bicubic_antialias", relative="geometric_linear", patch="bicubic_antialias"
+    ),
+    "deit": Methods(position="bicubic", patch="bicubic_antialias"),
+    "mae": Methods(position="bicubic", patch="bicubic_antialias"),
+    "beit": Methods(position="bicubic", relative="geometric_cubic", patch="bicubic_antialias"),
+    "hf": Methods(
+        position="bicubic", relative="bilinear", decoder="flat", patch="bicubic_antialias"
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", RESIZED)
+def test_a_model_is_resized_as_the_code_of_its_layout_does(tmp_path, layout):
+    npz = layout in ("vit_jax", "big_vision")
+    options = dataclasses.replace(
+        TINY, num_classes=2, gelu="tanh" if npz else "erf", key_bias=layout != "beit"
+    )
+    path = tmp_path / ("m.npz" if npz else "m" if layout == "hf" else "m.pth")
+    vit_jax.save(load.assemble(options, random_params(options)), path, layout=layout)
+    assert load.read(path, layout=layout).resize == RESIZED[layout]
 
 
 def test_all_misfits_are_listed_at_once():

@@ -110,7 +110,7 @@ def test_models_of_flax_are_those_of_pytorch(tmp_path, kind):
     options, params, arrays, config = made(kind)
     read = check(write(tmp_path / "flax", arrays, config), options, params)
     resized = "keys_offset" if kind == "dinov2" else "bicubic"
-    assert read.resize.position == resized
+    assert (read.resize.position, read.resize.patch) == (resized, "bicubic_antialias")
     told = "\n".join(read.notes)
     assert ("visual_projection is read as the head" in told) == (kind == "clip")
 

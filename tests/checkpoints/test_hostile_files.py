@@ -195,6 +195,30 @@ def test_tied_and_expanded_tensors_are_read(tmp_path):
     np.testing.assert_array_equal(arrays["t2"], np.tile(storage[3:], (1000, 1)))
 
 
+@pytest.mark.parametrize(
+    ("shape", "strides", "offset"),
+    [((2,), (1,), -1), ((2,), (-1,), 1), ((2, 2), (2, -1), 1), ((-2,), (1,), 0)],
+    ids=["offset", "stride", "one of two strides", "shape"],
+)
+def test_a_tensor_of_negative_numbers_is_refused(tmp_path, shape, strides, offset):
+    """It would show what lies before its storage, or its numbers in another order."""
+    path = pth(tmp_path / "a.pth", named(tensor(4, shape, strides, offset)))
+    assert "its pickle is damaged" in refusal(path)
+
+
+def test_a_tensor_of_other_axes_than_strides_is_refused(tmp_path):
+    path = pth(tmp_path / "a.pth", named(tensor(4, (2, 2), (1,))))
+    assert "its pickle is damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", ["ComplexFloatStorage", "QInt8Storage", "Storage", "NoStorage"])
+def test_numbers_of_an_unknown_kind_are_refused(tmp_path, kind):
+    one = tensor(4, (4,), (1,)).replace(b"FloatStorage", kind.encode())
+    path = pth(tmp_path / "a.pth", named(one), storage=bytes(64))
+    name = kind.removesuffix("Storage")
+    assert f"a tensor of numbers that are not read: {name}" in refusal(path)
+
+
 COUNT = 100_000
 
 

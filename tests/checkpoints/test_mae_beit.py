@@ -14,7 +14,7 @@ from tests.checkpoints import parity
 from vit_jax.checkpoints import files, layouts, load, surgery
 from vit_jax.checkpoints.layouts import beit, mae
 from vit_jax.checkpoints.layouts.hints import Hints
-from vit_jax.models import decoder
+from vit_jax.models import decoder, positions
 from vit_jax.models.vit import ViTOptions
 from vit_jax.objectives import mae as mae_objective
 
@@ -151,6 +151,25 @@ def test_files_come_back_as_they_were(shared, tmp_path, name, file, layout, head
     for array in arrays:
         assert again[array].dtype == arrays[array].dtype
         np.testing.assert_array_equal(again[array], arrays[array])
+
+
+@pytest.mark.parametrize("kind", ["per_block", "shared", "none"])
+def test_every_table_of_a_beit_has_the_numbers_of_its_offsets_beside_it(tmp_path, kind):
+    """As the original code expects them when it loads a file."""
+    options = ViTOptions(image_size=(8, 12), width=24, depth=3, mlp_dim=32, num_heads=3,
+                         gelu="erf", patch_size=(4, 4), class_token=True, key_bias=False,
+                         relative_bias=kind)  # fmt: skip
+    params = {k: np.zeros(s, np.float32) for k, s in surgery.shapes(options).items()}
+    vit_jax.save(load.assemble(options, params), tmp_path / "m.pth", layout="beit")
+    arrays = files.contents(tmp_path / "m.pth").arrays
+    suffix = "relative_position_bias_table"
+    tables = [name.removesuffix(suffix) for name in arrays if name.endswith(suffix)]
+    assert len(tables) == {"per_block": 3, "shared": 1, "none": 0}[kind]
+    indices = [name for name in arrays if name.endswith("relative_position_index")]
+    assert sorted(indices) == sorted(f"{name}relative_position_index" for name in tables)
+    for name in indices:
+        assert arrays[name].dtype == np.int64
+        np.testing.assert_array_equal(arrays[name], positions.relative_index((2, 3)))
 
 
 def test_encoders_without_head_are_of_mae(tmp_path):

@@ -73,7 +73,8 @@ def test_torchvisions_names_of_all_releases(tmp_path, changes, names):
     read = check(tmp_path / "a.pth", options, params)
     assert read.layout == "torchvision"
     assert any("kernel 'bilinear_antialias'" in note for note in read.notes)
-    assert read.resize.position == "bicubic_align_corners"
+    methods = (read.resize.position, read.resize.patch)
+    assert methods == ("bicubic_align_corners", "bicubic_antialias")
 
 
 def test_the_heads_of_torchvisions_five_models_are_known():
@@ -151,6 +152,7 @@ def test_dinov2_is_read_whatever_it_is_made_of(tmp_path, chunk, changes, method)
         torch_file.write(tmp_path / "a.pth", held, key="model")
         read = check(tmp_path / "a.pth", options, params)
         assert (read.layout, read.resize.position) == ("dinov2", method)
+        assert read.resize.patch == "bicubic_antialias"
         assert read.preprocessing.mean == (0.485, 0.456, 0.406)
 
 
@@ -185,6 +187,7 @@ def test_of_mocos_pretraining_the_trained_encoder_is_read(tmp_path):
     read = check(tmp_path / "a.pth", MOCO, params, num_heads=2)
     told = "\n".join(read.notes)
     assert read.layout == "moco"
+    assert (read.resize.position, read.resize.patch) == ("sincos2d", "bicubic_antialias")
     assert "'module.base_encoder.', not under 'module.momentum_encoder.'" in told
     assert "module.predictor.0.weight" in told
     assert "left out: head.* (3 arrays), a projection" in told

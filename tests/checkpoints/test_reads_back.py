@@ -229,6 +229,14 @@ def test_the_gelu_of_an_export_is_told_and_the_check_shows_no_difference(tmp_pat
     assert "check: read back, logits differ by at most 0.0e+00" in report
 
 
+@pytest.mark.parametrize("layout", ["timm", "deit", "vit_jax", "hf"])
+def test_a_check_reads_back_a_model_whose_width_tells_no_heads(tmp_path, layout):
+    save.write(checkpoint(vit((4, 4), gelu="erf", width=40, num_heads=5)), tmp_path / "run")
+    target = tmp_path / f"m{SUFFIXES.get(layout, '.pth')}"
+    report = convert(tmp_path / "run", target, layout=layout, check=True)
+    assert "check: read back, logits differ by at most 0.0e+00" in report
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -35,6 +35,7 @@ def test_matches_the_original_and_round_trips(file, io):
     assert_close(logits, io["expected_logits"])
     assert_close(encoded, io["expected_features"])
     checkpoint = read(file)
+    assert checkpoint.resize.relative == "geometric_linear"
     original = safetensors.numpy.load_file(file)
     written = table.write(timm_swin.entries(checkpoint.options), checkpoint.params)
     assert written.keys() == original.keys()
@@ -84,6 +85,7 @@ def test_the_names_of_hugging_face_of_both_releases_read_the_same(file, tmp_path
         found = read(tmp_path)
         told = {"gelu": "tanh", "norm_eps": 1e-6, "padding": "before_shift"}
         assert found.options == zoo.change(checkpoint.options, image_size=(32, 32), **told)
+        assert (found.resize.relative, found.resize.patch) == ("bicubic", "bicubic_antialias")
         for path, array in checkpoint.params.items():
             np.testing.assert_array_equal(found.params[path], array)
     body = {k.removeprefix("swin."): v for k, v in arrays.items() if k.startswith("swin.")}

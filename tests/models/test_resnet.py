@@ -54,6 +54,20 @@ def test_the_pooling_pads_with_zero_or_with_nothing():
         assert pooled[0, 0, 0, 0] == border and pooled[0, 4, 4, 0] == -1
 
 
+def test_a_new_residual_unit_is_the_identity():
+    """So that units after the first of a stage change nothing at the start of training."""
+
+    def features(units):
+        stem = StemOptions(num_layers=(units,), root_width=8, groups=4)
+        model = BiT(BiTOptions(stem=stem, num_classes=0), rngs=nnx.Rngs(0))
+        return jax.jit(lambda model, x: model.encode(x))(model, images)
+
+    images = jax.random.normal(jax.random.key(0), (1, 16, 16, 3))
+    one = features(1)
+    assert np.abs(one).max() > 0.1
+    np.testing.assert_array_equal(features(3), one)
+
+
 def test_widths_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="48 channels do not divide into 32 norm groups"):
         StemOptions(num_layers=(1,), root_width=48)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.models import tiny
+from vit_jax.checkpoints import load, surgery
 from vit_jax.models import zoo
 from vit_jax.models.swin import SwinOptions
 from vit_jax.models.windows import Windows
@@ -19,6 +21,7 @@ TINY = SwinOptions(
     windows=((4, 4),),
     num_classes=3,
 )
+KEY = jax.random.key(0, impl="rbg")  # compiles faster than the default kind
 
 
 @pytest.mark.parametrize("padding", ["after_shift", "before_shift"])
@@ -91,6 +94,35 @@ def test_a_key_makes_it_random_and_no_key_does_not(params, images):
     np.testing.assert_array_equal(plain, features(None))
     a, b = features(jax.random.key(2)), features(jax.random.key(3))
     assert not np.allclose(a, plain) and not np.allclose(a, b)
+
+
+@pytest.mark.parametrize("depths", [(4,), (1, 1, 2)])
+def test_stochastic_depth_grows_over_all_stages_to_the_last_block(depths):
+    """Blocks of the last stage add 1 to half the channels and -1 to the others, or nothing."""
+    eps = 0.5
+    options = zoo.change(TINY, depths=depths, image_size=(16, 16), stochastic_depth=0.6,
+                         norm_eps=eps, num_classes=0)  # fmt: skip
+    params = {path: np.zeros(shape, np.float32) for path, shape in surgery.shapes(options).items()}
+    params["norm/scale"] += 1
+    params[f"stage{len(depths)}/blocks/mlp/fc2/bias"] += (-1) ** np.arange(options.feature_size)
+    model, images = load.assemble(options, params), jnp.zeros((400, 16, 16, 3))
+    normed = jax.jit(lambda m, x: m(x, key=KEY))(model, images)[:, 0]
+    added = np.asarray(normed * jnp.sqrt(eps / (1 - normed**2)))  # before the norm
+    sums = [0.0]
+    for rate in [0.6 * i / 3 for i in range(4)][-depths[-1] :]:
+        sums = [a + b for a in sums for b in ((0, 1 / (1 - rate)) if rate else (1,))]
+    np.testing.assert_allclose(np.unique(added.round(2)), sorted(sums), atol=0.02)
+
+
+def test_windows_draw_different_dropout():
+    """Windows of equal features differ where weights of the attention are dropped."""
+    options = zoo.change(TINY, depths=(1,), image_size=(16, 16), attention_dropout=0.5)
+    model = load.assemble(options, tiny.params(options))
+    encode = jax.jit(lambda m, x, key: m.encode(x, key=key))
+    for key, equal in ((None, True), (KEY, False)):
+        encoded = np.asarray(encode(model, jnp.ones((1, 16, 16, 3)), key)[0])
+        for other in (encoded[:4, 4:], encoded[4:, :4], encoded[4:, 4:]):
+            assert np.allclose(encoded[:4, :4], other, atol=1e-5) == equal
 
 
 def test_the_zoo_makes_the_published_sizes():

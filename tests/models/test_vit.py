@@ -127,10 +127,10 @@ def test_the_same_key_gives_the_same_dropout() -> None:
     assert np.abs(one - other).max() > 1e-2
 
 
-def with_branches_of_ones(**changes: Any) -> ViT:
-    """A model whose attention adds 0 and whose MLP adds 1, before dropping."""
+def with_constant_branches(*, attention: float = 0.0, mlp: float = 1.0, **changes: Any) -> ViT:
+    """A model whose attention and MLP add these numbers to every element, before dropping."""
     model = tiny.model(**changes)
-    for layer, bias in ((model.blocks.attention.out, 0.0), (model.blocks.mlp.fc2, 1.0)):
+    for layer, bias in ((model.blocks.attention.out, attention), (model.blocks.mlp.fc2, mlp)):
         layer.kernel[...] = jnp.zeros(layer.kernel.shape)
         assert layer.bias is not None
         layer.bias[...] = jnp.full((model.options.depth, 32), bias)
@@ -138,7 +138,7 @@ def with_branches_of_ones(**changes: Any) -> ViT:
 
 
 def test_every_layer_has_its_own_dropout_mask() -> None:
-    model = with_branches_of_ones(dropout=0.5, depth=4)
+    model = with_constant_branches(dropout=0.5, depth=4)
     features = np.asarray(seen(model, tiny.images(16), KEYS[0]).features)
     masks = np.diff(features, axis=0) > 1  # (3, B, T, D): 2 where kept, else 0
     for layer, mask in enumerate(masks):
@@ -150,7 +150,7 @@ def test_every_layer_has_its_own_dropout_mask() -> None:
 
 
 def test_stochastic_depth_grows_linearly_and_keeps_the_mean() -> None:
-    model = with_branches_of_ones(stochastic_depth=0.4, depth=5)
+    model = with_constant_branches(stochastic_depth=0.4, depth=5)
     images, key = tiny.images(2000), KEYS[0]
     features = np.asarray(seen(model, images, key).features)
     added = np.diff(features, axis=0)  # of layers 2 to 5
@@ -160,6 +160,22 @@ def test_stochastic_depth_grows_linearly_and_keeps_the_mean() -> None:
         assert (branch < 0.5).mean() == pytest.approx(rate, abs=0.035)  # 3 deviations
     drops = added[:, :, 0, 0] < 0.5
     assert (drops[2] & drops[3]).mean() == pytest.approx(0.12, abs=0.025), "layers are independent"
+
+
+def test_the_two_branches_of_a_block_are_dropped_independently() -> None:
+    model = with_constant_branches(attention=1, mlp=10, stochastic_depth=0.5, depth=2)
+    features = np.asarray(seen(model, tiny.images(2000), KEYS[0]).features)
+    added, counts = np.unique((features[1] - features[0])[:, 0, 0].round(2), return_counts=True)
+    assert added.tolist() == [0, 2, 20, 22]
+    np.testing.assert_allclose(counts / 2000, 0.25, atol=0.03)  # 3 deviations
+
+
+def test_dropout_follows_the_projection_of_the_attention() -> None:
+    model = with_constant_branches(attention=1, mlp=0, dropout=0.25, depth=2)
+    features = np.asarray(seen(model, tiny.images(32), KEYS[0]).features)
+    added = features[1] - features[0]
+    np.testing.assert_allclose(np.unique(added.round(3)), [0, 1.333])
+    assert (added < 0.5).mean() == pytest.approx(0.25, abs=0.02)
 
 
 def test_bfloat16_computes_in_bfloat16_over_float32_parameters(outputs) -> None:

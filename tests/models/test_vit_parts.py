@@ -118,6 +118,30 @@ def test_an_autoencoder_trains_all_but_its_fixed_positions():
     assert fixed == {"position", "decoder/position"}
 
 
+def test_fixed_positions_are_in_raster_order_on_a_grid_that_is_not_square():
+    """As MAE's code has them: a column's sines and cosines, then a row's."""
+    sizes = DecoderOptions(width=8, depth=1, mlp_dim=12, num_heads=2)
+    options = dataclasses.replace(TINY, decoder=sizes, fixed_position=True, num_classes=0)
+    widths = {"position": 16, "decoder/position": 8}
+
+    @jax.jit
+    def new():
+        state = flat(nnx.state(zoo.init(options, key=jax.random.key(0))))
+        return {path: state[path] for path in widths}
+
+    for path, table in new().items():
+        width, table = widths[path], np.asarray(table)
+        omega = 10_000.0 ** -(np.arange(width // 4) / (width // 4))
+        assert table.shape == (1, 1 + PATCHES, width)
+        assert not table[0, 0].any(), "the class token has none"
+        for row in range(2):
+            for column in range(3):
+                waves = [f(place * omega) for place in (column, row) for f in (np.sin, np.cos)]
+                np.testing.assert_allclose(
+                    table[0, 1 + 3 * row + column], np.concatenate(waves), atol=1e-6
+                )
+
+
 def test_the_largest_noise_is_hidden():
     noise = jnp.array([[0.1, 0.9, 0.3, 0.8]])
     masking = decoder.random_masking(noise, ratio=0.5)

@@ -106,6 +106,28 @@ def test_every_parameter_of_every_kind_of_model_has_a_split_that_divides(changes
             assert spec[0] is None, "the scan runs over the layers"
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["blocks", "params/blocks", "opt_state/0/mu/blocks", "ema/decoder/blocks", "stage2/blocks"],
+)
+def test_the_layer_axis_is_never_split_wherever_the_blocks_are(place) -> None:
+    mesh = make_mesh(MESHES["fsdp"])
+    for name, shape in (("norm1/scale", (128, 32)), ("attention/qkv/kernel", (128, 8, 3, 1, 8))):
+        spec = rules.spec(f"{place}/{name}", shape, mesh)
+        assert spec[:2] == (None, "fsdp"), "though it is the largest and divides"
+
+
+def test_no_state_of_a_run_has_a_split_layer_axis() -> None:
+    mesh = make_mesh(MESHES["fsdp"])
+    rule = optax.chain(optax.clip(1.0), optax.adamw(1e-3))
+    abstract = state.abstract_state(tiny.options(depth=64), rule, average=True, mesh=mesh)
+    leaves = jax.tree_util.tree_leaves_with_path(abstract)
+    stacked = {jax.tree_util.keystr(p): x for p, x in leaves if "blocks" in jax.tree_util.keystr(p)}
+    assert len(stacked) == 4 * 12, "parameters, two moments and the average"
+    for path, leaf in stacked.items():
+        assert leaf.sharding.spec[0] is None and "fsdp" in leaf.sharding.spec, path
+
+
 def test_moments_and_averages_are_split_as_their_parameters() -> None:
     mesh = make_mesh(MESHES["all"])
     abstract = state.abstract_state(tiny.options(), optax.adamw(1e-3), average=True, mesh=mesh)
