@@ -68,6 +68,9 @@ def test_the_default_needs_a_model_only() -> None:
         ({"model__dropout": 1.0}, r"config.model.dropout is 1.0: it must be in \[0, 1\)"),
         ({"ema": -0.1}, r"config.ema is -0.1: it must be in \[0, 1\)"),
         ({"seed": -1}, "config.seed is -1"),
+        ({"seed": 2**32}, r"config.seed is 4294967296: it must be in \[0, 2\*\*32\)"),
+        ({"data__mixup": math.nan}, "config.data.mixup is nan: it must not be negative"),
+        ({"data__max_bad": math.nan}, "config.data.max_bad is nan: it must not be negative"),
         ({"image_size": (1, 2, 3)}, r"config.image_size is \(1, 2, 3\): give \(height, width\)"),
         ({"image_size": (0,)}, r"config.image_size is \(0,\)"),
         (

@@ -103,3 +103,24 @@ def test_a_sharded_batch_gives_the_same_values() -> None:
     result = function(*(jax.device_put(a, sharding) for a in arrays))
     for one, other in zip(result, expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("start", "flips", "share"),
+    [
+        (0, "1111010001001101", 0.9989526271820068),
+        (8, "0100110100010101", 0.7433801889419556),
+        (2**33, "1110110000111011", 0.6690793633460999),
+    ],
+)
+def test_flips_and_mixup_are_those_of_every_earlier_version(start, flips, share) -> None:
+    """Each of a key of its own, keyed by the positions of the run."""
+    position = inputs(16, start=start)[2]
+    images = jnp.zeros((16, 1, 2, 3), jnp.uint8).at[:, :, 1].set(255)  # black left, white right
+    targets = jnp.eye(16)
+    data = dataclasses.replace(PLAIN, flip=True)
+    values, _ = augment(images, targets, position, key=KEY, data=data)
+    assert "".join("1" if value > 0 else "0" for value in values[:, 0, 0, 0]) == flips
+    both = dataclasses.replace(data, mixup=0.2)
+    _, mixed = augment(images, targets, position, key=KEY, data=both)
+    np.testing.assert_allclose(mixed.diagonal(), share, rtol=1e-6)

@@ -44,3 +44,17 @@ def test_every_epoch_is_another_permutation() -> None:
 
 def test_ids_of_one_image_exist() -> None:
     np.testing.assert_array_equal(shuffled_ids(np.arange(3), size=1, seed=0), [0, 0, 0])
+
+
+def test_ids_and_numbers_are_those_of_every_earlier_version() -> None:
+    """A run that is resumed by another version sees the data that the first would have shown."""
+    ids = shuffled_ids(np.arange(12), size=10, seed=3)
+    assert ids.tolist() == [0, 3, 1, 2, 4, 5, 6, 7, 9, 8, 4, 6]
+    later = shuffled_ids(2**40 + np.arange(4), size=1_281_167, seed=0)
+    assert later.tolist() == [1101718, 912392, 860360, 680643]
+    first = draw("crop", seed=0, start=0, count=1)[0, :2]
+    assert first.tolist() == [0.017274416720900798, 0.4526524242876315]
+    last = draw("crop", seed=7, start=2**33, count=2)[1, -2:]
+    assert last.tolist() == [0.6493311764236162, 0.6109848473118904]
+    other = draw("replacement", seed=0, start=5, count=1)[0, :2]
+    assert other.tolist() == [0.4841039520878442, 0.9018736294248398]

@@ -191,6 +191,25 @@ def test_inception_boxes_lie_inside_and_cover_the_allowed_areas_and_ratios(
     assert 0.25 < np.median(area) < 0.45
 
 
+MOST = 1 - 2.0**-53  # the largest number that is drawn
+
+
+def test_the_largest_numbers_give_the_tallest_box_at_the_far_edge() -> None:
+    """And the smallest the lowest box at the near one: every box that fits can be drawn."""
+
+    def box(*numbers: float, **fields: object) -> tuple[int, int, int, int]:
+        area = {"area": (0.25, 1.0)} | fields
+        return inception_box((60, 80), (50, 50), numbers=np.array([*numbers] * 10), **area)
+
+    square = 0.25 / (ASPECT[1] - ASPECT[0])  # the number of an aspect ratio of 1
+    assert box(square, MOST, 0, 0) == (0, 0, 60, 60)
+    assert box(square, MOST, MOST, MOST) == (0, 20, 60, 60)
+    assert box(square, 0, MOST, MOST) == (60 - 35, 80 - 35, 35, 35)  # the least area: 34.6 squared
+    assert box(square, MOST, MOST, 0, area=(0.25, 0.48)) == (60 - 48, 0, 48, 48)
+    assert box(0, MOST, 0, MOST) == (0, 80 - 45, 60, 45)
+    assert box(MOST, MOST, 0, 0) == (0, 0, 60, 80)
+
+
 def test_inception_falls_back_to_the_largest_central_box_of_a_legal_ratio() -> None:
     numbers = draw("crop", seed=0, start=0, count=1)[0]
     assert inception_box((10, 1000), (224, 224), area=(0.5, 1.0), numbers=numbers) == (

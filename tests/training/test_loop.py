@@ -7,6 +7,7 @@ import pytest
 from tests import runs
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder, store
+from vit_jax.models.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -23,6 +24,10 @@ def run(recipe, tmp_path_factory) -> pathlib.Path:
         "--config.checkpoint.every.steps=1",
         "--config.evaluate_every.steps=2",
         "--config.checkpoint.metric=ema_loss",
+        "--config.data.kernel=bilinear_antialias",
+        "--config.data.eval_kernel=bicubic_antialias",
+        "--config.data.eval_fit=squash",
+        "--config.data.mean=0.4,0.5,0.6",
         "--profile",
     )
     assert train(recipe, workdir, *overrides) == 0
@@ -39,6 +44,18 @@ def test_every_step_and_every_evaluation_has_one_line(run) -> None:
     assert [line["learning_rate"] for line in trained][:2] == [0.0, pytest.approx(1e-3)]
     measured = {f"eval_{ema}{name}" for ema in ("", "ema_") for name in ("top1", "top5", "loss")}
     assert evaluated[0].keys() == {"step", "eval_count", *measured}
+
+
+def test_the_card_says_how_the_run_was_evaluated(run) -> None:
+    """Not how it was trained; with the value range of both."""
+    assert run_folder.read_card(run).preprocessing == Preprocessing(
+        image_size=(28, 28),
+        crop=1.0,
+        kernel="bicubic_antialias",
+        fit="squash",
+        mean=(0.4, 0.5, 0.6),
+        std=(0.5, 0.5, 0.5),
+    )
 
 
 def test_the_last_two_checkpoints_and_the_best_are_kept(run) -> None:

@@ -8,9 +8,10 @@ import pytest
 import vit_jax
 from tests.models import tiny
 from vit_jax.checkpoints import load
-from vit_jax.config import Config, ModelConfig
+from vit_jax.config import Config, DataConfig, ModelConfig
 from vit_jax.models import zoo
 from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.training import setup
 
 # Of the released width, so that the file needs no hint.
@@ -92,3 +93,16 @@ def test_a_new_model_expects_the_images_of_its_family() -> None:
     config = Config(model=ModelConfig(name="DeiT-Ti/16"), image_size=(32, 32))
     begin = setup.fresh_start(config, num_classes=3)
     assert setup.with_value_range(config, begin.preprocessing).data.mean == (0.485, 0.456, 0.406)
+
+
+def test_mean_and_deviation_of_the_config_win_over_those_of_the_model() -> None:
+    """Each by itself."""
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    theirs = Preprocessing(image_size=(32, 32), mean=(0.7, 0.7, 0.7), std=(0.8, 0.8, 0.8))
+    for fields, expected in (
+        ({"mean": mean, "std": std}, (mean, std)),
+        ({"mean": mean}, (mean, theirs.std)),
+        ({"std": std}, (theirs.mean, std)),
+    ):
+        data = setup.with_value_range(Config(data=DataConfig(**fields)), theirs).data
+        assert (data.mean, data.std) == expected
