@@ -1,11 +1,13 @@
 """Each family resizes positions, relative biases and patches as its own library does."""
 
-from typing import Any
+import dataclasses
+from typing import Any, get_args
 
+import jax
 import numpy as np
 import pytest
 
-from vit_jax.models import positions
+from vit_jax.models import interpolation, positions
 
 TIMM: dict[str, Any] = {
     "bicubic_aa": "bicubic_antialias",
@@ -70,6 +72,70 @@ def test_constant_tables_and_prefix_rows_stay(method):
     resized = positions.resize(table, source=(3, 5), target=(4, 2), method=method)
     np.testing.assert_array_equal(resized[:, :3], table[:, :3])
     np.testing.assert_allclose(resized[:, 3:], np.full((1, 8, 2), 7.0))
+
+
+def test_cubic_kernels_are_as_sharp_as_their_librarys():
+    """Weights of a point half way between two, of PyTorch's kernel, and of JAX's."""
+    matrix = interpolation.matrix(4, 7, "bicubic_align_corners")[3]
+    np.testing.assert_allclose(matrix, [-0.75 / 8, 0.59375, 0.59375, -0.75 / 8])
+    antialias = interpolation.matrix(4, 8, "bicubic_antialias")
+    where = np.array([1.75, 0.75, 0.25, 1.25])  # distances of the fourth of 8 points
+    keys = [((-0.5 * d + 2.5) * d - 4) * d + 2 if d > 1 else (1.5 * d - 2.5) * d * d + 1
+            for d in where]  # fmt: skip
+    np.testing.assert_allclose(antialias[4], np.array(keys)[[0, 1, 2, 3]], atol=1e-12)
+
+
+@pytest.mark.parametrize("method", get_args(interpolation.Method))
+def test_the_weights_of_every_point_sum_to_one(method):
+    for source, target in ((4, 7), (7, 4), (5, 5), (1, 3), (9, 2)):
+        if method != "sincos2d":  # which is no matrix
+            matrix = interpolation.matrix(source, target, method)
+            assert matrix.shape == (target, source)
+            np.testing.assert_allclose(matrix.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("method", ["geometric_cubic", "geometric_linear"])
+def test_relative_biases_stay_within_the_old_offsets(method):
+    """Beyond the farthest offset that was known, its bias is repeated."""
+    table = np.random.default_rng(0).normal(size=(25, 2))
+    larger = positions.resize_relative(table, source=(3, 3), target=(9, 9), method=method)
+    larger, old = larger.reshape(17, 17, 2), table.reshape(5, 5, 2)
+    np.testing.assert_allclose(larger[[0, 0, -1, -1], [0, -1, 0, -1]],
+                               old[[0, 0, -1, -1], [0, -1, 0, -1]], atol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(larger[0, 8], old[0, 2], atol=1e-6)
+
+
+def test_the_smallest_windows_are_resized_too():
+    """Of three offsets no cubic spline can be made."""
+    table = np.random.default_rng(0).normal(size=(3 * 5 + 3, 2))
+    larger = positions.resize_relative(table, source=(2, 3), target=(4, 3))
+    assert larger.shape == (7 * 5 + 3, 2)
+    np.testing.assert_array_equal(larger[-3:], table[-3:])
+
+
+def test_tables_on_the_host_are_resized_in_float64():
+    table = np.random.default_rng(0).normal(size=(1, 12, 4)).astype(np.float32)
+    ours = positions.resize(table, source=(3, 4), target=(5, 7), method="bicubic")
+    exact = positions.resize(table.astype(np.float64), source=(3, 4), target=(5, 7),
+                             method="bicubic")  # fmt: skip
+    np.testing.assert_array_equal(ours, exact.astype(np.float32))
+
+
+def test_tables_on_a_device_are_resized_in_full_precision():
+    """The default of a TPU is bfloat16, and of a GPU TF32."""
+    resize = lambda table: positions.resize(table, source=(3, 4), target=(5, 7))  # noqa: E731
+    program = jax.make_jaxpr(resize)(np.ones((1, 12, 4), np.float32))
+    products = [e for e in program.jaxpr.eqns if e.primitive.name == "dot_general"]
+    assert products
+    for product in products:
+        assert set(product.params["precision"]) == {jax.lax.Precision.HIGHEST}
+
+
+def test_another_method_for_positions_leaves_the_others():
+    methods = interpolation.Methods(relative="bilinear", decoder="flat", patch="bicubic")
+    changed = methods.with_position("bilinear")
+    assert changed == dataclasses.replace(methods, position="bilinear")
+    assert methods.with_position("") == methods
 
 
 def test_an_unknown_method_is_named():

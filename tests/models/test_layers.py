@@ -1,5 +1,7 @@
 """Dropout, stochastic depth, norms and attention by themselves."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from flax import nnx
 
 from tests.models import tiny
-from vit_jax.models import layers
+from vit_jax.models import heads, layers
+from vit_jax.models.resnet import StemOptions, group_norm
 
 
 def test_dropout_keeps_the_mean() -> None:
@@ -42,6 +45,52 @@ def test_norm_statistics_are_float32() -> None:
     exact = np.asarray(x, np.float64)
     exact = (exact - exact.mean(1, keepdims=True)) / exact.std(1, keepdims=True)
     np.testing.assert_allclose(np.asarray(out, np.float64), exact, rtol=2**-7, atol=1e-3)
+
+
+def test_norms_do_not_cancel_where_the_mean_is_large() -> None:
+    """E[x^2] - E[x]^2 of a mean of 1000 loses two digits of a deviation of 1 in float32."""
+    x = 1000 + np.random.default_rng(0).normal(size=(4, 256)).astype(np.float32)
+    exact = (x - x.mean(1, keepdims=True, dtype=np.float64)) / x.std(1, keepdims=True, dtype="f8")
+    out = layers.layer_norm(256, 1e-6, "float32", nnx.Rngs(0))(jnp.asarray(x))
+    np.testing.assert_allclose(out, exact, atol=1e-3)
+    stem = StemOptions(groups=1)
+    grouped = group_norm(stem, 256, dtype="float32", rngs=nnx.Rngs(0))(jnp.asarray(x))
+    np.testing.assert_allclose(grouped, exact, atol=1e-3)
+
+
+@pytest.mark.parametrize("eps", [1e-6, 0.5])
+def test_norms_add_their_epsilon_to_the_variance(eps) -> None:
+    x = np.random.default_rng(0).normal(size=(4, 32)).astype(np.float32)
+    variance = x.var(1, keepdims=True)
+    exact = (x - x.mean(1, keepdims=True)) / np.sqrt(variance + eps)
+    out = layers.layer_norm(32, eps, "float32", nnx.Rngs(0))(jnp.asarray(x))
+    np.testing.assert_allclose(out, exact, atol=1e-5)
+    stem = StemOptions(groups=1, norm_eps=eps)
+    grouped = group_norm(stem, 32, dtype="float32", rngs=nnx.Rngs(0))(jnp.asarray(x))
+    np.testing.assert_allclose(grouped, exact, atol=1e-5)
+
+
+def test_activations_are_those_of_their_definitions() -> None:
+    x = np.linspace(-4, 4, 33).astype(np.float32)
+    inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+    expected = {
+        "erf": x * np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x]),
+        "tanh": x * 0.5 * (1 + np.tanh(inner)),
+        "quick": x / (1 + np.exp(-1.702 * x)),
+    }
+    for kind, values in expected.items():
+        np.testing.assert_allclose(layers.gelu(jnp.asarray(x), kind), values, atol=1e-6)
+
+
+def test_the_first_half_of_a_gated_mlp_is_the_gate() -> None:
+    rng = np.random.default_rng(0)
+    mlp = layers.Mlp(tiny.options(mlp="swiglu", mlp_dim=6).block(), rngs=nnx.Rngs(0))
+    hidden, kernel = rng.normal(size=(2, 12)), rng.normal(size=(6, 32))
+    mlp.fc1.kernel[...] = jnp.zeros((32, 12)).at[0].set(hidden[0])
+    mlp.fc1.bias[...], mlp.fc2.kernel[...] = jnp.asarray(hidden[1], "f4"), jnp.asarray(kernel, "f4")
+    gate, value = np.split(hidden[0] + hidden[1], 2)
+    expected = (gate / (1 + np.exp(-gate)) * value) @ kernel
+    np.testing.assert_allclose(mlp(jnp.ones((1, 1, 32)))[0, 0], expected, atol=1e-4)
 
 
 def test_attention_weights_are_a_float32_softmax() -> None:
@@ -105,6 +154,42 @@ def test_attention_dropout_drops_weights() -> None:
     assert set(np.unique(share.round(3))) == {0, 2}
     assert (share[..., 0] < 1).mean() == pytest.approx(0.5, abs=0.05)
     assert (np.asarray(weights) == 1).all(), "the weights shown are those before dropout"
+
+
+def test_each_layer_of_the_mlp_is_followed_by_its_own_dropout() -> None:
+    """Of hidden values that are all one and pass unchanged, a quarter survives two halvings."""
+    options = tiny.options(dropout=0.5, mlp_dim=32).block()
+    key = jax.random.key(1, impl="rbg")
+
+    @jax.jit
+    def run(x):
+        mlp = layers.Mlp(options, rngs=nnx.Rngs(key))
+        mlp.fc1.kernel[...], mlp.fc1.bias[...] = jnp.zeros((32, 32)), jnp.full(32, 20.0)
+        mlp.fc2.kernel[...], mlp.fc2.bias[...] = jnp.eye(32) / 20, jnp.zeros(32)
+        return mlp(x, key=key)
+
+    out = np.asarray(run(jnp.ones((30, 10, 32))))
+    np.testing.assert_allclose(np.unique(out.round(4)), [0, 4])
+    assert (out > 0).mean() == pytest.approx(0.25, abs=0.02)
+
+
+def test_the_attention_of_a_pool_is_dropped_too() -> None:
+    key = jax.random.key(1, impl="rbg")
+
+    @jax.jit
+    def run(x):
+        pool = heads.AttentionPool(tiny.options(dropout=0.5).plain_block(), rngs=nnx.Rngs(key))
+        pool.attention.out.kernel[...] = jnp.zeros((4, 8, 32))
+        pool.attention.out.bias[...] = jnp.ones(32)
+        pool.mlp.fc2.kernel[...] = jnp.zeros((48, 32))
+        pool.mlp.fc2.bias[...] = jnp.full(32, 10.0)
+        return pool(x), pool(x, key=key)
+
+    plain, dropped = run(jnp.ones((200, 2, 32)))
+    np.testing.assert_array_equal(plain, 11)
+    values, counts = np.unique(dropped, return_counts=True)
+    assert values.tolist() == [0, 2, 20, 22]
+    np.testing.assert_allclose(counts / dropped.size, 0.25, atol=0.03)
 
 
 def test_attention_needs_heads_that_divide_the_width() -> None:

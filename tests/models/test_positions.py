@@ -78,6 +78,28 @@ def test_grids_of_one_are_resized(source, target) -> None:
     assert not out.any(), "one row reads the first, and is repeated"
 
 
+@pytest.mark.parametrize("method", ["bicubic_offset", "keys_offset", "sincos2d", "align_corners"])
+def test_a_grid_that_stays_is_not_resized(method) -> None:
+    table = np.random.default_rng(0).normal(size=(1, 7, 8))
+    assert positions.resize(table, source=(2, 3), target=(2, 3), method=method) is table
+
+
+def test_mocos_table_is_computed_anew_beside_rows_of_other_tokens() -> None:
+    """A row's sines and cosines, then a column's; another table is interpolated."""
+    fixed = positions.moco((2, 3), 8)
+    omega = 10_000.0 ** -(np.arange(2) / 2)
+    waves = [f(place * omega) for place in (1, 2) for f in (np.sin, np.cos)]
+    np.testing.assert_allclose(fixed[0, 1 * 3 + 2], np.concatenate(waves), atol=1e-6)
+    table = np.concatenate([np.full((1, 2, 8), 5.0), fixed], axis=1)
+    again = positions.resize(table, source=(2, 3), target=(4, 5), method="sincos2d")
+    np.testing.assert_array_equal(again[:, :2], 5)
+    np.testing.assert_allclose(again[:, 2:], positions.moco((4, 5), 8), atol=1e-6)
+    for other in (table + 0.01, table[..., :6]):
+        resized = positions.resize(other, source=(2, 3), target=(4, 5), method="sincos2d")
+        bicubic = positions.resize(other, source=(2, 3), target=(4, 5), method="bicubic")
+        np.testing.assert_array_equal(resized, bicubic)
+
+
 def test_a_learned_2d_table_holds_its_column_then_its_row() -> None:
     rows, columns = np.arange(6.0).reshape(1, 3, 2), 10 + np.arange(8.0).reshape(1, 4, 2)
     table = np.asarray(positions.join_2d(jax.numpy.asarray(rows), jax.numpy.asarray(columns)))

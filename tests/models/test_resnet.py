@@ -1,6 +1,7 @@
 """Properties of the ResNets of hybrids and of BiT."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.models import tiny
+from vit_jax.checkpoints import load
 from vit_jax.models.bit import RESNET_V2, BiT, BiTOptions
-from vit_jax.models.resnet import StemOptions, bottleneck_width, standardize
+from vit_jax.models.resnet import Stem, StemOptions, bottleneck_width, standardize
 
 TINY = dataclasses.replace(RESNET_V2, num_layers=(1, 2), root_width=8, groups=4)
 
@@ -40,6 +43,31 @@ def test_standardized_kernels_have_no_mean_and_unit_variance():
         np.testing.assert_allclose(out.var((0, 1, 2)), 1, atol=1e-5)
     constant = jnp.full((1, 1, 1, 1), 3.0)
     assert standardize(constant, eps=1e-10, eps_in="variance") == 0
+
+
+def test_the_epsilon_is_added_to_the_deviation_or_to_the_variance():
+    kernel = np.array([1.0, -1.0], np.float32).reshape(1, 1, 2, 1)  # of deviation 1
+    for eps_in, divisor in (("std", 1.5), ("variance", math.sqrt(1.5))):
+        out = standardize(jnp.asarray(kernel), eps=0.5, eps_in=eps_in)
+        np.testing.assert_allclose(out, kernel / divisor, rtol=1e-6)
+
+
+@pytest.mark.parametrize("stages", [0, 1, 2, 3])
+def test_the_stride_is_what_the_features_have(stages):
+    stem = StemOptions(num_layers=(1,) * stages, root_width=8, groups=4)
+    assert stem.stride == (4, 4, 8, 16)[stages]
+    run = lambda x: Stem(stem, channels=3, dtype="float32", rngs=nnx.Rngs(0))(x)  # noqa: E731
+    shape = jax.eval_shape(run, jnp.zeros((1, 64, 32, 3))).shape
+    assert shape == (1, 64 // stem.stride, 32 // stem.stride, stem.out_channels)
+
+
+def test_features_are_a_float32_mean():
+    options = BiTOptions(stem=TINY, num_classes=0, dtype="bfloat16")
+    model = load.assemble(options, tiny.params(options))
+    images = jax.random.normal(jax.random.key(0), (2, 48, 32, 3))
+    features, encoded = jax.jit(lambda m, x: (m.features(x), m.encode(x)))(model, images)
+    assert (features.dtype, encoded.dtype) == (jnp.float32, jnp.bfloat16)
+    np.testing.assert_allclose(features, np.asarray(encoded, np.float32).mean((1, 2)), rtol=1e-5)
 
 
 def test_the_pooling_pads_with_zero_or_with_nothing():
@@ -75,4 +103,4 @@ def test_widths_that_do_not_fit_are_refused():
         dataclasses.replace(TINY, widths=(32,))
     with pytest.raises(ValueError, match="are no ResNet"):
         BiTOptions(stem=StemOptions())
-    assert [bottleneck_width(w) for w in (32, 256, 96, 20)] == [8, 64, 24, 8]
+    assert [bottleneck_width(w) for w in (32, 256, 96, 20, 44)] == [8, 64, 24, 8, 16]

@@ -10,7 +10,7 @@ from tests.models import tiny
 from vit_jax.checkpoints import load, surgery
 from vit_jax.models import zoo
 from vit_jax.models.swin import SwinOptions
-from vit_jax.models.windows import Windows
+from vit_jax.models.windows import Windows, shrink
 
 TINY = SwinOptions(
     image_size=(24, 40),
@@ -42,6 +42,7 @@ def test_the_mask_parts_what_only_the_shift_brought_together():
     tokens = np.asarray(windows.cut(place, jnp.asarray(1)))[:, 0]  # (W, N, 2)
     far = np.abs(tokens[:, :, None] - tokens[:, None, :]).max(-1) >= 4
     np.testing.assert_array_equal(windows.mask() < 0, far)
+    assert set(np.unique(windows.mask())) == {-100, 0}
 
 
 def test_an_axis_that_a_window_covers_does_not_shift():
@@ -49,6 +50,20 @@ def test_an_axis_that_a_window_covers_does_not_shift():
     assert Windows(grid=(4, 8), window=(4, 4), padding="before_shift").shift == (0, 0)
     with pytest.raises(ValueError, match="load the model with their image_size"):
         Windows(grid=(3, 8), window=(4, 4), padding="after_shift")
+
+
+def test_a_window_shrinks_where_features_are_fewer():
+    """Each axis by itself, or both to the shorter one, as the two libraries do it."""
+    for grid, alone, both in (
+        ((3, 8), (3, 4), (3, 3)),
+        ((4, 8), (4, 4), (4, 4)),
+        ((8, 2), (4, 2), (2, 2)),
+        ((5, 6), (4, 4), (4, 4)),
+    ):
+        assert shrink((4, 4), grid, "after_shift") == alone
+        assert shrink((4, 4), grid, "before_shift") == both
+    assert shrink((4, 6), (5, 5), "before_shift") == (4, 6)
+    assert shrink((4, 6), (4, 9), "before_shift") == (4, 4)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +127,87 @@ def test_stochastic_depth_grows_over_all_stages_to_the_last_block(depths):
     for rate in [0.6 * i / 3 for i in range(4)][-depths[-1] :]:
         sums = [a + b for a in sums for b in ((0, 1 / (1 - rate)) if rate else (1,))]
     np.testing.assert_allclose(np.unique(added.round(2)), sorted(sums), atol=0.02)
+
+
+def test_the_two_branches_of_a_block_are_dropped_independently():
+    eps = 0.5
+    options = zoo.change(TINY, depths=(2,), image_size=(8, 8), stochastic_depth=0.5,
+                         norm_eps=eps, num_classes=0)  # fmt: skip
+    params = {path: np.zeros(shape, np.float32) for path, shape in surgery.shapes(options).items()}
+    params["norm/scale"] += 1
+    params["stage1/blocks/attention/out/bias"] += 0.1 * (-1) ** np.arange(8)
+    params["stage1/blocks/mlp/fc2/bias"] += (-1) ** np.arange(8)
+    model, images = load.assemble(options, params), jnp.zeros((2000, 8, 8, 3))
+    normed = jax.jit(lambda m, x: m(x, key=KEY))(model, images)[:, 0]
+    added = np.asarray(normed * jnp.sqrt(eps / (1 - normed**2))) - 1.1  # of the second block
+    values, counts = np.unique(added.round(2), return_counts=True)
+    np.testing.assert_allclose(values, [0, 0.2, 2, 2.2], atol=0.02)
+    np.testing.assert_allclose(counts / 2000, 0.25, atol=0.03)  # 3 deviations
+
+
+def test_embedded_patches_are_dropped():
+    options = zoo.change(TINY, depths=(1,), image_size=(8, 8), dropout=0.5, norm_eps=0.5)
+    params = {path: np.zeros(shape, np.float32) for path, shape in surgery.shapes(options).items()}
+    params["norm/scale"] += 1
+    params["embedding_norm/bias"] += (-1) ** np.arange(8)
+    model, images = load.assemble(options, params), jnp.zeros((8, 8, 8, 3))
+    encode = jax.jit(lambda m, x, key: m.encode(x, key=key))
+    plain, dropped = encode(model, images, None), np.asarray(encode(model, images, KEY))
+    assert np.unique(np.abs(plain).round(3)).size == 1
+    assert np.unique(np.abs(dropped).round(3)).size > 5
+
+
+@pytest.mark.parametrize("padding", ["before_shift", "after_shift"])
+def test_parts_of_patches_and_odd_features_are_padded_at_their_end(padding):
+    """Of a size that is no multiple the features are those of the image with zeros after it."""
+    options = zoo.change(
+        TINY, padding=padding, depths=(1, 1), image_size=(16, 16), windows=((2, 2),)
+    )
+    model = load.assemble(options, tiny.params(options))
+    images = jax.random.normal(KEY, (1, 14, 14, 3))
+    encode = jax.jit(lambda m, x: m.encode(x))
+    if padding == "before_shift":
+        padded = jnp.pad(images[:, :13, :11], ((0, 0), (0, 1), (0, 1), (0, 0)))
+        np.testing.assert_array_equal(encode(model, images[:, :13, :11]), encode(model, padded))
+    odd = encode(model, images)  # 7 x 7 features, merged to 4 x 4
+    merge = model.stage2.merge
+    x = jax.random.normal(KEY, (1, 3, 5, 8))
+    even = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    np.testing.assert_array_equal(merge(x), merge(even))
+    assert odd.shape == (1, 4, 4, 16)
+
+
+def test_a_table_of_positions_fixes_the_sides_of_images_not_their_product():
+    options = zoo.change(TINY, position="learned_1d")
+    model = load.assemble(options, tiny.params(options))
+    with pytest.raises(ValueError, match="images have 20x12 patches, the model's positions are of"):
+        jax.eval_shape(lambda x: model(x), jnp.zeros((1, 40, 24, 3)))
+
+
+def test_features_are_a_float32_mean(params, images):
+    model = nnx.merge(with_options(dtype="bfloat16"), params)
+    features, encoded = jax.jit(lambda m, x: (m.features(x), m.encode(x)))(model, images)
+    assert features.dtype == jnp.float32
+    np.testing.assert_allclose(features, np.asarray(encoded, np.float32).mean((1, 2)), atol=1e-6)
+
+
+def test_remat_saves_less_and_layers_are_unrolled_as_asked():
+    def program(**changes):
+        options = zoo.change(TINY, depths=(6,), **changes)
+        graphdef, params = nnx.split(nnx.eval_shape(lambda: zoo.init(options, key=KEY)))
+        return lambda params, x: nnx.merge(graphdef, params)(x).sum(), params
+
+    def kept(remat):
+        run, params = program(remat=remat)
+        images = jax.ShapeDtypeStruct((8, 24, 40, 3), jnp.float32)
+        _, backward = jax.eval_shape(lambda p, x: jax.vjp(run, p, x), params, images)
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    assert kept("full") < kept("dots") < kept("none")
+    run, params = program(unroll=3)
+    images = jax.ShapeDtypeStruct((1, 24, 40, 3), jnp.float32)
+    scans = [e for e in jax.make_jaxpr(run)(params, images).eqns if e.primitive.name == "scan"]
+    assert [scan.params["unroll"] for scan in scans] == [3]
 
 
 def test_windows_draw_different_dropout():

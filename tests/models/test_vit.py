@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from tests.models import tiny
+from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.vit import Intermediates, ViT
 
@@ -115,6 +116,29 @@ def test_remat_saves_less() -> None:
     assert kept("full") < kept("dots") < kept("none")
 
 
+def test_remat_of_a_decoder_saves_less() -> None:
+    sizes = DecoderOptions(width=32, depth=6, mlp_dim=48, num_heads=4)
+    noise = np.random.default_rng(0).uniform(size=(32, 6))
+
+    def kept(remat: Any) -> int:
+        options = {"decoder": sizes, "fixed_position": True, "num_classes": 0, "depth": 1}
+        graphdef, params = nnx.split(tiny.model(**options, remat=remat))
+        run = lambda params: nnx.merge(graphdef, params).reconstruct(  # noqa: E731
+            tiny.images(32), noise=noise
+        )[0]
+        _, backward = jax.eval_shape(lambda p: jax.vjp(run, p), params)
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    assert kept("full") < 0.5 * kept("none")
+
+
+def test_layers_are_unrolled_as_asked() -> None:
+    graphdef, params = nnx.split(tiny.model(unroll=3))
+    program = jax.make_jaxpr(lambda p, x: nnx.merge(graphdef, p)(x))(params, tiny.images())
+    scans = [e for e in program.jaxpr.eqns if e.primitive.name == "scan"]
+    assert [scan.params["unroll"] for scan in scans] == [3]
+
+
 def test_no_key_is_deterministic(model, outputs) -> None:
     random = tiny.model(dropout=0.5, attention_dropout=0.5, stochastic_depth=0.5)
     np.testing.assert_allclose(forward(random, tiny.images()), outputs[0], atol=1e-5)
@@ -162,12 +186,13 @@ def test_stochastic_depth_grows_linearly_and_keeps_the_mean() -> None:
     assert (drops[2] & drops[3]).mean() == pytest.approx(0.12, abs=0.025), "layers are independent"
 
 
-def test_the_two_branches_of_a_block_are_dropped_independently() -> None:
-    model = with_constant_branches(attention=1, mlp=10, stochastic_depth=0.5, depth=2)
+@pytest.mark.parametrize("rate", ["stochastic_depth", "dropout"])
+def test_the_two_branches_of_a_block_are_dropped_independently(rate) -> None:
+    model = with_constant_branches(attention=1, mlp=10, depth=2, **{rate: 0.5})
     features = np.asarray(seen(model, tiny.images(2000), KEYS[0]).features)
-    added, counts = np.unique((features[1] - features[0])[:, 0, 0].round(2), return_counts=True)
+    added, counts = np.unique((features[1] - features[0]).round(2), return_counts=True)
     assert added.tolist() == [0, 2, 20, 22]
-    np.testing.assert_allclose(counts / 2000, 0.25, atol=0.03)  # 3 deviations
+    np.testing.assert_allclose(counts / counts.sum(), 0.25, atol=0.03)  # 3 deviations
 
 
 def test_dropout_follows_the_projection_of_the_attention() -> None:
@@ -176,6 +201,18 @@ def test_dropout_follows_the_projection_of_the_attention() -> None:
     added = features[1] - features[0]
     np.testing.assert_allclose(np.unique(added.round(3)), [0, 1.333])
     assert (added < 0.5).mean() == pytest.approx(0.25, abs=0.02)
+
+
+def test_the_embedded_tokens_are_dropped_before_the_first_norm() -> None:
+    model = with_constant_branches(mlp=0, dropout=0.5, depth=1)
+    images = tiny.images(16)
+    share = np.asarray(seen(model, images, KEYS[0]).features / seen(model, images).features)
+    np.testing.assert_allclose(np.unique(share.round(3)), [0, 2])
+    assert (share < 1).mean() == pytest.approx(0.5, abs=0.03)
+    normed = with_constant_branches(mlp=0, dropout=0.5, depth=1, input_norm=True)
+    normed.input_norm.scale[...], normed.input_norm.bias[...] = jnp.ones(32), jnp.zeros(32)
+    features = seen(normed, images, KEYS[0]).features
+    np.testing.assert_allclose(features.mean(-1), 0, atol=1e-5)
 
 
 def test_bfloat16_computes_in_bfloat16_over_float32_parameters(outputs) -> None:
@@ -228,6 +265,31 @@ def test_features_are_the_input_of_the_head() -> None:
     headless = tiny.model(pool="gap", representation_size=24, depth=1, num_classes=0)
     assert not hasattr(headless, "head")
     assert forward(headless, images).shape == (2, 24)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pool": "gap", "class_token": True, "registers": 2, "dtype": "bfloat16"},
+        {"pool": "gap", "norm_at": "pooled"},
+        {"pool": "token_gap", "registers": 2},
+        {"pool": "token", "registers": 2, "norm_at": "pooled"},
+    ],
+)
+def test_features_are_pooled_from_the_tokens_they_are_named_for(changes) -> None:
+    """Patches come after all other tokens, and their mean is a float32 one."""
+    model = tiny.model(**changes, depth=1)
+    images = tiny.images()
+    features, tokens = jax.jit(lambda m, x: (m.features(x), m.encode(x)))(model, images)
+    patches = np.asarray(tokens.astype(jnp.float32))[:, -6:].mean(1)
+    first = np.asarray(tokens.astype(jnp.float32))[:, 0]
+    expected: Any = {"gap": patches, "token": first}.get(model.options.pool)
+    if expected is None:
+        expected = np.concatenate([first, patches], axis=-1)
+    if model.options.norm_at == "pooled":
+        expected = model.norm(jnp.asarray(expected))
+    assert features.dtype == jnp.float32
+    np.testing.assert_allclose(features, expected, atol=1e-6)
 
 
 def test_images_of_another_size_are_refused(model) -> None:

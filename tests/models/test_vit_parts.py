@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
+from vit_jax.checkpoints import surgery
 from vit_jax.models import decoder, positions, zoo
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.vit import ViTOptions
@@ -118,6 +119,38 @@ def test_an_autoencoder_trains_all_but_its_fixed_positions():
     assert fixed == {"position", "decoder/position"}
 
 
+def test_predictions_of_pixels_and_visual_tokens_are_float32_and_of_patches_only():
+    sizes = DecoderOptions(width=8, depth=1, mlp_dim=12, num_heads=2)
+    noise = np.random.default_rng(0).uniform(size=(2, PATCHES))
+    for registers in (0, 2):
+        half: dict[str, Any] = {"dtype": "bfloat16", "registers": registers, "num_classes": 0}
+        painter = random_model(dataclasses.replace(TINY, decoder=sizes, **half))
+        pixels, mask = jax.eval_shape(
+            lambda m: m.reconstruct(random_images(), noise=noise), painter
+        )
+        assert (pixels.shape, pixels.dtype) == ((2, PATCHES, 48), jnp.float32)
+        namer = random_model(dataclasses.replace(TINY, mim_classes=5, **half))
+        logits = jax.eval_shape(lambda m: m.patch_logits(random_images()), namer)
+        assert (logits.shape, logits.dtype) == ((2, PATCHES, 5), jnp.float32)
+
+
+def test_a_decoder_has_the_numerics_of_its_encoder():
+    sizes = DecoderOptions(width=8, depth=1, mlp_dim=12, num_heads=2)
+    plain = dataclasses.replace(TINY, decoder=sizes, num_classes=0)
+    biased = {name for name in surgery.shapes(plain) if name.endswith("qkv/bias")}
+    assert len(biased) == 2
+    unbiased = dataclasses.replace(plain, qkv_bias=False)
+    assert set(surgery.shapes(plain)) - set(surgery.shapes(unbiased)) == biased
+
+
+def test_three_quarters_are_hidden_unless_said():
+    sizes = DecoderOptions(width=8, depth=1, mlp_dim=12, num_heads=2)
+    model = random_model(dataclasses.replace(TINY, decoder=sizes, image_size=(16, 12)))
+    noise = np.random.default_rng(0).uniform(size=(2, 12))
+    _, mask = model.reconstruct(jnp.ones((2, 16, 12, 3)), noise=noise)
+    assert mask.sum(axis=1).tolist() == [9, 9]
+
+
 def test_fixed_positions_are_in_raster_order_on_a_grid_that_is_not_square():
     """As MAE's code has them: a column's sines and cosines, then a row's."""
     sizes = DecoderOptions(width=8, depth=1, mlp_dim=12, num_heads=2)
@@ -147,6 +180,8 @@ def test_the_largest_noise_is_hidden():
     masking = decoder.random_masking(noise, ratio=0.5)
     assert masking.keep.tolist() == [[0, 2]]
     assert masking.mask.tolist() == [[False, True, False, True]]
+    rounded = decoder.random_masking(jnp.zeros((1, 6)), ratio=0.75)
+    assert rounded.keep.shape == (1, 1), "as MAE's code: rounded down"
     with pytest.raises(ValueError, match="mask ratio 0.9 hides 4 of 4 patches"):
         decoder.random_masking(noise, ratio=0.9)
 

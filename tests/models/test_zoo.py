@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import pytest
-from flax import nnx
+from flax import nnx, traverse_util
 
 from tests.models import tiny
 from vit_jax.checkpoints import surgery
@@ -87,6 +87,50 @@ def test_models_of_the_families_have_the_parameters_of_the_originals(name, count
     assert sum(map(math.prod, surgery.shapes(zoo.options(name)).values())) == count
 
 
+TANH_TOKEN = {"gelu": "tanh", "norm_eps": 1e-6, "pool": "token", "norm_at": "tokens"}
+ERF_TOKEN = TANH_TOKEN | {"gelu": "erf", "class_position": True, "layer_scale": 0.0}
+BEIT = {"gelu": "erf", "position": "none", "class_token": True, "key_bias": False}
+MEAN = {"pool": "gap", "norm_at": "pooled", "class_token": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("B/16", TANH_TOKEN | {"position": "learned_1d", "qkv_bias": True, "layer_scale": 0.0}),
+        ("DeiT-S/16", ERF_TOKEN | {"distillation": False}),
+        ("DeiT-distilled-S/16", ERF_TOKEN | {"distillation": True, "distillation_head": True}),
+        ("DeiT-III-B/16", ERF_TOKEN | {"class_position": False, "layer_scale": 1e-4}),
+        ("MAE-B/16", ERF_TOKEN | MEAN | {"fixed_position": False, "decoder": None}),
+        ("MAE-pretrain-B/16", ERF_TOKEN | {"fixed_position": True, "num_classes": 0}),
+        ("BEiT-B/16", BEIT | MEAN | {"relative_bias": "per_block", "layer_scale": 0.1}),
+        ("BEiT-L/16", BEIT | MEAN | {"relative_bias": "per_block", "layer_scale": 1e-5}),
+        ("BEiT-pretrain-B/16", BEIT | {"relative_bias": "shared", "mask_token": True}),
+        ("BEiT-pretrain-L/16", BEIT | {"mim_classes": 8192, "layer_scale": 1e-5}),
+        ("Swin-T", {"gelu": "erf", "norm_eps": 1e-5, "windows": ((7, 7),)}),
+    ],
+)
+def test_models_of_the_families_have_the_numerics_of_the_originals(name, published) -> None:
+    found = vars(zoo.options(name))
+    assert {field: found[field] for field in published} == published
+
+
+def test_the_numerics_of_a_bit_are_those_of_its_paper() -> None:
+    stem = zoo.options("R50x3").stem
+    assert (stem.root_width, stem.groups, stem.preactivation) == (192, 32, True)
+    assert (stem.std_eps, stem.std_eps_in, stem.norm_eps) == (1e-10, "variance", 1e-5)
+    assert (stem.padding, stem.pool_padding) == ("explicit", "lowest")
+    hybrid = zoo.options("R50+B/16").stem
+    assert (hybrid.std_eps, hybrid.std_eps_in, hybrid.norm_eps) == (1e-5, "std", 1e-6)
+    assert (hybrid.padding, hybrid.pool_padding) == ("same", "lowest")
+
+
+@pytest.mark.parametrize("name", ["MAE-pretrain-B/16", "BEiT-pretrain-B/16"])
+def test_a_classifier_has_nothing_that_only_pretraining_uses(name) -> None:
+    options = zoo.classifier(zoo.options(name, num_classes=3))
+    assert (options.decoder, options.fixed_position) == (None, False)
+    assert (options.mask_token, options.mim_classes, options.num_classes) == (False, 0, 3)
+
+
 def test_every_name_of_the_zoo_makes_a_model() -> None:
     for name in zoo.names():
         assert zoo.options(name), name
@@ -99,6 +143,9 @@ def test_models_carry_the_preprocessing_of_their_family() -> None:
         "DeiT-Ti/16": (0.485, 0.229, 0.875, "bicubic_antialias"),
         "DeiT-III-S/16": (0.485, 0.229, 1.0, "bicubic_antialias"),
         "BEiT-B/16": (0.5, 0.5, 0.9, "bicubic_antialias"),
+        "MAE-B/16": (0.485, 0.229, 0.875, "bicubic_antialias"),
+        "Swin-T": (0.485, 0.229, 0.9, "bicubic_antialias"),
+        "R50x1": (0.5, 0.5, 0.875, "area"),
     }
     for name, values in expected.items():
         found = zoo.preprocessing(name, image_size=(32, 48))
@@ -209,3 +256,52 @@ def test_a_new_model_is_reproducible_and_its_head_zero_but_for_the_bias() -> Non
     assert (first["head"]["bias"][...] == -10).all()
     assert not first["cls"][...].any()
     assert first["position"][...].std() == pytest.approx(0.02, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        tiny.options(head_bias=-5.0, distillation=True, registers=2, mask_token=True, depth=2),
+        tiny.options(position_at="every_block", relative_bias="shared", depth=2),
+        tiny.options(position="relative", depth=2),
+        zoo.options("Swin-T", image_size=32, width=24, depths=(1, 1), num_heads=(2, 4),
+                    windows=((4, 4),), head_bias=-5.0),
+    ],
+)  # fmt: skip
+def test_new_tables_and_tokens_are_small_and_heads_are_their_bias(options) -> None:
+
+    @jax.jit
+    def small():
+        state = nnx.state(zoo.init(options, key=jax.random.key(0)))
+        flat = traverse_util.flatten_dict(nnx.to_pure_dict(state), sep="/")
+        return {p: a for p, a in flat.items() if p.startswith("head") or "kernel" not in p}
+
+    for path, array in small().items():
+        if path == "relative_bias" or path.endswith(("cls", "head/kernel", "distillation/kernel")):
+            assert not array.any(), path
+        elif path.startswith("head"):
+            assert (array == options.head_bias).all(), path
+        elif path.endswith(("position", "relative", "relative_bias", "registers")):
+            assert array.std() == pytest.approx(0.02, rel=0.3), path
+        elif path in ("distillation", "mask"):
+            assert array.std() == pytest.approx(0.02, rel=0.5), path
+
+
+def test_new_kernels_are_xavier_uniform_and_biases_almost_zero() -> None:
+    options = tiny.options(depth=2, pool="map", num_classes=0)
+    state = jax.jit(lambda: nnx.state(zoo.init(options, key=jax.random.key(0))))()
+    flat = traverse_util.flatten_dict(nnx.to_pure_dict(state), sep="/")
+    sizes = {  # inputs and outputs of a layer as a matrix
+        **{"attention/qkv/kernel": (32, 32), "attention/out/kernel": (32, 32)},
+        **{"mlp/fc1/kernel": (32, 48), "mlp/fc2/kernel": (48, 32), "pool/probe": (1, 32)},
+    }
+    found = 0
+    for path, array in flat.items():
+        for name in (name for name in sizes if path.endswith(name)):
+            most = math.sqrt(6 / sum(sizes[name]))
+            assert abs(array).max() == pytest.approx(most, rel=0.1), path
+            assert array.std() == pytest.approx(most / math.sqrt(3), rel=0.2), path
+            found += 1
+        if path.endswith(("fc1/bias", "fc2/bias")):
+            assert 1e-7 < array.std() < 1e-5, path
+    assert found == 2 * 4 + 1, "of the blocks and of the pool"
