@@ -1,22 +1,17 @@
 """Checkpoint files of every format are read; what is damaged or hostile is refused in one line."""
 
 import argparse
-import dataclasses
 import importlib
-import io
 import json
-import pickle
 import struct
-import sys
-import types
 import zipfile
 from collections import OrderedDict
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
+from tests.checkpoints.torch_names import Storage, Tensor, TorchNames
 from vit_jax.checkpoints import files, torch_file
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -284,28 +279,6 @@ def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):
         files.locate(tmp_path)
 
 
-@dataclasses.dataclass(eq=False)
-class Storage:
-    key: str
-    kind: str
-    numbers: np.ndarray
-
-
-@dataclasses.dataclass
-class Tensor:
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    def __reduce__(self):
-        rebuild = sys.modules["torch._utils"]._rebuild_tensor_v2
-        return rebuild, (
-            *(self.storage, self.offset, self.shape, self.strides),
-            *(False, OrderedDict()),
-        )
-
-
 def training_checkpoint():
     """What DeiT and MAE save around a model."""
     base = Storage("0", "FloatStorage", np.arange(24, dtype=np.float32))
@@ -329,49 +302,6 @@ def training_checkpoint():
         "seen": {1, 2},
         "epoch": 300,
     }
-
-
-class TorchNames:
-    """Pickles with the names of PyTorch's functions, which need not be installed."""
-
-    def __init__(self, monkeypatch):
-        names = {
-            "torch": ["FloatStorage", "BFloat16Storage", "LongStorage"],
-            "torch._utils": ["_rebuild_tensor_v2"],
-        }
-        for path, members in names.items():
-            module = types.ModuleType(path)
-            for name in members:
-                setattr(module, name, type(name, (), {"__module__": path}))
-            monkeypatch.setitem(sys.modules, path, module)
-
-    def save(self, path, content, *, legacy):
-        stream = io.BytesIO()
-        pickler: Any = pickle.Pickler(stream, protocol=2)
-        storages = {}
-
-        def persistent_id(value):
-            if not isinstance(value, Storage):
-                return None
-            storages[value.key] = value
-            kind = getattr(sys.modules["torch"], value.kind)
-            identity = ("storage", kind, value.key, "cpu", value.numbers.size)
-            return (*identity, None) if legacy else identity
-
-        pickler.persistent_id = persistent_id
-        pickler.dump(content)
-        if not legacy:
-            with zipfile.ZipFile(path, "w") as archive:
-                archive.writestr("archive/data.pkl", stream.getvalue())
-                for storage in storages.values():
-                    archive.writestr(f"archive/data/{storage.key}", storage.numbers.tobytes())
-            return
-        system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-        parts = [pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, system)]
-        parts += [stream.getvalue(), pickle.dumps(list(storages), 2)]
-        for storage in storages.values():
-            parts += [struct.pack("<q", storage.numbers.size), storage.numbers.tobytes()]
-        path.write_bytes(b"".join(parts))
 
 
 @pytest.fixture

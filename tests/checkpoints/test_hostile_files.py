@@ -219,6 +219,28 @@ def test_numbers_of_an_unknown_kind_are_refused(tmp_path, kind):
     assert f"a tensor of numbers that are not read: {name}" in refusal(path)
 
 
+def test_a_tensor_of_too_many_axes_is_refused(tmp_path):
+    path = pth(tmp_path / "a.pth", named(tensor(1, (1,) * 65, (1,) * 65)))
+    assert "its pickle is damaged" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("pickle", "said"),
+    [
+        (b"}(K\1u", "is damaged"),
+        (b"(K\1d", "is damaged"),
+        (b"]Nb", "sets the state of something that is no record"),
+        (b"cos\nMyStorage\n", "names os.MyStorage"),
+        (b"ctorch\nload\n", "names torch.load"),
+        (b"ctorch.hub\nfloat32\n", "names torch.hub.float32"),
+        (b"(X\6\0\0\0moduleNNNNtQ", "no tensor storage"),
+        (b"(X\7\0\0\0storageNtQ", "no tensor storage"),
+    ],
+)
+def test_what_no_checkpoint_holds_is_named(tmp_path, pickle, said):
+    assert said in refusal(pth(tmp_path / "a.pth", pickle))
+
+
 COUNT = 100_000
 
 

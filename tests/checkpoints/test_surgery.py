@@ -129,6 +129,79 @@ def test_another_kind_of_positions_is_drawn() -> None:
     assert report.initialised == ("blocks/attention/relative",)
 
 
+def test_positions_added_elsewhere_are_drawn() -> None:
+    """Though the table has the same shape: it was trained for the input alone."""
+    before, after, report = adapt({}, {"position_at": "every_block_shared"})
+    assert (report.dropped, report.initialised) == (("position",), ("position",))
+    assert np.abs(after["position"] - before["position"]).max() > 0.1
+
+
+def test_relative_positions_are_resized_as_a_line() -> None:
+    relative = {"position": "relative"}
+    before, after, report = adapt(relative, relative | {"image_size": (24, 32)})
+    name = "blocks/attention/relative"
+    assert report.resized == (f"{name} (3, 13, 8) -> (3, 25, 8)",)
+    np.testing.assert_allclose(after[name][:, ::2], before[name], atol=1e-6)
+
+
+def test_tables_of_blocks_lose_and_gain_the_row_of_the_class_token() -> None:
+    token, mean = ({"position_at": "every_block", "pool": pool} for pool in ("token", "gap"))
+    before, after, _ = adapt(token, mean)
+    np.testing.assert_array_equal(after["blocks/position"], before["blocks/position"][:, :, 1:])
+    before, after, _ = adapt(mean, token)
+    np.testing.assert_array_equal(after["blocks/position"][:, :, 1:], before["blocks/position"])
+    assert not after["blocks/position"][:, :, 0].any()
+
+
+def test_rows_of_positions_follow_their_tokens() -> None:
+    """Of class, distillation token, registers and patches, in this order."""
+    rows = {"register_position": True, "registers": 2}
+    before, after, _ = adapt(rows | {"distillation": True}, rows)
+    kept = np.delete(before["position"], 1, axis=1)
+    np.testing.assert_array_equal(after["position"], kept)
+    before, after, _ = adapt(rows, rows | {"distillation": True})
+    np.testing.assert_array_equal(np.delete(after["position"], 1, axis=1), before["position"])
+    assert not after["position"][:, 1].any()
+    with_rows, without = tiny.options(**rows), tiny.options(registers=2)
+    before = tiny.params(with_rows)
+    after, _ = surgery.adapt(before, source=with_rows, target=without, key=KEY)
+    np.testing.assert_array_equal(after["position"], np.delete(before["position"], [1, 2], axis=1))
+    added = before["registers"] + before["position"][:, 1:3]
+    np.testing.assert_array_equal(after["registers"], added)
+
+
+def test_scales_of_branches_may_be_new_but_are_not_dropped() -> None:
+    _, after, report = adapt({}, {"layer_scale": 0.125})
+    assert report.initialised == ("blocks/scale1", "blocks/scale2")
+    assert (after["blocks/scale1"] == 0.125).all() and (after["blocks/scale2"] == 0.125).all()
+    with pytest.raises(ValueError, match="blocks/scale1 has no place in the model"):
+        adapt({"layer_scale": 0.125}, {})
+
+
+def test_a_head_of_other_visual_tokens_is_new() -> None:
+    _, after, report = adapt({"mim_classes": 4}, {"mim_classes": 5})
+    assert report.dropped == report.initialised == ("mim_head/bias", "mim_head/kernel")
+    assert not after["mim_head/kernel"].any()
+
+
+def test_a_norm_of_something_else_is_new() -> None:
+    gap = {"pool": "gap", "norm_at": "pooled"}
+    _, after, report = adapt({"pool": "gap"}, gap)
+    assert report.dropped == report.initialised == ("norm/bias", "norm/scale")
+    assert (after["norm/scale"] == 1).all() and not after["norm/bias"].any()
+
+
+def test_what_is_new_is_drawn_by_the_key() -> None:
+    source, target = tiny.options(), tiny.options(distillation=True)
+    params = tiny.params(source)
+    first, again, other = (
+        surgery.adapt(params, source=source, target=target, key=jax.random.key(seed))[0]
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first["distillation"], again["distillation"])
+    assert np.abs(first["distillation"] - other["distillation"]).max() > 1e-3
+
+
 def test_all_misfits_are_listed_at_once() -> None:
     params = tiny.params(tiny.options())
     del params["norm/scale"]

@@ -1,0 +1,88 @@
+"""Files as `torch.save` writes them, without PyTorch."""
+
+import dataclasses
+import io
+import pickle
+import struct
+import sys
+import types
+import zipfile
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(eq=False)
+class Storage:
+    key: str
+    kind: str
+    numbers: np.ndarray
+
+
+@dataclasses.dataclass
+class Tensor:
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __reduce__(self):
+        rebuild = sys.modules["torch._utils"]._rebuild_tensor_v2
+        return rebuild, (
+            *(self.storage, self.offset, self.shape, self.strides),
+            *(False, OrderedDict()),
+        )
+
+
+class TorchNames:
+    """Pickles with the names of PyTorch's functions, which need not be installed."""
+
+    def __init__(self, monkeypatch):
+        names = {
+            "torch": ["FloatStorage", "BFloat16Storage", "LongStorage"],
+            "torch._utils": ["_rebuild_tensor_v2"],
+        }
+        for path, members in names.items():
+            module = types.ModuleType(path)
+            for name in members:
+                setattr(module, name, type(name, (), {"__module__": path}))
+            monkeypatch.setitem(sys.modules, path, module)
+
+    def known(self, name):
+        torch = sys.modules["torch"]
+        setattr(torch, name, type(name, (), {"__module__": "torch"}))
+
+    def save(self, path, content, *, legacy, order="<"):
+        stream = io.BytesIO()
+        pickler: Any = pickle.Pickler(stream, protocol=2)
+        storages = {}
+
+        def persistent_id(value):
+            if not isinstance(value, Storage):
+                return None
+            storages[value.key] = value
+            kind = getattr(sys.modules["torch"], value.kind)
+            identity = ("storage", kind, value.key, "cpu", value.numbers.size)
+            return (*identity, None) if legacy else identity
+
+        pickler.persistent_id = persistent_id
+        pickler.dump(content)
+
+        def numbers(storage):
+            return storage.numbers.astype(storage.numbers.dtype.newbyteorder(order)).tobytes()
+
+        if not legacy:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("archive/data.pkl", stream.getvalue())
+                for storage in storages.values():
+                    archive.writestr(f"archive/data/{storage.key}", numbers(storage))
+                if order == ">":  # little where nothing is said
+                    archive.writestr("archive/byteorder", b"big")
+            return
+        system = {"protocol_version": 1001, "little_endian": order == "<", "type_sizes": {}}
+        parts = [pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, system)]
+        parts += [stream.getvalue(), pickle.dumps(list(storages), 2)]
+        for storage in storages.values():
+            parts += [struct.pack(f"{order}q", storage.numbers.size), numbers(storage)]
+        path.write_bytes(b"".join(parts))
