@@ -1,15 +1,21 @@
 """A model.json that somebody changed is refused in one line."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 from etils import epath
+from flax import traverse_util
 
-from vit_jax.checkpoints import run_folder
-from vit_jax.config import default_config, resolve
+from tests.models import tiny
+from vit_jax.checkpoints import load, run_folder, store
+from vit_jax.config import CheckpointConfig, default_config, resolve
 from vit_jax.models import zoo
+from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 
 OPTIONS = zoo.change(zoo.options("Ti/16"), image_size=(32, 32), num_classes=3)
@@ -30,6 +36,53 @@ def run(tmp_path) -> pathlib.Path:
 
 def test_what_was_written_is_read(run) -> None:
     assert run_folder.read_card(run) == CARD
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_run_is_loaded_with_its_average_where_it_keeps_one(tmp_path, average) -> None:
+    options = tiny.options(image_size=(16, 16), depth=1)
+    params = tiny.params(options)
+    card = dataclasses.replace(
+        CARD,
+        options=options,
+        class_names=("a", "b", "c", "d", "e"),
+        preprocessing=Preprocessing(image_size=(16, 16), crop=0.5),
+        resize=Methods(position="bicubic", patch="bicubic"),
+    )
+    config = default_config()
+    config.model.name, config.ema = "Ti/16", average
+    run_folder.write_run(tmp_path, resolve(config), card)
+    state = {"params": {path: array + 1 for path, array in params.items()}}
+    if average:
+        state["ema"] = params
+    nested = {k: traverse_util.unflatten_dict(v, sep="/") for k, v in state.items()}
+    with store.Store(tmp_path, CheckpointConfig()) as saved:
+        saved.save(0, jax.tree.map(jax.numpy.asarray, nested), {})
+        saved.wait()
+    read = load.read(tmp_path)
+    for path, array in params.items():
+        np.testing.assert_array_equal(read.params[path], array if average else array + 1)
+    assert (read.options, read.class_names) == (options, card.class_names)
+    assert (read.preprocessing, read.resize) == (card.preprocessing, card.resize)
+    model = load.load(tmp_path)
+    assert (model.preprocessing, model.class_names) == (card.preprocessing, card.class_names)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"layout": "timm"}, "layout is 'timm': it has none, leave it out"),
+        ({"num_heads": 2}, "num_heads is 2: its own is 3"),
+        ({"decoder_heads": 2}, "decoder_heads is 2: it has none"),
+        ({"grid": (1, 4)}, r"grid is \(1, 4\): its own is \(2, 2\)"),
+    ],
+)
+def test_what_a_run_tells_by_itself_is_not_told_otherwise(run, monkeypatch, told, said) -> None:
+    checkpoint = load.Checkpoint(options=OPTIONS, params={}, preprocessing=CARD.preprocessing)
+    monkeypatch.setattr(load, "_read_run", lambda *_, **__: checkpoint)
+    assert load.read(run, num_heads=3, grid=(2, 2)) is checkpoint
+    with pytest.raises(ValueError, match=said):
+        load.read(run, **told)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,19 @@ def test_same_classes_but_another_feature_size_get_a_new_head() -> None:
     assert report.reordered == () and "head/kernel" in report.initialised
 
 
+def test_what_became_of_a_head_is_said_only_where_both_models_have_one() -> None:
+    for classes_there, classes_here in ((3, 0), (0, 3)):
+        source, target = (tiny.options(num_classes=n) for n in (classes_there, classes_here))
+        _, report = surgery.adapt(
+            tiny.params(source),
+            source=source,
+            target=target,
+            key=jax.random.key(0),
+            classes=classes.match((), (), their_count=classes_there, our_count=classes_here),
+        )
+        assert report.notes == ()
+
+
 def started(path, class_names, **fields) -> setup.Start:
     config = Config(
         init_from=str(path), image_size=(16, 16), model=ModelConfig(num_heads=2), **fields

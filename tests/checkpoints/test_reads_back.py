@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 
 import vit_jax
-from vit_jax.checkpoints import layouts, load, save, surgery
+from vit_jax.checkpoints import check, layouts, load, save, surgery
 from vit_jax.checkpoints.convert import convert
 from vit_jax.models.bit import RESNET_V2, BiTOptions
 from vit_jax.models.decoder import DecoderOptions
@@ -80,7 +81,8 @@ REFUSED = (
     "no place for|cannot be written|needs a class token|is written for|relative biases of a|"
     "no representation layer"
 )
-FREE = {"dropout", "attention_dropout", "stochastic_depth", "dtype", "attention", "remat"}
+FREE = {"dropout", "attention_dropout", "stochastic_depth", "dtype", "attention", "remat", "unroll",
+        "head_bias"}  # fmt: skip
 
 
 def checkpoint(options: Any, **images: Any) -> load.Checkpoint:
@@ -227,6 +229,46 @@ def test_the_gelu_of_an_export_is_told_and_the_check_shows_no_difference(tmp_pat
     compute = "note: readers of the timm layout compute gelu erf, the model tanh"
     assert f"{compute}, unless they read its config.json" in report
     assert "check: read back, logits differ by at most 0.0e+00" in report
+
+
+def test_how_a_model_is_trained_and_run_is_no_matter_of_a_layout(tmp_path):
+    how: dict[str, Any] = {"dropout": 0.1, "attention_dropout": 0.1, "stochastic_depth": 0.1}
+    how |= {"head_bias": -1.0, "remat": "full", "unroll": 2, "dtype": "bfloat16"}
+    original = checkpoint(vit((4, 4), gelu="erf", attention="xla", **how))
+    for layout in ("timm", "deit", "mae", "hf"):
+        path = tmp_path / f"{layout}{SUFFIXES.get(layout, '.pth')}"
+        assert save.write(original, path, layout=layout) == (), "no reader computes otherwise"
+        assert meaning(load.read(path).options) == meaning(vit((4, 4), gelu="erf"))
+
+
+def test_readers_that_compute_a_part_otherwise_are_told_of(tmp_path):
+    stem = dataclasses.replace(StemOptions(num_layers=(1,), root_width=32, groups=8), std_eps=1e-3)
+    options = vit((4, 4), patch_size=(1, 1), stem=stem, norm_eps=1e-4)
+    notes = save.write(checkpoint(options), tmp_path / "m.npz", layout="vit_jax")
+    assert "readers of the vit_jax layout compute stem std_eps 1e-05, the model 0.001" in notes
+    assert "readers of the vit_jax layout compute norm_eps 1e-06, the model 0.0001" in notes
+
+
+def test_a_file_is_as_readable_as_others_of_the_user_and_says_that_it_is_of_pytorch(tmp_path):
+    (tmp_path / "other").touch()
+    for layout, suffix in (("timm", ".safetensors"), ("deit", ".pth"), ("vit_jax", ".npz")):
+        save.write(checkpoint(vit((4, 4))), tmp_path / f"m{suffix}", layout=layout)
+        mode = (tmp_path / f"m{suffix}").stat().st_mode
+        assert mode == (tmp_path / "other").stat().st_mode
+    with safetensors.safe_open(tmp_path / "m.safetensors", framework="numpy") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_a_check_tells_how_far_what_is_read_back_is_off(tmp_path):
+    original = checkpoint(vit((3, 5)))
+    other = dict(original.params)
+    other["head/bias"] = original.params["head/bias"] - np.float32(4)
+    further = dataclasses.replace(original, params=other)
+    for one, two in ((original, further), (further, original)):
+        assert "logits differ by at most 4.0e+00 of" in check.compare(one, two)
+    fewer = dataclasses.replace(original.options, num_classes=0)
+    headless = checkpoint(fewer)
+    assert "differ by at most all: (2, 3) against (2, 24)" in check.compare(original, headless)
 
 
 @pytest.mark.parametrize("layout", ["timm", "deit", "vit_jax", "hf"])

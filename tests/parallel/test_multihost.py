@@ -11,6 +11,7 @@ import pytest
 
 from launch import local
 from tests.patience import limit
+from vit_jax import stopping
 from vit_jax.parallel import multihost
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -54,7 +55,10 @@ def test_arguments_come_before_the_environment(
         VIT_JAX_PROCESS_ID="1",
     )
     multihost.initialize(process_id=3)
-    assert joined[0][0] == ("10.0.0.1:1234", 4, 3)
+    assert joined == [(("10.0.0.1:1234", 4, 3), {"cluster_detection_method": "deactivate"})], (
+        "a surrounding Slurm task must not choose the devices"
+    )
+    assert not jax.config.jax_enable_preemption_service  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +72,9 @@ def test_arguments_come_before_the_environment(
         (("10.0.0.1:1234", "2", "-1"), "process index is -1"),
         (("10.0.0.1", "2", "0"), "'10.0.0.1': give HOST:PORT"),
         (("10.0.0.1:port", "2", "0"), "'10.0.0.1:port': give HOST:PORT"),
+        (("10.0.0.1:0", "2", "0"), "'10.0.0.1:0': give HOST:PORT"),
+        (("10.0.0.1:65536", "2", "0"), "'10.0.0.1:65536': give HOST:PORT"),
+        ((":1234", "2", "0"), "':1234': give HOST:PORT"),
     ],
 )
 def test_partial_or_contradicting_settings_are_refused_in_one_line(
@@ -107,6 +114,33 @@ def test_a_slurm_task_takes_its_share_of_the_gpus(
     multihost.initialize()
     expected = {"local_device_ids": devices, "cluster_detection_method": "slurm"}
     assert joined == [((), expected)]
+
+
+def test_a_slurm_step_of_one_task_is_alone(joined: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, **(STEP | {"SLURM_NTASKS": "1"}))
+    multihost.initialize()
+    assert joined == []
+
+
+def test_several_processes_ask_each_other_every_few_steps_and_wait_for_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One process alone looks for a signal after every step, and waits for no image then."""
+    asked, waits = [], []
+    told = lambda *, for_seconds=0.0: waits.append(for_seconds) or True  # noqa: E731
+    monkeypatch.setattr(stopping, "told", told)
+    monkeypatch.setattr(multihost, "agree", lambda flag: asked.append(flag) or flag)
+    assert [multihost.told_to_stop(step) for step in range(1, 21)] == [True] * 20
+    assert multihost.give_up_reading()
+    assert not asked and set(waits) == {0.0}
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    answers = [multihost.told_to_stop(step) for step in range(1, 21)]
+    assert [step for step, answer in enumerate(answers, 1) if answer] == [10, 20]
+    assert asked == [True, True]
+    waits.clear()
+    assert multihost.give_up_reading()
+    assert waits == [multihost.READ_LIMIT]
 
 
 @pytest.mark.parametrize("absent", ["SLURM_STEP_NODELIST", "SLURM_PROCID"])
@@ -181,7 +215,15 @@ x = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("da
 total = float(jax.jit(jnp.sum)(x))
 any_true = multihost.agree(jax.process_index() == 1), multihost.agree(False)
 multihost.agree(False)
-print("result", jax.process_count(), total, *any_true, multihost.is_primary(), len(seen))
+acted = []
+multihost.primary_first("good", lambda: acted.append(1))
+def refuse():
+    raise ValueError("wrong")
+try:
+    multihost.primary_first("bad", refuse)
+except ValueError as error:
+    acted.append(str(error))
+print("result", jax.process_count(), total, *any_true, multihost.is_primary(), len(seen), acted)
 """
 
 
@@ -203,4 +245,7 @@ def test_two_processes_reduce_agree_and_keep_the_signal_handler() -> None:
         for child in children:
             child.send_signal(signal.SIGKILL)
     lines = ["result" + output.partition("result")[2].splitlines()[0] for output in outputs]
-    assert lines == ["result 2 6.0 True False True 1", "result 2 6.0 True False False 1"]
+    assert lines == [
+        "result 2 6.0 True False True 1 [1, 'wrong']",
+        "result 2 6.0 True False False 1 ['wrong']",
+    ]

@@ -80,6 +80,16 @@ def test_axes_of_parameters(mesh, name) -> None:
     assert rules.spec(name, SHAPES[name], make_mesh(MESHES[mesh])) == EXPECTED[mesh][name]
 
 
+def test_every_head_and_every_attention_is_split_by_its_own_axis() -> None:
+    mesh = make_mesh(MeshConfig(data=1, tensor=8))
+    for name in ("head", "mim_head"):
+        assert rules.spec(f"{name}/kernel", (32, 16), mesh) == P(None, "tensor")
+        assert rules.spec(f"{name}/bias", (16,), mesh) == P("tensor")
+    for place in ("decoder/blocks", "stage1/blocks"):
+        kernel = rules.spec(f"{place}/attention/qkv/kernel", (2, 32, 3, 8, 4), mesh)
+        assert kernel == P(None, None, None, "tensor", None)
+
+
 def test_heads_that_do_not_divide_stay_whole() -> None:
     mesh = make_mesh(MeshConfig(data=1, tensor=8))
     for name in ("blocks/attention/qkv/kernel", "head/kernel"):
