@@ -99,6 +99,46 @@ def test_a_mistake_is_named_with_its_remedy(fields, said) -> None:
     assert "\n" not in str(error.value)
 
 
+POSITIVE = (
+    *("batch_size", "model.unroll", "optimizer.accumulate", "optimizer.learning_rate"),
+    *("checkpoint.keep_last", "data.threads", "data.prefetch"),
+)
+UNSET_OR_POSITIVE = ("eval_batch_size", "checkpoint.keep_best", "data.mixup", "data.max_bad")
+SHARES = (
+    *("model.dropout", "model.attention_dropout", "model.stochastic_depth"),
+    *("ema", "objective.label_smoothing"),
+)
+MOST = {
+    **{"batch_size": 2**20, "eval_batch_size": 2**20, "optimizer.accumulate": 2**20},
+    **{"data.threads": 2**10, "data.prefetch": 2**10, "model.unroll": 2**12},
+    **{"checkpoint.keep_last": 2**31 - 1, "checkpoint.keep_best": 2**31 - 1},
+    **{"log_every.steps": 2**31 - 1, "schedule.timescale.steps": 2**31 - 1},
+    **{"seed": 2**32 - 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "beyond"),
+    [
+        *((path, 1, 0) for path in POSITIVE),
+        *((path, 0, -1) for path in UNSET_OR_POSITIVE),
+        *((path, 0, -1) for path in SHARES),
+        *((path, 1 - 2**-20, 1) for path in SHARES),
+        *((path, most, most + 1) for path, most in MOST.items()),
+    ],
+)
+def test_a_bound_is_taken_and_what_lies_beyond_is_refused(path, value, beyond) -> None:
+    """Each field by itself, in its own type."""
+    node = default_config()
+    for part in path.split("."):
+        node = node[part]
+    several = {"batch_size": 2**20} if path == "optimizer.accumulate" else {}
+    field = path.replace(".", "__")
+    assert resolve(changed(**(several | {field: type(node)(value)})))
+    with pytest.raises(ValueError, match=f"config.{path} is {type(node)(beyond)}: it must"):
+        resolve(changed(**(several | {field: type(node)(beyond)})))
+
+
 def test_a_number_that_no_float_holds_is_refused() -> None:
     fields = changed().to_dict()
     fields["optimizer"]["learning_rate"] = 10**400  # of JSON
@@ -165,6 +205,9 @@ def test_overrides_of_no_field_name_the_nearest(path, said) -> None:
         (Duration(epochs=3.0), 3 * 50_000 // 128 + 1),
         (Duration(examples=1000), 8),
         (Duration(percent=10.0), 20),
+        (Duration(percent=0.8), 2),
+        (Duration(percent=0.7), 1),
+        (Duration(epochs=0.003), 1),
     ],
 )
 def test_durations_become_steps(duration, steps) -> None:

@@ -13,6 +13,7 @@ from tests.patience import limit
 from vit_jax.config import DataConfig
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.bad_images import BadImages
+from vit_jax.data.counter import draw, shuffled_ids
 from vit_jax.data.pipeline import Batch, Batches, eval_batches, train_batches
 from vit_jax.data.preprocess import EvalTransform, TrainTransform, train_transform
 from vit_jax.data.record import Record
@@ -184,6 +185,49 @@ def test_broken_images_are_replaced_the_same_way_on_any_hosts_and_counted_once()
     ]
     steps = [np.concatenate([b["id"] for b in step]) for step in zip(*hosts, strict=True)]
     np.testing.assert_array_equal(np.concatenate(steps), batch["id"][30:])
+
+
+def test_a_replacement_is_the_one_of_every_earlier_version() -> None:
+    """The first readable one of the random numbers of its seed and position."""
+    source, seed = grey_files(20, broken=BROKEN), 3
+    batch = everything(
+        train_batches(source, TRAIN, seed=seed, batch_size=20, num_steps=3, max_bad=0.15)
+    )
+    ids = shuffled_ids(np.arange(60), size=20, seed=seed)
+    replaced = np.flatnonzero(batch["id"] != ids)
+    assert {int(ids[row]) for row in replaced} == set(BROKEN) and len(replaced) == 9
+    for row in replaced:
+        numbers = draw("replacement", seed=seed, start=int(row), count=1)[0]
+        found = next(i for i in (numbers * 20).astype(int) if i not in BROKEN)
+        assert batch["id"][row] == found
+
+
+def test_the_order_and_the_crops_are_those_of_the_counter() -> None:
+    """Of the seed and the sample's place in the run, on every host."""
+    source, start = grey_files(30), 2**31
+    (batch,) = train_batches(
+        source,
+        TRAIN,
+        seed=9,
+        batch_size=8,
+        rows=slice(4, 8),
+        start_step=start,
+        num_steps=start + 1,
+    )
+    first = start * 8 + 4
+    np.testing.assert_array_equal(
+        batch["id"], shuffled_ids(np.arange(first, first + 4), size=30, seed=9)
+    )
+    gradient = np.arange(120, dtype=np.uint8).reshape(10, 12)
+    arrays = ArraySource(
+        name="a", class_names=("x",), images=gradient[None], labels=np.zeros(1, np.int32)
+    )
+    (one,) = train_batches(
+        arrays, TRAIN, seed=9, batch_size=8, rows=slice(4, 8), start_step=5, num_steps=6
+    )
+    numbers = draw("crop", seed=9, start=44, count=4)
+    expected = [TRAIN(np.stack([gradient] * 3, -1), row) for row in numbers]
+    np.testing.assert_array_equal(one["image"], expected)
 
 
 def test_a_broken_image_is_reported_once_by_path(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,6 +23,8 @@ from vit_jax.data.preprocess import (
     train_transform,
 )
 
+MOST = 1 - 2.0**-53  # the largest number that is drawn
+
 
 def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -130,7 +132,16 @@ def test_area_is_linear_where_the_image_grows() -> None:
     )
 
 
-@pytest.mark.parametrize("kernel", ["bilinear_antialias", "bicubic_antialias"])
+@pytest.mark.parametrize("shape", [(40, 30), (20, 45)])
+def test_area_is_linear_where_one_side_grows(shape: tuple[int, int]) -> None:
+    image = noise(30, 40)
+    np.testing.assert_array_equal(resize(image, shape, "area"), resize(image, shape, "linear"))
+    assert not np.array_equal(resize(image, (20, 25), "area"), resize(image, (20, 25), "linear"))
+
+
+@pytest.mark.parametrize(
+    "kernel", ["bilinear_antialias", "bicubic_antialias", "lanczos_antialias", "nearest"]
+)
 def test_antialiased_kernels_are_those_of_pillow(kernel: str) -> None:
     method = PIL.Image.Resampling[kernel.split("_")[0].upper()]
     expected = PIL.Image.fromarray(noise(50, 40)).resize((13, 17), method)
@@ -147,6 +158,19 @@ def test_evaluation_of_a_photo_is_resize_256_and_crop_224(photos: list[bytes]) -
     top, left = (resized.shape[0] - 224) // 2, (resized.shape[1] - 224) // 2
     expected = resized[top : top + 224, left : left + 224]
     np.testing.assert_array_equal(EvalTransform(size=(224, 224))(image), expected)
+
+
+@pytest.mark.parametrize(("kernel", "rows"), [("area", 40), ("bicubic_antialias", 39)])
+def test_sides_that_are_not_whole_are_rounded_as_in_the_library_of_the_kernel(
+    kernel: str, rows: int
+) -> None:
+    """The short one is 24 / 0.9 = 26.7, rounded down in all of them; the long one then 39.6."""
+    image = smooth(93, 61)
+    resized = resize(image, (rows, 26), kernel)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(
+        center_crop(image, (24, 24), share=0.9, kernel=kernel),  # type: ignore[arg-type]
+        resized[8:32, 1:25],
+    )
 
 
 @pytest.mark.parametrize("shape", [(40, 100), (100, 40), (64, 64), (7, 90), (24, 42), (23, 41)])
@@ -191,9 +215,6 @@ def test_inception_boxes_lie_inside_and_cover_the_allowed_areas_and_ratios(
     assert 0.25 < np.median(area) < 0.45
 
 
-MOST = 1 - 2.0**-53  # the largest number that is drawn
-
-
 def test_the_largest_numbers_give_the_tallest_box_at_the_far_edge() -> None:
     """And the smallest the lowest box at the near one: every box that fits can be drawn."""
 
@@ -208,6 +229,15 @@ def test_the_largest_numbers_give_the_tallest_box_at_the_far_edge() -> None:
     assert box(square, MOST, MOST, 0, area=(0.25, 0.48)) == (60 - 48, 0, 48, 48)
     assert box(0, MOST, 0, MOST) == (0, 80 - 45, 60, 45)
     assert box(MOST, MOST, 0, 0) == (0, 0, 60, 80)
+    upright = {"area": (0.25, 1.0), "numbers": np.array([MOST, MOST, 0, 0] * 10)}
+    assert inception_box((80, 60), (50, 50), **upright) == (0, 0, 45, 60)
+
+
+def test_a_box_that_misses_is_followed_by_the_next_numbers() -> None:
+    square = 0.25 / (ASPECT[1] - ASPECT[0])
+    numbers = np.array([(square, MOST, 0, 0)] * 9 + [(square, 0, MOST, 0)]).ravel()
+    box = inception_box((60, 80), (50, 50), area=(0.25, 0.5), numbers=numbers)
+    assert box == (60 - 35, 0, 35, 35), "the others are 49 x 49: more than half of the image"
 
 
 def test_inception_falls_back_to_the_largest_central_box_of_a_legal_ratio() -> None:
@@ -264,8 +294,61 @@ def test_batch_of_images_gives_the_pixels_of_one_by_one() -> None:
         np.testing.assert_array_equal(transform.batch(images, numbers), single)
 
 
+def test_the_first_number_of_a_shift_is_vertical_and_the_second_horizontal() -> None:
+    image = noise(6, 5)
+    transform = train_transform(DataConfig(crop="shift", shift=2), size=(6, 5))
+    lowest = transform(image, np.array([0.0, 0.5] + [0.5] * 38))  # from two rows above
+    assert not lowest[:2].any()
+    np.testing.assert_array_equal(lowest[2:], image[:-2])
+    left = transform(image, np.array([0.5, MOST] + [0.0] * 38))
+    assert not left[:, -2:].any()
+    np.testing.assert_array_equal(left[:, :-2], image[:, 2:])
+
+
+def test_training_and_evaluation_take_their_own_fields_of_the_config() -> None:
+    fields = {"eval_crop": 0.5, "eval_fit": "squash", "eval_kernel": "area", "kernel": "linear"}
+    data, image = DataConfig(crop="center", **fields), noise(60, 90)
+    whole = {"share": 0.5, "fit": "squash"}
+    trained = train_transform(data, size=(24, 16))(image, np.zeros(40))
+    np.testing.assert_array_equal(trained, center_crop(image, (24, 16), kernel="linear", **whole))
+    seen = eval_transform(data, size=(24, 16))(image)
+    np.testing.assert_array_equal(seen, center_crop(image, (24, 16), kernel="area", **whole))
+    assert not np.array_equal(trained, seen)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "bicubic_antialias"])
+def test_random_crops_are_resized_with_the_kernel_of_training(kernel: str) -> None:
+    image, numbers = noise(60, 90), draw("crop", seed=0, start=0, count=1)[0]
+    data = DataConfig(crop_area=(0.2, 0.3), kernel=kernel)  # type: ignore[arg-type]
+    top, left, height, width = inception_box((60, 90), (24, 16), area=(0.2, 0.3), numbers=numbers)
+    box = image[top : top + height, left : left + width]
+    np.testing.assert_array_equal(
+        train_transform(data, size=(24, 16))(image, numbers),
+        resize(box, (24, 16), kernel),  # type: ignore[arg-type]
+    )
+    shifted = train_transform(DataConfig(crop="shift", kernel=kernel), size=(24, 16))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(
+        shifted(image, numbers),
+        center_crop(image, (24, 16), share=1.0, kernel=kernel),  # type: ignore[arg-type]
+    )
+
+
+def test_channels_and_orientation_reach_the_decoder() -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    data = encode(PIL.Image.fromarray(smooth(30, 40)), "JPEG", exif=exif)
+    for orientation, shape in ((False, (30, 40, 1)), (True, (40, 30, 1))):
+        config = DataConfig(orientation=orientation)
+        for make in (train_transform, eval_transform):
+            assert make(config, size=(8, 8), channels=1).decode(data).shape == shape
+
+
 @pytest.mark.parametrize(
-    "changes", [{"crop_area": (0.0, 1.0)}, {"shift": -1}, {"eval_crop": 0.0}, {"eval_crop": 1.5}]
+    "changes",
+    [
+        *({"crop_area": (0.0, 1.0)}, {"crop_area": (0.6, 0.5)}, {"crop_area": (0.5, 1.01)}),
+        *({"shift": -1}, {"shift": 9}, {"eval_crop": 0.0}, {"eval_crop": 1.5}),
+    ],
 )
 def test_senseless_crops_are_refused_by_name(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"config.data.{next(iter(changes))} is"):

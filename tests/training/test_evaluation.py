@@ -102,12 +102,16 @@ def test_latest_best_and_numbered_steps(run, evaluate) -> None:
     )
 
 
-def test_the_result_in_one_line_for_people(run, capsys) -> None:
+def test_the_result_in_one_line_for_people(run, evaluate, capsys) -> None:
     assert main(["evaluate", "--workdir", str(run)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"{run}, step 6: top-1 ")
-    assert printed.endswith(" on 5000 images\n")
-    assert "average top-1" in printed
+    found = evaluate()
+    models = [
+        f"{name}top-1 {100 * found[key + 'top1']:.2f}%,"
+        f" {name}top-5 {100 * found[key + 'top5']:.2f}%, {name}loss {found[key + 'loss']:.4f}"
+        for name, key in (("", ""), ("average ", "ema_"))
+    ]
+    assert printed == f"{run}, step 6: {', '.join(models)} on 5000 images\n"
 
 
 def test_evaluation_writes_nothing(run, evaluate) -> None:

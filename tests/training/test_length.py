@@ -1,14 +1,20 @@
 """Runs that become longer, and runs that start from all of another one."""
 
+import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
 from tests import runs
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
+from vit_jax.config import Config, Duration, ModelConfig
+from vit_jax.models import zoo
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.training import length, setup
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -54,6 +60,45 @@ def test_the_schedule_is_that_of_the_new_length(recipe, tmp_path, capsys) -> Non
     assert f"the learning rate of step 4 is {rates[4]:.4g}, it was 0 of" in capsys.readouterr().err
 
 
+def test_what_a_new_length_changes_is_said_and_written_once(tmp_path) -> None:
+    """Of 40 steps: an evaluation every 20, a checkpoint every 4, a cosine to 0; then of 80."""
+    model, data = ModelConfig(name="Ti/16"), {"batch_size": 10}
+    before = Config(
+        total=Duration(epochs=4.0),
+        evaluate_every=Duration(percent=50.0),
+        log_every=Duration(examples=1),
+        model=model,
+        **data,
+    )
+    assert setup.lengths(before, dataset_size=100) == setup.Lengths(
+        total=40, evaluate_every=20, checkpoint_every=4, log_every=1
+    )
+    card = run_folder.Card(
+        options=zoo.options("Ti/16", num_classes=2),
+        class_names=("a", "b"),
+        preprocessing=Preprocessing(image_size=(224, 224)),
+    )
+    run_folder.write_run(tmp_path / "run", before, card)
+    now = dataclasses.replace(before, total=Duration(steps=80), seed=5)
+    change = length.change(tmp_path / "run", now, step=20, dataset_size=100)
+    assert change is not None
+    first, *others = change.notes
+    cosine = 0.5e-3 * (1 + np.cos(np.pi / 4))
+    assert "the run is 80 steps long now, it was 40" in first
+    assert f"of step 20 is {cosine:.4g}, it was 0.0005 of the old length" in first
+    assert others == [
+        "evaluation every 40 steps, before every 20",
+        "checkpoint every 8 steps, before every 4",
+    ]
+    assert run_folder.read_config(tmp_path / "run") == before, "nothing is written yet"
+    for _ in range(2):  # the second as after a kill between its two files
+        change.write(tmp_path / "run")
+    (entry,) = json.loads((tmp_path / "run" / "history.json").read_text())["total"]
+    assert (entry["step"], entry["before"]["epochs"], entry["now"]["steps"]) == (20, 4.0, 80)
+    written = run_folder.read_config(tmp_path / "run")
+    assert written == dataclasses.replace(before, total=now.total), "its length and no more"
+
+
 def test_a_run_cannot_become_shorter_than_it_is(recipe, four, capsys) -> None:
     before = runs.listing(four)
     assert train(recipe, four, CONSTANT, "--config.total.steps=3") == 2
@@ -67,11 +112,16 @@ ALL = "--config.init_state=all"
 
 
 def test_a_branch_has_the_parameters_the_moments_and_the_average(recipe, four, tmp_path) -> None:
-    """A learning rate of 0 at its first step shows what it started with."""
-    assert train(recipe, tmp_path, f"--config.init_from={four}", ALL, "--config.total.steps=2") == 0
+    """A learning rate of 0 at its first step shows what it started with.
+
+    How the model is computed may be another, and so may the seed.
+    """
+    changes = ("--config.seed=7", "--config.model.unroll=2", "--config.total.steps=2")
+    assert train(recipe, tmp_path, f"--config.init_from={four}", ALL, *changes) == 0
     old, new = runs.arrays(four), runs.arrays(tmp_path, step=1)
     assert new["step"] == 1
-    assert not np.array_equal(new["key"], [0, 0])
+    fresh, _ = jax.random.split(jax.random.key(7))
+    np.testing.assert_array_equal(new["key"], jax.random.key_data(fresh))
     counts = {name: int(array) for name, array in new.items() if name.endswith("/count")}
     assert sorted(counts.values()) == [1, 5]  # of the schedule, and of Adam's moments
     for name, array in old.items():

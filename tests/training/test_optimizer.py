@@ -161,6 +161,42 @@ def test_nesterov_looks_ahead():
     np.testing.assert_allclose(trajectory[2]["kernel"], sum(moves), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adamw", "adam"])
+def test_adam_takes_its_own_fields_of_the_config(name):
+    """From the formula, with fields so far from the defaults that each of them shows."""
+    fields = {"b1": 0.5, "b2": 0.7, "eps": 0.3, "clip_norm": 0.0}
+    gradients = np.array([[3.0, -0.1], [1.0, 0.2], [-2.0, 0.4]], np.float32)
+    parameter, m, v, expected = np.ones(2), np.zeros(2), np.zeros(2), []
+    for step, gradient in enumerate(gradients, start=1):
+        m, v = 0.5 * m + 0.5 * gradient, 0.7 * v + 0.3 * gradient**2
+        moved = m / (1 - 0.5**step) / (np.sqrt(v / (1 - 0.7**step)) + 0.3)
+        parameter = parameter - 0.1 * step * moved
+        expected.append(parameter)
+    trajectory = train(
+        {"bias": jnp.ones(2)},
+        [{"bias": jnp.asarray(gradient)} for gradient in gradients],
+        OptimizerConfig(name=name, **fields),
+        lambda step: 0.1 * (step + 1),
+    )
+    for ours, theirs in zip(trajectory[1:], expected, strict=True):
+        np.testing.assert_allclose(ours["bias"], theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_sgd_takes_its_own_momentum_and_decays_after_clipping(momentum):
+    """The gradient has norm 50 before, 5 after; the decay of 0.2 comes on top of it."""
+    fields = {"momentum": momentum, "weight_decay": 0.2, "clip_norm": 5.0}
+    params, gradient = {"kernel": jnp.ones(2)}, {"kernel": jnp.array([30.0, 40])}
+    trajectory = train(
+        params, [gradient] * 2, OptimizerConfig(name="sgd", **fields), lambda step: 0.1
+    )
+    parameter, trace = np.ones(2), np.zeros(2)
+    for ours in trajectory[1:]:
+        trace = momentum * trace + np.array([3.0, 4]) + 0.2 * parameter
+        parameter = parameter - 0.1 * trace
+        np.testing.assert_allclose(ours["kernel"], parameter, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -171,6 +207,11 @@ def test_nesterov_looks_ahead():
         ({"name": "adam", "weight_decay": 0.1}, r"weight_decay is 0\.1.*'adamw'"),
         ({"clip_norm": -1.0}, r"clip_norm is -1\.0"),
         ({"b2": 1.0}, r"b2 is 1\.0"),
+        ({"b1": 1.0}, r"b1 is 1\.0"),
+        ({"b1": -0.1}, r"b1 is -0\.1"),
+        ({"momentum": 1.0}, r"momentum is 1\.0"),
+        ({"eps": -1e-8}, r"eps is -1e-08"),
+        ({"weight_decay": -0.1}, r"weight_decay is -0\.1"),
     ],
 )
 def test_mistakes_are_refused_by_name(fields, message):

@@ -80,6 +80,33 @@ def test_rate_is_float32_and_never_negative_past_the_end(decay):
     assert fn(7) == 0
 
 
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+def test_the_decay_stays_at_its_end(decay):
+    schedule = ScheduleConfig(decay=decay, end=0.25)
+    fn = make_schedule(schedule, peak=1.0, total_steps=4, batch_size=1, dataset_size=1)
+    assert [float(fn(step)) for step in (0, 4, 6)] == pytest.approx([1, 0.25, 0.25])
+
+
+@pytest.mark.parametrize(
+    "duration", [Duration(epochs=0.5), Duration(examples=500), Duration(percent=25.0)]
+)
+@pytest.mark.parametrize("field", ["warmup", "cooldown", "timescale"])
+def test_every_duration_of_a_schedule_may_be_given_in_every_unit(field, duration):
+    """All of them 5 steps of 100 images, of a run of 20 over 1000."""
+    actual, expected = (
+        rates(ScheduleConfig(decay="rsqrt", **{field: given}), peak=1.0, total_steps=20)
+        for given in (duration, Duration(steps=5))
+    )
+    np.testing.assert_array_equal(actual, expected)
+    other = rates(ScheduleConfig(decay="rsqrt"), peak=1.0, total_steps=20)
+    assert not np.array_equal(actual, other)
+
+
+def test_warmup_and_cooldown_may_fill_the_run():
+    schedule = ScheduleConfig(warmup=Duration(steps=6), cooldown=Duration(steps=4))
+    assert rates(schedule, peak=1.0, total_steps=10)[6] == 1
+
+
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [

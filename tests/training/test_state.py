@@ -86,6 +86,19 @@ def test_a_new_state_does_not_depend_on_the_mesh() -> None:
     jax.tree.map(np.testing.assert_array_equal, one["params"], one["ema"])
 
 
+@pytest.mark.parametrize(
+    ("seed", "key"), [(0, [1797259609, 2579123966]), (2**32 - 1, [2973345818, 897673333])]
+)
+def test_the_key_of_a_run_is_that_of_every_earlier_version(seed, key) -> None:
+    """Whether its parameters are drawn or given; not the one that draws them."""
+    mesh = one_device()
+    abstract = state.abstract_state(OPTIONS, ADAM, average=False, mesh=mesh)
+    for params in (None, tiny.params(OPTIONS)):
+        made = state.create(OPTIONS, ADAM, abstract=abstract, seed=seed, params=params)
+        assert np.asarray(made["key"]).tolist() == key
+        assert "ema" not in made
+
+
 def test_given_parameters_are_placed() -> None:
     given = tiny.params(OPTIONS)
     made = create(make_mesh(MeshConfig(data=1, fsdp=8)), params=given)

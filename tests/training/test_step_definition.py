@@ -1,5 +1,6 @@
 """What a step minimises, how it moves the parameters, and what it reports, from the definitions."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import pytest
 from flax import nnx
 
 from tests.training.one_step import Training, host_batch, make_config, mesh_of
+from vit_jax.config import Config
+from vit_jax.data import augment
 
 CLASSES, SMOOTHING, CLIP = 16, 0.2, 0.25
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -16,50 +19,77 @@ PLAIN = {"data.flip": False, "data.mixup": 0.0}
 SGD = {"momentum": 0.0, "weight_decay": 0.0, "clip_norm": CLIP}
 
 
-def loss_of(training: Training, params: Any, kind: str) -> jax.Array:
-    """The mean loss of the batch, as a textbook writes it."""
+def by_hand(config: Config, key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The images and targets of the batch, as a textbook writes them, then flipped and mixed."""
     batch = host_batch()
-    images = (batch["image"] / np.float32(255) - np.float32(MEAN)[None, None, None]) / np.float32(
-        STD
-    )[None, None, None]
+    targets = np.full((len(batch["label"]), CLASSES), np.float32(SMOOTHING / CLASSES))
+    targets[np.arange(len(targets)), batch["label"]] += np.float32(1 - SMOOTHING)
+    if config.data.flip:  # the same in every step: the key is that of the run
+        arrays = (jnp.asarray(a) for a in (batch["image"], targets, batch["position"]))
+        return jax.jit(functools.partial(augment.augment, key=key, data=config.data))(*arrays)
+    mean, std = (np.float32(values)[None, None, None] for values in (MEAN, STD))
+    return (batch["image"] / np.float32(255) - mean) / std, targets
+
+
+def loss_of(training: Training, params: Any, images: Any, targets: Any, *, kind: str) -> jax.Array:
+    """The mean loss of the batch."""
     logits = nnx.merge(training.graphdef, params)(jnp.asarray(images))
-    targets = np.full((len(images), CLASSES), np.float32(SMOOTHING / CLASSES))
-    targets[np.arange(len(images)), batch["label"]] += np.float32(1 - SMOOTHING)
     if kind == "softmax":
         return -(targets * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
     hits, misses = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     return -(targets * hits + (1 - targets) * misses).sum(axis=-1).mean()
 
 
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
-def test_a_step_follows_the_gradient_of_the_smoothed_loss_clipped_by_its_norm(kind) -> None:
+@pytest.mark.parametrize(
+    ("kind", "augmentation", "ema_begins"),
+    [("softmax", PLAIN, True), ("sigmoid", {"data.flip": True, "data.mixup": 0.5}, False)],
+)
+def test_a_step_follows_the_gradient_of_the_smoothed_loss_clipped_by_its_norm(
+    kind, augmentation, ema_begins
+) -> None:
     """Its `grad_norm` is that before clipping, its `learning_rate` that of the step it takes."""
     fields = {
-        **PLAIN,
+        **augmentation,
         **{"data.mean": MEAN, "data.std": STD},
         **{"objective.loss": kind, "objective.label_smoothing": SMOOTHING},
     }
     config = make_config("sgd", fields=fields, **SGD)
-    training = Training(config, mesh_of("one"), schedule=lambda step: 0.5 * (step + 1))
-    for rate in (0.5, 1.0):
-        before = jax.device_get(training.state["params"])
-        value, gradient = jax.jit(
-            jax.value_and_grad(lambda params: loss_of(training, params, kind))
-        )(before)
-        norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
+    training = Training(
+        config,
+        mesh_of("one"),
+        schedule=lambda step: 0.5 * (step + 1),
+        ema_begins=ema_begins,
+    )
+    images, targets = by_hand(config, jax.random.wrap_key_data(training.state["key"] + 0))
+    definition = jax.jit(
+        jax.value_and_grad(
+            lambda params: loss_of(training, params, images, targets, kind=kind),
+        )
+    )
+    for number, rate in enumerate((0.5, 1.0)):
+        before = jax.device_get(training.state)
+        value, gradient = definition(before["params"])
+        norm = float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient))))
         metrics = training.run()
         assert metrics["loss"] == pytest.approx(float(value), rel=1e-5)
-        assert metrics["grad_norm"] == pytest.approx(float(norm), rel=1e-5)
+        assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-5)
         assert metrics["grad_norm"] > 2 * CLIP
         assert metrics["learning_rate"] == pytest.approx(rate)
-        jax.tree.map(
-            lambda old, new, g, factor=rate * CLIP / norm: np.testing.assert_allclose(
-                new, old - factor * g, rtol=0, atol=1e-6
-            ),
-            before,
-            jax.device_get(training.state["params"]),
-            gradient,
+        after = jax.device_get(training.state)
+        moved = jax.tree.map(
+            lambda old, g, factor=rate * CLIP / norm: old - factor * g, before["params"], gradient
         )
+        assert_close(after["params"], moved)
+        # The average of a new run begins with the first update, that of a branch goes on.
+        weight = 1.0 if ema_begins and number == 0 else 0.1
+        average = jax.tree.map(
+            lambda old, new, w=weight: old + w * (new - old), before["ema"], after["params"]
+        )
+        assert_close(after["ema"], average)
+
+
+def assert_close(left: Any, right: Any) -> None:
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), left, right)
 
 
 def test_micro_batches_of_a_step_draw_different_dropout() -> None:
