@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import vit_jax
+from tests.checkpoints.torch_names import named, pth, refusal, tensor, text
 from tests.models import tiny
 from vit_jax.checkpoints import files, load, run_folder
 
@@ -33,13 +34,6 @@ def little_memory() -> Iterator[None]:
         assert tracemalloc.get_traced_memory()[1] < 2**26
     finally:
         tracemalloc.stop()
-
-
-def refusal(path: pathlib.Path) -> str:
-    with pytest.raises(ValueError) as error:
-        files.read(path)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def npz(path: pathlib.Path, **members: bytes) -> pathlib.Path:
@@ -142,32 +136,6 @@ def test_damaged_compressed_members_are_refused(tmp_path, method, suffix):
 # -- .pth
 
 
-def text(name: str) -> bytes:
-    return b"X" + struct.pack("<I", len(name)) + name.encode()
-
-
-def integer(number: int) -> bytes:
-    return b"J" + struct.pack("<i", number)
-
-
-def tensor(size: int, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> bytes:
-    storage = text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + integer(size)
-    sizes, steps = (b"(" + b"".join(map(integer, n)) + b"t" for n in (shape, strides))
-    call = b"ctorch._utils\n_rebuild_tensor_v2\n(("
-    return call + storage + b"tQ" + integer(offset) + sizes + steps + b"\x89)tR"
-
-
-def pth(path: pathlib.Path, pickle: bytes, *, storage: bytes = bytes(16)) -> pathlib.Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02" + pickle + b".")
-        archive.writestr("archive/data/0", storage)
-    return path
-
-
-def named(*tensors: bytes) -> bytes:
-    return b"}(" + b"".join(text(f"t{i}") + t for i, t in enumerate(tensors)) + b"u"
-
-
 @pytest.mark.parametrize(
     ("count", "size", "shape", "strides"),
     [
@@ -193,52 +161,6 @@ def test_tied_and_expanded_tensors_are_read(tmp_path):
     arrays = files.read_arrays(path)
     np.testing.assert_array_equal(arrays["t1"], storage.reshape(2, 3))
     np.testing.assert_array_equal(arrays["t2"], np.tile(storage[3:], (1000, 1)))
-
-
-@pytest.mark.parametrize(
-    ("shape", "strides", "offset"),
-    [((2,), (1,), -1), ((2,), (-1,), 1), ((2, 2), (2, -1), 1), ((-2,), (1,), 0)],
-    ids=["offset", "stride", "one of two strides", "shape"],
-)
-def test_a_tensor_of_negative_numbers_is_refused(tmp_path, shape, strides, offset):
-    """It would show what lies before its storage, or its numbers in another order."""
-    path = pth(tmp_path / "a.pth", named(tensor(4, shape, strides, offset)))
-    assert "its pickle is damaged" in refusal(path)
-
-
-def test_a_tensor_of_other_axes_than_strides_is_refused(tmp_path):
-    path = pth(tmp_path / "a.pth", named(tensor(4, (2, 2), (1,))))
-    assert "its pickle is damaged" in refusal(path)
-
-
-@pytest.mark.parametrize("kind", ["ComplexFloatStorage", "QInt8Storage", "Storage", "NoStorage"])
-def test_numbers_of_an_unknown_kind_are_refused(tmp_path, kind):
-    one = tensor(4, (4,), (1,)).replace(b"FloatStorage", kind.encode())
-    path = pth(tmp_path / "a.pth", named(one), storage=bytes(64))
-    name = kind.removesuffix("Storage")
-    assert f"a tensor of numbers that are not read: {name}" in refusal(path)
-
-
-def test_a_tensor_of_too_many_axes_is_refused(tmp_path):
-    path = pth(tmp_path / "a.pth", named(tensor(1, (1,) * 65, (1,) * 65)))
-    assert "its pickle is damaged" in refusal(path)
-
-
-@pytest.mark.parametrize(
-    ("pickle", "said"),
-    [
-        (b"}(K\1u", "is damaged"),
-        (b"(K\1d", "is damaged"),
-        (b"]Nb", "sets the state of something that is no record"),
-        (b"cos\nMyStorage\n", "names os.MyStorage"),
-        (b"ctorch\nload\n", "names torch.load"),
-        (b"ctorch.hub\nfloat32\n", "names torch.hub.float32"),
-        (b"(X\6\0\0\0moduleNNNNtQ", "no tensor storage"),
-        (b"(X\7\0\0\0storageNtQ", "no tensor storage"),
-    ],
-)
-def test_what_no_checkpoint_holds_is_named(tmp_path, pickle, said):
-    assert said in refusal(pth(tmp_path / "a.pth", pickle))
 
 
 COUNT = 100_000

@@ -1,4 +1,4 @@
-"""Tensors of any kind, order and way of saving are read from a file of PyTorch."""
+"""Tensors of any kind, order and way of saving are read from a file of PyTorch, no others."""
 
 import io
 import pathlib
@@ -9,7 +9,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from tests.checkpoints.torch_names import Storage, Tensor, TorchNames
+from tests.checkpoints.torch_names import Storage, Tensor, TorchNames, named, pth, refusal, tensor
 from vit_jax.checkpoints import files, torch_file, torch_pickle
 
 
@@ -127,3 +127,49 @@ def test_whole_numbers_and_flags_are_written_as_int64(tmp_path):
     for name in ("count", "flags"):
         assert read[name].dtype == np.int64
         np.testing.assert_array_equal(read[name], given[name])
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "offset"),
+    [((2,), (1,), -1), ((2,), (-1,), 1), ((2, 2), (2, -1), 1), ((-2,), (1,), 0)],
+    ids=["offset", "stride", "one of two strides", "shape"],
+)
+def test_a_tensor_of_negative_numbers_is_refused(tmp_path, shape, strides, offset):
+    """It would show what lies before its storage, or its numbers in another order."""
+    path = pth(tmp_path / "a.pth", named(tensor(4, shape, strides, offset)))
+    assert "its pickle is damaged" in refusal(path)
+
+
+def test_a_tensor_of_other_axes_than_strides_is_refused(tmp_path):
+    path = pth(tmp_path / "a.pth", named(tensor(4, (2, 2), (1,))))
+    assert "its pickle is damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", ["ComplexFloatStorage", "QInt8Storage", "Storage", "NoStorage"])
+def test_numbers_of_an_unknown_kind_are_refused(tmp_path, kind):
+    one = tensor(4, (4,), (1,)).replace(b"FloatStorage", kind.encode())
+    path = pth(tmp_path / "a.pth", named(one), storage=bytes(64))
+    name = kind.removesuffix("Storage")
+    assert f"a tensor of numbers that are not read: {name}" in refusal(path)
+
+
+def test_a_tensor_of_too_many_axes_is_refused(tmp_path):
+    path = pth(tmp_path / "a.pth", named(tensor(1, (1,) * 65, (1,) * 65)))
+    assert "its pickle is damaged" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("pickle", "said"),
+    [
+        (b"}(K\1u", "is damaged"),
+        (b"(K\1d", "is damaged"),
+        (b"]Nb", "sets the state of something that is no record"),
+        (b"cos\nMyStorage\n", "names os.MyStorage"),
+        (b"ctorch\nload\n", "names torch.load"),
+        (b"ctorch.hub\nfloat32\n", "names torch.hub.float32"),
+        (b"(X\6\0\0\0moduleNNNNtQ", "no tensor storage"),
+        (b"(X\7\0\0\0storageNtQ", "no tensor storage"),
+    ],
+)
+def test_what_no_checkpoint_holds_is_named(tmp_path, pickle, said):
+    assert said in refusal(pth(tmp_path / "a.pth", pickle))

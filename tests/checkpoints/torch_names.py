@@ -1,7 +1,8 @@
-"""Files as `torch.save` writes them, without PyTorch."""
+"""Files as `torch.save` writes them, without PyTorch: by Python's pickle, or opcode by opcode."""
 
 import dataclasses
 import io
+import pathlib
 import pickle
 import struct
 import sys
@@ -11,6 +12,9 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
+import pytest
+
+from vit_jax.checkpoints import files
 
 
 @dataclasses.dataclass(eq=False)
@@ -86,3 +90,36 @@ class TorchNames:
         for storage in storages.values():
             parts += [struct.pack(f"{order}q", storage.numbers.size), numbers(storage)]
         path.write_bytes(b"".join(parts))
+
+
+def text(name: str) -> bytes:
+    return b"X" + struct.pack("<I", len(name)) + name.encode()
+
+
+def integer(number: int) -> bytes:
+    return b"J" + struct.pack("<i", number)
+
+
+def tensor(size: int, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> bytes:
+    storage = text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + integer(size)
+    sizes, steps = (b"(" + b"".join(map(integer, n)) + b"t" for n in (shape, strides))
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n(("
+    return call + storage + b"tQ" + integer(offset) + sizes + steps + b"\x89)tR"
+
+
+def pth(path: pathlib.Path, pickle: bytes, *, storage: bytes = bytes(16)) -> pathlib.Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + pickle + b".")
+        archive.writestr("archive/data/0", storage)
+    return path
+
+
+def named(*tensors: bytes) -> bytes:
+    return b"}(" + b"".join(text(f"t{i}") + t for i, t in enumerate(tensors)) + b"u"
+
+
+def refusal(path: pathlib.Path) -> str:
+    with pytest.raises(ValueError) as error:
+        files.read(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)

@@ -109,7 +109,8 @@ def pod(kind: str, size: tuple[int, int, int], host: tuple[int, int]) -> list[Ch
     )
     for process, (z, y, x) in enumerate(blocks):
         for j, i in itertools.product(range(host[1]), range(host[0])):
-            chips.append(Chip(len(chips), process, (x + i, y + j, z), kind))
+            number = x + i + size[0] * (y + j + size[1] * z)  # along the slice, through the hosts
+            chips.append(Chip(number, process, (x + i, y + j, z), kind))
     return chips
 
 

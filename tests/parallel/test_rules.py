@@ -138,6 +138,15 @@ def test_no_state_of_a_run_has_a_split_layer_axis() -> None:
         assert leaf.sharding.spec[0] is None and "fsdp" in leaf.sharding.spec, path
 
 
+@pytest.mark.parametrize("mesh", MESHES)
+def test_moments_of_fewer_axes_than_their_parameters_have_a_split_that_divides(mesh) -> None:
+    placed = make_mesh(MESHES[mesh])
+    rule = optax.adafactor(1e-3, min_dim_size_to_factor=8)
+    abstract = state.abstract_state(tiny.options(), rule, average=False, mesh=placed)
+    for leaf in jax.tree.leaves(abstract):
+        leaf.sharding.shard_shape(leaf.shape)  # raises if it does not
+
+
 def test_moments_and_averages_are_split_as_their_parameters() -> None:
     mesh = make_mesh(MESHES["all"])
     abstract = state.abstract_state(tiny.options(), optax.adamw(1e-3), average=True, mesh=mesh)

@@ -42,7 +42,9 @@ def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     if path == "key":  # two words, needed whole on every device
         return P(*axes)
     for pattern, axis in TENSOR_AXIS:
-        if re.search(pattern, path) and shape[axis] % mesh.shape["tensor"] == 0:
+        if not re.search(pattern, path) or len(shape) < -axis:  # a factored moment has fewer axes
+            continue
+        if shape[axis] % mesh.shape["tensor"] == 0:
             axes[axis] = "tensor" if mesh.shape["tensor"] > 1 else None
     first = 1 if re.search(r"(^|/)blocks/", path) else 0
     free = [i for i in range(first, len(shape)) if axes[i] is None]
