@@ -142,3 +142,15 @@ def test_timms_argument_tells_whether_the_class_token_has_a_position(tmp_path):
     config = {"model_args": {"no_embed_class": True, "num_heads": 3}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert not load.read(tmp_path / "m.safetensors").options.class_position
+
+
+def test_an_image_size_tells_no_grid_where_another_patch_size_is_wanted(tmp_path):
+    """The image size is that of the new patches then: 4 x 4 of them, where old ones were 2 x 8."""
+    original = bare(tmp_path / "m.npz", "vit_jax", gelu="tanh")
+    model: Any = vit_jax.load(
+        tmp_path / "m.npz", num_heads=3, patch_size=(2, 8), image_size=(8, 32)
+    )
+    np.testing.assert_array_equal(model.position[...], original.params["position"])
+    told: Any = vit_jax.load(tmp_path / "m.npz", num_heads=3, image_size=(8, 32))
+    np.testing.assert_array_equal(told.position[...], original.params["position"])
+    assert told.options.grid == (2, 8)

@@ -7,6 +7,8 @@ import pytest
 from tests.models import tiny
 from vit_jax.checkpoints import surgery
 from vit_jax.models import positions
+from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.interpolation import Methods
 
 KEY = jax.random.key(0)
 
@@ -104,6 +106,21 @@ def test_positions_are_resized_from_grid_to_grid(place) -> None:
     for old, new in zip(tables, after[name].reshape(-1, 1, 13, 32), strict=True):
         expected = positions.resize(old, source=(2, 3), target=(3, 4))
         np.testing.assert_allclose(new, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["flat", "grid"])
+def test_positions_of_a_decoder_are_resized_as_one_row_or_as_a_grid(kind) -> None:
+    sizes = DecoderOptions(width=8, depth=1, mlp_dim=12, num_heads=2)
+    source = tiny.options(decoder=sizes, num_classes=0)
+    target = tiny.options(decoder=sizes, num_classes=0, image_size=(24, 32))
+    before, methods = tiny.params(source), Methods(position="bicubic", decoder=kind)
+    after, _ = surgery.adapt(before, source=source, target=target, key=KEY, resize=methods)
+    name = "decoder/position"
+    old, new = ((1, 6), (1, 12)) if kind == "flat" else ((2, 3), (3, 4))
+    expected = positions.resize(before[name], source=old, target=new, method="bicubic")
+    np.testing.assert_allclose(after[name], expected, atol=1e-6)
+    grid = positions.resize(before["position"], source=(2, 3), target=(3, 4), method="bicubic")
+    np.testing.assert_allclose(after["position"], grid, atol=1e-6)
 
 
 def test_a_grid_of_the_same_count_is_resized_too() -> None:

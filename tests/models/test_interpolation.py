@@ -55,14 +55,13 @@ def test_patches_are_resampled_as_timm_does(shared):
         np.testing.assert_allclose(ours, io[f"flexivit_pi_resize_bicubic_aa_{size}"], atol=3e-6)
 
 
-def test_resampled_patches_give_the_tokens_of_the_resized_image():
+@pytest.mark.parametrize(("old", "new"), [((4, 4), (8, 6)), ((4, 6), (8, 9)), ((3, 2), (3, 5))])
+def test_resampled_patches_give_the_tokens_of_the_resized_image(old, new):
     rng = np.random.default_rng(0)
-    kernel, patch = rng.normal(size=(4, 4, 1, 5)), rng.normal(size=(4, 4))
-    larger = positions.resample_patch(kernel, (8, 6), method="bilinear")
-    image = positions.resize(
-        patch.reshape(1, 16, 1), source=(4, 4), target=(8, 6), method="bilinear"
-    )
-    tokens = np.einsum("hw,hwd->d", image.reshape(8, 6), larger[:, :, 0])
+    kernel, patch = rng.normal(size=(*old, 1, 5)), rng.normal(size=old)
+    larger = positions.resample_patch(kernel, new, method="bilinear")
+    image = positions.resize(patch.reshape(1, -1, 1), source=old, target=new, method="bilinear")
+    tokens = np.einsum("hw,hwd->d", image.reshape(new), larger[:, :, 0])
     np.testing.assert_allclose(tokens, np.einsum("hw,hwd->d", patch, kernel[:, :, 0]))
 
 
