@@ -29,6 +29,8 @@ def test_the_default_needs_a_model_only() -> None:
         resolve(default_config())
     assert resolve(changed()).model.name == "Ti/16"
     assert resolve(changed(model__name="", init_from="run")).init_from == "run"
+    grey = {"data__mean": (0.5,), "data__std": (0.2,)}  # the channels are those of the file
+    assert resolve(changed(model__name="", init_from="run", **grey)).data.std == (0.2,)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,7 @@ def test_the_default_needs_a_model_only() -> None:
         ({"model__pool": "cls"}, "config.model.pool is 'cls': choose one of '', 'token', 'gap'"),
         ({"data__crop_area": (0.5,)}, r"config.data.crop_area needs 2 values, got \(0.5,\)"),
         ({"data__mean": (0.5, 0.5)}, r"config.data.mean is \(0.5, 0.5\) .*give three numbers"),
+        ({"data__std": (0.5,)}, r"and std \(0.5,\): give three numbers each, or none"),
         ({"optimizer__frozen": (1,)}, r"config.optimizer.frozen\[0\] must be str, got 1"),
         ({"total__steps": 5}, "config.total is given in steps and epochs: keep one"),
         (
@@ -78,6 +81,10 @@ def test_the_default_needs_a_model_only() -> None:
             "config.batch_size 30 does not divide into config.optimizer.accumulate 4 micro-batches",
         ),
         ({"checkpoint__metric": "ema_top1"}, "nothing is averaged: set config.ema, or choose"),
+        ({"checkpoint__metric": "ema_loss"}, "nothing is averaged: set config.ema, or choose"),
+        ({"init_grid": (2,)}, r"config.init_grid is \(2,\): give \(rows, columns\)"),
+        ({"init_grid": (2, 0)}, r"config.init_grid is \(2, 0\): give \(rows, columns\)"),
+        ({"init_state": "all"}, "name the run to start from, config.init_from"),
         ({"batch_size": 2**31}, "config.batch_size is 2147483648: it must be at most 1048576"),
         ({"eval_batch_size": 10**9}, "config.eval_batch_size is 1000000000: it must be at most"),
         ({"data__threads": 10**6}, "config.data.threads is 1000000: it must be at most 1024"),
@@ -113,7 +120,8 @@ MOST = {
     **{"data.threads": 2**10, "data.prefetch": 2**10, "model.unroll": 2**12},
     **{"checkpoint.keep_last": 2**31 - 1, "checkpoint.keep_best": 2**31 - 1},
     **{"log_every.steps": 2**31 - 1, "schedule.timescale.steps": 2**31 - 1},
-    **{"seed": 2**32 - 1},
+    **{"schedule.warmup.examples": 2**53, "schedule.warmup.percent": 1e6},
+    **{"schedule.warmup.epochs": 1e9, "seed": 2**32 - 1},
 }
 
 

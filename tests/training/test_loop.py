@@ -27,6 +27,7 @@ def run(recipe, tmp_path_factory) -> pathlib.Path:
         "--config.data.kernel=bilinear_antialias",
         "--config.data.eval_kernel=bicubic_antialias",
         "--config.data.eval_fit=squash",
+        "--config.data.eval_crop=0.9",
         "--config.data.mean=0.4,0.5,0.6",
         "--profile",
     )
@@ -50,7 +51,7 @@ def test_the_card_says_how_the_run_was_evaluated(run) -> None:
     """Not how it was trained; with the value range of both."""
     assert run_folder.read_card(run).preprocessing == Preprocessing(
         image_size=(28, 28),
-        crop=1.0,
+        crop=0.9,
         kernel="bicubic_antialias",
         fit="squash",
         mean=(0.4, 0.5, 0.6),

@@ -84,6 +84,7 @@ def test_a_file_of_another_grid_and_way_of_resizing_is_told_by_the_config(tmp_pa
         assert begin.params is not None
         resized[method] = begin.params["position"]
     assert (resized[""] == resized["bicubic"]).all(), "DeiT's own"
+    assert begin.resize == load.read(tmp_path / "a.pth", num_heads=2, grid=(2, 3)).resize
     assert abs(resized[""] - resized["align_corners"]).max() > 0.1
     with pytest.raises(ValueError, match="unknown interpolation 'cubic': choose one of"):
         setup.fresh_start(Config(**source, init_grid=(2, 3), init_resize="cubic"), num_classes=3)
@@ -106,3 +107,43 @@ def test_mean_and_deviation_of_the_config_win_over_those_of_the_model() -> None:
     ):
         data = setup.with_value_range(Config(data=DataConfig(**fields)), theirs).data
         assert (data.mean, data.std) == expected
+
+
+@pytest.mark.parametrize(
+    ("patch", "image", "expected"),
+    [((8, 4), (16, 24), ((8, 4), (16, 24))), ((8,), (24,), ((8, 8), (24, 24)))],
+)
+def test_sizes_are_height_and_width_and_one_number_is_both(patch, image, expected) -> None:
+    config = Config(model=ModelConfig(name="Ti/16", patch_size=patch), image_size=image)
+    options = setup.fresh_start(config, num_classes=3).options
+    assert (options.patch_size, options.image_size) == expected
+
+
+def test_what_a_file_lacks_is_drawn_by_the_seed_of_the_run(tmp_path) -> None:
+    """Not by the key that draws whole models."""
+    vit_jax.save(tiny.model(gelu="erf", num_heads=2), tmp_path / "a.pth", layout="deit")
+    drawn = []
+    for seed in (0, 0, 1):
+        config = Config(
+            seed=seed,
+            init_from=str(tmp_path / "a.pth"),
+            image_size=(16, 24),
+            model=ModelConfig(num_heads=2, representation_size=8),
+        )
+        begin = setup.fresh_start(config, num_classes=3)
+        assert begin.params is not None
+        drawn.append(begin.params["pre_logits/kernel"])
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] != drawn[2]).all()
+
+
+def test_the_layout_that_the_config_names_is_the_one_that_reads(tmp_path) -> None:
+    vit_jax.save(tiny.model(gelu="erf", num_heads=2), tmp_path / "a.pth", layout="deit")
+    config = Config(
+        init_from=str(tmp_path / "a.pth"),
+        init_layout="hf",
+        image_size=(16, 24),
+        model=ModelConfig(num_heads=2),
+    )
+    with pytest.raises(ValueError, match=r"a\.pth: "):
+        setup.fresh_start(config, num_classes=3)
