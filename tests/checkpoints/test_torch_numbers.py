@@ -31,8 +31,8 @@ def test_plain_content_is_read_as_python_reads_it(protocol):
     assert torch_pickle.interpret(stream) == "next", "a file holds several, one after the other"
 
 
-@pytest.mark.parametrize("opcodes", [b"\x85", b"K\1\x86", b"NN\x87", b"N\x86\x85"])
-def test_a_tuple_of_more_than_there_is_is_refused(opcodes):
+@pytest.mark.parametrize("opcodes", [b"\x85", b"K\1\x86", b"NN\x87", b"N\x86\x85", b"(N", b"NN"])
+def test_a_pickle_that_takes_more_or_less_than_there_is_is_refused(opcodes):
     with pytest.raises(ValueError, match="its pickle is damaged"):
         torch_pickle.interpret(io.BytesIO(b"\x80\x02" + opcodes + b"."))
 
