@@ -175,6 +175,10 @@ def test_a_tensor_of_too_many_axes_is_refused(tmp_path):
         (b"ctorch.hub\nfloat32\n", "names torch.hub.float32"),
         (b"(X\6\0\0\0moduleNNNNtQ", "no tensor storage"),
         (b"(X\7\0\0\0storageNtQ", "no tensor storage"),
+        (
+            numbered("torch\nFloatStorage", 4, 2).replace(b"storage", b"modules"),
+            "no tensor storage",
+        ),
     ],
 )
 def test_what_no_checkpoint_holds_is_named(tmp_path, pickle, said):
