@@ -24,7 +24,10 @@ def test_embedded_splits_are_balanced_and_described() -> None:
         assert isinstance(source, ArraySource)
         assert len(source) == 10 * per_class == len(source.labels)
         assert np.bincount(source.labels).tolist() == [per_class] * 10
-        assert len(source.class_names) == 10
+        assert ", ".join(source.class_names) == (
+            "T-shirt/top, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot"
+        )
+        assert source.gather(np.array([7, 9]), channels=1).shape == (2, 28, 28, 1)
         assert source.images.shape == (10 * per_class, 28, 28)
         record = source.read(7)
         assert record.label == source.labels[7]

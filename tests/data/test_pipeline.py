@@ -89,12 +89,13 @@ def test_a_batch_holds_the_images_and_labels_of_its_ids() -> None:
 
 
 def test_positions_count_all_samples_of_the_run_beyond_32_bits() -> None:
-    step = 2**31
-    batches = train_batches(
-        grey_files(9), TRAIN, seed=0, batch_size=4, start_step=step, num_steps=step + 1
-    )
-    (batch,) = batches
-    np.testing.assert_array_equal(batch["position"], [[2, 0], [2, 1], [2, 2], [2, 3]])
+    for step, high, low in ((2**31, 2, 0), (2**29, 0, 2**31)):
+        batches = train_batches(
+            grey_files(9), TRAIN, seed=0, batch_size=4, start_step=step, num_steps=step + 1
+        )
+        (batch,) = batches
+        expected = [[high, low + row] for row in range(4)]
+        np.testing.assert_array_equal(batch["position"], expected)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
