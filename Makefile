@@ -50,7 +50,7 @@ wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache
 
 # The stamps are older than pyproject.toml when the dependencies may have changed.
 $(VENV)/.installed: pyproject.toml setup.py | $(VENV)

@@ -6,7 +6,7 @@ import signal
 import jax
 import pytest
 
-from tests import runs
+from tests import compiled, runs
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
@@ -14,6 +14,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Simulated devices, for tests of the mesh. A setting, not an environment variable, which the
 # processes that tests start would inherit.
 jax.config.update("jax_num_cpu_devices", 8)
+
+compiled.keep_programs()
 
 # A shell's background job ignores SIGINT, and so would the processes that tests start and signal.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -28,13 +30,6 @@ def shared() -> pathlib.Path:
     if not SHARED.is_dir():
         pytest.skip(f"no reference data: {SHARED} is absent")
     return SHARED
-
-
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """For a module whose runs share a program: `usefixtures("compiled_once")`."""
-    with runs.compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,15 @@
 """Tiny runs for tests: a recipe, the command line in processes of its own, and what a run left."""
 
-import contextlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 
 from tests import patience
 from tests.patience import limit
@@ -21,7 +19,9 @@ from vit_jax.parallel.mesh import make_mesh
 from vit_jax.training import optimizer, schedules, state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-VIT_JAX = (sys.executable, "-W", "error", "-m", "vit_jax")
+# See `compiled.keep_programs` for what is ignored.
+NO_WARNING = ("-W", "error", "-W", "ignore:Error reading persistent compilation cache entry")
+VIT_JAX = (sys.executable, *NO_WARNING, "-m", "vit_jax")
 LIMIT = 180  # seconds that any one process may take on an idle machine: give it to `limit`
 
 RECIPE = """
@@ -59,32 +59,8 @@ def write_recipe(folder: pathlib.Path, text: str = RECIPE) -> pathlib.Path:
     return path
 
 
-COMPILED = {  # settings of a cache of compiled programs, for all sizes of them
-    "jax_persistent_cache_min_compile_time_secs": 0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-}
-
-
-@contextlib.contextmanager
-def compiled_once(folder: pathlib.Path) -> Iterator[None]:
-    """Runs in this process compile a program that they share once; `folder` keeps it."""
-    settings = COMPILED | {"jax_compilation_cache_dir": str(folder)}
-    before = {name: getattr(jax.config, name) for name in settings}
-    try:
-        _set(settings)
-        yield
-    finally:
-        _set(before)
-
-
-def _set(settings: dict[str, Any]) -> None:
-    compilation_cache.reset_cache()
-    for name, value in settings.items():
-        jax.config.update(name, value)
-
-
 class CommandLine:
-    """`python -m vit_jax` as a user calls it, in a folder that keeps its compiled programs."""
+    """`python -m vit_jax` as a user calls it, and a folder for its runs."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder, self.recipe = folder, write_recipe(folder)
@@ -106,9 +82,6 @@ class CommandLine:
         settings = {
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            # Of many processes with the same program only the first compiles it.
-            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
-            **{name.upper(): str(value) for name, value in COMPILED.items()},
         }
         if program is not VIT_JAX:
             # Of several processes, some would come without compiling to where they all meet, and

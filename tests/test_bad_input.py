@@ -14,9 +14,6 @@ from vit_jax.__main__ import main
 Refused = Callable[..., str]
 
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
 @pytest.fixture(scope="module")
 def finished(recipe, tmp_path_factory) -> pathlib.Path:
     """A run that is complete, not to be changed: copy it."""

@@ -12,8 +12,6 @@ from tests import runs
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder, store
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> pathlib.Path:

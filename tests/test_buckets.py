@@ -26,10 +26,8 @@ OVERRIDES = (
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory) -> Iterator[runs.CommandLine]:
-    folder = tmp_path_factory.mktemp("buckets")
-    with runs.compiled_once(folder / "compiled"):
-        yield runs.CommandLine(folder)
+def command(tmp_path_factory) -> runs.CommandLine:
+    return runs.CommandLine(tmp_path_factory.mktemp("buckets"))
 
 
 @pytest.fixture(scope="module")

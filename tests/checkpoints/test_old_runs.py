@@ -18,8 +18,6 @@ EXPECTED = json.loads((OLD / "expected.json").read_text())
 NAMES = tuple(EXPECTED)
 RTOL = 1e-5  # the processor may be another
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture
 def workdir(tmp_path, name) -> pathlib.Path:

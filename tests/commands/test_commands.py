@@ -15,8 +15,6 @@ from vit_jax.checkpoints import run_folder
 from vit_jax.data.arrays import EMBEDDED_CLASSES, open_embedded
 from vit_jax.models import positions
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture(scope="module")
 def run(recipe, tmp_path_factory) -> pathlib.Path:

@@ -17,8 +17,6 @@ from vit_jax.checkpoints import run_folder
 from vit_jax.config import Duration
 from vit_jax.training import datasets
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def save(folder: pathlib.Path, *names: str) -> None:
     for name in names:

@@ -13,8 +13,6 @@ from vit_jax.__main__ import main
 from vit_jax.checkpoints import load, run_folder
 from vit_jax.data.arrays import open_embedded
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> pathlib.Path:

@@ -16,8 +16,6 @@ from vit_jax.models import zoo
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.training import length, setup
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def train(recipe: pathlib.Path, workdir: pathlib.Path, *overrides: str) -> int:
     start = ["train", "--config", str(recipe), "--workdir", str(workdir)]

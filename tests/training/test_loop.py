@@ -9,8 +9,6 @@ from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder, store
 from vit_jax.models.preprocessing import Preprocessing
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def train(recipe: pathlib.Path, workdir: pathlib.Path, *arguments: str) -> int:
     return main(["train", "--config", str(recipe), "--workdir", str(workdir), *arguments])
