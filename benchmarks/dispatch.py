@@ -76,7 +76,9 @@ def build(depth: int) -> tuple[Any, Any, dict[str, jax.Array]]:
     )  # fmt: skip
     graphdef, shapes = state_lib.abstract_params(options)
     schedule = optax.constant_schedule(1e-3)
-    rule = optimizer_lib.make_optimizer(OptimizerConfig(weight_decay=0.1), schedule, shapes)
+    rule = optimizer_lib.make_optimizer(
+        OptimizerConfig(rule=optimizer_lib.AdamW(weight_decay=0.1)), schedule, shapes
+    )
     mesh = make_mesh(MeshConfig())
     abstract = state_lib.abstract_state(options, rule, average=False, mesh=mesh)
     step = step_lib.make_train_step(

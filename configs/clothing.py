@@ -20,16 +20,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 64
     config.total.epochs = 4.0
     config.evaluate_every.epochs = 1.0
-    config.evaluate_every.percent = 0.0
     config.checkpoint.every.epochs = 1.0
-    config.checkpoint.every.percent = 0.0
     config.log_every.steps = 10
 
     config.data.source = "image_folder"
     config.data.eval_split = "validation"
     config.data.crop = "inception"
     config.data.crop_area = (0.4, 1.0)
-    config.data.eval_crop = 0.95
+    config.data.crop_pct = 0.95
 
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 2e-4

@@ -8,11 +8,10 @@ checkpoint's; the head is kept where the classes are the same and starts at zero
 defaults fit the quick start. Table 4 of "An Image is Worth 16x16 Words" (ImageNet) is:
 
     --config.image_size=384 --config.batch_size=512 --config.total.steps=20000
-    --config.total.epochs=0 --config.optimizer.name=sgd --config.optimizer.learning_rate=0.03
-    --config.optimizer.weight_decay=0 --config.schedule.warmup.steps=500
-    --config.schedule.warmup.percent=0 --config.data.crop=inception --config.eval_batch_size=512
+    --config.optimizer.name=sgd --config.optimizer.learning_rate=0.03
+    --config.schedule.warmup.steps=500 --config.data.crop=inception --config.eval_batch_size=512
     --config.data.source=tfds --config.data.name=imagenet2012 --config.data.train_split=train[:99%]
-    --config.data.eval_crop=1.0 --config.optimizer.moment_dtype=bfloat16
+    --config.data.crop_pct=1.0 --config.optimizer.moment_dtype=bfloat16
 
 Any size works, non-square too: --config.image_size=56,42.
 """
@@ -36,7 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.source = "embedded"
     config.data.crop = "shift"
     config.data.shift = 2
-    config.data.eval_crop = 1.0
+    config.data.crop_pct = 1.0
 
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1.5e-3

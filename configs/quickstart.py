@@ -31,7 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.source = "embedded"
     config.data.crop = "shift"
     config.data.shift = 1
-    config.data.eval_crop = 1.0
+    config.data.crop_pct = 1.0
     config.data.mean = (0.286, 0.286, 0.286)  # of the training images
     config.data.std = (0.353, 0.353, 0.353)
 

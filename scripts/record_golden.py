@@ -61,7 +61,10 @@ VARIANTS = {
     ),
     "sigmoid": Variant(changes=("objective.loss=sigmoid", "model.head_bias=-2.0")),
     "sgd": Variant(
-        changes=("optimizer.name=sgd", "optimizer.learning_rate=0.03", "schedule.decay=linear")
+        changes=(
+            *("optimizer.name=sgd", "optimizer.learning_rate=0.03", "schedule.decay=linear"),
+            "optimizer.weight_decay=0.05",  # as the recipe: another optimizer starts from 0
+        )
     ),
     "inception": Variant(changes=("data.crop=inception", "image_size=28,21")),
     "bfloat16": Variant(changes=("model.dtype=bfloat16",)),

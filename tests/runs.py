@@ -16,7 +16,7 @@ from tests.patience import limit
 from vit_jax.checkpoints import run_folder, store
 from vit_jax.config import MeshConfig
 from vit_jax.parallel.mesh import make_mesh
-from vit_jax.training import optimizer, schedules, state
+from vit_jax.training import optimizer, run_config, schedules, state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # See `compiled.keep_programs` for what is ignored.
@@ -46,7 +46,7 @@ def get_config():
     config.model.num_heads = 2
     config.data.crop = "shift"
     config.data.shift = 2
-    config.data.eval_crop = 1.0
+    config.data.crop_pct = 1.0
     config.data.threads = 2
     config.schedule.warmup.steps = 1
     return config
@@ -123,7 +123,7 @@ def lines(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 def arrays(workdir: pathlib.Path, *, step: int | None = None) -> dict[str, np.ndarray]:
     """Every array of a checkpoint (the latest), by path."""
-    config, card = run_folder.read_config(workdir), run_folder.read_card(workdir)
+    config, card = run_config.read_config(workdir), run_folder.read_card(workdir)
     schedule = schedules.make_schedule(
         config.schedule, peak=1.0, total_steps=1000, batch_size=1, dataset_size=1
     )

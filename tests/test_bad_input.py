@@ -71,13 +71,15 @@ def train(recipe: pathlib.Path, workdir: pathlib.Path, *overrides: str) -> int:
         ("image_size=28,30", "image width 30 is not a multiple of the patch of 14 pixels: use 28"),
         ("model.num_heads=3", "width 16 does not divide into 3 heads"),
         ("total.steps=0", "config.total needs steps, epochs or examples"),
-        ("total.examples=4", "config.total is given in steps and examples"),
+        ("total.percent=4", "config.total needs steps, epochs or examples"),
+        ("optimizer.momentum=0.5", "config.optimizer.momentum belongs to sgd; config.optimizer.na"),
+        ("data.crop_area=0.5,1", "config.data.crop_area belongs to inception; config.data.crop is"),
+        ("data.path=.", "belongs to image_folder and tfds; config.data.source is 'embedded'"),
         ("schedule.warmup.steps=7", "config.schedule.warmup is 7 steps"),
         ("optimizer.frozen=nothing", "config.optimizer.frozen: 'nothing' matches no parameter"),
         ("optimizer.b1=1.5", "config.optimizer.b1 is 1.5: it must be in [0, 1)"),
         ("checkpoint.metric=accuracy", "choose one of 'top1'"),
-        ("data.crop_area=0.5,2", "config.data.crop_area is (0.5, 2.0)"),
-        ("data.eval_crop=0", "config.data.eval_crop is 0.0: it must be in (0, 1]"),
+        ("data.eval_crop=0", "config.data.crop_pct is 0.0: it must be in (0, 1]"),
         ("data.shift=-1", "config.data.shift is -1: it cannot be negative"),
         ("init_from=nowhere.npz", "no checkpoint at nowhere.npz"),
     ],
@@ -86,6 +88,16 @@ def test_a_wrong_field_or_value(recipe, tmp_path, refused: Refused, override, sa
     workdir = tmp_path / "run"
     arguments = ["train", "--config", recipe, "--workdir", workdir, f"--config.{override}"]
     assert said in refused(*arguments, folder=workdir)
+
+
+def test_two_mistakes_of_a_command_line(recipe, tmp_path, refused: Refused) -> None:
+    arguments = ("train", "--config", recipe, "--workdir", tmp_path)
+    units = ("--config.total.examples=4", "--config.total.steps=3")
+    said = refused(*arguments, *units, folder=tmp_path)
+    assert "config.total is given in steps and examples: keep one" in said
+    crop = ("--config.data.crop_area=0.5,2", "--config.data.crop=inception")
+    said = refused(*arguments, *crop, folder=tmp_path)
+    assert "config.data.crop_area is (0.5, 2.0)" in said
 
 
 def test_an_averaged_metric_without_an_average(recipe, tmp_path, refused: Refused) -> None:
@@ -105,6 +117,14 @@ def test_an_averaged_metric_without_an_average(recipe, tmp_path, refused: Refuse
         (runs.RECIPE.replace("default_config()", "defaults()"), "line 6: NameError"),
         (runs.RECIPE.replace("return config", "return"), "get_config() returns None"),
         (runs.RECIPE.replace("def get_config()", "def get_config("), "SyntaxError"),
+        (
+            runs.RECIPE.replace("total.epochs = 0.0", "total.epochs = 2.0"),
+            "config.total is given in steps and epochs: keep one",
+        ),
+        (
+            runs.RECIPE.replace("config.ema =", "config.schedule.timescale.steps ="),
+            "config.schedule.timescale belongs to rsqrt; config.schedule.decay is 'cosine'",
+        ),
         ("", "AttributeError: module 'recipe' has no attribute 'get_config'"),
     ],
 )
@@ -112,7 +132,7 @@ def test_a_recipe_with_a_mistake(tmp_path, refused: Refused, text, said) -> None
     path, workdir = runs.write_recipe(tmp_path, text), tmp_path / "run"
     error = refused("train", "--config", path, "--workdir", workdir, folder=workdir)
     assert said in error
-    assert str(path) in error or "config.emma" in error
+    assert str(path) in error or "config." in error
 
 
 def test_no_recipe(tmp_path, refused: Refused) -> None:

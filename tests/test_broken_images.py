@@ -10,7 +10,8 @@ import pytest
 
 from tests import runs
 from vit_jax.__main__ import main
-from vit_jax.checkpoints import run_folder, store
+from vit_jax.checkpoints import store
+from vit_jax.training import run_config
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_too_many_broken_images_end_a_run_that_goes_on_later(recipe, images, tmp
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("vit_jax: 2 of 12 images are broken, more than the share 0.1 that may")
     assert "with a larger --config.data.max_bad" in last
-    assert run_folder.read_config(workdir).total.steps == 8
+    assert run_config.read_config(workdir).total.steps == 8
     later = pathlib.Path(shutil.copytree(workdir, tmp_path / "later"))
     assert train(recipe, workdir, images, *every, "--config.data.max_bad=0.5") == 0
     shutil.copytree(tmp_path / "copy", held_out, dirs_exist_ok=True)

@@ -12,8 +12,7 @@ import pytest
 import vit_jax
 from tests import buckets, runs
 from vit_jax.__main__ import main
-from vit_jax.checkpoints import run_folder
-from vit_jax.training import metrics
+from vit_jax.training import metrics, run_config
 from vit_jax.workdir import lines, place
 
 DEVICES = 8  # those of this process: programs, and so bits, depend on their number
@@ -126,7 +125,7 @@ def test_commands_take_a_run_on_a_bucket(run, bucket, local, tmp_path, capsys) -
 def test_training_starts_from_a_run_on_a_bucket(run, command, bucket, capsys) -> None:
     shorter = ("--config.total.steps=2", f"--config.init_from={run}")
     assert main(command.train(f"{bucket}/runs/b", *shorter)) == 0
-    assert run_folder.read_config(f"{bucket}/runs/b").init_from == run
+    assert run_config.read_config(f"{bucket}/runs/b").init_from == run
 
 
 def test_lines_in_both_places_are_read_once(bucket) -> None:

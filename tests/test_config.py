@@ -2,12 +2,18 @@
 
 import dataclasses
 import json
+import logging
 import math
 
 import pytest
 
 from vit_jax import config as config_lib
-from vit_jax.config import Config, Duration, check_override, default_config, resolve
+from vit_jax import schema
+from vit_jax.commands import configs
+from vit_jax.config import Config, Duration, default_config, resolve
+from vit_jax.data.crops import Shift
+from vit_jax.training.optimizer import AdamW, Sgd
+from vit_jax.training.schedules import ReciprocalSqrt
 
 
 def changed(**fields):
@@ -55,14 +61,14 @@ def test_the_default_needs_a_model_only() -> None:
         ({"data__mean": (0.5, 0.5)}, r"config.data.mean is \(0.5, 0.5\) .*give three numbers"),
         ({"data__std": (0.5,)}, r"and std \(0.5,\): give three numbers each, or none"),
         ({"optimizer__frozen": (1,)}, r"config.optimizer.frozen\[0\] must be str, got 1"),
-        ({"total__steps": 5}, "config.total is given in steps and epochs: keep one"),
+        ({"total": {"steps": 5, "epochs": 2.0}}, "config.total is given in steps and epochs: keep"),
         (
             {"schedule__warmup__steps": 5, "schedule__warmup__percent": 1.0},
             "config.schedule.warmup is given in steps and percent: keep one, set the others to 0",
         ),
         ({"log_every__steps": -1}, "config.log_every.steps is negative"),
         ({"total__epochs": 0.0}, "config.total needs steps, epochs or examples"),
-        ({"total__epochs": 0.0, "total__percent": 50.0}, "config.total needs steps"),
+        ({"total__percent": 50.0}, "config.total needs steps"),
         ({"batch_size": 0}, "config.batch_size is 0: it must be positive"),
         ({"optimizer__learning_rate": math.nan}, "learning_rate is nan: it must be positive"),
         ({"eval_batch_size": -1}, "config.eval_batch_size is -1: it must not be negative"),
@@ -94,7 +100,7 @@ def test_the_default_needs_a_model_only() -> None:
             r"cooldown.percent is 1e\+308: it must be at most",
         ),
         ({"schedule__cooldown__percent": math.nan}, "cooldown.percent is nan: it must be finite"),
-        ({"evaluate_every__percent": 0.0, "evaluate_every__steps": 2**63}, "steps is .* at most"),
+        ({"evaluate_every__steps": 2**63}, "steps is .* at most"),
         ({"optimizer__learning_rate": math.inf}, "learning_rate is inf: it must be finite"),
         ({"data__mean": (math.nan, 0.0, 0.0)}, r"config.data.mean is \(nan, .*: it must be finite"),
         ({"model__channels": 1, "data__mean": (0.5, 0.5, 0.5)}, "give 1 for the model's channels"),
@@ -137,14 +143,15 @@ MOST = {
 )
 def test_a_bound_is_taken_and_what_lies_beyond_is_refused(path, value, beyond) -> None:
     """Each field by itself, in its own type."""
-    node = default_config()
-    for part in path.split("."):
-        node = node[part]
     several = {"batch_size": 2**20} if path == "optimizer.accumulate" else {}
+    if path.startswith("schedule.timescale"):
+        several["schedule__decay"] = "rsqrt"
     field = path.replace(".", "__")
-    assert resolve(changed(**(several | {field: type(node)(value)})))
-    with pytest.raises(ValueError, match=f"config.{path} is {type(node)(beyond)}: it must"):
-        resolve(changed(**(several | {field: type(node)(beyond)})))
+    target = schema.locate(Config, path.split("."), schema.plain(resolve(changed(**several))), "c")
+    kind = target.kind
+    assert resolve(changed(**(several | {field: kind(value)})))
+    with pytest.raises(ValueError, match=f"config.{path} is {kind(beyond)}: it must"):
+        resolve(changed(**(several | {field: kind(beyond)})))
 
 
 def test_a_number_that_no_float_holds_is_refused() -> None:
@@ -171,9 +178,10 @@ def test_json_gives_back_the_same_config() -> None:
             mesh__fsdp=8,
         )
     )
-    again = resolve(json.loads(config_lib.to_json(config)))
+    again = config_lib.of_fields(json.loads(json.dumps(config_lib.to_fields(config))))
     assert again == config
-    assert isinstance(again.optimizer.decay_mask, tuple)
+    assert isinstance(again.optimizer.rule, AdamW)
+    assert again.optimizer.rule.decay_mask == ()
     assert hash(again) == hash(config), "frozen through and through"
 
 
@@ -186,23 +194,168 @@ def test_the_default_config_holds_every_field_and_no_more() -> None:
         resolve(config)
 
 
-@pytest.mark.parametrize("path", ["seed", "total", "optimizer.learning_rate", "total.steps"])
-def test_overrides_of_fields_pass(path) -> None:
-    check_override(path)
+def overridden(*overrides, **fields):
+    """The config of a recipe that sets `fields`, with overrides of the command line."""
+    recipe = config_lib.plain_fields(changed(**fields))
+    return configs._override(recipe, [f"--config.{text}" for text in overrides])
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("override", "said"),
     [
-        ("sed", "unknown config field config.sed: did you mean 'seed'?"),
-        ("optimizer.lr", "unknown config field config.optimizer.lr: "),
-        ("optimiser.b1", "unknown config field config.optimiser: did you mean 'optimizer'?"),
-        ("seed.x", "unknown config field config.seed.x"),
+        ("sed=1", "unknown config field config.sed: did you mean 'seed'?"),
+        ("optimizer.lr=1", "unknown config field config.optimizer.lr: "),
+        ("optimiser.b1=1", "unknown config field config.optimiser: did you mean 'optimizer'?"),
+        ("seed.x=1", "unknown config field config.seed.x"),
+        ("optimizer.momentun=0.9", "did you mean 'momentum'?"),
+        ("total=5", "--config.total=5: set its fields one by one: total.epochs, total.examples"),
+        ("seed=x", "--config.seed=x: the value must be of type int, as the default 0"),
+        ("optimizer.b1=x", "b1=x: the value must be of type float, as the default 0.9"),
+        ("data.flip=2", "data.flip=2: the value must be of type bool, as the default True"),
+        ("objective=classification", "set its fields one by one: objective.name, objective.label"),
     ],
 )
-def test_overrides_of_no_field_name_the_nearest(path, said) -> None:
+def test_overrides_of_no_field_and_of_no_value_say_what_there_is(override, said) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        overridden(override)
+    assert "\n" not in str(error.value)
+
+
+def test_overrides_are_read_by_the_type_of_the_field() -> None:
+    config = overridden(
+        *("optimizer.b1=0", "image_size=32,56", "data.crop_area=(0.1,1)", "data.mean=0.5,0.5,1"),
+        *("optimizer.frozen=head", "schedule.warmup.percent=5", "total.steps=7"),
+    )
+    assert config.optimizer.rule == AdamW(b1=0.0)
+    assert (config.image_size, config.data.mean) == ((32, 56), (0.5, 0.5, 1.0))
+    assert config.optimizer.frozen == ("head",)
+    assert (config.schedule.warmup, config.total) == (Duration(percent=5.0), Duration(steps=7))
+
+
+SGD_B1 = "config.optimizer.b1 belongs to adamw and adam; config.optimizer.name is 'sgd'"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"optimizer__name": "sgd", "optimizer__b1": 0.9}, SGD_B1),
+        (
+            {"optimizer__name": "adam", "optimizer__weight_decay": 0.0},
+            "config.optimizer.weight_decay belongs to adamw and sgd; .* is 'adam'",
+        ),
+        ({"optimizer__momentum": 0.9}, "config.optimizer.momentum belongs to sgd; .* is 'adamw'"),
+        ({"data__shift": 2}, "config.data.shift belongs to shift; config.data.crop is 'inception'"),
+        ({"data__path": "x"}, "belongs to image_folder and tfds; config.data.source is 'embedded'"),
+        (
+            {"schedule__decay": "rsqrt", "schedule__end_value": 0.1},
+            "config.schedule.end_value belongs to cosine and linear",
+        ),
+        (
+            {"schedule__timescale__steps": 10},
+            "config.schedule.timescale belongs to rsqrt; config.schedule.decay is 'cosine'",
+        ),
+        ({"optimizer__name": "adamx"}, "config.optimizer.name is 'adamx': choose one of 'adamw'"),
+        ({"optimizer__name": 3}, "config.optimizer.name is 3: choose one of 'adamw'"),
+        ({"objective__name": "x"}, "config.objective.name is 'x': choose one of 'classification'"),
+    ],
+)
+def test_a_field_of_a_choice_that_was_not_taken_says_whose_it_is(fields, said) -> None:
     with pytest.raises(ValueError, match=said):
-        check_override(path)
+        resolve(changed(**fields))
+    overrides = [f"{k.replace('__', '.')}={v}" for k, v in fields.items()]
+    with pytest.raises(ValueError, match=said.replace("is 3", "is '3'")):
+        overridden(*reversed(overrides))
+
+
+def test_a_choice_is_named_before_its_fields_in_whatever_order() -> None:
+    named, field = "optimizer.name=sgd", "optimizer.momentum=0.5"
+    assert overridden(field, named) == overridden(named, field)
+    assert overridden(named, field).optimizer.rule == Sgd(momentum=0.5)
+    config = overridden("schedule.timescale.epochs=2", "schedule.decay=rsqrt")
+    assert config.schedule.decay == ReciprocalSqrt(timescale=Duration(epochs=2.0))
+
+
+def test_another_choice_starts_from_its_defaults_and_says_so(caplog) -> None:
+    recipe = {"optimizer__b1": 0.5, "optimizer__weight_decay": 0.1, "optimizer__learning_rate": 2.0}
+    config = overridden("optimizer.name=sgd", **recipe)
+    assert config.optimizer.rule == Sgd() and config.optimizer.learning_rate == 2.0
+    assert "without optimizer.b1=0.5, optimizer.weight_decay=0.1" in caplog.text
+    caplog.clear()
+    assert overridden("optimizer.name=adamw", **recipe).optimizer.rule == AdamW(
+        b1=0.5, weight_decay=0.1
+    )
+    assert not caplog.text
+    config = overridden("data.crop=shift", "data.shift=2", data__crop_area=(0.5, 1.0))
+    assert config.data.crop == Shift(shift=2)
+
+
+def test_one_unit_of_a_duration_replaces_the_others() -> None:
+    assert resolve(changed(total__steps=5)).total == Duration(steps=5), "over the default"
+    for overrides in (["total.steps=5"], ["total.epochs=0", "total.steps=5"]):
+        assert overridden(*overrides).total == Duration(steps=5), "over the default"
+        assert overridden(*overrides, total__epochs=3.0).total == Duration(steps=5)
+    assert resolve(changed(log_every__epochs=0.0)).log_every == Duration(steps=50)
+    assert resolve(changed(evaluate_every__percent=0.0)).evaluate_every == Duration()
+    assert overridden("log_every.steps=0", log_every__steps=9).log_every == Duration()
+    assert overridden("total.steps=5", "total.steps=6").total == Duration(steps=6)
+
+
+@pytest.mark.parametrize("fields", [{}, {"total__epochs": 3.0}])
+def test_two_units_of_the_command_line_are_refused(fields) -> None:
+    with pytest.raises(ValueError, match="config.total is given in steps and epochs: keep one"):
+        overridden("total.steps=5", "total.epochs=2", **fields)
+
+
+TWO_UNITS = """
+from vit_jax.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.model.name = "Ti/16"
+    config.total.steps = 5
+    config.total.epochs = 2.0
+    return config
+"""
+
+
+def test_two_units_in_the_text_of_a_recipe_are_refused_whatever_is_overridden(tmp_path) -> None:
+    (tmp_path / "recipe.py").write_text(TWO_UNITS)
+    for overrides in ([], ["--config.total.steps=3"], ["--config.total.epochs=0"]):
+        with pytest.raises(ValueError, match="config.total is given in steps and epochs"):
+            configs.from_file(str(tmp_path / "recipe.py"), overrides)
+
+
+def test_a_field_under_its_old_name_is_taken_and_its_new_name_told(caplog) -> None:
+    config = resolve(changed(schedule__end=0.1, data__eval_crop=0.9, data__kernel="linear"))
+    assert schema.plain(config)["schedule"]["end_value"] == 0.1
+    assert config.data.crop_pct == 0.9
+    assert "config.schedule.end is called config.schedule.end_value now" in caplog.text
+    assert "config.data.eval_crop is called config.data.crop_pct now" in caplog.text
+    caplog.clear()
+    assert overridden("data.eval_kernel=nearest").data.eval_interpolation == "nearest"
+    assert "config.data.eval_kernel is called config.data.eval_interpolation now" in caplog.text
+
+
+def test_the_config_of_an_older_run_is_read(caplog) -> None:
+    """It holds every field of every choice, with or without meaning."""
+    caplog.set_level(logging.WARNING)
+    fields = config_lib.to_fields(resolve(changed(optimizer__name="sgd", optimizer__momentum=0.5)))
+    old = json.loads(json.dumps(fields))
+    del old["format"]
+    old["optimizer"] |= {"b1": 0.5, "b2": 0.999, "eps": 1e-8}
+    old["schedule"] |= {"end": 0.25, "timescale": dataclasses.asdict(Duration(steps=10_000))}
+    del old["schedule"]["end_value"]
+    old["data"] |= {"kernel": "linear", "shift": 0, "path": "", "name": ""}
+    del old["data"]["interpolation"], old["objective"]["name"]
+    config = config_lib.of_fields(old)
+    assert config.optimizer.rule == Sgd(momentum=0.5)
+    assert schema.plain(config)["schedule"]["end_value"] == 0.25
+    assert not caplog.text, "who reads a run has no need of its old names"
+    with pytest.raises(ValueError, match="belongs to"):
+        config_lib.of_fields(old | {"format": 1})
+    with pytest.raises(ValueError, match="its format is 99, and this version of vit_jax knows"):
+        config_lib.of_fields(fields | {"format": 99})
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 import vit_jax
 from tests.models import tiny
 from vit_jax.commands import predict
-from vit_jax.config import DataConfig
 from vit_jax.data import image_list, preprocess
+from vit_jax.data.crops import Center
+from vit_jax.data.options import DataConfig
 from vit_jax.training import evaluation
 
 
@@ -80,7 +81,7 @@ def test_photographs_stand_upright_for_a_model_and_in_a_run_where_asked_for(tmp_
         assert image[halves[where]].max() < -0.9, orientation
         data = (tmp_path / "a.jpg").read_bytes()
         for asked in (True, False):
-            config = DataConfig(orientation=asked, eval_crop=1.0, crop="center")
+            config = DataConfig(orientation=asked, crop_pct=1.0, crop=Center())
             for transform in (
                 preprocess.eval_transform(config, size=(16, 16)),
                 preprocess.train_transform(config, size=(16, 16)),

@@ -16,17 +16,25 @@ ALLOWED = {
     "workdir": {"errors"},
     "models": set(),
     "schema": set(),
-    "config": {"models", "schema"},
-    "data": {"config", "errors", "plain_json", "text"},
+    "duration": {"schema"},
+    "data": {"errors", "models", "plain_json", "schema", "text"},
     "images": {"data", "models"},
-    "objectives": {"config", "models"},
-    "parallel": {"config", "errors", "models", "stopping", "text"},
-    "checkpoints": {"config", "errors", "models", "plain_json", "text", "workdir"},
+    "objectives": {"models", "schema"},
+    "parallel": {"errors", "models", "stopping", "text"},
+    "checkpoints": {
+        *("duration", "errors", "models", "plain_json", "schema", "text", "workdir"),
+    },
+    # The schema of a run knows the parts that it configures; only what runs them knows it.
+    "config_formats": {"schema"},
+    "config": {
+        *("checkpoints", "config_formats", "data", "duration", "models", "objectives"),
+        *("parallel", "schema", "training"),
+    },
     "training": {
-        *("config", "errors", "stopping", "text", "workdir"),
+        *("config", "duration", "errors", "schema", "stopping", "text", "workdir"),
         *("models", "data", "images", "objectives", "parallel", "checkpoints"),
     },
-    "analysis": {"config", "models", "data", "parallel", "checkpoints", "text", "workdir"},
+    "analysis": {"models", "data", "parallel", "checkpoints", "text", "workdir"},
     "__init__": {"checkpoints", "images", "models"},
 }
 EVERYTHING = ("commands", "__main__")  # the edge of the program

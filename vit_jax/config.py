@@ -2,29 +2,37 @@
 
 A recipe (`configs/*.py`) fills an `ml_collections.ConfigDict` made by `default_config()`;
 `resolve()` turns it into the frozen, typed `Config` the program works with, and refuses what the
-schema does not know. Unset is always the zero of the type (`0`, `0.0`, `""`, `()`), never None,
-so that every field can be set and unset from the command line.
+schema does not know. A choice (of an optimizer, a source, ...) is a dataclass of its own, beside
+what it configures: its fields stand beside its name, and are errors where it is not taken.
 """
 
 import dataclasses
-import json
+import logging
 import math
-import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import ml_collections
 
-from vit_jax.models.preprocessing import LEAST_CROP as LEAST_CROP
-from vit_jax.models.preprocessing import Fit as Fit
-from vit_jax.models.preprocessing import Kernel as Kernel
-from vit_jax.schema import build as build
-from vit_jax.schema import nearest as nearest
+from vit_jax import config_formats, schema
+from vit_jax.checkpoints.store import CheckpointConfig as CheckpointConfig
+from vit_jax.data.options import DataConfig as DataConfig
+from vit_jax.duration import Duration as Duration
+from vit_jax.objectives import OBJECTIVES
+from vit_jax.objectives.classification import Classification as Classification
+from vit_jax.parallel.mesh import MeshConfig as MeshConfig
+from vit_jax.training.optimizer import OptimizerConfig as OptimizerConfig
+from vit_jax.training.schedules import ScheduleConfig as ScheduleConfig
+
+_LOG = logging.getLogger(__name__)
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """The default of every field, to be changed by a recipe; `resolve` refuses new keys."""
-    return ml_collections.ConfigDict(dataclasses.asdict(Config()))
+    """What a recipe starts from: shared fields at their defaults, and the names of choices.
+
+    The fields of a choice and the units of a duration are not there: to set one is to add it.
+    """
+    return ml_collections.ConfigDict(schema.unset(Config))
 
 
 def resolve(config: Mapping[str, Any] | ml_collections.ConfigDict) -> "Config":
@@ -33,36 +41,39 @@ def resolve(config: Mapping[str, Any] | ml_collections.ConfigDict) -> "Config":
     Raises ValueError that names the field, its value and the remedy: unknown field, wrong type,
     value outside the allowed ones, or fields that contradict each other.
     """
-    if isinstance(config, ml_collections.ConfigDict):
-        config = config.to_dict()
-    resolved = build(Config, config, "config")
+    values, notes = config_formats.with_new_names(plain_fields(config))
+    resolved = of_values(values)
+    for note in notes:
+        _LOG.warning("note: %s", note)
+    return resolved
+
+
+def plain_fields(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str, Any]:
+    """A config as plain mappings and tuples."""
+    return {key: _plain(value) for key, value in config.items()}
+
+
+def of_values(values: Mapping[str, Any]) -> "Config":
+    """As `resolve`, of fields under the names of today."""
+    resolved: Config = schema.build(Config, values, "config")
     _check(resolved)
     return resolved
 
 
-def to_json(config: "Config") -> str:
-    """The text saved with a run; `resolve` makes an equal `Config` of what it holds."""
-    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
+def to_fields(config: "Config") -> dict[str, Any]:
+    """What config.json holds of a config; `of_fields` makes an equal `Config` of it."""
+    return {"format": config_formats.FORMAT, **schema.plain(config)}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Duration:
-    """A number of steps, given in any one unit; all zero means none."""
+def of_fields(fields: Mapping[str, Any]) -> "Config":
+    """The config of a run, of this version or an earlier one. Raises ValueError if damaged."""
+    return of_values(config_formats.of_file(Config, fields))
 
-    steps: int = 0
-    epochs: float = 0.0  # passes over the training split
-    examples: int = 0
-    percent: float = 0.0  # of the whole run
 
-    def to_steps(self, *, batch_size: int, dataset_size: int, total_steps: int = 0) -> int:
-        """Rounds to whole steps. `total_steps` gives `percent` its meaning."""
-        if self.epochs:
-            return round(self.epochs * dataset_size / batch_size)
-        if self.examples:
-            return round(self.examples / batch_size)
-        if self.percent:
-            return round(self.percent / 100 * total_steps)
-        return self.steps
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping | ml_collections.ConfigDict):
+        return {key: _plain(item) for key, item in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, tuple | list) else value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,95 +102,6 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where images come from and what happens to them."""
-
-    source: Literal["embedded", "image_folder", "tfds"] = "embedded"
-    name: str = ""  # tfds: dataset name, such as "imagenet2012:5.1.0"
-    path: str = ""  # image_folder: its root; tfds: its data_dir (unset: the tfds default)
-    train_split: str = "train"  # tfds: sub-splits such as "train[:99%]" too
-    # Unset: the first labelled split that is called validation, val, valid, dev, ..., or test.
-    eval_split: str = ""
-    crop: Literal["inception", "shift", "center"] = "inception"  # of training images, on the host
-    crop_area: tuple[float, float] = (0.05, 1.0)  # inception: share of the image's area
-    shift: int = 0  # shift: largest displacement in pixels, borders filled with black
-    kernel: Literal["linear", "bilinear_antialias", "bicubic_antialias"] = "linear"  # training
-    eval_kernel: Kernel = "area"
-    # Evaluation: squash ignores the aspect ratio, crop_floor cuts as Hugging Face.
-    eval_fit: Fit = "crop"
-    eval_crop: float = 0.875  # evaluation: centre crop of this share of the short side
-    # Turn images as their EXIF orientation says; off, as other trainers read them.
-    orientation: bool = False
-    flip: bool = True  # left-right, on the device
-    mixup: float = 0.0  # alpha of the Beta distribution; 0: off
-    mean: tuple[float, ...] = ()  # of the pixels in [0, 1]; unset: as `init_from`, else the zoo's
-    std: tuple[float, ...] = ()  # likewise; 0.5 and 0.5 give values in [-1, 1]
-    # Go on with a run though its images or classes are others than when it began; see data.json.
-    accept_changes: bool = False
-    max_bad: float = 0.001  # share of unreadable images above which a run stops
-    threads: int = 8  # decoding threads of a process
-    prefetch: int = 2  # batches prepared ahead
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
-    """What is minimised."""
-
-    loss: Literal["softmax", "sigmoid"] = "softmax"  # cross-entropy
-    label_smoothing: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """How parameters move. Paths are those of the model, such as `blocks/mlp/fc1/kernel`."""
-
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = 1e-3  # peak
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    momentum: float = 0.9  # sgd
-    nesterov: bool = False  # sgd
-    moment_dtype: Literal["float32", "bfloat16"] = "float32"  # first moment, or sgd momentum
-    weight_decay: float = 0.0  # adamw: times the scheduled rate; sgd: part of the gradient
-    decay_mask: tuple[str, ...] = ("kernel$",)  # regular expressions of the decayed paths
-    frozen: tuple[str, ...] = ()  # regular expressions of the paths that do not train
-    clip_norm: float = 1.0  # largest global gradient norm; 0: no clipping
-    accumulate: int = 1  # micro-batches a step; the batch size stays the same
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
-    """The learning rate over the run: linear warm-up, then the decay."""
-
-    decay: Literal["cosine", "linear", "rsqrt", "constant"] = "cosine"
-    warmup: Duration = Duration()
-    end: float = 0.0  # learning rate at the end of cosine and linear
-    timescale: Duration = Duration(steps=10_000)  # rsqrt
-    cooldown: Duration = Duration()  # linear to zero at the end of the run, on top of the decay
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """What is kept of a run."""
-
-    every: Duration = Duration(percent=10.0)
-    keep_last: int = 2
-    keep_best: int = 1  # by `metric`, besides the last ones
-    # Of the evaluation; `ema_`: of the averaged parameters.
-    metric: Literal["top1", "top5", "loss", "ema_top1", "ema_top5", "ema_loss"] = "top1"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MeshConfig:
-    """Devices along each axis; -1 (one axis at most) takes what is left."""
-
-    data: int = -1  # batch split, parameters replicated
-    fsdp: int = 1  # batch split, parameters and optimizer state split too
-    tensor: int = 1  # heads and MLP columns split
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """A run."""
 
@@ -201,22 +123,11 @@ class Config:
     ema: float = 0.0  # decay of the Polyak average of the parameters; 0: none
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: Classification = schema.group(OBJECTIVES, "classification")  # what is minimised
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     mesh: MeshConfig = MeshConfig()
-
-
-def check_override(path: str) -> None:
-    """Raises ValueError if `path`, such as `optimizer.learning_rate`, is no field."""
-    kind: Any = Config
-    done = "config"
-    for part in path.split("."):
-        fields = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
-        if part not in fields:
-            raise ValueError(f"unknown config field {done}.{part}: {nearest(part, fields)}")
-        kind, done = fields[part], f"{done}.{part}"
 
 
 # Beyond these a number is a mistake: none of them is a limit of a run that can be.
@@ -249,23 +160,23 @@ def _check(config: Config) -> None:
         )
     if config.init_state == "all" and not config.init_from:
         raise ValueError("config.init_state is 'all': name the run to start from, config.init_from")
-    _check_finite(config, "config")
+    _check_finite(config)
     if not config.model.name and not config.init_from:
         raise ValueError("config.model.name is empty: name a model, or set config.init_from")
 
 
 def _check_durations(config: Config) -> None:
-    for name, duration in _durations(config):
+    for path, duration in schema.leaves(config, "config"):
+        if not isinstance(duration, Duration):
+            continue
         units = [f.name for f in dataclasses.fields(duration) if getattr(duration, f.name)]
-        if len(units) > 1:
-            raise ValueError(
-                f"config.{name} is given in {' and '.join(units)}: keep one, set the others to 0"
-            )
         if units and getattr(duration, units[0]) < 0:
-            raise ValueError(f"config.{name}.{units[0]} is negative")
+            raise ValueError(f"{path}.{units[0]} is negative")
+        if units and math.isnan(getattr(duration, units[0])):
+            raise ValueError(f"{path}.{units[0]} is nan: it must be finite")
         for field, most in _MOST_OF_DURATION.items():
             if (value := getattr(duration, field)) > most:
-                raise ValueError(f"config.{name}.{field} is {value}: it must be at most {most}")
+                raise ValueError(f"{path}.{field} is {value}: it must be at most {most}")
     if not any(dataclasses.astuple(config.total)) or config.total.percent:
         raise ValueError("config.total needs steps, epochs or examples")
 
@@ -289,7 +200,7 @@ def _check_bounds(config: Config) -> None:
         raise ValueError(f"config.seed is {config.seed}: it must be in [0, 2**32)")
     unit = (
         *("model.dropout", "model.attention_dropout", "model.stochastic_depth"),
-        *("ema", "objective.label_smoothing"),
+        "ema",
     )
     for path in unit:
         if not 0 <= _get(config, path) < 1:
@@ -309,24 +220,11 @@ def _check_channels(config: Config) -> None:
         raise ValueError(f"config.data.std is {config.data.std}: it must be positive")
 
 
-def _check_finite(value: Any, path: str) -> None:
-    if dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            _check_finite(getattr(value, field.name), f"{path}.{field.name}")
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, float) and not math.isfinite(number):
-            raise ValueError(f"{path} is {value}: it must be finite")
-
-
-def _durations(config: Any, prefix: str = "") -> list[tuple[str, Duration]]:
-    found = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, Duration):
-            found.append((prefix + field.name, value))
-        elif dataclasses.is_dataclass(value):
-            found += _durations(value, f"{prefix}{field.name}.")
-    return found
+def _check_finite(config: Config) -> None:
+    for path, value in schema.leaves(config, "config"):
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{path} is {value}: it must be finite")
 
 
 def _get(config: Config, path: str) -> Any:

@@ -17,6 +17,7 @@ from vit_jax.config import CheckpointConfig, default_config, resolve
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.training import run_config
 
 OPTIONS = zoo.change(zoo.options("Ti/16"), image_size=(32, 32), num_classes=3)
 CARD = run_folder.Card(
@@ -30,7 +31,7 @@ CARD = run_folder.Card(
 def run(tmp_path) -> pathlib.Path:
     config = default_config()
     config.model.name = "Ti/16"
-    run_folder.write_run(tmp_path, resolve(config), CARD)
+    run_config.write_run(tmp_path, resolve(config), CARD)
     return tmp_path
 
 
@@ -51,7 +52,7 @@ def test_a_run_is_loaded_with_its_average_where_it_keeps_one(tmp_path, average) 
     )
     config = default_config()
     config.model.name, config.ema = "Ti/16", average
-    run_folder.write_run(tmp_path, resolve(config), card)
+    run_config.write_run(tmp_path, resolve(config), card)
     state = {"params": {path: array + 1 for path, array in params.items()}}
     if average:
         state["ema"] = params

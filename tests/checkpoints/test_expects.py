@@ -7,14 +7,15 @@ import PIL.Image
 import pytest
 
 import vit_jax
-from vit_jax.checkpoints import load, run_folder, surgery
+from vit_jax.checkpoints import load, surgery
 from vit_jax.checkpoints.layouts.hints import Hints, released
-from vit_jax.config import DataConfig
 from vit_jax.data.counter import NUMBERS
+from vit_jax.data.crops import Center
+from vit_jax.data.options import DataConfig
 from vit_jax.data.preprocess import EvalTransform, eval_transform, train_transform
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit import ViTOptions
-from vit_jax.training import evaluation
+from vit_jax.training import evaluation, run_config
 
 SQUARE = {"height": 64, "width": 64}
 HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -126,7 +127,7 @@ def test_folders_and_runs_tell_it_again(tmp_path, changes, processor):
     file = json.loads((tmp_path / "hf/preprocessor_config.json").read_text())
     assert file["image_processor_type"] == processor
     vit_jax.save(model, tmp_path / "run")
-    assert run_folder.read_config(tmp_path / "run").data.eval_fit == preprocessing.fit
+    assert run_config.read_config(tmp_path / "run").data.eval_fit == preprocessing.fit
     for folder in ("hf", "run"):
         assert load.read(tmp_path / folder).preprocessing == preprocessing
 
@@ -139,7 +140,11 @@ def test_evaluation_and_training_fit_images_as_they_are_told():
     model.preprocessing = Preprocessing(image_size=(16, 16), crop=1.0, kernel=kernel, fit="squash")
     np.testing.assert_array_equal(evaluation.transform_of(model)(image), np.asarray(expected))
     data = DataConfig(
-        crop="center", kernel=kernel, eval_kernel=kernel, eval_crop=1.0, eval_fit="squash"
+        crop=Center(),
+        interpolation=kernel,
+        eval_interpolation=kernel,
+        crop_pct=1.0,
+        eval_fit="squash",
     )
     np.testing.assert_array_equal(eval_transform(data, size=(16, 16))(image), expected)
     train = train_transform(data, size=(16, 16))

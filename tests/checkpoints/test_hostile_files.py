@@ -17,6 +17,7 @@ import vit_jax
 from tests.checkpoints.torch_names import named, pth, refusal, tensor, text
 from tests.models import tiny
 from vit_jax.checkpoints import files, load, run_folder
+from vit_jax.training import run_config
 
 
 @pytest.fixture(autouse=True)
@@ -261,7 +262,7 @@ def test_a_deep_index_or_description_of_a_run_is_refused(tmp_path, deep):
     assert "nested too deep" in refusal(tmp_path / "a.index.json")
     for name, read in (
         ("model.json", run_folder.read_card),
-        ("config.json", run_folder.read_config),
+        ("config.json", run_config.read_config),
     ):
         (tmp_path / name).write_text(deep)
         with pytest.raises(ValueError, match=f"{name} is damaged: it is nested too deep"):

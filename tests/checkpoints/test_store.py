@@ -15,7 +15,7 @@ from vit_jax.checkpoints import load, run_folder, store
 from vit_jax.config import CheckpointConfig, Config, MeshConfig, default_config, resolve
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.parallel.mesh import make_mesh
-from vit_jax.training import state
+from vit_jax.training import run_config, state
 
 KEEP = CheckpointConfig(keep_last=2, keep_best=1)
 ADAM = optax.adam(1e-3, mu_dtype="bfloat16")
@@ -150,23 +150,23 @@ def make_card() -> run_folder.Card:
 def test_a_run_describes_itself(tmp_path) -> None:
     config = make_config(batch_size=8)
     assert not run_folder.is_run(tmp_path)
-    run_folder.check_same_run(tmp_path, config)
-    run_folder.write_run(tmp_path / "run", config, make_card())
+    run_config.check_same_run(tmp_path, config)
+    run_config.write_run(tmp_path / "run", config, make_card())
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "config.json",
         "model.json",
     ]
     assert run_folder.is_run(tmp_path / "run")
-    assert run_folder.read_config(tmp_path / "run") == config
+    assert run_config.read_config(tmp_path / "run") == config
     assert run_folder.read_card(tmp_path / "run") == make_card()
-    run_folder.check_same_run(tmp_path / "run", config)
+    run_config.check_same_run(tmp_path / "run", config)
 
 
 def test_a_run_of_another_config_names_what_differs(tmp_path) -> None:
-    run_folder.write_run(tmp_path, make_config(), make_card())
+    run_config.write_run(tmp_path, make_config(), make_card())
     other = {"optimizer.learning_rate": 0.5, "image_size": (32, 32), "mesh.fsdp": 2}
     with pytest.raises(ValueError, match="holds a run of another config") as error:
-        run_folder.check_same_run(tmp_path, make_config(**other))
+        run_config.check_same_run(tmp_path, make_config(**other))
     said = str(error.value)
     assert "optimizer.learning_rate is 0.001 there and 0.5 here" in said
     assert "image_size is (224, 224) there and (32, 32) here" in said
@@ -188,13 +188,13 @@ def test_a_run_of_another_config_names_what_differs(tmp_path) -> None:
     ],
 )
 def test_what_does_not_change_the_result_may_change(tmp_path, field, value) -> None:
-    run_folder.write_run(tmp_path, make_config(), make_card())
-    run_folder.check_same_run(tmp_path, make_config(**{field: value}))
+    run_config.write_run(tmp_path, make_config(), make_card())
+    run_config.check_same_run(tmp_path, make_config(**{field: value}))
 
 
 def test_a_run_is_loaded_with_its_average(tmp_path) -> None:
     run = tmp_path / "run"
-    run_folder.write_run(run, make_config(ema=0.9), make_card())
+    run_config.write_run(run, make_config(ema=0.9), make_card())
     saved = filled(abstract(MeshConfig()))
     with store.Store(run, KEEP) as checkpoints:
         checkpoints.save(1, saved, {})
@@ -213,16 +213,16 @@ def test_files_that_are_no_run_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"is no run: it has no model.json"):
         run_folder.read_card(tmp_path)
     with pytest.raises(ValueError, match=r"is no run: it has no config.json"):
-        run_folder.read_config(tmp_path)
+        run_config.read_config(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps({"options": {}})[:-1])
     with pytest.raises(ValueError, match=r"model.json is damaged: .*: restore it, or start anew"):
         run_folder.read_card(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot write to the workdir"):
-        run_folder.write_run(tmp_path / "file", make_config(), make_card())
+        run_config.write_run(tmp_path / "file", make_config(), make_card())
 
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path) -> None:
-    run_folder.write_run(tmp_path, make_config(), make_card())
+    run_config.write_run(tmp_path, make_config(), make_card())
     with pytest.raises(ValueError, match="no finished checkpoint in .*: train first"):
         load.read(tmp_path)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vit_jax.config import DataConfig
 from vit_jax.data.augment import HALF, augment, mix, mixup_share, normalize, random_flip
+from vit_jax.data.options import DataConfig
 
 KEY = jax.random.key(0)
 PLAIN = DataConfig(flip=False, mixup=0.0, mean=HALF, std=HALF)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import vit_jax.data
-from vit_jax.config import DataConfig
+from vit_jax.data.arrays import ArraySource
+from vit_jax.data.opening import open_eval, open_source, open_train
+from vit_jax.data.options import DataConfig
 from vit_jax.data.preprocess import decode
-from vit_jax.data.sources import ArraySource, open_eval, open_source, open_train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

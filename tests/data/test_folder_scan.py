@@ -6,9 +6,9 @@ import pathlib
 import pytest
 
 from tests.data.test_image_folder import files, make, refusal
-from vit_jax.config import DataConfig
 from vit_jax.data import folder_scan
-from vit_jax.data.sources import open_eval, open_source, open_train
+from vit_jax.data.opening import open_eval, open_source, open_train
+from vit_jax.data.options import DataConfig
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ import pathlib
 import pytest
 
 from tests.data.test_image_folder import files, make, refusal
-from vit_jax.config import DataConfig
 from vit_jax.data import split_names
 from vit_jax.data.image_folder import ImageFolder
-from vit_jax.data.sources import available_splits, open_eval, open_source, open_train
+from vit_jax.data.opening import open_eval, open_source, open_train
+from vit_jax.data.options import DataConfig
+from vit_jax.data.sources import FolderData
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_splits_are_known_by_the_names_that_people_use(
     tmp_path: pathlib.Path, train: str, held_out: str
 ) -> None:
     data = make(tmp_path, f"{train}/a/1.png", f"{train}/b/2.png", f"{held_out}/b/3.png")
-    assert available_splits(data) == (train, held_out)
+    assert data.source.splits(train_split="train") == (train, held_out)
     assert files(open_train(data)) == ["1.png", "2.png"]
     assert files(open_eval(data)) == files(open_source(data, split=held_out)) == ["3.png"]
     for name in split_names.KINDS[split_names.kind(held_out)]:
@@ -58,7 +59,7 @@ def test_a_folder_of_nothing_but_splits_is_never_trained_as_classes(
 def test_the_parent_of_splits_is_refused_with_the_folder_to_give(tmp_path: pathlib.Path) -> None:
     data = make(tmp_path, "set1/train/a/1.png", "set1/train/b/1.png", "set1/val/a/1.png")
     assert f"set config.data.path to {tmp_path / 'set1'}" in refusal(data)
-    followed = DataConfig(source="image_folder", path=str(tmp_path / "set1"))
+    followed = DataConfig(source=FolderData(path=str(tmp_path / "set1")))
     assert len(open_train(followed)) == 2 and len(open_eval(followed)) == 1
 
 
@@ -80,7 +81,7 @@ def test_splits_below_each_class_are_not_trained_together(tmp_path: pathlib.Path
 def test_a_training_folder_beside_a_class_is_ambiguous(tmp_path: pathlib.Path) -> None:
     data = make(tmp_path, "train/steam/1.png", "train/diesel/1.png", "car/1.png")
     assert "may be the training split, or a class beside car" in refusal(data)
-    followed = DataConfig(source="image_folder", path=str(tmp_path / "train"))
+    followed = DataConfig(source=FolderData(path=str(tmp_path / "train")))
     assert open_train(followed).class_names == ("diesel", "steam")
     (tmp_path / "train").rename(tmp_path / "railway")
     assert open_train(data).class_names == ("car", "railway")
@@ -99,7 +100,7 @@ def test_two_training_folders_need_a_choice(tmp_path: pathlib.Path) -> None:
     data = make(tmp_path, "Train/a/1.png", "Train/b/1.png", "training/a/2.png", "training/c/2.png")
     assert "has Train and training: set config.data.train_split to one of them" in refusal(data)
     for name, classes in (("Train", ("a", "b")), ("training", ("a", "c"))):
-        chosen = DataConfig(source="image_folder", path=str(tmp_path), train_split=name)
+        chosen = DataConfig(source=FolderData(path=str(tmp_path)), train_split=name)
         assert open_train(chosen).class_names == classes
 
 
@@ -127,5 +128,5 @@ def test_a_held_out_folder_without_classes_is_never_picked(
     (tmp_path / "testing").rename(tmp_path / ".testing")
     with pytest.raises(ValueError, match="no labelled split that is called as one to evaluate on"):
         open_eval(data)
-    data = DataConfig(source="image_folder", path=str(tmp_path), eval_split="train")
+    data = DataConfig(source=FolderData(path=str(tmp_path)), eval_split="train")
     assert files(open_eval(data)) == ["1.png", "1.png"]

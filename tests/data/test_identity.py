@@ -7,15 +7,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from vit_jax.config import DataConfig
 from vit_jax.data import identity as identity_lib
 from vit_jax.data.arrays import ArraySource, open_embedded
 from vit_jax.data.changes import changes
 from vit_jax.data.identity import Identity
 from vit_jax.data.image_list import ImageListSource
+from vit_jax.data.opening import open_train
+from vit_jax.data.options import DataConfig
 from vit_jax.data.record import Record
 from vit_jax.data.relabelled import Relabelled
-from vit_jax.data.sources import open_train
+from vit_jax.data.sources import FolderData
 
 
 def save(root: pathlib.Path, *names: str) -> None:
@@ -27,7 +28,7 @@ def save(root: pathlib.Path, *names: str) -> None:
 
 
 def found(root: pathlib.Path) -> Identity:
-    return open_train(DataConfig(source="image_folder", path=str(root))).identity()
+    return open_train(DataConfig(source=FolderData(path=str(root)))).identity()
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import tarfile
 import PIL.Image
 import pytest
 
-from vit_jax.config import DataConfig
 from vit_jax.data.image_folder import ImageFolder, ImageFolderSource
+from vit_jax.data.opening import open_eval, open_source, open_train
+from vit_jax.data.options import DataConfig
 from vit_jax.data.pipeline import eval_batches
 from vit_jax.data.preprocess import EvalTransform, decode
-from vit_jax.data.sources import available_splits, open_eval, open_source, open_train
+from vit_jax.data.sources import FolderData
 
 
 def make(root: pathlib.Path, *files: str) -> DataConfig:
@@ -22,7 +23,7 @@ def make(root: pathlib.Path, *files: str) -> DataConfig:
             PIL.Image.new("RGB", (6, 5), (len(name), 0, 0)).save(path)
         else:
             path.write_text("no image")
-    return DataConfig(source="image_folder", path=str(root))
+    return DataConfig(source=FolderData(path=str(root)))
 
 
 def files(source: object) -> list[str]:
@@ -60,7 +61,7 @@ def test_split_folders_give_splits_with_the_classes_of_train(
     tmp_path: pathlib.Path, held_out: str
 ) -> None:
     data = make(tmp_path, "train/a/1.png", "train/b/2.png", "train/c/3.png", f"{held_out}/b/4.png")
-    assert available_splits(data) == ("train", held_out)
+    assert data.source.splits(train_split="train") == ("train", held_out)
     source = open_eval(data)
     assert source.class_names == ("a", "b", "c")
     assert files(source) == ["4.png"] and source.read(0).label == 1
@@ -97,9 +98,9 @@ def refusal(data: DataConfig, *, split: str = "train") -> str:
 
 
 def test_missing_folder_is_named(tmp_path: pathlib.Path) -> None:
-    message = refusal(DataConfig(source="image_folder", path=str(tmp_path / "gone")))
+    message = refusal(DataConfig(source=FolderData(path=str(tmp_path / "gone"))))
     assert f"config.data.path {tmp_path / 'gone'} is not a folder" in message
-    assert "config.data.path is empty" in refusal(DataConfig(source="image_folder"))
+    assert "config.data.path is empty" in refusal(DataConfig(source=FolderData()))
 
 
 def test_empty_folder_is_named(tmp_path: pathlib.Path) -> None:

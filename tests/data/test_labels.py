@@ -10,11 +10,13 @@ import pytest
 
 from tests import runs
 from vit_jax.__main__ import main
-from vit_jax.config import DataConfig
+from vit_jax.data.crops import Inception
+from vit_jax.data.opening import open_eval, open_source, open_train
+from vit_jax.data.options import DataConfig
 from vit_jax.data.pipeline import eval_batches, train_batches
 from vit_jax.data.preprocess import EvalTransform, TrainTransform
 from vit_jax.data.record import LabelError
-from vit_jax.data.sources import open_eval, open_source, open_train
+from vit_jax.data.sources import TfdsData
 from vit_jax.errors import RunFailed
 
 with warnings.catch_warnings():
@@ -53,7 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def config(root: pathlib.Path, name: str, **fields: str) -> DataConfig:
-    return DataConfig(source="tfds", name=name, path=str(root), **fields)
+    return DataConfig(source=TfdsData(name=name, path=str(root)), **fields)
 
 
 def test_a_split_without_labels_is_never_picked(root: pathlib.Path) -> None:
@@ -73,7 +75,7 @@ def test_training_on_images_without_labels_is_refused(root: pathlib.Path) -> Non
     with pytest.raises(ValueError, match=r"half train: 3 of 7 images have no label \(-1\): set"):
         open_train(config(root, "half"))
     source = open_source(config(root, "half"), split="train")  # had the sample not shown it
-    transform = TrainTransform(size=(4, 4), crop="inception")
+    transform = TrainTransform(size=(4, 4), crop=Inception())
     batches = train_batches(source, transform, seed=0, batch_size=7, num_steps=1)
     with pytest.raises(RunFailed, match=r"half train\[\d\] has no label"):
         next(batches)

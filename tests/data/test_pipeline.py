@@ -10,16 +10,17 @@ import PIL.Image
 import pytest
 
 from tests.patience import limit
-from vit_jax.config import DataConfig
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.counter import draw, shuffled_ids
+from vit_jax.data.crops import Inception, Shift
+from vit_jax.data.options import DataConfig
 from vit_jax.data.pipeline import Batch, Batches, eval_batches, train_batches
 from vit_jax.data.preprocess import EvalTransform, TrainTransform, train_transform
 from vit_jax.data.record import Record
 from vit_jax.errors import RunFailed
 
-TRAIN = TrainTransform(size=(8, 8), crop="inception", crop_area=(0.3, 1.0))
+TRAIN = TrainTransform(size=(8, 8), crop=Inception(crop_area=(0.3, 1.0)))
 EVAL = EvalTransform(size=(8, 8), center=1.0)
 
 
@@ -150,7 +151,7 @@ def test_arrays_taken_as_a_whole_give_the_pixels_of_files_one_by_one(size: tuple
         file = io.BytesIO()
         PIL.Image.fromarray(image).save(file, "PNG")
         encoded.append(file.getvalue())
-    transform = TrainTransform(size=size, crop="shift", shift=2)
+    transform = TrainTransform(size=size, crop=Shift(shift=2))
     one, other = (
         everything(train_batches(source, transform, seed=3, batch_size=7, num_steps=4))
         for source in (arrays, Files(encoded))

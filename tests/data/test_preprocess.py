@@ -8,20 +8,27 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from vit_jax.config import DataConfig
+from vit_jax import schema
 from vit_jax.data.counter import draw
-from vit_jax.data.preprocess import (
+from vit_jax.data.crops import (
     ASPECT,
+    Center,
+    Crop,
+    Inception,
+    Shift,
+    center_crop,
+    inception_box,
+)
+from vit_jax.data.options import DataConfig
+from vit_jax.data.preprocess import (
     BrokenImageError,
     EvalTransform,
     TrainTransform,
-    center_crop,
     decode,
     eval_transform,
-    inception_box,
-    resize,
     train_transform,
 )
+from vit_jax.data.resize import resize
 
 MOST = 1 - 2.0**-53  # the largest number that is drawn
 
@@ -194,7 +201,7 @@ def test_evaluation_of_any_shape_keeps_the_aspect_ratio_and_the_centre(
 
 
 def test_evaluation_at_the_images_own_size_changes_nothing() -> None:
-    transform = eval_transform(DataConfig(eval_crop=1.0), size=(28, 28))
+    transform = eval_transform(DataConfig(crop_pct=1.0), size=(28, 28))
     np.testing.assert_array_equal(transform(noise(28, 28)), noise(28, 28))
 
 
@@ -253,24 +260,24 @@ def test_inception_falls_back_to_the_largest_central_box_of_a_legal_ratio() -> N
     assert inception_box((1, 1), (224, 224), area=(0.05, 1.0), numbers=numbers) == (0, 0, 1, 1)
 
 
-@pytest.mark.parametrize("crop", ["inception", "shift", "center"])
+@pytest.mark.parametrize("crop", [Inception(), Shift(shift=3), Center()])
 @pytest.mark.parametrize("shape", [(40, 60), (8, 8), (1, 300)])
 def test_training_crops_have_the_size_and_follow_the_numbers(
-    crop: str, shape: tuple[int, int]
+    crop: Crop, shape: tuple[int, int]
 ) -> None:
-    transform = train_transform(DataConfig(crop=crop, shift=3), size=(24, 32))  # type: ignore[arg-type]
+    transform = train_transform(DataConfig(crop=crop), size=(24, 32))
     numbers = draw("crop", seed=0, start=0, count=2)
     image = noise(*shape)
     first = transform(image, numbers[0])
     assert first.shape == (24, 32, 3) and first.dtype == np.uint8
     np.testing.assert_array_equal(first, transform(image, numbers[0]))
-    if crop != "center" and shape == (40, 60):
+    if crop != Center() and shape == (40, 60):
         assert not np.array_equal(first, transform(image, numbers[1]))
 
 
 def test_shift_moves_every_image_by_its_own_whole_pixels_and_fills_black() -> None:
     images = np.stack([noise(12, 10)] * 50) | 1  # nowhere black
-    transform = TrainTransform(size=(12, 10), crop="shift", shift=2)
+    transform = TrainTransform(size=(12, 10), crop=Shift(shift=2))
     moved = transform.batch(images, draw("crop", seed=0, start=0, count=50))
     padded = np.pad(images[0], ((2, 2), (2, 2), (0, 0)))
     places = set()
@@ -289,14 +296,14 @@ def test_shift_moves_every_image_by_its_own_whole_pixels_and_fills_black() -> No
 def test_batch_of_images_gives_the_pixels_of_one_by_one() -> None:
     images, numbers = np.stack([noise(12, 10)] * 4), draw("crop", seed=0, start=9, count=4)
     for size in ((12, 10), (18, 15)):
-        transform = TrainTransform(size=size, crop="shift", shift=2)
+        transform = TrainTransform(size=size, crop=Shift(shift=2))
         single = [transform(i, n) for i, n in zip(images, numbers, strict=True)]
         np.testing.assert_array_equal(transform.batch(images, numbers), single)
 
 
 def test_the_first_number_of_a_shift_is_vertical_and_the_second_horizontal() -> None:
     image = noise(6, 5)
-    transform = train_transform(DataConfig(crop="shift", shift=2), size=(6, 5))
+    transform = train_transform(DataConfig(crop=Shift(shift=2)), size=(6, 5))
     lowest = transform(image, np.array([0.0, 0.5] + [0.5] * 38))  # from two rows above
     assert not lowest[:2].any()
     np.testing.assert_array_equal(lowest[2:], image[:-2])
@@ -306,8 +313,14 @@ def test_the_first_number_of_a_shift_is_vertical_and_the_second_horizontal() -> 
 
 
 def test_training_and_evaluation_take_their_own_fields_of_the_config() -> None:
-    fields = {"eval_crop": 0.5, "eval_fit": "squash", "eval_kernel": "area", "kernel": "linear"}
-    data, image = DataConfig(crop="center", **fields), noise(60, 90)
+    data = DataConfig(
+        crop=Center(),
+        crop_pct=0.5,
+        eval_fit="squash",
+        eval_interpolation="area",
+        interpolation="linear",
+    )
+    image = noise(60, 90)
     whole = {"share": 0.5, "fit": "squash"}
     trained = train_transform(data, size=(24, 16))(image, np.zeros(40))
     np.testing.assert_array_equal(trained, center_crop(image, (24, 16), kernel="linear", **whole))
@@ -319,14 +332,14 @@ def test_training_and_evaluation_take_their_own_fields_of_the_config() -> None:
 @pytest.mark.parametrize("kernel", ["linear", "bicubic_antialias"])
 def test_random_crops_are_resized_with_the_kernel_of_training(kernel: str) -> None:
     image, numbers = noise(60, 90), draw("crop", seed=0, start=0, count=1)[0]
-    data = DataConfig(crop_area=(0.2, 0.3), kernel=kernel)  # type: ignore[arg-type]
+    data = DataConfig(crop=Inception(crop_area=(0.2, 0.3)), interpolation=kernel)  # type: ignore[arg-type]
     top, left, height, width = inception_box((60, 90), (24, 16), area=(0.2, 0.3), numbers=numbers)
     box = image[top : top + height, left : left + width]
     np.testing.assert_array_equal(
         train_transform(data, size=(24, 16))(image, numbers),
         resize(box, (24, 16), kernel),  # type: ignore[arg-type]
     )
-    shifted = train_transform(DataConfig(crop="shift", kernel=kernel), size=(24, 16))  # type: ignore[arg-type]
+    shifted = train_transform(DataConfig(crop=Shift(), interpolation=kernel), size=(24, 16))  # type: ignore[arg-type]
     np.testing.assert_array_equal(
         shifted(image, numbers),
         center_crop(image, (24, 16), share=1.0, kernel=kernel),  # type: ignore[arg-type]
@@ -347,9 +360,10 @@ def test_channels_and_orientation_reach_the_decoder() -> None:
     "changes",
     [
         *({"crop_area": (0.0, 1.0)}, {"crop_area": (0.6, 0.5)}, {"crop_area": (0.5, 1.01)}),
-        *({"shift": -1}, {"shift": 9}, {"eval_crop": 0.0}, {"eval_crop": 1.5}),
+        *({"shift": -1, "crop": "shift"}, {"shift": 9, "crop": "shift"}),
+        *({"crop_pct": 0.0}, {"crop_pct": 1.5}),
     ],
 )
 def test_senseless_crops_are_refused_by_name(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"config.data.{next(iter(changes))} is"):
-        train_transform(DataConfig(**changes), size=(8, 8))  # type: ignore[arg-type]
+        train_transform(schema.build(DataConfig, changes, "config.data"), size=(8, 8))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.data.test_preprocess import noise
-from vit_jax.data import preprocess
-from vit_jax.data.preprocess import EvalTransform, TrainTransform, center_crop
+from vit_jax.data import crops
+from vit_jax.data.crops import Center, center_crop
+from vit_jax.data.preprocess import EvalTransform, TrainTransform
 from vit_jax.data.resize import resize, resize_part
 
 KERNELS = ("area", "linear", "bilinear_antialias", "bicubic_antialias", "lanczos_antialias")
@@ -32,8 +33,8 @@ def test_a_part_is_that_of_the_whole(kernel, shape, size) -> None:
 def test_extreme_images_are_cut_as_ordinary_ones(shape, channels, kernel, monkeypatch) -> None:
     image = noise(*shape)[..., [0, 1, 2, 0]][..., :channels]
     ordinary = center_crop(image, (24, 16), share=0.875, kernel=kernel)
-    monkeypatch.setattr(preprocess, "LARGE", 0)
-    monkeypatch.setattr(preprocess, "resize", None)  # the other path is taken
+    monkeypatch.setattr(crops, "LARGE", 0)
+    monkeypatch.setattr(crops, "resize", None)  # the other path is taken
     extreme = center_crop(image, (24, 16), share=0.875, kernel=kernel)
     assert np.abs(extreme.astype(int) - ordinary).max() <= 2
 
@@ -42,6 +43,7 @@ LINES = """
 import resource, sys
 import numpy as np
 from vit_jax.data.preprocess import EvalTransform, TrainTransform
+from vit_jax.data.crops import Center, Inception, Shift
 from vit_jax.data.counter import draw
 numbers = draw("crop", seed=0, start=0, count=1)[0]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -51,7 +53,7 @@ for shape in ((1, 1_000_000), (1_000_000, 1), (3, 400_000)):
         for fit in ("crop", "squash"):
             made = EvalTransform(size=(96, 64), kernel=kernel, fit=fit)(image)
             assert made.shape == (96, 64, 3)
-        for crop in ("inception", "shift", "center"):
+        for crop in (Inception(), Shift(), Center()):
             train = TrainTransform(size=(96, 64), kernel=kernel, crop=crop)
             assert train(image, numbers).shape == (96, 64, 3)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -70,5 +72,5 @@ def test_the_middle_of_a_line_is_what_is_seen() -> None:
     for kernel in KERNELS:
         seen = EvalTransform(size=(64, 64), kernel=kernel)(line)  # type: ignore[arg-type]
         assert seen.min() >= 199
-    train = TrainTransform(size=(64, 64), crop="center", kernel="linear")
+    train = TrainTransform(size=(64, 64), crop=Center(), kernel="linear")
     assert train(line, np.zeros(40)).min() >= 199

@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
-from vit_jax.config import DataConfig
 from vit_jax.data.changes import changes
+from vit_jax.data.opening import open_eval, open_source, open_train
+from vit_jax.data.options import DataConfig
 from vit_jax.data.pipeline import eval_batches
 from vit_jax.data.preprocess import EvalTransform, decode
-from vit_jax.data.sources import open_eval, open_source, open_train
+from vit_jax.data.sources import TfdsData
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def config(data_dir: pathlib.Path, name: str = "tiny_images") -> DataConfig:
-    return DataConfig(source="tfds", name=name, path=str(data_dir))
+    return DataConfig(source=TfdsData(name=name, path=str(data_dir)))
 
 
 def test_a_prepared_dataset_is_read_at_random_without_tensorflow(prepared: pathlib.Path) -> None:

@@ -246,13 +246,14 @@ class Json(Kind):
         from vit_jax.checkpoints import run_folder
         from vit_jax.config import default_config, resolve
         from vit_jax.models.preprocessing import Preprocessing
+        from vit_jax.training import run_config
 
         options = tiny().options
         expects = Preprocessing(image_size=options.image_size)
         card = run_folder.Card(options=options, class_names=("a", "b", "c"), preprocessing=expects)
         config = default_config()
         config.model.name = "Ti/16"
-        run_folder.write_run(self.folder / "run", resolve(config), card)
+        run_config.write_run(self.folder / "run", resolve(config), card)
         for name in ("model.json", "config.json"):
             self.add(f"run/{name}", (self.folder / "run" / name).read_bytes())
 
@@ -267,9 +268,10 @@ class Json(Kind):
     def read(self, path: pathlib.Path) -> None:
         from vit_jax.checkpoints import files, load, run_folder
         from vit_jax.data.image_list import read_labels
+        from vit_jax.training import run_config
 
         if path.parent.name == "run":
-            (run_folder.read_card if path.name == "model.json" else run_folder.read_config)(
+            (run_folder.read_card if path.name == "model.json" else run_config.read_config)(
                 path.parent
             )
         elif path.name.endswith(".index.json"):
@@ -302,12 +304,12 @@ class Images(Kind):
         return mutations.damaged(data, rng)
 
     def read(self, path: pathlib.Path) -> None:
-        from vit_jax.data import preprocess
+        from vit_jax.data import crops, preprocess
 
         size = (16, 16)
         for kernel, smooth in (("linear", "area"), ("bicubic_antialias", "bicubic_antialias")):
             evaluated = preprocess.EvalTransform(size=size, kernel=smooth)
-            trained = preprocess.TrainTransform(size=size, crop="inception", kernel=kernel)
+            trained = preprocess.TrainTransform(size=size, crop=crops.Inception(), kernel=kernel)
             image = evaluated.decode(path.read_bytes())
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
             assert evaluated(image).shape == trained(image, self.numbers).shape == (*size, 3)

@@ -33,7 +33,8 @@ def make_config(name: str, *, fields: dict[str, Any] | None = None, **optimizer:
     config.optimizer.weight_decay = 0.1
     # The first step of Adam is g / (|g| + eps): where the gradient is rounding noise, as that of
     # the bias of the keys, which the softmax does not see, an eps of 1e-8 makes whole steps of it.
-    config.optimizer.eps = 1e-6
+    if name == "adamw":
+        config.optimizer.eps = 1e-6
     config.optimizer.update(optimizer)
     config.update_from_flattened_dict(fields or {})
     return resolve(config)

@@ -15,7 +15,7 @@ from tests import runs
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import Duration
-from vit_jax.training import datasets
+from vit_jax.training import datasets, run_config
 
 
 def save(folder: pathlib.Path, *names: str) -> None:
@@ -170,7 +170,7 @@ def test_another_number_of_classes_cannot_be_accepted(recipe, run, data, capsys)
 
 
 def test_accepted_images_that_make_the_run_longer_are_said_to(run, data) -> None:
-    config = run_folder.read_config(run)
+    config = run_config.read_config(run)
     longer = dataclasses.replace(
         config,
         total=Duration(epochs=4.0),  # of 12 images, by 16
@@ -233,7 +233,7 @@ def test_evaluation_follows_the_names_of_the_classes(run, images, data, capsys, 
         leaf[...] = jax.numpy.asarray(leaf[...])[..., np.array([2, 0, 1])]
     turned = data.with_name("turned")
     vit_jax.save(model, turned)
-    overrides = ("--config.data.eval_crop=1.0",)
+    overrides = ("--config.data.crop_pct=1.0",)
     assert evaluate(turned, images, *overrides) == 0
     found = json.loads(capsys.readouterr().out)
     del expected["step"], found["step"]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.models import tiny
 from tests.training.one_step import mesh_of
-from vit_jax.config import Config, DataConfig, ObjectiveConfig
+from vit_jax.config import Classification, Config, DataConfig
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.record import Record
 from vit_jax.models.preprocessing import Preprocessing
@@ -78,8 +78,8 @@ def test_a_run_measures_its_parameters_and_their_average_by_its_own_loss(loss) -
     config = Config(
         batch_size=8,
         eval_batch_size=5,
-        objective=ObjectiveConfig(loss=loss, label_smoothing=0.3),
-        data=DataConfig(eval_crop=1.0, mean=MEAN, std=STD, mixup=0.5),
+        objective=Classification(loss=loss, label_smoothing=0.3),
+        data=DataConfig(crop_pct=1.0, mean=MEAN, std=STD, mixup=0.5),
     )
     options = tiny.options(num_classes=len(CLASSES))
     graphdef, _ = state.abstract_params(options)

@@ -1,6 +1,5 @@
 """What processes compare before they start: the config, the code, and what the data are."""
 
-import dataclasses
 import pathlib
 import shutil
 
@@ -9,19 +8,20 @@ import numpy as np
 import pytest
 
 import vit_jax
-from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config, DataConfig
 from vit_jax.data.identity import Part, identify
+from vit_jax.data.sources import FolderData
 from vit_jax.parallel import agreement
-from vit_jax.training import facts
+from vit_jax.training import facts, run_config
 
 
 def test_every_field_is_compared_that_is_not_a_hosts_own(tmp_path) -> None:
-    found = facts.of_start(Config(), tmp_path)
-    fields = set(run_folder.flat(dataclasses.asdict(Config())))
+    config = Config(data=DataConfig(source=FolderData(path="here")))
+    found = facts.of_start(config, tmp_path)
+    fields = set(run_config.flat(config))
     assert {f"config.{name}" for name in fields - set(facts.OWN)} <= set(found)
     assert not {f"config.{name}" for name in facts.OWN} & set(found)
-    other = Config(data=DataConfig(path="elsewhere", threads=3), init_from="x")
+    other = Config(data=DataConfig(source=FolderData(path="elsewhere"), threads=3), init_from="x")
     assert facts.of_start(other, tmp_path) == found
 
 

@@ -14,7 +14,7 @@ from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config, Duration, ModelConfig
 from vit_jax.models import zoo
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.training import length, setup
+from vit_jax.training import length, run_config, setup
 
 
 def train(recipe: pathlib.Path, workdir: pathlib.Path, *overrides: str) -> int:
@@ -45,7 +45,7 @@ def test_a_complete_run_that_grows_is_the_longer_run(recipe, tmp_path, capsys) -
     runs.assert_same_bits(runs.arrays(grown), runs.arrays(straight))
     trained = [line for line in runs.lines(grown) if "loss" in line]
     assert trained == [line for line in runs.lines(straight) if "loss" in line]
-    assert run_folder.read_config(grown) == run_folder.read_config(straight)
+    assert run_config.read_config(grown) == run_config.read_config(straight)
     (entry,) = json.loads((grown / "history.json").read_text())["total"]
     assert (entry["step"], entry["before"]["steps"], entry["now"]["steps"]) == (4, 4, 6)
 
@@ -76,7 +76,7 @@ def test_what_a_new_length_changes_is_said_and_written_once(tmp_path) -> None:
         class_names=("a", "b"),
         preprocessing=Preprocessing(image_size=(224, 224)),
     )
-    run_folder.write_run(tmp_path / "run", before, card)
+    run_config.write_run(tmp_path / "run", before, card)
     now = dataclasses.replace(before, total=Duration(steps=80), seed=5)
     change = length.change(tmp_path / "run", now, step=20, dataset_size=100)
     assert change is not None
@@ -88,12 +88,12 @@ def test_what_a_new_length_changes_is_said_and_written_once(tmp_path) -> None:
         "evaluation every 40 steps, before every 20",
         "checkpoint every 8 steps, before every 4",
     ]
-    assert run_folder.read_config(tmp_path / "run") == before, "nothing is written yet"
+    assert run_config.read_config(tmp_path / "run") == before, "nothing is written yet"
     for _ in range(2):  # the second as after a kill between its two files
         change.write(tmp_path / "run")
     (entry,) = json.loads((tmp_path / "run" / "history.json").read_text())["total"]
     assert (entry["step"], entry["before"]["epochs"], entry["now"]["steps"]) == (20, 4.0, 80)
-    written = run_folder.read_config(tmp_path / "run")
+    written = run_config.read_config(tmp_path / "run")
     assert written == dataclasses.replace(before, total=now.total), "its length and no more"
 
 

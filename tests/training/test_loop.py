@@ -8,6 +8,7 @@ from tests import runs
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder, store
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.training import run_config
 
 
 def train(recipe: pathlib.Path, workdir: pathlib.Path, *arguments: str) -> int:
@@ -22,7 +23,7 @@ def run(recipe, tmp_path_factory) -> pathlib.Path:
         "--config.checkpoint.every.steps=1",
         "--config.evaluate_every.steps=2",
         "--config.checkpoint.metric=ema_loss",
-        "--config.data.kernel=bilinear_antialias",
+        "--config.data.interpolation=bilinear_antialias",
         "--config.data.eval_kernel=bicubic_antialias",
         "--config.data.eval_fit=squash",
         "--config.data.eval_crop=0.9",
@@ -61,7 +62,7 @@ def test_the_last_two_checkpoints_and_the_best_are_kept(run) -> None:
     losses = {n["step"]: n["eval_ema_loss"] for n in runs.lines(run) if "eval_loss" in n}
     best = min(losses, key=losses.__getitem__)
     assert store.saved_steps(run) == sorted({5, 6, best})
-    with store.Store(run, run_folder.read_config(run).checkpoint, read_only=True) as saved:
+    with store.Store(run, run_config.read_config(run).checkpoint, read_only=True) as saved:
         assert saved.find("best") == best
         assert saved.find("latest") == 6
 
@@ -137,7 +138,7 @@ def test_a_run_that_diverges_at_once_may_begin_anew_in_its_workdir(
     said = capsys.readouterr().err
     assert f"{tmp_path} holds a run that saved nothing: it starts anew" in said
     assert "optimizer.learning_rate is 1e+30 there and 0.001 here" in said
-    assert run_folder.read_config(tmp_path).optimizer.learning_rate == 1e-3
+    assert run_config.read_config(tmp_path).optimizer.learning_rate == 1e-3
     assert [line["step"] for line in runs.lines(tmp_path)] == [1, 2, 3, 4, 5, 6, 6]
 
 

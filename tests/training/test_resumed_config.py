@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 
+from vit_jax import schema
 from vit_jax.checkpoints import run_folder
-from vit_jax.config import Config, Duration, ModelConfig
+from vit_jax.config import Config, DataConfig, Duration, ModelConfig
+from vit_jax.data.sources import FolderData
 from vit_jax.models import zoo
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.training import length, setup
+from vit_jax.objectives import OBJECTIVES
+from vit_jax.schema import forms
+from vit_jax.training import length, run_config, setup
 
 # What changes nothing of the result. A new field that belongs here is to be added here too.
 MAY_CHANGE = {
@@ -23,38 +27,65 @@ MAY_CHANGE = {
     *("model.remat", "model.unroll", "model.attention", "init_from", "init_state"),
 }
 HANDLED = {"total.epochs"}  # by `training.length`, which says what another length does
-BEFORE = Config(model=ModelConfig(name="Ti/16"), init_from="somewhere", total=Duration(epochs=90.0))
+BEFORE = Config(
+    model=ModelConfig(name="Ti/16"),
+    data=DataConfig(source=FolderData(path="here")),
+    init_from="somewhere",
+    total=Duration(epochs=90.0),
+)
 
 
 def fields(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The type of every field by its path."""
+    """The type of every field by its path; of choices those of the one that is taken."""
     found: dict[str, Any] = {}
-    for name, kind in typing.get_type_hints(type(config)).items():
+    for name, field in forms.fields(type(config)).items():
         value = getattr(config, name)
-        if dataclasses.is_dataclass(value):
+        if isinstance(field.form, forms.Choice):
+            group = prefix if field.beside else f"{prefix}{name}."
+            found |= {f"{group}{field.form.key}": field.form} | fields(value, group)
+        elif dataclasses.is_dataclass(value):
             found |= fields(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = kind
+            found[prefix + name] = field.kind
     return found
 
 
 def changed(config: Any, path: str, kind: Any) -> Any:
     """The config with another value of one field."""
-    name, _, rest = path.partition(".")
-    value = getattr(config, name)
-    if rest:
-        return dataclasses.replace(config, **{name: changed(value, rest, kind)})
+    values = schema.plain(config)
+    group, (*parents, name) = values, path.split(".")
+    for parent in parents:
+        group = group[parent]
+    value = another(group[name], kind)
+    if name in vars(Duration()):  # one unit replaces the others
+        group.clear()
+    group[name] = value
+    if isinstance(kind, forms.Choice):
+        for key in kind.fields() & group.keys() - {name}:
+            del group[key]
+    return schema.build(Config, values, "config")
+
+
+def another(value: Any, kind: Any) -> Any:
+    """A value of a field of that type that differs from `value`."""
+    if isinstance(kind, forms.Choice):
+        return next((name for name in kind.table if name != value), "toy")
     if typing.get_origin(kind) is typing.Literal:
-        other = next(choice for choice in typing.get_args(kind) if choice != value)
-    elif isinstance(value, bool):
-        other = not value
-    elif isinstance(value, str):
-        other = value + "x"
-    elif isinstance(value, tuple):
-        other = (*value[:-1], "kernel") if isinstance((*value, 0)[0], str) else (*value[:-1], 0.75)
-    else:
-        other = value / 2 if value else type(value)(1)
-    return dataclasses.replace(config, **{name: other})
+        return next(choice for choice in typing.get_args(kind) if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, tuple):
+        return (*value[:-1], {str: "kernel", int: 7, float: 0.75}[typing.get_args(kind)[0]])
+    if isinstance(value, float):
+        return value / 2 or 1.0
+    return value + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """Another objective."""
 
 
 CARD = run_folder.Card(
@@ -67,18 +98,19 @@ CARD = run_folder.Card(
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
-    run_folder.write_run(folder, BEFORE, CARD)
+    run_config.write_run(folder, BEFORE, CARD)
     return folder
 
 
-def test_every_field_that_changes_the_result_is_refused_on_resume(workdir) -> None:
-    run_folder.check_same_run(workdir, BEFORE)
+def test_every_field_that_changes_the_result_is_refused_on_resume(workdir, monkeypatch) -> None:
+    run_config.check_same_run(workdir, BEFORE)
+    monkeypatch.setitem(OBJECTIVES, "toy", Toy)
     taken, refused = set(), set()
     for path, kind in fields(BEFORE).items():
         if path in ("total.steps", "total.examples", "total.percent"):
             continue  # another unit beside the one that is given is no config
         try:
-            run_folder.check_same_run(workdir, changed(BEFORE, path, kind))
+            run_config.check_same_run(workdir, changed(BEFORE, path, kind))
             taken.add(path)
         except ValueError as error:
             assert f"{path}" in str(error) and "\n" not in str(error)

@@ -1,12 +1,21 @@
 """The learning rate equals the originals' at every step; nonsense durations are refused."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vit_jax import schema
 from vit_jax.config import Duration, ScheduleConfig
 from vit_jax.training.schedules import make_schedule
+
+
+def schedule_config(**fields: Any) -> ScheduleConfig:
+    """As a config has it: the fields of the decay beside its name."""
+    config: ScheduleConfig = schema.build(ScheduleConfig, fields, "config.schedule")
+    return config
 
 
 def rates(schedule: ScheduleConfig, *, peak: float, total_steps: int, **units: int) -> np.ndarray:
@@ -21,31 +30,31 @@ def rates(schedule: ScheduleConfig, *, peak: float, total_steps: int, **units: i
 def test_schedule_equals_vit_jax(shared, decay, warmup):
     expected = np.load(shared / "fixtures/vitjax_schedule/io.npz")[f"{decay}_warmup{warmup}"]
     end = 1e-5 if decay == "linear" else 0.0
-    schedule = ScheduleConfig(decay=decay, warmup=Duration(steps=warmup), end=end)
+    schedule = schedule_config(decay=decay, warmup=Duration(steps=warmup), end_value=end)
     actual = rates(schedule, peak=0.03, total_steps=200)
     np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7 * 0.03)
 
 
 BIG_VISION = {
-    "cosine_wu": (1e-3, ScheduleConfig(warmup=Duration(steps=30))),
+    "cosine_wu": (1e-3, schedule_config(warmup=Duration(steps=30))),
     "cosine_wu_cool": (
         1e-3,
-        ScheduleConfig(warmup=Duration(steps=30), cooldown=Duration(steps=50)),
+        schedule_config(warmup=Duration(steps=30), cooldown=Duration(steps=50)),
     ),
-    "cosine_examples": (1.0, ScheduleConfig(warmup=Duration(examples=3000))),
-    "cosine_percent": (1.0, ScheduleConfig(warmup=Duration(percent=10.0))),
-    "cosine_epochs_bsscale": (0.1 * 100 / 256, ScheduleConfig(warmup=Duration(epochs=2.0))),
+    "cosine_examples": (1.0, schedule_config(warmup=Duration(examples=3000))),
+    "cosine_percent": (1.0, schedule_config(warmup=Duration(percent=10.0))),
+    "cosine_epochs_bsscale": (0.1 * 100 / 256, schedule_config(warmup=Duration(epochs=2.0))),
     "rsqrt_wu_cool": (
         1e-3,
-        ScheduleConfig(
+        schedule_config(
             decay="rsqrt",
             warmup=Duration(steps=30),
             cooldown=Duration(steps=60),
             timescale=Duration(steps=40),
         ),
     ),
-    "rsqrt_default_timescale": (1.0, ScheduleConfig(decay="rsqrt", warmup=Duration(steps=10))),
-    "linear": (0.01, ScheduleConfig(decay="linear", warmup=Duration(steps=20), end=1e-4)),
+    "rsqrt_default_timescale": (1.0, schedule_config(decay="rsqrt", warmup=Duration(steps=10))),
+    "linear": (0.01, schedule_config(decay="linear", warmup=Duration(steps=20), end_value=1e-4)),
 }
 
 
@@ -58,7 +67,7 @@ def test_schedule_equals_big_vision(shared, name):
 
 
 def test_constant_warms_up_stays_and_cools_down_to_zero():
-    schedule = ScheduleConfig(
+    schedule = schedule_config(
         decay="constant", warmup=Duration(steps=4), cooldown=Duration(steps=5)
     )
     actual = rates(schedule, peak=2.0, total_steps=20)
@@ -68,13 +77,13 @@ def test_constant_warms_up_stays_and_cools_down_to_zero():
 
 
 def test_cosine_ends_at_the_given_end():
-    actual = rates(ScheduleConfig(end=1e-3), peak=1.0, total_steps=10)
+    actual = rates(schedule_config(end_value=1e-3), peak=1.0, total_steps=10)
     np.testing.assert_allclose(actual[[0, 5, 10]], [1, 0.5005, 1e-3], rtol=1e-6)
 
 
 @pytest.mark.parametrize("decay", ["cosine", "linear", "rsqrt", "constant"])
 def test_rate_is_float32_and_never_negative_past_the_end(decay):
-    schedule = ScheduleConfig(decay=decay, cooldown=Duration(steps=2))
+    schedule = schedule_config(decay=decay, cooldown=Duration(steps=2))
     fn = make_schedule(schedule, peak=1.0, total_steps=5, batch_size=1, dataset_size=1)
     assert fn(7).dtype == jnp.float32
     assert fn(7) == 0
@@ -82,7 +91,7 @@ def test_rate_is_float32_and_never_negative_past_the_end(decay):
 
 @pytest.mark.parametrize("decay", ["cosine", "linear"])
 def test_the_decay_stays_at_its_end(decay):
-    schedule = ScheduleConfig(decay=decay, end=0.25)
+    schedule = schedule_config(decay=decay, end_value=0.25)
     fn = make_schedule(schedule, peak=1.0, total_steps=4, batch_size=1, dataset_size=1)
     assert [float(fn(step)) for step in (0, 4, 6)] == pytest.approx([1, 0.25, 0.25])
 
@@ -94,30 +103,30 @@ def test_the_decay_stays_at_its_end(decay):
 def test_every_duration_of_a_schedule_may_be_given_in_every_unit(field, duration):
     """All of them 5 steps of 100 images, of a run of 20 over 1000."""
     actual, expected = (
-        rates(ScheduleConfig(decay="rsqrt", **{field: given}), peak=1.0, total_steps=20)
+        rates(schedule_config(decay="rsqrt", **{field: given}), peak=1.0, total_steps=20)
         for given in (duration, Duration(steps=5))
     )
     np.testing.assert_array_equal(actual, expected)
-    other = rates(ScheduleConfig(decay="rsqrt"), peak=1.0, total_steps=20)
+    other = rates(schedule_config(decay="rsqrt"), peak=1.0, total_steps=20)
     assert not np.array_equal(actual, other)
 
 
 def test_warmup_and_cooldown_may_fill_the_run():
-    schedule = ScheduleConfig(warmup=Duration(steps=6), cooldown=Duration(steps=4))
+    schedule = schedule_config(warmup=Duration(steps=6), cooldown=Duration(steps=4))
     assert rates(schedule, peak=1.0, total_steps=10)[6] == 1
 
 
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (ScheduleConfig(warmup=Duration(steps=10)), r"schedule\.warmup is 10 steps.*is 10"),
-        (ScheduleConfig(warmup=Duration(epochs=3.0)), r"schedule\.warmup is 30 steps"),
+        (schedule_config(warmup=Duration(steps=10)), r"schedule\.warmup is 10 steps.*is 10"),
+        (schedule_config(warmup=Duration(epochs=3.0)), r"schedule\.warmup is 30 steps"),
         (
-            ScheduleConfig(warmup=Duration(steps=6), cooldown=Duration(steps=5)),
+            schedule_config(warmup=Duration(steps=6), cooldown=Duration(steps=5)),
             r"warmup \(6 steps\) and config\.schedule\.cooldown \(5\) overlap",
         ),
-        (ScheduleConfig(decay="rsqrt", timescale=Duration()), r"schedule\.timescale is 0"),
-        (ScheduleConfig(end=-1e-3), r"schedule\.end is -0\.001"),
+        (schedule_config(decay="rsqrt", timescale=Duration()), r"schedule\.timescale is 0"),
+        (schedule_config(end_value=-1e-3), r"schedule\.end_value is -0\.001"),
     ],
 )
 def test_schedule_that_does_not_fit_the_run_is_refused(schedule, message):

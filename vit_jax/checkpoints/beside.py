@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax import plain_json
-from vit_jax.config import build
 from vit_jax.models.zoo import RUN_FIELDS
+from vit_jax.schema import build
 
 _OURS = "vit_jax"  # the entry of a config.json that holds what no other reader knows
 _CONFIG = "config.json"

@@ -8,8 +8,7 @@ from typing import Any
 from etils import epath
 
 from vit_jax.checkpoints import integrity, s3
-from vit_jax.checkpoints.store import Store, Which
-from vit_jax.config import CheckpointConfig
+from vit_jax.checkpoints.store import CheckpointConfig, Store, Which
 
 ASIDE = ".damaged"  # added to the name of a folder that no one reads any more
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax import nnx, traverse_util
 
+from vit_jax import schema
 from vit_jax.checkpoints import (
     beside,
     classes,
@@ -266,11 +267,11 @@ def _check_told(path: str | os.PathLike[str], options: zoo.Options, told: dict[s
 
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:
     card = run_folder.read_card(path)
-    config = run_folder.read_config(path)
-    item = "ema" if config.ema else "params"
+    averaged, checkpoint = _kept(path)
+    item = "ema" if averaged else "params"
     _, shapes = zoo.abstract(card.options)
     abstract = nnx.to_pure_dict(shapes)
-    with store.Store(path, config.checkpoint, read_only=True) as saved:
+    with store.Store(path, checkpoint, read_only=True) as saved:
         wanted = {item: store.local_shapes(abstract)}
         found = fallback.restore(saved, wanted, step, substitute=substitute)
     flat = traverse_util.flatten_dict(found.state[item], sep="/")
@@ -282,3 +283,11 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
         resize=card.resize,
         notes=found.notes,
     )
+
+
+def _kept(path: str | os.PathLike[str]) -> tuple[bool, store.CheckpointConfig]:
+    """Whether a run keeps an average, and which of its checkpoints is the best."""
+    fields, where = run_folder.read_fields(path), f"{path}/config.json: config"
+    average = schema.build(float, fields.get("ema", 0.0), f"{where}.ema")
+    given = fields.get("checkpoint", {})
+    return average > 0, schema.build(store.CheckpointConfig, given, f"{where}.checkpoint")

@@ -20,7 +20,6 @@ from vit_jax.checkpoints import beside, layouts, run_folder, store, surgery, tor
 from vit_jax.checkpoints.layouts import timm_config
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.load import Checkpoint
-from vit_jax.config import CheckpointConfig, Config, DataConfig
 from vit_jax.models import zoo
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.text import printable
@@ -179,17 +178,18 @@ def _write_arrays(
 def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
     """A run of no steps, to start from and to evaluate."""
     expects = checkpoint.preprocessing
-    config = Config(
-        init_from=origin or "saved",
-        image_size=checkpoint.options.image_size,
-        data=DataConfig(
-            mean=expects.mean,
-            std=expects.std,
-            eval_crop=expects.crop,
-            eval_kernel=expects.kernel,
-            eval_fit=expects.fit,
-        ),
-    )
+    config = {
+        "format": 1,
+        "init_from": origin or "saved",
+        "image_size": checkpoint.options.image_size,
+        "data": {
+            "mean": expects.mean,
+            "std": expects.std,
+            "crop_pct": expects.crop,
+            "eval_interpolation": expects.kernel,
+            "eval_fit": expects.fit,
+        },
+    }
     card = run_folder.Card(
         options=checkpoint.options,
         class_names=checkpoint.class_names,
@@ -201,7 +201,7 @@ def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
     )
     with _replacing(path) as temporary:
         run_folder.write_run(temporary, config, card)
-        with store.Store(temporary, CheckpointConfig()) as saved:
+        with store.Store(temporary, store.CheckpointConfig()) as saved:
             saved.save(0, {"params": params}, {})
             saved.wait()
 

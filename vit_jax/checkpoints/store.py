@@ -10,11 +10,22 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
-from vit_jax import config as config_lib
 from vit_jax.checkpoints import background, integrity, run_folder, s3
+from vit_jax.duration import Duration
 from vit_jax.errors import RunFailed
 
 Which = int | Literal["latest", "best"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """What is kept of a run."""
+
+    every: Duration = Duration(percent=10.0)  # how often a checkpoint is saved; none: at the end
+    keep_last: int = 2  # checkpoints that are kept by their age
+    keep_best: int = 1  # checkpoints that are kept by `metric`, besides the last ones
+    # Measure of the evaluation that says which is best; `ema_`: of the averaged parameters.
+    metric: Literal["top1", "top5", "loss", "ema_top1", "ema_top5", "ema_loss"] = "top1"
 
 
 class Store:
@@ -27,7 +38,7 @@ class Store:
     def __init__(
         self,
         workdir: str | os.PathLike[str],
-        checkpoint: config_lib.CheckpointConfig,
+        checkpoint: CheckpointConfig,
         *,
         read_only: bool = False,
     ) -> None:

@@ -1,18 +1,26 @@
 """A config from the command line: a recipe's file, and overrides of its fields."""
 
-import dataclasses
+import contextlib
 import importlib.util
+import logging
 import pathlib
 import traceback
+import types
+import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 from vit_jax import config as config_lib
+from vit_jax import config_formats, schema
 from vit_jax.config import Config
+from vit_jax.parallel import multihost
+from vit_jax.text import printable
+
+_LOG = logging.getLogger(__name__)
 
 
 def from_file(spec: str, overrides: Sequence[str]) -> Config:
@@ -21,12 +29,16 @@ def from_file(spec: str, overrides: Sequence[str]) -> Config:
     Raises ValueError where the file is missing or fails, or a field or its value is wrong.
     """
     path, _, argument = spec.partition(":")
-    return _override(_recipe(pathlib.Path(path), argument), overrides)
+    recipe = config_lib.plain_fields(_recipe(pathlib.Path(path), argument))
+    values, notes = config_formats.with_new_names(recipe)
+    with contextlib.suppress(schema.Missing):  # the command line may give it
+        schema.build(Config, values, "config")  # mistakes of the recipe's own
+    return _override(values, overrides, notes=[f"{path}: {note}" for note in notes])
 
 
 def override(config: Config, overrides: Sequence[str]) -> Config:
     """`config` with overrides. Raises ValueError where a field or its value is wrong."""
-    return _override(ml_collections.ConfigDict(dataclasses.asdict(config)), overrides)
+    return _override(schema.plain(config), overrides)
 
 
 def _recipe(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
@@ -50,28 +62,65 @@ def _recipe(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
     return fields
 
 
-def _override(fields: ml_collections.ConfigDict, overrides: Sequence[str]) -> Config:
-    for text in overrides:
-        name, equals, _ = text.partition("=")
-        if not equals and not name.startswith("--no"):
-            raise ValueError(f"{name} has no value: write {name}=VALUE")
-        path = name.split(".", 1)[1]
-        config_lib.check_override(path)
-        values = flags.FlagValues()
-        try:
-            config_flags.DEFINE_config_dict("config", fields, flag_values=values, sys_argv=[text])
-            values(["vit_jax", text])
-        except (flags.Error, ValueError, TypeError, OverflowError) as error:
-            raise ValueError(f"{text}: {_wanted(path)}") from error
-        fields = values.config
-    return config_lib.resolve(fields)
+def _override(
+    values: dict[str, Any], overrides: Sequence[str], *, notes: Sequence[str] = ()
+) -> Config:
+    """The config of these values; what the user should know is said where it is one."""
+    given = [_read(text) for text in overrides]
+    values, changes = schema.apply(Config, values, given)
+    config = config_lib.of_values(values)
+    for note in (*notes, *_renamed(overrides), *changes):
+        if multihost.is_primary():
+            _LOG.warning("note: %s", printable(note))
+    return config
 
 
-def _wanted(path: str) -> str:
-    """What a field can be set to, told by its default."""
-    value: Any = config_lib.default_config()
-    for part in path.split("."):
-        value = value[part]
-    if isinstance(value, ml_collections.ConfigDict):
-        return f"set its fields one by one: {', '.join(f'{path}.{field}' for field in value)}"
-    return f"the value must be of type {type(value).__name__}, as the default {value!r}"
+def _read(text: str) -> schema.Override:
+    """`--config.PATH=VALUE`, or `--noconfig.PATH`, as an override."""
+    name, equals, value = text.partition("=")
+    if not equals and not name.startswith("--no"):
+        raise ValueError(f"{name} has no value: write {name}=VALUE")
+    flag, path = name.split(".", 1)
+    path = config_formats.new_path(path)
+
+    def parse(target: schema.Target) -> Any:
+        return _parsed(f"{flag}.value{equals}{value}", target, path=path, text=text)
+
+    return schema.Override(path=tuple(path.split(".")), text=text, parse=parse)
+
+
+def _parsed(flag: str, target: schema.Target, *, path: str, text: str) -> Any:
+    """The value of a flag, read by the type that the schema gives."""
+    values = flags.FlagValues()
+    fields = ml_collections.ConfigDict({"value": _zero(target.kind)})
+    try:
+        if target.below:
+            raise ValueError("a group has no value")
+        config_flags.DEFINE_config_dict("config", fields, flag_values=values, sys_argv=[flag])
+        values(["vit_jax", flag])
+    except (flags.Error, ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{text}: {_wanted(target, path)}") from error
+    return config_lib.plain_fields(values.config)["value"]
+
+
+def _zero(kind: Any) -> Any:
+    """A value of a type, by which a flag of that type is read."""
+    origin, members = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return type(members[0])()
+    if origin is types.UnionType:
+        return _zero(next(member for member in members if member is not types.NoneType))
+    return (origin or kind)() if (origin or kind) in (bool, int, float, str, tuple) else ""
+
+
+def _wanted(target: schema.Target, path: str) -> str:
+    """What a field can be set to, told by its type and default."""
+    if target.below:
+        return f"set its fields one by one: {', '.join(f'{path}.{name}' for name in target.below)}"
+    kind = type(_zero(target.kind)).__name__
+    return f"the value must be of type {kind}, as the default {schema.plain(target.default)!r}"
+
+
+def _renamed(overrides: Sequence[str]) -> list[str]:
+    paths = [text.partition("=")[0].partition(".")[2] for text in overrides]
+    return [config_formats.renamed(path) for path in paths if path in config_formats.MOVED]

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from vit_jax.checkpoints import run_folder
 from vit_jax.checkpoints.load import load
 from vit_jax.commands import configs
 from vit_jax.commands.convert import size
@@ -13,7 +12,7 @@ from vit_jax.data import image_list
 from vit_jax.models import zoo
 from vit_jax.parallel import agreement, multihost
 from vit_jax.text import printable, printable_json
-from vit_jax.training import evaluation, evaluator, loop
+from vit_jax.training import evaluation, evaluator, loop, run_config
 
 # The parts of a config that an evaluation looks at.
 MATTERS = ("data", "mesh", "batch_size", "eval_batch_size", "objective", "checkpoint")
@@ -54,7 +53,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     else:
         with agreement.Meeting():
             _check_overrides(overrides)
-            config = configs.override(run_folder.read_config(options.workdir), overrides)
+            config = configs.override(run_config.read_config(options.workdir), overrides)
         step, metrics = evaluator.evaluate(config, options.workdir, which=options.step)
         shown = {"step": step}
     if multihost.is_primary():

@@ -11,17 +11,17 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from vit_jax.analysis import figures
-from vit_jax.checkpoints import run_folder
 from vit_jax.checkpoints.load import load
 from vit_jax.commands.evaluate import checkpoint_step
 from vit_jax.commands.predict import classify
-from vit_jax.data import sources
+from vit_jax.data import opening
 from vit_jax.data.preprocess import EvalTransform
-from vit_jax.data.record import Record
+from vit_jax.data.record import Record, Source
 from vit_jax.images import transform_of
 from vit_jax.models import zoo
 from vit_jax.models.vit import ViT
 from vit_jax.text import printable
+from vit_jax.training import run_config
 from vit_jax.workdir import place
 
 SHOWN = 24  # images in the picture of predictions
@@ -41,8 +41,8 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     """
     model = load(options.workdir, step=options.step, substitute=True)
     zoo.check_head(model.options)
-    config = run_folder.read_config(options.workdir)
-    source = sources.open_eval(config.data)
+    config = run_config.read_config(options.workdir)
+    source = opening.open_eval(config.data)
     records = [source.read(int(i)) for i in np.linspace(0, len(source) - 1, SHOWN)]
     transform = transform_of(model, orient=config.data.orientation)
     images = np.stack([_pixels(record, transform) for record in records])
@@ -83,6 +83,6 @@ def _pixels(record: Record, transform: EvalTransform) -> np.ndarray:
         raise ValueError(f"{record.path}: {error}") from error
 
 
-def _class_name(source: sources.Source, record: Record) -> str:
+def _class_name(source: Source, record: Record) -> str:
     known = 0 <= record.label < len(source.class_names)
     return source.class_names[record.label] if known else "unknown"

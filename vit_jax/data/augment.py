@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.config import DataConfig
+from vit_jax.data.options import DataConfig
 
 HALF = (0.5, 0.5, 0.5)  # of mean and std where nothing else is known: values in [-1, 1]
 

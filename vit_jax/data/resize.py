@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from vit_jax.config import Kernel
+from vit_jax.models.preprocessing import Kernel
 
 PILLOW = {
     "bilinear_antialias": PIL.Image.Resampling.BILINEAR,

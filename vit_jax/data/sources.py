@@ -1,97 +1,78 @@
-"""Opens the split of a dataset that a config names."""
+"""Where images can come from: each a choice of a config with fields of its own."""
 
-import logging
+import dataclasses
+from typing import Protocol
 
-from vit_jax.config import DataConfig
-from vit_jax.data import split_names
-from vit_jax.data.arrays import EMBEDDED_SPLITS, ArraySource, open_embedded
-from vit_jax.data.image_folder import ImageFolder, ImageFolderSource
-from vit_jax.data.record import TRAIN_ON_LABELLED, UNKNOWN, Record, Source
+from vit_jax.data.arrays import EMBEDDED_SPLITS, open_embedded
+from vit_jax.data.image_folder import ImageFolder
+from vit_jax.data.record import Source
 from vit_jax.data.tfds_source import TfdsSource, tfds_splits
 
-__all__ = [
-    "ArraySource",
-    "ImageFolderSource",
-    "Record",
-    "Source",
-    "TfdsSource",
-    "open_eval",
-    "open_source",
-    "open_train",
-]
 
-_LOG = logging.getLogger(__name__)
+class DataSource(Protocol):
+    """An entry of `SOURCES`: a dataclass whose fields are those of a config."""
 
+    @property
+    def label(self) -> str:
+        """What a message calls the dataset."""
 
-def open_train(data: DataConfig) -> Source:
-    """The split to learn from. Raises ValueError where its images have no labels."""
-    source = open_source(data, split=data.train_split)
-    if unlabelled := _unlabelled(source):
-        raise ValueError(
-            f"{source.name}: {unlabelled} images have no label ({UNKNOWN}): {TRAIN_ON_LABELLED}"
-        )
-    return source
+    def splits(self, *, train_split: str) -> tuple[str, ...]:
+        """The splits that there are. Raises ValueError where the dataset cannot be opened."""
+
+    def open(self, split: str, *, train_split: str) -> Source:
+        """One split; `train_split` is the one whose classes count. Raises ValueError likewise."""
 
 
-def open_eval(data: DataConfig) -> Source:
-    """The split to measure on: `eval_split`, or the first held-out split that there is.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbeddedData:
+    """Part of Fashion-MNIST, which ships with the package."""
 
-    A split without labels is not taken. An image folder without splits is evaluated as a whole,
-    with a warning.
-    """
-    if data.eval_split:
-        source = open_source(data, split=data.eval_split)
-        if _has_labels(source):
-            return source
-        raise ValueError(
-            f"{source.name} has no labels: set config.data.eval_split to another split"
-        )
-    splits = available_splits(data)
-    for split in split_names.held_out(splits):
-        if _has_labels(source := open_source(data, split=split)):
-            return source
-    if data.source == "image_folder" and "all" in splits:
-        _LOG.warning(
-            "%s has no folder for evaluation (train/ and val/): evaluating on all its images",
-            data.path,
-        )
-        return open_source(data, split="all")
-    raise ValueError(
-        f"{data.name or data.path} has no labelled split that is called as one to evaluate on"
-        f" (validation, val, test): set config.data.eval_split; there are {', '.join(splits)}"
-    )
+    label = "the embedded dataset"
 
-
-def open_source(data: DataConfig, *, split: str) -> Source:
-    """Raises ValueError in one line where the dataset, or its split, cannot be opened."""
-    source = _open(data, split)
-    if not len(source):
-        raise ValueError(f"{source.name} holds no images: choose another split")
-    return source
-
-
-def _open(data: DataConfig, split: str) -> Source:
-    if data.source == "embedded":
-        return open_embedded(split)
-    if data.source == "image_folder":
-        return ImageFolder(data.path, train_split=data.train_split).open(split)
-    return TfdsSource(data.name, split=split, data_dir=data.path)
-
-
-def _unlabelled(source: Source) -> str:
-    """How many images have no label, in words; "" where those looked at all have one."""
-    labels = source.sample() if isinstance(source, TfdsSource) else []
-    count = labels.count(UNKNOWN)
-    return f"{count} of {len(labels)}" if count else ""
-
-
-def _has_labels(source: Source) -> bool:
-    return not isinstance(source, TfdsSource) or set(source.sample()) != {UNKNOWN}
-
-
-def available_splits(data: DataConfig) -> tuple[str, ...]:
-    if data.source == "embedded":
+    def splits(self, *, train_split: str) -> tuple[str, ...]:
         return EMBEDDED_SPLITS
-    if data.source == "image_folder":
-        return ImageFolder(data.path, train_split=data.train_split).splits
-    return tfds_splits(data.name, data_dir=data.path)
+
+    def open(self, split: str, *, train_split: str) -> Source:
+        return open_embedded(split)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderData:
+    """Images in folders named by class."""
+
+    path: str = ""  # root of the folders
+
+    @property
+    def label(self) -> str:
+        return self.path
+
+    def splits(self, *, train_split: str) -> tuple[str, ...]:
+        return ImageFolder(self.path, train_split=train_split).splits
+
+    def open(self, split: str, *, train_split: str) -> Source:
+        return ImageFolder(self.path, train_split=train_split).open(split)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TfdsData:
+    """A dataset of TensorFlow Datasets, prepared as array_record."""
+
+    name: str = ""  # name and version, such as "imagenet2012:5.1.0"
+    path: str = ""  # its data_dir; unset: the default of TFDS
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    def splits(self, *, train_split: str) -> tuple[str, ...]:
+        return tfds_splits(self.name, data_dir=self.path)
+
+    def open(self, split: str, *, train_split: str) -> Source:
+        return TfdsSource(self.name, split=split, data_dir=self.path)
+
+
+SOURCES: dict[str, type[DataSource]] = {
+    "embedded": EmbeddedData,
+    "image_folder": FolderData,
+    "tfds": TfdsData,
+}

@@ -3,6 +3,7 @@
 Shapes: B examples, K classes. Logits may be of any float type; everything here is float32.
 """
 
+import dataclasses
 from typing import Literal
 
 import jax
@@ -10,6 +11,20 @@ import jax.numpy as jnp
 import optax
 
 Kind = Literal["softmax", "sigmoid"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Cross-entropy of the classes of labelled images."""
+
+    loss: Kind = "softmax"  # cross-entropy over all classes, or of each class by itself
+    label_smoothing: float = 0.0  # share of the target that is spread over all classes
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"config.objective.label_smoothing is {self.label_smoothing}: it must be in [0, 1)"
+            )
 
 
 def loss(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.Array:

@@ -1,5 +1,6 @@
 """The device mesh of a run, and the part of a global batch that a process holds."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +11,19 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vit_jax.config import MeshConfig
 from vit_jax.models.layers import BATCH_AXES
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(BATCH_AXES)  # how the leading axis of a batch is split
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each axis; -1 (one axis at most) takes what is left."""
+
+    data: int = -1  # batch split, parameters replicated
+    fsdp: int = 1  # batch split, parameters and optimizer state split too
+    tensor: int = 1  # heads and MLP columns split
 
 
 def make_mesh(config: MeshConfig) -> Mesh:

@@ -16,7 +16,7 @@ import optax
 from vit_jax.checkpoints import fallback, run_folder, store
 from vit_jax.config import Config
 from vit_jax.models import zoo
-from vit_jax.training import optimizer, state
+from vit_jax.training import optimizer, run_config, state
 
 TAKEN = ("params", "opt_state", "step", "key")
 
@@ -35,7 +35,7 @@ def first_state(
             f"config.init_state is 'all', but config.init_from ({origin}) is no run: a released"
             " file holds parameters only, so leave init_state at 'parameters'"
         )
-    theirs = run_folder.read_config(origin)
+    theirs = run_config.read_config(origin)
     _check_model(origin, run_folder.read_card(origin), options, class_names)
     _check_optimizer(config, theirs, options, abstract)
     if config.ema and not theirs.ema:
@@ -105,12 +105,10 @@ def _check_optimizer(
     rule = optimizer.make_optimizer(theirs.optimizer, lambda _: 0.0, shapes)
     there = jax.eval_shape(rule.init, shapes)
     if _leaves(there) == _leaves(abstract["opt_state"]) and (
-        config.optimizer.name == theirs.optimizer.name
+        type(config.optimizer.rule) is type(theirs.optimizer.rule)
     ):
         return
-    fields = (f.name for f in dataclasses.fields(config.optimizer))
-    pairs = [(n, getattr(theirs.optimizer, n), getattr(config.optimizer, n)) for n in fields]
-    differing = [f"{n} is {a!r} there and {b!r} here" for n, a, b in pairs if a != b]
+    differing = run_config.differences(theirs.optimizer, config.optimizer)
     raise ValueError(
         f"config.init_state is 'all', but {config.init_from} is of another optimizer"
         f" ({'; '.join(differing)}): make them the same, or set it to 'parameters'"

@@ -10,7 +10,7 @@ from typing import Any
 
 from vit_jax.checkpoints import classes, run_folder
 from vit_jax.config import Config
-from vit_jax.data import sources
+from vit_jax.data import opening
 from vit_jax.data.changes import changes, class_changes
 from vit_jax.data.identity import Identity, Part
 from vit_jax.data.record import Source
@@ -62,7 +62,7 @@ def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool)
     Raises ValueError that names what changed where a run would go on with other classes or other
     examples, which `config.data.accept_changes` allows: what was and what is goes into the record.
     """
-    train, held_out = sources.open_train(config.data), sources.open_eval(config.data)
+    train, held_out = opening.open_train(config.data), opening.open_eval(config.data)
     first = train.identity()
     # A folder without splits is both.
     same = (type(train), train.name, len(train)) == (type(held_out), held_out.name, len(held_out))

@@ -10,7 +10,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from vit_jax.config import MeshConfig
 from vit_jax.data import augment, pipeline
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import UNKNOWN, Source
@@ -19,7 +18,7 @@ from vit_jax.images import transform_of
 from vit_jax.models import zoo
 from vit_jax.models.zoo import Model
 from vit_jax.objectives import classification
-from vit_jax.parallel.mesh import local_rows, make_mesh, to_global
+from vit_jax.parallel.mesh import MeshConfig, local_rows, make_mesh, to_global
 
 EvalStep = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
 

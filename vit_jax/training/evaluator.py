@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from vit_jax.checkpoints import classes, fallback, run_folder
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, DataConfig, MeshConfig
-from vit_jax.data import pipeline, preprocess, sources
+from vit_jax.data import opening, pipeline, preprocess
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import Source
 from vit_jax.data.relabelled import Relabelled
@@ -19,7 +19,7 @@ from vit_jax.models import zoo
 from vit_jax.models.zoo import Options
 from vit_jax.parallel import agreement, multihost, rules
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import datasets, evaluation, facts, memory, setup, state
+from vit_jax.training import datasets, evaluation, facts, memory, run_config, setup, state
 
 
 class Evaluator:
@@ -135,7 +135,7 @@ def evaluate(
     except ValueError:
         mesh = mesh_lib.make_mesh(MeshConfig())
     with agreement.Meeting() as meeting:
-        source = sources.open_eval(config.data)
+        source = opening.open_eval(config.data)
         evaluator = Evaluator(
             config,
             mesh=mesh,
@@ -149,7 +149,7 @@ def evaluate(
         if note and multihost.is_primary():
             logging.getLogger(__name__).warning("%s: %s", os.fspath(workdir), note)
     graphdef, shapes = state.abstract_params(card.options)
-    names = ("params", "ema") if run_folder.read_config(workdir).ema else ("params",)
+    names = ("params", "ema") if run_config.read_config(workdir).ema else ("params",)
     placed = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
         shapes,

@@ -1,6 +1,5 @@
 """What must be the same on all processes of a run, in words: a name and a value each."""
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import os
@@ -13,10 +12,11 @@ import jax
 import numpy as np
 
 import vit_jax
-from vit_jax.checkpoints import lease, run_folder, store
+from vit_jax.checkpoints import lease, store
 from vit_jax.config import Config
 from vit_jax.data.identity import Identity
 from vit_jax.text import few
+from vit_jax.training import run_config
 
 # Fields that are each host's own: where it finds its files, and how it reads them. What the files
 # hold is compared all the same.
@@ -32,7 +32,7 @@ _PARTS = 200  # classes or shards of a split that are compared one by one
 
 def of_start(config: Config, workdir: str | os.PathLike[str]) -> dict[str, str]:
     """The config, the code, and the checkpoints that there are."""
-    fields = run_folder.flat(dataclasses.asdict(config))
+    fields = run_config.flat(config)
     facts = {f"config.{name}": repr(v) for name, v in fields.items() if name not in OWN}
     facts |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
     facts |= {name: repr(getattr(jax.config, name)) for name in _SETTINGS}

@@ -5,7 +5,7 @@ import os
 
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config
-from vit_jax.training import schedules, setup
+from vit_jax.training import run_config, schedules, setup
 
 HISTORY = "history.json"  # of the workdir: what of its config was changed, and when
 
@@ -27,7 +27,7 @@ class NewLength:
         if entry not in history["total"]:  # a kill may have come between the two files
             history["total"].append(entry)
             run_folder.write_json(workdir, HISTORY, history)
-        run_folder.write_config(workdir, dataclasses.replace(self.before, total=self.now.total))
+        run_config.write_config(workdir, dataclasses.replace(self.before, total=self.now.total))
 
 
 def change(
@@ -37,7 +37,7 @@ def change(
 
     Raises ValueError where the run would end before that step.
     """
-    before = run_folder.read_config(workdir)
+    before = run_config.read_config(workdir)
     if before.total == config.total:
         return None
     here = setup.lengths(config, dataset_size=dataset_size)

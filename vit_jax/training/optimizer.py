@@ -5,14 +5,93 @@ The state of an optimizer repeats the nested dict of the parameters for each mom
 of its own; what shards a parameter by its path therefore shards its moments too.
 """
 
+import dataclasses
 import re
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from vit_jax.config import OptimizerConfig
+from vit_jax import schema
+
+MomentDtype = Literal["float32", "bfloat16"]
+
+
+class Rule(Protocol):
+    """An entry of `OPTIMIZERS`: a dataclass whose fields are those of a config."""
+
+    def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
+        """From clipped gradients to updates of `params`, of which only the paths are read.
+
+        Raises ValueError for a field out of range.
+        """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam (Kingma & Ba 2015)."""
+
+    b1: float = 0.9  # decay of the first moment
+    b2: float = 0.999  # decay of the second moment
+    eps: float = 1e-8  # added to the root of the second moment
+    moment_dtype: MomentDtype = "float32"  # of the first moment
+
+    def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
+        return optax.adam(schedule, **_adam(self))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with decay decoupled from the gradient (Loshchilov & Hutter 2019).
+
+    The scheduled rate times the decay times the parameter is subtracted. big_vision multiplies its
+    decay by the schedule but not by the peak rate: its `wd / lr` is the `weight_decay` here.
+    """
+
+    weight_decay: float = 0.0  # times the scheduled rate
+    decay_mask: tuple[str, ...] = ("kernel$",)  # regular expressions of the decayed paths
+
+    def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
+        mask, decay = _decayed(self, params), self.weight_decay
+        return optax.adamw(schedule, **_adam(self), weight_decay=decay, mask=mask)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sgd:
+    """Gradient descent with momentum; decay is part of the gradient, as in PyTorch."""
+
+    momentum: float = 0.9  # decay of the sum of gradients; 0: none
+    nesterov: bool = False  # look ahead by one step of momentum
+    moment_dtype: MomentDtype = "float32"  # of the sum of gradients
+    weight_decay: float = 0.0  # times the parameter, added to the clipped gradient
+    decay_mask: tuple[str, ...] = ("kernel$",)  # regular expressions of the decayed paths
+
+    def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
+        mask = _decayed(self, params)
+        _check_fraction(momentum=self.momentum)
+        sgd = optax.sgd(
+            schedule,
+            momentum=self.momentum or None,  # None: no accumulator in the state
+            nesterov=self.nesterov,
+            accumulator_dtype=jnp.dtype(self.moment_dtype),
+        )
+        decay = optax.add_decayed_weights(self.weight_decay, mask=mask)
+        return optax.chain(decay, sgd) if self.weight_decay else sgd
+
+
+OPTIMIZERS: dict[str, type[Rule]] = {"adamw": AdamW, "adam": Adam, "sgd": Sgd}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How parameters move. Paths are those of the model, such as `blocks/mlp/fc1/kernel`."""
+
+    rule: Rule = schema.choice(OPTIMIZERS, "adamw", key="name")  # how gradients become updates
+    learning_rate: float = 1e-3  # peak of the schedule
+    frozen: tuple[str, ...] = ()  # regular expressions of the paths that do not train
+    clip_norm: float = 1.0  # largest global gradient norm; 0: no clipping
+    accumulate: int = 1  # micro-batches a step; the batch size stays the same
 
 
 def make_optimizer(
@@ -21,22 +100,14 @@ def make_optimizer(
     """Clips float32 gradients by their global norm and turns them into updates of the parameters.
 
     `params` is a nested dict of arrays or `jax.ShapeDtypeStruct`s: only its paths are read.
-    Weight decay is decoupled from the gradient in adamw (Loshchilov & Hutter 2019: the scheduled
-    rate times the decay times the parameter), and part of the gradient in sgd, after clipping, as
-    in PyTorch. big_vision multiplies its decay by the schedule but not by the peak rate: its
-    `wd / lr` is the `weight_decay` here.
     Frozen parameters have no state, get zero updates and do not count in the gradient norm.
 
-    Raises ValueError for a regular expression that matches no parameter, a value out of range,
-    adam with weight decay, and nothing left to train.
+    Raises ValueError for a regular expression that matches no parameter, a value out of range, and
+    nothing left to train.
     """
-    _check(optimizer)
+    _check_positive(clip_norm=optimizer.clip_norm)
     frozen = _matches(params, optimizer.frozen, field="frozen")
-    # The default is exempt: a model need not have kernels.
-    default = optimizer.decay_mask == OptimizerConfig().decay_mask
-    decayed = _matches(params, optimizer.decay_mask, field="decay_mask", may_miss=default)
-
-    moves = _rule(optimizer, schedule=schedule, decayed=decayed)
+    moves = optimizer.rule.updates(schedule, params)
     if optimizer.clip_norm:
         moves = optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), moves)
     if not optimizer.frozen:
@@ -60,26 +131,19 @@ def ema_update(ema: Any, params: Any, *, decay: float, step: jax.typing.ArrayLik
     return jax.tree.map(lambda e, p: e + weight.astype(e.dtype) * (p - e), ema, params)
 
 
-def _rule(
-    optimizer: OptimizerConfig, *, schedule: optax.Schedule, decayed: Any
-) -> optax.GradientTransformation:
-    """From clipped gradients to updates."""
-    moment_dtype = jnp.dtype(optimizer.moment_dtype)
-    adam = {"b1": optimizer.b1, "b2": optimizer.b2, "eps": optimizer.eps, "mu_dtype": moment_dtype}
-    match optimizer.name:
-        case "adamw":
-            return optax.adamw(schedule, **adam, weight_decay=optimizer.weight_decay, mask=decayed)
-        case "adam":
-            return optax.adam(schedule, **adam)
-        case "sgd":
-            sgd = optax.sgd(
-                schedule,
-                momentum=optimizer.momentum or None,  # None: no accumulator in the state
-                nesterov=optimizer.nesterov,
-                accumulator_dtype=moment_dtype,
-            )
-            decay = optax.add_decayed_weights(optimizer.weight_decay, mask=decayed)
-            return optax.chain(decay, sgd) if optimizer.weight_decay else sgd
+def _adam(rule: Adam) -> dict[str, Any]:
+    _check_fraction(b1=rule.b1, b2=rule.b2)
+    _check_positive(eps=rule.eps)
+    moment_dtype = jnp.dtype(rule.moment_dtype)
+    return {"b1": rule.b1, "b2": rule.b2, "eps": rule.eps, "mu_dtype": moment_dtype}
+
+
+def _decayed(rule: AdamW | Sgd, params: Any) -> Any:
+    """A bool for every parameter: does it decay?"""
+    _check_positive(weight_decay=rule.weight_decay)
+    # The default is exempt: a model need not have kernels.
+    default = rule.decay_mask == AdamW.decay_mask
+    return _matches(params, rule.decay_mask, field="decay_mask", may_miss=default)
 
 
 def _matches(params: Any, patterns: tuple[str, ...], *, field: str, may_miss: bool = False) -> Any:
@@ -103,19 +167,13 @@ def _matches(params: Any, patterns: tuple[str, ...], *, field: str, may_miss: bo
     return jax.tree.unflatten(treedef, matched)
 
 
-def _check(optimizer: OptimizerConfig) -> None:
-    for field in ("b1", "b2", "momentum"):
-        if not 0 <= getattr(optimizer, field) < 1:
-            raise ValueError(
-                f"config.optimizer.{field} is {getattr(optimizer, field)}: it must be in [0, 1)"
-            )
-    for field in ("eps", "weight_decay", "clip_norm"):
-        if getattr(optimizer, field) < 0:
-            raise ValueError(
-                f"config.optimizer.{field} is {getattr(optimizer, field)}: it must not be negative"
-            )
-    if optimizer.name == "adam" and optimizer.weight_decay:
-        raise ValueError(
-            f"config.optimizer.weight_decay is {optimizer.weight_decay} with name 'adam', which"
-            " has none: use name 'adamw', or set it to 0"
-        )
+def _check_fraction(**fields: float) -> None:
+    for field, value in fields.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"config.optimizer.{field} is {value}: it must be in [0, 1)")
+
+
+def _check_positive(**fields: float) -> None:
+    for field, value in fields.items():
+        if value < 0:
+            raise ValueError(f"config.optimizer.{field} is {value}: it must not be negative")

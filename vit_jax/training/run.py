@@ -25,6 +25,7 @@ from vit_jax.training import (
     facts,
     optimizer,
     resumption,
+    run_config,
     schedules,
     setup,
     state,
@@ -83,7 +84,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         if origin.resumed:
             origin.resumed.write()
         else:
-            run_folder.write_run(workdir, given, setup.make_card(config, begin, names))
+            run_config.write_run(workdir, given, setup.make_card(config, begin, names))
         data.write(workdir, step=origin.step)
 
     multihost.primary_first("run written", write)

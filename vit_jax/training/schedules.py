@@ -1,10 +1,93 @@
 """The learning rate of every step: linear warm-up, decay, and a linear cooldown on top of it."""
 
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from vit_jax.config import ScheduleConfig
+from vit_jax import schema
+from vit_jax.duration import Duration
+
+# From the steps of decay so far and their share of all of them, float32 (), to the rate.
+Curve = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Decay(Protocol):
+    """An entry of `DECAYS`: a dataclass whose fields are those of a config."""
+
+    def curve(self, peak: float, /, **units: int) -> Curve:
+        """The rate after the warm-up, from `peak`; `units` are those of `Duration.to_steps`.
+
+        Raises ValueError for a field out of range.
+        """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """Half a period of a cosine, from the peak to `end_value`."""
+
+    end_value: float = 0.0  # learning rate at the end of the run
+
+    def curve(self, peak: float, /, **units: int) -> Curve:
+        end = _checked(self.end_value)
+
+        def rate(elapsed: jax.Array, progress: jax.Array) -> jax.Array:
+            left = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+            return end + (peak - end) * left
+
+        return rate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Linear:
+    """A straight line from the peak to `end_value`."""
+
+    end_value: float = 0.0  # learning rate at the end of the run
+
+    def curve(self, peak: float, /, **units: int) -> Curve:
+        end = _checked(self.end_value)
+        return lambda elapsed, progress: end + (peak - end) * (1 - progress)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReciprocalSqrt:
+    """The peak over the root of 1 + steps / timescale (Zhai et al. 2021, section 3.3)."""
+
+    timescale: Duration = Duration(steps=10_000)  # steps after which the rate is peak / sqrt(2)
+
+    def curve(self, peak: float, /, **units: int) -> Curve:
+        timescale = self.timescale.to_steps(**units)
+        if timescale < 1:
+            raise ValueError("config.schedule.timescale is 0 steps: rsqrt needs at least 1")
+        return lambda elapsed, progress: peak / jnp.sqrt(1 + elapsed / timescale)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constant:
+    """The peak, throughout."""
+
+    def curve(self, peak: float, /, **units: int) -> Curve:
+        return lambda elapsed, progress: jnp.float32(peak)
+
+
+DECAYS: dict[str, type[Decay]] = {
+    "cosine": Cosine,
+    "linear": Linear,
+    "rsqrt": ReciprocalSqrt,
+    "constant": Constant,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The learning rate over the run: linear warm-up, then the decay."""
+
+    decay: Decay = schema.choice(DECAYS, "cosine", key="decay")  # the rate after the warm-up
+    warmup: Duration = Duration()  # linear from zero to the peak, at the start of the run
+    cooldown: Duration = Duration()  # linear to zero at the end of the run, on top of the decay
 
 
 def make_schedule(
@@ -16,31 +99,23 @@ def make_schedule(
 
     The decay is `peak` until the warm-up is over and starts there. So step 0 of a run with warm-up
     moves nothing, step `warmup` is the first with the full `peak`, and cosine and linear would
-    reach `end` at step `total_steps`, one after the last. This is what both vit_jax and big_vision
-    compute; where vit_jax ends its linear decay at 1e-5 unasked, set `schedule.end`.
+    reach `end_value` at step `total_steps`, one after the last. This is what both vit_jax and
+    big_vision compute; where vit_jax ends its linear decay at 1e-5 unasked, set
+    `schedule.end_value`.
 
     Raises ValueError if warm-up and cooldown do not fit into the run.
     """
     units = {"batch_size": batch_size, "dataset_size": dataset_size, "total_steps": total_steps}
     warmup = schedule.warmup.to_steps(**units)
     cooldown = schedule.cooldown.to_steps(**units)
-    timescale = schedule.timescale.to_steps(**units)
-    _check(schedule, warmup=warmup, cooldown=cooldown, timescale=timescale, total=total_steps)
+    _check(warmup=warmup, cooldown=cooldown, total=total_steps)
+    decay = schedule.decay.curve(peak, **units)
 
     def rate(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
         elapsed = jnp.maximum(step - warmup, 0)  # steps of decay
         progress = jnp.minimum(1, elapsed / max(total_steps - warmup, 1))
-        match schedule.decay:
-            case "cosine":
-                left = 0.5 * (1 + jnp.cos(jnp.pi * progress))
-                value = schedule.end + (peak - schedule.end) * left
-            case "linear":
-                value = schedule.end + (peak - schedule.end) * (1 - progress)
-            case "rsqrt":  # Zhai et al. 2021, section 3.3
-                value = peak / jnp.sqrt(1 + elapsed / timescale)
-            case "constant":
-                value = jnp.float32(peak)
+        value = decay(elapsed, progress)
         if warmup:
             value *= jnp.minimum(1, step / warmup)
         if cooldown:
@@ -50,9 +125,13 @@ def make_schedule(
     return rate
 
 
-def _check(
-    schedule: ScheduleConfig, *, warmup: int, cooldown: int, timescale: int, total: int
-) -> None:
+def _checked(end_value: float) -> float:
+    if end_value < 0:
+        raise ValueError(f"config.schedule.end_value is {end_value}: a learning rate is at least 0")
+    return end_value
+
+
+def _check(*, warmup: int, cooldown: int, total: int) -> None:
     if warmup and warmup >= total:
         raise ValueError(
             f"config.schedule.warmup is {warmup} steps, the whole run (config.total) is {total}:"
@@ -63,7 +142,3 @@ def _check(
             f"config.schedule.warmup ({warmup} steps) and config.schedule.cooldown ({cooldown})"
             f" overlap in a run (config.total) of {total} steps: shorten one or lengthen the run"
         )
-    if schedule.decay == "rsqrt" and timescale < 1:
-        raise ValueError("config.schedule.timescale is 0 steps: rsqrt needs at least 1")
-    if schedule.end < 0:
-        raise ValueError(f"config.schedule.end is {schedule.end}: a learning rate is at least 0")

@@ -7,10 +7,10 @@ import sys
 
 from vit_jax import stopping
 from vit_jax.checkpoints import lease as lease_lib
-from vit_jax.checkpoints import run_folder
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config
 from vit_jax.parallel import multihost
+from vit_jax.training import run_config
 
 
 def saved(workdir: str | os.PathLike[str], config: Config) -> tuple[list[int], str]:
@@ -19,9 +19,9 @@ def saved(workdir: str | os.PathLike[str], config: Config) -> tuple[list[int], s
     Raises ValueError where the workdir holds a run of another config.
     """
     if steps := store_lib.saved_steps(workdir):
-        run_folder.check_same_run(workdir, config)
+        run_config.check_same_run(workdir, config)
         return steps, ""
-    return [], run_folder.replaced_run(workdir, config)
+    return [], run_config.replaced_run(workdir, config)
 
 
 def hold(workdir: str | os.PathLike[str], stack: contextlib.ExitStack) -> lease_lib.Lease | None:

@@ -1,0 +1,167 @@
+"""The crops of training images, on the host: each a choice of a config with fields of its own.
+
+What is random is an argument: `numbers`, the uniform numbers of one sample (`counter.draw`).
+"""
+
+import dataclasses
+import math
+from typing import Protocol
+
+import numpy as np
+
+from vit_jax.data.resize import PILLOW, resize, resize_part
+from vit_jax.models.preprocessing import Fit, Kernel
+
+LARGE = 2**24  # pixels of a resized image, beyond which only what is kept is made
+ATTEMPTS = 10  # of the inception crop, 4 numbers each
+ASPECT = (3 / 4, 4 / 3)  # of the inception crop: width / height, relative to the target's
+
+
+class Target(Protocol):
+    """What a crop is to give: see `preprocess.TrainTransform`."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def center(self) -> float: ...
+
+    @property
+    def kernel(self) -> Kernel: ...
+
+    @property
+    def fit(self) -> Fit: ...
+
+
+class Crop(Protocol):
+    """An entry of `CROPS`: a dataclass whose fields are those of a config."""
+
+    def check(self, size: tuple[int, int], /) -> None:
+        """Raises ValueError where its fields make no sense for images of `size`."""
+
+    def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
+        """uint8 (h, w, C), float64 (NUMBERS,) in [0, 1) -> uint8 (H, W, C)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inception:
+    """A box of random area and aspect ratio, resized: see `inception_box`."""
+
+    crop_area: tuple[float, float] = (0.05, 1.0)  # least and largest share of the image's area
+
+    def check(self, size: tuple[int, int], /) -> None:
+        low, high = self.crop_area
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"config.data.crop_area is {self.crop_area}: give 0 < low <= high <= 1"
+            )
+
+    def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
+        top, left, height, width = inception_box(
+            image.shape[:2], target.size, area=self.crop_area, numbers=numbers
+        )
+        box = image[top : top + height, left : left + width]
+        return resize(box, target.size, target.kernel)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shift:
+    """The image resized, then moved by up to `shift` pixels, black where it was not."""
+
+    shift: int = 0  # largest displacement in pixels, along each axis
+
+    def check(self, size: tuple[int, int], /) -> None:
+        if self.shift < 0:
+            raise ValueError(f"config.data.shift is {self.shift}: it cannot be negative")
+        if self.shift > max(size):
+            raise ValueError(f"config.data.shift is {self.shift}: the image has {max(size)} pixels")
+
+    def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
+        image = center_crop(image, target.size, share=1.0, kernel=target.kernel)
+        return shift(image[None], limit=self.shift, numbers=numbers[None])[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Center:
+    """What evaluation sees, resized with the interpolation of training."""
+
+    def check(self, size: tuple[int, int], /) -> None:
+        pass
+
+    def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
+        return center_crop(
+            image, target.size, share=target.center, kernel=target.kernel, fit=target.fit
+        )
+
+
+CROPS: dict[str, type[Crop]] = {"inception": Inception, "shift": Shift, "center": Center}
+
+
+def inception_box(
+    shape: tuple[int, ...],
+    target: tuple[int, int],
+    *,
+    area: tuple[float, float],
+    numbers: np.ndarray,
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random box within an image of `shape` (height, width).
+
+    Its area is a share `area` of the image's, its aspect ratio in `ASPECT` times the target's.
+    As TensorFlow's sample_distorted_bounding_box: the ratio, then the height, then the place are
+    uniform over what fits. After `ATTEMPTS` misses the largest central box of a legal ratio.
+    """
+    h, w = shape[:2]
+    ratio = target[1] / target[0]
+    low, high = (share * h * w for share in area)
+    for u_aspect, u_height, u_top, u_left in numbers.reshape(ATTEMPTS, 4).tolist():
+        aspect = ratio * (ASPECT[0] + u_aspect * (ASPECT[1] - ASPECT[0]))
+        shortest = round(math.sqrt(low / aspect))
+        tallest = min(round(math.sqrt(high / aspect)), h, int((w + 0.5) / aspect))
+        height = shortest + int(u_height * max(tallest - shortest + 1, 1))
+        width = round(height * aspect)
+        if 0 < height <= h and 0 < width <= w and low <= height * width <= high:
+            return int(u_top * (h - height + 1)), int(u_left * (w - width + 1)), height, width
+    aspect = min(max(w / h, ratio * ASPECT[0]), ratio * ASPECT[1])
+    height, width = min(h, max(1, round(w / aspect))), min(w, max(1, round(h * aspect)))
+    return (h - height) // 2, (w - width) // 2, height, width
+
+
+def shift(images: np.ndarray, *, limit: int, numbers: np.ndarray) -> np.ndarray:
+    """Moves each of uint8 (N, H, W, C) by up to `limit` pixels along both axes, filling black."""
+    if limit == 0:
+        return images
+    h, w = images.shape[1:3]
+    padded = np.pad(images, ((0, 0), (limit, limit), (limit, limit), (0, 0)))
+    corners = (numbers[:, :2] * (2 * limit + 1)).astype(int).tolist()
+    moved = np.empty_like(images)
+    for row, (top, left) in enumerate(corners):
+        moved[row] = padded[row, top : top + h, left : left + w]
+    return moved
+
+
+def center_crop(
+    image: np.ndarray, size: tuple[int, int], *, share: float, kernel: Kernel, fit: Fit = "crop"
+) -> np.ndarray:
+    """Resizes, keeping the aspect ratio, to cover `size / share`, then cuts `size` from the centre.
+
+    With `fit` "squash" both sides are resized to `size / share`, whatever the aspect ratio was.
+    The side that limits is `floor(size / share)`: 256 for 224 / 0.875. Halves of a pixel go where
+    the kernel's own library puts them, torchvision for the antialiased ones, else big_vision;
+    "crop_floor" puts them after the cut, as Hugging Face.
+    """
+    h, w = image.shape[:2]
+    cover = [math.floor(side / share + 1e-6) for side in size]
+    scale = max(cover[0] / h, cover[1] / w)
+    of_torch = kernel in PILLOW
+    # 1e-9: the limiting side comes out whole.
+    whole = (lambda side: int(side + 1e-9)) if of_torch else round
+    resized = (max(whole(h * scale), size[0]), max(whole(w * scale), size[1]))
+    if fit == "squash":
+        resized = (cover[0], cover[1])
+    margins = [full - side for full, side in zip(resized, size, strict=True)]
+    floors = not of_torch or fit == "crop_floor"
+    top, left = (m // 2 if floors else round(m / 2) for m in margins)
+    if resized[0] * resized[1] > max(LARGE, 8 * size[0] * size[1]):
+        return resize_part(image, resized, (top, left, *size), kernel)
+    image = resize(image, resized, kernel)
+    return image[top : top + size[0], left : left + size[1]]

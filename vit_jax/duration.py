@@ -1,0 +1,25 @@
+"""A number of steps, in the unit that suits the purpose."""
+
+import dataclasses
+
+from vit_jax.schema import OneUnit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Duration(OneUnit):
+    """A number of steps, given in any one unit; all zero means none."""
+
+    steps: int = 0  # optimizer steps
+    epochs: float = 0.0  # passes over the training split
+    examples: int = 0  # training images
+    percent: float = 0.0  # of the whole run
+
+    def to_steps(self, *, batch_size: int, dataset_size: int, total_steps: int = 0) -> int:
+        """Rounds to whole steps. `total_steps` gives `percent` its meaning."""
+        if self.epochs:
+            return round(self.epochs * dataset_size / batch_size)
+        if self.examples:
+            return round(self.examples / batch_size)
+        if self.percent:
+            return round(self.percent / 100 * total_steps)
+        return self.steps

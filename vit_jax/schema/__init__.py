@@ -1,0 +1,18 @@
+"""From the types of JSON to dataclasses, whose annotations and defaults are the schema."""
+
+from vit_jax.schema.build import Missing as Missing
+from vit_jax.schema.build import build as build
+from vit_jax.schema.build import nearest as nearest
+from vit_jax.schema.forms import FrozenMapping as FrozenMapping
+from vit_jax.schema.forms import OneUnit as OneUnit
+from vit_jax.schema.forms import choice as choice
+from vit_jax.schema.forms import group as group
+from vit_jax.schema.forms import leaves as leaves
+from vit_jax.schema.forms import listed as listed
+from vit_jax.schema.forms import named as named
+from vit_jax.schema.forms import plain as plain
+from vit_jax.schema.forms import unset as unset
+from vit_jax.schema.overrides import Override as Override
+from vit_jax.schema.overrides import Target as Target
+from vit_jax.schema.overrides import apply as apply
+from vit_jax.schema.overrides import locate as locate

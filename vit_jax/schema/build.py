@@ -1,0 +1,192 @@
+"""From JSON types to dataclasses, whose annotations are the schema."""
+
+import dataclasses
+import difflib
+import math
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from vit_jax.schema.forms import (
+    Choice,
+    Field,
+    FrozenMapping,
+    Listed,
+    Named,
+    fields,
+    is_group,
+    is_one_unit,
+    keys,
+)
+
+
+def build(kind: Any, value: Any, path: str) -> Any:
+    """`value`, made of JSON types, as an instance of `kind`, such as a dataclass.
+
+    Every misfit is a ValueError that names the field by its `path`.
+    """
+    if is_group(kind):
+        return _group(kind, value, path)
+    origin = typing.get_origin(kind)
+    if origin is types.UnionType:  # with None, or of dataclasses
+        if value is None and types.NoneType in typing.get_args(kind):
+            return None
+        return build(_member(kind, value), value, path)
+    if origin is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise ValueError(f"{path} is {value!r}: choose one of {', '.join(map(repr, choices))}")
+        return value
+    if origin is tuple:
+        args = typing.get_args(kind)
+        if isinstance(value, str) or not isinstance(value, typing.Iterable):
+            value = (value,)
+        value = tuple(value)
+        if args[-1] is not Ellipsis and len(value) != len(args):
+            raise ValueError(f"{path} needs {len(args)} values, got {value!r}")
+        return tuple(build(args[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value) if abs(value) < sys.float_info.max else math.inf
+    if type(value) is not kind:
+        raise ValueError(f"{path} must be {kind.__name__}, got {value!r}")
+    return value
+
+
+class Missing(ValueError):
+    """A field that has no default is not given."""
+
+
+def one_unit(
+    kind: Any, lower: Mapping[str, Any], given: Mapping[str, Any], path: str
+) -> dict[str, Any]:
+    """The units of a quantity where `given` is set over `lower`: one replaces all others.
+
+    A unit that is set to 0 takes away that unit only. Raises ValueError for two.
+    """
+    units = [name for name in fields(kind) if given.get(name)]
+    if len(units) > 1:
+        raise ValueError(f"{path} is given in {' and '.join(units)}: keep one, set the others to 0")
+    return dict(given) if units else {**lower, **given}
+
+
+def entry(choice: Choice, value: Mapping[str, Any], path: str) -> Any:
+    """The dataclass of the entry that `value` names."""
+    name = value.get(choice.key, choice.default)
+    if name in choice.table if isinstance(name, str) else False:
+        return choice.table[name]
+    known = ", ".join(map(repr, choice.table))
+    if not name:
+        raise Missing(f"{path} lacks {choice.key}: choose one of {known}")
+    raise ValueError(f"{path}.{choice.key} is {name!r}: choose one of {known}")
+
+
+def unknown(kind: Any, key: str, value: Mapping[str, Any], path: str) -> ValueError:
+    """What to say of a field that is not there: of another choice, or of none."""
+    for field in fields(kind).values():
+        if (choice := field.beside) and (owners := choice.owners(key)):
+            return _belongs(choice, owners, key, value, path)
+    return ValueError(f"unknown config field {path}.{key}: {nearest(key, keys(kind))}")
+
+
+def _belongs(
+    choice: Choice, owners: list[str], key: str, value: Mapping[str, Any], path: str
+) -> ValueError:
+    chosen = value.get(choice.key, choice.default)
+    whose = " and ".join(part for part in (", ".join(owners[:-1]), owners[-1]) if part)
+    return ValueError(
+        f"{path}.{key} belongs to {whose}; {path}.{choice.key} is {chosen!r}: leave it out, or"
+        f" choose {'it' if len(owners) == 1 else 'one of them'}"
+    )
+
+
+def _group(kind: Any, value: Any, path: str) -> Any:
+    """A dataclass of a mapping that holds its fields, and those of its choices."""
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{path} must hold the fields of {kind.__name__}, got {value!r}")
+    rest, made = dict(value), {}
+    for name, field in fields(kind).items():
+        if field.beside:
+            made[name] = _beside(field.beside, rest, path)
+    for key, given in rest.items():
+        known = fields(kind).get(key)
+        if known is None or known.beside:
+            raise unknown(kind, key, value, path)
+        made[key] = _field(known, given, f"{path}.{key}")
+    if missing := [n for n, f in fields(kind).items() if n not in made and _required(f)]:
+        raise Missing(f"{path} lacks {', '.join(missing)}")
+    return kind(**made)
+
+
+def _field(field: Field, value: Any, path: str) -> Any:
+    match field.form:
+        case Choice() as form:
+            return _own(form, value, path)
+        case Named(form):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{path} must map names to groups of fields, got {value!r}")
+            made = {name: _own(form, item, f"{path}.{name}") for name, item in value.items()}
+            return FrozenMapping(made)
+        case Listed(form):
+            entries = by_name(form, value, path).items()
+            return tuple(_own(form, item, f"{path}.{name}") for name, item in entries)
+    if is_one_unit(field.kind) and isinstance(value, Mapping):
+        lower = {} if _required(field) else vars(field.default)
+        value = one_unit(field.kind, lower, value, path)
+    return build(field.kind, value, path)
+
+
+def by_name(choice: Choice, value: Any, path: str) -> dict[str, dict[str, Any]]:
+    """The entries of an ordered choice by their names, each with its name and fields."""
+    if isinstance(value, Mapping):
+        value = [{choice.key: name, **item} for name, item in value.items()]
+    found: dict[str, dict[str, Any]] = {}
+    for item in (value,) if isinstance(value, str) else value:
+        own = dict(item) if isinstance(item, Mapping) else {choice.key: item}
+        entry(choice, own, path)
+        if (name := own[choice.key]) in found:
+            raise ValueError(f"{path} names {name!r} twice: name it once")
+        found[name] = own
+    return found
+
+
+def _own(choice: Choice, value: Any, path: str) -> Any:
+    """An entry in a group of its own."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{path} must hold {choice.key} and the fields of a choice, got {value!r}")
+    for key in value.keys() - {choice.key, *choice.fields()}:
+        known = {choice.key, *keys(entry(choice, value, path))}
+        raise ValueError(f"unknown config field {path}.{key}: {nearest(key, known)}")
+    return _beside(choice, dict(value), path)
+
+
+def _beside(choice: Choice, rest: dict[str, Any], path: str) -> Any:
+    """The entry that a group names; its fields are taken out of `rest`."""
+    kind, given = entry(choice, rest, path), dict(rest)
+    rest.pop(choice.key, None)
+    own = {key: rest.pop(key) for key in keys(kind) & rest.keys()}
+    for key in choice.fields() & rest.keys():
+        if rest.pop(key) != {}:  # a group in which nothing is set
+            raise _belongs(choice, choice.owners(key), key, given, path)
+    return build(kind, own, path)
+
+
+def _required(field: Field) -> bool:
+    return field.default is dataclasses.MISSING
+
+
+def _member(union: Any, value: Any) -> Any:
+    """The type of a union with None; of dataclasses the one of the value's `family`."""
+    members = [kind for kind in typing.get_args(union) if kind is not types.NoneType]
+    family = value.get("family") if isinstance(value, Mapping) else None
+    return next((m for m in members if getattr(m, "family", None) == family), members[0])
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """` Did you mean 'x'?`, or the list of all known names where none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -1,0 +1,171 @@
+"""Fields of a config set one by one, over those of a recipe, by a path such as `total.steps`."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from vit_jax.schema.build import by_name, entry, one_unit, unknown
+from vit_jax.schema.forms import Choice, Field, Listed, Named, fields, is_group, is_one_unit, keys
+
+Values = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a path leads to."""
+
+    kind: Any  # the type of a value there
+    default: Any = None
+    choice: Choice | None = None  # of which it names the entry
+    below: tuple[str, ...] = ()  # its own fields, where it takes no value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Override:
+    """A field that the user sets: `text` is what was typed, `parse` reads its value."""
+
+    path: tuple[str, ...]
+    text: str
+    parse: Callable[[Target], Any]
+
+
+def locate(kind: Any, path: Sequence[str], values: Mapping[str, Any], at: str) -> Target:
+    """What a path leads to in a config of these values, which say what is chosen.
+
+    Raises ValueError for no field, and for one of a choice that is not taken.
+    """
+    key, *rest = path
+    field = fields(kind).get(key)
+    if field is None or field.beside:
+        return _locate_beside(kind, path, values, at)
+    at, inner = f"{at}.{key}", values.get(key, {})
+    match field.form:
+        case Choice() as form:
+            return _locate_entry(form, rest, inner, at)
+        case Named(form):
+            if not rest:
+                return Target(kind=dict, below=(f"NAME.{form.key}",))
+            own = inner.get(rest[0], {})
+            return _locate_entry(form, rest[1:], own, f"{at}.{rest[0]}")
+        case Listed(form):
+            return _locate_item(field, form, rest, inner, at)
+    if is_group(field.kind):
+        if not rest:
+            return Target(kind=field.kind, below=tuple(sorted(keys(field.kind))))
+        return locate(field.kind, rest, inner, at)
+    if rest:
+        raise ValueError(f"unknown config field {at}.{rest[0]}: {at} has no fields")
+    return Target(kind=field.kind, default=field.default)
+
+
+def _locate_beside(kind: Any, path: Sequence[str], values: Mapping[str, Any], at: str) -> Target:
+    for field in fields(kind).values():
+        if not (choice := field.beside):
+            continue
+        if path[0] == choice.key and len(path) == 1:
+            return Target(kind=str, default=choice.default, choice=choice)
+        if path[0] in choice.fields():
+            chosen = entry(choice, values, at)
+            if path[0] in keys(chosen):
+                return locate(chosen, path, values, at)
+    raise unknown(kind, path[0], values, at)
+
+
+def _locate_entry(
+    choice: Choice, path: Sequence[str], values: Mapping[str, Any], at: str
+) -> Target:
+    if not path:
+        return Target(kind=dict, below=(choice.key, *sorted(choice.fields())))
+    if list(path) == [choice.key]:
+        return Target(kind=str, default=choice.default, choice=choice)
+    return locate(entry(choice, values, at), path, values, at)
+
+
+def _locate_item(field: Field, choice: Choice, path: Sequence[str], values: Any, at: str) -> Target:
+    if not path:
+        return Target(kind=tuple, default=field.default, choice=choice)
+    items = by_name(choice, values or (), at)
+    if path[0] not in items:
+        raise ValueError(
+            f"{at}.{path[0]}: {at} is {', '.join(items) or 'empty'}: name it there, in the place"
+            f" where it belongs ({at} can be any of {', '.join(choice.table)})"
+        )
+    return _locate_entry(choice, path[1:], items[path[0]], f"{at}.{path[0]}")
+
+
+def apply(kind: Any, values: Values, overrides: Sequence[Override]) -> tuple[Values, list[str]]:
+    """The values with overrides, and what a choice's change took away, in words.
+
+    Choices are named before their fields are set, in whatever order they are given. Raises
+    ValueError where a field or its value is wrong.
+    """
+    notes: list[str] = []
+    values, rest = _opened(kind, values), list(overrides)
+    while chosen := next((o for o in rest if _chooses(kind, o, values)), None):
+        rest.remove(chosen)
+        target = locate(kind, chosen.path, values, "config")
+        notes += _choose(kind, values, chosen, target)
+    units: dict[tuple[str, ...], Values] = {}
+    for override in rest:
+        target = locate(kind, override.path, values, "config")
+        value, parent = override.parse(target), override.path[:-1]
+        if parent and is_one_unit(locate(kind, parent, values, "config").kind):
+            units.setdefault(parent, {})[override.path[-1]] = value
+        else:
+            _parent(values, override.path)[override.path[-1]] = value
+    for path, given in units.items():
+        group = _parent(values, path)
+        unit = locate(kind, path, values, "config").kind
+        lower = group.get(path[-1], {})
+        group[path[-1]] = one_unit(unit, lower, given, f"config.{'.'.join(path)}")
+    return values, notes
+
+
+def _chooses(kind: Any, override: Override, values: Values) -> bool:
+    """Whether an override names an entry of a table."""
+    try:
+        return locate(kind, override.path, values, "config").choice is not None
+    except ValueError:
+        return False  # of a choice that comes later, or a mistake that is told then
+
+
+def _choose(kind: Any, values: Values, override: Override, target: Target) -> list[str]:
+    """Names another entry, which starts from its defaults."""
+    *where, key = override.path
+    value, choice, group = override.parse(target), target.choice, _parent(values, override.path)
+    assert choice is not None
+    if target.kind is tuple:
+        group[key] = by_name(choice, value, ".".join(("config", *override.path)))
+        return []
+    before, group[key] = group.get(key, choice.default), value
+    entry(choice, group, ".".join(("config", *where)))
+    if value == before:
+        return []
+    dropped = {k: group.pop(k) for k in choice.fields() & group.keys() if k != key}
+    told = [f"{'.'.join((*where, k))}={v!r}" for k, v in sorted(dropped.items()) if v != {}]
+    return [f"{override.text} starts from its defaults, without {', '.join(told)}"] if told else []
+
+
+def _parent(values: Values, path: Sequence[str]) -> Values:
+    """The group of `values` that holds a field, made where it is not there."""
+    for key in path[:-1]:
+        values = values.setdefault(key, {})
+    return values
+
+
+def _opened(kind: Any, values: Mapping[str, Any]) -> Values:
+    """A copy in which the entries of lists are found by their names."""
+    known, copy = fields(kind), {}
+    for key, value in values.items():
+        field = known.get(key)
+        if field and isinstance(field.form, Listed):
+            copy[key] = by_name(field.form.choice, value, f"config.{key}")
+        elif field and not field.form and is_group(field.kind):
+            copy[key] = _opened(field.kind, value)
+        else:
+            copy[key] = _copied(value)
+    return copy
+
+
+def _copied(value: Any) -> Any:
+    return {k: _copied(v) for k, v in value.items()} if isinstance(value, Mapping) else value

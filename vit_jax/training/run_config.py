@@ -1,0 +1,99 @@
+"""The config.json of a run: written, read, and compared with that of who goes on with it."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vit_jax import config as config_lib
+from vit_jax import schema
+from vit_jax.checkpoints import run_folder, s3
+from vit_jax.config import Config
+
+# What may differ when a run is resumed: nothing that changes its result.
+RUN_OPTIONS = (
+    *("mesh", "evaluate_every", "eval_batch_size", "log_every", "checkpoint", "init_from"),
+    *("init_state", "total"),  # `training.length` says what another length does
+    *("data.threads", "data.prefetch", "data.max_bad", "data.path", "data.accept_changes"),
+    *("model.remat", "model.unroll", "model.attention"),
+)
+
+
+def write_run(workdir: str | os.PathLike[str], config: Config, card: run_folder.Card) -> None:
+    """Writes config.json and model.json. Raises ValueError where `workdir` cannot be written to."""
+    run_folder.write_run(workdir, config_lib.to_fields(config), card)
+
+
+def write_config(workdir: str | os.PathLike[str], config: Config) -> None:
+    """Writes config.json anew. Raises ValueError where `workdir` cannot be written to."""
+    run_folder.write_json(workdir, run_folder.CONFIG, config_lib.to_fields(config))
+
+
+def read_config(workdir: str | os.PathLike[str]) -> Config:
+    """The config of a run. Raises ValueError where there is none, or it is damaged."""
+    fields = run_folder.read_fields(workdir)
+    try:
+        return config_lib.of_fields(fields)
+    except ValueError as error:
+        raise ValueError(f"{workdir}/config.json: {error}") from error
+
+
+def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
+    """Raises ValueError if `workdir` holds a run of another config, naming what differs."""
+    if not run_folder.exists(s3.folder(workdir) / "config.json"):
+        return
+    if differing := differences(read_config(workdir), config):
+        raise ValueError(
+            f"{workdir} holds a run of another config ({'; '.join(differing)}):"
+            " use another --workdir, or the same config to resume"
+        )
+
+
+def replaced_run(workdir: str | os.PathLike[str], config: Config) -> str:
+    """In words, which run without any checkpoint a new one replaces; "" where there is none."""
+    if not run_folder.exists(s3.folder(workdir) / "config.json"):
+        return ""
+    try:
+        other = differences(read_config(workdir), config)
+    except ValueError:
+        other = ["its config.json is damaged"]
+    change = f", with another config ({'; '.join(other)})" if other else ""
+    return f"note: {workdir} holds a run that saved nothing: it starts anew{change}"
+
+
+def flat(config: Any) -> dict[str, Any]:
+    """Every field of a config, or of a part of one, by its path, such as `data.path`."""
+    return dict(_flat(schema.plain(config), ""))
+
+
+def differences(there: Any, here: Any) -> list[str]:
+    """In words, the fields that change the result, where their values differ.
+
+    Of a choice that is another one only its name is told.
+    """
+    old, new = (_matters(flat(config)) for config in (there, here))
+    differing = {path for path in old.keys() & new.keys() if old[path] != new[path]}
+    groups = {path.rpartition(".")[0] for path in differing}
+    differing |= {path for path in old.keys() ^ new.keys() if path.rpartition(".")[0] not in groups}
+    return [
+        f"{path} is {_said(old, path)} there and {_said(new, path)} here"
+        for path in dict.fromkeys((*old, *new))
+        if path in differing
+    ]
+
+
+def _flat(fields: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _matters(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what changes nothing of the result."""
+    options = tuple(f"{option}." for option in RUN_OPTIONS)
+    return {path: v for path, v in fields.items() if not f"{path}.".startswith(options)}
+
+
+def _said(fields: Mapping[str, Any], path: str) -> str:
+    return repr(fields[path]) if path in fields else "not set"
