@@ -155,7 +155,8 @@ class Attention(nnx.Module):
             y = jnp.einsum("bhqk,bkhd->bqhd", dropped.astype(v.dtype), v)
         else:
             implementation = None if options.attention == "auto" else options.attention
-            y = jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation)
+            with jax.numpy_dtype_promotion("standard"):  # it promotes logits to float32 unsaid
+                y = jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation)
         return dropout(self.out(y), options.dropout, keys[1]), weights
 
     def _project(self, queries: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -229,9 +230,17 @@ def layer_norm(width: int, eps: float, dtype: Dtype, rngs: nnx.Rngs) -> nnx.Laye
     Its variance does not cancel where the mean is large: E[x^2] - E[x]^2, the default of Flax, was
     five times further from float64 on weights whose mean is not zero, and no faster.
     """
-    return nnx.LayerNorm(
+    return _LayerNorm(
         width, epsilon=eps, dtype=jnp.dtype(dtype), use_fast_variance=False, rngs=rngs
     )
+
+
+class _LayerNorm(nnx.LayerNorm):
+    """The same where strict dtype promotion is asked for: Flax promotes to float32 unsaid."""
+
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(x, mask=mask)
 
 
 def add_position(x: jax.Array, table: jax.Array) -> jax.Array:
@@ -291,7 +300,8 @@ def drop_path(x: jax.Array, *, rate: jax.Array | float, key: jax.Array | None) -
     if key is None or (isinstance(rate, float) and not rate):
         return x
     keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0], 1, 1))
-    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+    branch = x if isinstance(rate, float) else x.astype(rate.dtype)
+    return jnp.where(keep, branch / (1 - rate), 0).astype(x.dtype)
 
 
 def _fused_xavier(

@@ -253,7 +253,7 @@ def group_norm(
     rngs: nnx.Rngs,
 ) -> nnx.GroupNorm:
     """GroupNorm in float32 whose variance does not cancel: released weights depend on it."""
-    return nnx.GroupNorm(
+    return _GroupNorm(
         features,
         num_groups=options.groups,
         epsilon=options.norm_eps,
@@ -262,6 +262,14 @@ def group_norm(
         dtype=jnp.dtype(dtype),
         rngs=rngs,
     )
+
+
+class _GroupNorm(nnx.GroupNorm):
+    """The same where strict dtype promotion is asked for: Flax promotes to float32 unsaid."""
+
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(x, mask=mask)
 
 
 def standardize(kernel: jax.Array, *, eps: float, eps_in: Literal["std", "variance"]) -> jax.Array:

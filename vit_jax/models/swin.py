@@ -281,7 +281,8 @@ class WindowBlock(nnx.Module):
         """Attention in each of (W, B, N, D), with the biases of offsets and of the shift."""
         index = relative_index(self.window)[1:, 1:]  # Swin has no class token
         bias = jnp.moveaxis(self.relative_bias[...][index], -1, 0)[None]  # (1, H, N, N)
-        mask = jnp.asarray(windows.mask())[:, None, None] * shifted  # (W, 1, 1, N, N)
+        mask = jnp.asarray(windows.mask())[:, None, None]  # (W, 1, 1, N, N)
+        mask = mask * shifted.astype(mask.dtype)
         keys = None if key is None else jax.random.split(key, x.shape[0])
 
         def attend(x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:

@@ -107,7 +107,7 @@ def make_optimizer(
     """
     _check_positive(clip_norm=optimizer.clip_norm)
     frozen = _matches(params, optimizer.frozen, field="frozen")
-    moves = optimizer.rule.updates(schedule, params)
+    moves = _promoting(optimizer.rule.updates(schedule, params))
     if optimizer.clip_norm:
         moves = optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), moves)
     if not optimizer.frozen:
@@ -144,6 +144,16 @@ def _decayed(rule: AdamW | Sgd, params: Any) -> Any:
     # The default is exempt: a model need not have kernels.
     default = rule.decay_mask == AdamW.decay_mask
     return _matches(params, rule.decay_mask, field="decay_mask", may_miss=default)
+
+
+def _promoting(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same rule where strict dtype promotion is asked for: optax computes b1 ** count."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return rule.update(updates, state, params)
+
+    return optax.GradientTransformation(rule.init, update)
 
 
 def _matches(params: Any, patterns: tuple[str, ...], *, field: str, may_miss: bool = False) -> Any:
