@@ -112,7 +112,7 @@ def test_an_autoencoder_trains_all_but_its_fixed_positions():
         prediction, mask = model.reconstruct(random_images(), noise=noise, mask_ratio=0.5)
         assert prediction.shape == (2, PATCHES, 4 * 4 * 3)
         assert mask.shape == (2, PATCHES)
-        return jnp.square(prediction * mask[..., None]).sum()
+        return jnp.square(prediction * mask[..., None].astype(jnp.float32)).sum()
 
     gradients = flat(nnx.jit(nnx.grad(loss))(model))
     fixed = {path for path, g in gradients.items() if not np.abs(g).max() > 0}
