@@ -94,53 +94,46 @@ def serve(build: Callable[..., tuple[Callable[[], object], float]], *task: str |
 def ours(model: str, task: str, unroll: int) -> tuple[Callable[[], object], float]:
     """A call that does one step and waits for it; operations of a forward pass."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
-    import optax
 
-    from vit_jax.config import MeshConfig, OptimizerConfig
+    from vit_jax.config import default_config, resolve
+    from vit_jax.data.record import DataFacts
     from vit_jax.models import flops, zoo
-    from vit_jax.models.vit import ViTOptions
-    from vit_jax.objectives import classification
-    from vit_jax.parallel.mesh import make_mesh
-    from vit_jax.training import optimizer as optimizer_lib
+    from vit_jax.parallel.mesh import make_mesh, to_global
     from vit_jax.training import state as state_lib
-    from vit_jax.training import step as step_lib
+    from vit_jax.training.design import design
 
-    options = zoo.options(model, unroll=unroll)
-    assert isinstance(options, ViTOptions)
-    images = np.random.default_rng(0).standard_normal((BATCH, SIZE, SIZE, 3), np.float32)
-    cost = float(flops.forward(options) * BATCH)
+    rng = np.random.default_rng(0)
     if task == "inference":
+        options = zoo.options(model, unroll=unroll)
+        images = rng.standard_normal((BATCH, SIZE, SIZE, 3), np.float32)
         vit = zoo.init(options, key=jax.random.key(0))
         apply = jax.jit(lambda images: vit(images))
+        cost = float(flops.forward(options) * BATCH)
         return lambda: apply(images).block_until_ready(), cost
 
-    def loss(model, batch, *, key):  # type: ignore[no-untyped-def]
-        logits = model(batch["images"], key=key)
-        return classification.loss(logits, batch["targets"], kind="softmax")
-
-    _, shapes = state_lib.abstract_params(options)
-    schedule = optax.constant_schedule(1e-3)
-    rule = optimizer_lib.make_optimizer(OptimizerConfig(clip_norm=0.0), schedule, shapes)
-    abstract = state_lib.abstract_state(options, rule, average=False, mesh=make_mesh(MeshConfig()))
-    holder = {"state": state_lib.create(options, rule, abstract=abstract, seed=0)}
-    step = step_lib.make_train_step(
-        state_lib.abstract_params(options)[0],
-        prepare=lambda batch, *, key: batch,
-        loss=loss,
-        optimizer=rule,
-        schedule=schedule,
-        abstract=abstract,
-    )
-    targets = jnp.eye(CLASSES)[jnp.arange(BATCH)]
-    batch = {"images": jnp.asarray(images), "targets": targets}
+    recipe = default_config()
+    recipe.image_size, recipe.batch_size = (SIZE, SIZE), BATCH
+    recipe.model.name, recipe.model.unroll = model, unroll
+    recipe.data.flip = False
+    recipe.optimizer.clip_norm = 0.0
+    config = resolve(recipe)
+    facts = DataFacts(train_size=1_281_167, num_classes=CLASSES)
+    plan = design(config, facts, make_mesh(config.mesh))
+    state = state_lib.create(plan.options, plan.optimizer, abstract=plan.abstract, seed=0)
+    host = {
+        "image": rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8),
+        "label": np.arange(BATCH, dtype=np.int32),
+        "sample_index": np.zeros((BATCH, 2), np.uint32),
+    }
+    batch = to_global(host, plan.mesh, batch_size=BATCH)
+    holder = {"state": state}
 
     def run() -> None:
-        holder["state"], metrics = step(holder["state"], batch)
+        holder["state"], metrics = plan.step(holder["state"], batch, {})
         jax.block_until_ready((holder["state"], metrics))
 
-    return run, cost
+    return run, float(flops.forward(plan.options) * BATCH)
 
 
 def timm_steps(model: str, task: str, unroll: int) -> tuple[Callable[[], object], float]:

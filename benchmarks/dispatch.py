@@ -15,15 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from vit_jax.config import MeshConfig, OptimizerConfig
-from vit_jax.models import zoo
-from vit_jax.objectives import classification
-from vit_jax.parallel.mesh import make_mesh
-from vit_jax.training import optimizer as optimizer_lib
+from vit_jax.config import default_config, resolve
+from vit_jax.data.record import DataFacts
+from vit_jax.parallel.mesh import make_mesh, to_global
 from vit_jax.training import state as state_lib
-from vit_jax.training import step as step_lib
+from vit_jax.training.design import design
 
 BATCH, SIZE, CLASSES = 4, 16, 10
 
@@ -40,7 +37,7 @@ def main() -> None:
 
     def flat(leaves: list[jax.Array], arrays: list[jax.Array]) -> tuple[Any, Any]:
         new, metrics = step.__wrapped__(
-            jax.tree.unflatten(treedef, leaves), dict(zip(names, arrays, strict=True))
+            jax.tree.unflatten(treedef, leaves), dict(zip(names, arrays, strict=True)), {}
         )
         return jax.tree.leaves(new), list(metrics.values())
 
@@ -51,7 +48,7 @@ def main() -> None:
     for _ in range(flags.rounds):
         jax.block_until_ready((state, leaves))
         start = time.perf_counter()
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, {})
         times["vit_jax"].append(time.perf_counter() - start)
         jax.block_until_ready((state, metrics))
         start = time.perf_counter()
@@ -70,31 +67,22 @@ def main() -> None:
 
 def build(depth: int) -> tuple[Any, Any, dict[str, jax.Array]]:
     """The training step of a tiny model of `depth` blocks, its state and a batch."""
-    options = zoo.options(
-        "Ti/8", width=16, mlp_dim=16, num_heads=2, depth=depth,
-        image_size=(SIZE, SIZE), num_classes=CLASSES,
-    )  # fmt: skip
-    graphdef, shapes = state_lib.abstract_params(options)
-    schedule = optax.constant_schedule(1e-3)
-    rule = optimizer_lib.make_optimizer(
-        OptimizerConfig(rule=optimizer_lib.AdamW(weight_decay=0.1)), schedule, shapes
-    )
-    mesh = make_mesh(MeshConfig())
-    abstract = state_lib.abstract_state(options, rule, average=False, mesh=mesh)
-    step = step_lib.make_train_step(
-        graphdef,
-        prepare=lambda batch, *, key: batch,
-        loss=lambda model, batch, *, key: classification.loss(
-            model(batch["images"], key=key), batch["targets"], kind="softmax"
-        ),
-        optimizer=rule,
-        schedule=schedule,
-        abstract=abstract,
-    )
-    state = state_lib.create(options, rule, abstract=abstract, seed=0)
-    images = np.random.default_rng(0).standard_normal((BATCH, SIZE, SIZE, 3), np.float32)
-    batch = {"images": jnp.asarray(images), "targets": jnp.eye(CLASSES)[:BATCH]}
-    return step, state, batch
+    recipe = default_config()
+    recipe.image_size, recipe.batch_size = (SIZE, SIZE), BATCH
+    recipe.model.name, recipe.model.depth = "Ti/8", depth
+    recipe.model.width, recipe.model.mlp_dim, recipe.model.num_heads = 16, 16, 2
+    recipe.data.flip = False
+    recipe.optimizer.weight_decay = 0.1
+    facts = DataFacts(train_size=1000, num_classes=CLASSES)
+    config = resolve(recipe)
+    plan = design(config, facts, make_mesh(config.mesh))
+    state = state_lib.create(plan.options, plan.optimizer, abstract=plan.abstract, seed=0)
+    batch = {
+        "image": np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8),
+        "label": np.arange(BATCH, dtype=np.int32),
+        "sample_index": np.zeros((BATCH, 2), np.uint32),
+    }
+    return plan.step, state, to_global(batch, plan.mesh, batch_size=BATCH)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ VARIANTS = {
     "dropout": Variant(
         changes=("model.dropout=0.1", "model.attention_dropout=0.1", "model.stochastic_depth=0.2")
     ),
-    "sigmoid": Variant(changes=("objective.loss=sigmoid", "model.head_bias=-2.0")),
+    "sigmoid": Variant(changes=("objective.cross_entropy=sigmoid", "model.head_bias=-2.0")),
     "sgd": Variant(
         changes=(
             *("optimizer.name=sgd", "optimizer.learning_rate=0.03", "schedule.decay=linear"),

@@ -19,7 +19,10 @@ ALLOWED = {
     "duration": {"schema"},
     "data": {"errors", "models", "plain_json", "schema", "text"},
     "images": {"data", "models"},
-    "objectives": {"models", "schema"},
+    "objectives": {"data", "models", "schema"},
+    "evaluators": {
+        *("checkpoints", "data", "errors", "models", "objectives", "parallel", "schema"),
+    },
     "parallel": {"errors", "models", "stopping", "text"},
     "checkpoints": {
         *("duration", "errors", "models", "plain_json", "schema", "text", "workdir"),
@@ -27,12 +30,12 @@ ALLOWED = {
     # The schema of a run knows the parts that it configures; only what runs them knows it.
     "config_formats": {"schema"},
     "config": {
-        *("checkpoints", "config_formats", "data", "duration", "models", "objectives"),
-        *("parallel", "schema", "training"),
+        *("checkpoints", "config_formats", "data", "duration", "evaluators", "models"),
+        *("objectives", "parallel", "schema", "training"),
     },
     "training": {
         *("config", "duration", "errors", "schema", "stopping", "text", "workdir"),
-        *("models", "data", "images", "objectives", "parallel", "checkpoints"),
+        *("models", "data", "images", "objectives", "evaluators", "parallel", "checkpoints"),
     },
     "analysis": {"models", "data", "parallel", "checkpoints", "text", "workdir"},
     "__init__": {"checkpoints", "images", "models"},

@@ -125,13 +125,13 @@ def test_from_python_only_a_first_signal_of_the_loop_is_noted(command, tmp_path)
     program = """
 import os, signal, sys
 from vit_jax.__main__ import main
-from vit_jax.training import evaluation
+from vit_jax.evaluators import held_out
 before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-real = evaluation.evaluate
+real = held_out.evaluate
 def interrupted(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGINT)
     return real(*args, **kwargs)
-evaluation.evaluate = interrupted
+held_out.evaluate = interrupted
 code = main(sys.argv[1:])
 assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
 sys.exit(code)

@@ -18,7 +18,7 @@ from vit_jax import config_formats, schema
 from vit_jax.checkpoints.store import CheckpointConfig as CheckpointConfig
 from vit_jax.data.options import DataConfig as DataConfig
 from vit_jax.duration import Duration as Duration
-from vit_jax.objectives import OBJECTIVES
+from vit_jax.objectives import OBJECTIVES, Objective
 from vit_jax.objectives.classification import Classification as Classification
 from vit_jax.parallel.mesh import MeshConfig as MeshConfig
 from vit_jax.training.optimizer import OptimizerConfig as OptimizerConfig
@@ -123,7 +123,7 @@ class Config:
     ema: float = 0.0  # decay of the Polyak average of the parameters; 0: none
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    objective: Classification = schema.group(OBJECTIVES, "classification")  # what is minimised
+    objective: Objective = schema.group(OBJECTIVES, "classification")  # what is minimised
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

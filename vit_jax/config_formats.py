@@ -10,6 +10,7 @@ from vit_jax.schema.forms import fields, is_group
 FORMAT = 1
 
 MOVED = {
+    "objective.loss": "objective.cross_entropy",
     "schedule.end": "schedule.end_value",
     "data.kernel": "data.interpolation",
     "data.eval_kernel": "data.eval_interpolation",

@@ -1,7 +1,4 @@
-"""Device augmentation: keyed by position, equal on any mesh, mixup as in big_vision."""
-
-import dataclasses
-import functools
+"""Device augmentation: keyed by sample, equal on any mesh, mixup as in big_vision."""
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +6,38 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vit_jax.data.augment import HALF, augment, mix, mixup_share, normalize, random_flip
-from vit_jax.data.options import DataConfig
+from vit_jax.data.augment import (
+    AUGMENTATIONS,
+    HALF,
+    Flip,
+    Mixup,
+    ValueRange,
+    augment,
+    check,
+    normalize,
+)
+from vit_jax.data.augment.flip import random_flip
+from vit_jax.data.augment.mixup import mix, mixup_share
 
 KEY = jax.random.key(0)
-PLAIN = DataConfig(flip=False, mixup=0.0, mean=HALF, std=HALF)
+PLAIN = ValueRange(mean=HALF, std=HALF)
 
 
-def inputs(count: int, *, start: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
+Arrays = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def augmented(arrays: Arrays, *augmentations) -> tuple[jax.Array, jax.Array]:
+    batch = dict(zip(("image", "targets", "sample_index"), arrays, strict=True))
+    changed = augment(batch, augmentations, key=KEY)
+    return changed["image"], changed["targets"]
+
+
+def inputs(count: int, *, start: int = 0) -> Arrays:
     images = np.random.default_rng(0).integers(0, 256, (count, 6, 5, 3), dtype=np.uint8)
     targets = jax.nn.one_hot(np.arange(count) % 4, 4)
     places = np.arange(start, start + count)
-    position = np.stack([places >> 32, places & 0xFFFFFFFF], -1).astype(np.uint32)
-    return jnp.asarray(images), targets, jnp.asarray(position)
+    sample_index = np.stack([places >> 32, places & 0xFFFFFFFF], -1).astype(np.uint32)
+    return jnp.asarray(images), targets, jnp.asarray(sample_index)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -42,32 +58,32 @@ def test_normalize_takes_mean_and_deviation_by_channel() -> None:
 
 
 def test_without_flip_and_mixup_only_the_range_changes() -> None:
-    images, targets, position = inputs(4)
-    values, mixed = augment(images, targets, position, key=KEY, data=PLAIN)
+    images, targets, sample_index = inputs(4)
+    values, mixed = augmented((images, targets, sample_index), PLAIN)
     np.testing.assert_array_equal(values, normalize(images, mean=PLAIN.mean, std=PLAIN.std))
     np.testing.assert_array_equal(mixed, targets)
 
 
-def test_flip_mirrors_half_of_the_images_chosen_by_their_position() -> None:
-    images, _, position = inputs(512)
-    flipped = jax.jit(random_flip)(images, position, key=KEY)
+def test_flip_mirrors_half_of_the_images_chosen_by_their_place_in_the_run() -> None:
+    images, _, sample_index = inputs(512)
+    flipped = jax.jit(random_flip)(images, sample_index, key=KEY)
     mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
     same = (flipped == images).all((1, 2, 3))
     assert (mirrored ^ same).all()
     assert 0.4 < mirrored.mean() < 0.6
-    part = random_flip(images[100:], position[100:], key=KEY)
+    part = random_flip(images[100:], sample_index[100:], key=KEY)
     np.testing.assert_array_equal(part, flipped[100:])
     later = inputs(512, start=2**32)[2]  # the low words are equal
     assert not np.array_equal(random_flip(images, later, key=KEY), flipped)
 
 
 def test_mixup_mixes_each_sample_with_its_predecessor_in_the_global_batch() -> None:
-    images, targets, position = inputs(8)
-    data = dataclasses.replace(PLAIN, mixup=0.5)
-    values, mixed = jax.jit(lambda *a: augment(*a, key=KEY, data=data))(images, targets, position)
+    images, targets, _ = inputs(8)
+    mixup = Mixup(alpha=0.5)
+    values, mixed = jax.jit(lambda *a: augmented(a, PLAIN, mixup))(*inputs(8))
     share = mixed[0, 0]  # target 0 with target 3
     assert 0.5 <= share < 1
-    plain = normalize(images, mean=data.mean, std=data.std)
+    plain = normalize(images, mean=PLAIN.mean, std=PLAIN.std)
     for row in range(8):
         expected = share * plain[row] + (1 - share) * plain[row - 1]
         np.testing.assert_allclose(values[row], expected, atol=1e-6)
@@ -75,7 +91,7 @@ def test_mixup_mixes_each_sample_with_its_predecessor_in_the_global_batch() -> N
             mixed[row], share * targets[row] + (1 - share) * targets[row - 1], atol=1e-6
         )
     np.testing.assert_allclose(mixed.sum(-1), 1, atol=1e-6)
-    _, next_step = augment(images, targets, inputs(8, start=8)[2], key=KEY, data=data)
+    _, next_step = augmented((images, targets, inputs(8, start=8)[2]), PLAIN, mixup)
     assert not np.array_equal(next_step, mixed)
 
 
@@ -97,8 +113,7 @@ def test_a_sharded_batch_gives_the_same_values() -> None:
     devices = jax.devices()
     mesh = Mesh(np.array(devices), ("data",))
     arrays = inputs(2 * len(devices))
-    data = DataConfig(flip=True, mixup=0.2)
-    function = jax.jit(lambda *a: augment(*a, key=KEY, data=data))
+    function = jax.jit(lambda *a: augmented(a, Flip(), PLAIN, Mixup(alpha=0.2)))
     expected = function(*arrays)
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     result = function(*(jax.device_put(a, sharding) for a in arrays))
@@ -106,9 +121,7 @@ def test_a_sharded_batch_gives_the_same_values() -> None:
         np.testing.assert_array_equal(one, other)
 
 
-FLIP_AND_MIXUP = jax.jit(
-    functools.partial(augment, key=KEY, data=dataclasses.replace(PLAIN, flip=True, mixup=0.2))
-)
+FLIP_AND_MIXUP = jax.jit(lambda *a: augmented(a, Flip(), PLAIN, Mixup(alpha=0.2)))
 
 
 @pytest.mark.parametrize(
@@ -120,12 +133,38 @@ FLIP_AND_MIXUP = jax.jit(
     ],
 )
 def test_flips_and_mixup_are_those_of_every_earlier_version(start, flips, share) -> None:
-    """Each of a key of its own, keyed by the positions of the run."""
-    position = inputs(16, start=start)[2]
+    """Each of a key of its own, keyed by the place of a sample in the run."""
+    sample_index = inputs(16, start=start)[2]
     images = jnp.zeros((16, 1, 2, 3), jnp.uint8).at[:, :, 1].set(255)  # black left, white right
     targets = jnp.eye(16)
-    values, mixed = FLIP_AND_MIXUP(images, targets, position)
+    values, mixed = FLIP_AND_MIXUP(images, targets, sample_index)
     np.testing.assert_allclose(mixed.diagonal(), share, rtol=1e-6)
     left = np.roll(np.array([flip == "1" for flip in flips]), 1) * (1 - share)
     left += np.array([flip == "1" for flip in flips]) * share
     np.testing.assert_allclose(values[:, 0, 0, 0], 2 * left - 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "gives", "told"),
+    [
+        (("mixup", "value_range"), ("targets",), "mixup needs normalised values: put value_range"),
+        (("value_range", "flip"), (), "flip needs uint8 pixels: put it before value_range"),
+        (("value_range", "mixup"), (), "mixup needs targets of the objective"),
+        (("flip",), (), "lacks value_range"),
+        (("value_range", "value_range"), (), "value_range needs uint8 pixels"),
+    ],
+)
+def test_an_order_that_cannot_work_is_refused(names, gives, told) -> None:
+    with pytest.raises(ValueError, match=told):
+        check([AUGMENTATIONS[name]() for name in names], gives=frozenset(gives))
+
+
+def test_every_augmentation_has_a_stream_of_numbers_of_its_own() -> None:
+    streams = [kind.stream for kind in AUGMENTATIONS.values()]
+    assert len(set(streams)) == len(streams)
+
+
+def test_mixup_without_a_distribution_is_refused() -> None:
+    for alpha in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="alpha is"):
+            Mixup(alpha=alpha)

@@ -79,7 +79,7 @@ def test_shapes_and_types_are_the_documented_ones() -> None:
         "image": ((4, 8, 8, 3), "uint8"),
         "label": ((4,), "int32"),
         "id": ((4,), "int64"),
-        "position": ((4, 2), "uint32"),
+        "sample_index": ((4, 2), "uint32"),
     }
 
 
@@ -89,14 +89,14 @@ def test_a_batch_holds_the_images_and_labels_of_its_ids() -> None:
         np.testing.assert_array_equal(batch["label"], batch["id"] % 2)
 
 
-def test_positions_count_all_samples_of_the_run_beyond_32_bits() -> None:
+def test_indices_count_all_samples_of_the_run_beyond_32_bits() -> None:
     for step, high, low in ((2**31, 2, 0), (2**29, 0, 2**31)):
         batches = train_batches(
             grey_files(9), TRAIN, seed=0, batch_size=4, start_step=step, num_steps=step + 1
         )
         (batch,) = batches
         expected = [[high, low + row] for row in range(4)]
-        np.testing.assert_array_equal(batch["position"], expected)
+        np.testing.assert_array_equal(batch["sample_index"], expected)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -4,13 +4,12 @@ import re
 
 import jax
 import numpy as np
-import optax
 import pytest
 
-from vit_jax.config import MeshConfig, OptimizerConfig, default_config, resolve
-from vit_jax.models import zoo
+from vit_jax.config import MeshConfig, default_config, resolve
+from vit_jax.data.record import DataFacts
 from vit_jax.parallel.mesh import make_mesh, to_global
-from vit_jax.training import optimizer, state, step
+from vit_jax.training.design import design
 
 # Large enough that moving the batch would cost more than moving the parameters.
 BATCH, SIDE, TOKENS = 64, 64, 17
@@ -36,39 +35,20 @@ def test_fsdp_gathers_parameters_and_data_parallelism_does_not():
 
 def collectives(config: MeshConfig) -> list[tuple[str, tuple[int, ...]]]:
     """Kind and shape of every array that a training step moves between devices."""
-    options = zoo.options(
-        "Ti/16",
-        width=64,
-        depth=3,
-        mlp_dim=128,
-        num_heads=8,
-        image_size=(SIDE, SIDE),
-        num_classes=16,
-    )
-    mesh = make_mesh(config)
-    graphdef, shapes = state.abstract_params(options)
-    schedule = optax.constant_schedule(1e-3)
-    rule = optimizer.make_optimizer(OptimizerConfig(), schedule, shapes)
-    abstract = state.abstract_state(options, rule, average=False, mesh=mesh)
     recipe = default_config()
-    recipe.model.name = "Ti/16"
-    prepare, loss = step.classification_step_parts(resolve(recipe), num_classes=16)
-    train_step = step.make_train_step(
-        graphdef,
-        prepare=prepare,
-        loss=loss,
-        optimizer=rule,
-        schedule=schedule,
-        abstract=abstract,
-    )
+    recipe.image_size, recipe.batch_size = (SIDE, SIDE), BATCH
+    recipe.model.name, recipe.model.width, recipe.model.depth = "Ti/16", 64, 3
+    recipe.model.mlp_dim, recipe.model.num_heads = 128, 8
+    mesh = make_mesh(config)
+    plan = design(resolve(recipe), DataFacts(train_size=BATCH, num_classes=16), mesh)
     host: dict[str, np.ndarray] = {
         "image": np.zeros((BATCH, SIDE, SIDE, 3), np.uint8),
         "label": np.zeros(BATCH, np.int32),
-        "position": np.zeros((BATCH, 2), np.uint32),
+        "sample_index": np.zeros((BATCH, 2), np.uint32),
     }
     with jax.set_mesh(mesh):
         batch = to_global(host, mesh, batch_size=BATCH)
-        text = train_step.lower(abstract, batch).compile().as_text()
+        text = plan.step.lower(plan.abstract, batch, {}).compile().as_text()
     found = []
     pattern = r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all)(?:-start)?\("
     for result, kind in re.findall(pattern, text):

@@ -1,16 +1,19 @@
 """A tiny model's training step, compiled on a mesh, for tests of what a step does."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from tests.models import tiny
 from vit_jax.config import Config, MeshConfig, default_config, resolve
+from vit_jax.data.record import DataFacts
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.parallel.mesh import AXES, make_mesh, to_global
-from vit_jax.training import optimizer, state, step
+from vit_jax.training import setup, state
+from vit_jax.training.design import design
 
 BATCH = 32
 MODEL = {"num_classes": 16, "depth": 2}
@@ -25,6 +28,7 @@ def make_config(name: str, *, fields: dict[str, Any] | None = None, **optimizer:
     """With flip, mixup, decay, clipping and an average; `fields` such as `{"data.flip": False}`."""
     config = default_config()
     config.model.name = "Ti/16"
+    config.schedule.decay = "constant"
     config.data.mean = config.data.std = (0.5, 0.5, 0.5)
     config.data.mixup = 0.2
     config.ema = 0.9
@@ -56,37 +60,27 @@ class Training:
         mesh: Mesh,
         *,
         batch: dict[str, np.ndarray] | None = None,
-        schedule: optax.Schedule | None = None,
-        ema_begins: bool = True,
         **model: Any,
     ) -> None:
-        options = tiny.options(**MODEL, **model)
-        self.graphdef, shapes = state.abstract_params(options)
-        schedule = schedule or optax.constant_schedule(config.optimizer.learning_rate)
-        rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
-        self.abstract = state.abstract_state(options, rule, average=True, mesh=mesh)
-        self.state = state.create(
-            options, rule, abstract=self.abstract, seed=config.seed, params=tiny.params(options)
-        )
-        prepare, loss = step.classification_step_parts(config, num_classes=16)
-        train_step = step.make_train_step(
-            self.graphdef,
-            prepare=prepare,
-            loss=loss,
-            optimizer=rule,
-            schedule=schedule,
-            abstract=self.abstract,
-            accumulate=config.optimizer.accumulate,
-            ema=config.ema,
-            ema_begins=ema_begins,
-        )
         batch = batch or host_batch()
-        self.batch = to_global(batch, mesh, batch_size=len(batch["image"]))
+        config = dataclasses.replace(config, batch_size=len(batch["image"]))
+        options = tiny.options(**MODEL, **model)
+        start = setup.Start(options=options, preprocessing=Preprocessing(image_size=(16, 24)))
+        plan = design(config, DataFacts(train_size=1000, num_classes=16), mesh, start=start)
+        self.graphdef, self.abstract = plan.graphdef, plan.abstract
+        self.state = state.create(
+            options,
+            plan.optimizer,
+            abstract=self.abstract,
+            seed=config.seed,
+            params=tiny.params(options),
+        )
+        self.batch = to_global(batch, mesh, batch_size=config.batch_size)
         with jax.set_mesh(mesh):
-            self.step = train_step.lower(self.state, self.batch).compile()
+            self.step = plan.step.lower(self.state, self.batch, {}).compile()
 
     def run(self) -> dict[str, float]:
-        self.state, metrics = self.step(self.state, self.batch)
+        self.state, metrics = self.step(self.state, self.batch, {})
         return {name: float(value) for name, value in metrics.items()}
 
 
@@ -95,5 +89,5 @@ def host_batch() -> dict[str, np.ndarray]:
     return {
         "image": rng.integers(0, 256, (BATCH, 16, 24, 3), np.uint8),
         "label": rng.integers(0, 16, BATCH, np.int32),
-        "position": np.stack([np.zeros(BATCH), np.arange(BATCH)], 1).astype(np.uint32),
+        "sample_index": np.stack([np.zeros(BATCH), np.arange(BATCH)], 1).astype(np.uint32),
     }

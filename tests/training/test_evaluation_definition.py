@@ -8,13 +8,15 @@ import pytest
 
 from tests.models import tiny
 from tests.training.one_step import mesh_of
-from vit_jax.config import Classification, Config, DataConfig
+from vit_jax.config import Config, DataConfig
 from vit_jax.data.arrays import ArraySource
-from vit_jax.data.record import Record
+from vit_jax.data.bad_images import BadImages
+from vit_jax.data.record import DataFacts, Record
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.training import state
+from vit_jax.objectives.classification import Classification
+from vit_jax.training import evaluation, setup, state
+from vit_jax.training.design import design
 from vit_jax.training.evaluation import evaluate_model
-from vit_jax.training.evaluator import Evaluator
 
 CLASSES = ("a", "b", "c", "d", "e", "f", "g")
 MEAN, STD = (0.3, 0.5, 0.6), (0.1, 0.2, 0.4)
@@ -78,18 +80,23 @@ def test_a_run_measures_its_parameters_and_their_average_by_its_own_loss(loss) -
     config = Config(
         batch_size=8,
         eval_batch_size=5,
-        objective=Classification(loss=loss, label_smoothing=0.3),
+        objective=Classification(cross_entropy=loss, label_smoothing=0.3),
         data=DataConfig(crop_pct=1.0, mean=MEAN, std=STD, mixup=0.5),
     )
     options = tiny.options(num_classes=len(CLASSES))
-    graphdef, _ = state.abstract_params(options)
     mesh = mesh_of("one")
-    evaluator = Evaluator(config, mesh=mesh, source=SOURCE, class_names=CLASSES)
-    evaluator.bind(graphdef, options, config.data)
+    plan = design(
+        config,
+        DataFacts(train_size=100, num_classes=len(CLASSES)),
+        mesh,
+        start=setup.Start(options=options, preprocessing=Preprocessing(image_size=(16, 24))),
+    )
+    bad = BadImages(size=len(SOURCE), max_bad=0.0)
+    evaluations = evaluation.of_run(plan, train=SOURCE, held_out=SOURCE, bad=bad)
     models = [a_model(seed=seed) for seed in (0, 1)]
     trees = [state.nnx.to_pure_dict(state.nnx.state(model)) for model in models]
     with jax.set_mesh(mesh):
-        found = evaluator({"params": trees[0], "ema": trees[1]})
+        found = evaluations({"params": trees[0], "ema": trees[1]})
     own, average = (by_numpy(model, loss=loss) for model in models)
     del average["count"]
     expected = own | {f"ema_{name}": value for name, value in average.items()}

@@ -132,7 +132,7 @@ following = pipeline.Batches.__next__
 
 def recorded(batches):
     batch = following(batches)
-    if "position" in batch:
+    if "mask" not in batch:
         seen.append(batch["id"].tolist())
         if len(seen) == stop_at:
             raise KeyboardInterrupt

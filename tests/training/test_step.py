@@ -70,7 +70,7 @@ def test_every_step_draws_its_own_dropout() -> None:
         start = jax.tree.map(
             lambda leaf, s: jax.device_put(leaf, s.sharding), found, training.abstract
         )
-        _, metrics = training.step(start | {"step": jax.numpy.int32(number)}, training.batch)
+        _, metrics = training.step(start | {"step": jax.numpy.int32(number)}, training.batch, {})
         return float(metrics["loss"])
 
     assert loss_of(1) == loss_of(1)

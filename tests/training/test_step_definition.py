@@ -25,8 +25,10 @@ def by_hand(config: Config, key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     targets = np.full((len(batch["label"]), CLASSES), np.float32(SMOOTHING / CLASSES))
     targets[np.arange(len(targets)), batch["label"]] += np.float32(1 - SMOOTHING)
     if config.data.flip:  # the same in every step: the key is that of the run
-        arrays = (jnp.asarray(a) for a in (batch["image"], targets, batch["position"]))
-        return jax.jit(functools.partial(augment.augment, key=key, data=config.data))(*arrays)
+        kinds = (augment.Flip(), augment.ValueRange(mean=MEAN, std=STD), augment.Mixup(alpha=0.5))
+        apply = jax.jit(lambda batch: augment.augment(batch, kinds, key=key))
+        changed = apply({**batch, "targets": jnp.asarray(targets)})
+        return changed["image"], changed["targets"]
     mean, std = (np.float32(values)[None, None, None] for values in (MEAN, STD))
     return (batch["image"] / np.float32(255) - mean) / std, targets
 
@@ -51,22 +53,20 @@ def test_a_step_follows_the_gradient_of_the_smoothed_loss_clipped_by_its_norm(
     fields = {
         **augmentation,
         **{"data.mean": MEAN, "data.std": STD},
-        **{"objective.loss": kind, "objective.label_smoothing": SMOOTHING},
+        **{"objective.cross_entropy": kind, "objective.label_smoothing": SMOOTHING},
     }
-    config = make_config("sgd", fields=fields, **SGD)
-    training = Training(
-        config,
-        mesh_of("one"),
-        schedule=lambda step: 0.5 * (step + 1),
-        ema_begins=ema_begins,
-    )
+    fields |= {"schedule.decay": "linear", "total.epochs": 0.0, "total.steps": 2}
+    if not ema_begins:
+        fields |= {"init_state": "all", "init_from": "another run"}
+    config = make_config("sgd", fields=fields, **SGD, learning_rate=1.0)
+    training = Training(config, mesh_of("one"))
     images, targets = by_hand(config, jax.random.wrap_key_data(training.state["key"] + 0))
     definition = jax.jit(
         jax.value_and_grad(
             lambda params: loss_of(training, params, images, targets, kind=kind),
         )
     )
-    for number, rate in enumerate((0.5, 1.0)):
+    for number, rate in enumerate((1.0, 0.5)):
         before = jax.device_get(training.state)
         value, gradient = definition(before["params"])
         norm = float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient))))

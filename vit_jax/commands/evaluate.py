@@ -12,7 +12,7 @@ from vit_jax.data import image_list
 from vit_jax.models import zoo
 from vit_jax.parallel import agreement, multihost
 from vit_jax.text import printable, printable_json
-from vit_jax.training import evaluation, evaluator, loop, run_config
+from vit_jax.training import evaluation, loop, run_config
 
 # The parts of a config that an evaluation looks at.
 MATTERS = ("data", "mesh", "batch_size", "eval_batch_size", "objective", "checkpoint")
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         with agreement.Meeting():
             _check_overrides(overrides)
             config = configs.override(run_config.read_config(options.workdir), overrides)
-        step, metrics = evaluator.evaluate(config, options.workdir, which=options.step)
+        step, metrics = evaluation.evaluate(config, options.workdir, which=options.step)
         shown = {"step": step}
     if multihost.is_primary():
         if options.json:

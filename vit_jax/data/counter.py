@@ -1,6 +1,6 @@
-"""Random numbers and shuffled ids as pure functions of (seed, position).
+"""Random numbers and shuffled ids as pure functions of (seed, sample index).
 
-A position is the place of a sample in the whole run, `step * batch_size + row`: it needs no
+The sample index is the place of a sample in the whole run, `step * batch_size + row`: it needs no
 state, and does not depend on hosts, threads or the step a run was resumed at.
 """
 
@@ -16,20 +16,20 @@ def draw(stream: str, *, seed: int, start: int, count: int) -> np.ndarray:
     """Uniform numbers in [0, 1) of the samples `start`, ..., `start + count - 1`.
 
     float64 (count, NUMBERS). Philox is a block cipher of a counter, so the numbers of a range of
-    positions are those of its positions one by one. `stream` names an independent sequence.
+    indices are those of its indices one by one. `stream` names an independent sequence.
     """
     generator = np.random.Philox(key=_key(stream, seed), counter=start * (NUMBERS // 4))
     return np.random.Generator(generator).random((count, NUMBERS))
 
 
-def shuffled_ids(positions: np.ndarray, *, size: int, seed: int) -> np.ndarray:
-    """The dataset index of each position, int64: every epoch is another permutation.
+def shuffled_ids(indices: np.ndarray, *, size: int, seed: int) -> np.ndarray:
+    """The dataset id of each sample index, int64: every epoch is another permutation.
 
-    An epoch is `size` positions; a batch may hold the end of one and the start of the next.
+    An epoch is `size` indices; a batch may hold the end of one and the start of the next.
     """
-    ids = np.empty(len(positions), np.int64)
-    for row, position in enumerate(positions.tolist()):
-        epoch, index = divmod(position, size)
+    ids = np.empty(len(indices), np.int64)
+    for row, sample_index in enumerate(indices.tolist()):
+        epoch, index = divmod(sample_index, size)
         ids[row] = grain.experimental.index_shuffle(
             index, max_index=size - 1, seed=_epoch_seed(seed, epoch), rounds=4
         )

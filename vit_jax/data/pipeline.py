@@ -7,6 +7,7 @@ so the step is all there is to save: a resume is exact on any number of hosts an
 
 import concurrent.futures
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import cv2
 import grain
@@ -23,6 +24,7 @@ POLL = 0.2  # seconds between two questions whether to go on waiting
 
 Batch = dict[str, np.ndarray]
 Decode = Callable[[bytes | np.ndarray], np.ndarray]
+Unlabelled = Literal["refuse", "skip", "read"]  # what to do with an image that has no label
 
 
 def train_batches(
@@ -38,6 +40,7 @@ def train_batches(
     prefetch: int = 2,
     max_bad: float = 0.001,
     bad: BadImages | None = None,
+    labelled: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> "Batches":
     """The batches of steps `start_step`, ..., `num_steps - 1` of an endless shuffled stream.
@@ -45,11 +48,12 @@ def train_batches(
     `batch_size` is global, `rows` this host's part of it (unset: all). Epochs follow each other
     without a gap, each another permutation of the source. A batch holds, R being its rows:
     image uint8 (R, H, W, C), label int32 (R,), id int64 (R,) index in the source, and
-    position uint32 (R, 2), the high and low word of `step * batch_size + row`.
+    sample_index uint32 (R, 2), the high and low word of `step * batch_size + row`.
 
-    A broken image is replaced by a random one that depends on its position only, and given to
-    `bad`. `next` raises what a thread raises, such as the RunFailed of too many broken images, and
-    Interrupted where the next batch is not ready and `interrupted()` holds.
+    A broken image is replaced by a random one that depends on its sample index only, and given to
+    `bad`. Unless `labelled`, an image need not have a label: it is UNKNOWN then. `next` raises what
+    a thread raises, such as the RunFailed of too many broken images, and Interrupted where the next
+    batch is not ready and `interrupted()` holds.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
     rows = rows or slice(0, batch_size)
@@ -57,24 +61,30 @@ def train_batches(
 
     def batch(step: int) -> Batch:
         start = step * batch_size + rows.start
-        positions = np.arange(start, start + rows.stop - rows.start)
-        ids = shuffled_ids(positions, size=len(source), seed=seed)
+        indices = np.arange(start, start + rows.stop - rows.start)
+        ids = shuffled_ids(indices, size=len(source), seed=seed)
         numbers = draw("crop", seed=seed, start=start, count=len(ids))
-        words = np.stack([positions >> 32, positions & 0xFFFFFFFF], axis=-1).astype(np.uint32)
+        words = _words(indices)
         if isinstance(source, ArraySource):
             image = transform.batch(source.gather(ids, channels=transform.channels), numbers)
-            return {"image": image, "label": source.labels[ids], "id": ids, "position": words}
+            return {"image": image, "label": source.labels[ids], "id": ids, "sample_index": words}
         image = np.empty((len(ids), *transform.size, transform.channels), np.uint8)
         label = np.empty(len(ids), np.int32)
 
         def load(row: int) -> None:
             pixels, label[row], ids[row] = _read_or_replace(
-                source, int(ids[row]), transform.decode, position=start + row, seed=seed, bad=bad
+                source,
+                int(ids[row]),
+                transform.decode,
+                sample_index=start + row,
+                seed=seed,
+                bad=bad,
+                labelled=labelled,
             )
             image[row] = transform(pixels, numbers[row])
 
         pool.run(load, len(ids))
-        return {"image": image, "label": label, "id": ids, "position": words}
+        return {"image": image, "label": label, "id": ids, "sample_index": words}
 
     return Batches(
         batch,
@@ -97,13 +107,14 @@ def eval_batches(
     prefetch: int = 2,
     max_bad: float = 0.001,
     bad: BadImages | None = None,
+    labelled: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> "Batches":
     """Every example once, in order, in batches of the full size.
 
-    As `train_batches`, but `mask` bool (R,) instead of `position`: False where the last batch is
-    padded (image 0, label 0, id -1), where an image is broken (its label and id, image 0), and
-    where it has no label (label -1, its id, image 0).
+    As `train_batches`, with `mask` bool (R,), and the id as sample_index. The mask is False where
+    the last batch is padded (image 0, label 0, id -1), where an image is broken (its label and id,
+    image 0), and, if `labelled`, where it has no label (label -1, its id, image 0).
     Every host gets the same number of batches.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
@@ -119,14 +130,19 @@ def eval_batches(
 
         def load(row: int) -> None:
             pixels, label[row] = _read(
-                source, int(ids[row]), transform.decode, bad=bad, unlabelled=True
+                source,
+                int(ids[row]),
+                transform.decode,
+                bad=bad,
+                unlabelled="skip" if labelled else "read",
             )
             mask[row] = pixels is not None
             if pixels is not None:
                 image[row] = transform(pixels)
 
         pool.run(load, int(mask.sum()))
-        return {"image": image, "label": label, "id": ids, "mask": mask}
+        words = _words(ids)
+        return {"image": image, "label": label, "id": ids, "sample_index": words, "mask": mask}
 
     steps = -(-len(source) // batch_size)
     return Batches(
@@ -243,41 +259,54 @@ class _Pool:
         self._executor.shutdown(wait=wait, cancel_futures=True)
 
 
+def _words(indices: np.ndarray) -> np.ndarray:
+    """int64 (R,) as uint32 (R, 2), the high and the low word: JAX has 32 bits by default."""
+    return np.stack([indices >> 32, indices & 0xFFFFFFFF], axis=-1).astype(np.uint32)
+
+
 def _for_each(task: Callable[[int], None], rows: range) -> None:
     for row in rows:
         task(row)
 
 
 def _read_or_replace(
-    source: Source, index: int, decode: Decode, *, position: int, seed: int, bad: BadImages
+    source: Source,
+    index: int,
+    decode: Decode,
+    *,
+    sample_index: int,
+    seed: int,
+    bad: BadImages,
+    labelled: bool,
 ) -> tuple[np.ndarray, int, int]:
     """Pixels, label and index of a record, or of the first readable one of a fixed random list."""
-    pixels, label = _read(source, index, decode, bad=bad)
+    unlabelled: Unlabelled = "refuse" if labelled else "read"
+    pixels, label = _read(source, index, decode, bad=bad, unlabelled=unlabelled)
     if pixels is not None:
         return pixels, label, index
-    for number in draw("replacement", seed=seed, start=position, count=1)[0]:
+    for number in draw("replacement", seed=seed, start=sample_index, count=1)[0]:
         index = int(number * len(source))
-        pixels, label = _read(source, index, decode, bad=bad)
+        pixels, label = _read(source, index, decode, bad=bad, unlabelled=unlabelled)
         if pixels is not None:
             return pixels, label, index
     raise RunFailed(f"{source.name}: {NUMBERS} images chosen at random are all broken")
 
 
 def _read(
-    source: Source, index: int, decode: Decode, *, bad: BadImages, unlabelled: bool = False
+    source: Source, index: int, decode: Decode, *, bad: BadImages, unlabelled: Unlabelled
 ) -> tuple[np.ndarray | None, int]:
     """Pixels and label of a record; no pixels where it is broken, label 0 where unreadable.
 
-    With `unlabelled`, a record without a label has no pixels and the label UNKNOWN. Raises
-    RunFailed for one without it, and for a label that is no class.
+    A record without a label has the label UNKNOWN, and no pixels to "skip" it. Raises RunFailed
+    for one to "refuse", and for a label that is no class.
     """
     path, label = f"{source.name}[{index}]", 0
     try:
         record = source.read(index)
         path, label = record.path, record.label
-        if label != UNKNOWN:
+        if label != UNKNOWN or unlabelled == "read":
             return decode(record.data), label
-        if unlabelled:
+        if unlabelled == "skip":
             return None, label
         raise RunFailed(f"{path} has no label ({UNKNOWN}): {TRAIN_ON_LABELLED}")
     except LabelError as error:

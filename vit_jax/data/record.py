@@ -24,6 +24,15 @@ class Record:
     path: str  # what a message calls this record
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What the design of a run needs to know of its data."""
+
+    train_size: int  # images to train on
+    class_names: tuple[str, ...] = ()  # by label; () where the images have none
+    num_classes: int = 0
+
+
 class Source(Protocol):
     """A split of a dataset, read at random; `read` is called from several threads."""
 

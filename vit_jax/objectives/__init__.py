@@ -1,5 +1,16 @@
-"""From the outputs of a model and the targets of a batch to a loss and its metrics."""
+"""What is minimised: one file an objective, and a table of them. `contract` says what each gives.
+
+From the outputs of a model and a batch to a loss and its metrics.
+"""
 
 from vit_jax.objectives.classification import Classification
+from vit_jax.objectives.contract import Batch, Direction, Frozen, FrozenModel, Loss, Objective
+from vit_jax.objectives.distillation import Distillation
 
-OBJECTIVES: dict[str, type] = {"classification": Classification}
+__all__ = ["OBJECTIVES", "Batch", "Direction", "Frozen", "FrozenModel", "Loss", "Objective"]
+
+# By the name that a config gives them.
+OBJECTIVES: dict[str, type[Objective]] = {
+    "classification": Classification,
+    "distillation": Distillation,
+}

@@ -4,21 +4,30 @@ Shapes: B examples, K classes. Logits may be of any float type; everything here 
 """
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax.data.record import DataFacts
+from vit_jax.models import zoo
+from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective
+
 Kind = Literal["softmax", "sigmoid"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Classification:
+class Classification(Objective):
     """Cross-entropy of the classes of labelled images."""
 
-    loss: Kind = "softmax"  # cross-entropy over all classes, or of each class by itself
+    cross_entropy: Kind = "softmax"  # over all classes, or of each class by itself
     label_smoothing: float = 0.0  # share of the target that is spread over all classes
+
+    metrics: ClassVar[Mapping[str, Direction]] = {"top1": "max", "top5": "max", "loss": "min"}
+    inputs: ClassVar[tuple[str, ...]] = ("image", "label", "sample_index")
+    gives: ClassVar[frozenset[str]] = frozenset({"targets"})
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
@@ -26,10 +35,38 @@ class Classification:
                 f"config.objective.label_smoothing is {self.label_smoothing}: it must be in [0, 1)"
             )
 
+    def model(self, base: zoo.Options, facts: DataFacts) -> zoo.Options:
+        if not facts.num_classes:
+            raise ValueError(
+                "config.objective is classification, but the images have no classes: choose another"
+                " objective, or images in folders of classes"
+            )
+        if zoo.classifier(base) != base:
+            raise ValueError(
+                "config.objective is classification, but config.model.name is a model of masked"
+                " pretraining: name the model that is fine-tuned, such as MAE-B/16 for"
+                " MAE-pretrain-B/16, or another objective"
+            )
+        return zoo.change(base, num_classes=facts.num_classes)
 
-def loss(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.Array:
-    """The mean of `cross_entropy` over the batch, float32 ()."""
-    return cross_entropy(logits, targets, kind=kind).mean()
+    def adopted(self, options: zoo.Options) -> zoo.Options:
+        return zoo.classifier(options)
+
+    def prepare(self, batch: Batch, *, options: zoo.Options, key: jax.Array) -> Batch:
+        targets = one_hot_targets(
+            batch["label"], num_classes=options.num_classes, smoothing=self.label_smoothing
+        )
+        return batch | {"targets": targets}
+
+    def loss(self, model: Any, batch: Batch, *, key: jax.Array, frozen: Frozen) -> Loss:
+        logits = model(batch["image"], key=key)
+        values = cross_entropy(logits, batch["targets"], kind=self.cross_entropy)
+        return Loss(values, jnp.ones_like(values))
+
+    def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
+        logits = model(batch["image"])
+        targets = one_hot_targets(batch["label"], num_classes=model.options.num_classes)
+        return metrics(logits, targets, mask=batch["mask"], kind=self.cross_entropy)
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.Array:

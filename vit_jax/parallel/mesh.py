@@ -26,12 +26,12 @@ class MeshConfig:
     tensor: int = 1  # heads and MLP columns split
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """All devices along the axes `data`, `fsdp`, `tensor`.
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """Devices (unset: all there are) along the axes `data`, `fsdp`, `tensor`.
 
     Raises ValueError where the axes do not multiply to the number of devices.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     sizes = [getattr(config, axis) for axis in AXES]
     shown = ", ".join(f"{axis}: {size}" for axis, size in zip(AXES, sizes, strict=True))
     if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:

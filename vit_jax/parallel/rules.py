@@ -36,6 +36,15 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
+def placed_shapes(tree: Any, mesh: Mesh) -> Any:
+    """A tree of shapes with the sharding of every leaf."""
+    return jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+        tree,
+        tree_shardings(tree, mesh),
+    )
+
+
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     """Mesh axis of every array axis; an axis that does not divide stays whole."""
     axes: list[str | None] = [None] * len(shape)

@@ -13,7 +13,7 @@ from vit_jax.config import Config
 from vit_jax.data import opening
 from vit_jax.data.changes import changes, class_changes
 from vit_jax.data.identity import Identity, Part
-from vit_jax.data.record import Source
+from vit_jax.data.record import DataFacts, Source
 from vit_jax.data.relabelled import Relabelled
 from vit_jax.training import setup
 
@@ -41,6 +41,12 @@ class Data:
     class_names: tuple[str, ...]  # of the model, by label
     card: run_folder.Card | None = None  # of a run that goes on, where its classes have new names
     notes: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> DataFacts:
+        """What the design of the run needs to know."""
+        names = self.class_names
+        return DataFacts(train_size=len(self.train), class_names=names, num_classes=len(names))
 
     def write(self, workdir: str | os.PathLike[str], *, step: int) -> None:
         """Writes data.json where it is not there as it is, for a run that goes on after `step`.

@@ -1,123 +1,236 @@
-"""Exact evaluation: every example counts once on any mesh and any number of hosts."""
+"""Evaluations: of a state while it trains, of a checkpoint of a run, of a loaded model."""
 
-import collections
-from collections.abc import Callable, Iterator
+import logging
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from vit_jax.data import augment, pipeline
+from vit_jax.checkpoints import classes, fallback, run_folder
+from vit_jax.checkpoints import store as store_lib
+from vit_jax.config import Config
+from vit_jax.data import opening, preprocess
 from vit_jax.data.bad_images import BadImages
-from vit_jax.data.record import UNKNOWN, Source
-from vit_jax.errors import Interrupted, RunFailed
+from vit_jax.data.record import Source
+from vit_jax.data.relabelled import Relabelled
+from vit_jax.evaluators import Context, Evaluator, HeldOut, Measure, held_out
 from vit_jax.images import transform_of
 from vit_jax.models import zoo
-from vit_jax.models.zoo import Model
-from vit_jax.objectives import classification
-from vit_jax.parallel.mesh import MeshConfig, local_rows, make_mesh, to_global
+from vit_jax.objectives import Objective
+from vit_jax.objectives.classification import Classification
+from vit_jax.parallel import agreement, multihost, rules
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import datasets, facts, memory, run_config, setup, state
+from vit_jax.training.design import Design, eval_batch_size
+from vit_jax.training.step import Bind
 
-EvalStep = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
-
-COUNTS = ("count", "unlabelled", "broken")  # the same for every model of a run
+HELD_OUT = "held_out"  # the name of the evaluator whose metrics are named without it
 MAX_BAD = 0.001  # share of broken images above which nothing is measured of files
 
 
-def make_eval_step(
-    graphdef: nnx.GraphDef,
-    *,
-    num_classes: int,
-    loss: classification.Kind,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> EvalStep:
-    """(params, batch with image, label, mask) -> sums of top1, top5, loss, count, unlabelled."""
+class Evaluations:
+    """Measures a state by each evaluator of a config, its average too where there is one."""
 
-    def step(params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        model = nnx.merge(graphdef, params)
-        images = augment.normalize(batch["image"], mean=mean, std=std)
-        targets = classification.one_hot_targets(batch["label"], num_classes=num_classes)
-        sums = classification.metrics(model(images), targets, mask=batch["mask"], kind=loss)
-        return {**sums, "unlabelled": jnp.sum(batch["label"] == UNKNOWN)}
+    def __init__(
+        self, config: Config, evaluators: Mapping[str, Evaluator], context: Context
+    ) -> None:
+        """Raises ValueError where the model or the data do not serve an evaluator."""
+        self._config = config
+        self._measures: dict[str, Measure] = {
+            name: evaluator.open(context) for name, evaluator in evaluators.items()
+        }
 
-    return jax.jit(step)
+    def __call__(
+        self, state: state.State, frozen: Mapping[str, Any] | None = None
+    ) -> dict[str, float]:
+        """What each gives, named `NAME/metric`; that of the held-out measure without its name.
+
+        The average's metrics begin with `ema_`. Raises Interrupted where the process was told to
+        stop.
+        """
+        found: dict[str, float] = {}
+        with memory.explained(self._config, evaluation=True):
+            for name, measure in self._measures.items():
+                prefix = "" if name == HELD_OUT else f"{name}/"
+                of_both = _with_average(measure, state, frozen or {})
+                found |= {f"{prefix}{metric}": value for metric, value in of_both.items()}
+        return found
+
+
+def _with_average(
+    measure: Measure, state: state.State, frozen: Mapping[str, Any]
+) -> dict[str, float]:
+    metrics = measure(state["params"], frozen)
+    if "ema" in state:
+        average = measure(state["ema"], frozen)
+        for name in held_out.COUNTS:
+            average.pop(name, None)
+        metrics |= {f"ema_{name}": value for name, value in average.items()}
+    return metrics
+
+
+def of_run(plan: Design, *, train: Source, held_out: Source, bad: BadImages) -> Evaluations:
+    """The evaluations of a run as its config says; `held_out` comes from `relabelled`."""
+    context = _context(
+        plan.config,
+        plan.objective,
+        plan.graphdef,
+        plan.options,
+        mesh=plan.mesh,
+        train=train,
+        held_out=held_out,
+        bad=bad,
+        bind=plan.bind,
+    )
+    return Evaluations(plan.config, evaluators(plan.config), context)
+
+
+def evaluators(config: Config) -> dict[str, Evaluator]:
+    """By the user's names."""
+    return {HELD_OUT: HeldOut()}
+
+
+def relabelled(
+    source: Source, *, class_names: tuple[str, ...], num_classes: int = 0, objective: Objective
+) -> tuple[Source, str]:
+    """The images of `source` with the labels of a model, and what was assumed, in words.
+
+    Labels are matched by name. Raises ValueError where the classes are others.
+    """
+    if "label" not in objective.inputs:
+        return source, ""
+    num_classes = num_classes or len(class_names)
+    match = classes.match(
+        class_names,
+        source.class_names,
+        their_count=num_classes,
+        our_count=len(source.class_names),
+    )
+    if not match.kept:
+        raise ValueError(
+            f"{source.name} has the classes {classes.said(source.class_names)}, the model"
+            f" {classes.said(class_names, num_classes)}: train and evaluate on the same classes"
+            f" ({match.note})"
+        )
+    if match.kind == "reordered":
+        return Relabelled(source, match.rows), f"labels are matched by name: {match.note}"
+    return source, match.note
 
 
 def evaluate(
-    step: EvalStep,
-    params: Any,
-    batches: Iterator[dict[str, np.ndarray]],
-    *,
-    mesh: Mesh,
-    batch_size: int,
-    size: int,
-    stop: Callable[[int], bool] = lambda count: False,
-) -> dict[str, float]:
-    """top1 and top5 as shares, loss in nats, and `count`, the number of examples seen.
+    config: Config, workdir: str | os.PathLike[str], *, which: store_lib.Which
+) -> tuple[int, dict[str, float]]:
+    """Measures a checkpoint of the run in `workdir`: its step, and what `Evaluations` says.
 
-    Of the `size` examples some may have been left out: `unlabelled` and `broken` count them, where
-    there are any. Raises ValueError where none has a label, RunFailed where none can be read, and
-    Interrupted where `stop`, asked after each batch with their number so far, says so.
+    On the run's mesh, or, where that does not fit the devices at hand, with all of them as `data`.
     """
-    totals: dict[str, float] = collections.defaultdict(float)
-    pending: dict[str, jax.Array] = {}
-    for number, batch in enumerate(batches, start=1):
-        arrays = {name: batch[name] for name in ("image", "label", "mask")}
-        sums = step(params, to_global(arrays, mesh, batch_size=batch_size))
-        _add(totals, pending)  # one batch late, so that the device is never idle
-        pending = sums
-        if stop(number):
-            raise Interrupted("the evaluation was given up")
-    _add(totals, pending)
-    count, unlabelled = (int(totals.pop(name, 0)) for name in ("count", "unlabelled"))
-    if not count and unlabelled:
-        raise ValueError(f"nothing was evaluated: {unlabelled} of {size} images have no label")
-    if not count:
-        raise RunFailed(f"nothing was evaluated: none of {size} images could be read")
-    left_out = {"unlabelled": unlabelled, "broken": size - count - unlabelled}
-    means = {name: value / count for name, value in totals.items()}
-    return means | {"count": count} | {name: n for name, n in left_out.items() if n}
+    agreement.compare(facts.of_start(config, workdir))
+    card = run_folder.read_card(workdir)
+    objective = config.objective
+    if "label" in objective.inputs:
+        zoo.check_head(card.options)
+    try:
+        mesh = mesh_lib.make_mesh(config.mesh)
+    except ValueError:
+        mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig())
+    with agreement.Meeting() as meeting:
+        opened = opening.open_eval(config.data)
+        source, note = relabelled(
+            opened,
+            class_names=card.class_names,
+            num_classes=card.options.num_classes,
+            objective=objective,
+        )
+        identity = source.identity()
+        meeting.end(facts.of_data({"eval": identity}))
+    for said in (note, datasets.evaluated_otherwise(workdir, source.name, identity)):
+        _warn(workdir, said)
+    graphdef, shapes = state.abstract_params(card.options)
+    names = ("params", "ema") if run_config.read_config(workdir).ema else ("params",)
+    placed = rules.placed_shapes(shapes, mesh)
+    with store_lib.Store(workdir, config.checkpoint, read_only=True) as store:
+        found = fallback.restore(store, dict.fromkeys(names, placed), which, substitute=True)
+    for said in found.notes:
+        _warn(workdir, said)
+    with jax.set_mesh(mesh):
+        config = setup.with_value_range(config, card.preprocessing)
+        context = _context(
+            config, objective, graphdef, card.options, mesh=mesh, train=None, held_out=source
+        )
+        return found.step, Evaluations(config, evaluators(config), context)(found.state)
 
 
 def evaluate_model(
-    model: Model, source: Source, *, batch_size: int = 64, orient: bool = False
+    model: zoo.Model, source: Source, *, batch_size: int = 64, orient: bool = False
 ) -> dict[str, float]:
     """Measures a loaded model on labelled images, with its own preprocessing, on all devices.
 
     The images are split over the devices, the model is on each. With `orient` they are turned as
-    their EXIF orientation says. Returns what `evaluate` does. Raises ValueError without a head.
+    their EXIF orientation says. Returns what `held_out.evaluate` does. Raises ValueError without a
+    head.
     """
     zoo.check_head(model.options)
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
-    mesh = make_mesh(MeshConfig())
-    batch_size = -(-batch_size // mesh.size) * mesh.size
+    mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig())
     graphdef, params = nnx.split(model)
-    everywhere = jax.NamedSharding(mesh, jax.P())
-    step = make_eval_step(
-        graphdef,
-        num_classes=model.options.num_classes,
-        loss="softmax",
+    context = Context(
+        graphdef=graphdef,
+        options=model.options,
+        objective=Classification(),
         mean=wanted.mean,
         std=wanted.std,
+        mesh=mesh,
+        held_out=source,
+        train=None,
+        transform=transform_of(model, orient=orient),
+        batch_size=-(-batch_size // mesh.size) * mesh.size,
+        bad=BadImages(size=len(source), max_bad=MAX_BAD, remedy="repair them, or leave them out"),
     )
-    transform = transform_of(model, orient=orient)
-    rows = local_rows(mesh, batch_size)
-    bad = BadImages(size=len(source), max_bad=MAX_BAD, remedy="repair them, or leave them out")
-    with (
-        jax.set_mesh(mesh),
-        pipeline.eval_batches(
-            source, transform, batch_size=batch_size, rows=rows, bad=bad
-        ) as batches,
-    ):
+    with jax.set_mesh(mesh):
+        everywhere = jax.NamedSharding(mesh, jax.P())
         placed = jax.device_put(nnx.to_pure_dict(params), everywhere)
-        return evaluate(step, placed, batches, mesh=mesh, batch_size=batch_size, size=len(source))
+        return HeldOut().open(context)(placed, {})
 
 
-def _add(totals: dict[str, float], sums: dict[str, jax.Array]) -> None:
-    # On the host in double precision: float32 counts stop being exact above 16 million.
-    for name, value in sums.items():
-        totals[name] += float(value)
+def _context(
+    config: Config,
+    objective: Objective,
+    graphdef: nnx.GraphDef,
+    options: zoo.Options,
+    *,
+    mesh: Mesh,
+    train: Source | None,
+    held_out: Source,
+    bad: BadImages | None = None,
+    bind: Bind = dict,
+) -> Context:
+    data = config.data
+    return Context(
+        graphdef=graphdef,
+        options=options,
+        objective=objective,
+        mean=data.mean,
+        std=data.std,
+        mesh=mesh,
+        train=train,
+        held_out=held_out,
+        transform=preprocess.eval_transform(
+            data, size=options.image_size, channels=options.channels
+        ),
+        batch_size=eval_batch_size(config, mesh),
+        bad=bad or BadImages(size=len(held_out), max_bad=data.max_bad),
+        threads=data.threads,
+        prefetch=data.prefetch,
+        stop=multihost.told_to_stop,
+        interrupted=multihost.give_up_reading,
+        bind=bind,
+    )
+
+
+def _warn(workdir: str | os.PathLike[str], note: str) -> None:
+    if note and multihost.is_primary():
+        logging.getLogger(__name__).warning("%s: %s", os.fspath(workdir), note)

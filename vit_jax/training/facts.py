@@ -51,9 +51,12 @@ def of_plan(
     splits: Mapping[str, Identity],
     params: Mapping[str, Any] | None,
     workdir: str | os.PathLike[str],
+    *,
+    frozen: Mapping[str, str],
 ) -> dict[str, str]:
-    """What a run was put together from, each process by itself."""
-    return of_data(splits) | of_parameters(params) | of_workdir(workdir)
+    """What a run was put together from, each process by itself. `frozen`: digests by name."""
+    models = {f"the content of config.objective.{name}": digest for name, digest in frozen.items()}
+    return of_data(splits) | of_parameters(params) | of_workdir(workdir) | models
 
 
 def of_data(splits: Mapping[str, Identity]) -> dict[str, str]:
@@ -78,14 +81,17 @@ def of_workdir(workdir: str | os.PathLike[str]) -> dict[str, str]:
 
 def of_parameters(params: Mapping[str, Any] | None) -> dict[str, str]:
     """What was read from `init_from`, which each process reads for itself."""
-    if params is None:
-        return {}
+    return {} if params is None else {"the content of config.init_from": digest(params)}
+
+
+def digest(params: Mapping[str, Any]) -> str:
+    """Of the names and values of a model's parameters, flat, by path."""
     total = 0
     for name in sorted(params):
         total = zlib.crc32(
             np.ascontiguousarray(params[name]).data, zlib.crc32(name.encode(), total)
         )
-    return {"the content of config.init_from": f"{total:08x}"}
+    return f"{total:08x}"
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -21,7 +21,6 @@ from vit_jax.training.run import Run, prepare
 from vit_jax.workdir.mirror import Mirror
 
 PROFILED = (10, 15)  # first and last step of this process that a profile records, if it has them
-INPUTS = ("image", "label", "position")  # what of a batch goes to the device
 
 
 class Diverged(RunFailed):
@@ -39,7 +38,7 @@ def train(
     """
     with memory.explained(config), contextlib.ExitStack() as stack:
         run = prepare(config, workdir, stack)
-        stack.enter_context(jax.set_mesh(run.mesh))
+        stack.enter_context(jax.set_mesh(run.design.mesh))
         start, total = int(run.state["step"]), run.lengths.total
         progress = stack.enter_context(
             Progress(start_step=start, total_steps=total, batch_size=config.batch_size)
@@ -51,7 +50,7 @@ def train(
         if start >= total:
             progress.say(f"the run is complete: step {start} of {total}")
             if not missing:
-                return run.evaluator(run.state)
+                return run.evaluations(run.state, run.frozen)
         writer = stack.enter_context(MetricWriter(workdir, start_step=start))
         for line in writer.messages:
             progress.say(line)
@@ -68,10 +67,9 @@ def train(
                 batch = next(run.batches)
             except Interrupted:
                 _give_up(run, reporter, done - 1, saved=saved)
-            inputs = {name: batch[name] for name in INPUTS}
-            run.state, values = run.step(
-                run.state, to_global(inputs, run.mesh, batch_size=config.batch_size)
-            )
+            inputs = {name: batch[name] for name in run.design.batch}
+            placed = to_global(inputs, run.design.mesh, batch_size=config.batch_size)
+            run.state, values = run.design.step(run.state, placed, run.frozen)
             if done == start + 1:  # it is compiled and there is something to save
                 stack.enter_context(stopping.saving(lambda: _at_once(run)))
             # The values of the step before are read now that this one is on its way: the device
@@ -85,7 +83,7 @@ def train(
             if not stop and (last or _due(done, run.lengths.evaluate_every)):
                 reporter.settle()
                 try:
-                    evaluated = metrics = run.evaluator(run.state)
+                    evaluated = metrics = run.evaluations(run.state, run.frozen)
                     reporter.evaluated(done, metrics)
                 except Interrupted:  # the run evaluates when it goes on
                     stop = True
@@ -250,7 +248,7 @@ def _evaluation_is_missing(run: Run, start: int) -> bool:
 
 def _late_evaluation(run: Run, reporter: "_Reporter", step: int) -> dict[str, float]:
     """Measures the state that the run starts from, and saves it again where it is the best."""
-    metrics = run.evaluator(run.state)
+    metrics = run.evaluations(run.state, run.frozen)
     reporter.evaluated(step, metrics)
     if _best(run, metrics):
         with stopping.saving(lambda: _at_once(run)):

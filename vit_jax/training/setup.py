@@ -1,19 +1,19 @@
 """From a config to the parts of a run: model, lengths, and where it starts."""
 
 import dataclasses
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from vit_jax.checkpoints import classes, load, run_folder, surgery
 from vit_jax.config import Config, Duration, ModelConfig
+from vit_jax.data import augment
+from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit import ViTOptions
 from vit_jax.text import printable
-from vit_jax.training import state
 
 # Fields of the model config that are the zoo's, or the checkpoint's, where they are not set.
 _SIZES = ("width", "depth", "mlp_dim", "num_heads", "channels", "pool", "position", "position_at")
@@ -65,31 +65,42 @@ class Start:
     report: str = ""  # what was fitted
 
 
-def fresh_start(config: Config, *, num_classes: int, class_names: tuple[str, ...] = ()) -> Start:
+def zoo_start(config: Config, facts: DataFacts) -> Start:
+    """A freshly initialised model of the zoo, as the objective trains it on such data. Pure.
+
+    Raises ValueError for an unknown model, sizes that do not fit, and a model that the objective
+    cannot train.
+    """
+    if config.init_from:
+        raise ValueError(f"the model of {config.init_from} is known only once it is read")
+    options = config.objective.model(_changed(zoo.options(config.model.name), config), facts)
+    expects = zoo.preprocessing(config.model.name, image_size=options.image_size)
+    return Start(options=options, preprocessing=expects.for_channels(options.channels))
+
+
+def fresh_start(config: Config, facts: DataFacts) -> Start:
     """The model of a new run, and the parameters of `init_from` fitted to it.
 
     The head of `init_from` is kept where its classes are those of the run: by name, or by number
-    where one of the two has no names, or `init_head` says so. Raises ValueError for an unknown
-    model, sizes that do not fit, a checkpoint that does not.
+    where one of the two has no names, or `init_head` says so. Raises ValueError as `zoo_start`
+    does, and for a checkpoint that does not fit.
     """
     if not config.init_from:
-        options = _changed(zoo.options(config.model.name), config, num_classes=num_classes)
-        expects = zoo.preprocessing(config.model.name, image_size=options.image_size)
-        return Start(options=options, preprocessing=expects.for_channels(options.channels))
+        return zoo_start(config, facts)
     source = load.read(
         config.init_from,
         layout=config.init_layout,
         num_heads=0 if run_folder.is_run(config.init_from) else config.model.num_heads,
         grid=_pair(config.init_grid) if config.init_grid else None,
     )
-    resize = source.resize.with_position(config.init_resize)
-    base = zoo.options(config.model.name) if config.model.name else zoo.classifier(source.options)
-    target = _changed(base, config, num_classes=num_classes)
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    resize, objective = source.resize.with_position(config.init_resize), config.objective
+    name = config.model.name
+    base = zoo.options(name) if name else objective.adopted(source.options)
+    target = objective.model(_changed(base, config), facts)
     by_number = config.init_head == "by_number"
     match = classes.match(
         () if by_number else source.class_names,
-        class_names,
+        facts.class_names,
         their_count=source.options.num_classes,
         our_count=target.num_classes,
     )
@@ -97,22 +108,18 @@ def fresh_start(config: Config, *, num_classes: int, class_names: tuple[str, ...
         source.params,
         source=source.options,
         target=target,
-        key=key,
+        key=jax.random.fold_in(jax.random.key(config.seed), 1),
         resize=resize,
         classes=match,
         adapt_channels=config.init_adapt_channels,
     )
+    notes = (f"note: {note}" for note in source.notes)
     return Start(
         options=target,
         preprocessing=source.preprocessing.for_channels(target.channels),
         resize=source.resize,
         params=params,
-        report="\n".join(
-            (
-                f"from {printable(config.init_from)}: {report}",
-                *(f"note: {note}" for note in source.notes),
-            )
-        ),
+        report="\n".join((f"from {printable(config.init_from)}: {report}", *notes)),
     )
 
 
@@ -144,6 +151,14 @@ def with_value_range(config: Config, preprocessing: Preprocessing) -> Config:
     return dataclasses.replace(config, data=data)
 
 
+def augmentations(config: Config) -> tuple[augment.Augmentation, ...]:
+    """What is done to training images on the device, in this order."""
+    data = config.data
+    flip = (augment.Flip(),) if data.flip else ()
+    mixup = (augment.Mixup(alpha=data.mixup),) if data.mixup else ()
+    return (*flip, augment.ValueRange(mean=data.mean, std=data.std), *mixup)
+
+
 def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run_folder.Card:
     """What is saved beside the config; `config` comes from `with_value_range`."""
     preprocessing = Preprocessing(
@@ -165,10 +180,11 @@ def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run
 def messages(
     config: Config,
     options: zoo.Options,
-    shapes: Any,
+    *,
+    parameters: int,
     mesh: Mesh,
     images: int,
-    start: int,
+    step: int,
     told: tuple[str, ...],
 ) -> tuple[str, ...]:
     """What the user should know when a run starts, in lines."""
@@ -176,7 +192,7 @@ def messages(
     tokens = f", {options.tokens} tokens" if isinstance(options, ViTOptions) else ""
     name = config.model.name or f"model of {config.init_from}"
     model = (
-        f"{name}, {state.count(shapes):,} parameters, {options.num_classes} classes,"
+        f"{name}, {parameters:,} parameters, {options.num_classes} classes,"
         f" images {height}x{width}{tokens}"
     )
     axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
@@ -185,7 +201,7 @@ def messages(
         f" {mesh.size} {mesh.devices.flat[0].platform} devices ({axes}),"
         f" {jax.process_count()} processes"
     )
-    went_on = f"resumed after step {start}" if start else ""
+    went_on = f"resumed after step {step}" if step else ""
     return tuple(line for line in (model, where, *told, went_on) if line)
 
 
@@ -193,7 +209,7 @@ def image_size(config: Config) -> tuple[int, int]:
     return _pair(config.image_size)
 
 
-def _changed(base: zoo.Options, config: Config, *, num_classes: int) -> zoo.Options:
+def _changed(base: zoo.Options, config: Config) -> zoo.Options:
     """The model with what the config sets. Raises ValueError for a field that it does not have."""
     model = config.model
     changes = {name: getattr(model, name) for name in _SIZES if getattr(model, name)}
@@ -205,7 +221,7 @@ def _changed(base: zoo.Options, config: Config, *, num_classes: int) -> zoo.Opti
         # Another family lacks some of these: that matters only where they are set.
         if name in known or getattr(model, name) != getattr(default, name):
             changes[name] = getattr(model, name)
-    return zoo.change(base, **changes, image_size=image_size(config), num_classes=num_classes)
+    return zoo.change(base, **changes, image_size=image_size(config))
 
 
 def _pair(sides: tuple[int, ...]) -> tuple[int, int]:

@@ -36,10 +36,7 @@ def abstract_state(
         lambda params: _complete(params, optimizer, average=average, key=jax.random.key(0)),
         abstract_params(options)[1],
     )
-    shardings = rules.tree_shardings(state, mesh)
-    return jax.tree.map(
-        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), state, shardings
-    )
+    return rules.placed_shapes(state, mesh)
 
 
 def create(
@@ -69,8 +66,13 @@ def create(
     if params is None:
         return jax.jit(fresh, out_shardings=shardings)()
     nested = traverse_util.unflatten_dict(dict(params), sep="/")
-    placed = jax.tree.map(_place, nested, shardings["params"])
-    return jax.jit(given, out_shardings=shardings)(placed)
+    on_devices = placed(nested, abstract["params"])
+    return jax.jit(given, out_shardings=shardings)(on_devices)
+
+
+def placed(params: Any, abstract: Any) -> Any:
+    """A tree of host arrays as float32 arrays where the shapes of an equal tree say."""
+    return jax.tree.map(lambda array, leaf: _place(array, leaf.sharding), params, abstract)
 
 
 def count(tree: Any) -> int:

@@ -1,6 +1,6 @@
-"""One training step as a pure function: (state, batch) -> (next state, metrics)."""
+"""One training step as a pure function: (state, batch, frozen) -> (next state, metrics)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,54 +8,62 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from vit_jax.config import Config
-from vit_jax.data import augment
-from vit_jax.objectives import classification
+from vit_jax.objectives import Batch, Loss, Objective
 from vit_jax.training import optimizer as optimizer_lib
 from vit_jax.training.state import State
 
-Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Prepare = Callable[..., Batch]  # (batch of the pipeline, key) -> what the loss takes
-Loss = Callable[..., jax.Array]  # (model, prepared batch, key) -> mean loss, float32 ()
+Prepare = Callable[..., Batch]  # (batch of the pipeline, key=) -> what the loss takes
+Frozen = Mapping[str, Any]  # parameters of frozen models, by name
+Bind = Callable[[Frozen], Mapping[str, Any]]  # makes models of them
+_Summed = tuple[jax.Array, Metrics]  # weights () and sums () of the loss and the extras
 
 
 def make_train_step(
     graphdef: nnx.GraphDef,
     *,
     prepare: Prepare,
-    loss: Loss,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     abstract: State,
+    bind: Bind = dict,
     accumulate: int = 1,
     ema: float = 0.0,
     ema_begins: bool = True,
 ) -> jax.stages.Wrapped:
-    """The jitted step: (state, batch) -> (next state, metrics). It donates the state.
+    """The jitted step: (state, batch, frozen) -> (next state, metrics). It donates the state only.
 
-    Its metrics are loss, grad_norm (before clipping), param_norm (after the step) and
-    learning_rate.
+    Its metrics are loss, grad_norm (before clipping), param_norm (after the step), learning_rate,
+    and the extras of the objective. `bind` makes models of the parameters in `frozen`.
 
-    `accumulate` micro-batches are differentiated one after the other; their mean gradient stays
-    sharded as the parameters are. The results do not depend on the mesh beyond rounding.
-    With `ema_begins` the first step makes the average a copy of the parameters.
+    `accumulate` micro-batches are differentiated one after the other; the sum of their gradients
+    stays sharded as the parameters are. The results do not depend on the mesh, nor on
+    `accumulate`, beyond rounding. With `ema_begins` the first step makes the average a copy of the
+    parameters.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
-    def gradients(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
-        def loss_of(params: Any) -> jax.Array:
-            return loss(nnx.merge(graphdef, params), batch, key=key)
+    def gradients(
+        params: Any, batch: Batch, key: jax.Array, models: Frozen, *, whole: bool
+    ) -> tuple[_Summed, Any]:
+        def loss_of(params: Any) -> tuple[jax.Array, _Summed]:
+            model = nnx.merge(graphdef, params)
+            weight, sums = _sums(objective.loss(model, batch, key=key, frozen=models))
+            # Of the whole batch the mean is differentiated, of a micro-batch its part of the sum.
+            return sums["loss"] / weight if whole else sums["loss"], (weight, sums)
 
-        value, grads = jax.value_and_grad(loss_of)(params)
-        return value, jax.lax.with_sharding_constraint(grads, shardings["params"])
+        (_, summed), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return summed, jax.lax.with_sharding_constraint(grads, shardings["params"])
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+    def step(state: State, batch: Batch, frozen: Frozen) -> tuple[State, Metrics]:
         key = jax.random.wrap_key_data(state["key"])
         step_key = jax.random.fold_in(key, state["step"])
         params = state["params"]
         batch = prepare(batch, key=key)
-        value, grads = _mean_over(gradients, params, batch, step_key, parts=accumulate)
+        means, grads = _mean_over(
+            gradients, params, batch, step_key, bind(frozen), parts=accumulate
+        )
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
         new_params = optax.apply_updates(params, updates)
         new_state = state | {
@@ -68,8 +76,7 @@ def make_train_step(
             new_state["ema"] = optimizer_lib.ema_update(
                 state["ema"], new_params, decay=ema, step=updates_seen
             )
-        metrics = {
-            "loss": value,
+        metrics = means | {
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(new_params),
             "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
@@ -79,53 +86,41 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
-def classification_step_parts(config: Config, *, num_classes: int) -> tuple[Prepare, Loss]:
-    """Augmentation on the device, and the cross-entropy of the logits."""
-
-    def prepare(batch: Batch, *, key: jax.Array) -> Batch:
-        targets = classification.one_hot_targets(
-            batch["label"],
-            num_classes=num_classes,
-            smoothing=config.objective.label_smoothing,
-        )
-        images, targets = augment.augment(
-            batch["image"],
-            targets,
-            batch["position"],
-            key=key,
-            data=config.data,
-            dtype=jnp.dtype(config.model.dtype),
-        )
-        return {"images": images, "targets": targets}
-
-    def loss(model: Any, batch: Batch, *, key: jax.Array) -> jax.Array:
-        logits = model(batch["images"], key=key)
-        return classification.loss(logits, batch["targets"], kind=config.objective.loss)
-
-    return prepare, loss
+def _sums(loss: Loss) -> _Summed:
+    """Over the examples of a batch."""
+    assert "loss" not in loss.extras, "the name of what is minimised"
+    sums = {"loss": loss.values, **loss.extras}
+    return loss.weights.sum(), {name: values.sum() for name, values in sums.items()}
 
 
 def _mean_over(
-    gradients: Callable[..., tuple[jax.Array, Any]],
+    gradients: Callable[..., tuple[_Summed, Any]],
     params: Any,
     batch: Batch,
     key: jax.Array,
+    models: Mapping[str, Any],
     *,
     parts: int,
-) -> tuple[jax.Array, Any]:
-    """Mean loss and gradients of `parts` micro-batches, each differentiated by itself."""
+) -> tuple[Metrics, Any]:
+    """Means of the loss and the extras, and gradients, of `parts` micro-batches together."""
     if parts == 1:
-        return gradients(params, batch, key)
+        (weight, sums), grads = gradients(params, batch, key, models, whole=True)
+        return {name: value / weight for name, value in sums.items()}, grads
 
     def split(x: jax.Array) -> jax.Array:
         # Every part takes each `parts`-th row, so that no row leaves its device.
         return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
 
-    def add(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, gradients(params, *part)), None
+    def part(micro: Batch, key: jax.Array) -> tuple[_Summed, Any]:
+        return gradients(params, micro, key, models, whole=False)
 
-    micro = jax.tree.map(split, batch)
-    keys = jax.random.split(key, parts)
-    zeros = jax.tree.map(jnp.zeros_like, (jnp.float32(0), params))
-    total, _ = jax.lax.scan(add, zeros, (micro, keys))
-    return jax.tree.map(lambda x: x / parts, total)
+    def add(total: Any, part_of: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, part(*part_of)), None
+
+    micro, keys = jax.tree.map(split, batch), jax.random.split(key, parts)
+    first = jax.tree.map(lambda x: x[0], micro)
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, first, keys[0])
+    )
+    ((weight, sums), grads), _ = jax.lax.scan(add, zeros, (micro, keys))
+    return jax.tree.map(lambda x: x / weight, (sums, grads))

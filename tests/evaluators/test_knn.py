@@ -1,0 +1,70 @@
+"""kNN is exact on any mesh: it equals a plain search over all training images."""
+
+import jax
+import numpy as np
+import pytest
+
+from vit_jax.evaluators.knn import Bank, Knn, make_search
+from vit_jax.parallel.mesh import AXES, BATCH, MeshConfig, make_mesh
+
+CLASSES = 4
+
+
+def plain(bank, labels, valid, queries, *, k: int, temperature: float) -> np.ndarray:
+    """Votes of the k most similar images, the earlier one first where equal."""
+    similarity = np.where(valid, queries.astype(np.float64) @ bank.T.astype(np.float64), -np.inf)
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    votes = np.zeros((len(queries), CLASSES))
+    for row, nearest in enumerate(order):
+        for place in nearest:
+            if np.isfinite(similarity[row, place]):
+                weight = np.exp(similarity[row, place] / temperature) if temperature else 1.0
+                votes[row, labels[place]] += weight
+    return votes
+
+
+def mesh_of(name: str) -> jax.sharding.Mesh:
+    sizes = {"one": (1, 1, 1), "data": (8, 1, 1), "all": (2, 2, 2)}[name]
+    if name == "one":
+        auto = (jax.sharding.AxisType.Auto,) * 3
+        return jax.make_mesh(sizes, AXES, axis_types=auto, devices=jax.devices()[:1])
+    return make_mesh(MeshConfig(**dict(zip(AXES, sizes, strict=True))))
+
+
+@pytest.mark.parametrize("mesh_name", ["one", "data", "all"])
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (5, 0.07), (20, 0.0)])
+def test_the_vote_equals_a_plain_search_on_any_mesh(mesh_name, k, temperature) -> None:
+    rng = np.random.default_rng(7)
+    features = rng.standard_normal((48, 6)).astype(np.float32)
+    features[24:30] = features[:6]  # equal similarities: the earlier image goes first
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    labels = rng.integers(0, CLASSES, 48).astype(np.int32)
+    valid = rng.random(48) > 0.2
+    queries = rng.standard_normal((16, 6)).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    wanted = rng.integers(0, CLASSES, 16).astype(np.int32)
+    mask = rng.random(16) > 0.1
+    votes = plain(features, labels, valid, queries, k=k, temperature=temperature)
+    mesh = mesh_of(mesh_name)
+    rows = jax.NamedSharding(mesh, jax.P(None, *BATCH))
+    bank = Bank(
+        jax.device_put(features.reshape(3, 16, 6), rows),
+        jax.device_put(labels.reshape(3, 16), rows),
+        jax.device_put(valid.reshape(3, 16), rows),
+    )
+    with jax.set_mesh(mesh):
+        search = make_search(mesh, k=k, num_classes=CLASSES, temperature=temperature)
+        placed = [
+            jax.device_put(array, jax.NamedSharding(mesh, BATCH))
+            for array in (queries, wanted, mask)
+        ]
+        found = search(bank, *placed)
+    assert float(found["count"]) == mask.sum()
+    assert float(found["top1"]) == ((votes.argmax(1) == wanted) & mask).sum()
+    assert float(found["top5"]) == mask.sum()
+
+
+@pytest.mark.parametrize("fields", [{"k": 0}, {"temperature": -1.0}, {"train_images": -5}])
+def test_numbers_that_make_no_sense_are_refused(fields) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(fields))} is"):
+        Knn(**fields)

@@ -1,0 +1,114 @@
+"""A run on paper: every recipe is designed and traced at full size without data or devices."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from vit_jax.commands import configs
+from vit_jax.config import Config, default_config, resolve
+from vit_jax.data.record import DataFacts
+from vit_jax.models import zoo
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.parallel.mesh import AXES, MeshConfig, make_mesh
+from vit_jax.training import frozen, setup
+from vit_jax.training.design import design
+
+RECIPES = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
+FACTS = DataFacts(train_size=1_281_167, num_classes=1000)
+
+
+def one_device() -> jax.sharding.Mesh:
+    return make_mesh(MeshConfig(), devices=jax.devices()[:1])
+
+
+def traced(plan) -> tuple[Any, dict[str, Any]]:
+    with jax.set_mesh(plan.mesh):
+        state, metrics = jax.eval_shape(plan.step, plan.abstract, plan.batch, plan.abstract_frozen)
+        sums = jax.eval_shape(
+            plan.eval_step, plan.abstract["params"], plan.eval_batch, plan.abstract_frozen
+        )
+    assert set(plan.objective.metrics) | {"count"} <= set(sums)
+    return state, metrics
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_designed_and_traced_at_full_size(path) -> None:
+    config = configs.from_file(str(path), variant(path))
+    plan = design(config, FACTS, make_mesh(config.mesh), start=begin(config))
+    state, metrics = traced(plan)
+    jax.tree.map(
+        lambda leaf, s: leaf.shape == s.shape or pytest.fail(f"{leaf} {s}"), state, plan.abstract
+    )
+    assert {"loss", "grad_norm", "param_norm", "learning_rate"} <= set(metrics)
+
+
+def variant(path: pathlib.Path) -> list[str]:
+    """What the recipe's docstring says must be set by the user."""
+    text = path.read_text()
+    return ["--config.init_from=FILE"] if "--config.init_from=" in text else []
+
+
+def begin(config: Config) -> setup.Start | None:
+    """The model of a file that is not there: a B/16, as released."""
+    if not config.init_from:
+        return None
+    height, width = setup.image_size(config)
+    options = zoo.options("B/16", image_size=(height // 16 * 16, width // 16 * 16))
+    return setup.Start(
+        options=config.objective.model(options, FACTS),
+        preprocessing=Preprocessing(image_size=options.image_size),
+    )
+
+
+def small(**fields: Any) -> Config:
+    config = default_config()
+    config.model.name = "Ti/16"
+    config.image_size = (32, 32)
+    config.batch_size = 8
+    config.total.epochs = 1.0
+    for name, value in fields.items():
+        setattr(config, name, value)
+    return resolve(config)
+
+
+def test_the_shapes_of_a_batch_are_global_and_say_where_they_live() -> None:
+    plan = design(small(eval_batch_size=10), FACTS, make_mesh(MeshConfig(data=4, fsdp=2)))
+    assert plan.batch["image"].shape == (8, 32, 32, 3)
+    assert plan.batch["image"].dtype == np.uint8
+    assert plan.batch["image"].sharding.shard_shape((8, 32, 32, 3)) == (1, 32, 32, 3)
+    assert plan.eval_batch["image"].shape[0] == 16, "rounded up to what the mesh divides"
+    assert dict(plan.mesh.shape) == dict(zip(AXES, (4, 2, 1), strict=True))
+
+
+def test_the_value_range_is_that_of_the_model_unless_the_config_says() -> None:
+    plan = design(small(), FACTS, one_device())
+    assert plan.config.data.mean == (0.5, 0.5, 0.5)
+
+
+def test_a_batch_that_the_mesh_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not divide over the mesh"):
+        design(small(batch_size=12), FACTS, make_mesh(MeshConfig(data=8)))
+
+
+def test_classification_of_images_without_classes_is_refused() -> None:
+    with pytest.raises(ValueError, match="the images have no classes"):
+        design(small(), DataFacts(train_size=100), one_device())
+
+
+def test_a_model_of_masked_pretraining_is_not_trained_as_a_classifier() -> None:
+    config = default_config()
+    config.model.name = "MAE-pretrain-B/16"
+    with pytest.raises(ValueError, match=r"masked pretraining: name .*MAE-B/16"):
+        design(resolve(config), FACTS, one_device())
+
+
+def test_a_frozen_model_of_another_image_size_is_refused() -> None:
+    teacher = frozen.Description(
+        options=zoo.options("Ti/16", image_size=(48, 48)),
+        preprocessing=Preprocessing(image_size=(48, 48)),
+    )
+    with pytest.raises(ValueError, match=r"objective.teacher has image_size \(48, 48\)"):
+        design(small(), FACTS, one_device(), frozen={"teacher": teacher})

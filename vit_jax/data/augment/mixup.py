@@ -1,0 +1,42 @@
+"""Mixup: a sample is a mean of two ("mixup: Beyond Empirical Risk Minimization", 1710.09412)."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax.data.augment.contract import VALUES, Augmentation, Batch, at
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixup(Augmentation):
+    """Mixes every image and its targets with those of its neighbour, one share for the batch."""
+
+    alpha: float = 0.2  # of the Beta distribution that the share is drawn from
+
+    stream: ClassVar[int] = 1
+    needs: ClassVar[frozenset[str]] = frozenset({VALUES, "targets"})
+
+    def __post_init__(self) -> None:
+        if not self.alpha > 0:  # NaN is not
+            raise ValueError(f"mixup's alpha is {self.alpha}: it must be positive")
+
+    def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
+        share = mixup_share(at(key, batch["sample_index"][0]), alpha=self.alpha)
+        mixed = {name: mix(batch[name], share) for name in ("image", "targets")}
+        return batch | mixed
+
+
+def mixup_share(key: jax.Array, *, alpha: float) -> jax.Array:
+    """The larger share of mixup: max(x, 1 - x) of x ~ Beta(alpha, alpha), one for the batch."""
+    share = jax.random.beta(key, alpha, alpha)
+    return jnp.maximum(share, 1 - share)
+
+
+def mix(values: jax.Array, share: jax.Array) -> jax.Array:
+    """`share` of each sample of the global batch, the rest of its predecessor.
+
+    The partner is the neighbour, not a random one: the order of the batch is random already.
+    """
+    return share * values + (1 - share) * jnp.roll(values, 1, axis=0)

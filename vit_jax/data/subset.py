@@ -1,0 +1,40 @@
+"""Some images of a source, under numbers of their own."""
+
+import dataclasses
+
+import numpy as np
+
+from vit_jax.data.identity import Identity
+from vit_jax.data.record import Record, Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """The images of `source` with these numbers."""
+
+    source: Source
+    ids: np.ndarray  # int (N,)
+
+    @property
+    def name(self) -> str:
+        return f"{len(self.ids)} images of {self.source.name}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, index: int) -> Record:
+        return self.source.read(int(self.ids[index]))
+
+    def identity(self) -> Identity:
+        return self.source.identity()
+
+
+def spread(source: Source, count: int) -> Source:
+    """`count` images of `source` (0: all), at equal distances, so of all classes where sorted."""
+    if not count or count >= len(source):
+        return source
+    return Subset(source, np.arange(count) * len(source) // count)

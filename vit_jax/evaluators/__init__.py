@@ -1,0 +1,16 @@
+"""How a model is judged: one file an evaluator, and a table of them.
+
+`contract` says what each is.
+"""
+
+from vit_jax.evaluators.contract import Context, Evaluator, Measure
+from vit_jax.evaluators.held_out import HeldOut
+from vit_jax.evaluators.knn import Knn
+
+__all__ = ["EVALUATORS", "Context", "Evaluator", "HeldOut", "Knn", "Measure"]
+
+# By the name that a config gives them.
+EVALUATORS: dict[str, type[Evaluator]] = {
+    "held_out": HeldOut,
+    "knn": Knn,
+}

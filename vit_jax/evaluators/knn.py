@@ -1,0 +1,233 @@
+"""The classes of held-out images by their nearest training images, in the space of features.
+
+It needs no head, so it judges pretraining without labels too. The vote is DINO's ("Emerging
+Properties in Self-Supervised Vision Transformers", arXiv 2104.14294, section 4.1 and its code).
+Shapes: Q queries, N images of the bank in batches of B, D features, k neighbours, K classes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from vit_jax.checkpoints import classes
+from vit_jax.data.augment import normalize
+from vit_jax.data.bad_images import BadImages
+from vit_jax.data.record import Source
+from vit_jax.data.relabelled import Relabelled
+from vit_jax.data.subset import spread
+from vit_jax.errors import Interrupted, RunFailed
+from vit_jax.evaluators.contract import Context, Evaluator, Measure
+from vit_jax.models.layers import BATCH_AXES
+from vit_jax.objectives import Direction, Objective
+from vit_jax.parallel.mesh import to_global
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Knn(Evaluator):
+    """Top-1 and top-5 of a vote of the `k` training images with the largest cosine similarity."""
+
+    k: int = 20
+    temperature: float = 0.07  # a neighbour's vote is exp(similarity / temperature); 0: one vote
+    train_images: int = 0  # of the training split, at equal distances; 0: all
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k is {self.k}: it must be at least 1")
+        if not self.temperature >= 0:  # NaN is not
+            raise ValueError(f"temperature is {self.temperature}: it must not be negative")
+        if self.train_images < 0:
+            raise ValueError(f"train_images is {self.train_images}: it must not be negative")
+
+    def metrics(self, objective: Objective) -> Mapping[str, Direction]:
+        return {"top1": "max", "top5": "max"}
+
+    def open(self, context: Context) -> Measure:
+        train, held_out = _labelled(context)
+        train = spread(train, self.train_images)
+        if self.k > len(train):
+            raise ValueError(
+                f"kNN wants k = {self.k} neighbours, but there are {len(train)} training images"
+            )
+        bad = BadImages(size=len(train), max_bad=context.bad.max_bad, reported=context.bad.reported)
+        features = _feature_step(context)
+        search = make_search(
+            context.mesh,
+            k=self.k,
+            num_classes=len(held_out.class_names),
+            temperature=self.temperature,
+        )
+
+        def measure(params: Any, frozen: Mapping[str, Any]) -> dict[str, float]:
+            bank = _bank(context, train, bad, functools.partial(features, params))
+            return _measure(context, held_out, bank, functools.partial(features, params), search)
+
+        return measure
+
+
+class Bank(NamedTuple):
+    """Features of the training images, in batches whose rows are split over the devices."""
+
+    features: jax.Array  # float32 (N / B, B, D), of length 1
+    labels: jax.Array  # int32 (N / B, B)
+    valid: jax.Array  # bool (N / B, B)
+
+
+Features = Callable[[jax.Array], jax.Array]  # uint8 (B, H, W, C) -> float32 (B, D), of length 1
+Search = Callable[[Bank, jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
+
+
+def make_search(mesh: Mesh, *, k: int, num_classes: int, temperature: float) -> Search:
+    """(bank, queries (Q, D), labels (Q,), mask (Q,)) -> sums of top1, top5 and count.
+
+    Every device finds the nearest of its own rows, of which then the nearest are taken: the result
+    is exact. Of equal similarities the earlier training image goes first, on any mesh.
+    """
+    rows = P(None, BATCH_AXES)
+    of_bank = (P(None, BATCH_AXES, None), rows, rows)
+
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(of_bank, rows, P()),
+        out_specs=P(None, BATCH_AXES),
+        check_vma=False,
+    )
+    def nearest_of_each(bank: tuple[jax.Array, ...], places: jax.Array, queries: jax.Array) -> Any:
+        return _nearest(Bank(*bank), places, queries, k=k)
+
+    @jax.jit
+    def search(
+        bank: Bank, queries: jax.Array, labels: jax.Array, mask: jax.Array
+    ) -> dict[str, jax.Array]:
+        batches, size = bank.labels.shape
+        places = jnp.arange(batches * size, dtype=jnp.int32).reshape(batches, size)
+        found = nearest_of_each(tuple(bank), places, queries)  # each (Q, devices * k)
+        similarity, _, neighbours = jax.lax.sort(
+            (-found[0], found[1], found[2]), dimension=1, num_keys=2
+        )
+        votes = _votes(-similarity[:, :k], neighbours[:, :k], num_classes, temperature)
+        _, best = jax.lax.top_k(votes, min(5, num_classes))
+        hits = (best == labels[:, None]) & mask[:, None]
+        return {
+            "top1": hits[:, 0].sum(dtype=jnp.float32),
+            "top5": hits.any(axis=1).sum(dtype=jnp.float32),
+            "count": mask.sum(dtype=jnp.float32),
+        }
+
+    return search
+
+
+def _nearest(
+    bank: Bank, places: jax.Array, queries: jax.Array, *, k: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Similarity, place and label (Q, k) of the nearest rows of this device, batch by batch."""
+    count = len(queries)
+    start = (
+        jnp.full((count, k), -jnp.inf),
+        jnp.full((count, k), jnp.iinfo(jnp.int32).max),
+        jnp.zeros((count, k), jnp.int32),
+    )
+
+    def add(best: Any, batch: Any) -> tuple[Any, None]:
+        (features, labels, valid), place = batch
+        similarity = jnp.matmul(queries, features.T, precision=jax.lax.Precision.HIGHEST)
+        similarity = jnp.where(valid[None], similarity, -jnp.inf)
+        shape = similarity.shape
+        new = similarity, jnp.broadcast_to(place, shape), jnp.broadcast_to(labels, shape)
+        both = [jnp.concatenate(pair, axis=1) for pair in zip(best, new, strict=True)]
+        # The places ascend, and `top_k` prefers what comes first.
+        values, index = jax.lax.top_k(both[0], k)
+        return (values, *(jnp.take_along_axis(x, index, axis=1) for x in both[1:])), None
+
+    best, _ = jax.lax.scan(add, start, (bank, places))
+    return best
+
+
+def _votes(
+    similarity: jax.Array, neighbours: jax.Array, num_classes: int, temperature: float
+) -> jax.Array:
+    """Votes (Q, K) of the classes of the neighbours (Q, k)."""
+    there = jnp.isfinite(similarity)
+    weight = jnp.exp(similarity / temperature) if temperature else jnp.ones_like(similarity)
+    weight = jnp.where(there, weight, 0)
+    of_class = jax.nn.one_hot(neighbours, num_classes, dtype=jnp.float32)
+    return jnp.einsum("qk,qkc->qc", weight, of_class, precision=jax.lax.Precision.HIGHEST)
+
+
+def _labelled(context: Context) -> tuple[Source, Source]:
+    """Training and held-out images with the same labels. Raises ValueError where they have none."""
+    train, held_out = context.train, context.held_out
+    if train is None:
+        raise ValueError(
+            "kNN needs training images to compare with: name a run, or a dataset by --config.data"
+        )
+    for source in (train, held_out):
+        if not source.class_names:
+            raise ValueError(f"kNN needs labels: {source.name} has none")
+    match = classes.match(
+        train.class_names,
+        held_out.class_names,
+        their_count=len(train.class_names),
+        our_count=len(held_out.class_names),
+    )
+    if not match.kept:
+        raise ValueError(
+            f"kNN needs the same classes in {train.name} and {held_out.name}: {match.note}"
+        )
+    if match.kind == "reordered":
+        # `rows` gives for each held-out class its number in training, which is what it becomes.
+        held_out = Relabelled(held_out, match.rows)
+    return train, held_out
+
+
+def _feature_step(context: Context) -> Callable[[Any, jax.Array], jax.Array]:
+    def step(params: Any, images: jax.Array) -> jax.Array:
+        model = nnx.merge(context.graphdef, params)
+        features = model.features(normalize(images, mean=context.mean, std=context.std))
+        features = features.astype(jnp.float32)
+        length = jnp.linalg.norm(features, axis=-1, keepdims=True)
+        return features / jnp.maximum(length, 1e-12)
+
+    return jax.jit(step)
+
+
+def _bank(context: Context, train: Source, bad: BadImages, features: Features) -> Bank:
+    """Features of all training images. Raises Interrupted where `context` says to stop."""
+    found: list[tuple[jax.Array, jax.Array, jax.Array]] = []
+    with context.batches(train, bad=bad, labelled=True) as batches:
+        for number, batch in enumerate(batches, start=1):
+            placed = _placed(context, batch)
+            found.append((features(placed["image"]), placed["label"], placed["mask"]))
+            if context.stop(number):
+                raise Interrupted("the evaluation was given up")
+    stacked = (jnp.stack(parts) for parts in zip(*found, strict=True))
+    return Bank(*stacked)
+
+
+def _measure(
+    context: Context, held_out: Source, bank: Bank, features: Features, search: Search
+) -> dict[str, float]:
+    totals = {"top1": 0.0, "top5": 0.0, "count": 0.0}
+    with context.batches(held_out, labelled=True) as batches:
+        for number, batch in enumerate(batches, start=1):
+            placed = _placed(context, batch)
+            sums = search(bank, features(placed["image"]), placed["label"], placed["mask"])
+            totals = {name: totals[name] + float(value) for name, value in sums.items()}
+            if context.stop(number):
+                raise Interrupted("the evaluation was given up")
+    count = totals.pop("count")
+    if not count:
+        raise RunFailed(f"kNN: none of {len(held_out)} held-out images has a label and is readable")
+    return {name: value / count for name, value in totals.items()} | {"count": int(count)}
+
+
+def _placed(context: Context, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    arrays = {name: batch[name] for name in ("image", "label", "mask")}
+    return to_global(arrays, context.mesh, batch_size=context.batch_size)

@@ -1,0 +1,163 @@
+"""A run on paper: its step, shapes and shardings, from a config, without data, files or devices.
+
+`design` is the one place where a step is put together: a run, the benchmarks, the tests and
+everything that compiles ahead of time use it. Nothing is allocated and nothing is compiled.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from vit_jax.config import Config
+from vit_jax.data import augment
+from vit_jax.data.record import DataFacts
+from vit_jax.evaluators import held_out
+from vit_jax.models.zoo import Options
+from vit_jax.objectives import Batch, Objective
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import frozen as frozen_lib
+from vit_jax.training import optimizer, schedules, setup, state
+from vit_jax.training.step import Bind, make_train_step
+
+_SHAPES = {"label": ((), "int32"), "sample_index": ((2,), "uint32"), "mask": ((), "bool")}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Design:
+    """All of a run but its data and its arrays."""
+
+    config: Config  # with the value range of the model
+    start: setup.Start
+    objective: Objective
+    mesh: Mesh
+    lengths: setup.Lengths
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    graphdef: nnx.GraphDef
+    shapes: Any  # of the parameters
+    abstract: state.State  # shapes with shardings
+    frozen: Mapping[str, frozen_lib.Frozen]
+    batch: Mapping[str, jax.ShapeDtypeStruct]  # what the step takes, with shardings
+    eval_batch: Mapping[str, jax.ShapeDtypeStruct]
+    step: jax.stages.Wrapped  # (state, batch, frozen) -> (state, metrics)
+    eval_step: held_out.EvalStep  # (params, batch, frozen) -> sums
+    bind: Bind  # parameters of the frozen models -> these models
+
+    @property
+    def options(self) -> Options:
+        return self.start.options
+
+    @property
+    def abstract_frozen(self) -> dict[str, Any]:
+        """Shapes of the parameters that the step takes besides the state."""
+        return {name: model.abstract for name, model in self.frozen.items()}
+
+
+def design(
+    config: Config,
+    facts: DataFacts,
+    mesh: Mesh,
+    *,
+    start: setup.Start | None = None,
+    frozen: Mapping[str, frozen_lib.Description] | None = None,
+) -> Design:
+    """The design of a run on data such as `facts`, on the devices of `mesh`.
+
+    `start` is the model that it starts from where that is not a fresh one of the zoo, `frozen`
+    describes the models that the objective names. Raises ValueError where the config cannot
+    be run.
+    """
+    mesh_lib.check_batch(
+        mesh, config.batch_size, accumulate=config.optimizer.accumulate, name="config.batch_size"
+    )
+    lengths = setup.lengths(config, dataset_size=facts.train_size)
+    start = start or setup.zoo_start(config, facts)
+    config = setup.with_value_range(config, start.preprocessing)
+    objective, options = config.objective, start.options
+    augmentations = setup.augmentations(config)
+    augment.check(augmentations, gives=objective.gives)
+    schedule = schedules.make_schedule(
+        config.schedule,
+        peak=config.optimizer.learning_rate,
+        total_steps=lengths.total,
+        batch_size=config.batch_size,
+        dataset_size=facts.train_size,
+    )
+    graphdef, shapes = state.abstract_params(options)
+    rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
+    abstract = state.abstract_state(options, rule, average=config.ema > 0, mesh=mesh)
+    value_range = {"mean": config.data.mean, "std": config.data.std}
+    described = frozen or {}
+    frozen_lib.check_images(described, options)
+    objective.check_frozen(options, {name: model.options for name, model in described.items()})
+    models = {
+        name: frozen_lib.design(model, mesh, **value_range) for name, model in described.items()
+    }
+
+    def bind(frozen: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: model.bound(frozen[name]) for name, model in models.items()}
+
+    def prepare(batch: Batch, *, key: jax.Array) -> Batch:
+        batch = objective.prepare(batch, options=options, key=key)
+        dtype = "float32" if objective.exact_images else options.dtype
+        return augment.augment(batch, augmentations, key=key, dtype=jnp.dtype(dtype))
+
+    return Design(
+        config=config,
+        start=start,
+        objective=objective,
+        mesh=mesh,
+        lengths=lengths,
+        schedule=schedule,
+        optimizer=rule,
+        graphdef=graphdef,
+        shapes=shapes,
+        abstract=abstract,
+        frozen=models,
+        bind=bind,
+        batch=_batch(objective.inputs, options, mesh, size=config.batch_size),
+        eval_batch=_batch(held_out.INPUTS, options, mesh, size=eval_batch_size(config, mesh)),
+        step=make_train_step(
+            graphdef,
+            prepare=prepare,
+            objective=objective,
+            optimizer=rule,
+            schedule=schedule,
+            abstract=abstract,
+            bind=bind,
+            accumulate=config.optimizer.accumulate,
+            ema=config.ema,
+            ema_begins=config.init_state != "all",  # else it goes on
+        ),
+        eval_step=held_out.make_eval_step(
+            graphdef,
+            objective=objective,
+            bind=bind,
+            **value_range,
+        ),
+    )
+
+
+def eval_batch_size(config: Config, mesh: Mesh) -> int:
+    """Rounded up to what the mesh divides: the result does not depend on it."""
+    wanted, parts = config.eval_batch_size or config.batch_size, mesh_lib.batch_parts(mesh)
+    return -(-wanted // parts) * parts
+
+
+def _batch(
+    names: tuple[str, ...], options: Options, mesh: Mesh, *, size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Global shapes of what goes to the devices of a batch."""
+    shapes = {**_SHAPES, "image": ((*options.image_size, options.channels), "uint8")}
+    sharding = NamedSharding(mesh, mesh_lib.BATCH)
+    return {
+        name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=sharding)
+        for name in names
+        for shape, dtype in (shapes[name],)
+    }
