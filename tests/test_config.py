@@ -212,7 +212,7 @@ def overridden(*overrides, **fields):
         ("seed=x", "--config.seed=x: the value must be of type int, as the default 0"),
         ("optimizer.b1=x", "b1=x: the value must be of type float, as the default 0.9"),
         ("data.flip=2", "data.flip=2: the value must be of type bool, as the default True"),
-        ("objective=classification", "set its fields one by one: objective.name, objective.label"),
+        ("objective=classification", "set its fields one by one: objective.name, objective.alpha"),
     ],
 )
 def test_overrides_of_no_field_and_of_no_value_say_what_there_is(override, said) -> None:

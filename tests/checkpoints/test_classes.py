@@ -8,6 +8,7 @@ import vit_jax
 from tests.models import tiny
 from vit_jax.checkpoints import classes, surgery
 from vit_jax.config import Config, ModelConfig
+from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.training import setup
 
@@ -123,7 +124,8 @@ def started(path, class_names, **fields) -> setup.Start:
     config = Config(
         init_from=str(path), image_size=(16, 16), model=ModelConfig(num_heads=2), **fields
     )
-    return setup.fresh_start(config, num_classes=len(class_names), class_names=class_names)
+    facts = DataFacts(train_size=100, class_names=class_names, num_classes=len(class_names))
+    return setup.fresh_start(config, facts)
 
 
 def test_a_run_takes_the_head_of_a_named_file_by_name(tmp_path) -> None:

@@ -9,11 +9,13 @@ import vit_jax
 from tests.models import tiny
 from vit_jax.checkpoints import load
 from vit_jax.config import Config, DataConfig, ModelConfig
+from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.training import setup
 
+FACTS = DataFacts(train_size=100, num_classes=3)
 # Of the released width, so that the file needs no hint.
 DECODER = DecoderOptions(width=512, depth=1, mlp_dim=32)
 
@@ -24,7 +26,7 @@ def start(path: pathlib.Path, **model: object) -> setup.Start:
         image_size=(24, 16),
         model=dataclasses.replace(ModelConfig(num_heads=2), **model),
     )
-    return setup.fresh_start(config, num_classes=3)
+    return setup.fresh_start(config, FACTS)
 
 
 @pytest.mark.parametrize(
@@ -80,19 +82,19 @@ def test_a_file_of_another_grid_and_way_of_resizing_is_told_by_the_config(tmp_pa
     resized = {}
     for method in ("", "bicubic", "align_corners"):
         config = Config(**source, init_grid=(2, 3), init_resize=method)
-        begin = setup.fresh_start(config, num_classes=3)
+        begin = setup.fresh_start(config, FACTS)
         assert begin.params is not None
         resized[method] = begin.params["position"]
     assert (resized[""] == resized["bicubic"]).all(), "DeiT's own"
     assert begin.resize == load.read(tmp_path / "a.pth", num_heads=2, grid=(2, 3)).resize
     assert abs(resized[""] - resized["align_corners"]).max() > 0.1
     with pytest.raises(ValueError, match="unknown interpolation 'cubic': choose one of"):
-        setup.fresh_start(Config(**source, init_grid=(2, 3), init_resize="cubic"), num_classes=3)
+        setup.fresh_start(Config(**source, init_grid=(2, 3), init_resize="cubic"), FACTS)
 
 
 def test_a_new_model_expects_the_images_of_its_family() -> None:
     config = Config(model=ModelConfig(name="DeiT-Ti/16"), image_size=(32, 32))
-    begin = setup.fresh_start(config, num_classes=3)
+    begin = setup.fresh_start(config, FACTS)
     assert setup.with_value_range(config, begin.preprocessing).data.mean == (0.485, 0.456, 0.406)
 
 
@@ -115,7 +117,7 @@ def test_mean_and_deviation_of_the_config_win_over_those_of_the_model() -> None:
 )
 def test_sizes_are_height_and_width_and_one_number_is_both(patch, image, expected) -> None:
     config = Config(model=ModelConfig(name="Ti/16", patch_size=patch), image_size=image)
-    options = setup.fresh_start(config, num_classes=3).options
+    options = setup.fresh_start(config, FACTS).options
     assert (options.patch_size, options.image_size) == expected
 
 
@@ -130,7 +132,7 @@ def test_what_a_file_lacks_is_drawn_by_the_seed_of_the_run(tmp_path) -> None:
             image_size=(16, 24),
             model=ModelConfig(num_heads=2, representation_size=8),
         )
-        begin = setup.fresh_start(config, num_classes=3)
+        begin = setup.fresh_start(config, FACTS)
         assert begin.params is not None
         drawn.append(begin.params["pre_logits/kernel"])
     assert (drawn[0] == drawn[1]).all()
@@ -147,4 +149,4 @@ def test_the_layout_that_the_config_names_is_the_one_that_reads(tmp_path) -> Non
         model=ModelConfig(num_heads=2),
     )
     with pytest.raises(ValueError, match=r"a\.pth: "):
-        setup.fresh_start(config, num_classes=3)
+        setup.fresh_start(config, FACTS)
