@@ -174,7 +174,11 @@ def test_accepted_images_that_make_the_run_longer_are_said_to(run, data) -> None
     longer = dataclasses.replace(
         config,
         total=Duration(epochs=4.0),  # of 12 images, by 16
-        data=dataclasses.replace(config.data, path=str(data), accept_changes=True),
+        data=dataclasses.replace(
+            config.data,
+            source=dataclasses.replace(config.data.source, path=str(data)),
+            accept_changes=True,
+        ),
     )
     save(data, *(f"train/cat/{i}.png" for i in range(20, 24)))
     notes = datasets.open_data(longer, run, resumed=True).notes
