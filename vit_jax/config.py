@@ -21,6 +21,7 @@ from vit_jax.duration import Duration as Duration
 from vit_jax.objectives import OBJECTIVES, Objective
 from vit_jax.objectives.classification import Classification as Classification
 from vit_jax.parallel.mesh import MeshConfig as MeshConfig
+from vit_jax.training.model_config import ModelConfig as ModelConfig
 from vit_jax.training.optimizer import OptimizerConfig as OptimizerConfig
 from vit_jax.training.schedules import ScheduleConfig as ScheduleConfig
 
@@ -67,7 +68,7 @@ def to_fields(config: "Config") -> dict[str, Any]:
 
 def of_fields(fields: Mapping[str, Any]) -> "Config":
     """The config of a run, of this version or an earlier one. Raises ValueError if damaged."""
-    return of_values(config_formats.of_file(Config, fields))
+    return of_values(config_formats.of_file(Config, plain_fields(fields)))
 
 
 def _plain(value: Any) -> Any:
@@ -77,49 +78,26 @@ def _plain(value: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """What to build. Unset sizes are those of the zoo's entry `name`, or of `init_from`."""
-
-    name: str = ""  # "B/16", "R50+B/16", ...; unset: the model of `init_from`
-    width: int = 0  # token width D
-    depth: int = 0  # number of blocks
-    mlp_dim: int = 0
-    num_heads: int = 0
-    patch_size: tuple[int, ...] = ()  # (height, width) in pixels
-    channels: int = 0  # of the images: 1 is grey, 3 RGB; unset: 3, or those of `init_from`
-    pool: Literal["", "token", "gap", "map"] = ""  # unset: token
-    representation_size: int = 0  # width of the tanh pre-logits layer; 0: none
-    position: Literal["", "none", "learned_1d", "learned_2d", "relative", "sincos2d"] = ""
-    position_at: Literal["", "input", "every_block", "every_block_shared"] = ""  # paper, D.4
-    dropout: float = 0.0  # after every dense layer except qkv, and after the positions
-    attention_dropout: float = 0.0
-    stochastic_depth: float = 0.0  # drop rate of the last block, growing linearly from 0
-    head_bias: float = 0.0  # initial bias of the head; -10 with sigmoid on ImageNet-21k
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters: float32
-    attention: Literal["auto", "xla", "cudnn"] = "auto"  # jax.nn.dot_product_attention
-    remat: Literal["none", "dots", "full"] = "dots"  # recomputed backward: nothing, all but dense
-    unroll: int = 1  # blocks per step of the scan over depth
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """A run."""
 
-    seed: int = 0
+    seed: int = 0  # of initial values, the order of examples and every random number
     init_from: str = ""  # a run of ours or a released file to start from
-    init_state: Literal["parameters", "all"] = "parameters"  # all: its optimizer and average too
+    # What of `init_from` is taken; all: its optimizer and average too.
+    init_state: Literal["parameters", "all"] = "parameters"
     init_layout: str = ""  # layout of a released file; unset: recognised from its keys
     init_grid: tuple[int, ...] = ()  # (rows, columns) of its positions where they are not square
     init_resize: str = ""  # how its positions are interpolated; unset: as its family does
     init_head: Literal["by_name", "by_number"] = "by_name"  # how its classes are matched with ours
     # Whether its first kernel may be summed or repeated for other `model.channels`, as timm does.
     init_adapt_channels: bool = False
-    image_size: tuple[int, ...] = (224, 224)  # (height, width); one number: square
-    batch_size: int = 256  # global: over all devices and hosts
+    image_size: tuple[int, ...] = (224, 224)  # (height, width) in pixels; one number: square
+    batch_size: int = 256  # images of a step, over all devices and hosts
     total: Duration = Duration(epochs=90.0)  # length of the run; may grow when it is resumed
+    # How often the held-out split is measured; none: at the end only.
     evaluate_every: Duration = Duration(percent=10.0)
-    eval_batch_size: int = 0  # global; unset: `batch_size`
-    log_every: Duration = Duration(steps=50)
+    eval_batch_size: int = 0  # images of an evaluation step, likewise; 0: `batch_size`
+    log_every: Duration = Duration(steps=50)  # how often metrics are written
     ema: float = 0.0  # decay of the Polyak average of the parameters; 0: none
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -209,7 +187,7 @@ def _check_bounds(config: Config) -> None:
 
 def _check_channels(config: Config) -> None:
     """Mean and std are a number for each channel."""
-    channels = config.model.channels or (0 if config.init_from else 3)  # 0: told by the file
+    channels = config.model.get("channels") or (0 if config.init_from else 3)  # 0: told by the file
     if channels and not {len(config.data.mean), len(config.data.std)} <= {0, channels}:
         number = "three numbers" if channels == 3 else f"{channels} for the model's channels"
         raise ValueError(
@@ -230,5 +208,5 @@ def _check_finite(config: Config) -> None:
 def _get(config: Config, path: str) -> Any:
     value: Any = config
     for part in path.split("."):
-        value = getattr(value, part)
+        value = value.get(part) if isinstance(value, ModelConfig) else getattr(value, part)
     return value

@@ -6,8 +6,9 @@ import pytest
 
 import vit_jax
 from tests.models import tiny
+from tests.parts import model_config
 from vit_jax.checkpoints import classes, surgery
-from vit_jax.config import Config, ModelConfig
+from vit_jax.config import Config
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.training import setup
@@ -122,7 +123,7 @@ def test_what_became_of_a_head_is_said_only_where_both_models_have_one() -> None
 
 def started(path, class_names, **fields) -> setup.Start:
     config = Config(
-        init_from=str(path), image_size=(16, 16), model=ModelConfig(num_heads=2), **fields
+        init_from=str(path), image_size=(16, 16), model=model_config(num_heads=2), **fields
     )
     facts = DataFacts(train_size=100, class_names=class_names, num_classes=len(class_names))
     return setup.fresh_start(config, facts)

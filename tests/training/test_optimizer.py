@@ -1,7 +1,6 @@
 """Optimizers follow the originals; masks, freezing and state layout follow parameter paths."""
 
 import dataclasses
-from typing import Any
 
 import flax.traverse_util
 import jax
@@ -10,17 +9,11 @@ import numpy as np
 import optax
 import pytest
 
+from tests.parts import optimizer_config
 from vit_jax import schema
 from vit_jax.config import Duration, OptimizerConfig, ScheduleConfig
 from vit_jax.training.optimizer import Sgd, ema_update, make_optimizer
 from vit_jax.training.schedules import make_schedule
-
-
-def optimizer_config(**fields: Any) -> OptimizerConfig:
-    """As a config has it: the fields of the rule beside its name."""
-    config: OptimizerConfig = schema.build(OptimizerConfig, fields, "config.optimizer")
-    return config
-
 
 OPTIMIZERS = [
     optimizer_config(name="adamw", weight_decay=0.1),

@@ -1,11 +1,13 @@
 """What may change when a run goes on, and what may not: every field of the config, one by one."""
 
 import dataclasses
+import types
 import typing
 from typing import Any
 
 import pytest
 
+from tests.parts import model_config
 from vit_jax import schema
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config, DataConfig, Duration, ModelConfig
@@ -17,6 +19,7 @@ from vit_jax.schema import forms
 from vit_jax.training import length, run_config, setup
 
 # What changes nothing of the result. A new field that belongs here is to be added here too.
+MODEL = zoo.options("Ti/16")  # whose fields the config may set
 MAY_CHANGE = {
     *("mesh.data", "mesh.fsdp", "mesh.tensor"),
     *(f"evaluate_every.{unit}" for unit in ("steps", "epochs", "examples", "percent")),
@@ -43,6 +46,9 @@ def fields(config: Any, prefix: str = "") -> dict[str, Any]:
         if isinstance(field.form, forms.Choice):
             group = prefix if field.beside else f"{prefix}{name}."
             found |= {f"{group}{field.form.key}": field.form} | fields(value, group)
+        elif isinstance(field.form, forms.Open):
+            own = forms.fields(type(MODEL))
+            found |= {f"{prefix}{key}": own[key].kind for key in own.keys() - field.form.refused}
         elif dataclasses.is_dataclass(value):
             found |= fields(value, f"{prefix}{name}.")
         else:
@@ -56,7 +62,7 @@ def changed(config: Any, path: str, kind: Any) -> Any:
     group, (*parents, name) = values, path.split(".")
     for parent in parents:
         group = group[parent]
-    value = another(group[name], kind)
+    value = another(group.get(name, getattr(MODEL, name, None)), kind)
     if name in vars(Duration()):  # one unit replaces the others
         group.clear()
     group[name] = value
@@ -72,6 +78,9 @@ def another(value: Any, kind: Any) -> Any:
         return next((name for name in kind.table if name != value), "toy")
     if typing.get_origin(kind) is typing.Literal:
         return next(choice for choice in typing.get_args(kind) if choice != value)
+    if typing.get_origin(kind) is types.UnionType:
+        part = forms.group_of(kind)
+        return schema.plain(part()) if part else True
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
@@ -128,7 +137,7 @@ def test_a_run_cannot_become_shorter_than_it_is(workdir) -> None:
 
 
 def test_a_resumed_run_takes_the_new_unroll_remat_and_attention() -> None:
-    model = ModelConfig(name="Ti/16", unroll=3, remat="full", attention="xla")
+    model = model_config(name="Ti/16", unroll=3, remat="full", attention="xla")
     begin = setup.resumed_start(Config(model=model), CARD)
     expected = dataclasses.replace(CARD.options, unroll=3, remat="full", attention="xla")
     assert begin.options == expected != CARD.options
@@ -137,6 +146,5 @@ def test_a_resumed_run_takes_the_new_unroll_remat_and_attention() -> None:
 
 def test_a_resumed_run_of_a_family_without_these_options_is_as_it_was() -> None:
     card = dataclasses.replace(CARD, options=zoo.options("R50x1", num_classes=3))
-    assert setup.resumed_start(Config(model=ModelConfig(name="R50x1", unroll=3)), card).options == (
-        card.options
-    )
+    config = Config(model=model_config(name="R50x1"))
+    assert setup.resumed_start(config, card).options == card.options

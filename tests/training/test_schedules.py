@@ -1,21 +1,13 @@
 """The learning rate equals the originals' at every step; nonsense durations are refused."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import schema
+from tests.parts import schedule_config
 from vit_jax.config import Duration, ScheduleConfig
 from vit_jax.training.schedules import make_schedule
-
-
-def schedule_config(**fields: Any) -> ScheduleConfig:
-    """As a config has it: the fields of the decay beside its name."""
-    config: ScheduleConfig = schema.build(ScheduleConfig, fields, "config.schedule")
-    return config
 
 
 def rates(schedule: ScheduleConfig, *, peak: float, total_steps: int, **units: int) -> np.ndarray:

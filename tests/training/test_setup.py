@@ -1,12 +1,12 @@
 """Where a run starts: a released file of any kind becomes a classifier, and the report says how."""
 
-import dataclasses
 import pathlib
 
 import pytest
 
 import vit_jax
 from tests.models import tiny
+from tests.parts import model_config
 from vit_jax.checkpoints import load
 from vit_jax.config import Config, DataConfig, ModelConfig
 from vit_jax.data.record import DataFacts
@@ -24,7 +24,7 @@ def start(path: pathlib.Path, **model: object) -> setup.Start:
     config = Config(
         init_from=str(path),
         image_size=(24, 16),
-        model=dataclasses.replace(ModelConfig(num_heads=2), **model),
+        model=model_config(**({"num_heads": 2} | model)),
     )
     return setup.fresh_start(config, FACTS)
 
@@ -77,7 +77,7 @@ def test_a_file_of_another_grid_and_way_of_resizing_is_told_by_the_config(tmp_pa
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match="leave the grid of patches open"):
         start(tmp_path / "a.pth")
-    model = ModelConfig(num_heads=2)
+    model = model_config(num_heads=2)
     source = {"init_from": str(tmp_path / "a.pth"), "image_size": (32, 48), "model": model}
     resized = {}
     for method in ("", "bicubic", "align_corners"):
@@ -116,7 +116,7 @@ def test_mean_and_deviation_of_the_config_win_over_those_of_the_model() -> None:
     [((8, 4), (16, 24), ((8, 4), (16, 24))), ((8,), (24,), ((8, 8), (24, 24)))],
 )
 def test_sizes_are_height_and_width_and_one_number_is_both(patch, image, expected) -> None:
-    config = Config(model=ModelConfig(name="Ti/16", patch_size=patch), image_size=image)
+    config = Config(model=model_config(name="Ti/16", patch_size=patch), image_size=image)
     options = setup.fresh_start(config, FACTS).options
     assert (options.patch_size, options.image_size) == expected
 
@@ -130,7 +130,7 @@ def test_what_a_file_lacks_is_drawn_by_the_seed_of_the_run(tmp_path) -> None:
             seed=seed,
             init_from=str(tmp_path / "a.pth"),
             image_size=(16, 24),
-            model=ModelConfig(num_heads=2, representation_size=8),
+            model=model_config(num_heads=2, representation_size=8),
         )
         begin = setup.fresh_start(config, FACTS)
         assert begin.params is not None
@@ -146,7 +146,7 @@ def test_the_layout_that_the_config_names_is_the_one_that_reads(tmp_path) -> Non
         init_from=str(tmp_path / "a.pth"),
         init_layout="hf",
         image_size=(16, 24),
-        model=ModelConfig(num_heads=2),
+        model=model_config(num_heads=2),
     )
     with pytest.raises(ValueError, match=r"a\.pth: "):
         setup.fresh_start(config, FACTS)

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from vit_jax.commands import convert, evaluate, figures, models, predict, train
+from vit_jax.commands import config, convert, evaluate, figures, models, predict, train
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
@@ -11,4 +11,5 @@ COMMANDS: dict[str, ModuleType] = {
     "convert": convert,
     "figures": figures,
     "models": models,
+    "config": config,
 }

@@ -2,8 +2,8 @@
 
 import contextlib
 import importlib.util
-import logging
 import pathlib
+import sys
 import traceback
 import types
 import typing
@@ -12,15 +12,13 @@ from typing import Any, Literal
 
 import ml_collections
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from vit_jax import config as config_lib
 from vit_jax import config_formats, schema
 from vit_jax.config import Config
 from vit_jax.parallel import multihost
 from vit_jax.text import printable
-
-_LOG = logging.getLogger(__name__)
 
 
 def from_file(spec: str, overrides: Sequence[str]) -> Config:
@@ -71,7 +69,7 @@ def _override(
     config = config_lib.of_values(values)
     for note in (*notes, *_renamed(overrides), *changes):
         if multihost.is_primary():
-            _LOG.warning("note: %s", printable(note))
+            print(printable(f"note: {note}"), file=sys.stderr)
     return config
 
 
@@ -91,6 +89,8 @@ def _read(text: str) -> schema.Override:
 
 def _parsed(flag: str, target: schema.Target, *, path: str, text: str) -> Any:
     """The value of a flag, read by the type that the schema gives."""
+    if flag.endswith("=none") and types.NoneType in typing.get_args(target.kind):
+        return None
     values = flags.FlagValues()
     fields = ml_collections.ConfigDict({"value": _zero(target.kind)})
     try:
@@ -108,6 +108,8 @@ def _zero(kind: Any) -> Any:
     origin, members = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return type(members[0])()
+    if kind is object:
+        return config_dict.placeholder(object)
     if origin is types.UnionType:
         return _zero(next(member for member in members if member is not types.NoneType))
     return (origin or kind)() if (origin or kind) in (bool, int, float, str, tuple) else ""
@@ -118,7 +120,8 @@ def _wanted(target: schema.Target, path: str) -> str:
     if target.below:
         return f"set its fields one by one: {', '.join(f'{path}.{name}' for name in target.below)}"
     kind = type(_zero(target.kind)).__name__
-    return f"the value must be of type {kind}, as the default {schema.plain(target.default)!r}"
+    like = "" if target.default is None else f", as the default {schema.plain(target.default)!r}"
+    return f"the value must be of type {kind}{like}"
 
 
 def _renamed(overrides: Sequence[str]) -> list[str]:

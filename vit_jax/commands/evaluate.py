@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vit_jax.checkpoints.load import load
+from vit_jax.commands import config as config_command
 from vit_jax.commands import configs
 from vit_jax.commands.convert import size
 from vit_jax.data import image_list
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(config_overrides=True)
+    parser.epilog = config_command.HINT
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from vit_jax.commands import config as config_command
 from vit_jax.commands import configs
 from vit_jax.parallel import agreement, multihost
 from vit_jax.text import printable
@@ -14,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run; made if missing")
     parser.add_argument("--profile", action="store_true", help="record steps 10 to 15 in profile/")
     parser.set_defaults(config_overrides=True)
+    parser.epilog = config_command.HINT
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:

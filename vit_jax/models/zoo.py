@@ -140,6 +140,11 @@ def names() -> tuple[str, ...]:
     return (*PLAIN, *HYBRIDS, *of_families, *RESNETS, *SWINS)
 
 
+def option_classes() -> tuple[type, ...]:
+    """The types of options that there are."""
+    return tuple(_MODELS)
+
+
 def options(name: str, **changes: Any) -> Options:
     """The options of a zoo name, with `changes` to any of their fields.
 

@@ -3,8 +3,10 @@
 from vit_jax.schema.build import Missing as Missing
 from vit_jax.schema.build import build as build
 from vit_jax.schema.build import nearest as nearest
+from vit_jax.schema.forms import UNSET as UNSET
 from vit_jax.schema.forms import FrozenMapping as FrozenMapping
 from vit_jax.schema.forms import OneUnit as OneUnit
+from vit_jax.schema.forms import any_of as any_of
 from vit_jax.schema.forms import choice as choice
 from vit_jax.schema.forms import group as group
 from vit_jax.schema.forms import leaves as leaves

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from vit_jax.schema.forms import (
+    UNSET,
     Choice,
     Field,
     FrozenMapping,
     Listed,
     Named,
+    Open,
     fields,
+    group_of,
     is_group,
     is_one_unit,
     keys,
@@ -111,9 +114,12 @@ def _group(kind: Any, value: Any, path: str) -> Any:
     for name, field in fields(kind).items():
         if field.beside:
             made[name] = _beside(field.beside, rest, path)
+        elif isinstance(field.form, Open):
+            own = {key: rest.pop(key) for key in value if key not in fields(kind)}
+            made[name] = _any(field.form, own, value, path)
     for key, given in rest.items():
         known = fields(kind).get(key)
-        if known is None or known.beside:
+        if known is None or known.flat:
             raise unknown(kind, key, value, path)
         made[key] = _field(known, given, f"{path}.{key}")
     if missing := [n for n, f in fields(kind).items() if n not in made and _required(f)]:
@@ -172,6 +178,54 @@ def _beside(choice: Choice, rest: dict[str, Any], path: str) -> Any:
         if rest.pop(key) != {}:  # a group in which nothing is set
             raise _belongs(choice, choice.owners(key), key, given, path)
     return build(kind, own, path)
+
+
+def _any(
+    form: Open, given: Mapping[str, Any], group: Mapping[str, Any], path: str
+) -> FrozenMapping:
+    """What is set of the fields of other dataclasses."""
+    read = {key: form.read(key, value) for key, value in given.items()}
+    some = {key: value for key, value in read.items() if value is not UNSET and value != {}}
+    found = {}
+    for key, value in some.items():
+        kinds = candidates(form, key, group, path)
+        found[key] = _first(kinds, value, f"{path}.{key}")
+    return FrozenMapping(found)
+
+
+def candidates(form: Open, key: str, group: Mapping[str, Any], path: str) -> list[Any]:
+    """The types that a field may have. Raises ValueError where there is none."""
+    if key in form.refused:
+        raise ValueError(f"{path}.{key} is not set here: {form.refused[key]}")
+    known = [fields(kind) for kind in form.kinds(group)]
+    if found := [own[key].kind for own in known if key in own]:
+        return list(dict.fromkeys(found))
+    names = {name for own in known for name in own} - form.refused.keys()
+    whose = f" of {group['name']}" if group.get("name") else ""
+    raise ValueError(f"unknown config field {path}.{key}{whose}: {nearest(key, names)}")
+
+
+def _first(kinds: list[Any], value: Any, path: str) -> Any:
+    """`value` as the first of the types that it fits."""
+    errors = []
+    for kind in kinds:
+        try:
+            return _some(kind, value, path)
+        except ValueError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _some(kind: Any, value: Any, path: str) -> Any:
+    """As `build`, but of a dataclass only what is set."""
+    own = group_of(kind)
+    if own is None or not isinstance(value, Mapping):
+        return build(kind, value, path)
+    known = fields(own)
+    for key in value:
+        if key not in known:
+            raise ValueError(f"unknown config field {path}.{key}: {nearest(key, known)}")
+    return FrozenMapping({k: _some(known[k].kind, v, f"{path}.{k}") for k, v in value.items()})
 
 
 def _required(field: Field) -> bool:

@@ -8,14 +8,17 @@ entry stand beside its name:
     evaluators: {nearest: {kind: knn, k: 20}, ...}             under names of the user's (`named`)
     augment: ["flip", {name: mixup, alpha: 0.2}]               in an order (`listed`)
 
+The fields of other dataclasses may be set beside those of a group too (`any_of`).
+
 The typed value holds an instance of the entry's dataclass in every case. Tables are read when they
 are used, so that an entry may be added to them at any time.
 """
 
 import dataclasses
 import functools
+import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 _FORM = "schema form"
@@ -61,7 +64,20 @@ class Listed:
     choice: Choice
 
 
-Form = Choice | Named | Listed | None
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Open:
+    """Any fields of other dataclasses, which stand beside those of the group that has the form.
+
+    Only what is set is held, in a `FrozenMapping`: the rest is decided elsewhere.
+    """
+
+    kinds: Callable[[Mapping[str, Any]], tuple[Any, ...]]  # of the group's values: whose fields
+    refused: Mapping[str, str]  # those that are set elsewhere, and where
+    read: Callable[[str, Any], Any]  # a value as it is meant; `UNSET` where that is none
+
+
+UNSET = object()
+Form = Choice | Named | Listed | Open | None
 
 
 def choice(table: Mapping[str, Any], default: str, *, key: str) -> Any:
@@ -91,6 +107,17 @@ def listed(table: Mapping[str, Any], default: Sequence[Any] = (), *, key: str = 
     return dataclasses.field(default=tuple(default), metadata={_FORM: form})
 
 
+def any_of(
+    kinds: Callable[[Mapping[str, Any]], tuple[Any, ...]],
+    *,
+    refused: Mapping[str, str],
+    read: Callable[[str, Any], Any],
+) -> Any:
+    """A field that holds what a config sets of the fields of other dataclasses."""
+    form = Open(kinds=kinds, refused=refused, read=read)
+    return dataclasses.field(default=FrozenMapping(), metadata={_FORM: form})
+
+
 @dataclasses.dataclass(frozen=True)
 class Field:
     """A field of a dataclass as a config sees it."""
@@ -110,6 +137,11 @@ class Field:
     def beside(self) -> Choice | None:
         """The choice whose fields stand in the same group."""
         return self.form if isinstance(self.form, Choice) and self.form.beside else None
+
+    @property
+    def flat(self) -> bool:
+        """Whether its own fields stand in the group that has it, and it is no key of it."""
+        return self.beside is not None or isinstance(self.form, Open)
 
 
 def fields(kind: Any) -> dict[str, Field]:
@@ -131,13 +163,22 @@ def keys(kind: Any) -> set[str]:
     """What a config may set in the group of a dataclass, of all its choices."""
     found: set[str] = set()
     for name, field in fields(kind).items():
-        found |= {field.beside.key, *field.beside.fields()} if field.beside else {name}
+        if isinstance(field.form, Open):
+            found |= {key for own in field.form.kinds({}) for key in fields(own)}
+        else:
+            found |= {field.beside.key, *field.beside.fields()} if field.beside else {name}
     return found
 
 
 def is_group(kind: Any) -> bool:
     """Whether a type is a dataclass."""
     return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
+def group_of(kind: Any) -> Any:
+    """The dataclass that a type is, or may be beside None; None where it is no group."""
+    members = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return next((member for member in members if is_group(member)), None)
 
 
 def is_one_unit(kind: Any) -> bool:
@@ -180,6 +221,8 @@ def plain(value: Any) -> Any:
         match field.form:
             case Choice(beside=True) as form:
                 found |= _entry(form, item)
+            case Open():
+                found |= plain(item)
             case Choice() as form:
                 found[name] = _entry(form, item)
             case Named(form):
@@ -210,7 +253,7 @@ def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             item = getattr(value, name)
             if isinstance(field.form, Listed):
                 item = {field.form.choice.name(entry): entry for entry in item}
-            yield from leaves(item, path if field.beside else f"{path}.{name}")
+            yield from leaves(item, path if field.flat else f"{path}.{name}")
     else:
         yield path, value
 
@@ -235,6 +278,9 @@ def unset(kind: Any) -> dict[str, Any]:
                 found[name] = {label: _chosen(form, item) for label, item in field.default.items()}
             case Listed(form):
                 found[name] = tuple(_item(form, item) for item in field.default)
+            case Open() as form:
+                known = [item for own in form.kinds({}) for item in fields(own).values()]
+                found |= {item.name: {} for item in known if group_of(item.kind)}
             case None if is_one_unit(field.kind):
                 found[name] = {}
             case None if is_group(field.kind):

@@ -4,8 +4,19 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vit_jax.schema.build import by_name, entry, one_unit, unknown
-from vit_jax.schema.forms import Choice, Field, Listed, Named, fields, is_group, is_one_unit, keys
+from vit_jax.schema.build import by_name, candidates, entry, one_unit, unknown
+from vit_jax.schema.forms import (
+    Choice,
+    Field,
+    Listed,
+    Named,
+    Open,
+    fields,
+    group_of,
+    is_group,
+    is_one_unit,
+    keys,
+)
 
 Values = dict[str, Any]
 
@@ -18,6 +29,7 @@ class Target:
     default: Any = None
     choice: Choice | None = None  # of which it names the entry
     below: tuple[str, ...] = ()  # its own fields, where it takes no value
+    late: bool = False  # other fields of its group say of what type it is
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +48,7 @@ def locate(kind: Any, path: Sequence[str], values: Mapping[str, Any], at: str) -
     """
     key, *rest = path
     field = fields(kind).get(key)
-    if field is None or field.beside:
+    if field is None or field.flat:
         return _locate_beside(kind, path, values, at)
     at, inner = f"{at}.{key}", values.get(key, {})
     match field.form:
@@ -60,6 +72,8 @@ def locate(kind: Any, path: Sequence[str], values: Mapping[str, Any], at: str) -
 
 def _locate_beside(kind: Any, path: Sequence[str], values: Mapping[str, Any], at: str) -> Target:
     for field in fields(kind).values():
+        if isinstance(field.form, Open):
+            return _locate_any(candidates(field.form, path[0], values, at), path, at)
         if not (choice := field.beside):
             continue
         if path[0] == choice.key and len(path) == 1:
@@ -69,6 +83,19 @@ def _locate_beside(kind: Any, path: Sequence[str], values: Mapping[str, Any], at
             if path[0] in keys(chosen):
                 return locate(chosen, path, values, at)
     raise unknown(kind, path[0], values, at)
+
+
+def _locate_any(kinds: list[Any], path: Sequence[str], at: str) -> Target:
+    """A field of one of several types; a value of any of them is read as Python writes it."""
+    inner = next((own for own in map(group_of, kinds) if own), None)
+    if inner and path[1:]:
+        target = locate(inner, path[1:], {}, f"{at}.{path[0]}")
+        return dataclasses.replace(target, late=True)
+    if inner:
+        return Target(kind=inner, below=tuple(sorted(keys(inner))))
+    if path[1:]:
+        raise ValueError(f"unknown config field {at}.{'.'.join(path)}: {path[0]} has no fields")
+    return Target(kind=kinds[0] if len(kinds) == 1 else object, late=True)
 
 
 def _locate_entry(
@@ -101,12 +128,12 @@ def apply(kind: Any, values: Values, overrides: Sequence[Override]) -> tuple[Val
     """
     notes: list[str] = []
     values, rest = _opened(kind, values), list(overrides)
-    while chosen := next((o for o in rest if _chooses(kind, o, values)), None):
+    while chosen := next((o for o in rest if _is(kind, o, values, "choice")), None):
         rest.remove(chosen)
         target = locate(kind, chosen.path, values, "config")
-        notes += _choose(kind, values, chosen, target)
+        notes += _choose(values, chosen, target)
     units: dict[tuple[str, ...], Values] = {}
-    for override in rest:
+    for override in sorted(rest, key=lambda o: _is(kind, o, values, "late")):
         target = locate(kind, override.path, values, "config")
         value, parent = override.parse(target), override.path[:-1]
         if parent and is_one_unit(locate(kind, parent, values, "config").kind):
@@ -121,15 +148,15 @@ def apply(kind: Any, values: Values, overrides: Sequence[Override]) -> tuple[Val
     return values, notes
 
 
-def _chooses(kind: Any, override: Override, values: Values) -> bool:
-    """Whether an override names an entry of a table."""
+def _is(kind: Any, override: Override, values: Values, what: str) -> bool:
+    """Whether an override leads to a choice, or to what depends on other fields."""
     try:
-        return locate(kind, override.path, values, "config").choice is not None
+        return bool(getattr(locate(kind, override.path, values, "config"), what))
     except ValueError:
-        return False  # of a choice that comes later, or a mistake that is told then
+        return what == "late"  # of a choice that comes later, or a mistake that is told then
 
 
-def _choose(kind: Any, values: Values, override: Override, target: Target) -> list[str]:
+def _choose(values: Values, override: Override, target: Target) -> list[str]:
     """Names another entry, which starts from its defaults."""
     *where, key = override.path
     value, choice, group = override.parse(target), target.choice, _parent(values, override.path)

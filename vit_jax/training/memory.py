@@ -46,11 +46,11 @@ def _training_helps(config: Config, *, host: bool) -> list[str]:
     accumulate = 2 * config.optimizer.accumulate
     if config.batch_size % (accumulate * _parts(config)) == 0:
         helps.append(f"--config.optimizer.accumulate={accumulate} (smaller micro-batches)")
-    if config.model.remat != "full":
+    if config.model.get("remat") != "full":
         helps.append("--config.model.remat=full (recomputes the activations)")
     if 1 < jax.device_count() != config.mesh.fsdp:
         helps.append(f"--config.mesh.fsdp={jax.device_count()} (splits parameters and optimizer)")
-    if config.model.dtype != "bfloat16":
+    if config.model.get("dtype") != "bfloat16":
         helps.append("--config.model.dtype=bfloat16 (halves the activations)")
     helps.append("a smaller config.batch_size, config.image_size or model")
     if host:

@@ -6,7 +6,7 @@ import jax
 from jax.sharding import Mesh
 
 from vit_jax.checkpoints import classes, load, run_folder, surgery
-from vit_jax.config import Config, Duration, ModelConfig
+from vit_jax.config import Config, Duration
 from vit_jax.data import augment
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
@@ -14,10 +14,6 @@ from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit import ViTOptions
 from vit_jax.text import printable
-
-# Fields of the model config that are the zoo's, or the checkpoint's, where they are not set.
-_SIZES = ("width", "depth", "mlp_dim", "num_heads", "channels", "pool", "position", "position_at")
-_PATCH = "patch_size"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +86,7 @@ def fresh_start(config: Config, facts: DataFacts) -> Start:
     source = load.read(
         config.init_from,
         layout=config.init_layout,
-        num_heads=0 if run_folder.is_run(config.init_from) else config.model.num_heads,
+        num_heads=0 if run_folder.is_run(config.init_from) else _heads(config),
         grid=_pair(config.init_grid) if config.init_grid else None,
     )
     resize, objective = source.resize.with_position(config.init_resize), config.objective
@@ -125,9 +121,8 @@ def fresh_start(config: Config, facts: DataFacts) -> Start:
 
 def resumed_start(config: Config, card: run_folder.Card) -> Start:
     """The model of a run that goes on: what does not change its result may be new."""
-    model = config.model
     known = {f.name for f in dataclasses.fields(card.options)}
-    new = {"attention": model.attention, "remat": model.remat, "unroll": model.unroll}
+    new = {name: config.model.get(name) for name in ("attention", "remat", "unroll")}
     options = zoo.change(card.options, **{k: v for k, v in new.items() if k in known})
     return Start(options=options, preprocessing=card.preprocessing, resize=card.resize)
 
@@ -211,17 +206,13 @@ def image_size(config: Config) -> tuple[int, int]:
 
 def _changed(base: zoo.Options, config: Config) -> zoo.Options:
     """The model with what the config sets. Raises ValueError for a field that it does not have."""
-    model = config.model
-    changes = {name: getattr(model, name) for name in _SIZES if getattr(model, name)}
-    if model.patch_size:
-        changes[_PATCH] = _pair(model.patch_size)
-    default, known = ModelConfig(), {f.name for f in dataclasses.fields(base)}
-    always = {f.name for f in dataclasses.fields(ModelConfig)} - {*_SIZES, _PATCH, "name"}
-    for name in always:
-        # Another family lacks some of these: that matters only where they are set.
-        if name in known or getattr(model, name) != getattr(default, name):
-            changes[name] = getattr(model, name)
-    return zoo.change(base, **changes, image_size=image_size(config))
+    return config.model.change(base, image_size=image_size(config))
+
+
+def _heads(config: Config) -> int:
+    """The number of heads that a file does not tell; 0: it is not set, or one for each stage."""
+    heads = config.model.get("num_heads")
+    return heads if isinstance(heads, int) else 0
 
 
 def _pair(sides: tuple[int, ...]) -> tuple[int, int]:

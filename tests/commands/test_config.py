@@ -1,0 +1,98 @@
+"""`config` shows what there is to set: every field, of what type, its default, what it means."""
+
+import dataclasses
+
+import pytest
+
+from tests import runs
+from vit_jax import schema
+from vit_jax.__main__ import main
+from vit_jax.config import Config
+from vit_jax.schema.describe import entries
+from vit_jax.training.optimizer import OPTIMIZERS
+
+ALL = list(entries(Config, {}))
+
+
+def shown(capsys, *arguments: object) -> str:
+    assert main(["config", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def test_every_field_of_the_schema_is_shown_with_its_meaning(capsys) -> None:
+    """Those of models have names that say enough."""
+    out = shown(capsys)
+    leaves = {path for path, _ in schema.leaves(Config(), "")}
+    assert {path.removeprefix(".") for path in leaves} <= {entry.path for entry in ALL}
+    for entry in ALL:
+        assert f"  {entry.path} = " in out
+        assert entry.kind and (entry.group or entry.path.count(".") < 2)
+        assert entry.meaning or entry.path.startswith("model."), entry.path
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_a_field_of_each_choice_is_shown_where_it_belongs(capsys) -> None:
+    out = shown(capsys, "optimizer")
+    assert "learning_rate = 0.001 (number)\n        peak of the schedule" in out
+    parts = out.split("\n\n")
+    (sgd,) = (part for part in parts if part.startswith("optimizer.name=sgd: Gradient descent"))
+    assert "optimizer.momentum = 0.9" in sgd and "optimizer.b1" not in sgd
+    assert "data." not in out and "schedule." not in out
+    assert shown(capsys, "config.optimizer.momentum").count(" = ") == 1
+    assert "data.shift = 0 (whole number)" in shown(capsys, "data.crop")
+    assert "total = epochs=90.0 (one of .steps, .epochs, .exa" in shown(capsys, "total")
+    assert "depths" not in shown(capsys, "model", "--config", "configs/quickstart.py")
+
+
+def test_a_recipe_s_values_are_shown_of_what_it_takes(tmp_path, capsys) -> None:
+    recipe = ("--config", runs.write_recipe(tmp_path))
+    out = shown(capsys, *recipe, "--config.optimizer.name=sgd", "--config.optimizer.momentum=0.5")
+    assert "momentum = 0.9 (number) (here: 0.5)" in out
+    assert "data.crop = inception (one of inception, shift, center) (here: shift)" in out
+    assert "data.shift = 0 (whole number) (here: 2)" in out
+    assert "(here: steps=6)" in out and "model.width = unset (whole number) (here: 16)" in out
+    assert "ema = 0.0 (number) (here: 0.9)" in out
+    assert out.count("(here: ") < 30, "and no other"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["optimiser"], "unknown config field optimiser: did you mean 'optimizer'?"),
+        (["--config.seed=1"], "--config.seed=1 changes a recipe: name it with --config FILE"),
+        (["seed", "--config", "gone.py"], "no config file at gone.py"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(arguments, said, capsys) -> None:
+    assert main(["config", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.err.count("\n") == 1 and not printed.out
+
+
+def test_help_says_how_fields_are_shown(capsys) -> None:
+    for command in ("train", "evaluate"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert capsys.readouterr().out.rstrip().endswith("means: vit_jax config [FIELD]")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toy:
+    """A guest. Raises ValueError for a guest that is late."""
+
+    # How much it brings
+    # with it.
+    luggage: tuple[float, float] = (
+        0.5,
+        1.0,
+    )
+    seat: int | None = None  # where it sits
+    name: str = ""
+
+
+def test_a_guest_is_shown_by_its_own_comments(monkeypatch, capsys) -> None:
+    monkeypatch.setitem(OPTIMIZERS, "toy", Toy)  # type: ignore[arg-type]
+    out = shown(capsys, "optimizer.name")
+    assert "optimizer.name=toy: A guest.\n" in out
+    assert "optimizer.luggage = 0.5,1.0 (2 of number)\n        How much it brings with it." in out
+    assert "optimizer.seat = none (whole number or none)\n        where it sits" in out
