@@ -1,0 +1,144 @@
+"""A guest of each kind that a config chooses: one dataclass, one line in a table, nothing else."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import optax
+import pytest
+
+import vit_jax
+from tests import runs
+from vit_jax.__main__ import main
+from vit_jax.data.arrays import ArraySource
+from vit_jax.data.crops import CROPS
+from vit_jax.data.record import Source
+from vit_jax.data.sources import SOURCES
+from vit_jax.duration import Duration
+from vit_jax.training.optimizer import OPTIMIZERS
+from vit_jax.training.schedules import DECAYS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignDescent:
+    """Steps of equal size, along the signs of a momentum."""
+
+    memory: float = 0.9  # decay of the momentum
+
+    def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
+        momentum = optax.trace(decay=self.memory)
+        return optax.chain(momentum, optax.scale_by_sign(), optax.scale_by_learning_rate(schedule))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stairs:
+    """Half of the rate after every so many steps."""
+
+    tread: Duration = Duration(percent=50.0)  # between two stairs
+
+    def curve(self, peak: float, /, **units: int) -> Any:
+        steps = self.tread.to_steps(**units)
+        return lambda elapsed, progress: peak * 0.5 ** (elapsed // steps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dots:
+    """Bright or dark images: two classes that are easily learned."""
+
+    size: int = 28  # of an image, in pixels
+    label = "dots"
+
+    def splits(self, *, train_split: str) -> tuple[str, ...]:
+        return ("train", "test")
+
+    def open(self, split: str, *, train_split: str) -> Source:
+        labels = np.arange(64, dtype=np.int32) % 2
+        images = np.full((64, self.size, self.size), 0, np.uint8) + labels[:, None, None] * 200
+        return ArraySource(
+            name=f"dots {split}",
+            class_names=("dark", "bright"),
+            images=images.astype(np.uint8),
+            labels=labels,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Corner:
+    """The top left corner."""
+
+    margin: int = 0  # in pixels, which is left out
+
+    def check(self, size: tuple[int, int], /) -> None:
+        pass
+
+    def __call__(self, image: np.ndarray, target: Any, /, *, numbers: np.ndarray) -> np.ndarray:
+        height, width = target.size
+        return image[self.margin : self.margin + height, self.margin : self.margin + width]
+
+
+RECIPE = """
+from vit_jax.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.image_size = (28, 28)
+    config.batch_size = 16
+    config.total.steps = 4
+    config.checkpoint.every.steps = 2
+    config.log_every.steps = 1
+    config.evaluate_every.percent = 0.0
+    config.model.name = "Ti/14"
+    config.model.width = 16
+    config.model.depth = 2
+    config.model.mlp_dim = 32
+    config.model.num_heads = 2
+    config.data.source = "dots"
+    config.data.size = 32
+    config.data.crop = "corner"
+    config.data.margin = 2
+    config.data.crop_pct = 1.0
+    config.data.threads = 2
+    config.optimizer.name = "sign"
+    config.optimizer.memory = 0.5
+    config.schedule.decay = "stairs"
+    config.schedule.tread.steps = 2
+    return config
+"""
+
+
+@pytest.fixture
+def guests(monkeypatch) -> None:
+    """One line in a table each."""
+    monkeypatch.setitem(OPTIMIZERS, "sign", SignDescent)
+    monkeypatch.setitem(DECAYS, "stairs", Stairs)
+    monkeypatch.setitem(SOURCES, "dots", Dots)
+    monkeypatch.setitem(CROPS, "corner", Corner)
+
+
+@pytest.mark.usefixtures("guests")
+def test_guests_train_resume_evaluate_and_are_loaded(tmp_path, capsys) -> None:
+    recipe = runs.write_recipe(tmp_path, RECIPE)
+
+    def train(name: str, *overrides: str) -> int:
+        return main(
+            ["train", "--config", str(recipe), "--workdir", str(tmp_path / name), *overrides]
+        )
+
+    assert train("whole") == train("halves", "--config.total.steps=2") == train("halves") == 0
+    rates = [line["learning_rate"] for line in runs.lines(tmp_path / "whole") if "loss" in line]
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
+    runs.assert_same_bits(runs.arrays(tmp_path / "whole"), runs.arrays(tmp_path / "halves"))
+    assert main(["evaluate", "--workdir", str(tmp_path / "whole")]) == 0
+    assert "on 64 images" in capsys.readouterr().out
+    assert vit_jax.load(tmp_path / "whole").class_names == ("dark", "bright")
+    assert train("whole", "--config.optimizer.memory=0.9") == 2
+    assert "optimizer.memory is 0.5 there and 0.9 here" in capsys.readouterr().err
+    assert train("other", "--config.optimizer.b1=0.5") == 2
+    assert "config.optimizer.b1 belongs to adamw and adam; config.optimizer.name is 'sign'" in (
+        capsys.readouterr().err
+    )
+    assert main(["config", "schedule.decay"]) == 0
+    assert "schedule.decay=stairs: Half of the rate after every so many steps." in (
+        capsys.readouterr().out
+    )
