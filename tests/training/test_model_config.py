@@ -23,7 +23,7 @@ ELSEWHERE = {"image_size", "num_classes", "family"}
 def made(name: str, *overrides: str) -> zoo.Options:
     """The model of a new run of 3 classes, with overrides of the command line."""
     texts = [f"--config.model.{text}" for text in overrides]
-    config = configs._override({"model": {"name": name}}, texts)
+    config, _ = configs._override({"model": {"name": name}}, texts)
     return setup.fresh_start(config, FACTS).options
 
 
@@ -88,13 +88,13 @@ def test_what_a_model_does_not_have_is_told_with_what_it_has(name, override, sai
 def test_zero_and_empty_leave_a_size_to_the_zoo() -> None:
     recipe = {"model": {"name": "Ti/16", "width": 96, "num_heads": 2, "pool": "gap"}}
     texts = [f"--config.model.{text}" for text in ("width=0", "num_heads=0", "pool=")]
-    assert configs._override(recipe, texts).model == model_config(name="Ti/16")
+    assert configs._override(recipe, texts)[0].model == model_config(name="Ti/16")
     assert model_config(name="Ti/16", dropout=0.0, remat="dots") == model_config(name="Ti/16")
 
 
 def test_the_name_says_of_what_type_a_field_is_wherever_it_stands() -> None:
     texts = ["--config.model.num_heads=3,6,12,24", "--config.model.name=Swin-T"]
-    assert configs._override({}, texts).model.get("num_heads") == (3, 6, 12, 24)
+    assert configs._override({}, texts)[0].model.get("num_heads") == (3, 6, 12, 24)
 
 
 def test_a_checkpoint_gives_the_model_but_not_how_it_is_regularised(tmp_path) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import pathlib
-import sys
 import traceback
 import types
 import typing
@@ -17,8 +16,6 @@ from ml_collections import config_dict, config_flags
 from vit_jax import config as config_lib
 from vit_jax import config_formats, schema
 from vit_jax.config import Config
-from vit_jax.parallel import multihost
-from vit_jax.text import printable
 
 
 def from_file(spec: str, overrides: Sequence[str]) -> Config:
@@ -26,16 +23,22 @@ def from_file(spec: str, overrides: Sequence[str]) -> Config:
 
     Raises ValueError where the file is missing or fails, or a field or its value is wrong.
     """
+    return read(spec, overrides)[0]
+
+
+def read(spec: str, overrides: Sequence[str]) -> tuple[Config, list[str]]:
+    """As `from_file`, and in lines what the user should know of a config that is right."""
     path, _, argument = spec.partition(":")
     recipe = config_lib.plain_fields(_recipe(pathlib.Path(path), argument))
-    values, notes = config_formats.with_new_names(recipe)
+    values, renamed = config_formats.with_new_names(recipe)
     with contextlib.suppress(schema.Missing):  # the command line may give it
         schema.build(Config, values, "config")  # mistakes of the recipe's own
-    return _override(values, overrides, notes=[f"{path}: {note}" for note in notes])
+    config, notes = _override(values, overrides)
+    return config, [*(f"note: {path}: {note}" for note in renamed), *notes]
 
 
-def override(config: Config, overrides: Sequence[str]) -> Config:
-    """`config` with overrides. Raises ValueError where a field or its value is wrong."""
+def override(config: Config, overrides: Sequence[str]) -> tuple[Config, list[str]]:
+    """`config` with overrides, and what to know of it, as `read` does."""
     return _override(schema.plain(config), overrides)
 
 
@@ -60,17 +63,10 @@ def _recipe(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
     return fields
 
 
-def _override(
-    values: dict[str, Any], overrides: Sequence[str], *, notes: Sequence[str] = ()
-) -> Config:
-    """The config of these values; what the user should know is said where it is one."""
+def _override(values: dict[str, Any], overrides: Sequence[str]) -> tuple[Config, list[str]]:
     given = [_read(text) for text in overrides]
     values, changes = schema.apply(Config, values, given)
-    config = config_lib.of_values(values)
-    for note in (*notes, *_renamed(overrides), *changes):
-        if multihost.is_primary():
-            print(printable(f"note: {note}"), file=sys.stderr)
-    return config
+    return config_lib.of_values(values), [f"note: {n}" for n in (*_renamed(overrides), *changes)]
 
 
 def _read(text: str) -> schema.Override:

@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     --images and --labels: any checkpoint, a released one too, on the images of a folder.
     """
     multihost.initialize()
+    notes: list[str] = []
     if options.images or options.labels:
         if overrides:
             raise ValueError(f"{overrides[0]} says nothing of --images and --labels: leave it out")
@@ -55,10 +57,12 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     else:
         with agreement.Meeting():
             _check_overrides(overrides)
-            config = configs.override(run_config.read_config(options.workdir), overrides)
+            config, notes = configs.override(run_config.read_config(options.workdir), overrides)
         step, metrics = evaluation.evaluate(config, options.workdir, which=options.step)
         shown = {"step": step}
     if multihost.is_primary():
+        for note in notes:
+            print(printable(note), file=sys.stderr)
         if options.json:
             print(printable_json(shown | metrics))
         else:

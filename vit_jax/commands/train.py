@@ -26,8 +26,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """
     multihost.initialize()
     with agreement.Meeting():
-        config = configs.from_file(options.config, overrides)
-    metrics = loop.train(config, workdir=options.workdir, profile=options.profile)
+        config, notes = configs.read(options.config, overrides)
+    metrics = loop.train(config, workdir=options.workdir, profile=options.profile, notes=notes)
     if multihost.is_primary():
         print(printable(f"{options.workdir}: {loop.describe(metrics)}"))
     return 0

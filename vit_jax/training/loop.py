@@ -28,10 +28,11 @@ class Diverged(RunFailed):
 
 
 def train(
-    config: Config, *, workdir: str | os.PathLike[str], profile: bool = False
+    config: Config, *, workdir: str | os.PathLike[str], notes: list[str], profile: bool = False
 ) -> dict[str, float]:
     """Trains, or goes on with, the run in `workdir`; returns its last evaluation.
 
+    `notes` on the config are said when the run begins.
     Raises ValueError, before anything is written, where the config cannot be run; Diverged where
     the loss is not finite; Stopped after SIGINT, SIGTERM or SIGHUP. Whatever ends a run, the same
     call goes on from its last checkpoint, and gives the same bits as a run that nothing ended.
@@ -43,7 +44,7 @@ def train(
         progress = stack.enter_context(
             Progress(start_step=start, total_steps=total, batch_size=config.batch_size)
         )
-        for line in run.messages:
+        for line in (*notes, *run.messages):
             progress.say(line)
         stopping.ends_at_once(_nothing_to_save(start))
         missing = _evaluation_is_missing(run, start)

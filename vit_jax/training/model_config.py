@@ -68,20 +68,31 @@ class ModelConfig:
         return self.fields.get(key, default(key) if key in FRESH else None)
 
     def change(self, base: zoo.Options, **always: Any) -> zoo.Options:
-        """The model with the fields that are set, and those of `FRESH` as this run has them.
+        """The model with its fields that are set, and those of `FRESH` as this run has them.
 
-        Raises ValueError for a field that the model does not have, and sizes that do not fit.
+        Fields that only the model of a task has are set by `finish`. Raises ValueError for sizes
+        that do not fit.
         """
         known = fields(type(base))
         fresh = {key: default(key) for key in FRESH if key in known}
-        for key in self.fields:
+        given = {k: _over(base, k, value) for k, value in self.fields.items() if k in known}
+        return zoo.change(base, **(fresh | given | always))
+
+    def finish(self, target: zoo.Options, base: zoo.Options) -> zoo.Options:
+        """The model that an objective trains, with the fields that set which `base` did not have.
+
+        Raises ValueError for a field that neither has.
+        """
+        known, before = fields(type(target)), fields(type(base))
+        given = {key: value for key, value in self.fields.items() if key not in before}
+        for key in given:
             if key not in known:
                 raise ValueError(
                     f"config.model.{key} is no field of {self.name or 'the model'}:"
                     f" {schema.nearest(key, known)}"
                 )
-        given = {key: _over(base, key, value) for key, value in self.fields.items()}
-        return zoo.change(base, **(fresh | given | always))
+        rest = {key: _over(target, key, value) for key, value in given.items()}
+        return zoo.change(target, **rest) if rest else target
 
 
 def _over(base: Any, key: str, value: Any) -> Any:

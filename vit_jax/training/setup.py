@@ -69,7 +69,7 @@ def zoo_start(config: Config, facts: DataFacts) -> Start:
     """
     if config.init_from:
         raise ValueError(f"the model of {config.init_from} is known only once it is read")
-    options = config.objective.model(_changed(zoo.options(config.model.name), config), facts)
+    options = _target(zoo.options(config.model.name), config, facts)
     expects = zoo.preprocessing(config.model.name, image_size=options.image_size)
     return Start(options=options, preprocessing=expects.for_channels(options.channels))
 
@@ -92,7 +92,7 @@ def fresh_start(config: Config, facts: DataFacts) -> Start:
     resize, objective = source.resize.with_position(config.init_resize), config.objective
     name = config.model.name
     base = zoo.options(name) if name else objective.adopted(source.options)
-    target = objective.model(_changed(base, config), facts)
+    target = _target(base, config, facts)
     by_number = config.init_head == "by_number"
     match = classes.match(
         () if by_number else source.class_names,
@@ -204,9 +204,13 @@ def image_size(config: Config) -> tuple[int, int]:
     return _pair(config.image_size)
 
 
-def _changed(base: zoo.Options, config: Config) -> zoo.Options:
-    """The model with what the config sets. Raises ValueError for a field that it does not have."""
-    return config.model.change(base, image_size=image_size(config))
+def _target(base: zoo.Options, config: Config, facts: DataFacts) -> zoo.Options:
+    """The model that the objective trains, with what the config sets.
+
+    Raises ValueError for a field that it does not have.
+    """
+    changed = config.model.change(base, image_size=image_size(config))
+    return config.model.finish(config.objective.model(changed, facts), base)
 
 
 def _heads(config: Config) -> int:
