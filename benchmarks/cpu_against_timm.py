@@ -115,7 +115,7 @@ def ours(model: str, task: str, unroll: int) -> tuple[Callable[[], object], floa
     recipe = default_config()
     recipe.image_size, recipe.batch_size = (SIZE, SIZE), BATCH
     recipe.model.name, recipe.model.unroll = model, unroll
-    recipe.data.flip = False
+    recipe.augment = ("value_range",)
     recipe.optimizer.clip_norm = 0.0
     config = resolve(recipe)
     facts = DataFacts(train_size=1_281_167, num_classes=CLASSES)

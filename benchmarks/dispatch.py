@@ -71,7 +71,7 @@ def build(depth: int) -> tuple[Any, Any, dict[str, jax.Array]]:
     recipe.image_size, recipe.batch_size = (SIZE, SIZE), BATCH
     recipe.model.name, recipe.model.depth = "Ti/8", depth
     recipe.model.width, recipe.model.mlp_dim, recipe.model.num_heads = 16, 16, 2
-    recipe.data.flip = False
+    recipe.augment = ("value_range",)
     recipe.optimizer.weight_decay = 0.1
     facts = DataFacts(train_size=1000, num_classes=CLASSES)
     config = resolve(recipe)

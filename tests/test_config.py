@@ -72,13 +72,13 @@ def test_the_default_needs_a_model_only() -> None:
         ({"batch_size": 0}, "config.batch_size is 0: it must be positive"),
         ({"optimizer__learning_rate": math.nan}, "learning_rate is nan: it must be positive"),
         ({"eval_batch_size": -1}, "config.eval_batch_size is -1: it must not be negative"),
-        ({"data__mixup": -0.2}, "config.data.mixup is -0.2: it must not be negative"),
+        ({"data__mixup": -0.2}, "mixup's alpha is -0.2: it must be positive"),
         ({"data__std": (0.5, 0.0, 0.5)}, "config.data.std is .*: it must be positive"),
         ({"model__dropout": 1.0}, r"config.model.dropout is 1.0: it must be in \[0, 1\)"),
         ({"ema": -0.1}, r"config.ema is -0.1: it must be in \[0, 1\)"),
         ({"seed": -1}, "config.seed is -1"),
         ({"seed": 2**32}, r"config.seed is 4294967296: it must be in \[0, 2\*\*32\)"),
-        ({"data__mixup": math.nan}, "config.data.mixup is nan: it must not be negative"),
+        ({"data__mixup": math.nan}, "mixup's alpha is nan: it must be positive"),
         ({"data__max_bad": math.nan}, "config.data.max_bad is nan: it must not be negative"),
         ({"image_size": (1, 2, 3)}, r"config.image_size is \(1, 2, 3\): give \(height, width\)"),
         ({"image_size": (0,)}, r"config.image_size is \(0,\)"),
@@ -116,7 +116,7 @@ POSITIVE = (
     *("batch_size", "model.unroll", "optimizer.accumulate", "optimizer.learning_rate"),
     *("checkpoint.keep_last", "data.threads", "data.prefetch"),
 )
-UNSET_OR_POSITIVE = ("eval_batch_size", "checkpoint.keep_best", "data.mixup", "data.max_bad")
+UNSET_OR_POSITIVE = ("eval_batch_size", "checkpoint.keep_best", "data.max_bad")
 SHARES = (
     *("model.dropout", "model.attention_dropout", "model.stochastic_depth"),
     *("ema", "objective.label_smoothing"),
@@ -211,7 +211,7 @@ def overridden(*overrides, **fields):
         ("total=5", "--config.total=5: set its fields one by one: total.epochs, total.examples"),
         ("seed=x", "--config.seed=x: the value must be of type int, as the default 0"),
         ("optimizer.b1=x", "b1=x: the value must be of type float, as the default 0.9"),
-        ("data.flip=2", "data.flip=2: the value must be of type bool, as the default True"),
+        ("data.flip=2", "data.flip=2: the value must be of type bool"),
         ("objective=classification", "set its fields one by one: objective.name, objective.alpha"),
     ],
 )

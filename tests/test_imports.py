@@ -21,7 +21,7 @@ ALLOWED = {
     "images": {"data", "models"},
     "objectives": {"data", "models", "schema"},
     "evaluators": {
-        *("checkpoints", "data", "errors", "models", "objectives", "parallel", "schema"),
+        *("checkpoints", "data", "duration", "errors", "models", "objectives", "parallel"),
     },
     "parallel": {"errors", "models", "stopping", "text"},
     "checkpoints": {

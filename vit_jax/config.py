@@ -16,9 +16,11 @@ import ml_collections
 
 from vit_jax import config_formats, schema
 from vit_jax.checkpoints.store import CheckpointConfig as CheckpointConfig
+from vit_jax.data.augment import AUGMENTATIONS, Augmentation, Flip, ValueRange
 from vit_jax.data.options import DataConfig as DataConfig
 from vit_jax.duration import Duration as Duration
-from vit_jax.objectives import OBJECTIVES, Objective
+from vit_jax.evaluators import EVALUATORS, HELD_OUT, Evaluator, HeldOut
+from vit_jax.objectives import OBJECTIVES, Direction, Objective
 from vit_jax.objectives.classification import Classification as Classification
 from vit_jax.parallel.mesh import MeshConfig as MeshConfig
 from vit_jax.training.model_config import ModelConfig as ModelConfig
@@ -101,6 +103,10 @@ class Config:
     ema: float = 0.0  # decay of the Polyak average of the parameters; 0: none
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    # What is done to training images on the device, in this order.
+    augment: tuple[Augmentation, ...] = schema.listed(AUGMENTATIONS, (Flip(), ValueRange()))
+    # How the model is judged, by names of the user's: metrics are called NAME/METRIC.
+    evaluators: Mapping[str, Evaluator] = schema.named(EVALUATORS, {HELD_OUT: HeldOut()})
     objective: Objective = schema.group(OBJECTIVES, "classification")  # what is minimised
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -131,16 +137,54 @@ def _check(config: Config) -> None:
             f"config.batch_size {config.batch_size} does not divide into"
             f" config.optimizer.accumulate {config.optimizer.accumulate} micro-batches"
         )
-    if config.checkpoint.metric.startswith("ema_") and not config.ema:
-        raise ValueError(
-            f"config.checkpoint.metric is {config.checkpoint.metric!r}, but nothing is averaged:"
-            " set config.ema, or choose another metric"
-        )
+    _check_metric(config)
     if config.init_state == "all" and not config.init_from:
         raise ValueError("config.init_state is 'all': name the run to start from, config.init_from")
     _check_finite(config)
     if not config.model.name and not config.init_from:
         raise ValueError("config.model.name is empty: name a model, or set config.init_from")
+
+
+def _check_metric(config: Config) -> None:
+    """The metric by which the best checkpoint is kept is one that the run has."""
+    name = config.checkpoint.metric
+    if not name:
+        return
+    evaluator, _, metric = name.rpartition("/")
+    evaluator = evaluator or HELD_OUT
+    if evaluator not in config.evaluators:
+        raise ValueError(
+            f"config.checkpoint.metric is {name!r}, but no evaluator is called {evaluator!r}:"
+            f" there are {', '.join(config.evaluators) or 'none'}"
+        )
+    if metric.startswith("ema_") and not config.ema:
+        raise ValueError(
+            f"config.checkpoint.metric is {name!r}, but nothing is averaged:"
+            " set config.ema, or choose another metric"
+        )
+    known = config.evaluators[evaluator].metrics(config.objective)
+    if metric.removeprefix("ema_") not in known:
+        prefix = "" if evaluator == HELD_OUT else f"{evaluator}/"
+        raise ValueError(
+            f"config.checkpoint.metric is {name!r}: choose one of"
+            f" {', '.join(prefix + m for m in known)}, or one of these with ema_ before the metric"
+        )
+
+
+def best_metric(config: Config) -> tuple[str, Direction] | None:
+    """What chooses the best checkpoint, as evaluations call it, and which way it gets better.
+
+    Unset, it is the first metric of the held-out measure, or else of the first evaluator.
+    """
+    if not config.evaluators:
+        return None
+    first = HELD_OUT if HELD_OUT in config.evaluators else next(iter(config.evaluators))
+    evaluator, _, metric = config.checkpoint.metric.rpartition("/")
+    name = evaluator or (HELD_OUT if metric else first)
+    known = config.evaluators[name].metrics(config.objective)
+    metric = metric or next(iter(known))
+    prefix = "" if name == HELD_OUT else f"{name}/"
+    return prefix + metric, known[metric.removeprefix("ema_")]
 
 
 def _check_durations(config: Config) -> None:
@@ -170,7 +214,7 @@ def _check_bounds(config: Config) -> None:
     for path, most in _MOST.items():
         if (value := _get(config, path)) > most:
             raise ValueError(f"config.{path} is {value}: it must be at most {most}")
-    unset_or_positive = ("eval_batch_size", "checkpoint.keep_best", "data.mixup", "data.max_bad")
+    unset_or_positive = ("eval_batch_size", "checkpoint.keep_best", "data.max_bad")
     for path in unset_or_positive:
         if not _get(config, path) >= 0:
             raise ValueError(f"config.{path} is {_get(config, path)}: it must not be negative")

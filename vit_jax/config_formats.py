@@ -18,10 +18,15 @@ MOVED = {
 }
 
 
+# Fields that are augmentations today, and the type of their values.
+AUGMENTATIONS: dict[str, type] = {"data.flip": bool, "data.mixup": float}
+DEFAULT_AUGMENT = ("flip", "value_range")
+
+
 def with_new_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The values under the names of today, and a line for each that had another one."""
     found: dict[str, Any] = copy.deepcopy(dict(values))
-    notes = []
+    notes = _listed(found)
     for old, new in MOVED.items():
         *where, name = old.split(".")
         group = _group(found, where)
@@ -34,6 +39,30 @@ def with_new_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
             target[new_name] = value
             notes.append(renamed(old))
     return found, notes
+
+
+def _listed(found: dict[str, Any]) -> list[str]:
+    """Turns `data.flip` and `data.mixup` into entries of `augment`."""
+    data, notes = found.get("data"), []
+    if not isinstance(data, dict):
+        return []
+    entries = list(found.get("augment", DEFAULT_AUGMENT))
+    for path, kind in AUGMENTATIONS.items():
+        name = path.partition(".")[2]
+        if name not in data:
+            continue
+        value: Any = data.pop(name)
+        if not (type(value) is kind or kind is float and type(value) is int):
+            raise ValueError(f"config.{path} must be {kind.__name__}, got {value!r}")
+        entries = [e for e in entries if (e["name"] if isinstance(e, Mapping) else e) != name]
+        if name == "flip" and value:
+            entries.insert(0, name)
+        elif name == "mixup" and value:
+            entries.append({"name": name, "alpha": value})
+        notes.append(f"config.{path} is an entry of config.augment now: {entries}")
+    if notes:
+        found["augment"] = tuple(entries)
+    return notes
 
 
 def new_path(path: str) -> str:
@@ -57,6 +86,10 @@ def of_file(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     if number == 0:
         values, _ = with_new_names(values)
         values = _taken(kind, values)
+        if (
+            values.get("checkpoint", {}).get("metric") == "top1"
+        ):  # the default, of any objective now
+            values["checkpoint"] = {k: v for k, v in values["checkpoint"].items() if k != "metric"}
     return values
 
 

@@ -20,7 +20,7 @@ from vit_jax.data.augment.flip import random_flip
 from vit_jax.data.augment.mixup import mix, mixup_share
 
 KEY = jax.random.key(0)
-PLAIN = ValueRange(mean=HALF, std=HALF)
+PLAIN = ValueRange().bound(mean=HALF, std=HALF)
 
 
 Arrays = tuple[jax.Array, jax.Array, jax.Array]
@@ -43,7 +43,7 @@ def inputs(count: int, *, start: int = 0) -> Arrays:
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_normalize_gives_minus_one_to_one_by_default(dtype: jnp.dtype) -> None:
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
-    values = normalize(jnp.asarray(images), mean=PLAIN.mean, std=PLAIN.std, dtype=dtype)
+    values = normalize(jnp.asarray(images), mean=HALF, std=HALF, dtype=dtype)
     assert values.dtype == dtype
     expected = images / 127.5 - 1
     np.testing.assert_allclose(values.astype(jnp.float32), expected, atol=4e-3)
@@ -60,7 +60,7 @@ def test_normalize_takes_mean_and_deviation_by_channel() -> None:
 def test_without_flip_and_mixup_only_the_range_changes() -> None:
     images, targets, sample_index = inputs(4)
     values, mixed = augmented((images, targets, sample_index), PLAIN)
-    np.testing.assert_array_equal(values, normalize(images, mean=PLAIN.mean, std=PLAIN.std))
+    np.testing.assert_array_equal(values, normalize(images, mean=HALF, std=HALF))
     np.testing.assert_array_equal(mixed, targets)
 
 
@@ -83,7 +83,7 @@ def test_mixup_mixes_each_sample_with_its_predecessor_in_the_global_batch() -> N
     values, mixed = jax.jit(lambda *a: augmented(a, PLAIN, mixup))(*inputs(8))
     share = mixed[0, 0]  # target 0 with target 3
     assert 0.5 <= share < 1
-    plain = normalize(images, mean=PLAIN.mean, std=PLAIN.std)
+    plain = normalize(images, mean=HALF, std=HALF)
     for row in range(8):
         expected = share * plain[row] + (1 - share) * plain[row - 1]
         np.testing.assert_allclose(values[row], expected, atol=1e-6)

@@ -25,12 +25,12 @@ MESHES = {
 
 
 def make_config(name: str, *, fields: dict[str, Any] | None = None, **optimizer: Any) -> Config:
-    """With flip, mixup, decay, clipping and an average; `fields` such as `{"data.flip": False}`."""
+    """With flip, mixup, decay, clipping and an average; `fields` such as `{"ema": 0.0}`."""
     config = default_config()
     config.model.name = "Ti/16"
     config.schedule.decay = "constant"
     config.data.mean = config.data.std = (0.5, 0.5, 0.5)
-    config.data.mixup = 0.2
+    config.augment = ("flip", "value_range", {"name": "mixup", "alpha": 0.2})
     config.ema = 0.9
     config.optimizer.name = name
     config.optimizer.learning_rate = {"sgd": 0.1, "adamw": 1e-3}[name]

@@ -81,7 +81,7 @@ def test_a_run_measures_its_parameters_and_their_average_by_its_own_loss(loss) -
         batch_size=8,
         eval_batch_size=5,
         objective=Classification(cross_entropy=loss, label_smoothing=0.3),
-        data=DataConfig(crop_pct=1.0, mean=MEAN, std=STD, mixup=0.5),
+        data=DataConfig(crop_pct=1.0, mean=MEAN, std=STD),
     )
     options = tiny.options(num_classes=len(CLASSES))
     mesh = mesh_of("one")

@@ -15,7 +15,8 @@ from vit_jax.data import augment
 
 CLASSES, SMOOTHING, CLIP = 16, 0.2, 0.25
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-PLAIN = {"data.flip": False, "data.mixup": 0.0}
+PLAIN = {"augment": ("value_range",)}
+MIXED = {"augment": ("flip", "value_range", {"name": "mixup", "alpha": 0.5})}
 SGD = {"momentum": 0.0, "weight_decay": 0.0, "clip_norm": CLIP}
 
 
@@ -24,8 +25,12 @@ def by_hand(config: Config, key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     batch = host_batch()
     targets = np.full((len(batch["label"]), CLASSES), np.float32(SMOOTHING / CLASSES))
     targets[np.arange(len(targets)), batch["label"]] += np.float32(1 - SMOOTHING)
-    if config.data.flip:  # the same in every step: the key is that of the run
-        kinds = (augment.Flip(), augment.ValueRange(mean=MEAN, std=STD), augment.Mixup(alpha=0.5))
+    if len(config.augment) > 1:  # the same in every step: the key is that of the run
+        kinds = (
+            augment.Flip(),
+            augment.ValueRange().bound(mean=MEAN, std=STD),
+            augment.Mixup(alpha=0.5),
+        )
         apply = jax.jit(lambda batch: augment.augment(batch, kinds, key=key))
         changed = apply({**batch, "targets": jnp.asarray(targets)})
         return changed["image"], changed["targets"]
@@ -44,7 +49,7 @@ def loss_of(training: Training, params: Any, images: Any, targets: Any, *, kind:
 
 @pytest.mark.parametrize(
     ("kind", "augmentation", "ema_begins"),
-    [("softmax", PLAIN, True), ("sigmoid", {"data.flip": True, "data.mixup": 0.5}, False)],
+    [("softmax", PLAIN, True), ("sigmoid", MIXED, False)],
 )
 def test_a_step_follows_the_gradient_of_the_smoothed_loss_clipped_by_its_norm(
     kind, augmentation, ema_begins

@@ -24,8 +24,9 @@ class CheckpointConfig:
     every: Duration = Duration(percent=10.0)  # how often a checkpoint is saved; none: at the end
     keep_last: int = 2  # checkpoints that are kept by their age
     keep_best: int = 1  # checkpoints that are kept by `metric`, besides the last ones
-    # Measure of the evaluation that says which is best; `ema_`: of the averaged parameters.
-    metric: Literal["top1", "top5", "loss", "ema_top1", "ema_top5", "ema_loss"] = "top1"
+    # What says which is best: METRIC of the held-out measure, or EVALUATOR/METRIC; ema_METRIC is of
+    # the averaged parameters. Unset: the held-out measure's first, which is top1 for classifiers.
+    metric: str = ""
 
 
 class Store:
@@ -40,10 +41,14 @@ class Store:
         workdir: str | os.PathLike[str],
         checkpoint: CheckpointConfig,
         *,
+        metric: tuple[str, Literal["max", "min"]] | None = None,
         read_only: bool = False,
     ) -> None:
+        """`metric` says what chooses the best and which way it gets better; unset: `checkpoint`."""
         self.path = s3.folder(workdir) / "checkpoints"
-        self.metric = checkpoint.metric
+        name = checkpoint.metric.removeprefix("held_out/")
+        self.metric = metric[0] if metric else name
+        self._smaller = metric[1] == "min" if metric else name.endswith("loss")
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is no folder: move it away, or use another --workdir")
         self._manager = ocp.CheckpointManager(
@@ -52,7 +57,7 @@ class Store:
                 preservation_policy=_Retention(
                     last=checkpoint.keep_last, best=checkpoint.keep_best, value=self._value
                 ),
-                best_fn=self._metric,
+                best_fn=self._rank_or_last,
                 # Orbax's own `read_only` does no more, and warns of itself.
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
@@ -83,7 +88,7 @@ class Store:
         Raises RunFailed where that, or the save before, fails.
         """
         items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
-        self._values[step] = self._metric(metrics) if metrics else None
+        self._values[step] = self._rank(metrics)
         self._saver.save(step, ocp.args.Composite(**items), metrics)
 
     def check(self) -> None:
@@ -149,8 +154,10 @@ class Store:
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
         """Whether these metrics are better than those of all checkpoints."""
-        value = self._metric(metrics)
-        return all(value > other for other in self._values.values() if other is not None)
+        value = self._rank(metrics)
+        return value is not None and all(
+            value > other for other in self._values.values() if other is not None
+        )
 
     def find(self, which: Which) -> int:
         """The step that `which` names. Raises ValueError where there is none."""
@@ -184,7 +191,7 @@ class Store:
         try:
             integrity.verify_metrics(self.path / str(step), step=step)
             metrics = self._manager.metrics(step) or {}
-            return float(self._metric(metrics)) if self.metric in metrics else None
+            return self._rank(metrics)
         except Exception as error:  # JSON of anything
             reason = str(error) if isinstance(error, integrity.Damaged) else "they cannot be read"
             self.notes[step] = (
@@ -193,9 +200,19 @@ class Store:
             )
             return None
 
-    def _metric(self, metrics: Mapping[str, float]) -> float:
-        # The smaller a loss the better.
-        return -metrics[self.metric] if self.metric.endswith("loss") else metrics[self.metric]
+    def _rank_or_last(self, metrics: Mapping[str, float]) -> float:
+        rank = self._rank(metrics)
+        return -math.inf if rank is None else rank
+
+    def _rank(self, metrics: Mapping[str, float]) -> float | None:
+        """The metric that chooses the best, the larger the better; None where it is not there."""
+        name, smaller = self.metric, self._smaller
+        if not name:
+            name = "top1" if "top1" in metrics else "loss"
+            smaller = name == "loss"
+        if name not in metrics:
+            return None
+        return -float(metrics[name]) if smaller else float(metrics[name])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -65,6 +65,14 @@ def _recipe(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
 
 def _override(values: dict[str, Any], overrides: Sequence[str]) -> tuple[Config, list[str]]:
     given = [_read(text) for text in overrides]
+    for moved in [o for o in given if ".".join(o.path) in config_formats.AUGMENTATIONS]:
+        given.remove(moved)
+        kind = config_formats.AUGMENTATIONS[".".join(moved.path)]
+        value = moved.parse(schema.Target(kind=kind, default=kind()))
+        values, said = config_formats.with_new_names(
+            {**values, "data": {**values.get("data", {}), moved.path[1]: value}}
+        )
+        notes = (*notes, *said)
     values, changes = schema.apply(Config, values, given)
     return config_lib.of_values(values), [f"note: {n}" for n in (*_renamed(overrides), *changes)]
 

@@ -17,7 +17,7 @@ from vit_jax.text import printable, printable_json
 from vit_jax.training import evaluation, loop, run_config
 
 # The parts of a config that an evaluation looks at.
-MATTERS = ("data", "mesh", "batch_size", "eval_batch_size", "objective", "checkpoint")
+MATTERS = ("data", "mesh", "batch_size", "eval_batch_size", "objective", "evaluators", "checkpoint")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

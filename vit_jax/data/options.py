@@ -28,8 +28,6 @@ class DataConfig:
     crop_pct: float = 0.875  # evaluation: the centre crop's share of the resized short side
     # Turn images as their EXIF orientation says; off, as other trainers read them.
     orientation: bool = False
-    flip: bool = True  # mirror every other image from left to right, on the device
-    mixup: float = 0.0  # alpha of the Beta distribution; 0: off
     # Mean of the pixels in [0, 1], for each channel; unset: as `init_from`, else the zoo's.
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()  # likewise; 0.5 and 0.5 give values in [-1, 1]

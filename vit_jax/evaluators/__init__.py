@@ -7,7 +7,9 @@ from vit_jax.evaluators.contract import Context, Evaluator, Measure
 from vit_jax.evaluators.held_out import HeldOut
 from vit_jax.evaluators.knn import Knn
 
-__all__ = ["EVALUATORS", "Context", "Evaluator", "HeldOut", "Knn", "Measure"]
+HELD_OUT = "held_out"  # the name of the evaluator whose metrics are called without it
+
+__all__ = ["HELD_OUT", "EVALUATORS", "Context", "Evaluator", "HeldOut", "Knn", "Measure"]
 
 # By the name that a config gives them.
 EVALUATORS: dict[str, type[Evaluator]] = {

@@ -11,6 +11,7 @@ from vit_jax.data import pipeline
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.preprocess import EvalTransform
 from vit_jax.data.record import Source
+from vit_jax.duration import Duration
 from vit_jax.models.zoo import Options
 from vit_jax.objectives import Direction, Objective
 from vit_jax.parallel.mesh import local_rows
@@ -65,7 +66,12 @@ class Context:
 
 
 class Evaluator(Protocol):
-    """A way to judge a model. A frozen dataclass: its fields are its part of the config."""
+    """A way to judge a model. A frozen dataclass: its fields are its part of the config.
+
+    `every`, a field of all of them, is when it judges in a run; unset: `config.evaluate_every`.
+    """
+
+    every: Duration
 
     def metrics(self, objective: Objective) -> Mapping[str, Direction]:
         """What it gives, and which way each gets better: these may choose the best checkpoint."""

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from vit_jax.data.augment import normalize
 from vit_jax.data.record import UNKNOWN
+from vit_jax.duration import Duration
 from vit_jax.errors import Interrupted, RunFailed
 from vit_jax.evaluators.contract import Context, Evaluator, Measure
 from vit_jax.objectives import Direction, Objective
@@ -27,6 +28,8 @@ COUNTS = ("count", "unlabelled", "broken")  # the same for every model of a run
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldOut(Evaluator):
     """What the objective measures: of classification top-1, top-5 and loss."""
+
+    every: Duration = Duration()  # unset: evaluate_every
 
     def metrics(self, objective: Objective) -> Mapping[str, Direction]:
         return objective.metrics

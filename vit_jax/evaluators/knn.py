@@ -22,6 +22,7 @@ from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import Source
 from vit_jax.data.relabelled import Relabelled
 from vit_jax.data.subset import spread
+from vit_jax.duration import Duration
 from vit_jax.errors import Interrupted, RunFailed
 from vit_jax.evaluators.contract import Context, Evaluator, Measure
 from vit_jax.models.layers import BATCH_AXES
@@ -33,7 +34,8 @@ from vit_jax.parallel.mesh import to_global
 class Knn(Evaluator):
     """Top-1 and top-5 of a vote of the `k` training images with the largest cosine similarity."""
 
-    k: int = 20
+    every: Duration = Duration()  # unset: evaluate_every
+    k: int = 20  # neighbours that vote
     temperature: float = 0.07  # a neighbour's vote is exp(similarity / temperature); 0: one vote
     train_images: int = 0  # of the training split, at equal distances; 0: all
 

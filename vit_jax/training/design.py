@@ -80,8 +80,8 @@ def design(
     start = start or setup.zoo_start(config, facts)
     config = setup.with_value_range(config, start.preprocessing)
     objective, options = config.objective, start.options
+    augment.check(config.augment, gives=objective.gives)
     augmentations = setup.augmentations(config)
-    augment.check(augmentations, gives=objective.gives)
     schedule = schedules.make_schedule(
         config.schedule,
         peak=config.optimizer.learning_rate,

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 
 from vit_jax.checkpoints import classes, fallback, run_folder
 from vit_jax.checkpoints import store as store_lib
-from vit_jax.config import Config
+from vit_jax.config import Config, best_metric
 from vit_jax.data import opening, preprocess
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import Source
 from vit_jax.data.relabelled import Relabelled
-from vit_jax.evaluators import Context, Evaluator, HeldOut, Measure, held_out
+from vit_jax.evaluators import HELD_OUT, Context, HeldOut, Measure, held_out
 from vit_jax.images import transform_of
 from vit_jax.models import zoo
 from vit_jax.objectives import Objective
@@ -27,33 +27,36 @@ from vit_jax.training import datasets, facts, memory, run_config, setup, state
 from vit_jax.training.design import Design, eval_batch_size
 from vit_jax.training.step import Bind
 
-HELD_OUT = "held_out"  # the name of the evaluator whose metrics are named without it
 MAX_BAD = 0.001  # share of broken images above which nothing is measured of files
 
 
 class Evaluations:
     """Measures a state by each evaluator of a config, its average too where there is one."""
 
-    def __init__(
-        self, config: Config, evaluators: Mapping[str, Evaluator], context: Context
-    ) -> None:
+    def __init__(self, config: Config, context: Context) -> None:
         """Raises ValueError where the model or the data do not serve an evaluator."""
         self._config = config
         self._measures: dict[str, Measure] = {
-            name: evaluator.open(context) for name, evaluator in evaluators.items()
+            name: evaluator.open(context) for name, evaluator in config.evaluators.items()
         }
 
     def __call__(
-        self, state: state.State, frozen: Mapping[str, Any] | None = None
+        self,
+        state: state.State,
+        frozen: Mapping[str, Any] | None = None,
+        *,
+        names: Collection[str] | None = None,
     ) -> dict[str, float]:
-        """What each gives, named `NAME/metric`; that of the held-out measure without its name.
+        """What each, or each of `names`, gives: `NAME/METRIC`, of the held-out measure `METRIC`.
 
-        The average's metrics begin with `ema_`. Raises Interrupted where the process was told to
+        Metrics of the average begin with `ema_`. Raises Interrupted where the process was told to
         stop.
         """
         found: dict[str, float] = {}
         with memory.explained(self._config, evaluation=True):
             for name, measure in self._measures.items():
+                if names is not None and name not in names:
+                    continue
                 prefix = "" if name == HELD_OUT else f"{name}/"
                 of_both = _with_average(measure, state, frozen or {})
                 found |= {f"{prefix}{metric}": value for metric, value in of_both.items()}
@@ -85,12 +88,7 @@ def of_run(plan: Design, *, train: Source, held_out: Source, bad: BadImages) -> 
         bad=bad,
         bind=plan.bind,
     )
-    return Evaluations(plan.config, evaluators(plan.config), context)
-
-
-def evaluators(config: Config) -> dict[str, Evaluator]:
-    """By the user's names."""
-    return {HELD_OUT: HeldOut()}
+    return Evaluations(plan.config, context)
 
 
 def relabelled(
@@ -151,7 +149,8 @@ def evaluate(
     graphdef, shapes = state.abstract_params(card.options)
     names = ("params", "ema") if run_config.read_config(workdir).ema else ("params",)
     placed = rules.placed_shapes(shapes, mesh)
-    with store_lib.Store(workdir, config.checkpoint, read_only=True) as store:
+    best = best_metric(config)
+    with store_lib.Store(workdir, config.checkpoint, metric=best, read_only=True) as store:
         found = fallback.restore(store, dict.fromkeys(names, placed), which, substitute=True)
     for said in found.notes:
         _warn(workdir, said)
@@ -160,7 +159,7 @@ def evaluate(
         context = _context(
             config, objective, graphdef, card.options, mesh=mesh, train=None, held_out=source
         )
-        return found.step, Evaluations(config, evaluators(config), context)(found.state)
+        return found.step, Evaluations(config, context)(found.state)
 
 
 def evaluate_model(

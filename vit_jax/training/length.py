@@ -5,6 +5,7 @@ import os
 
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config
+from vit_jax.evaluators import HELD_OUT
 from vit_jax.training import run_config, schedules, setup
 
 HISTORY = "history.json"  # of the workdir: what of its config was changed, and when
@@ -56,8 +57,11 @@ def change(
             f" learning rate of step {step} is {rate(config, step, dataset_size):.4g}, it was"
             f" {rate(before, step, dataset_size):.4g} of the old length"
         )
-    for name, what in (("evaluate_every", "evaluation"), ("checkpoint_every", "checkpoint")):
-        old, new = getattr(there, name), getattr(here, name)
+    periods = {"checkpoint": (there.checkpoint_every, here.checkpoint_every)}
+    for name, new in here.evaluate_every.items():
+        what = "evaluation" if name == HELD_OUT else f"evaluation by {name}"
+        periods[what] = (there.evaluate_every.get(name, new), new)
+    for what, (old, new) in periods.items():
         if old != new:
             notes.append(f"{what} every {new} steps, before every {old}")
     return NewLength(step=step, before=before, now=config, notes=tuple(notes))

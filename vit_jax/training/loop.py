@@ -13,6 +13,7 @@ from vit_jax import stopping
 from vit_jax.checkpoints.store import saved_steps
 from vit_jax.config import Config
 from vit_jax.errors import Interrupted, RunFailed, Stopped
+from vit_jax.evaluators import held_out
 from vit_jax.parallel import multihost
 from vit_jax.parallel.mesh import to_global
 from vit_jax.training import memory
@@ -81,10 +82,11 @@ def train(
                 reporter.restart(done)  # it compiled: no measure of speed
             last, stop = done == total, multihost.told_to_stop(done)
             evaluated: dict[str, float] = {}
-            if not stop and (last or _due(done, run.lengths.evaluate_every)):
+            if not stop and (names := _evaluators_due(run, done)):
                 reporter.settle()
                 try:
-                    evaluated = metrics = run.evaluations(run.state, run.frozen)
+                    evaluated = run.evaluations(run.state, run.frozen, names=names)
+                    metrics = metrics | evaluated
                     reporter.evaluated(done, metrics)
                 except Interrupted:  # the run evaluates when it goes on
                     stop = True
@@ -110,19 +112,38 @@ def _save(run: Run, reporter: "_Reporter", step: int, evaluated: dict[str, float
 
 
 def describe(metrics: dict[str, float]) -> str:
-    """An evaluation in one line."""
-    parts = [
-        f"{prefix}top-1 {100 * metrics[key + 'top1']:.2f}%, {prefix}top-5"
-        f" {100 * metrics[key + 'top5']:.2f}%, {prefix}loss {metrics[key + 'loss']:.4f}"
-        for key, prefix in (("", ""), ("ema_", "average "))
-        if key + "top1" in metrics
-    ]
+    """An evaluation in one line: of each evaluator, of the parameters and of their average."""
+    groups: dict[str, list[str]] = {}
+    for key, value in sorted(metrics.items(), key=lambda item: _place(item[0])):
+        evaluator, _, name = key.rpartition("/")
+        if name in held_out.COUNTS:
+            continue
+        average = "average " if name.startswith("ema_") else ""
+        said = _said(name.removeprefix("ema_"), value)
+        groups.setdefault(evaluator, []).append(f"{average}{said}")
+    parts = [(f"{name} " if name else "") + ", ".join(said) for name, said in groups.items()]
     left_out = [
         f", {int(metrics[key])} {why} left out"
         for key, why in (("unlabelled", "without a label"), ("broken", "broken"))
         if key in metrics
     ]
-    return f"{', '.join(parts)} on {int(metrics['count'])} images{''.join(left_out)}"
+    counts = [value for key, value in metrics.items() if key.rpartition("/")[2] == "count"]
+    images = f" on {int(counts[0])} images" if counts else ""
+    return f"{'; '.join(parts)}{images}{''.join(left_out)}"
+
+
+def _place(key: str) -> tuple[str, bool, int]:
+    """Of the parameters first, then of their average; top-1 first."""
+    evaluator, _, name = key.rpartition("/")
+    plain, known = name.removeprefix("ema_"), ("top1", "top5", "loss")
+    return evaluator, plain != name, known.index(plain) if plain in known else len(known)
+
+
+def _said(name: str, value: float) -> str:
+    """A metric as it is read: shares as percent."""
+    if name in ("top1", "top5"):
+        return f"top-{name[3:]} {100 * value:.2f}%"
+    return f"{name} {value:.4f}"
 
 
 class _Reporter:
@@ -243,13 +264,19 @@ def _best(run: Run, evaluated: dict[str, float]) -> bool:
 
 def _evaluation_is_missing(run: Run, start: int) -> bool:
     """Whether the run was stopped within the evaluation that was due after its last step."""
-    due = start == run.lengths.total or _due(start, run.lengths.evaluate_every)
-    return start > 0 and due and not run.store.is_evaluated(start)
+    due = start > 0 and _evaluators_due(run, start)
+    return bool(due) and not run.store.is_evaluated(start)
+
+
+def _evaluators_due(run: Run, step: int) -> list[str]:
+    """The names of the evaluators that judge the state after this step: all at the end."""
+    every = run.lengths.evaluate_every
+    return [name for name in every if step == run.lengths.total or _due(step, every[name])]
 
 
 def _late_evaluation(run: Run, reporter: "_Reporter", step: int) -> dict[str, float]:
     """Measures the state that the run starts from, and saves it again where it is the best."""
-    metrics = run.evaluations(run.state, run.frozen)
+    metrics = run.evaluations(run.state, run.frozen, names=_evaluators_due(run, step))
     reporter.evaluated(step, metrics)
     if _best(run, metrics):
         with stopping.saving(lambda: _at_once(run)):

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from vit_jax.checkpoints import lease as lease_lib
 from vit_jax.checkpoints import run_folder
 from vit_jax.checkpoints import store as store_lib
-from vit_jax.config import Config
+from vit_jax.config import Config, best_metric
 from vit_jax.data import pipeline, preprocess
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import DataFacts, Source
@@ -99,7 +99,8 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     first = origin.restored or _created(plan)
     placed = frozen.place(frozen_models, plan.frozen)
     agreement.compare({})  # devices do not wait for a process that still compiles
-    store = stack.enter_context(store_lib.Store(workdir, config.checkpoint))
+    best = best_metric(config)
+    store = stack.enter_context(store_lib.Store(workdir, config.checkpoint, metric=best))
     told = (replaced, *origin.told, *data.notes)
     batches = _batches(plan, data.train, transform, bad, start=origin.step)
     return Run(

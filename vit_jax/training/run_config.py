@@ -11,7 +11,15 @@ from vit_jax.config import Config
 
 # What may differ when a run is resumed: nothing that changes its result.
 RUN_OPTIONS = (
-    *("mesh", "evaluate_every", "eval_batch_size", "log_every", "checkpoint", "init_from"),
+    *(
+        "mesh",
+        "evaluate_every",
+        "evaluators",
+        "eval_batch_size",
+        "log_every",
+        "checkpoint",
+        "init_from",
+    ),
     *("init_state", "total"),  # `training.length` says what another length does
     *("data.threads", "data.prefetch", "data.max_bad", "data.path", "data.accept_changes"),
     *("model.remat", "model.unroll", "model.attention"),

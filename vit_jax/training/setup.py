@@ -1,6 +1,7 @@
 """From a config to the parts of a run: model, lengths, and where it starts."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 from jax.sharding import Mesh
@@ -21,7 +22,7 @@ class Lengths:
     """Everything a config gives as a duration, in steps; 0 is never."""
 
     total: int
-    evaluate_every: int
+    evaluate_every: Mapping[str, int]  # by evaluator
     checkpoint_every: int
     log_every: int
 
@@ -40,14 +41,21 @@ def lengths(config: Config, *, dataset_size: int) -> Lengths:
 
     def every(duration: Duration) -> int:
         steps = duration.to_steps(**units, total_steps=total)
-        return max(steps, 1) if any(dataclasses.astuple(duration)) else 0
+        return max(steps, 1) if _given(duration) else 0
 
     return Lengths(
         total=total,
-        evaluate_every=every(config.evaluate_every),
+        evaluate_every={
+            name: every(evaluator.every if _given(evaluator.every) else config.evaluate_every)
+            for name, evaluator in config.evaluators.items()
+        },
         checkpoint_every=every(config.checkpoint.every),
         log_every=every(config.log_every),
     )
+
+
+def _given(duration: Duration) -> bool:
+    return any(dataclasses.astuple(duration))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,9 +157,7 @@ def with_value_range(config: Config, preprocessing: Preprocessing) -> Config:
 def augmentations(config: Config) -> tuple[augment.Augmentation, ...]:
     """What is done to training images on the device, in this order."""
     data = config.data
-    flip = (augment.Flip(),) if data.flip else ()
-    mixup = (augment.Mixup(alpha=data.mixup),) if data.mixup else ()
-    return (*flip, augment.ValueRange(mean=data.mean, std=data.std), *mixup)
+    return tuple(kind.bound(mean=data.mean, std=data.std) for kind in config.augment)
 
 
 def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run_folder.Card:

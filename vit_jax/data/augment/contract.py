@@ -20,6 +20,10 @@ class Augmentation(Protocol):
     takes: ClassVar[frozenset[str]] = frozenset()
     gives: ClassVar[frozenset[str]] = frozenset()
 
+    def bound(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "Augmentation":
+        """The augmentation for a model whose pixels have this mean and std, by channel."""
+        return self
+
     def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
         """The batch with `image` (B, H, W, C), and what goes with it, changed.
 

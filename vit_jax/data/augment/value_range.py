@@ -15,20 +15,33 @@ HALF = (0.5, 0.5, 0.5)  # of mean and std where nothing else is known: values in
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ValueRange(Augmentation):
-    """Turns uint8 pixels into (pixels in [0, 1] - mean) / std, one of each a channel."""
+    """Turns uint8 pixels into (pixels in [0, 1] - mean) / std, as `config.data` or the model says.
 
-    mean: tuple[float, ...] = ()  # unset: 0.5
-    std: tuple[float, ...] = ()  # unset: 0.5
+    Mean and std are no fields of its own: evaluation has the same ones.
+    """
 
     stream: ClassVar[int] = 2
     needs: ClassVar[frozenset[str]] = frozenset({PIXELS})
     takes: ClassVar[frozenset[str]] = frozenset({PIXELS})
     gives: ClassVar[frozenset[str]] = frozenset({VALUES})
 
+    def bound(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "Normalise":
+        return Normalise(mean=mean, std=std)
+
     def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
         unset = HALF[:1] * batch["image"].shape[-1]
-        mean, std = self.mean or unset, self.std or unset
-        return batch | {"image": normalize(batch["image"], mean=mean, std=std)}
+        return batch | {"image": normalize(batch["image"], mean=unset, std=unset)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Normalise(ValueRange):
+    """A value range whose mean and std, one of each a channel, are known."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
+        return batch | {"image": normalize(batch["image"], mean=self.mean, std=self.std)}
 
 
 def normalize(
