@@ -181,7 +181,6 @@ def test_a_run_of_another_config_names_what_differs(tmp_path) -> None:
         ("log_every.steps", 7),
         ("checkpoint.keep_last", 9),
         ("data.threads", 3),
-        ("data.path", "/elsewhere"),
         ("model.remat", "full"),
         ("model.unroll", 4),
         ("eval_batch_size", 8),

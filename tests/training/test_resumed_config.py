@@ -9,6 +9,7 @@ import pytest
 
 from tests.parts import model_config
 from vit_jax import schema
+from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config, DataConfig, Duration, ModelConfig
 from vit_jax.data.sources import FolderData
@@ -27,8 +28,10 @@ MAY_CHANGE = {
     *(f"checkpoint.every.{unit}" for unit in ("steps", "epochs", "examples", "percent")),
     *("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.metric", "eval_batch_size"),
     *("data.threads", "data.prefetch", "data.max_bad", "data.path", "data.accept_changes"),
-    *("model.remat", "model.unroll", "model.attention", "init_from", "init_state"),
+    *("model.remat", "model.unroll", "model.attention", "init_from", "init_state", "evaluators"),
 }
+# Lists and maps of choices, as a whole.
+ANOTHER = {"augment": ("value_range",), "evaluators": {"near": {"kind": "knn"}}}
 HANDLED = {"total.epochs"}  # by `training.length`, which says what another length does
 BEFORE = Config(
     model=ModelConfig(name="Ti/16"),
@@ -62,6 +65,8 @@ def changed(config: Any, path: str, kind: Any) -> Any:
     group, (*parents, name) = values, path.split(".")
     for parent in parents:
         group = group[parent]
+    if name in ANOTHER:
+        return schema.build(Config, values | {name: ANOTHER[name]}, "config")
     value = another(group.get(name, getattr(MODEL, name, None)), kind)
     if name in vars(Duration()):  # one unit replaces the others
         group.clear()
@@ -148,3 +153,14 @@ def test_a_resumed_run_of_a_family_without_these_options_is_as_it_was() -> None:
     card = dataclasses.replace(CARD, options=zoo.options("R50x1", num_classes=3))
     config = Config(model=model_config(name="R50x1"))
     assert setup.resumed_start(config, card).options == card.options
+
+
+@pytest.mark.parametrize("text", ['{"mine": 1}', "{", "[]", '"text"'])
+def test_a_config_json_that_is_of_no_run_is_never_replaced(tmp_path, recipe, capsys, text) -> None:
+    workdir = tmp_path / "folder"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(text)
+    assert main(["train", "--config", str(recipe), "--workdir", str(workdir)]) == 2
+    assert "move that file away, or use another --workdir" in capsys.readouterr().err
+    assert (workdir / "config.json").read_text() == text
+    assert sorted(path.name for path in workdir.iterdir()) == ["config.json"]

@@ -17,6 +17,7 @@ from vit_jax.schema import build
 
 _OURS = "vit_jax"  # the entry of a config.json that holds what no other reader knows
 _CONFIG = "config.json"
+_LONGEST = 255  # bytes of the name of a file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,9 @@ def exact(content: Mapping[str, Any]) -> Exact:
         wanted = str if name in ("file", "layout") else Mapping
         if not isinstance(value, wanted):
             raise ValueError(f"config.json has {_OURS} {name} {value!r}, which has another type")
-    if any(part in entry.get("file", "") for part in ("/", "\\", "\0")):
+    name = entry.get("file", "")
+    long = len(name.encode(errors="surrogatepass")) > _LONGEST
+    if long or any(part in name for part in ("/", "\\", "\0")):
         raise ValueError(f"config.json has {_OURS} file {entry['file']!r}, which is no name")
     return Exact(**entry)
 

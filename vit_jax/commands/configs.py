@@ -65,16 +65,22 @@ def _recipe(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
 
 def _override(values: dict[str, Any], overrides: Sequence[str]) -> tuple[Config, list[str]]:
     given = [_read(text) for text in overrides]
-    for moved in [o for o in given if ".".join(o.path) in config_formats.AUGMENTATIONS]:
-        given.remove(moved)
-        kind = config_formats.AUGMENTATIONS[".".join(moved.path)]
-        value = moved.parse(schema.Target(kind=kind, default=kind()))
-        values, said = config_formats.with_new_names(
-            {**values, "data": {**values.get("data", {}), moved.path[1]: value}}
-        )
-        notes = (*notes, *said)
-    values, changes = schema.apply(Config, values, given)
-    return config_lib.of_values(values), [f"note: {n}" for n in (*_renamed(overrides), *changes)]
+    listed = [o for o in given if ".".join(o.path) in config_formats.AUGMENTATIONS]
+    values, said = _with_entries(values, listed)
+    values, changes = schema.apply(Config, values, [o for o in given if o not in listed])
+    notes = (*_renamed(overrides), *said, *changes)
+    return config_lib.of_values(values), [f"note: {note}" for note in notes]
+
+
+def _with_entries(
+    values: dict[str, Any], overrides: Sequence[schema.Override]
+) -> tuple[dict[str, Any], list[str]]:
+    """The values with the fields that became entries of `augment`."""
+    data = dict(values.get("data", {}))
+    for override in overrides:
+        kind = config_formats.AUGMENTATIONS[".".join(override.path)]
+        data[override.path[-1]] = override.parse(schema.Target(kind=kind, default=kind()))
+    return config_formats.with_new_names({**values, "data": data})
 
 
 def _read(text: str) -> schema.Override:

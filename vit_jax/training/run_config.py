@@ -57,13 +57,17 @@ def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
 
 
 def replaced_run(workdir: str | os.PathLike[str], config: Config) -> str:
-    """In words, which run without any checkpoint a new one replaces; "" where there is none."""
+    """In words, which run without any checkpoint a new one replaces; "" where there is none.
+
+    Raises ValueError where the config.json that is there is not that of a run: it is not ours to
+    replace.
+    """
     if not run_folder.exists(s3.folder(workdir) / "config.json"):
         return ""
     try:
         other = differences(read_config(workdir), config)
-    except ValueError:
-        other = ["its config.json is damaged"]
+    except ValueError as error:
+        raise ValueError(f"{error}: move that file away, or use another --workdir") from error
     change = f", with another config ({'; '.join(other)})" if other else ""
     return f"note: {workdir} holds a run that saved nothing: it starts anew{change}"
 

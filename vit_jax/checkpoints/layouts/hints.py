@@ -111,14 +111,14 @@ def nominal_size(hints: Hints) -> tuple[int, int] | None:
     """The image size that the files beside the checkpoint tell: for what works at any size."""
     timm = hints.config.get("pretrained_cfg") or hints.config
     if isinstance(size := timm.get("input_size"), list) and len(size) == 3:
-        return int(size[1]), int(size[2])
+        return _pixels("input_size", size[1]), _pixels("input_size", size[2])
     processor = hints.preprocessor
     cropped = processor.get("crop_size") if processor.get("do_center_crop") else None
     size = hints.config.get("image_size") or cropped or processor.get("size")
     if isinstance(size, list) and len(size) == 2:
-        return int(size[0]), int(size[1])
+        return _pixels("image_size", size[0]), _pixels("image_size", size[1])
     if isinstance(size, Mapping) and "height" in size and "width" in size:
-        return int(size["height"]), int(size["width"])
+        return _pixels("size", size["height"]), _pixels("size", size["width"])
     side = _side(size)
     return (side, side) if side else None
 
@@ -151,9 +151,16 @@ def assumed_pixels(options: object, preprocessing: Preprocessing, hints: Hints) 
     return assumed(preprocessing, hints)
 
 
+def _pixels(name: str, value: Any) -> int:
+    """A side of an image, as a JSON file tells it. Raises ValueError for no whole number."""
+    if type(value) is not int or value < 1:
+        raise ValueError(f"the files beside the checkpoint have {name} {value!r}: no whole number")
+    return value
+
+
 def _side(size: Any) -> int:
     """The short side of `224`, `{"height": 224, "width": 224}` or `{"shortest_edge": 224}`."""
     if isinstance(size, Mapping):
         sides = [size[k] for k in ("shortest_edge", "height", "width") if size.get(k)]
-        return int(min(sides)) if sides else 0
+        return min(_pixels("size", side) for side in sides) if sides else 0
     return int(size) if isinstance(size, int) else 0
