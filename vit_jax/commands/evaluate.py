@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from vit_jax.checkpoints import run_folder
 from vit_jax.checkpoints.load import load
 from vit_jax.commands import config as config_command
 from vit_jax.commands import configs
 from vit_jax.commands.convert import size
+from vit_jax.config import Config
 from vit_jax.data import image_list
 from vit_jax.models import zoo
 from vit_jax.parallel import agreement, multihost
@@ -22,6 +24,12 @@ MATTERS = ("data", "mesh", "batch_size", "eval_batch_size", "objective", "evalua
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run, or a released file")
+    parser.add_argument(
+        "--config", metavar="FILE[:ARGUMENT]", help="a recipe that says on what, for a file"
+    )
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="an evaluator of the config; repeatable"
+    )
     parser.add_argument("--images", type=pathlib.Path, help="folder of images to measure on")
     parser.add_argument(
         "--labels",
@@ -45,21 +53,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Evaluate a checkpoint, exactly, on any number of devices.
 
-    The config of a run says on what; --config.data.eval_split=test and the like change it. With
-    --images and --labels: any checkpoint, a released one too, on the images of a folder.
+    The config of a run says on what and how (its evaluators, --only for some of them);
+    --config.data.eval_split=test and the like change it. A released file needs a recipe, --config,
+    that does. With --images and --labels: any checkpoint on the images of a folder.
     """
     multihost.initialize()
     notes: list[str] = []
     if options.images or options.labels:
-        if overrides:
-            raise ValueError(f"{overrides[0]} says nothing of --images and --labels: leave it out")
+        given = [*overrides, *(("--config",) if options.config else ()), *(options.only or ())]
+        if given:
+            raise ValueError(f"{given[0]} says nothing of --images and --labels: leave it out")
         shown, metrics = _on_images(options)
     else:
         with agreement.Meeting():
             _check_overrides(overrides)
-            config, notes = configs.override(run_config.read_config(options.workdir), overrides)
-        step, metrics = evaluation.evaluate(config, options.workdir, which=options.step)
-        shown = {"step": step}
+            config, notes = _config(options, overrides)
+        if run_folder.is_run(options.workdir):
+            step, metrics = evaluation.evaluate(
+                config, options.workdir, which=options.step, only=options.only
+            )
+            shown = {"step": step}
+        else:
+            model = load(options.workdir, image_size=options.image_size)
+            metrics = evaluation.evaluate_file(
+                config, model, name=options.workdir, only=options.only
+            )
+            shown = {}
     if multihost.is_primary():
         for note in notes:
             print(printable(note), file=sys.stderr)
@@ -69,6 +88,24 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             what = "".join(f", {name} {value}" for name, value in shown.items())
             print(printable(f"{options.workdir}{what}: {loop.describe(metrics)}"))
     return 0
+
+
+def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Config, list[str]]:
+    """What the evaluation goes by, of a run or of a recipe, and what should be said of it."""
+    if run_folder.is_run(options.workdir):
+        if options.config:
+            raise ValueError("--config is for a released file: a run has a config of its own")
+        config, notes = configs.override(run_config.read_config(options.workdir), overrides)
+    elif options.config:
+        config, notes = configs.read(
+            options.config, [*overrides, f"--config.init_from={options.workdir}"]
+        )
+    else:
+        raise ValueError(
+            f"{options.workdir} is no run: name a recipe that says on what to measure it, --config,"
+            " or images and their classes, --images and --labels"
+        )
+    return config, notes
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:

@@ -11,9 +11,11 @@ from vit_jax.data.tfds_source import TfdsSource
 _LOG = logging.getLogger(__name__)
 
 
-def open_train(data: DataConfig) -> Source:
-    """The split to learn from. Raises ValueError where its images have no labels."""
+def open_train(data: DataConfig, *, labelled: bool = True) -> Source:
+    """The split to learn from. Raises ValueError where labels are needed and it has none."""
     source = open_source(data, split=data.train_split)
+    if not labelled:
+        return source
     if unlabelled := _unlabelled(source):
         raise ValueError(
             f"{source.name}: {unlabelled} images have no label ({UNKNOWN}): {TRAIN_ON_LABELLED}"
@@ -21,22 +23,23 @@ def open_train(data: DataConfig) -> Source:
     return source
 
 
-def open_eval(data: DataConfig) -> Source:
+def open_eval(data: DataConfig, *, labelled: bool = True) -> Source:
     """The split to measure on: `eval_split`, or the first held-out split that there is.
 
-    A split without labels is not taken. An image folder without splits is evaluated as a whole,
-    with a warning.
+    A split without labels is not taken where they are needed. An image folder without splits is
+    evaluated as a whole, with a warning.
     """
     if data.eval_split:
         source = open_source(data, split=data.eval_split)
-        if _has_labels(source):
+        if not labelled or _has_labels(source):
             return source
         raise ValueError(
             f"{source.name} has no labels: set config.data.eval_split to another split"
         )
     splits = data.source.splits(train_split=data.train_split)
     for split in split_names.held_out(splits):
-        if _has_labels(source := open_source(data, split=split)):
+        source = open_source(data, split=split)
+        if not labelled or _has_labels(source):
             return source
     if isinstance(data.source, FolderData) and "all" in splits:
         _LOG.warning(

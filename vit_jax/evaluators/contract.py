@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from flax import nnx
 from jax.sharding import Mesh
@@ -72,6 +72,8 @@ class Evaluator(Protocol):
     """
 
     every: Duration
+    needs_train: ClassVar[bool] = False  # whether it looks at the training images
+    needs_head: ClassVar[bool] = False  # whether it looks at logits of the data's classes
 
     def metrics(self, objective: Objective) -> Mapping[str, Direction]:
         """What it gives, and which way each gets better: these may choose the best checkpoint."""

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ class HeldOut(Evaluator):
     """What the objective measures: of classification top-1, top-5 and loss."""
 
     every: Duration = Duration()  # unset: evaluate_every
+
+    needs_head: ClassVar[bool] = True
 
     def metrics(self, objective: Objective) -> Mapping[str, Direction]:
         return objective.metrics

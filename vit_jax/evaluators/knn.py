@@ -8,7 +8,7 @@ Shapes: Q queries, N images of the bank in batches of B, D features, k neighbour
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,8 @@ class Knn(Evaluator):
     k: int = 20  # neighbours that vote
     temperature: float = 0.07  # a neighbour's vote is exp(similarity / temperature); 0: one vote
     train_images: int = 0  # of the training split, at equal distances; 0: all
+
+    needs_train: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.k < 1:

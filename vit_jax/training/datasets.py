@@ -68,7 +68,9 @@ def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool)
     Raises ValueError that names what changed where a run would go on with other classes or other
     examples, which `config.data.accept_changes` allows: what was and what is goes into the record.
     """
-    train, held_out = opening.open_train(config.data), opening.open_eval(config.data)
+    labelled = "label" in config.objective.inputs
+    train = opening.open_train(config.data, labelled=labelled)
+    held_out = opening.open_eval(config.data, labelled=labelled)
     first = train.identity()
     # A folder without splits is both.
     same = (type(train), train.name, len(train)) == (type(held_out), held_out.name, len(held_out))

@@ -1,8 +1,9 @@
 """Evaluations: of a state while it trains, of a checkpoint of a run, of a loaded model."""
 
+import dataclasses
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from vit_jax.data import opening, preprocess
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import Source
 from vit_jax.data.relabelled import Relabelled
-from vit_jax.evaluators import HELD_OUT, Context, HeldOut, Measure, held_out
+from vit_jax.evaluators import HELD_OUT, Context, Evaluator, HeldOut, Measure, held_out
 from vit_jax.images import transform_of
 from vit_jax.models import zoo
 from vit_jax.objectives import Objective
@@ -33,11 +34,13 @@ MAX_BAD = 0.001  # share of broken images above which nothing is measured of fil
 class Evaluations:
     """Measures a state by each evaluator of a config, its average too where there is one."""
 
-    def __init__(self, config: Config, context: Context) -> None:
+    def __init__(
+        self, config: Config, evaluators: Mapping[str, Evaluator], context: Context
+    ) -> None:
         """Raises ValueError where the model or the data do not serve an evaluator."""
         self._config = config
         self._measures: dict[str, Measure] = {
-            name: evaluator.open(context) for name, evaluator in config.evaluators.items()
+            name: evaluator.open(context) for name, evaluator in evaluators.items()
         }
 
     def __call__(
@@ -88,7 +91,7 @@ def of_run(plan: Design, *, train: Source, held_out: Source, bad: BadImages) -> 
         bad=bad,
         bind=plan.bind,
     )
-    return Evaluations(plan.config, context)
+    return Evaluations(plan.config, plan.config.evaluators, context)
 
 
 def relabelled(
@@ -119,32 +122,27 @@ def relabelled(
 
 
 def evaluate(
-    config: Config, workdir: str | os.PathLike[str], *, which: store_lib.Which
+    config: Config,
+    workdir: str | os.PathLike[str],
+    *,
+    which: store_lib.Which,
+    only: Sequence[str] | None = None,
 ) -> tuple[int, dict[str, float]]:
     """Measures a checkpoint of the run in `workdir`: its step, and what `Evaluations` says.
 
-    On the run's mesh, or, where that does not fit the devices at hand, with all of them as `data`.
+    By all evaluators of the config, or those named `only`. On the run's mesh, or, where that does
+    not fit the devices at hand, with all of them as `data`.
     """
     agreement.compare(facts.of_start(config, workdir))
     card = run_folder.read_card(workdir)
-    objective = config.objective
-    if "label" in objective.inputs:
-        zoo.check_head(card.options)
-    try:
-        mesh = mesh_lib.make_mesh(config.mesh)
-    except ValueError:
-        mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig())
+    evaluators = _chosen(config, only)
+    _check_head(config, evaluators, card.options)
+    mesh = _mesh_at_hand(config)
     with agreement.Meeting() as meeting:
-        opened = opening.open_eval(config.data)
-        source, note = relabelled(
-            opened,
-            class_names=card.class_names,
-            num_classes=card.options.num_classes,
-            objective=objective,
-        )
-        identity = source.identity()
+        held_out, train, note = _opened(config, evaluators, card.class_names, card.options)
+        identity = held_out.identity()
         meeting.end(facts.of_data({"eval": identity}))
-    for said in (note, datasets.evaluated_otherwise(workdir, source.name, identity)):
+    for said in (note, datasets.evaluated_otherwise(workdir, held_out.name, identity)):
         _warn(workdir, said)
     graphdef, shapes = state.abstract_params(card.options)
     names = ("params", "ema") if run_config.read_config(workdir).ema else ("params",)
@@ -157,9 +155,98 @@ def evaluate(
     with jax.set_mesh(mesh):
         config = setup.with_value_range(config, card.preprocessing)
         context = _context(
-            config, objective, graphdef, card.options, mesh=mesh, train=None, held_out=source
+            config,
+            config.objective,
+            graphdef,
+            card.options,
+            mesh=mesh,
+            train=train,
+            held_out=held_out,
         )
-        return found.step, Evaluations(config, context)(found.state)
+        return found.step, Evaluations(config, evaluators, context)(found.state)
+
+
+def evaluate_file(
+    config: Config, model: zoo.Model, *, name: str, only: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Measures a loaded model by the evaluators, or those named `only`, and data of a config.
+
+    With the model's own preprocessing; `name` is what messages call it. Raises ValueError where the
+    model or the data do not serve an evaluator.
+    """
+    evaluators = _chosen(config, only)
+    _check_head(config, evaluators, model.options)
+    wanted = model.preprocessing
+    assert wanted is not None, "the model was not loaded"
+    mesh = _mesh_at_hand(config)
+    held_out, train, note = _opened(config, evaluators, model.class_names, model.options)
+    _warn(name, note)
+    graphdef, params = nnx.split(model)
+    with jax.set_mesh(mesh):
+        context = _context(
+            setup.with_value_range(config, wanted),
+            config.objective,
+            graphdef,
+            model.options,
+            mesh=mesh,
+            train=train,
+            held_out=held_out,
+        )
+        context = dataclasses.replace(
+            context,
+            mean=wanted.mean,
+            std=wanted.std,
+            transform=transform_of(model, orient=config.data.orientation),
+        )
+        nested = nnx.to_pure_dict(params)
+        placed = jax.device_put(nested, rules.tree_shardings(nested, mesh))
+        return Evaluations(config, evaluators, context)({"params": placed})
+
+
+def _mesh_at_hand(config: Config) -> Mesh:
+    """That of the config, or, where it does not fit the devices, all of them as `data`."""
+    try:
+        return mesh_lib.make_mesh(config.mesh)
+    except ValueError:
+        return mesh_lib.make_mesh(mesh_lib.MeshConfig())
+
+
+def _chosen(config: Config, only: Sequence[str] | None) -> Mapping[str, Evaluator]:
+    """The evaluators of a config, or some of them. Raises ValueError for one that is not there."""
+    for name in only or ():
+        if name not in config.evaluators:
+            raise ValueError(
+                f"no evaluator is called {name!r}: the config has {', '.join(config.evaluators)}"
+            )
+    return {name: config.evaluators[name] for name in only or config.evaluators}
+
+
+def _check_head(config: Config, evaluators: Mapping[str, Evaluator], options: zoo.Options) -> None:
+    labels = "label" in config.objective.inputs
+    if labels and any(evaluator.needs_head for evaluator in evaluators.values()):
+        zoo.check_head(options)
+
+
+def _opened(
+    config: Config,
+    evaluators: Mapping[str, Evaluator],
+    class_names: tuple[str, ...],
+    options: zoo.Options,
+) -> tuple[Source, Source | None, str]:
+    """Held-out images with the model's labels, training images where needed, what was assumed."""
+    labelled = "label" in config.objective.inputs
+    held_out, note = opening.open_eval(config.data, labelled=labelled), ""
+    if options.num_classes:
+        held_out, note = relabelled(
+            held_out,
+            class_names=class_names,
+            num_classes=options.num_classes,
+            objective=config.objective,
+        )
+    train = None
+    if any(evaluator.needs_train for evaluator in evaluators.values()):
+        train = opening.open_train(config.data)
+    return held_out, train, note
 
 
 def evaluate_model(
