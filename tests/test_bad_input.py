@@ -191,7 +191,7 @@ def test_a_checkpoint_of_another_model(recipe, run, tmp_path, refused: Refused) 
     arguments = ["train", "--config", recipe, "--workdir", workdir, f"--config.init_from={run}"]
     said = refused(*arguments, "--config.model.width=32", folder=workdir)
     assert "the checkpoint is of another model" in said
-    assert "blocks/norm1/scale is (2, 16), the model has (2, 32)" in said
+    assert "encoder/blocks/norm1/scale is (2, 16), the model has (2, 32)" in said
 
 
 def test_a_workdir_of_another_config(recipe, run, refused: Refused) -> None:

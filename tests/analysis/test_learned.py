@@ -27,7 +27,7 @@ def test_filters_are_principal_components_scaled_to_pixels(model):
 def test_similarity_of_positions_leaves_the_class_token_out(model):
     similarity = learned.position_similarity(model)
     assert similarity.shape == (2, 3, 2, 3)
-    patches = np.asarray(model.position[...])[0, 1:]
+    patches = np.asarray(model.encoder.position[...])[0, 1:]
     expected = patches[1] @ patches[5] / np.linalg.norm(patches[1]) / np.linalg.norm(patches[5])
     np.testing.assert_allclose(similarity[0, 1, 1, 2], expected, rtol=1e-5)
     np.testing.assert_allclose(np.diag(similarity.reshape(6, 6)), 1, rtol=1e-6)

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.checkpoints import load
+from vit_jax.models import zoo
 from vit_jax.models.vit import ViTOptions
 
 # With the numerics of timm.
@@ -21,6 +22,11 @@ TINY = ViTOptions(
     num_classes=5,
     gelu="erf",
 )
+
+
+def changed(options: ViTOptions, **changes: Any) -> Any:
+    """The options with other fields, those of pretraining too: its models have other options."""
+    return zoo.of_parts(**vars(options) | changes)
 
 
 def read(path: pathlib.Path, **how: Any) -> Any:

@@ -70,7 +70,7 @@ def test_reads_a_vit_jax_file_as_the_original_does(shared, size):
     folder = shared / "fixtures" / "bv_posemb_interp"
     io = np.load(folder / "io.npz")
     model: Any = load.load(folder / "ckpt_vitjax_cls.npz", image_size=size, layout="big_vision")
-    assert_close(model.position[...], io[f"vitjax_expected_posemb_{size}"])
+    assert_close(model.encoder.position[...], io[f"vitjax_expected_posemb_{size}"])
     assert_close(model(io[f"vitjax_images_{size}"]), io[f"vitjax_expected_logits_{size}"])
 
 
@@ -125,8 +125,10 @@ def test_old_positions_in_the_encoder_with_a_row_of_the_class_token(modern, tmp_
     positions = np.concatenate([row, old.pop("pos_embedding")], axis=1)
     for name in ("Transformer/posembed_input/pos_embedding", "Transformer/pos_embedding"):
         found = as_read(tmp_path, old | {name: positions}, layout="big_vision")
-        np.testing.assert_allclose(found.params["cls"], expected.params["cls"], atol=1e-7)
-        found.params["cls"] = expected.params["cls"]
+        np.testing.assert_allclose(
+            found.params["encoder/cls"], expected.params["encoder/cls"], atol=1e-7
+        )
+        found.params["encoder/cls"] = expected.params["encoder/cls"]
         same(found, expected)
 
 
@@ -160,7 +162,7 @@ def test_a_grid_that_is_not_square_keeps_its_first_position(modern, tmp_path):
     positions = arrays["pos_embedding"][:, :10]  # 2 x 5, and 3 * 3 + 1
     found = as_read(tmp_path, arrays | {"pos_embedding": positions}, grid=(2, 5))
     assert found.options.image_size == (16, 40)
-    np.testing.assert_array_equal(found.params["position"], positions)
+    np.testing.assert_array_equal(found.params["encoder/position"], positions)
 
 
 def test_no_positions_are_fixed_ones(modern, tmp_path):

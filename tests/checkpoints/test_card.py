@@ -49,6 +49,7 @@ def test_a_run_is_loaded_with_its_average_where_it_keeps_one(tmp_path, average) 
         class_names=("a", "b", "c", "d", "e"),
         preprocessing=Preprocessing(image_size=(16, 16), crop=0.5),
         resize=Methods(position="bicubic", patch="bicubic"),
+        average=average > 0,
     )
     config = default_config()
     config.model.name, config.ema = "Ti/16", average
@@ -119,6 +120,51 @@ def test_a_changed_card_is_refused(run, path: str, value: Any, said: str) -> Non
     with pytest.raises(ValueError) as error:
         run_folder.read_card(run)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def changed(run: pathlib.Path, **fields: Any) -> None:
+    content = json.loads((run / "model.json").read_text())
+    (run / "model.json").write_text(json.dumps(content | fields))
+
+
+def test_a_field_that_the_file_declares_optional_is_left_out_with_a_note(run) -> None:
+    options = json.loads((run / "model.json").read_text())["options"] | {"new_part": 1}
+    changed(run, options=options, licence="MIT", optional=["options.new_part", "licence", "gone"])
+    card = run_folder.read_card(run)
+    assert card.options == OPTIONS
+    (note,) = card.notes
+    assert note == "model.json has options.new_part, licence, which this version ignores: optional"
+
+
+def test_a_known_field_is_read_though_it_is_optional(run) -> None:
+    changed(run, average=True, optional=["average", "options"])
+    card = run_folder.read_card(run)
+    assert card.average and not card.notes
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"format": 2}, "has format 2, this version of vit_jax reads up to 1: update it"),
+        ({"format": "1"}, "its format is '1'"),
+        ({"format": 0}, "its format is 0"),
+        ({"family": "resnext"}, "of the family 'resnext': known are vit, masked_autoencoder"),
+        ({"family": ["vit"]}, "of the family"),
+        ({"optional": [1]}, "optional[0] must be str"),
+        ({"licence": "MIT"}, "unknown config field"),
+        ({"licence": "MIT", "optional": ["options.licence"]}, "unknown config field"),
+    ],
+)
+def test_what_this_version_cannot_read_is_refused(run, fields, said) -> None:
+    changed(run, **fields)
+    with pytest.raises(ValueError) as error:
+        run_folder.read_card(run)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_card_says_its_format_and_family(run) -> None:
+    content = json.loads((run / "model.json").read_text())
+    assert (content["format"], content["family"], content["average"]) == (1, "vit", False)
 
 
 def test_a_card_that_cannot_be_read_is_refused(run, monkeypatch) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 import vit_jax
 from tests.models import tiny
-from vit_jax.checkpoints import channels, load
-from vit_jax.models import zoo
+from vit_jax.checkpoints import load
+from vit_jax.models import fitting, zoo
 from vit_jax.models.bit import RESNET_V2
 from vit_jax.models.preprocessing import Preprocessing
 
@@ -31,7 +31,7 @@ def timms(kernel: np.ndarray, number: int) -> np.ndarray:
 @pytest.mark.parametrize(("given", "wanted"), [(3, 1), (3, 2), (3, 4), (3, 7), (1, 3), (4, 1)])
 def test_kernels_are_adapted_as_timm_does_it(given: int, wanted: int) -> None:
     kernel = np.random.default_rng(0).normal(size=(2, 3, given, 5)).astype(np.float32)
-    adapted = channels.adapt(kernel, wanted)
+    adapted = fitting.with_channels(kernel, wanted)
     assert adapted.dtype == np.float32
     np.testing.assert_allclose(adapted, timms(kernel, wanted), rtol=1e-6, atol=1e-6)
 
@@ -39,11 +39,11 @@ def test_kernels_are_adapted_as_timm_does_it(given: int, wanted: int) -> None:
 SWIN = {"width": 12, "depths": (1, 1), "num_heads": (1, 2), "windows": ((4, 4),)}
 STEM = dataclasses.replace(RESNET_V2, num_layers=(1,), root_width=8, groups=4)
 FAMILIES = [
-    ("Ti/8", {"width": 32, "depth": 1, "mlp_dim": 32, "num_heads": 2}, "embedding/kernel"),
+    ("Ti/8", {"width": 32, "depth": 1, "mlp_dim": 32, "num_heads": 2}, "encoder/embedding/kernel"),
     (
         "R+Ti/16",
         {"width": 32, "depth": 1, "patch_size": (1, 1), "num_heads": 2},
-        "stem/root/kernel",
+        "encoder/stem/root/kernel",
     ),
     ("Swin-T", SWIN, "embedding/kernel"),
     ("R50x1", {"stem": STEM}, "stem/root/kernel"),

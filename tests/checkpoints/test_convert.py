@@ -167,7 +167,7 @@ def test_a_language_model_is_none_of_the_layouts(tmp_path, names):
         ({"patch_size": 7}, "image height 32 is not a multiple of the patch of 7 pixels: use 35"),
         ({"image_size": 0}, "image_size is .0, 0.: give .height, width., both positive"),
         ({"patch_size": (8, 0)}, "patch"),
-        ({"width": 60}, "embedding/kernel is "),
+        ({"width": 60}, "encoder/embedding/kernel is "),
         ({"resize": "nearest"}, "unknown interpolation 'nearest': choose one of align_corners"),
     ],
 )

@@ -32,12 +32,12 @@ def test_beit_is_fine_tuned_with_its_shared_biases_in_every_block(shared):
             mim_classes=0,
             mask_token=False,
         )
-        table = tuned.params["blocks/attention/relative_bias"]
+        table = tuned.params["encoder/blocks/attention/relative_bias"]
         for layer in table:
             np.testing.assert_allclose(layer, io[f"expected_relpos_table_{size}"], atol=3e-6)
-        assert {"mask", "norm/bias", "norm/scale"} <= set(report.dropped)
-        tuned.params["norm/scale"] = io["fc_norm_weight"]
-        tuned.params["norm/bias"] = io["fc_norm_bias"]
+        assert {"encoder/mask", "encoder/norm/bias", "encoder/norm/scale"} <= set(report.dropped)
+        tuned.params["encoder/norm/scale"] = io["fc_norm_weight"]
+        tuned.params["encoder/norm/bias"] = io["fc_norm_bias"]
         tuned.params["head/kernel"], tuned.params["head/bias"] = (
             io["head_weight"].T,
             io["head_bias"],
@@ -53,7 +53,9 @@ def test_deit_keeps_the_rows_of_both_tokens(shared):
     path = shared / "fixtures/deit_distilled/checkpoint.pth"
     for size in (24, 48, 80):
         model = load_vit(path, num_heads=3, image_size=size)
-        np.testing.assert_allclose(model.position[...], io[f"expected_posemb_{size}"], atol=3e-6)
+        np.testing.assert_allclose(
+            model.encoder.position[...], io[f"expected_posemb_{size}"], atol=3e-6
+        )
         np.testing.assert_allclose(
             model(io[f"images_{size}"]), io[f"expected_logits_{size}"], atol=1e-5
         )
@@ -73,7 +75,7 @@ def test_timm_resizes_in_two_ways(shared, file, prefix, changes):
         height, width = map(int, size.split("x"))
         model = load_vit(folder / file, image_size=(height, width), **changes)
         np.testing.assert_allclose(
-            model.position[...], io[f"{prefix}_expected_posemb_{size}"], atol=3e-6
+            model.encoder.position[...], io[f"{prefix}_expected_posemb_{size}"], atol=3e-6
         )
         np.testing.assert_allclose(
             model(io[f"images_{size}"]), io[f"{prefix}_expected_logits_{size}"], atol=1e-5
@@ -87,7 +89,7 @@ def test_a_class_row_that_goes_becomes_part_of_the_token():
     expected = assemble(options, params)(images)
     without = dataclasses.replace(options, class_position=False)
     moved, _ = adapt(params, options, without)
-    assert moved["position"].shape[1] == 6
+    assert moved["encoder/position"].shape[1] == 6
     np.testing.assert_allclose(assemble(without, moved)(images), expected, atol=1e-5)
     back, _ = adapt(moved, without, options)
     np.testing.assert_allclose(assemble(options, back)(images), expected, atol=1e-5)
@@ -97,10 +99,16 @@ def test_tokens_that_one_model_lacks_are_dropped_or_drawn():
     distilled = dataclasses.replace(TINY, distillation=True, registers=2)
     params = random_params(distilled)
     plain, report = adapt(params, distilled, TINY)
-    np.testing.assert_array_equal(plain["position"], np.delete(params["position"], 1, axis=1))
-    assert {"distillation", "registers", "head_distillation/kernel"} <= set(report.dropped)
+    np.testing.assert_array_equal(
+        plain["encoder/position"], np.delete(params["encoder/position"], 1, axis=1)
+    )
+    assert {"encoder/distillation", "encoder/registers", "head_distillation/kernel"} <= set(
+        report.dropped
+    )
     _, report = adapt(plain, TINY, distilled)
-    assert {"distillation", "registers", "head_distillation/bias"} <= set(report.initialised)
+    assert {"encoder/distillation", "encoder/registers", "head_distillation/bias"} <= set(
+        report.initialised
+    )
 
 
 def test_another_feature_size_gets_a_new_head_though_the_classes_are_the_same():
@@ -122,7 +130,7 @@ def test_a_smaller_patch_sees_the_enlarged_image_the_same():
     images = np.random.default_rng(1).normal(size=(2, 16, 24, 3)).astype(np.float32)
     larger = dataclasses.replace(options, patch_size=(16, 16), image_size=(32, 48))
     moved, report = adapt(params, options, larger, resize=Methods(patch="bilinear"))
-    assert report.resized == ("embedding/kernel (8, 8, 3, 12) -> (16, 16, 3, 12)",)
+    assert report.resized == ("encoder/embedding/kernel (8, 8, 3, 12) -> (16, 16, 3, 12)",)
     patches = images.reshape(2, 2, 8, 3, 8, 3).transpose(0, 1, 3, 2, 4, 5)
     enlarged = jax.image.resize(patches, (2, 2, 3, 16, 16, 3), "linear")
     enlarged = enlarged.transpose(0, 1, 3, 2, 4, 5).reshape(2, 32, 48, 3)
@@ -138,13 +146,13 @@ def test_a_timm_model_of_another_patch_size_is_resampled_as_timm_does(shared, tm
     io = np.load(shared / "fixtures/timm_resample_funcs/io.npz")
     options = dataclasses.replace(TINY, width=6, depth=1, num_classes=2, gelu="erf")
     params = random_params(options)
-    params["embedding/kernel"] = io["patch_kernel_oihw_8"].transpose(2, 3, 1, 0)
+    params["encoder/embedding/kernel"] = io["patch_kernel_oihw_8"].transpose(2, 3, 1, 0)
     vit_jax.save(load.assemble(options, params), tmp_path / "m", layout="timm")
     sides = (2 * size[0], 3 * size[1])
     loaded = load_vit(tmp_path / "m", patch_size=size, image_size=sides)
     expected = io[f"flexivit_pi_resize_bicubic_aa_{size[0]}x{size[1]}"].transpose(2, 3, 1, 0)
-    np.testing.assert_allclose(loaded.embedding.kernel[...], expected, atol=3e-6)
-    np.testing.assert_array_equal(loaded.position[...], params["position"])
+    np.testing.assert_allclose(loaded.encoder.embedding.kernel[...], expected, atol=3e-6)
+    np.testing.assert_array_equal(loaded.encoder.position[...], params["encoder/position"])
 
 
 # How a model of each layout is resized: its positions, its relative biases, its patches.
@@ -178,7 +186,11 @@ def test_all_misfits_are_listed_at_once():
     other = dataclasses.replace(TINY, channels=1, mlp_dim=8, qk_norm=True)
     with pytest.raises(ValueError, match="it takes 3 channels, the model 1: ") as error:
         adapt(random_params(TINY), TINY, other)
-    for misfit in ("blocks/mlp/fc1/kernel is", "blocks/mlp/fc2/kernel is", "key_norm/scale is"):
+    for misfit in (
+        "encoder/blocks/mlp/fc1/kernel is",
+        "encoder/blocks/mlp/fc2/kernel is",
+        "key_norm/scale is",
+    ):
         assert misfit in str(error.value)
 
 

@@ -40,14 +40,14 @@ MODELS: dict[str, dict[str, Any]] = {
 
 def made(kind):
     """Options, parameters, arrays by the names of PyTorch, and config.json."""
-    options = dataclasses.replace(TINY, **MODELS[kind])
+    options = parity.changed(TINY, **MODELS[kind])
     rng = np.random.default_rng(0)
     params = {
         path: rng.normal(0, 0.2, shape).astype(np.float32)
         for path, shape in surgery.shapes(options).items()
     }
     if not options.key_bias:
-        params["blocks/attention/qkv/bias"][:, 1] = 0
+        params["encoder/blocks/attention/qkv/bias"][:, 1] = 0
     if options.input_norm and options.num_classes:
         params["head/bias"][:] = 0  # CLIP's projection has none
     arrays = table.write(hf.entries(options), params)

@@ -14,6 +14,7 @@ from flax import nnx, traverse_util
 from safetensors import numpy as safetensors_numpy
 
 import vit_jax
+from tests.checkpoints import parity
 from vit_jax.checkpoints import files, layouts, load, surgery
 from vit_jax.checkpoints.layouts import hf
 from vit_jax.checkpoints.layouts.hf import names
@@ -87,7 +88,7 @@ def test_positions_are_resized_to_any_grid(shared):
             height, width = map(int, size.split("x"))
             model = load_vit(folder, image_size=(height, width))
             np.testing.assert_allclose(
-                model.position[...], io[f"expected_posemb_{size}"], atol=3e-6
+                model.encoder.position[...], io[f"expected_posemb_{size}"], atol=3e-6
             )
             assert_close(model(io[name]), io[f"expected_logits_{size}"])
 
@@ -143,7 +144,7 @@ def test_sharded_half_precision_and_torch_files_are_the_same_model(shared, tmp_p
 
 @pytest.mark.parametrize("changes", WRITTEN.values(), ids=list(WRITTEN))
 def test_what_is_written_reads_back_the_same(tmp_path, changes):
-    options = dataclasses.replace(TINY, **changes)
+    options = parity.changed(TINY, **changes)
     params = random_params(options)
     model = load.assemble(options, params)
     vit_jax.save(model, tmp_path / "m", layout="hf")
@@ -156,7 +157,7 @@ def test_what_is_written_reads_back_the_same(tmp_path, changes):
 
 @pytest.mark.parametrize("changes", {**WRITTEN, **READ}.values(), ids=[*WRITTEN, *READ])
 def test_names_of_newer_releases_are_the_same_model(changes):
-    options = dataclasses.replace(TINY, **changes)
+    options = parity.changed(TINY, **changes)
     if hf.vit.family(options) in ("dinov2", "dinov2_with_registers", "siglip"):
         options = dataclasses.replace(options, norm_eps=1e-6)
     params = random_params(options)

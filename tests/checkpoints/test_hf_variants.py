@@ -11,6 +11,7 @@ from safetensors import numpy as safetensors_numpy
 import vit_jax
 from vit_jax.checkpoints import layouts, load, surgery
 from vit_jax.checkpoints.layouts import hf, hf_swin, swin
+from vit_jax.models import zoo
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.interpolation import matrix
 from vit_jax.models.swin import SwinOptions
@@ -65,7 +66,9 @@ def test_shared_and_own_relative_biases_add_up(tmp_path):
     found = read(tmp_path)
     assert found.options.relative_bias == "per_block"
     own = arrays[f"beit.encoder.layer.1.attention.attention.{TABLE}"]
-    np.testing.assert_array_equal(found.params["blocks/attention/relative_bias"][1], own + shared)
+    np.testing.assert_array_equal(
+        found.params["encoder/blocks/attention/relative_bias"][1], own + shared
+    )
 
 
 def test_a_window_that_is_not_square_is_read_as_transformers_uses_it(tmp_path):
@@ -85,8 +88,8 @@ def test_a_window_that_is_not_square_is_read_as_transformers_uses_it(tmp_path):
     assert found.options.grid == (1, 2)
     # Its 1 x 3 offsets are taken for 3 x 1, of which the middle one becomes all three.
     middle = np.repeat(table[1:2], 3, axis=0)
-    np.testing.assert_allclose(found.params["relative_bias"][:3], middle)
-    np.testing.assert_array_equal(found.params["relative_bias"][3:], table[3:])
+    np.testing.assert_allclose(found.params["encoder/relative_bias"][:3], middle)
+    np.testing.assert_array_equal(found.params["encoder/relative_bias"][3:], table[3:])
 
 
 def test_beit_may_have_no_positions_where_its_config_says_so(tmp_path):
@@ -101,7 +104,7 @@ def test_beit_may_have_no_positions_where_its_config_says_so(tmp_path):
 
 def test_beit_by_class_token_names_visual_tokens_after_a_second_norm(tmp_path):
     changes = {"pool": "token", "norm_at": "tokens", "num_classes": 0, "mim_classes": 5}
-    options = ViTOptions(**SMALL | BEIT | changes | {"relative_bias": "shared", "mim_norm": True})
+    options = zoo.of_parts(**SMALL | BEIT | changes | {"relative_bias": "shared", "mim_norm": True})
     model = load.assemble(options, random_params(options))
     vit_jax.save(model, tmp_path / "m", layout="hf")
     config = json.loads((tmp_path / "m/config.json").read_text())
@@ -167,7 +170,7 @@ def test_other_models_are_named(tmp_path, config, extra, message):
 
 def test_mae_without_biases_and_its_decoder_at_another_size(tmp_path):
     decoder = DecoderOptions(width=8, depth=1, mlp_dim=8, num_heads=2)
-    options = ViTOptions(
+    options = zoo.of_parts(
         **SMALL | {"num_classes": 0, "fixed_position": True, "qkv_bias": False, "decoder": decoder}
     )
     model = load.assemble(options, random_params(options))
@@ -188,7 +191,9 @@ def test_dinov2_takes_its_positions_for_a_square(tmp_path):
     rows, columns = matrix(2, 1, "bicubic"), matrix(2, 4, "bicubic")
     grid = table[0, 1:].reshape(2, 2, -1)
     expected = np.einsum("ih,jw,hwd->ijd", rows, columns, grid).reshape(4, -1)
-    np.testing.assert_allclose(read(tmp_path).params["position"][0, 1:], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        read(tmp_path).params["encoder/position"][0, 1:], expected, atol=1e-5
+    )
 
 
 def test_positions_of_a_swin_fix_its_image_size(tmp_path):

@@ -64,7 +64,7 @@ def test_a_new_masked_autoencoder_has_the_positions_of_the_file(autoencoder):
     state = files.read_arrays(folder / "checkpoint.pth")
     options = model.options
     for path, name in (("pos_embed", options.width), ("decoder_pos_embed", options.decoder.width)):
-        table = decoder.fixed_table(options.grid, name, prefix=1)
+        table = positions.fixed_table(options.grid, name, prefix=1)
         np.testing.assert_array_equal(table, state[path])
 
 
@@ -84,7 +84,7 @@ def test_the_encoder_of_an_autoencoder_is_a_model_to_fine_tune(autoencoder, shar
         norm_at="pooled",
     )
     assert tuned.options.decoder is None
-    assert tuned.position.shape == (1, 37, 48)
+    assert tuned.encoder.position.shape == (1, 37, 48)
     images = np.zeros((1, 48, 48, 3), np.float32)
     assert tuned(images).shape == (1, 5)
 
@@ -121,11 +121,14 @@ def test_fine_tuning_starts_as_beits_does(shared, size):
     path = folder / "checkpoint_pretrain_shared.pth"
     model: Any = vit_jax.load(path, image_size=size, **FINE_TUNED)
     np.testing.assert_array_equal(model.head.kernel[...], 0)
-    np.testing.assert_array_equal(model.norm.scale[...], 1)
-    for table in model.blocks.attention.relative_bias[...]:
+    np.testing.assert_array_equal(model.encoder.norm.scale[...], 1)
+    for table in model.encoder.blocks.attention.relative_bias[...]:
         np.testing.assert_allclose(table, io[f"expected_relpos_table_{size}"], atol=1e-6)
     model.head.kernel[...], model.head.bias[...] = io["head_weight"].T, io["head_bias"]
-    model.norm.scale[...], model.norm.bias[...] = io["fc_norm_weight"], io["fc_norm_bias"]
+    model.encoder.norm.scale[...], model.encoder.norm.bias[...] = (
+        io["fc_norm_weight"],
+        io["fc_norm_bias"],
+    )
     parity.assert_close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"])
 
 

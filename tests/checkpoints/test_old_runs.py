@@ -28,8 +28,12 @@ def workdir(tmp_path, name) -> pathlib.Path:
 def test_an_old_run_gives_the_parameters_and_logits_it_gave(name):
     model, expected = vit_jax.load(OLD / name), EXPECTED[name]
     params = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model, nnx.Param)), sep="/")
-    # Not by name: the paths of parameters may change between versions.
-    assert sorted(map(digest, params.values())) == expected["parameters"]
+    # Not by name: the paths of parameters may change between versions. Of the run `beit`, which
+    # classifies, the head of its pretraining is left out: nothing used it.
+    unused = 2 if name == "beit" else 0
+    found = sorted(map(digest, params.values()))
+    assert set(found) <= set(expected["parameters"])
+    assert len(found) == len(expected["parameters"]) - unused
     logits = model(np.linspace(-1, 1, 2 * 28 * 21 * 3, dtype=np.float32).reshape(2, 28, 21, 3))
     scale = np.abs(expected["logits"]).max()
     np.testing.assert_allclose(logits, expected["logits"], rtol=0, atol=RTOL * scale)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.checkpoints import parity
 from vit_jax.checkpoints import check, save, surgery
 from vit_jax.checkpoints.convert import convert
 from vit_jax.checkpoints.load import Checkpoint
@@ -92,7 +93,7 @@ def test_a_converted_file_is_checked_against_timm(tmp_path):
 def test_what_has_no_origin_is_said(tmp_path):
     """Without timm that is said instead."""
     sizes = DecoderOptions(width=8, depth=1, mlp_dim=8, num_heads=2)
-    options = dataclasses.replace(TINY, decoder=sizes, num_classes=0)
+    options = parity.changed(TINY, decoder=sizes, num_classes=0)
     (line,) = check.against_origin(random_checkpoint(options), folder=tmp_path)
     assert line.startswith("check: not compared with")
 
@@ -104,7 +105,7 @@ def random_checkpoint(options: Any) -> Checkpoint:
         fan_in = max(np.prod(shape[:-1]), 1) if len(shape) > 1 else 4
         params[path] = (rng.normal(size=shape) * fan_in**-0.5).astype(np.float32)
     if not getattr(options, "key_bias", True):
-        params["blocks/attention/qkv/bias"][:, 1] = 0
+        params["encoder/blocks/attention/qkv/bias"][:, 1] = 0
     return Checkpoint(
         options=options,
         params=params,

@@ -174,7 +174,7 @@ def moco_arrays(params, **more) -> dict[str, np.ndarray]:
 def test_of_mocos_pretraining_the_trained_encoder_is_read(tmp_path):
     params = random_params(MOCO)
     arrays = moco_arrays(params)
-    params["position"] = arrays["pos_embed"]
+    params["encoder/position"] = arrays["pos_embed"]
     projection = {
         "head.0.weight": np.zeros((8, MOCO.width), np.float32),
         "head.1.running_mean": np.zeros(8, np.float32),
@@ -200,7 +200,7 @@ def test_a_classifier_on_moco_keeps_its_head(tmp_path):
     options = dataclasses.replace(MOCO, num_classes=5)
     params = random_params(options)
     arrays = table.write(moco.entries(options), params)
-    arrays["pos_embed"] = params["position"] = moco_arrays(random_params(MOCO))["pos_embed"]
+    arrays["pos_embed"] = params["encoder/position"] = moco_arrays(random_params(MOCO))["pos_embed"]
     linear = {f"module.{name}": array for name, array in arrays.items()}
     torch_file.write(tmp_path / "a.pth", linear, key="state_dict")
     read = check(tmp_path / "a.pth", options, params, num_heads=2)

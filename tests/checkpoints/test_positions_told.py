@@ -23,7 +23,7 @@ def checkpoint(**changes: Any) -> load.Checkpoint:
     shapes = surgery.shapes(options)
     params = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
     if not options.key_bias:
-        params["blocks/attention/qkv/bias"][:, 1] = 0
+        params["encoder/blocks/attention/qkv/bias"][:, 1] = 0
     expects = Preprocessing(image_size=options.image_size)
     return load.Checkpoint(options=options, params=params, preprocessing=expects)
 
@@ -65,7 +65,7 @@ def test_a_grid_that_nothing_tells_is_refused_with_all_readings(tmp_path, layout
     for again in (told, asked):
         assert again.options.grid == grid
         for name, array in original.params.items():
-            if layout != "big_vision" or name not in ("cls", "position"):
+            if layout != "big_vision" or name not in ("encoder/cls", "encoder/position"):
                 np.testing.assert_array_equal(again.params[name], array)
     assert any("the image_size that is asked for" in note for note in asked.notes)
 
@@ -73,7 +73,7 @@ def test_a_grid_that_nothing_tells_is_refused_with_all_readings(tmp_path, layout
 def test_the_image_size_that_load_is_asked_for_tells_the_grid(tmp_path):
     original = bare(tmp_path / "m.safetensors", "timm", image_size=(56, 48))
     model: Any = vit_jax.load(tmp_path / "m.safetensors", num_heads=3, image_size=(56, 48))
-    np.testing.assert_array_equal(model.position[...], original.params["position"])
+    np.testing.assert_array_equal(model.encoder.position[...], original.params["encoder/position"])
 
 
 def test_a_square_is_taken_where_it_is_the_only_one_and_that_is_said(tmp_path):

@@ -15,6 +15,7 @@ import safetensors
 import vit_jax
 from vit_jax.checkpoints import check, layouts, load, save, surgery
 from vit_jax.checkpoints.convert import convert
+from vit_jax.models import zoo
 from vit_jax.models.bit import RESNET_V2, BiTOptions
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.preprocessing import Preprocessing
@@ -90,7 +91,7 @@ def checkpoint(options: Any, **images: Any) -> load.Checkpoint:
     shapes = surgery.shapes(options)
     params = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
     if not getattr(options, "key_bias", True):
-        params["blocks/attention/qkv/bias"][:, 1] = 0
+        params["encoder/blocks/attention/qkv/bias"][:, 1] = 0
     return load.Checkpoint(
         options=options,
         params=params,
@@ -101,11 +102,11 @@ def checkpoint(options: Any, **images: Any) -> load.Checkpoint:
     )
 
 
-def vit(grid: tuple[int, int] = (14, 12), **changes: Any) -> ViTOptions:
+def vit(grid: tuple[int, int] = (14, 12), **changes: Any) -> Any:
     edge = 1 if changes.get("drop_edges") else 0
     sizes: dict[str, Any] = {"patch_size": (4, 4), "width": 24, "depth": 1, "mlp_dim": 32}
     sizes |= {"num_heads": 3, "num_classes": 3, "image_size": (4 * grid[0] + edge, 4 * grid[1])}
-    return ViTOptions(**sizes | changes)
+    return zoo.of_parts(**sizes | changes)
 
 
 def models():
@@ -156,11 +157,16 @@ def meaning(options: Any) -> dict[str, Any]:
 
 def assert_same_tokens(read: Any, original: Any) -> None:
     """big_vision has no row for the class token: it is added to the token."""
-    if "cls" not in original or "position" not in original:
+    if "encoder/cls" not in original or "encoder/position" not in original:
         return
-    first = [params["cls"][0, 0] + params["position"][0, 0] for params in (read, original)]
+    first = [
+        params["encoder/cls"][0, 0] + params["encoder/position"][0, 0]
+        for params in (read, original)
+    ]
     np.testing.assert_array_equal(*first)
-    np.testing.assert_array_equal(read["position"][:, 1:], original["position"][:, 1:])
+    np.testing.assert_array_equal(
+        read["encoder/position"][:, 1:], original["encoder/position"][:, 1:]
+    )
 
 
 def test_files_in_one_folder_keep_their_own_configs(tmp_path):

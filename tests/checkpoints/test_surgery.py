@@ -72,23 +72,23 @@ def test_no_head_is_wanted() -> None:
 
 def test_token_to_gap_drops_the_class_token_and_its_position() -> None:
     before, after, report = adapt({"pool": "token"}, {"pool": "gap"})
-    assert report.dropped == ("cls",)
-    assert report.resized == ("position (1, 7, 32) -> (1, 6, 32)",)
+    assert report.dropped == ("encoder/cls",)
+    assert report.resized == ("encoder/position (1, 7, 32) -> (1, 6, 32)",)
     assert "head/kernel" in report.loaded
-    np.testing.assert_array_equal(after["position"], before["position"][:, 1:])
+    np.testing.assert_array_equal(after["encoder/position"], before["encoder/position"][:, 1:])
 
 
 def test_gap_to_token_starts_the_class_token_at_zero() -> None:
     before, after, report = adapt({"pool": "gap"}, {"pool": "token"})
-    assert report.initialised == ("cls",)
-    assert not after["cls"].any()
-    assert not after["position"][:, 0].any()
-    np.testing.assert_array_equal(after["position"][:, 1:], before["position"])
+    assert report.initialised == ("encoder/cls",)
+    assert not after["encoder/cls"].any()
+    assert not after["encoder/position"][:, 0].any()
+    np.testing.assert_array_equal(after["encoder/position"][:, 1:], before["encoder/position"])
 
 
 def test_token_to_map_draws_the_pool() -> None:
     _, after, report = adapt({}, {"pool": "map"})
-    assert report.dropped == ("cls",)
+    assert report.dropped == ("encoder/cls",)
     assert {path.split("/")[0] for path in report.initialised} == {"pool"}
     assert after["pool/attention/qkv/kernel"].std() > 0.05
 
@@ -96,7 +96,7 @@ def test_token_to_map_draws_the_pool() -> None:
 @pytest.mark.parametrize("place", ["input", "every_block"])
 def test_positions_are_resized_from_grid_to_grid(place) -> None:
     """To 3 x 4 from 2 x 3; a table per block layer by layer."""
-    name = "position" if place == "input" else "blocks/position"
+    name = "encoder/position" if place == "input" else "encoder/blocks/position"
     before, after, report = adapt(
         {"position_at": place}, {"position_at": place, "image_size": (24, 32)}
     )
@@ -125,38 +125,40 @@ def test_positions_of_a_decoder_are_resized_as_one_row_or_as_a_grid(kind) -> Non
 
 def test_a_grid_of_the_same_count_is_resized_too() -> None:
     before, after, report = adapt({}, {"image_size": (24, 16)})
-    assert report.resized == ("position (1, 7, 32) -> (1, 7, 32)",)
-    assert np.abs(after["position"] - before["position"]).max() > 0.1
+    assert report.resized == ("encoder/position (1, 7, 32) -> (1, 7, 32)",)
+    assert np.abs(after["encoder/position"] - before["encoder/position"]).max() > 0.1
 
 
 def test_learned_2d_tables_are_resized_along_their_side() -> None:
     two = {"position": "learned_2d"}
     before, after, report = adapt(two, two | {"image_size": (32, 24)})
-    assert report.resized == ("position_rows (1, 2, 16) -> (1, 4, 16)",)
+    assert report.resized == ("encoder/position_rows (1, 2, 16) -> (1, 4, 16)",)
     ends = [0, -1]
-    np.testing.assert_array_equal(after["position_rows"][:, ends], before["position_rows"][:, ends])
+    np.testing.assert_array_equal(
+        after["encoder/position_rows"][:, ends], before["encoder/position_rows"][:, ends]
+    )
 
 
 def test_another_kind_of_positions_is_drawn() -> None:
     _, after, report = adapt({"position": "sincos2d"}, {})
-    assert report.initialised == ("position",)
-    assert 0.01 < after["position"].std() < 0.03
+    assert report.initialised == ("encoder/position",)
+    assert 0.01 < after["encoder/position"].std() < 0.03
     _, _, report = adapt({}, {"position": "relative"})
-    assert report.dropped == ("position",)
-    assert report.initialised == ("blocks/attention/relative",)
+    assert report.dropped == ("encoder/position",)
+    assert report.initialised == ("encoder/blocks/attention/relative",)
 
 
 def test_positions_added_elsewhere_are_drawn() -> None:
     """Though the table has the same shape: it was trained for the input alone."""
     before, after, report = adapt({}, {"position_at": "every_block_shared"})
-    assert (report.dropped, report.initialised) == (("position",), ("position",))
-    assert np.abs(after["position"] - before["position"]).max() > 0.1
+    assert (report.dropped, report.initialised) == (("encoder/position",), ("encoder/position",))
+    assert np.abs(after["encoder/position"] - before["encoder/position"]).max() > 0.1
 
 
 def test_relative_positions_are_resized_as_a_line() -> None:
     relative = {"position": "relative"}
     before, after, report = adapt(relative, relative | {"image_size": (24, 32)})
-    name = "blocks/attention/relative"
+    name = "encoder/blocks/attention/relative"
     assert report.resized == (f"{name} (3, 13, 8) -> (3, 25, 8)",)
     np.testing.assert_allclose(after[name][:, ::2], before[name], atol=1e-6)
 
@@ -164,39 +166,49 @@ def test_relative_positions_are_resized_as_a_line() -> None:
 def test_tables_of_blocks_lose_and_gain_the_row_of_the_class_token() -> None:
     token, mean = ({"position_at": "every_block", "pool": pool} for pool in ("token", "gap"))
     before, after, _ = adapt(token, mean)
-    np.testing.assert_array_equal(after["blocks/position"], before["blocks/position"][:, :, 1:])
+    np.testing.assert_array_equal(
+        after["encoder/blocks/position"], before["encoder/blocks/position"][:, :, 1:]
+    )
     before, after, _ = adapt(mean, token)
-    np.testing.assert_array_equal(after["blocks/position"][:, :, 1:], before["blocks/position"])
-    assert not after["blocks/position"][:, :, 0].any()
+    np.testing.assert_array_equal(
+        after["encoder/blocks/position"][:, :, 1:], before["encoder/blocks/position"]
+    )
+    assert not after["encoder/blocks/position"][:, :, 0].any()
 
 
 def test_rows_of_positions_follow_their_tokens() -> None:
     """Of class, distillation token, registers and patches, in this order."""
     rows = {"register_position": True, "registers": 2}
     before, after, _ = adapt(rows | {"distillation": True}, rows)
-    kept = np.delete(before["position"], 1, axis=1)
-    np.testing.assert_array_equal(after["position"], kept)
+    kept = np.delete(before["encoder/position"], 1, axis=1)
+    np.testing.assert_array_equal(after["encoder/position"], kept)
     before, after, _ = adapt(rows, rows | {"distillation": True})
-    np.testing.assert_array_equal(np.delete(after["position"], 1, axis=1), before["position"])
-    assert not after["position"][:, 1].any()
+    np.testing.assert_array_equal(
+        np.delete(after["encoder/position"], 1, axis=1), before["encoder/position"]
+    )
+    assert not after["encoder/position"][:, 1].any()
     with_rows, without = tiny.options(**rows), tiny.options(registers=2)
     before = tiny.params(with_rows)
     after, _ = surgery.adapt(before, source=with_rows, target=without, key=KEY)
-    np.testing.assert_array_equal(after["position"], np.delete(before["position"], [1, 2], axis=1))
-    added = before["registers"] + before["position"][:, 1:3]
-    np.testing.assert_array_equal(after["registers"], added)
+    np.testing.assert_array_equal(
+        after["encoder/position"], np.delete(before["encoder/position"], [1, 2], axis=1)
+    )
+    added = before["encoder/registers"] + before["encoder/position"][:, 1:3]
+    np.testing.assert_array_equal(after["encoder/registers"], added)
 
 
 def test_scales_of_branches_may_be_new_but_are_not_dropped() -> None:
     _, after, report = adapt({}, {"layer_scale": 0.125})
-    assert report.initialised == ("blocks/scale1", "blocks/scale2")
-    assert (after["blocks/scale1"] == 0.125).all() and (after["blocks/scale2"] == 0.125).all()
-    with pytest.raises(ValueError, match="blocks/scale1 has no place in the model"):
+    assert report.initialised == ("encoder/blocks/scale1", "encoder/blocks/scale2")
+    assert (after["encoder/blocks/scale1"] == 0.125).all() and (
+        after["encoder/blocks/scale2"] == 0.125
+    ).all()
+    with pytest.raises(ValueError, match="encoder/blocks/scale1 has no place in the model"):
         adapt({"layer_scale": 0.125}, {})
 
 
 def test_a_head_of_other_visual_tokens_is_new() -> None:
-    _, after, report = adapt({"mim_classes": 4}, {"mim_classes": 5})
+    _, after, report = adapt(*({"mim_classes": n, "num_classes": 0} for n in (4, 5)))
     assert report.dropped == report.initialised == ("mim_head/bias", "mim_head/kernel")
     assert not after["mim_head/kernel"].any()
 
@@ -204,8 +216,8 @@ def test_a_head_of_other_visual_tokens_is_new() -> None:
 def test_a_norm_of_something_else_is_new() -> None:
     gap = {"pool": "gap", "norm_at": "pooled"}
     _, after, report = adapt({"pool": "gap"}, gap)
-    assert report.dropped == report.initialised == ("norm/bias", "norm/scale")
-    assert (after["norm/scale"] == 1).all() and not after["norm/bias"].any()
+    assert report.dropped == report.initialised == ("encoder/norm/bias", "encoder/norm/scale")
+    assert (after["encoder/norm/scale"] == 1).all() and not after["encoder/norm/bias"].any()
 
 
 def test_what_is_new_is_drawn_by_the_key() -> None:
@@ -215,21 +227,21 @@ def test_what_is_new_is_drawn_by_the_key() -> None:
         surgery.adapt(params, source=source, target=target, key=jax.random.key(seed))[0]
         for seed in (1, 1, 2)
     )
-    np.testing.assert_array_equal(first["distillation"], again["distillation"])
-    assert np.abs(first["distillation"] - other["distillation"]).max() > 1e-3
+    np.testing.assert_array_equal(first["encoder/distillation"], again["encoder/distillation"])
+    assert np.abs(first["encoder/distillation"] - other["encoder/distillation"]).max() > 1e-3
 
 
 def test_all_misfits_are_listed_at_once() -> None:
     params = tiny.params(tiny.options())
-    del params["norm/scale"]
-    params["blocks/extra"] = np.ones(2, np.float32)
+    del params["encoder/norm/scale"]
+    params["encoder/blocks/extra"] = np.ones(2, np.float32)
     with pytest.raises(ValueError, match="the checkpoint is of another model: ") as error:
         surgery.adapt(
             params, source=tiny.options(), target=tiny.options(depth=2, mlp_dim=64), key=KEY
         )
     said = str(error.value)
-    assert "blocks/mlp/fc1/kernel is (3, 32, 48), the model has (2, 32, 64)" in said
-    assert "blocks/norm1/scale is (3, 32), the model has (2, 32)" in said
-    assert "blocks/extra has no place in the model" in said
-    assert "norm/scale is missing" in said
+    assert "encoder/blocks/mlp/fc1/kernel is (3, 32, 48), the model has (2, 32, 64)" in said
+    assert "encoder/blocks/norm1/scale is (3, 32), the model has (2, 32)" in said
+    assert "encoder/blocks/extra has no place in the model" in said
+    assert "encoder/norm/scale is missing" in said
     assert "\n" not in said

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import vit_jax
+from tests.checkpoints import parity
 from tests.patience import limit
 from vit_jax.checkpoints import convert, files, layouts, load, surgery, torch_file
 from vit_jax.checkpoints.layouts import beit, big_vision
@@ -105,7 +106,7 @@ def test_biases_of_blocks_and_a_shared_one_are_summed(tmp_path) -> None:
     before = arrays["blocks.1.attn.relative_position_bias_table"]
     arrays["rel_pos_bias.relative_position_bias_table"] = np.full_like(before, 0.5)
     torch_file.write(tmp_path / "b.pth", arrays, key="model")
-    table = load.read(tmp_path / "b.pth").params["blocks/attention/relative_bias"]
+    table = load.read(tmp_path / "b.pth").params["encoder/blocks/attention/relative_bias"]
     np.testing.assert_array_equal(table[1], before + 0.5)
 
 
@@ -117,9 +118,9 @@ def test_beit_without_biases_of_queries_is_not_mae() -> None:
 
 
 def test_what_pretrains_beits_class_token_alone_is_left_out(tmp_path) -> None:
-    options = dataclasses.replace(TINY, gelu="erf", position="none", key_bias=False,
-                                  relative_bias="shared", class_token=True, num_classes=0,
-                                  mask_token=True, mim_classes=9)  # fmt: skip
+    options = parity.changed(TINY, gelu="erf", position="none", key_bias=False,
+                             relative_bias="shared", class_token=True, num_classes=0,
+                             mask_token=True, mim_classes=9)  # fmt: skip
     model = random_model(options)
     arrays = of_torch(model, tmp_path, "beit")
     arrays |= {

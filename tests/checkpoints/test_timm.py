@@ -153,12 +153,12 @@ def test_positions_are_resized_as_timm_does(shared, size):
     io = np.load(folder / "io.npz")
     height, width = map(int, size.split("x"))
     model: Any = vit_jax.load(folder / "model.safetensors", num_heads=3, image_size=(height, width))
-    parity.assert_close(model.position[...], io[f"st_bicubic_aa_expected_posemb_{size}"])
+    parity.assert_close(model.encoder.position[...], io[f"st_bicubic_aa_expected_posemb_{size}"])
     parity.assert_close(model(io[f"images_{size}"]), io[f"st_bicubic_aa_expected_logits_{size}"])
     model = vit_jax.load(
         folder / "ckpt_vitjax_cls.npz", image_size=(height, width), resize="bilinear"
     )
-    parity.assert_close(model.position[...], io[f"npz_bilinear_expected_posemb_{size}"])
+    parity.assert_close(model.encoder.position[...], io[f"npz_bilinear_expected_posemb_{size}"])
 
 
 @pytest.mark.parametrize("size", [24, 48, 80])
@@ -166,7 +166,7 @@ def test_positions_of_deit_are_resized_as_deit_does(shared, size):
     io = np.load(shared / "fixtures/deit_finetune_interp/io.npz")
     path = shared / "fixtures/deit_distilled/checkpoint.pth"
     model: Any = vit_jax.load(path, num_heads=3, image_size=size)
-    parity.assert_close(model.position[...], io[f"expected_posemb_{size}"])
+    parity.assert_close(model.encoder.position[...], io[f"expected_posemb_{size}"])
     parity.assert_close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"])
 
 
@@ -259,7 +259,7 @@ def test_deit_3_calls_its_layer_scale_otherwise(tmp_path):
 
 def test_parts_tell_the_layout_where_the_key_does_not():
     def found(layout: str, *, key: str, **changes: Any) -> Any:
-        arrays = written(dataclasses.replace(TINY, **changes), layout)
+        arrays = written(parity.changed(TINY, **changes), layout)
         return layouts.find(arrays, "", path="", key=key)
 
     # Models of timm that some trainer kept under "model".
@@ -310,7 +310,7 @@ def random_params(options: ViTOptions) -> dict[str, np.ndarray]:
     shapes = surgery.shapes(options)
     params = {k: rng.normal(size=s).astype(np.float32) * 0.1 for k, s in shapes.items()}
     if not options.key_bias and options.qkv_bias:
-        params["blocks/attention/qkv/bias"][:, 1] = 0
+        params["encoder/blocks/attention/qkv/bias"][:, 1] = 0
     return params
 
 

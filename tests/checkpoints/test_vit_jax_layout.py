@@ -207,7 +207,7 @@ def test_a_grid_whose_count_is_a_square_can_be_told(changed) -> None:
     assert load.load(path).options.image_size == (48, 48)
     model = load.load(path, grid=(4, 9))
     assert model.options.image_size == (32, 72)
-    np.testing.assert_array_equal(model.position[...], table)
+    np.testing.assert_array_equal(model.encoder.position[...], table)
 
 
 @pytest.mark.parametrize(

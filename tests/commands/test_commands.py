@@ -89,7 +89,12 @@ def test_fine_tuning_at_a_higher_resolution_starts_from_interpolated_positions(
     before, after = runs.arrays(run), runs.arrays(tmp_path)
     expected = positions.resize(before["ema/position"], source=(2, 2), target=(3, 4))
     np.testing.assert_array_equal(after["params/position"], expected)
-    for name in ("cls", "blocks/mlp/fc1/kernel", "embedding/kernel", "norm/scale"):
+    for name in (
+        "encoder/cls",
+        "encoder/blocks/mlp/fc1/kernel",
+        "encoder/embedding/kernel",
+        "encoder/norm/scale",
+    ):
         np.testing.assert_array_equal(after[f"params/{name}"], before[f"ema/{name}"])
     moved = after["params/head/kernel"] - before["ema/head/kernel"]
     assert 0 < np.abs(moved).max() < 0.1, "the head was kept, and trained"
@@ -128,8 +133,10 @@ def test_fine_tuning_on_one_channel_sums_the_first_kernel_where_asked_for(
     grey = tmp_path / "grey"
     assert fine_tune(recipe, grey, run, *overrides, "--config.init_adapt_channels=True") == 0
     assert "3 channels of its first kernel are summed to 1" in capsys.readouterr().err
-    kernel = runs.arrays(run)["ema/embedding/kernel"].sum(axis=2, keepdims=True)
-    np.testing.assert_allclose(runs.arrays(grey)["params/embedding/kernel"], kernel, rtol=1e-5)
+    kernel = runs.arrays(run)["ema/encoder/embedding/kernel"].sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(
+        runs.arrays(grey)["params/encoder/embedding/kernel"], kernel, rtol=1e-5
+    )
     card = run_folder.read_card(grey)
     assert (card.options.channels, card.preprocessing.mean) == (1, (0.5,))
     assert main(["evaluate", "--workdir", str(grey)]) == 0

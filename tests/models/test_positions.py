@@ -142,10 +142,17 @@ def test_parameters_of_positions(kind, place, pool) -> None:
         "none": {},
         "sincos2d": {},
         "learned_1d": {
-            "blocks/position" if place == "every_block" else "position": (*lead, tokens, 32)
+            "encoder/blocks/position" if place == "every_block" else "encoder/position": (
+                *lead,
+                tokens,
+                32,
+            )
         },
-        "learned_2d": {"position_rows": (*lead, 2, 16), "position_columns": (*lead, 3, 16)},
-        "relative": {"blocks/attention/relative": (3, 2 * tokens - 1, 8)},
+        "learned_2d": {
+            "encoder/position_rows": (*lead, 2, 16),
+            "encoder/position_columns": (*lead, 3, 16),
+        },
+        "relative": {"encoder/blocks/attention/relative": (3, 2 * tokens - 1, 8)},
     }[kind]
     options = tiny.options(position=kind, position_at=place, pool=pool)
     without = surgery.shapes(tiny.options(position="none", pool=pool))

@@ -56,16 +56,16 @@ def test_the_scan_is_a_loop_of_single_blocks(changes) -> None:
 
 def by_hand(model: ViT, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Features of every block and logits, one block after the other."""
-    graphdef, params = nnx.split(model.blocks)
-    x = model._add_prefix(model._patches(images, None), None)
-    table, features = model.position_table(), []
+    graphdef, params = nnx.split(model.encoder.blocks)
+    x = model.encoder.add_prefix(model.encoder.patches(images))
+    table, features = model.encoder.position_table(), []
     for layer in range(model.options.depth):
         if table is not None:
             x = x.at[:, x.shape[1] - table.shape[-2] :].add(table[layer])
         block = nnx.merge(graphdef, jax.tree.map(lambda p, i=layer: p[i], params))
         x, _ = block(x)
         features.append(x)
-    x = model.norm(x)
+    x = model.encoder.norm(x)
     x = x[:, 0] if model.options.pool == "token" else model.pool(x)
     return jnp.stack(features), model.head(x)
 
@@ -154,7 +154,10 @@ def test_the_same_key_gives_the_same_dropout() -> None:
 def with_constant_branches(*, attention: float = 0.0, mlp: float = 1.0, **changes: Any) -> ViT:
     """A model whose attention and MLP add these numbers to every element, before dropping."""
     model = tiny.model(**changes)
-    for layer, bias in ((model.blocks.attention.out, attention), (model.blocks.mlp.fc2, mlp)):
+    for layer, bias in (
+        (model.encoder.blocks.attention.out, attention),
+        (model.encoder.blocks.mlp.fc2, mlp),
+    ):
         layer.kernel[...] = jnp.zeros(layer.kernel.shape)
         assert layer.bias is not None
         layer.bias[...] = jnp.full((model.options.depth, 32), bias)
@@ -210,7 +213,10 @@ def test_the_embedded_tokens_are_dropped_before_the_first_norm() -> None:
     np.testing.assert_allclose(np.unique(share.round(3)), [0, 2])
     assert (share < 1).mean() == pytest.approx(0.5, abs=0.03)
     normed = with_constant_branches(mlp=0, dropout=0.5, depth=1, input_norm=True)
-    normed.input_norm.scale[...], normed.input_norm.bias[...] = jnp.ones(32), jnp.zeros(32)
+    normed.encoder.input_norm.scale[...], normed.encoder.input_norm.bias[...] = (
+        jnp.ones(32),
+        jnp.zeros(32),
+    )
     features = seen(normed, images, KEYS[0]).features
     np.testing.assert_allclose(features.mean(-1), 0, atol=1e-5)
 
@@ -243,7 +249,9 @@ def test_intermediates_are_what_the_output_is_made_of(model, outputs) -> None:
     assert found.attention.shape == (3, 2, 4, 7, 7)
     np.testing.assert_allclose(found.attention.sum(-1), 1, atol=1e-6)
     assert (found.attention >= 0).all()
-    np.testing.assert_allclose(logits, model.head(model.norm(found.features[-1])[:, 0]), atol=1e-5)
+    np.testing.assert_allclose(
+        logits, model.head(model.encoder.norm(found.features[-1])[:, 0]), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("position", ["learned_1d", "relative"])
@@ -287,7 +295,7 @@ def test_features_are_pooled_from_the_tokens_they_are_named_for(changes) -> None
     if expected is None:
         expected = np.concatenate([first, patches], axis=-1)
     if model.options.norm_at == "pooled":
-        expected = model.norm(jnp.asarray(expected))
+        expected = model.encoder.norm(jnp.asarray(expected))
     assert features.dtype == jnp.float32
     np.testing.assert_allclose(features, expected, atol=1e-6)
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from vit_jax.checkpoints import load, surgery
-from vit_jax.models.vit import ViT, ViTOptions
+from vit_jax.models import zoo
 
 SIZES: dict[str, Any] = {
     "image_size": (16, 24),
@@ -19,17 +19,18 @@ SIZES: dict[str, Any] = {
 }
 
 
-def options(**changes: Any) -> ViTOptions:
-    return ViTOptions(**(SIZES | changes))
+def options(**changes: Any) -> Any:
+    """Those of the task model that has these parts."""
+    return zoo.of_parts(**(SIZES | changes))
 
 
-def params(options: ViTOptions, *, seed: int = 0) -> dict[str, np.ndarray]:
+def params(options: zoo.Options, *, seed: int = 0) -> dict[str, np.ndarray]:
     """Random parameters by path, drawn without compiling anything."""
     rng = np.random.default_rng(seed)
     return {path: _draw(rng, path, shape) for path, shape in surgery.shapes(options).items()}
 
 
-def model(*, seed: int = 0, **changes: Any) -> ViT:
+def model(*, seed: int = 0, **changes: Any) -> Any:
     chosen = options(**changes)
     return load.assemble(chosen, params(chosen, seed=seed))
 
@@ -44,7 +45,7 @@ def _draw(rng: np.random.Generator, path: str, shape: tuple[int, ...]) -> np.nda
     if path.endswith("scale"):
         values = 1 + 0.1 * values
     elif path.endswith("kernel"):
-        layers = shape[1:] if path.startswith("blocks/") else shape
+        layers = shape[1:] if path.startswith("encoder/blocks/") else shape
         fan_in = layers[0] if "qkv" in path else np.prod(layers[:-1])
         values = values / np.sqrt(fan_in)
     elif not path.endswith("position"):

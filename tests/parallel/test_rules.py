@@ -14,17 +14,17 @@ from vit_jax.parallel.mesh import make_mesh
 from vit_jax.training import state
 
 SHAPES = {  # L 3, D 32, H 4, d 8, M 48
-    "blocks/attention/qkv/kernel": (3, 32, 3, 4, 8),
-    "blocks/attention/qkv/bias": (3, 3, 4, 8),
-    "blocks/attention/out/kernel": (3, 4, 8, 32),
-    "blocks/attention/out/bias": (3, 32),
-    "blocks/mlp/fc1/kernel": (3, 32, 48),
-    "blocks/mlp/fc1/bias": (3, 48),
-    "blocks/mlp/fc2/kernel": (3, 48, 32),
-    "blocks/norm1/scale": (3, 32),
+    "encoder/blocks/attention/qkv/kernel": (3, 32, 3, 4, 8),
+    "encoder/blocks/attention/qkv/bias": (3, 3, 4, 8),
+    "encoder/blocks/attention/out/kernel": (3, 4, 8, 32),
+    "encoder/blocks/attention/out/bias": (3, 32),
+    "encoder/blocks/mlp/fc1/kernel": (3, 32, 48),
+    "encoder/blocks/mlp/fc1/bias": (3, 48),
+    "encoder/blocks/mlp/fc2/kernel": (3, 48, 32),
+    "encoder/blocks/norm1/scale": (3, 32),
     "pool/attention/qkv/kernel": (32, 3, 4, 8),
-    "embedding/kernel": (8, 8, 3, 32),
-    "position": (1, 7, 32),
+    "encoder/embedding/kernel": (8, 8, 3, 32),
+    "encoder/position": (1, 7, 32),
     "head/kernel": (32, 10),
     "head/bias": (10,),
     "step": (),
@@ -33,34 +33,34 @@ SHAPES = {  # L 3, D 32, H 4, d 8, M 48
 EXPECTED = {
     "data": {name: P(*[None] * len(shape)) for name, shape in SHAPES.items()},
     "fsdp": {
-        "blocks/attention/qkv/kernel": P(None, "fsdp", None, None, None),
-        "blocks/attention/qkv/bias": P(None, None, None, "fsdp"),
-        "blocks/attention/out/kernel": P(None, None, None, "fsdp"),
-        "blocks/attention/out/bias": P(None, "fsdp"),
-        "blocks/mlp/fc1/kernel": P(None, None, "fsdp"),
-        "blocks/mlp/fc1/bias": P(None, "fsdp"),
-        "blocks/mlp/fc2/kernel": P(None, "fsdp", None),
-        "blocks/norm1/scale": P(None, "fsdp"),
+        "encoder/blocks/attention/qkv/kernel": P(None, "fsdp", None, None, None),
+        "encoder/blocks/attention/qkv/bias": P(None, None, None, "fsdp"),
+        "encoder/blocks/attention/out/kernel": P(None, None, None, "fsdp"),
+        "encoder/blocks/attention/out/bias": P(None, "fsdp"),
+        "encoder/blocks/mlp/fc1/kernel": P(None, None, "fsdp"),
+        "encoder/blocks/mlp/fc1/bias": P(None, "fsdp"),
+        "encoder/blocks/mlp/fc2/kernel": P(None, "fsdp", None),
+        "encoder/blocks/norm1/scale": P(None, "fsdp"),
         "pool/attention/qkv/kernel": P("fsdp", None, None, None),
-        "embedding/kernel": P(None, None, None, "fsdp"),
-        "position": P(None, None, "fsdp"),
+        "encoder/embedding/kernel": P(None, None, None, "fsdp"),
+        "encoder/position": P(None, None, "fsdp"),
         "head/kernel": P("fsdp", None),
         "head/bias": P(None),  # 10 classes do not divide by 8
         "step": P(),
         "key": P(None),
     },
     "all": {
-        "blocks/attention/qkv/kernel": P(None, "fsdp", None, "tensor", None),
-        "blocks/attention/qkv/bias": P(None, None, "tensor", "fsdp"),
-        "blocks/attention/out/kernel": P(None, "tensor", None, "fsdp"),
-        "blocks/attention/out/bias": P(None, "fsdp"),
-        "blocks/mlp/fc1/kernel": P(None, "fsdp", "tensor"),
-        "blocks/mlp/fc1/bias": P(None, "tensor"),
-        "blocks/mlp/fc2/kernel": P(None, "tensor", "fsdp"),
-        "blocks/norm1/scale": P(None, "fsdp"),
+        "encoder/blocks/attention/qkv/kernel": P(None, "fsdp", None, "tensor", None),
+        "encoder/blocks/attention/qkv/bias": P(None, None, "tensor", "fsdp"),
+        "encoder/blocks/attention/out/kernel": P(None, "tensor", None, "fsdp"),
+        "encoder/blocks/attention/out/bias": P(None, "fsdp"),
+        "encoder/blocks/mlp/fc1/kernel": P(None, "fsdp", "tensor"),
+        "encoder/blocks/mlp/fc1/bias": P(None, "tensor"),
+        "encoder/blocks/mlp/fc2/kernel": P(None, "tensor", "fsdp"),
+        "encoder/blocks/norm1/scale": P(None, "fsdp"),
         "pool/attention/qkv/kernel": P("fsdp", None, "tensor", None),
-        "embedding/kernel": P(None, None, None, "fsdp"),
-        "position": P(None, None, "fsdp"),
+        "encoder/embedding/kernel": P(None, None, None, "fsdp"),
+        "encoder/position": P(None, None, "fsdp"),
         "head/kernel": P("fsdp", "tensor"),
         "head/bias": P("tensor"),
         "step": P(),
@@ -92,9 +92,9 @@ def test_every_head_and_every_attention_is_split_by_its_own_axis() -> None:
 
 def test_heads_that_do_not_divide_stay_whole() -> None:
     mesh = make_mesh(MeshConfig(data=1, tensor=8))
-    for name in ("blocks/attention/qkv/kernel", "head/kernel"):
+    for name in ("encoder/blocks/attention/qkv/kernel", "head/kernel"):
         assert set(rules.spec(name, SHAPES[name], mesh)) == {None}
-    assert rules.spec("blocks/mlp/fc1/kernel", (3, 32, 48), mesh) == P(None, None, "tensor")
+    assert rules.spec("encoder/blocks/mlp/fc1/kernel", (3, 32, 48), mesh) == P(None, None, "tensor")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_every_parameter_of_every_kind_of_model_has_a_split_that_divides(changes
     for path, shape in surgery.shapes(tiny.options(**changes, depth=128)).items():
         spec = rules.spec(path, shape, placed)
         jax.sharding.NamedSharding(placed, spec).shard_shape(shape)  # raises if it does not
-        if path.startswith("blocks/"):
+        if path.startswith("encoder/blocks/"):
             assert spec[0] is None, "the scan runs over the layers"
 
 

@@ -54,7 +54,7 @@ def test_a_pretrained_autoencoder_becomes_a_classifier(layout, kind, gone, tmp_p
     assert begin.options == zoo.classifier(begin.options)
     assert begin.options.num_classes == 3 and begin.options.image_size == (24, 16)
     assert begin.params is not None
-    assert not any(path.startswith((gone, "mask")) for path in begin.params)
+    assert not any(path.startswith((gone, "encoder/mask")) for path in begin.params)
     dropped = next(line for line in begin.report.splitlines() if line.startswith("dropped"))
     assert gone in dropped
     assert "initialised: head/bias, head/kernel" in begin.report
@@ -69,7 +69,7 @@ def test_the_shared_bias_of_pretraining_becomes_that_of_every_block(tmp_path) ->
     begin = start(tmp_path / "a.pth", name="BEiT-Ti/8", num_heads=3)
     assert begin.options.relative_bias == "per_block" and begin.options.pool == "gap"
     assert begin.params is not None
-    assert begin.params["blocks/attention/relative_bias"].shape == (12, 5 * 3 + 3, 3)
+    assert begin.params["encoder/blocks/attention/relative_bias"].shape == (12, 5 * 3 + 3, 3)
 
 
 def test_a_file_of_another_grid_and_way_of_resizing_is_told_by_the_config(tmp_path) -> None:
@@ -84,7 +84,7 @@ def test_a_file_of_another_grid_and_way_of_resizing_is_told_by_the_config(tmp_pa
         config = Config(**source, init_grid=(2, 3), init_resize=method)
         begin = setup.fresh_start(config, FACTS)
         assert begin.params is not None
-        resized[method] = begin.params["position"]
+        resized[method] = begin.params["encoder/position"]
     assert (resized[""] == resized["bicubic"]).all(), "DeiT's own"
     assert begin.resize == load.read(tmp_path / "a.pth", num_heads=2, grid=(2, 3)).resize
     assert abs(resized[""] - resized["align_corners"]).max() > 0.1

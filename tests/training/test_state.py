@@ -102,8 +102,8 @@ def test_the_key_of_a_run_is_that_of_every_earlier_version(seed, key) -> None:
 def test_given_parameters_are_placed() -> None:
     given = tiny.params(OPTIONS)
     made = create(make_mesh(MeshConfig(data=1, fsdp=8)), params=given)
-    kernel = made["params"]["blocks"]["mlp"]["fc1"]["kernel"]
-    np.testing.assert_array_equal(kernel, given["blocks/mlp/fc1/kernel"])
+    kernel = made["params"]["encoder"]["blocks"]["mlp"]["fc1"]["kernel"]
+    np.testing.assert_array_equal(kernel, given["encoder/blocks/mlp/fc1/kernel"])
     np.testing.assert_array_equal(made["ema"]["head"]["bias"], given["head/bias"])
     assert kernel.addressable_shards[0].data.shape == (5, 32, 48 // 8)
 

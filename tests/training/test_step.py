@@ -86,7 +86,7 @@ def test_gradients_of_micro_batches_stay_sharded(in_parts) -> None:
     """Nowhere in the compiled step is a stacked kernel whole, summed gradients included."""
     program = in_parts.step.as_text()
     for path, kernel in _flat(in_parts.state["params"]):
-        if path.startswith("blocks/") and path.endswith("kernel"):
+        if path.startswith("encoder/blocks/") and path.endswith("kernel"):
             shard = kernel.addressable_shards[0].data.shape
             assert f"f32[{','.join(map(str, shard))}]" in program, path
             assert f"f32[{','.join(map(str, kernel.shape))}]" not in program, path

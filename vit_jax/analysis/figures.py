@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vit_jax.analysis import learned
-from vit_jax.models.vit import ViT
+from vit_jax.models.model import Model
 from vit_jax.text import printable
 from vit_jax.workdir import lines as metric_lines
 
@@ -64,20 +64,20 @@ def predictions(
     return figure
 
 
-def first_layer(model: ViT) -> dict[str, Figure]:
-    """`filters`, and `positions` where the model adds the same ones to all blocks."""
-    drawn = {"filters": filters(model)}
-    if model.position_table() is not None and model.options.position_at != "every_block":
+def first_layer(model: Model) -> dict[str, Figure]:
+    """`filters` and `positions`, where the model has any to draw."""
+    drawn = {} if model.patch_kernel is None else {"filters": filters(model)}
+    if model.position_table() is not None:
         drawn["positions"] = position_similarity(model)
     return drawn
 
 
-def filters(model: ViT) -> Figure:
+def filters(model: Model) -> Figure:
     """Principal components of the patch embedding's filters. Paper, figure 7 left."""
     return _grid(learned.filters(model), title="Filters: principal components")
 
 
-def position_similarity(model: ViT) -> Figure:
+def position_similarity(model: Model) -> Figure:
     """One map a patch: how similar its position is to all others. Paper, figure 7 centre."""
     maps = learned.position_similarity(model)
     rows, columns = maps.shape[:2]

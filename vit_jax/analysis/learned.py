@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from vit_jax.models.vit import ViT
+from vit_jax.models.model import Model
 
 
-def filters(model: ViT, *, count: int = 28) -> np.ndarray:
+def filters(model: Model, *, count: int = 28) -> np.ndarray:
     """Principal components of the patch embedding's filters, as images in [0, 1].
 
     (count, height, width, C), most important first; fewer where there are fewer pixels. Paper,
     figure 7 left.
     """
-    kernel = np.asarray(model.embedding.kernel[...], np.float64)  # (h, w, C, D)
+    kernel = np.asarray(model.patch_kernel, np.float64)  # (h, w, C, D)
     flat = kernel.reshape(-1, kernel.shape[-1]).T
     _, _, components = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
     images = components[:count].reshape(-1, *kernel.shape[:3])
@@ -20,7 +20,7 @@ def filters(model: ViT, *, count: int = 28) -> np.ndarray:
     return (images - low) / np.maximum(high - low, 1e-12)
 
 
-def position_similarity(model: ViT) -> np.ndarray:
+def position_similarity(model: Model) -> np.ndarray:
     """Cosine similarity of the positions of all pairs of patches: (rows, columns, rows, columns).
 
     Paper, figure 7 centre. Raises ValueError for a model that adds no positions at its input.

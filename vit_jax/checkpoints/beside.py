@@ -8,11 +8,11 @@ called after the weights: `b.npz.config.json`. That name is looked for first.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from vit_jax import plain_json
-from vit_jax.models.zoo import RUN_FIELDS
+from vit_jax.models.zoo import RUN_FIELDS, Options
 from vit_jax.schema import build
 
 _OURS = "vit_jax"  # the entry of a config.json that holds what no other reader knows
@@ -71,15 +71,18 @@ def with_exact(content: Mapping[str, Any], entry: Exact) -> dict[str, Any]:
     return dict(content) | {_OURS: json.loads(json.dumps(fields))}
 
 
-def differences(read: Any, wanted: Any) -> dict[str, Any]:
+def of_options(read: Options, wanted: Options) -> dict[str, Any]:
+    """As `differences`, without fields of training, and one that may leave it to another field."""
+    same = read.has_class_token == wanted.has_class_token
+    return differences(read, wanted, but=(*RUN_FIELDS, *(("class_token",) if same else ())))
+
+
+def differences(read: Any, wanted: Any, *, but: Collection[str] = ()) -> dict[str, Any]:
     """The fields of a dataclass that were read otherwise than they are, as JSON has them."""
-    same = set(RUN_FIELDS)
-    if getattr(read, "has_class_token", None) == getattr(wanted, "has_class_token", None):
-        same.add("class_token")  # which may leave it to the pool
     return {
         name: _plain(value) if dataclasses.is_dataclass(value) else value
         for name, value in vars(wanted).items()
-        if name not in same and getattr(read, name) != value
+        if name not in but and getattr(read, name) != value
     }
 
 

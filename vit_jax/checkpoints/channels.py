@@ -1,26 +1,10 @@
-"""Weights for another number of input channels, as timm's `adapt_input_conv` makes them."""
-
-import numpy as np
+"""What the user is told where weights are fitted to another number of input channels."""
 
 from vit_jax.models.zoo import Options
 
 
-def adapt(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """A first kernel (h, w, C, D) for images of so many channels.
-
-    One channel takes the sum of all; more take the kernel's in turn, scaled by C / channels, so
-    that an image whose channels are all alike gives the same features.
-    """
-    given = kernel.shape[2]
-    if given == channels:
-        return kernel
-    if channels == 1:
-        return kernel.sum(axis=2, keepdims=True)
-    return kernel[:, :, np.arange(channels) % given] * np.float32(given / channels)
-
-
 def notes(source: Options, target: Options) -> tuple[str, ...]:
-    """In words, what `adapt` does between two models."""
+    """In words, what `fitting.with_channels` does between two models."""
     if source.channels == target.channels:
         return ()
     how = "summed to 1" if target.channels == 1 else f"repeated and scaled for {target.channels}"

@@ -11,8 +11,6 @@ import pathlib
 
 from vit_jax.checkpoints import check as check_lib
 from vit_jax.checkpoints import load, save
-from vit_jax.models import zoo
-from vit_jax.models.vit import ViTOptions
 from vit_jax.workdir import place
 
 Size = int | tuple[int, int]
@@ -64,7 +62,7 @@ def convert(
     )
     notes = save.write(checkpoint, target, layout=layout, origin=str(source))
     lines = [
-        f"{source}: {original.layout or 'a run'}, {describe(original.options)}",
+        f"{source}: {original.layout or 'a run'}, {original.options.described()}",
         str(changes),
         *(f"note: {note}" for note in (*original.notes, *notes)),
         f"{target}: {layout or ('vit_jax' if pathlib.Path(target).suffix else 'a run')},"
@@ -97,20 +95,3 @@ def _check_target(source: pathlib.Path, target: pathlib.Path, overwrite: bool) -
         raise ValueError(f"{target} cannot be written: {error.strerror}") from error
     if not overwrite:
         raise ValueError(f"{target} exists: give another name, or --overwrite to replace it")
-
-
-def describe(options: zoo.Options) -> str:
-    """A model in one line."""
-    height, width = options.image_size
-    parts = [f"{height}x{width} pixels", f"{options.num_classes} classes"]
-    if isinstance(options, ViTOptions):
-        rows, columns = options.patch_size
-        parts = [
-            f"ViT of width {options.width}, depth {options.depth}, {options.num_heads} heads",
-            f"patches of {rows}x{columns}",
-            *parts,
-            f"pool {options.pool}",
-        ]
-    else:
-        parts.insert(0, type(options).__name__.removesuffix("Options"))
-    return ", ".join(parts)

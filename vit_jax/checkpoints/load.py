@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from flax import nnx, traverse_util
 
-from vit_jax import schema
 from vit_jax.checkpoints import (
     beside,
     classes,
@@ -134,7 +133,7 @@ def adapted(
     for name, number in (("num_classes", num_classes), ("channels", channels)):
         if number is not None:
             changes[name] = number
-    target = zoo.change(checkpoint.options, **changes)
+    target = checkpoint.options.adapted(**changes)
     methods = checkpoint.resize.with_position(resize)
     count, same_classes = target.num_classes, target.num_classes == checkpoint.options.num_classes
     other = classes.match((), (), their_count=checkpoint.options.num_classes, our_count=count)
@@ -208,7 +207,7 @@ def _read_file(path: str | os.PathLike[str], layout: str, said: Hints) -> Checkp
             options = beside.corrected(options, exact.options, "options")
             written = layouts.as_written(found, options)
             layouts.table.check_depth(written, number=len(arrays))
-            if getattr(options, "position", "") == "sincos2d":  # what the model computes itself
+            if options.fixed_table:  # which the model computes itself
                 arrays = {name: a for name, a in arrays.items() if not _is_position(name)}
         params = layouts.table.read(found.entries(written), arrays, surgery.shapes(written))
         params = surgery.with_rows(params, source=written, target=options)
@@ -254,9 +253,7 @@ def _pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
 
 def _check_told(path: str | os.PathLike[str], options: zoo.Options, told: dict[str, Any]) -> None:
     """Raises ValueError where the user says of a run what is not so: it tells all by itself."""
-    decoder = getattr(options, "decoder", None)
-    known = {name: getattr(options, name, None) for name in ("num_heads", "grid")}
-    known["decoder_heads"] = decoder.num_heads if decoder else None
+    known = options.tells
     for name, value in told.items():
         if value and value != known.get(name):
             its = f"its own is {known[name]}" if known.get(name) else "it has none"
@@ -267,11 +264,11 @@ def _check_told(path: str | os.PathLike[str], options: zoo.Options, told: dict[s
 
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:
     card = run_folder.read_card(path)
-    averaged, checkpoint = _kept(path)
-    item = "ema" if averaged else "params"
+    item = "ema" if card.average else "params"
     _, shapes = zoo.abstract(card.options)
     abstract = nnx.to_pure_dict(shapes)
-    with store.Store(path, checkpoint, read_only=True) as saved:
+    best = (card.metric, card.better) if card.metric else None
+    with store.Store(path, store.CheckpointConfig(), metric=best, read_only=True) as saved:
         wanted = {item: store.local_shapes(abstract)}
         found = fallback.restore(saved, wanted, step, substitute=substitute)
     flat = traverse_util.flatten_dict(found.state[item], sep="/")
@@ -281,13 +278,5 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
         preprocessing=card.preprocessing,
         class_names=card.class_names,
         resize=card.resize,
-        notes=found.notes,
+        notes=card.notes + found.notes,
     )
-
-
-def _kept(path: str | os.PathLike[str]) -> tuple[bool, store.CheckpointConfig]:
-    """Whether a run keeps an average, and which of its checkpoints is the best."""
-    fields, where = run_folder.read_fields(path), f"{path}/config.json: config"
-    average = schema.build(float, fields.get("ema", 0.0), f"{where}.ema")
-    given = fields.get("checkpoint", {})
-    return average > 0, schema.build(store.CheckpointConfig, given, f"{where}.checkpoint")

@@ -10,9 +10,9 @@ from vit_jax.checkpoints import layouts
 from vit_jax.checkpoints.layouts import timm_config
 from vit_jax.checkpoints.load import Checkpoint
 from vit_jax.models.bit import BiTOptions
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.swin import SwinOptions
-from vit_jax.models.vit import ViTOptions
 
 
 def model(checkpoint: Checkpoint) -> Any:
@@ -29,6 +29,7 @@ def model(checkpoint: Checkpoint) -> Any:
         create = importlib.import_module("timm.models.resnetv2").ResNetV2
         built = create(num_classes=options.num_classes, **_stem(options.stem, options.channels))
     else:
+        assert isinstance(options, EncoderOptions)
         built = _vit(options, torch)
     state = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
     missing, unexpected = built.load_state_dict(state, strict=False)
@@ -38,7 +39,7 @@ def model(checkpoint: Checkpoint) -> Any:
     return built.eval()
 
 
-def _vit(options: ViTOptions, torch: Any) -> Any:
+def _vit(options: EncoderOptions, torch: Any) -> Any:
     """A plain, distilled or hybrid ViT, or a BEiT."""
     if options.mim_classes or options.decoder:
         raise ValueError("models of masked pretraining are not built there")
@@ -59,7 +60,7 @@ def _vit(options: ViTOptions, torch: Any) -> Any:
     return importlib.import_module("timm.models.vision_transformer").VisionTransformer(**arguments)
 
 
-def _beit(options: ViTOptions, arguments: dict[str, Any]) -> Any:
+def _beit(options: EncoderOptions, arguments: dict[str, Any]) -> Any:
     if options.gelu != "erf":
         raise ValueError(f"a BEiT with gelu {options.gelu!r} is not built there")
     pooled = options.norm_at == "pooled"

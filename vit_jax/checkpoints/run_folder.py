@@ -7,7 +7,6 @@ checkpoints/  one folder a step         (store.py)
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,24 +14,13 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax import plain_json, schema
+from vit_jax import plain_json
+from vit_jax.checkpoints import card as card_lib
 from vit_jax.checkpoints import s3
-from vit_jax.models.interpolation import Methods
-from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.zoo import Options
+from vit_jax.checkpoints.card import Card as Card
 from vit_jax.workdir import place
 
 CONFIG = "config.json"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Card:
-    """What is needed to use a run's model without its training config."""
-
-    options: Options
-    class_names: tuple[str, ...]
-    preprocessing: Preprocessing
-    resize: Methods = Methods()  # of the family that it started from
 
 
 def write_run(workdir: str | os.PathLike[str], config: Mapping[str, Any], card: Card) -> None:
@@ -48,7 +36,7 @@ def write_run(workdir: str | os.PathLike[str], config: Mapping[str, Any], card: 
 
 def write_card(workdir: str | os.PathLike[str], card: Card) -> None:
     """Writes model.json anew. Raises ValueError where `workdir` cannot be written to."""
-    write_json(workdir, "model.json", dataclasses.asdict(card))
+    write_json(workdir, "model.json", card_lib.to_json(card))
 
 
 def write_json(workdir: str | os.PathLike[str], name: str, content: Mapping[str, Any]) -> None:
@@ -80,22 +68,17 @@ def read_json(workdir: str | os.PathLike[str], name: str) -> Any:
 
 def read_card(workdir: str | os.PathLike[str]) -> Card:
     """The model of a run. Raises ValueError where there is none, or it contradicts itself."""
-    card = schema.build(Card, _read(workdir, "model.json"), f"{workdir}/model.json")
-    expects, damaged = card.preprocessing, f"{workdir}/model.json is damaged"
-    classes, names = card.options.num_classes, len(card.class_names)
-    if names not in (0, classes):
-        raise ValueError(f"{damaged}: it names {names} of the model's {classes} classes")
-    if expects.image_size != card.options.image_size:
-        raise ValueError(
-            f"{damaged}: its images are of {expects.image_size}, its model is for"
-            f" {card.options.image_size}"
-        )
-    if not len(expects.mean) == len(expects.std) == card.options.channels:
-        raise ValueError(
-            f"{damaged}: it has mean {expects.mean} and std {expects.std} for"
-            f" {card.options.channels} channels"
-        )
-    return card
+    content = _read(workdir, "model.json")
+    old = isinstance(content, Mapping) and "format" not in content
+    config = _read(workdir, CONFIG) if old else {}
+    told = config if isinstance(config, Mapping) else {}
+    return card_lib.from_json(content, config=told, path=f"{workdir}/model.json")
+
+
+def renew_card(workdir: str | os.PathLike[str]) -> None:
+    """Writes a model.json of an older version as it is written today, where it is one."""
+    if "format" not in read_json(workdir, "model.json"):
+        write_card(workdir, read_card(workdir))
 
 
 def read_fields(workdir: str | os.PathLike[str]) -> dict[str, Any]:

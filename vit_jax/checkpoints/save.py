@@ -122,7 +122,7 @@ def _beside(
     entry = beside.Exact(
         file=weights.name,
         layout=layouts.name(table),
-        options=beside.differences(found, source),
+        options=beside.of_options(found, source),
         preprocessing=beside.differences(told, expects),
     )
     contents["config.json"] = beside.with_exact(contents["config.json"], entry)

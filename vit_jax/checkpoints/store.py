@@ -10,7 +10,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
-from vit_jax.checkpoints import background, integrity, run_folder, s3
+from vit_jax.checkpoints import background, integrity, old_runs, run_folder, s3
 from vit_jax.duration import Duration
 from vit_jax.errors import RunFailed
 
@@ -125,7 +125,13 @@ class Store:
     def _restore(self, abstract: Mapping[str, Any], step: int) -> dict[str, Any]:
         items = _items(abstract)
         checked = integrity.verify_together(self.path / str(step), step=step, items=items)
-        args = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
+        folder = self.path / str(step) / "params"
+        old = any(map(old_runs.has_encoder, items.values())) and old_runs.is_old(folder)
+        args = (
+            old_runs.restore_args(items)
+            if old
+            else {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
+        )
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # Orbax and TensorStore raise many kinds
@@ -137,6 +143,7 @@ class Store:
                 f" saved: {reason}"
             ) from error
         state = {name: restored[name] for name in items}
+        state = old_runs.read(state, like=items) if old else state
         state = {**state.pop("rest", {}), **state}
         if not checked and "step" in state and int(state["step"]) != step:
             raise integrity.Damaged(

@@ -19,7 +19,6 @@ from vit_jax.data.preprocess import EvalTransform
 from vit_jax.data.record import Record, Source
 from vit_jax.images import transform_of
 from vit_jax.models import zoo
-from vit_jax.models.vit import ViT
 from vit_jax.text import printable
 from vit_jax.training import run_config
 from vit_jax.workdir import place
@@ -52,8 +51,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
         "curves": figures.curves(options.workdir),
         "predictions": figures.predictions(images, best, truth),
     }
-    if isinstance(model, ViT):
-        drawn |= figures.first_layer(model)
+    drawn |= figures.first_layer(model)
     if jax.process_index() == 0:
         for path in _write(drawn, place.folder(options.workdir) / "pictures"):
             print(printable(path))

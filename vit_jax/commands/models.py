@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import jax
 
 from vit_jax.models import flops, zoo
-from vit_jax.models.vit import ViTOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +33,6 @@ def _row(name: str) -> tuple[str, ...]:
     options = zoo.options(name)
     _, shapes = zoo.abstract(options)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    sizes: tuple[object, ...] = ("-",) * 5  # differ from stage to stage
-    if isinstance(options, ViTOptions):
-        sizes = (options.width, options.depth, options.mlp_dim, options.num_heads, options.tokens)
+    sizes: tuple[object, ...] = options.listed or ("-",) * 5  # where they differ between stages
     gflops = f"{flops.forward(options) / 1e9:.1f}"
     return (name, *map(str, sizes), f"{parameters:,}", gflops)

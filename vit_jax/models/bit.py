@@ -6,15 +6,16 @@ big_vision's `bit`. Fully convolutional: images of any size can be given.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models import heads, limits
+from vit_jax.models import fitting, heads, limits
 from vit_jax.models.layers import Dtype
-from vit_jax.models.preprocessing import Preprocessing, check_images
+from vit_jax.models.model import Model, ModelOptions
+from vit_jax.models.preprocessing import check_images
 from vit_jax.models.resnet import Stem, StemOptions
 
 # The numerics of the paper's code; `StemOptions` of any sizes are made of it by `replace`.
@@ -30,12 +31,9 @@ RESNET_V2 = StemOptions(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BiTOptions:
-    """A BiT ResNet. Raises ValueError where the sizes do not fit together."""
+class BiTOptions(ModelOptions):
+    """A BiT ResNet, which takes images of any size."""
 
-    family: Literal["bit"] = "bit"  # tells saved options from those of other models
-    image_size: tuple[int, int] = (224, 224)  # (height, width) that it was made for
-    channels: int = 3
     num_classes: int = 1000  # 0: no head, the features are the output
     stem: StemOptions = RESNET_V2
     head_bias: float = 0.0
@@ -55,16 +53,16 @@ class BiTOptions:
         return -(-height // self.stem.stride), -(-width // self.stem.stride)
 
     @property
+    def tells(self) -> dict[str, Any]:
+        return {"grid": self.grid}
+
+    @property
     def feature_size(self) -> int:
-        """Length of a feature vector, the input of the head."""
         return self.stem.out_channels
 
 
-class BiT(nnx.Module):
+class BiT(Model):
     """A ResNet. `model(images)` gives logits, `model.features(images)` their input."""
-
-    preprocessing: Preprocessing | None = None  # of a loaded model
-    class_names: tuple[str, ...] = ()  # of a loaded model, where known
 
     def __init__(self, options: BiTOptions, *, rngs: nnx.Rngs) -> None:
         self.options = options
@@ -87,3 +85,6 @@ class BiT(nnx.Module):
         """What is pooled: (B, height / stride, width / stride, `options.feature_size`)."""
         check_images(images, channels=self.options.channels)
         return self.stem(images.astype(jnp.dtype(self.options.dtype)))
+
+
+FITTING = fitting.Fitting(resize={"stem/root/kernel": fitting.fit_channels}.get)

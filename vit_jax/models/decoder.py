@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from vit_jax.models import encoder, limits, positions
+from vit_jax.models import limits, positions, stack
 from vit_jax.models.layers import XAVIER, BlockOptions, layer_norm
 
 
@@ -73,8 +72,10 @@ class Decoder(nnx.Module):
         )
         normal = nnx.initializers.normal(0.02)
         self.mask = nnx.Param(normal(rngs.params(), (1, 1, options.width)))
-        self.position = nnx.Param(jnp.asarray(fixed_table(grid, options.width, prefix=prefix)))
-        self.blocks = encoder.stack(block, options.depth, rngs=rngs)
+        self.position = nnx.Param(
+            jnp.asarray(positions.fixed_table(grid, options.width, prefix=prefix))
+        )
+        self.blocks = stack.create(block, options.depth, rngs=rngs)
         self.norm = layer_norm(options.width, block.norm_eps, block.dtype, rngs)
         self.prediction = nnx.Linear(
             options.width, outputs, dtype=jnp.float32, kernel_init=XAVIER, rngs=rngs
@@ -97,11 +98,5 @@ class Decoder(nnx.Module):
         patches = jnp.take_along_axis(patches, restore[..., None], axis=1)
         x = jnp.concatenate([prefix, patches], axis=1)
         x = x + jax.lax.stop_gradient(self.position[...]).astype(x.dtype)
-        x, _ = encoder.scan(self.blocks, x, depth=self.options.depth, remat=remat, unroll=unroll)
+        x, _ = stack.scan(self.blocks, x, depth=self.options.depth, remat=remat, unroll=unroll)
         return self.prediction(self.norm(x)[:, self.prefix :])
-
-
-def fixed_table(grid: positions.Grid, width: int, *, prefix: int) -> np.ndarray:
-    """MAE's table (1, prefix + rows * columns, D): sines for the patches, zero for the others."""
-    table = positions.sincos2d(grid, width, endpoint=False)
-    return np.pad(table, ((0, 0), (prefix, 0), (0, 0)))

@@ -1,85 +1,206 @@
-"""A stack of equal blocks: one set of parameters with a leading layer axis, one scan over it."""
+"""The encoder of a Vision Transformer: images to tokens. Task models wrap it.
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+Stem, patches, tokens, positions, a scan over stacked blocks, and the last norm. Shapes: B batch,
+T tokens, N patches, D width, H heads, L depth. Images are (B, height, width, channels), already in
+the model's value range. A model holds parameters only: randomness is the argument `key`, and no key
+means deterministic.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.layers import Block, BlockOptions, add_position, split_batch
-
-Module = TypeVar("Module", bound=nnx.Module)
-
-
-class Intermediates(NamedTuple):
-    """What every layer saw: on request only, for it holds T x T numbers per head and layer."""
-
-    features: jax.Array  # (L, B, T, D), output of every block
-    attention: jax.Array  # (L, B, H, T, T) float32, weights of every head
+from vit_jax.models import positions, stack
+from vit_jax.models.layers import dropout, grid_bias, layer_norm, relative_table, split_batch
+from vit_jax.models.model import Model
+from vit_jax.models.options import EncoderOptions
+from vit_jax.models.preprocessing import check_images
+from vit_jax.models.resnet import Stem
+from vit_jax.models.stack import Intermediates
 
 
-def stack(options: BlockOptions, depth: int, *, rngs: nnx.Rngs) -> Block:
-    """One `Block` whose every parameter has a leading layer axis, each layer drawn on its own."""
-    return stacked(lambda rngs: Block(options, rngs=rngs), depth, rngs=rngs)
+class Encoder(nnx.Module):
+    """Tokens (B, T, D) of images: class token, distillation token, registers, patches."""
 
-
-def stacked(create: Callable[[nnx.Rngs], Module], depth: int, *, rngs: nnx.Rngs) -> Module:
-    """As `stack`, of any module that `create` makes."""
-    return nnx.split_rngs(splits=depth)(nnx.vmap(create, in_axes=0, out_axes=0))(rngs)
-
-
-def scan(
-    blocks: Block,
-    x: jax.Array,  # (B, T, D)
-    *,
-    depth: int,
-    table: jax.Array | None = None,
-    tables: jax.Array | None = None,
-    bias: jax.Array | None = None,
-    stochastic_depth: float = 0.0,
-    key: jax.Array | None = None,
-    return_intermediates: bool = False,
-    remat: str = "none",
-    unroll: int = 1,
-) -> tuple[jax.Array, Intermediates | None]:
-    """Runs `x` through the layers.
-
-    Before every block the positions `table` (1, N, D) are added, or its own of `tables`
-    (L, 1, N, D). `bias` (1, H, T, T) is added to the attention logits of every block.
-    """
-    block, params = nnx.split(blocks)
-    layers: dict[str, Any] = {"params": params}
-    if tables is not None:
-        layers["table"] = tables
-    if key is not None:
-        layers["key"] = jax.random.split(key, depth)
-        layers["drop_rate"] = jnp.linspace(0.0, stochastic_depth, depth)
-
-    def body(x: jax.Array, layer: dict[str, Any]) -> tuple[jax.Array, Any]:
-        positions = layer.get("table", table)
-        x = x if positions is None else add_position(x, positions)
-        x, weights = nnx.merge(block, layer["params"])(
-            x,
-            bias=bias,
-            key=layer.get("key"),
-            drop_rate=layer.get("drop_rate", 0.0),
-            return_weights=return_intermediates,
+    def __init__(self, options: EncoderOptions, *, rngs: nnx.Rngs) -> None:
+        self.options = options
+        width, dtype = options.width, jnp.dtype(options.dtype)
+        channels = options.channels
+        if options.stem:
+            self.stem = Stem(options.stem, channels=channels, dtype=options.dtype, rngs=rngs)
+            channels = options.stem.out_channels
+        self.embedding = nnx.Conv(
+            channels,
+            width,
+            kernel_size=options.patch_size,
+            strides=options.patch_size,
+            padding="VALID",
+            use_bias=options.patch_bias,
+            dtype=dtype,
+            rngs=rngs,
         )
-        x = split_batch(x)
-        return x, None if weights is None else Intermediates(x, weights)
+        self._create_tokens(rngs)
+        self._create_positions(rngs)
+        if options.input_norm:
+            self.input_norm = layer_norm(width, options.norm_eps, options.dtype, rngs)
+        self.blocks = stack.create(options.block(), options.depth, rngs=rngs)
+        self.norm = layer_norm(width, options.norm_eps, options.dtype, rngs)
 
-    return jax.lax.scan(checkpointed(body, remat), x, layers, unroll=unroll)
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        keep: jax.Array | None = None,
+        key: jax.Array | None = None,
+        return_intermediates: bool = False,
+    ) -> tuple[jax.Array, Intermediates | None]:
+        """All tokens (B, T, D) after the last block, and what every layer saw where asked for.
+
+        They are normalised unless the options say `norm_at="pooled"`: the task does it then. The
+        mask token replaces patches where `mask` (B, N) is true; of the patches only those numbered
+        `keep` (B, n) are encoded.
+        """
+        options = self.options
+        keys = [None] * 3 if key is None else list(jax.random.split(key, 3))
+        x = self.patches(images, mask)
+        x = self.add_prefix(x, keep)
+        x = dropout(x, options.dropout, keys[0])
+        if options.input_norm:
+            x = self.input_norm(x)
+        table = self.position_table() if options.position_at != "input" else None
+        layered = options.position_at == "every_block" and options.position == "learned_2d"
+        shared = options.relative_bias == "shared"
+        x, intermediates = stack.scan(
+            self.blocks,
+            x,
+            depth=options.depth,
+            table=None if layered else table,
+            tables=table if layered else None,
+            bias=grid_bias(self.relative_bias[...], options.grid) if shared else None,
+            stochastic_depth=options.stochastic_depth,
+            key=keys[1],
+            return_intermediates=return_intermediates,
+            remat=options.remat,
+            unroll=options.unroll,
+        )
+        return (self.norm(x) if options.norm_at == "tokens" else x), intermediates
+
+    def patches(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Images to embedded patches (B, N, D)."""
+        options = self.options
+        check_images(images, channels=options.channels, image_size=options.image_size)
+        x = split_batch(images).astype(jnp.dtype(options.dtype))
+        if options.stem:
+            x = self.stem(x)
+        x = self.embedding(x)
+        x = x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])
+        return x if mask is None else jnp.where(mask[..., None], self.mask[...].astype(x.dtype), x)
+
+    def add_prefix(self, x: jax.Array, keep: jax.Array | None = None) -> jax.Array:
+        """Patches (B, N, D) to tokens (B, T, D), with the positions that are added at the input."""
+        options = self.options
+        tokens: list[jax.Array] = []
+        if options.has_class_token:
+            tokens.append(self.cls[...])
+        if options.distillation:
+            tokens.append(self.distillation[...])
+        if options.registers:
+            tokens.append(self.registers[...])
+        table = self.position_table() if options.position_at == "input" else None
+        prefix = jnp.concatenate(tokens, axis=1).astype(x.dtype) if tokens else None
+        if table is not None:
+            rows = table.shape[1] - x.shape[1]
+            x = x + table[:, rows:].astype(x.dtype)
+            if prefix is not None:
+                prefix = prefix.at[:, :rows].add(table[:, :rows].astype(x.dtype))
+        if keep is not None:
+            x = jnp.take_along_axis(x, keep[..., None], axis=1)
+        if prefix is None:
+            return x
+        prefix = jnp.broadcast_to(prefix, (x.shape[0], *prefix.shape[1:]))
+        return jnp.concatenate([prefix, x], axis=1)
+
+    def position_table(self) -> jax.Array | None:
+        """What is added to tokens outside the blocks: (1, N, D), with a layer axis if per block."""
+        options = self.options
+        if options.position == "sincos2d":
+            return jnp.asarray(positions.sincos2d(options.grid, options.width))
+        if options.position == "learned_2d":
+            return positions.join_2d(self.position_rows[...], self.position_columns[...])
+        if options.position == "learned_1d" and options.position_at != "every_block":
+            table = self.position[...]
+            return jax.lax.stop_gradient(table) if options.fixed_position else table
+        return None
+
+    def _create_tokens(self, rngs: nnx.Rngs) -> None:
+        options = self.options
+        normal = nnx.initializers.normal(0.02)
+        one = (1, 1, options.width)
+        if options.has_class_token:
+            self.cls = nnx.Param(jnp.zeros(one))
+        if options.distillation:
+            self.distillation = nnx.Param(normal(rngs.params(), one))
+        if options.registers:
+            shape = (1, options.registers, options.width)
+            self.registers = nnx.Param(normal(rngs.params(), shape))
+        if options.mask_token:
+            self.mask = nnx.Param(normal(rngs.params(), one))
+
+    def _create_positions(self, rngs: nnx.Rngs) -> None:
+        """Parameters of learned tables that are not inside the blocks."""
+        options = self.options
+        normal = nnx.initializers.normal(0.02)
+        per_block = options.position_at == "every_block"
+        if options.fixed_position:
+            prefix = options.position_prefix
+            table = positions.fixed_table(options.grid, options.width, prefix=prefix)
+            self.position = nnx.Param(jnp.asarray(table))
+        elif options.position == "learned_1d" and not per_block:
+            shape = (1, options.position_tokens, options.width)
+            self.position = nnx.Param(normal(rngs.params(), shape))
+        elif options.position == "learned_2d":
+            lead = (options.depth, 1) if per_block else (1,)
+            rows, columns = ((*lead, side, options.width // 2) for side in options.grid)
+            self.position_rows = nnx.Param(normal(rngs.params(), rows))
+            self.position_columns = nnx.Param(normal(rngs.params(), columns))
+        if options.relative_bias == "shared":
+            self.relative_bias = relative_table(options.grid, options.num_heads)
 
 
-def checkpointed(body: Any, policy: str) -> Any:
-    """What the backward pass keeps of a block: all, the dense layers' outputs, or its input."""
-    if policy == "none":
-        return body
-    policies = {
-        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        "full": jax.checkpoint_policies.nothing_saveable,
-    }
-    # A scan keeps its iterations apart, so the barrier against merging them is not needed.
-    return functools.partial(jax.checkpoint, prevent_cse=False, policy=policies[policy])(body)
+class TaskModel(Model):
+    """A model that wraps an encoder: `model(images)` gives the features unless a task has more."""
+
+    def __init__(self, options: EncoderOptions, *, rngs: nnx.Rngs) -> None:
+        self.options = options
+        self.encoder = Encoder(options, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> Any:
+        return self.features(images, key=key)
+
+    def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """The class token (B, D), or the mean of the patches where there is none, float32."""
+        tokens = self.encode(images, key=key)
+        if self.options.has_class_token:
+            return tokens[:, 0].astype(jnp.float32)
+        return tokens[:, self.options.prefix_tokens :].astype(jnp.float32).mean(axis=1)
+
+    def encode(
+        self,
+        images: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        keep: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """The tokens (B, T, D) that `Encoder` gives."""
+        return self.encoder(images, mask=mask, keep=keep, key=key)[0]
+
+    @property
+    def patch_kernel(self) -> jax.Array:
+        return self.encoder.embedding.kernel[...]
+
+    def position_table(self) -> jax.Array | None:
+        return None if self.options.position_at == "every_block" else self.encoder.position_table()

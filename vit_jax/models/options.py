@@ -1,46 +1,58 @@
-"""Which member of the family a model is: its sizes, parts and numerics, as plain typed fields."""
+"""What a Vision Transformer is, as plain typed fields in groups: sizes, tokens, positions, ...
+
+`EncoderOptions` joins the groups. The options of a task model extend it: `classifier.ViTOptions`,
+`masked_autoencoder.MaskedAutoencoderOptions` and `masked_image_model.MaskedImageModelOptions`.
+"""
 
 import dataclasses
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from vit_jax.models import limits, positions
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.layers import BlockOptions, Dtype, Gelu
+from vit_jax.models.model import ModelOptions
 from vit_jax.models.resnet import StemOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViTOptions:
-    """A member of the family. Raises ValueError where the sizes do not fit together.
+class Sizes(ModelOptions):
+    """How large the images, the patches and the blocks are."""
 
-    Tokens are, in this order: class token, distillation token, registers, patches.
-    """
-
-    image_size: tuple[int, int] = (224, 224)  # (height, width)
     patch_size: tuple[int, int] = (16, 16)  # of the image, or of the stem's output
     drop_edges: bool = False  # ignore edge pixels that do not fill a patch
-    channels: int = 3
     width: int = 768
     depth: int = 12
     mlp_dim: int = 3072
     num_heads: int = 12
-    num_classes: int = 1000  # 0: no head, the features are the output
     stem: StemOptions | None = None  # hybrid
-    class_token: bool | None = None  # None: where `pool` needs it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """What stands before the patches, in this order: class token, distillation token, registers."""
+
+    class_token: bool | None = None  # None: where the task needs it
     distillation: bool = False  # a second token (DeiT)
-    distillation_head: bool = True  # whether it has a head
     registers: int = 0  # tokens that nothing reads
-    # What is pooled: the class token, the mean of the patches, both side by side (DINOv2), or
-    # what attention over the patches finds.
-    pool: Literal["token", "gap", "token_gap", "map"] = "token"
-    norm_at: Literal["tokens", "pooled"] = "tokens"  # the last norm: before or after the pool
-    representation_size: int = 0  # tanh pre-logits layer; 0: none
+    mask_token: bool = False  # a learned stand-in for hidden patches
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Positions:
+    """How the model knows where a patch is."""
+
     position: Literal["none", "learned_1d", "learned_2d", "relative", "sincos2d"] = "learned_1d"
     position_at: Literal["input", "every_block", "every_block_shared"] = "input"
     class_position: bool = True  # whether class and distillation token have rows in the 1D table
     register_position: bool = False  # whether the registers have
     fixed_position: bool = False  # the 1D table starts as sines and is not trained (MAE)
     relative_bias: Literal["none", "per_block", "shared"] = "none"  # of every head (BEiT)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockNumerics:
+    """What the layers compute."""
+
     gelu: Gelu = "tanh"
     mlp: Literal["plain", "swiglu"] = "plain"
     norm_eps: float = 1e-6
@@ -50,18 +62,30 @@ class ViTOptions:
     key_bias: bool = True  # False: the keys' part of the fused bias stays zero (BEiT)
     qk_norm: bool = False
     layer_scale: float = 0.0  # initial scale of every branch; 0: none
-    mask_token: bool = False  # a learned stand-in for hidden patches
-    mim_classes: int = 0  # of the head that names the visual token of every patch; 0: none
-    mim_norm: bool = False  # a second norm before that head (Hugging Face's BEiT by class token)
-    decoder: DecoderOptions | None = None  # of a masked autoencoder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Regularisation:
+    """What is dropped while training."""
+
     dropout: float = 0.0
     attention_dropout: float = 0.0
     stochastic_depth: float = 0.0  # of the last block; grows linearly from 0
-    head_bias: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How the model is run: no field changes what its parameters mean, and no file tells them."""
+
     dtype: Dtype = "float32"
     attention: Literal["auto", "xla", "cudnn"] = "auto"
     remat: Literal["none", "dots", "full"] = "dots"
     unroll: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, Sizes):
+    """What all task models share. Raises ValueError where the fields do not fit together."""
 
     def __post_init__(self) -> None:
         _check_values(self)
@@ -72,14 +96,7 @@ class ViTOptions:
         ends = self.feature_size * self.num_classes + self.tokens * self.width
         limits.check_parameters(self.depth * block + ends)
         self._check_positions()
-        if self.class_token is False and (self.distillation or self.pool.startswith("token")):
-            raise ValueError(f"pool {self.pool!r} or distillation needs the class token")
-        if self.distillation and self.pool != "token":
-            raise ValueError(f"distillation pools its tokens: pool {self.pool!r} does not apply")
-        if self.pool in ("token_gap", "map") and self.norm_at == "pooled":
-            raise ValueError(f"pool {self.pool!r} needs normalised tokens: use norm_at 'tokens'")
-        if self.decoder and (self.position, self.position_at) != ("learned_1d", "input"):
-            raise ValueError("a masked autoencoder needs position 'learned_1d' at 'input'")
+        self._check_task()
 
     def _check_sizes(self) -> None:
         stride = self.stem.stride if self.stem else 1
@@ -119,6 +136,11 @@ class ViTOptions:
         if self.relative_bias != "none" and self.prefix_tokens != 1:
             raise ValueError("relative_bias knows patches and a class token, no other tokens")
 
+    def _check_task(self) -> None:
+        """What the task needs of its encoder. Raises ValueError."""
+        if self.distillation and not self.has_class_token:
+            raise ValueError("distillation needs the class token")
+
     @property
     def grid(self) -> positions.Grid:
         """Rows and columns of patches."""
@@ -129,13 +151,22 @@ class ViTOptions:
         )
 
     @property
-    def has_class_token(self) -> bool:
-        return self.pool.startswith("token") if self.class_token is None else self.class_token
+    def fixed_table(self) -> bool:
+        return self.position == "sincos2d"
 
     @property
-    def heads(self) -> int:
-        """Tokens that a head reads: the class token (or what is pooled), the distillation token."""
-        return 1 + (self.distillation and self.distillation_head)
+    def has_class_token(self) -> bool:
+        return self.needs_class_token if self.class_token is None else self.class_token
+
+    @property
+    def needs_class_token(self) -> bool:
+        """Whether the task reads a class token."""
+        return True
+
+    @property
+    def tells(self) -> dict[str, Any]:
+        heads = self.decoder.num_heads if self.decoder else None
+        return {"num_heads": self.num_heads, "grid": self.grid, "decoder_heads": heads}
 
     @property
     def prefix_tokens(self) -> int:
@@ -159,8 +190,47 @@ class ViTOptions:
 
     @property
     def feature_size(self) -> int:
-        """Length of a feature vector, the input of the head."""
-        return self.representation_size or self.width * (2 if self.pool == "token_gap" else 1)
+        return self.width
+
+    @property
+    def listed(self) -> tuple[int, ...]:
+        return self.width, self.depth, self.mlp_dim, self.num_heads, self.tokens
+
+    # What one task model may choose and the others have in one way only.
+    @property
+    def pool(self) -> str:
+        return "token" if self.has_class_token else "gap"
+
+    @property
+    def norm_at(self) -> str:
+        return "tokens"
+
+    @property
+    def representation_size(self) -> int:
+        return 0
+
+    @property
+    def distillation_head(self) -> bool:
+        return True
+
+    @property
+    def decoder(self) -> DecoderOptions | None:
+        """Of a masked autoencoder."""
+        return None
+
+    @property
+    def mim_classes(self) -> int:
+        """Visual tokens that a masked image model tells apart."""
+        return 0
+
+    @property
+    def mim_norm(self) -> bool:
+        return False
+
+    @property
+    def heads(self) -> int:
+        """Tokens that a head reads: the class token (or what is pooled), the distillation token."""
+        return 1 + (self.distillation and self.distillation_head)
 
     def block(self) -> BlockOptions:
         """The options of one block."""
@@ -181,12 +251,31 @@ class ViTOptions:
                 "attention_dropout", "dtype", "attention")  # fmt: skip
         return BlockOptions(**({name: getattr(self, name) for name in kept} | changes))
 
+    def plain(self) -> Self:
+        options = self
+        if self.has_class_token == self.needs_class_token:
+            options = dataclasses.replace(self, class_token=None)
+        if options.position == "none":
+            options = dataclasses.replace(options, class_position=True)
+        return options
 
-def _check_values(options: ViTOptions) -> None:
+    def with_rows_of(self, target: ModelOptions) -> Self:
+        if not isinstance(target, EncoderOptions):
+            return self
+        return dataclasses.replace(self, class_position=target.class_position)
+
+    def described(self) -> str:
+        rows, columns = self.patch_size
+        sizes = f"of width {self.width}, depth {self.depth}, {self.num_heads} heads"
+        patches = f"patches of {rows}x{columns}"
+        return ", ".join((f"{self.kind} {sizes}", patches, *self._input_and_output()))
+
+
+def _check_values(options: EncoderOptions) -> None:
     """What each field may hold by itself. Raises ValueError."""
     unbounded = ("head_bias", "layer_scale")
-    may_be_none = ("num_classes", "representation_size", "registers", "mim_classes")
-    for field, hint in get_type_hints(ViTOptions).items():
+    may_be_none = ("num_classes", "representation_size", "registers")
+    for field, hint in get_type_hints(type(options)).items():
         value, choices = getattr(options, field), get_args(hint)
         if get_origin(hint) is Literal and value not in choices:
             raise ValueError(f"{field} is {value!r}: choose one of {', '.join(map(repr, choices))}")

@@ -33,6 +33,12 @@ def sincos2d(
     return table[None].astype(np.float32)
 
 
+def fixed_table(grid: Grid, width: int, *, prefix: int) -> np.ndarray:
+    """MAE's table (1, prefix + rows * columns, D): sines for the patches, zero for the others."""
+    table = sincos2d(grid, width, endpoint=False)
+    return np.pad(table, ((0, 0), (prefix, 0), (0, 0)))
+
+
 def moco(grid: Grid, width: int) -> np.ndarray:
     """MoCo v3's fixed table (1, rows * columns, D): sin y, cos y, sin x, cos x.
 

@@ -6,13 +6,17 @@ takes images of any size whose features are no fewer than a window has.
 """
 
 import dataclasses
-from typing import Literal
+import functools
+import re
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from vit_jax.models import encoder, heads, limits
+from vit_jax.models import fitting, heads, limits, positions, stack
+from vit_jax.models.interpolation import Methods
 from vit_jax.models.layers import (
     XAVIER,
     Attention,
@@ -24,21 +28,20 @@ from vit_jax.models.layers import (
     dropout,
     layer_norm,
 )
+from vit_jax.models.model import Model, ModelOptions
+from vit_jax.models.options import Compute, Regularisation
 from vit_jax.models.positions import Grid, relative_index
-from vit_jax.models.preprocessing import Preprocessing, check_images
+from vit_jax.models.preprocessing import check_images
 from vit_jax.models.windows import Padding, Windows, shrink
 
 PATCH_EPS = 1e-5  # of the norms after patches are embedded and merged
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SwinOptions:
-    """A Swin Transformer. Raises ValueError where the sizes do not fit together."""
+class SwinOptions(Compute, Regularisation, ModelOptions):
+    """A Swin Transformer, whose windows are made for `image_size`."""
 
-    family: Literal["swin"] = "swin"  # tells saved options from those of other models
-    image_size: tuple[int, int] = (224, 224)  # (height, width) that its windows are made for
     patch_size: tuple[int, int] = (4, 4)
-    channels: int = 3
     width: int = 96  # of the first stage; each stage doubles it
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
@@ -50,14 +53,8 @@ class SwinOptions:
     norm_eps: float = 1e-5
     qkv_bias: bool = True
     position: Literal["none", "learned_1d"] = "none"  # added to the patches; fixes the image size
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    stochastic_depth: float = 0.0  # of the last block; grows linearly from 0
     head_bias: float = 0.0
-    dtype: Dtype = "float32"
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
     remat: Literal["none", "dots", "full"] = "none"
-    unroll: int = 1
 
     def __post_init__(self) -> None:
         limits.check(self)
@@ -83,6 +80,10 @@ class SwinOptions:
         return self.stage_grids(self.image_size)[0]
 
     @property
+    def tells(self) -> dict[str, Any]:
+        return {"num_heads": self.num_heads, "grid": self.grid}
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Width of each stage."""
         return tuple(self.width * 2**i for i in range(len(self.depths)))
@@ -93,7 +94,6 @@ class SwinOptions:
 
     @property
     def feature_size(self) -> int:
-        """Length of a feature vector, the input of the head."""
         return self.widths[-1]
 
     @property
@@ -130,11 +130,8 @@ class SwinOptions:
         )
 
 
-class Swin(nnx.Module):
+class Swin(Model):
     """A Swin Transformer. `model(images)` gives logits, `model.features(images)` their input."""
-
-    preprocessing: Preprocessing | None = None  # of a loaded model
-    class_names: tuple[str, ...] = ()  # of a loaded model, where known
 
     def __init__(self, options: SwinOptions, *, rngs: nnx.Rngs) -> None:
         self.options = options
@@ -210,7 +207,7 @@ class Stage(nnx.Module):
         if self.merges:
             self.merge = Merge(options.widths[stage], options.dtype, rngs=rngs)
         block, window = options.block(stage), options.stage_windows[stage]
-        self.blocks = encoder.stacked(
+        self.blocks = stack.stacked(
             lambda rngs: WindowBlock(block, window, rngs=rngs), self.depth, rngs=rngs
         )
 
@@ -235,9 +232,7 @@ class Stage(nnx.Module):
             )
             return y, None
 
-        return jax.lax.scan(encoder.checkpointed(body, self.remat), x, layers, unroll=self.unroll)[
-            0
-        ]
+        return jax.lax.scan(stack.checkpointed(body, self.remat), x, layers, unroll=self.unroll)[0]
 
 
 class WindowBlock(nnx.Module):
@@ -310,3 +305,22 @@ class Merge(nnx.Module):
 
 def _each(values: tuple, stages: int) -> tuple:
     return values * stages if len(values) == 1 else values
+
+
+def _resize(path: str) -> fitting.Resize | None:
+    """The resizing of a path's array: tables of biases depend on the windows of their stage."""
+    if match := re.fullmatch(r"stage(\d+)/blocks/relative_bias", path):
+        return functools.partial(_resize_windows, int(match[1]) - 1)
+    return {"position": fitting.resize_table, "embedding/kernel": fitting.embed_images}.get(path)
+
+
+def _resize_windows(
+    stage: int, table: np.ndarray, source: SwinOptions, target: SwinOptions, methods: Methods
+) -> np.ndarray:
+    windows = source.stage_windows[stage], target.stage_windows[stage]
+    return positions.resize_relative(
+        table, source=windows[0], target=windows[1], method=methods.relative
+    )
+
+
+FITTING = fitting.Fitting(optional=("head", "position"), resize=_resize)

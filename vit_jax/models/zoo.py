@@ -1,4 +1,7 @@
-"""The zoo: one table from a name to the sizes of a model, and the way to make it.
+"""The zoo: the families of models, the names of released sizes, and the way to make a model.
+
+A family is an entry of `FAMILIES`: its options say which model is meant, and nothing else in the
+package asks.
 
 Names are `SIZE/PATCH` ("B/16"), `ROOT+SIZE/PATCH` ("R50+B/16"), `FAMILY-SIZE/PATCH` ("DeiT-B/16"),
 those of BiT's ResNets ("R50x1") and of Swin ("Swin-T"). Sources of the sizes: Ti, S, B, L, H from
@@ -9,30 +12,59 @@ ResNets from "Big Transfer" (1912.11370); Swin's from its paper (2103.14030, sec
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
 from flax import nnx
 
-from vit_jax.models.bit import RESNET_V2, BiT, BiTOptions
+from vit_jax.models import bit, swin, vit_fitting
+from vit_jax.models.bit import RESNET_V2, BiTOptions
+from vit_jax.models.classifier import Classifier, PretrainingOptions, ViTOptions
 from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.fitting import Fitting
+from vit_jax.models.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderOptions
+from vit_jax.models.masked_image_model import MaskedImageModel, MaskedImageModelOptions
+from vit_jax.models.model import Model as Model
+from vit_jax.models.model import ModelOptions
 from vit_jax.models.names import nearest
+from vit_jax.models.options import Compute, EncoderOptions, Regularisation
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.resnet import StemOptions
-from vit_jax.models.swin import Swin, SwinOptions
-from vit_jax.models.vit import ViT, ViTOptions
+from vit_jax.models.swin import SwinOptions
 
-# The type of its options says which model is meant.
-Options = ViTOptions | BiTOptions | SwinOptions
-Model = ViT | BiT | Swin
-AnyOptions = TypeVar("AnyOptions", ViTOptions, BiTOptions, SwinOptions, Options)
-_MODELS: dict[type, Any] = {ViTOptions: ViT, BiTOptions: BiT, SwinOptions: Swin}
+Options = ModelOptions
+AnyOptions = TypeVar("AnyOptions", bound=ModelOptions)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """The classes of a kind of models, and how its parameters are fitted to other sizes."""
+
+    options: type[ModelOptions]
+    module: Callable[..., Model]  # (options, rngs=...)
+    fitting: Fitting = dataclasses.field(default_factory=Fitting)
+
+
+# The name is what a saved model keeps.
+FAMILIES: dict[str, Family] = {
+    "vit": Family(options=ViTOptions, module=Classifier, fitting=vit_fitting.FITTING),
+    "masked_autoencoder": Family(
+        options=MaskedAutoencoderOptions, module=MaskedAutoencoder, fitting=vit_fitting.FITTING
+    ),
+    "masked_image_model": Family(
+        options=MaskedImageModelOptions, module=MaskedImageModel, fitting=vit_fitting.FITTING
+    ),
+    "bit": Family(options=BiTOptions, module=bit.BiT, fitting=bit.FITTING),
+    "swin": Family(options=SwinOptions, module=swin.Swin, fitting=swin.FITTING),
+}
 
 # Fields of any options by which a model is trained and run, not what its parameters mean.
+COMPUTE_FIELDS = tuple(field.name for field in dataclasses.fields(Compute))
 RUN_FIELDS = (
-    *("attention", "remat", "unroll", "dtype", "dropout", "attention_dropout"),
-    *("stochastic_depth", "head_bias"),
+    *COMPUTE_FIELDS,
+    *(field.name for field in dataclasses.fields(Regularisation)),
+    "head_bias",
 )
 
 # name: width D, depth L, MLP width M, heads H
@@ -86,12 +118,13 @@ PLAIN = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
-    """What models of plain sizes share beyond their sizes."""
+class Series:
+    """What released models of plain sizes share beyond their sizes."""
 
     sizes: tuple[str, ...]  # SIZE/PATCH of those with a source; others can be made too
-    parts: Mapping[str, Any]  # fields of `ViTOptions`
+    parts: Mapping[str, Any]  # fields of the options
     input: Mapping[str, Any]  # fields of `Preprocessing`
+    options: type[EncoderOptions] = ViTOptions
 
 
 _IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "kernel": "bicubic_antialias"}
@@ -99,36 +132,37 @@ _BEIT = {"gelu": "erf", "position": "none", "class_token": True, "key_bias": Fal
 
 # DeiT (arXiv 2012.12877) and DeiT III (2204.07118); MAE (2111.06377); BEiT (2106.08254). Those
 # called pretrain have the parts of pretraining, the others are what is fine-tuned and evaluated.
-FAMILIES = {
-    "DeiT": Family(("Ti/16", "S/16", "B/16"), {"gelu": "erf"}, _IMAGENET),
-    "DeiT-distilled": Family(
+SERIES = {
+    "DeiT": Series(("Ti/16", "S/16", "B/16"), {"gelu": "erf"}, _IMAGENET),
+    "DeiT-distilled": Series(
         ("Ti/16", "S/16", "B/16"), {"gelu": "erf", "distillation": True}, _IMAGENET
     ),
-    "DeiT-III": Family(
+    "DeiT-III": Series(
         ("S/16", "M/16", "B/16", "L/16", "H/14"),
         {"gelu": "erf", "layer_scale": 1e-4, "class_position": False},
         _IMAGENET | {"crop": 1.0},
     ),
-    "MAE": Family(
+    "MAE": Series(
         ("B/16", "L/16", "H/14"),
         {"gelu": "erf", "pool": "gap", "norm_at": "pooled", "class_token": True},
         _IMAGENET,
     ),
-    "MAE-pretrain": Family(
+    "MAE-pretrain": Series(
         ("B/16", "L/16", "H/14"),
-        {"gelu": "erf", "num_classes": 0, "fixed_position": True, "decoder": DecoderOptions()},
+        {"gelu": "erf", "decoder": DecoderOptions()},
         _IMAGENET,
+        MaskedAutoencoderOptions,
     ),
-    "BEiT": Family(
+    "BEiT": Series(
         ("B/16", "L/16"),
         _BEIT | {"pool": "gap", "norm_at": "pooled", "relative_bias": "per_block"},
         {"crop": 0.9, "kernel": "bicubic_antialias"},
     ),
-    "BEiT-pretrain": Family(
+    "BEiT-pretrain": Series(
         ("B/16", "L/16"),
-        _BEIT
-        | {"num_classes": 0, "relative_bias": "shared", "mask_token": True, "mim_classes": 8192},
+        _BEIT | {"relative_bias": "shared", "mim_classes": 8192},
         {"crop": 0.9, "kernel": "bicubic_antialias"},
+        MaskedImageModelOptions,
     ),
 }
 _BEIT_SCALES = {"B": 0.1, "L": 1e-5}  # LayerScale starts at
@@ -136,8 +170,8 @@ _BEIT_SCALES = {"B": 0.1, "L": 1e-5}  # LayerScale starts at
 
 def names() -> tuple[str, ...]:
     """The models of the zoo with a published source."""
-    of_families = (f"{name}-{size}" for name, f in FAMILIES.items() for size in f.sizes)
-    return (*PLAIN, *HYBRIDS, *of_families, *RESNETS, *SWINS)
+    of_series = (f"{name}-{size}" for name, f in SERIES.items() for size in f.sizes)
+    return (*PLAIN, *HYBRIDS, *of_series, *RESNETS, *SWINS)
 
 
 def option_classes() -> tuple[type, ...]:
@@ -154,39 +188,50 @@ def options(name: str, **changes: Any) -> Options:
 
 
 def change(options: AnyOptions, **changes: Any) -> AnyOptions:
-    """The options with some fields changed. Raises ValueError for an unknown field."""
-    known = {f.name for f in dataclasses.fields(options)}
-    for field in changes:
-        if field not in known:
-            raise ValueError(f"unknown model option {field!r}: {nearest(field, sorted(known))}")
-    for field in {"image_size", "patch_size"} & set(changes):
-        if isinstance(size := changes[field], int | list):  # one number is square
-            changes[field] = (size, size) if isinstance(size, int) else tuple(size)
-    return dataclasses.replace(options, **changes)
+    """The options with some fields changed. Raises ValueError for an unknown field.
+
+    Of a model of pretraining also for `num_classes`: it has none.
+    """
+    return options.changed(**changes)
 
 
 def classifier(options: Options) -> Options:
-    """The same model without what only masked pretraining uses."""
-    if not isinstance(options, ViTOptions):
-        return options
-    return dataclasses.replace(
-        options, decoder=None, fixed_position=False, mask_token=False, mim_classes=0
-    )
+    """The same model without what only pretraining uses."""
+    return options.classifier()
+
+
+def of_parts(**fields: Any) -> EncoderOptions:
+    """The options of the task model that has these parts, where others are absent or zero.
+
+    Raises ValueError for parts of two tasks.
+    """
+    kinds: list[type[PretrainingOptions]] = [MaskedAutoencoderOptions, MaskedImageModelOptions]
+    kind: type[EncoderOptions] = next((k for k in kinds if fields.get(k.part)), ViTOptions)
+    known = {field.name for field in dataclasses.fields(kind)}
+    own = {name: value for name, value in fields.items() if name in known}
+    options = kind(**own)
+    for name, value in fields.items():
+        if name not in known and value != getattr(options, name):
+            raise ValueError(f"a {options.kind} with {name}={value!r} is not supported")
+    return options
 
 
 def create(
     name: str,
     *,
     image_size: int | tuple[int, int] = (224, 224),
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     key: jax.Array | None = None,
     **changes: Any,
 ) -> Model:
     """A freshly initialised model; `key` defaults to `jax.random.key(0)`.
 
-    One number as `image_size` is a square. Raises ValueError for an unknown name or option.
+    One number as `image_size` is a square; there are 1000 classes, unless the model has none.
+    Raises ValueError for an unknown name or option.
     """
-    chosen = options(name, image_size=image_size, num_classes=num_classes, **changes)
+    if num_classes is not None:
+        changes["num_classes"] = num_classes
+    chosen = options(name, image_size=image_size, **changes)
     model = init(chosen, key=jax.random.key(0) if key is None else key)
     expects = preprocessing(name, image_size=chosen.image_size)
     model.preprocessing = expects.for_channels(chosen.channels)
@@ -195,16 +240,29 @@ def create(
 
 def preprocessing(name: str, *, image_size: tuple[int, int]) -> Preprocessing:
     """What the released models of a zoo name expect of their images."""
-    family, _ = _split(name)
-    given = FAMILIES[family].input if family else {}
+    series, _ = _split(name)
+    given = SERIES[series].input if series else {}
     if name in SWINS:
         given = _IMAGENET | {"crop": 0.9}
     return Preprocessing(image_size=image_size, **given)
 
 
+def family(options: Options) -> Family:
+    """The family that options are of. Raises ValueError for options of none."""
+    return FAMILIES[family_name(options)]
+
+
+def family_name(options: Options) -> str:
+    """The name of that family, by which a saved model is read again."""
+    for name, entry in FAMILIES.items():
+        if entry.options is type(options):
+            return name
+    raise ValueError(f"{type(options).__name__} is of no family: add one to zoo.FAMILIES")
+
+
 def init(options: Options, *, key: jax.Array) -> Model:
     """A freshly initialised model of any options. Pure: works under `jax.eval_shape` and jit."""
-    return _MODELS[type(options)](options, rngs=nnx.Rngs(params=key))
+    return family(options).module(options, rngs=nnx.Rngs(params=key))
 
 
 def abstract(options: Options) -> tuple[nnx.GraphDef, nnx.State]:
@@ -230,19 +288,20 @@ def _published(name: str) -> Options:
     if name in SWINS:
         width, depths, num_heads = SWINS[name]
         return SwinOptions(width=width, depths=depths, num_heads=num_heads)
-    family, rest = _split(name)
+    series, rest = _split(name)
     fields = _sizes(rest, name)
-    if family:
-        fields |= FAMILIES[family].parts
-    if family.startswith("BEiT"):
+    kind: type[EncoderOptions] = ViTOptions
+    if series:
+        fields, kind = {**fields, **SERIES[series].parts}, SERIES[series].options
+    if series.startswith("BEiT"):
         fields["layer_scale"] = _BEIT_SCALES.get(rest.partition("/")[0], 1e-5)
-    return ViTOptions(**fields)
+    return kind(**fields)
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The family of a name, or "", and what follows."""
-    family, _, rest = name.rpartition("-")
-    return (family, rest) if family in FAMILIES else ("", name)
+    """The series of a name, or "", and what follows."""
+    series, _, rest = name.rpartition("-")
+    return (series, rest) if series in SERIES else ("", name)
 
 
 def _sizes(name: str, whole: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from vit_jax.objectives import Objective
 from vit_jax.objectives.classification import Classification
 from vit_jax.parallel import agreement, multihost, rules
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import datasets, facts, memory, run_config, setup, state
+from vit_jax.training import datasets, facts, memory, setup, state
 from vit_jax.training.design import Design, eval_batch_size
 from vit_jax.training.step import Bind
 
@@ -145,7 +145,7 @@ def evaluate(
     for said in (note, datasets.evaluated_otherwise(workdir, held_out.name, identity)):
         _warn(workdir, said)
     graphdef, shapes = state.abstract_params(card.options)
-    names = ("params", "ema") if run_config.read_config(workdir).ema else ("params",)
+    names = ("params", "ema") if card.average else ("params",)
     placed = rules.placed_shapes(shapes, mesh)
     best = best_metric(config)
     with store_lib.Store(workdir, config.checkpoint, metric=best, read_only=True) as store:

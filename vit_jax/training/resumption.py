@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax.checkpoints import fallback
+from vit_jax.checkpoints import fallback, run_folder
 from vit_jax.config import Config
 from vit_jax.training import length
 
@@ -30,6 +30,7 @@ class Resumption:
                 fallback.move(folder, name)
             except OSError as error:
                 raise ValueError(f"cannot write to the workdir {self.workdir}: {error}") from error
+        run_folder.renew_card(self.workdir)
         if self.new_length:
             self.new_length.write(self.workdir)
 

@@ -7,13 +7,12 @@ import jax
 from jax.sharding import Mesh
 
 from vit_jax.checkpoints import classes, load, run_folder, surgery
-from vit_jax.config import Config, Duration
+from vit_jax.config import Config, Duration, best_metric
 from vit_jax.data import augment
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
 from vit_jax.text import printable
 
 
@@ -170,11 +169,15 @@ def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run
         mean=config.data.mean,
         std=config.data.std,
     )
+    metric, better = best_metric(config) or ("", "max")
     return run_folder.Card(
         options=start.options,
         class_names=class_names,
         preprocessing=preprocessing,
         resize=start.resize,
+        average=config.ema > 0,
+        metric=metric,
+        better=better,
     )
 
 
@@ -190,7 +193,7 @@ def messages(
 ) -> tuple[str, ...]:
     """What the user should know when a run starts, in lines."""
     height, width = options.image_size
-    tokens = f", {options.tokens} tokens" if isinstance(options, ViTOptions) else ""
+    tokens = f", {options.tokens} tokens" if options.tokens else ""
     name = config.model.name or f"model of {config.init_from}"
     model = (
         f"{name}, {parameters:,} parameters, {options.num_classes} classes,"

@@ -36,7 +36,7 @@ __all__ = ["LAYOUTS", "as_written", "assumptions", "find", "methods", "name", "n
            "writer"]  # fmt: skip
 
 # The tables of each layout, one for every model that it can hold. A table is a module with
-# `recognises`, `canonical`, `infer`, `entries`, `preprocessing`, `RESIZE`, and `MODEL`, the type
+# `recognises`, `canonical`, `infer`, `entries`, `preprocessing`, `RESIZE`, and `MODELS`, the types
 # of its options; `vit_jax` is the shortest. `READ_ONLY` ones are not written.
 LAYOUTS: dict[str, tuple[ModuleType, ...]] = {
     "vit_jax": (vit_jax,),
@@ -73,10 +73,9 @@ def find(arrays: Mapping[str, np.ndarray], name: str, *, path: str, key: str = "
 def writer(options: zoo.Options, name: str) -> ModuleType:
     """The table to write a model with. Raises ValueError where the layout has none."""
     for candidate in _named(name):
-        if candidate.MODEL is type(options) and not getattr(candidate, "READ_ONLY", False):
+        if type(options) in candidate.MODELS and not getattr(candidate, "READ_ONLY", False):
             return candidate
-    kind = type(options).__name__.removesuffix("Options")
-    raise ValueError(f"a {kind} cannot be written in the {name} layout")
+    raise ValueError(f"a {options.kind} cannot be written in the {name} layout")
 
 
 def name(found: ModuleType) -> str:

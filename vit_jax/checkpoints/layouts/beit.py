@@ -6,13 +6,13 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import torch_infer, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, released
-from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.models import positions
 from vit_jax.models.interpolation import Methods
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
 
-MODEL = ViTOptions
+MODELS = VITS
 RESIZE = Methods(position="bicubic", relative="geometric_cubic", patch="bicubic_antialias")
 FORMATS = (".pth", ".safetensors")
 TORCH_KEY = "model"
@@ -47,12 +47,12 @@ def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     return (f"left out: {', '.join(parts)}",) if parts else ()
 
 
-def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
     return torch_infer.infer(arrays, hints, scale=_SCALES[0])
 
 
-def entries(options: ViTOptions) -> list[Entry]:
+def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
     if options.qkv_bias and options.key_bias:
         raise ValueError("the beit layout has no place for key_bias=True")
@@ -61,7 +61,7 @@ def entries(options: ViTOptions) -> list[Entry]:
     return torch_vit.entries(options, "beit", holds=_HOLDS, scales=_SCALES)
 
 
-def constants(options: ViTOptions) -> Arrays:
+def constants(options: EncoderOptions) -> Arrays:
     """The numbers of the offsets, which the original keeps beside each table of biases."""
     index = positions.relative_index(options.grid).astype(np.int64)
     fixed = torch_vit.constants(options)
@@ -72,5 +72,5 @@ def constants(options: ViTOptions) -> Arrays:
     return fixed | {f"blocks.{i}.attn.relative_position_index": index for i in range(options.depth)}
 
 
-def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     return released(options.image_size, hints, crop=0.9, kernel="bicubic_antialias")

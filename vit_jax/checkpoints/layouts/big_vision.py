@@ -21,12 +21,13 @@ import numpy as np
 from vit_jax.checkpoints.layouts import grids
 from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.checkpoints.layouts.npz import bare, left_out
-from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds, pair, stacked
+from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry, check_holds, pair, stacked
+from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.interpolation import Methods
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
 
-MODEL = ViTOptions
+MODELS = VITS
 RESIZE = Methods()
 _NUMERICS = {"gelu": "tanh", "norm_eps": 1e-6}
 
@@ -118,7 +119,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     )
 
 
-def numerics(options: ViTOptions) -> dict[str, Any]:
+def numerics(options: EncoderOptions) -> dict[str, Any]:
     """The fields of the options that the readers of this layout fix.
 
     Class tokens have no row of positions today: what old ones have is added to the token.
@@ -127,11 +128,11 @@ def numerics(options: ViTOptions) -> dict[str, Any]:
     return _NUMERICS | ({"class_position": False} if row else {})
 
 
-def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     return released(options.image_size, hints)
 
 
-def entries(options: ViTOptions) -> list[Entry]:
+def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
     holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads"}
     holds |= {"num_classes", "pool", "representation_size", "position", "class_position"}
@@ -139,17 +140,17 @@ def entries(options: ViTOptions) -> list[Entry]:
     if options.position not in ("learned_1d", "sincos2d"):
         raise ValueError(f"the big_vision layout has no place for position={options.position!r}")
     table = [
-        *pair("embedding", "params/embedding", "kernel", "bias"),
-        *pair("blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
-        *_attention("blocks/attention", f"{_BLOCK}/{_ATTENTION}"),
-        *pair("blocks/norm2", f"{_BLOCK}/LayerNorm_1", "scale", "bias"),
-        *_mlp("blocks/mlp", f"{_BLOCK}/MlpBlock_0"),
-        *pair("norm", "params/Transformer/encoder_norm", "scale", "bias"),
+        *pair("encoder/embedding", "params/embedding", "kernel", "bias"),
+        *pair("encoder/blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
+        *_attention("encoder/blocks/attention", f"{_BLOCK}/{_ATTENTION}"),
+        *pair("encoder/blocks/norm2", f"{_BLOCK}/LayerNorm_1", "scale", "bias"),
+        *_mlp("encoder/blocks/mlp", f"{_BLOCK}/MlpBlock_0"),
+        *pair("encoder/norm", "params/Transformer/encoder_norm", "scale", "bias"),
     ]
     if options.position == "learned_1d":
-        table.append(Entry("position", (_POSITION,)))
+        table.append(Entry("encoder/position", (_POSITION,)))
     if options.pool == "token":
-        table.append(Entry("cls", ("params/cls",)))
+        table.append(Entry("encoder/cls", ("params/cls",)))
     if options.pool == "map":
         table.append(Entry("pool/probe", (f"{_POOL}/probe",)))
         table += _attention("pool/attention", f"{_POOL}/{_ATTENTION}")

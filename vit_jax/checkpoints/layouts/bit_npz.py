@@ -20,7 +20,7 @@ from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
 
-MODEL = BiTOptions
+MODELS = (BiTOptions,)
 RESIZE = Methods()
 
 _V1 = dataclasses.replace(

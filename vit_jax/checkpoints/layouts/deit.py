@@ -6,12 +6,12 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import torch_infer, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints, released
-from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.models.interpolation import Methods
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
 
-MODEL = ViTOptions
+MODELS = VITS
 RESIZE = Methods(position="bicubic", patch="bicubic_antialias")
 FORMATS = (".pth", ".safetensors")
 TORCH_KEY = "model"
@@ -35,23 +35,25 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     return torch_vit.canonical(arrays, scales=_SCALES)
 
 
-def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
     return torch_infer.infer(arrays, hints, scale=_SCALES[0])
 
 
-def entries(options: ViTOptions) -> list[Entry]:
+def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
     return torch_vit.entries(options, "deit", holds=_HOLDS, scales=_SCALES)
 
 
-def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     crop = 1.0 if min(options.image_size) >= 384 else 0.875
     return released(
         options.image_size, hints, crop=crop, kernel="bicubic_antialias", **torch_vit.IMAGENET
     )
 
 
-def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+def assumptions(
+    options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
+) -> tuple[str, ...]:
     sure = options.distillation or options.layer_scale > 0
     return torch_vit.assumptions(options, preprocessing, hints, family="DeiT", sure=sure)

@@ -13,12 +13,12 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import torch_infer, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints, assumed, released
-from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.models.interpolation import Method, Methods
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
 
-MODEL = ViTOptions
+MODELS = VITS
 READ_ONLY = True
 
 _SCALES = ("ls1.gamma", "ls2.gamma")
@@ -41,7 +41,7 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     return out
 
 
-def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
     registers = arrays.get("reg_token")
     without = {name: array for name, array in arrays.items() if name != "reg_token"}
@@ -51,18 +51,18 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     return dataclasses.replace(options, registers=number)
 
 
-def entries(options: ViTOptions) -> list[Entry]:
+def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model that was read."""
     return torch_vit.entries(options, "dinov2", holds=_HOLDS, scales=_SCALES)
 
 
-def methods(options: ViTOptions) -> Methods:
+def methods(options: EncoderOptions) -> Methods:
     """Models with registers antialias; the others resize by a scale that is a little larger."""
     position: Method = "bicubic_antialias" if options.registers else "bicubic_offset"
     return Methods(position=position, patch="bicubic_antialias")
 
 
-def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """As the original evaluates: 224 of 256 pixels."""
     crop = 224 / 256
     return released(
@@ -70,6 +70,8 @@ def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
     )
 
 
-def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+def assumptions(
+    options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
+) -> tuple[str, ...]:
     told = hints.num_heads or hints.arguments.get("num_heads")
     return assumed(preprocessing, hints, **({} if told else {"num_heads": options.num_heads}))

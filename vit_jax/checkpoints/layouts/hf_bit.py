@@ -14,7 +14,7 @@ from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
 
-MODEL = BiTOptions
+MODELS = (BiTOptions,)
 READ_ONLY = True
 RESIZE = Methods()
 

@@ -14,7 +14,7 @@ from vit_jax.models.layers import Gelu
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.swin import SwinOptions
 
-MODEL = SwinOptions
+MODELS = (SwinOptions,)
 READ_ONLY = True
 RESIZE = Methods(position="bicubic", relative="bicubic", patch="bicubic_antialias")
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import deit, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints
-from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
 
-MODEL = ViTOptions
+MODELS = VITS
 RESIZE = deit.RESIZE
 FORMATS = deit.FORMATS
 TORCH_KEY = "model"
@@ -48,7 +48,7 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     return deit.canonical(arrays, hints)
 
 
-def entries(options: ViTOptions) -> list[Entry]:
+def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
     pooling = (options.pool, options.norm_at)
     if pooling not in (("token", "tokens"), ("gap", "pooled")):
@@ -58,6 +58,8 @@ def entries(options: ViTOptions) -> list[Entry]:
     return torch_vit.entries(options, "mae", holds={"pool", "norm_at", "decoder", "qkv_bias"})
 
 
-def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+def assumptions(
+    options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
+) -> tuple[str, ...]:
     sure = options.decoder is not None
     return torch_vit.assumptions(options, preprocessing, hints, family="MAE", sure=sure)

@@ -13,12 +13,12 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import timm, torch_infer, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints, assumed, heads, released
-from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.models.interpolation import Methods
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
 
-MODEL = ViTOptions
+MODELS = VITS
 RESIZE = Methods(position="sincos2d", patch="bicubic_antialias")
 READ_ONLY = True
 
@@ -39,7 +39,7 @@ def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     return (f"left out: head.* ({len(found)} arrays), a projection",) if found else ()
 
 
-def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
     embedding = arrays.get("patch_embed.proj.weight")
     if embedding is not None and embedding.ndim:
@@ -49,18 +49,20 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     return torch_infer.infer(arrays, hints, scale="ls1.gamma")
 
 
-def entries(options: ViTOptions) -> list[Entry]:
+def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model that was read."""
     return torch_vit.entries(options, "moco", holds={"qkv_bias"})
 
 
-def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """As the original evaluates its linear classifiers: 224 of 256 pixels."""
     crop, kernel = 224 / 256, "bilinear_antialias"
     return released(options.image_size, hints, crop=crop, kernel=kernel, **torch_vit.IMAGENET)
 
 
-def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+def assumptions(
+    options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
+) -> tuple[str, ...]:
     """No array tells the heads, of which its ViT-S has more than others."""
     told = hints.num_heads or hints.arguments.get("num_heads")
     return assumed(preprocessing, hints, **({} if told else {"num_heads": options.num_heads}))

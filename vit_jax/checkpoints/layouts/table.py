@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.models.vit import ViTOptions
-from vit_jax.models.zoo import RUN_FIELDS
+from vit_jax.models.classifier import ViTOptions
+from vit_jax.models.masked_autoencoder import MaskedAutoencoderOptions
+from vit_jax.models.masked_image_model import MaskedImageModelOptions
+from vit_jax.models.zoo import RUN_FIELDS, Options
 
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
+VITS = (ViTOptions, MaskedAutoencoderOptions, MaskedImageModelOptions)  # of timm and others
 LISTED = 20  # misfits in a message
 MOST_LAYERS = 1000  # that are believed of a file that holds fewer arrays
 
@@ -110,29 +113,19 @@ def stacked(axis: int) -> tuple[Callable[..., np.ndarray], Callable[[np.ndarray]
     )
 
 
-def check_holds(options: Any, layout: str, *, holds: Collection[str], **fixed: Any) -> None:
+def check_holds(options: Options, layout: str, *, holds: Collection[str], **fixed: Any) -> None:
     """Raises ValueError where a model needs what a layout cannot say.
 
     `holds` are the fields of the options that the layout's arrays tell, `fixed` those that have
     one value in it; all others must have their defaults, but for those of training and computing.
     """
-    options = _plain(options)
+    options = options.plain()
     free = {*holds, "drop_edges", *RUN_FIELDS}
-    expected = {f.name: f.default for f in dataclasses.fields(options)} | fixed
+    expected: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(options)}
+    expected |= {"decoder": None, "mim_classes": 0} | fixed
     wrong = [f"{k}={v!r}" for k, v in vars(options).items() if k not in free and v != expected[k]]
     if wrong:
         raise ValueError(f"the {layout} layout has no place for {', '.join(wrong)}")
-
-
-def _plain(options: Any) -> Any:
-    """The same model with defaults in the fields that say what others say already."""
-    if not isinstance(options, ViTOptions):
-        return options
-    if options.has_class_token == options.pool.startswith("token"):
-        options = dataclasses.replace(options, class_token=None)
-    if options.position == "none":
-        options = dataclasses.replace(options, class_position=True)
-    return options
 
 
 def _stacked(entry: Entry) -> bool:

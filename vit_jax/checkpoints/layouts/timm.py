@@ -9,13 +9,13 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import torch_infer, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints, assumed, released
-from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.layers import Gelu
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
 
-MODEL = ViTOptions
+MODELS = VITS
 RESIZE = Methods(
     position="bicubic_antialias", relative="geometric_linear", patch="bicubic_antialias"
 )
@@ -63,14 +63,14 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     return torch_vit.canonical(arrays, scales=scales)
 
 
-def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
     scale = (_BEIT_SCALES if torch_vit.is_beit(arrays) else _SCALES)[0]
     options = torch_infer.infer(arrays, hints, scale=scale)
     return dataclasses.replace(options, **_told(options, hints))
 
 
-def _told(options: ViTOptions, hints: Hints) -> dict[str, Any]:
+def _told(options: EncoderOptions, hints: Hints) -> dict[str, Any]:
     """The numerics that config.json tells: by its arguments, or by the name of the model."""
     name = str(hints.config.get("architecture", ""))
     arguments = hints.config.get("model_args", {})
@@ -86,14 +86,14 @@ def _told(options: ViTOptions, hints: Hints) -> dict[str, Any]:
     return told
 
 
-def entries(options: ViTOptions) -> list[Entry]:
+def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
     beit = not options.key_bias or options.relative_bias != "none"
     scales = _BEIT_SCALES if beit else _SCALES
     return torch_vit.entries(options, "timm", holds=_HOLDS, scales=scales)
 
 
-def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """What config.json says, or what released models of such parts have."""
     beit = not options.key_bias or options.relative_bias != "none"
     facebook = options.distillation or options.layer_scale and not beit  # DeiT, DeiT III, DINOv2
@@ -101,7 +101,9 @@ def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
     return released(options.image_size, hints, **default | (torch_vit.IMAGENET if facebook else {}))
 
 
-def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+def assumptions(
+    options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
+) -> tuple[str, ...]:
     """What released models of the same arrays differ in, unless config.json tells it."""
     fields: dict[str, Any] = {}
     told = hints.arguments

@@ -25,7 +25,7 @@ from vit_jax.models.bit import RESNET_V2, BiTOptions
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 
-MODEL = BiTOptions
+MODELS = (BiTOptions,)
 FORMATS = (".safetensors", ".pth")
 RESIZE = Methods()
 

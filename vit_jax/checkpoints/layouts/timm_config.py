@@ -7,9 +7,9 @@ their weights too: the names of the arguments are timm's whatever the layout.
 from typing import Any
 
 from vit_jax.models.bit import BiTOptions
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.swin import SwinOptions
-from vit_jax.models.vit import ViTOptions
 from vit_jax.models.zoo import Options
 
 GELU = {"erf": "gelu", "tanh": "gelu_tanh", "quick": "quick_gelu"}
@@ -58,7 +58,7 @@ def config(
         "model_args": arguments(options),
         "pretrained_cfg": expects,
     }
-    if isinstance(options, ViTOptions) and options.decoder:
+    if isinstance(options, EncoderOptions) and options.decoder:
         fields["decoder_num_heads"] = options.decoder.num_heads
     if class_names:
         fields["label_names"] = list(class_names)
@@ -71,6 +71,7 @@ def arguments(options: Options) -> dict[str, Any]:
         return _swin(options)
     if isinstance(options, BiTOptions):
         return {"in_chans": options.channels}
+    assert isinstance(options, EncoderOptions)
     gated = options.mlp == "swiglu"
     found: dict[str, Any] = {
         "img_size": list(options.image_size),
@@ -104,11 +105,11 @@ def arguments(options: Options) -> dict[str, Any]:
 
 def told(options: Options) -> tuple[str, ...]:
     """The fields of the options that timm's readers of the arrays alone would assume."""
-    plain = isinstance(options, ViTOptions) and not is_beit(options) and options.mlp == "plain"
+    plain = isinstance(options, EncoderOptions) and not is_beit(options) and options.mlp == "plain"
     return ("pool", "gelu") if plain else ("pool",)
 
 
-def is_beit(options: ViTOptions) -> bool:
+def is_beit(options: EncoderOptions) -> bool:
     """Whether timm has it as a BEiT, which is another class of its models."""
     return options.qkv_bias and not options.key_bias or options.relative_bias != "none"
 
@@ -128,6 +129,7 @@ def architecture(options: Options) -> str:
         known = {"50x1", "50x3", "101x1", "101x3", "152x2", "152x4"}
         name = f"{layers}x{factor}"
         return f"resnetv2_{name if name in known else '50x1'}_bit"
+    assert isinstance(options, EncoderOptions)
     if options.stem:
         return _HYBRIDS.get(options.stem.num_layers, _HYBRIDS[(3, 4, 9)])
     if is_beit(options):
@@ -161,14 +163,14 @@ def _swin(options: SwinOptions) -> dict[str, Any]:
 def _first_conv(options: Options) -> str:
     if isinstance(options, BiTOptions):
         return "stem.conv"
-    stem = isinstance(options, ViTOptions) and options.stem
+    stem = isinstance(options, EncoderOptions) and options.stem
     if not stem:
         return "patch_embed.proj"
     return f"patch_embed.backbone.{'stem.' if stem.num_layers else ''}conv"
 
 
 def _classifier(options: Options) -> Any:
-    if not isinstance(options, ViTOptions):
+    if not isinstance(options, EncoderOptions):
         return "head.fc"
     return ["head", "head_dist"] if options.heads == 2 else "head"
 

@@ -16,7 +16,7 @@ from vit_jax.models.positions import Grid
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.swin import SwinOptions
 
-MODEL = SwinOptions
+MODELS = (SwinOptions,)
 NUMERICS = {"padding": "after_shift", "gelu": "erf", "norm_eps": 1e-5}
 FORMATS = (".safetensors", ".pth")
 RESIZE = Methods(relative="geometric_linear", patch="bicubic_antialias")

@@ -18,10 +18,11 @@ from vit_jax.checkpoints.layouts.torch_vit import (
     TABLE,
     is_beit,
 )
+from vit_jax.models import zoo
 from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.positions import Grid
 from vit_jax.models.resnet import StemOptions
-from vit_jax.models.vit import ViTOptions
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -33,7 +34,7 @@ _GATED_HEADS, _SIGLIP_HEADS = _HEADS | {1536: 24}, _HEADS | {1536: 16}
 _GAP_BASE = r"^vit_base_patch16_gap"  # I-JEPA's, of the same arrays as others, has more heads
 
 
-def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> ViTOptions:
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> EncoderOptions:
     """The model of canonical arrays whose first LayerScale is called `scale`.
 
     Raises ValueError where the arrays cannot be a model of this family.
@@ -90,7 +91,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> ViTO
         "representation_size": shapes.get("pre_logits.fc.weight", (0,))[0],
     }
     fields |= tokens | _infer_pool(shapes, str(told.config.get("global_pool", "")))
-    return ViTOptions(**fields | _infer_attention(shapes) | _infer_pretraining(shapes, told))
+    return zoo.of_parts(**fields | _infer_attention(shapes) | _infer_pretraining(shapes, told))
 
 
 def _told(hints: Hints) -> Hints:

@@ -18,9 +18,9 @@ from vit_jax.checkpoints.layouts.resnet import TORCH, stem_entries
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds
 from vit_jax.models import positions
 from vit_jax.models.layers import BlockOptions
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.resnet import StemOptions
-from vit_jax.models.vit import ViTOptions
 
 IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
@@ -121,29 +121,29 @@ def _one_bias(arrays: Arrays) -> Arrays:
 
 
 def entries(
-    options: ViTOptions, layout: str, *, holds: Collection[str], scales: Sequence[str] = ()
+    options: EncoderOptions, layout: str, *, holds: Collection[str], scales: Sequence[str] = ()
 ) -> list[Entry]:
     """The table of a model. Raises ValueError where it has more than the fields `holds`."""
     _check(options, layout, holds)
     table = [
-        *torch.conv("embedding", "patch_embed.proj", bias=options.patch_bias),
-        *_blocks("blocks", "blocks.{i}", options.block(), scales),
-        *torch.norm("norm", "fc_norm" if options.norm_at == "pooled" else "norm"),
+        *torch.conv("encoder/embedding", "patch_embed.proj", bias=options.patch_bias),
+        *_blocks("encoder/blocks", "blocks.{i}", options.block(), scales),
+        *torch.norm("encoder/norm", "fc_norm" if options.norm_at == "pooled" else "norm"),
     ]
     if options.stem:
         spelling = SPELLING if options.stem.num_layers else ROOT_ALONE
-        table += stem_entries(options.stem, spelling)
+        table += stem_entries(options.stem, spelling, path="encoder/stem")
     present = {
-        ("cls", "cls_token"): options.has_class_token,
-        ("distillation", "dist_token"): options.distillation,
-        ("registers", "reg_token"): options.registers,
-        ("mask", "mask_token"): options.mask_token,
-        ("position", "pos_embed"): options.position == "learned_1d",
-        ("relative_bias", SHARED_TABLE): options.relative_bias == "shared",
+        ("encoder/cls", "cls_token"): options.has_class_token,
+        ("encoder/distillation", "dist_token"): options.distillation,
+        ("encoder/registers", "reg_token"): options.registers,
+        ("encoder/mask", "mask_token"): options.mask_token,
+        ("encoder/position", "pos_embed"): options.position == "learned_1d",
+        ("encoder/relative_bias", SHARED_TABLE): options.relative_bias == "shared",
     }
     table += [Entry(path, (name,)) for (path, name), there in present.items() if there]
     if options.input_norm:
-        table += torch.norm("input_norm", "norm_pre")
+        table += torch.norm("encoder/input_norm", "norm_pre")
     if options.pool == "map":
         table += _attention_pool(options)
     if options.representation_size:
@@ -157,7 +157,7 @@ def entries(
     return table + (_decoder(options) if options.decoder else [])
 
 
-def constants(options: ViTOptions) -> Arrays:
+def constants(options: EncoderOptions) -> Arrays:
     """Fixed positions as the table that readers expect."""
     if options.position != "sincos2d":
         return {}
@@ -165,7 +165,7 @@ def constants(options: ViTOptions) -> Arrays:
     return {"pos_embed": np.pad(table, ((0, 0), (options.position_prefix, 0), (0, 0)))}
 
 
-def numerics(options: ViTOptions) -> dict[str, Any]:
+def numerics(options: EncoderOptions) -> dict[str, Any]:
     """The fields of the options that readers fix, unless a model's name tells them otherwise."""
     fixed: dict[str, Any] = {"gelu": "erf", "norm_eps": 1e-5 if options.input_norm else 1e-6}
     if options.stem:
@@ -174,7 +174,7 @@ def numerics(options: ViTOptions) -> dict[str, Any]:
         fixed["stem"] = dataclasses.replace(STEM, **kept)
     # Beside a class token the last norm alone tells the pool, unless a config does. A norm of the
     # class token alone is the same as that of all tokens.
-    if options.pool == "token":
+    if options.pool == "token" and options.norm_at != "tokens":
         fixed["norm_at"] = "tokens"
     usual = "gap" if options.norm_at == "pooled" and options.pool == "gap" else "token"
     either = options.has_class_token and options.pool in ("token", "gap")
@@ -184,7 +184,7 @@ def numerics(options: ViTOptions) -> dict[str, Any]:
 
 
 def assumptions(
-    options: ViTOptions, preprocessing: Preprocessing, hints: Hints, *, family: str, sure: bool
+    options: EncoderOptions, preprocessing: Preprocessing, hints: Hints, *, family: str, sure: bool
 ) -> tuple[str, ...]:
     """What is taken for granted of a file of DeiT's or MAE's, unless config.json tells it.
 
@@ -202,7 +202,7 @@ def assumptions(
     return (*notes, f"it is taken for {family}'s: {other}")
 
 
-def _check(options: ViTOptions, layout: str, holds: Collection[str]) -> None:
+def _check(options: EncoderOptions, layout: str, holds: Collection[str]) -> None:
     check_holds(options, layout, holds={*SIZES, *holds})
     wrong = {
         f"position={options.position!r}": options.position
@@ -249,7 +249,7 @@ def _blocks(path: str, name: str, options: BlockOptions, scales: Sequence[str]) 
     return table
 
 
-def _attention_pool(options: ViTOptions) -> list[Entry]:
+def _attention_pool(options: EncoderOptions) -> list[Entry]:
     """The query's projection is apart from that of keys and values."""
     fused = torch.fused_qkv("pool/attention/qkv", "weight", "bias", heads=options.num_heads)
 
@@ -272,7 +272,7 @@ def _attention_pool(options: ViTOptions) -> list[Entry]:
     ]
 
 
-def _decoder(options: ViTOptions) -> list[Entry]:
+def _decoder(options: EncoderOptions) -> list[Entry]:
     sizes = options.decoder
     assert sizes
     block = options.plain_block(width=sizes.width, mlp_dim=sizes.mlp_dim, num_heads=sizes.num_heads)

@@ -9,12 +9,13 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import torch
 from vit_jax.checkpoints.layouts.hints import Hints, assumed, heads, released
-from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
+from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.interpolation import Methods
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from vit_jax.models.vit import ViTOptions
 
-MODEL = ViTOptions
+MODELS = VITS
 RESIZE = Methods(position="bicubic_align_corners", patch="bicubic_antialias")
 READ_ONLY = True
 
@@ -64,26 +65,26 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     )
 
 
-def entries(options: ViTOptions) -> list[Entry]:
+def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model that was read."""
     block, number = f"{_BLOCK}{{i}}", options.num_heads
     attention = f"{block}.self_attention"
     table = [
-        Entry("cls", ("class_token",)),
-        Entry("position", ("encoder.pos_embedding",)),
-        *torch.conv("embedding", "conv_proj"),
-        *torch.norm("blocks/norm1", f"{block}.ln_1"),
+        Entry("encoder/cls", ("class_token",)),
+        Entry("encoder/position", ("encoder.pos_embedding",)),
+        *torch.conv("encoder/embedding", "conv_proj"),
+        *torch.norm("encoder/blocks/norm1", f"{block}.ln_1"),
         *torch.fused_qkv(
-            "blocks/attention/qkv",
+            "encoder/blocks/attention/qkv",
             f"{attention}.in_proj_weight",
             f"{attention}.in_proj_bias",
             heads=number,
         ),
-        *torch.attention_out("blocks/attention/out", f"{attention}.out_proj", heads=number),
-        *torch.norm("blocks/norm2", f"{block}.ln_2"),
-        *torch.linear("blocks/mlp/fc1", f"{block}.mlp.0"),
-        *torch.linear("blocks/mlp/fc2", f"{block}.mlp.3"),
-        *torch.norm("norm", "encoder.ln"),
+        *torch.attention_out("encoder/blocks/attention/out", f"{attention}.out_proj", heads=number),
+        *torch.norm("encoder/blocks/norm2", f"{block}.ln_2"),
+        *torch.linear("encoder/blocks/mlp/fc1", f"{block}.mlp.0"),
+        *torch.linear("encoder/blocks/mlp/fc2", f"{block}.mlp.3"),
+        *torch.norm("encoder/norm", "encoder.ln"),
     ]
     if options.representation_size:
         table += torch.linear("pre_logits", "heads.pre_logits")
@@ -92,7 +93,7 @@ def entries(options: ViTOptions) -> list[Entry]:
     return table
 
 
-def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """As `ViT_*_Weights.transforms` of the released models of these sizes.
 
     Those called SWAG do not cut anything off. At 224 pixels only that of H/14 is told by its size.
@@ -109,7 +110,9 @@ def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
     )
 
 
-def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+def assumptions(
+    options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
+) -> tuple[str, ...]:
     """No array tells the heads, nor what images the model expects."""
     fields: dict[str, Any] = {}
     if not (hints.num_heads or hints.arguments.get("num_heads")):
@@ -129,5 +132,5 @@ def _grid(count: int, hints: Hints) -> tuple[int, int]:
     return grid
 
 
-def _is_l16(options: ViTOptions) -> bool:
+def _is_l16(options: EncoderOptions) -> bool:
     return options.width == 1024 and options.patch_size == (16, 16)

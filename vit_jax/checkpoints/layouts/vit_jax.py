@@ -16,14 +16,15 @@ from vit_jax.checkpoints.layouts import grids
 from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.checkpoints.layouts.npz import bare, left_out
 from vit_jax.checkpoints.layouts.resnet import NPZ, infer_stem, stem_entries
-from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds, pair, stacked
+from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry, check_holds, pair, stacked
 from vit_jax.models import positions
+from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.interpolation import Methods
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
-from vit_jax.models.vit import ViTOptions
 
-MODEL = ViTOptions
+MODELS = VITS
 RESIZE = Methods()
 
 _BLOCK = "Transformer/encoderblock_{i}"
@@ -107,12 +108,12 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     )
 
 
-def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """Values in [-1, 1]; the AugReg models' published accuracies are of this crop and kernel."""
     return released(options.image_size, hints, crop=0.9, kernel="bicubic_antialias")
 
 
-def numerics(options: ViTOptions) -> dict[str, Any]:
+def numerics(options: EncoderOptions) -> dict[str, Any]:
     """The fields of the options that the readers of this layout fix."""
     fixed: dict[str, Any] = {"gelu": "tanh", "norm_eps": 1e-6}
     if options.stem:
@@ -121,7 +122,7 @@ def numerics(options: ViTOptions) -> dict[str, Any]:
     return fixed
 
 
-def entries(options: ViTOptions) -> list[Entry]:
+def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
     holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads"}
     holds |= {"num_classes", "stem", "representation_size", "position", "class_position", "pool"}
@@ -133,28 +134,30 @@ def entries(options: ViTOptions) -> list[Entry]:
     attention = f"{_BLOCK}/MultiHeadDotProductAttention_1"
     qkv = [f"{attention}/{part}" for part in ("query", "key", "value")]
     table = [
-        *pair("embedding", "embedding", "kernel", "bias"),
-        *pair("blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
-        Entry("blocks/attention/qkv/kernel", tuple(f"{n}/kernel" for n in qkv), *stacked(1)),
-        Entry("blocks/attention/qkv/bias", tuple(f"{n}/bias" for n in qkv), *stacked(0)),
-        *pair("blocks/attention/out", f"{attention}/out", "kernel", "bias"),
-        *pair("blocks/norm2", f"{_BLOCK}/LayerNorm_2", "scale", "bias"),
-        *pair("blocks/mlp/fc1", f"{_BLOCK}/MlpBlock_3/Dense_0", "kernel", "bias"),
-        *pair("blocks/mlp/fc2", f"{_BLOCK}/MlpBlock_3/Dense_1", "kernel", "bias"),
-        *pair("norm", "Transformer/encoder_norm", "scale", "bias"),
+        *pair("encoder/embedding", "embedding", "kernel", "bias"),
+        *pair("encoder/blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
+        Entry(
+            "encoder/blocks/attention/qkv/kernel", tuple(f"{n}/kernel" for n in qkv), *stacked(1)
+        ),
+        Entry("encoder/blocks/attention/qkv/bias", tuple(f"{n}/bias" for n in qkv), *stacked(0)),
+        *pair("encoder/blocks/attention/out", f"{attention}/out", "kernel", "bias"),
+        *pair("encoder/blocks/norm2", f"{_BLOCK}/LayerNorm_2", "scale", "bias"),
+        *pair("encoder/blocks/mlp/fc1", f"{_BLOCK}/MlpBlock_3/Dense_0", "kernel", "bias"),
+        *pair("encoder/blocks/mlp/fc2", f"{_BLOCK}/MlpBlock_3/Dense_1", "kernel", "bias"),
+        *pair("encoder/norm", "Transformer/encoder_norm", "scale", "bias"),
     ]
     if options.position == "learned_1d":
         table.append(_position(options))
     if options.pool == "token":
-        table.append(Entry("cls", ("cls",)))
+        table.append(Entry("encoder/cls", ("cls",)))
     if options.representation_size:
         table += pair("pre_logits", "pre_logits", "kernel", "bias")
     if options.num_classes:
         table += pair("head", "head", "kernel", "bias")
-    return table + (stem_entries(options.stem, NPZ) if options.stem else [])
+    return table + (stem_entries(options.stem, NPZ, path="encoder/stem") if options.stem else [])
 
 
-def constants(options: ViTOptions) -> Arrays:
+def constants(options: EncoderOptions) -> Arrays:
     """Fixed positions as the table that readers expect."""
     if options.position != "sincos2d":
         return {}
@@ -162,12 +165,12 @@ def constants(options: ViTOptions) -> Arrays:
     return {_POSITION: np.pad(table, ((0, 0), (int(options.has_class_token), 0), (0, 0)))}
 
 
-def _position(options: ViTOptions) -> Entry:
+def _position(options: EncoderOptions) -> Entry:
     if options.class_position or not options.has_class_token:
-        return Entry("position", (_POSITION,))
+        return Entry("encoder/position", (_POSITION,))
     # The layout has a row for the class token: one of zeros says the same.
     return Entry(
-        "position",
+        "encoder/position",
         (_POSITION,),
         lambda table: table[:, 1:],
         lambda table: (np.pad(table, ((0, 0), (1, 0), (0, 0))),),

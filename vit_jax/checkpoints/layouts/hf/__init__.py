@@ -13,13 +13,13 @@ from vit_jax.checkpoints import wrappers
 from vit_jax.checkpoints.layouts.hf import configs, names, vit
 from vit_jax.checkpoints.layouts.hf import infer as infer_lib
 from vit_jax.checkpoints.layouts.hints import Hints, assumed, released
-from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.models.interpolation import Methods
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
 
 RESIZE = Methods(position="bicubic", relative="bilinear", decoder="flat", patch="bicubic_antialias")
-MODEL = ViTOptions
+MODELS = VITS
 FORMATS = (".safetensors", ".bin")
 
 
@@ -44,27 +44,29 @@ def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     return tuple(told)
 
 
-def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     return infer_lib.infer(arrays, hints)
 
 
-def entries(options: ViTOptions) -> list[Entry]:
+def entries(options: EncoderOptions) -> list[Entry]:
     return vit.entries(options)
 
 
-def methods(options: ViTOptions) -> Methods:
+def methods(options: EncoderOptions) -> Methods:
     """DINOv2 with registers alone antialiases."""
     if options.registers:
         return Methods(position="bicubic_antialias", patch="bicubic_antialias")
     return RESIZE
 
 
-def preprocessing(options: ViTOptions, hints: Hints) -> Preprocessing:
+def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     defaults = configs.PREPROCESSING[vit.family(options)]
     return released(options.image_size, hints, **defaults)
 
 
-def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
+def assumptions(
+    options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
+) -> tuple[str, ...]:
     """The numerics and the heads too, where weights are without their config.json."""
     fields: dict[str, Any] = {}
     if not (hints.config.get("model_type") or hints.config.get("vision_config")):
@@ -77,7 +79,7 @@ def assumptions(options: ViTOptions, preprocessing: Preprocessing, hints: Hints)
 
 
 def beside(
-    options: ViTOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
+    options: EncoderOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
 ) -> dict[str, dict[str, Any]]:
     """The JSON files that transformers needs beside the weights, by name."""
     family = vit.family(options)

@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from vit_jax.checkpoints.layouts.expects import PILLOW
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from vit_jax.models.vit import ViTOptions
 
 _IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
@@ -35,7 +35,7 @@ _PROCESSORS = {"vit": "ViTImageProcessor", "vit_mae": "ViTImageProcessor"}
 _PROCESSORS |= {"deit": "DeiTImageProcessor", "beit": "BeitImageProcessor"}
 
 
-def config(options: ViTOptions, family: str, class_names: tuple[str, ...]) -> dict[str, Any]:
+def config(options: EncoderOptions, family: str, class_names: tuple[str, ...]) -> dict[str, Any]:
     """config.json. Raises ValueError for a family that is only read."""
     if family not in _PROCESSORS:
         known = ", ".join(_PROCESSORS)
@@ -99,7 +99,7 @@ def preprocessor(family: str, preprocessing: Preprocessing) -> dict[str, Any]:
     return fields | ({"crop_size": size} if cuts else {})
 
 
-def _architecture(options: ViTOptions, family: str) -> str:
+def _architecture(options: EncoderOptions, family: str) -> str:
     if options.decoder:
         return "ViTMAEForPreTraining"
     if options.mim_classes:
@@ -110,7 +110,7 @@ def _architecture(options: ViTOptions, family: str) -> str:
     return f"{name}ForImageClassification" if options.num_classes else f"{name}Model"
 
 
-def _beit(options: ViTOptions) -> dict[str, Any]:
+def _beit(options: EncoderOptions) -> dict[str, Any]:
     mim = options.mim_classes > 0  # whose norm is outside the body
     return {
         "use_mask_token": options.mask_token,
@@ -123,7 +123,7 @@ def _beit(options: ViTOptions) -> dict[str, Any]:
     }
 
 
-def _decoder(options: ViTOptions) -> dict[str, Any]:
+def _decoder(options: EncoderOptions) -> dict[str, Any]:
     decoder = options.decoder
     assert decoder is not None
     return {

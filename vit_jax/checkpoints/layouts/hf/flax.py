@@ -12,11 +12,11 @@ import numpy as np
 from vit_jax.checkpoints.layouts import hf
 from vit_jax.checkpoints.layouts.hf import vit
 from vit_jax.checkpoints.layouts.hints import Hints
-from vit_jax.checkpoints.layouts.table import Arrays
+from vit_jax.checkpoints.layouts.table import VITS, Arrays
 from vit_jax.models.interpolation import Methods
-from vit_jax.models.vit import ViTOptions
+from vit_jax.models.options import EncoderOptions
 
-MODEL = ViTOptions
+MODELS = VITS
 READ_ONLY = True
 
 assumptions = hf.assumptions
@@ -39,7 +39,7 @@ def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     return hf.notes({_name(name): array for name, array in arrays.items()})
 
 
-def methods(options: ViTOptions) -> Methods:
+def methods(options: EncoderOptions) -> Methods:
     if vit.family(options) == "dinov2":
         return Methods(position="keys_offset", patch="bicubic_antialias")
     return hf.methods(options)

@@ -11,8 +11,9 @@ from vit_jax.checkpoints.layouts import grids
 from vit_jax.checkpoints.layouts.hf import names, stem
 from vit_jax.checkpoints.layouts.hf.names import TABLE, Parts
 from vit_jax.checkpoints.layouts.hints import Hints, decoder_heads, heads, nominal_size
+from vit_jax.models import zoo
 from vit_jax.models.decoder import DecoderOptions
-from vit_jax.models.vit import ViTOptions
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.zoo import SIZES
 
 Shapes = Mapping[str, Sequence[int]]
@@ -37,7 +38,7 @@ _EPS = {
 }  # fmt: skip; others 1e-12
 
 
-def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
     shapes = {name: array.shape for name, array in arrays.items()}
     family = names.family(arrays)
@@ -65,7 +66,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     pixels = (patch[0] * stride, patch[1] * stride)
     grid = _grid(shapes, family, hints, table, pixels)
     size = _image_size(grid, pixels, None if stem_options else _told_size(hints))
-    options = ViTOptions(
+    options = zoo.of_parts(
         image_size=size,
         drop_edges=any(side % p for side, p in zip(size, pixels, strict=True)),
         patch_size=(patch[0], patch[1]),
@@ -95,7 +96,7 @@ def check_no_pixels(names: Collection[str]) -> None:
         )
 
 
-def _check_config(options: ViTOptions, config: Mapping) -> None:
+def _check_config(options: EncoderOptions, config: Mapping) -> None:
     """Raises ValueError where config.json is of another model than the arrays."""
     found = {
         "hidden_size": options.width,

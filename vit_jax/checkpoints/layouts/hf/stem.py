@@ -45,4 +45,4 @@ def infer(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any]) -> Ste
 
 
 def entries(options: StemOptions) -> list[Entry]:
-    return stem_entries(options, SPELLING)
+    return stem_entries(options, SPELLING, path="encoder/stem")

@@ -12,29 +12,29 @@ from vit_jax.checkpoints.layouts.hf.names import TABLE, Parts
 from vit_jax.checkpoints.layouts.table import Entry, check_holds
 from vit_jax.models import positions
 from vit_jax.models.interpolation import Method
-from vit_jax.models.vit import ViTOptions
+from vit_jax.models.options import EncoderOptions
 
 
-def entries(options: ViTOptions) -> list[Entry]:
+def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model that no family can hold."""
     kind = family(options)
     body, parts = names.BODIES[kind], names.parts(kind)
     _check_holds(options, kind)
     table = [
-        *torch.conv("embedding", f"{body}{parts.embedding}", bias=options.patch_bias),
+        *torch.conv("encoder/embedding", f"{body}{parts.embedding}", bias=options.patch_bias),
         *_positions(options, kind),
-        *_blocks("blocks", body + parts.block, parts, options),
-        *torch.norm("norm", _final_norm(options, kind)),
+        *_blocks("encoder/blocks", body + parts.block, parts, options),
+        *torch.norm("encoder/norm", _final_norm(options, kind)),
     ]
     if kind == "clip":
-        table += torch.norm("input_norm", f"{body}pre_layrnorm")
-        table.append(_lead("cls", f"{body}embeddings.class_embedding", axes=2))
+        table += torch.norm("encoder/input_norm", f"{body}pre_layrnorm")
+        table.append(_lead("encoder/cls", f"{body}embeddings.class_embedding", axes=2))
     elif options.has_class_token:
-        table.append(Entry("cls", (f"{body}embeddings.cls_token",)))
+        table.append(Entry("encoder/cls", (f"{body}embeddings.cls_token",)))
     if options.distillation:
-        table.append(Entry("distillation", (f"{body}embeddings.distillation_token",)))
+        table.append(Entry("encoder/distillation", (f"{body}embeddings.distillation_token",)))
     if options.registers:
-        table.append(Entry("registers", (f"{body}embeddings.register_tokens",)))
+        table.append(Entry("encoder/registers", (f"{body}embeddings.register_tokens",)))
     if options.mask_token:
         table.append(_mask_token(body, kind))
     if options.stem:
@@ -44,7 +44,7 @@ def entries(options: ViTOptions) -> list[Entry]:
     if options.representation_size:
         table += torch.linear("pre_logits", f"{body}pooler.dense")
     if options.relative_bias == "shared":
-        table.append(_relative_bias("relative_bias", f"{body}encoder.{TABLE}", options))
+        table.append(_relative_bias("encoder/relative_bias", f"{body}encoder.{TABLE}", options))
     if options.mim_classes:
         table += torch.linear("mim_head", "lm_head")
     if options.mim_norm:
@@ -54,7 +54,7 @@ def entries(options: ViTOptions) -> list[Entry]:
     return table + _heads(options, kind)
 
 
-def _heads(options: ViTOptions, kind: str) -> list[Entry]:
+def _heads(options: EncoderOptions, kind: str) -> list[Entry]:
     if not options.num_classes:
         return []
     if kind == "clip":
@@ -67,7 +67,7 @@ def _heads(options: ViTOptions, kind: str) -> list[Entry]:
     ]
 
 
-def family(options: ViTOptions) -> str:
+def family(options: EncoderOptions) -> str:
     """The family whose options these are."""
     marks = {
         "clip": options.input_norm,
@@ -82,7 +82,7 @@ def family(options: ViTOptions) -> str:
     return next((name for name, present in marks.items() if present), "vit")
 
 
-def _check_holds(options: ViTOptions, kind: str) -> None:
+def _check_holds(options: EncoderOptions, kind: str) -> None:
     holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads",
              "num_classes", "gelu", "norm_eps", "qkv_bias", "fixed_position"}  # fmt: skip
     holds |= {
@@ -118,7 +118,7 @@ class _Plain:
 
 
 def _blocks(path: str, block: str, parts: Parts, options: Any) -> list[Entry]:
-    """The blocks of an encoder or of a decoder (`options`: `ViTOptions` or `_Plain`)."""
+    """The blocks of an encoder or of a decoder (`options`: `EncoderOptions` or `_Plain`)."""
     gated = options.mlp == "swiglu"
     mlp = ("mlp.weights_in", "mlp.weights_out") if gated else parts.mlp
     table = [
@@ -146,7 +146,7 @@ def _blocks(path: str, block: str, parts: Parts, options: Any) -> list[Entry]:
     return table
 
 
-def _relative_bias(path: str, name: str, options: ViTOptions) -> Entry:
+def _relative_bias(path: str, name: str, options: EncoderOptions) -> Entry:
     """A relative table, as transformers uses it.
 
     It takes the table of a window h x w for one of w x h and resizes it back, whether or not the
@@ -170,15 +170,15 @@ def _relative_bias(path: str, name: str, options: ViTOptions) -> Entry:
     return Entry(path, (name,), join, split)
 
 
-def _positions(options: ViTOptions, kind: str) -> list[Entry]:
+def _positions(options: EncoderOptions, kind: str) -> list[Entry]:
     if options.position == "none":
         return []
     body = names.BODIES[kind]
     if kind.startswith("dinov2"):
         return [_square_positions(f"{body}embeddings.position_embeddings", options)]
     if kind not in ("siglip", "clip"):
-        return [Entry("position", (f"{body}embeddings.position_embeddings",))]
-    return [_lead("position", f"{body}embeddings.position_embedding.weight", axes=1)]
+        return [Entry("encoder/position", (f"{body}embeddings.position_embeddings",))]
+    return [_lead("encoder/position", f"{body}embeddings.position_embedding.weight", axes=1)]
 
 
 def _lead(path: str, name: str, *, axes: int) -> Entry:
@@ -187,21 +187,21 @@ def _lead(path: str, name: str, *, axes: int) -> Entry:
     return Entry(path, (name,), lambda a: a[(None,) * axes], lambda a: (a[first],))
 
 
-def _square_positions(name: str, options: ViTOptions) -> Entry:
+def _square_positions(name: str, options: EncoderOptions) -> Entry:
     """DINOv2's table, which transformers takes for a square grid's and resizes to any other."""
     grid = options.grid
     side = math.isqrt(grid[0] * grid[1])
     if grid[0] == grid[1] or side * side != grid[0] * grid[1]:
-        return Entry("position", (name,))
+        return Entry("encoder/position", (name,))
     method: Method = "bicubic_antialias" if options.registers else "bicubic"
 
     def join(table: np.ndarray) -> np.ndarray:
         return positions.resize(table, source=(side, side), target=grid, method=method)
 
-    return Entry("position", (name,), join)  # DINOv2 is not written
+    return Entry("encoder/position", (name,), join)  # DINOv2 is not written
 
 
-def _final_norm(options: ViTOptions, kind: str) -> str:
+def _final_norm(options: EncoderOptions, kind: str) -> str:
     body = names.BODIES[kind]
     if options.mim_classes and not options.mim_norm:
         return "layernorm"
@@ -213,11 +213,11 @@ def _final_norm(options: ViTOptions, kind: str) -> str:
 def _mask_token(body: str, kind: str) -> Entry:
     name = f"{body}embeddings.mask_token"
     if kind.startswith("dinov2"):  # (1, D)
-        return _lead("mask", name, axes=1)
-    return Entry("mask", (name,))
+        return _lead("encoder/mask", name, axes=1)
+    return Entry("encoder/mask", (name,))
 
 
-def _attention_pool(name: str, options: ViTOptions) -> list[Entry]:
+def _attention_pool(name: str, options: EncoderOptions) -> list[Entry]:
     return [
         Entry("pool/probe", (f"{name}.probe",)),
         *torch.fused_qkv(
@@ -235,7 +235,7 @@ def _attention_pool(name: str, options: ViTOptions) -> list[Entry]:
     ]
 
 
-def _decoder_entries(options: ViTOptions) -> list[Entry]:
+def _decoder_entries(options: EncoderOptions) -> list[Entry]:
     assert options.decoder is not None
     return [
         *torch.linear("decoder/embedding", "decoder.decoder_embed"),

@@ -1,0 +1,132 @@
+"""What a saved model is: all that is needed to use it, in one file, without its training config.
+
+model.json holds the fields of `Card`, the name of the model's family and the number of the format.
+A field that a reader does not know is an error, unless the file lists it under `optional`: then it
+is left out, with a note. So a later version can add what an older one need not understand.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from vit_jax.checkpoints import old_runs
+from vit_jax.models import zoo
+from vit_jax.models.interpolation import Methods
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.zoo import Options
+from vit_jax.schema import build
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """A model without its parameters."""
+
+    options: Options
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    resize: Methods = Methods()  # of the family that it started from
+    average: bool = False  # whether an average of the parameters is kept, which is what is used
+    metric: str = ""  # by which the best checkpoint is found
+    better: Literal["max", "min"] = "max"  # which way it gets better
+    notes: tuple[str, ...] = ()  # what was left out of the file, in words
+
+
+def to_json(card: Card) -> dict[str, Any]:
+    """The content of model.json."""
+    fields = dataclasses.asdict(dataclasses.replace(card, notes=()))
+    del fields["notes"]
+    return {"format": FORMAT, "family": zoo.family_name(card.options), **fields}
+
+
+def from_json(content: Any, *, config: Mapping[str, Any], path: str) -> Card:
+    """The card of a model.json at `path`.
+
+    `config` are the fields of config.json, which are looked at for a file without a format. Raises
+    ValueError where the file is damaged, of a later format, or contradicts itself.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} must hold the fields of {Card.__name__}, got {content!r}")
+    if "format" in content:
+        content = dict(content)
+        _check_format(content.pop("format"), path)
+    else:
+        content = old_runs.upgraded(content, config)
+    kind = _kind(content.pop("family", None), path)
+    content, notes = _known(content, kind, path)
+    if missing := [name for name in ("options", "class_names", "preprocessing")
+                   if name not in content]:  # fmt: skip
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    options = build(kind, content.pop("options"), f"{path}.options")
+    rest = build(_Rest, content, path)
+    card = Card(options=options, **vars(rest), notes=notes)
+    _check(card, path)
+    return card
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Rest:
+    """The fields of a card whose types do not depend on the family."""
+
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    resize: Methods = Methods()
+    average: bool = False
+    metric: str = ""
+    better: Literal["max", "min"] = "max"
+
+
+def _check_format(number: Any, path: str) -> None:
+    if type(number) is not int or number < 1:
+        raise ValueError(f"{path} is damaged: its format is {number!r}")
+    if number > FORMAT:
+        raise ValueError(
+            f"{path} has format {number}, this version of vit_jax reads up to {FORMAT}: update it"
+        )
+
+
+def _kind(name: Any, path: str) -> type[Options]:
+    if not isinstance(name, str) or name not in zoo.FAMILIES:
+        known = ", ".join(zoo.FAMILIES)
+        raise ValueError(f"{path} is of a model of the family {name!r}: known are {known}")
+    return zoo.FAMILIES[name].options
+
+
+def _known(
+    content: dict[str, Any], kind: type[Options], path: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The content without unknown fields that it declares optional, and what they were."""
+    optional = build(tuple[str, ...], content.pop("optional", ()), f"{path}.optional")
+    parts = {"options": kind, "preprocessing": Preprocessing, "resize": Methods}
+    out = []
+    for field in optional:
+        part, _, name = field.rpartition(".")
+        holder = content.get(part) if part else content
+        known = parts.get(part, _Rest) if part else _Rest
+        names = {f.name for f in dataclasses.fields(known)} | ({"options"} if not part else set())
+        if isinstance(holder, Mapping) and name in holder and name not in names:
+            left = {key: value for key, value in holder.items() if key != name}
+            content = {**content, part: left} if part else left
+            out.append(field)
+    if not out:
+        return content, ()
+    return content, (f"model.json has {', '.join(out)}, which this version ignores: optional",)
+
+
+def _check(card: Card, path: str) -> None:
+    """Raises ValueError where the parts of a card contradict each other."""
+    expects, damaged = card.preprocessing, f"{path} is damaged"
+    classes, names = card.options.num_classes, len(card.class_names)
+    if names not in (0, classes):
+        raise ValueError(f"{damaged}: it names {names} of the model's {classes} classes")
+    if expects.image_size != card.options.image_size:
+        raise ValueError(
+            f"{damaged}: its images are of {expects.image_size}, its model is for"
+            f" {card.options.image_size}"
+        )
+    if not len(expects.mean) == len(expects.std) == card.options.channels:
+        raise ValueError(
+            f"{damaged}: it has mean {expects.mean} and std {expects.std} for"
+            f" {card.options.channels} channels"
+        )

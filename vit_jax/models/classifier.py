@@ -1,0 +1,159 @@
+"""The classifier of the Vision Transformer family: an encoder, pooling, and one or two heads.
+
+One implementation for the whole family; `ViTOptions` says which member. Shapes: B batch, T tokens,
+N patches, D width, K classes.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Literal, Self
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models import heads
+from vit_jax.models.encoder import TaskModel
+from vit_jax.models.options import EncoderOptions
+from vit_jax.models.stack import Intermediates
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTOptions(EncoderOptions):
+    """A Vision Transformer that classifies, or gives features where it has no classes."""
+
+    num_classes: int = 1000  # 0: no head, the features are the output
+    # What is pooled: the class token, the mean of the patches, both side by side (DINOv2), or
+    # what attention over the patches finds.
+    pool: Literal["token", "gap", "token_gap", "map"] = "token"
+    norm_at: Literal["tokens", "pooled"] = "tokens"  # the last norm: before or after the pool
+    representation_size: int = 0  # tanh pre-logits layer; 0: none
+    distillation_head: bool = True  # whether the distillation token has a head
+    head_bias: float = 0.0  # initial bias of every class
+
+    def _check_task(self) -> None:
+        if self.class_token is False and (self.distillation or self.pool.startswith("token")):
+            raise ValueError(f"pool {self.pool!r} or distillation needs the class token")
+        if self.distillation and self.pool != "token":
+            raise ValueError(f"distillation pools its tokens: pool {self.pool!r} does not apply")
+        if self.pool in ("token_gap", "map") and self.norm_at == "pooled":
+            raise ValueError(f"pool {self.pool!r} needs normalised tokens: use norm_at 'tokens'")
+
+    @property
+    def needs_class_token(self) -> bool:
+        return self.pool.startswith("token")
+
+    @property
+    def feature_size(self) -> int:
+        return self.representation_size or self.width * (2 if self.pool == "token_gap" else 1)
+
+    def classifier(self) -> "ViTOptions":
+        return dataclasses.replace(self, fixed_position=False, mask_token=False)
+
+    def adapted(self, **changes: Any) -> "ViTOptions":
+        # What makes a model of pretraining a classifier changes nothing here.
+        nothing = {name for name in PRETRAINING if name in changes and not changes[name]}
+        return self.changed(**{k: v for k, v in changes.items() if k not in nothing})
+
+    def described(self) -> str:
+        return f"{super().described()}, pool {self.pool}"
+
+
+class Classifier(TaskModel):
+    """A Vision Transformer. `model(images)` gives logits, `model.features(images)` their input."""
+
+    def __init__(self, options: ViTOptions, *, rngs: nnx.Rngs) -> None:
+        super().__init__(options, rngs=rngs)
+        if options.pool == "map":
+            self.pool = heads.AttentionPool(options.plain_block(), rngs=rngs)
+        if options.representation_size:
+            width = options.width * (2 if options.pool == "token_gap" else 1)
+            dtype = jnp.dtype(options.dtype)
+            self.pre_logits = nnx.Linear(width, options.representation_size, dtype=dtype, rngs=rngs)
+        sizes = (options.feature_size, options.num_classes)
+        if options.num_classes:
+            self.head = heads.linear_head(*sizes, bias=options.head_bias, rngs=rngs)
+        if options.num_classes and options.heads == 2:
+            self.head_distillation = heads.linear_head(*sizes, bias=options.head_bias, rngs=rngs)
+
+    def __call__(
+        self,
+        images: jax.Array,  # (B, height, width, channels)
+        *,
+        key: jax.Array | None = None,
+        return_intermediates: bool = False,
+        return_heads: bool = False,
+    ) -> Any:
+        """Logits (B, K) float32; with `return_intermediates`, (logits, Intermediates).
+
+        A model with a distillation head gives the mean of its heads; with `return_heads` any model
+        gives a tuple of the logits of each.
+        """
+        options = self.options
+        features, intermediates = self._features(images, key, return_intermediates)
+        if not options.num_classes:
+            outputs: tuple[jax.Array, ...] = tuple(features)
+        else:
+            two = (self.head, self.head_distillation) if options.heads == 2 else (self.head,)
+            outputs = tuple(head(x) for head, x in zip(two, features, strict=True))
+        outputs = tuple(x.astype(jnp.float32) for x in outputs)
+        logits = outputs if return_heads else sum(outputs[1:], outputs[0]) / len(outputs)
+        return (logits, intermediates) if return_intermediates else logits
+
+    def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """The input of the head (B, `options.feature_size`), float32; of two heads, the mean."""
+        features, _ = self._features(images, key, False)
+        return jnp.stack(features).mean(axis=0) if len(features) > 1 else features[0]
+
+    def _features(
+        self, images: jax.Array, key: jax.Array | None, return_intermediates: bool
+    ) -> tuple[tuple[jax.Array, ...], Intermediates | None]:
+        """The input of each head (B, feature_size) float32."""
+        options = self.options
+        x, intermediates = self.encoder(images, key=key, return_intermediates=return_intermediates)
+        patches = x[:, options.prefix_tokens :]
+        pooled: tuple[jax.Array, ...]
+        if options.pool == "token":
+            pooled = tuple(x[:, i] for i in range(options.heads))
+        elif options.pool == "gap":
+            pooled = (patches.astype(jnp.float32).mean(axis=1),)
+        elif options.pool == "token_gap":
+            pooled = (jnp.concatenate([x[:, 0], patches.mean(axis=1)], axis=-1),)
+        else:
+            pool_key = None if key is None else jax.random.split(key, 3)[2]
+            pooled = (self.pool(patches, key=pool_key),)
+        if options.norm_at == "pooled":
+            pooled = tuple(self.encoder.norm(x) for x in pooled)
+        if options.representation_size:
+            pooled = tuple(jnp.tanh(self.pre_logits(x)) for x in pooled)
+        return tuple(x.astype(jnp.float32) for x in pooled), intermediates
+
+
+# Fields of the models of pretraining: without them they are classifiers.
+PRETRAINING = ("decoder", "mim_classes", "mim_norm")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingOptions(EncoderOptions):
+    """A model that is trained without classes, and becomes a classifier afterwards."""
+
+    part: ClassVar[str]  # the field without which it is a classifier
+
+    def classifier(self) -> ViTOptions:
+        """The encoder alone, whose positions are trained from then on."""
+        known = {field.name for field in dataclasses.fields(ViTOptions)}
+        kept = {name: value for name, value in vars(self).items() if name in known}
+        return ViTOptions(**kept | {"num_classes": 0, "fixed_position": False, "mask_token": False})
+
+    def adapted(self, **changes: Any) -> EncoderOptions:
+        without = self.part in changes and not changes[self.part]
+        if without or changes.get("num_classes"):
+            return self.classifier().adapted(**changes)
+        return self.changed(**changes)
+
+    def changed(self, **changes: Any) -> Self:
+        if classes := changes.pop("num_classes", 0):
+            raise ValueError(
+                f"a {self.kind} is pretrained without classes, and {classes} are wanted: name a"
+                " model that classifies, or start from its checkpoint and name no model"
+            )
+        return super().changed(**changes)

@@ -1,0 +1,47 @@
+"""A masked image model: an encoder that sees mask tokens, and a head that names visual tokens.
+
+"BEiT: BERT Pre-Training of Image Transformers" (arXiv 2106.08254). Shapes: B batch, T tokens,
+N patches, D width.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models import heads
+from vit_jax.models.classifier import PretrainingOptions
+from vit_jax.models.encoder import TaskModel
+from vit_jax.models.layers import layer_norm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedImageModelOptions(PretrainingOptions):
+    """An encoder with a mask token, and the head of its pretraining."""
+
+    part: ClassVar[str] = "mim_classes"
+
+    mask_token: bool = True
+    mim_classes: int = 8192  # visual tokens that a patch can be
+    mim_norm: bool = False  # a second norm before the head (Hugging Face's BEiT by class token)
+
+
+class MaskedImageModel(TaskModel):
+    """`model.patch_logits(images, mask=...)` names visual tokens, `model(images)` the features."""
+
+    def __init__(self, options: MaskedImageModelOptions, *, rngs: nnx.Rngs) -> None:
+        super().__init__(options, rngs=rngs)
+        if options.mim_norm:
+            self.mim_norm = layer_norm(options.width, options.norm_eps, options.dtype, rngs)
+        self.mim_head = heads.linear_head(options.width, options.mim_classes, bias=0, rngs=rngs)
+
+    def patch_logits(
+        self, images: jax.Array, *, mask: jax.Array | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits (B, N, `options.mim_classes`) float32 of the visual token of every patch."""
+        tokens = self.encode(images, mask=mask, key=key)
+        if self.options.mim_norm:
+            tokens = self.mim_norm(tokens)
+        return self.mim_head(tokens[:, self.options.prefix_tokens :]).astype(jnp.float32)

@@ -1,0 +1,85 @@
+"""A stack of equal blocks: one set of parameters with a leading layer axis, one scan over it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models.layers import Block, BlockOptions, add_position, split_batch
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+class Intermediates(NamedTuple):
+    """What every layer saw: on request only, for it holds T x T numbers per head and layer."""
+
+    features: jax.Array  # (L, B, T, D), output of every block
+    attention: jax.Array  # (L, B, H, T, T) float32, weights of every head
+
+
+def create(options: BlockOptions, depth: int, *, rngs: nnx.Rngs) -> Block:
+    """One `Block` whose every parameter has a leading layer axis, each layer drawn on its own."""
+    return stacked(lambda rngs: Block(options, rngs=rngs), depth, rngs=rngs)
+
+
+def stacked(make: Callable[[nnx.Rngs], Module], depth: int, *, rngs: nnx.Rngs) -> Module:
+    """As `create`, of any module that `make` makes."""
+    return nnx.split_rngs(splits=depth)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
+
+
+def scan(
+    blocks: Block,
+    x: jax.Array,  # (B, T, D)
+    *,
+    depth: int,
+    table: jax.Array | None = None,
+    tables: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    stochastic_depth: float = 0.0,
+    key: jax.Array | None = None,
+    return_intermediates: bool = False,
+    remat: str = "none",
+    unroll: int = 1,
+) -> tuple[jax.Array, Intermediates | None]:
+    """Runs `x` through the layers.
+
+    Before every block the positions `table` (1, N, D) are added, or its own of `tables`
+    (L, 1, N, D). `bias` (1, H, T, T) is added to the attention logits of every block.
+    """
+    block, params = nnx.split(blocks)
+    layers: dict[str, Any] = {"params": params}
+    if tables is not None:
+        layers["table"] = tables
+    if key is not None:
+        layers["key"] = jax.random.split(key, depth)
+        layers["drop_rate"] = jnp.linspace(0.0, stochastic_depth, depth)
+
+    def body(x: jax.Array, layer: dict[str, Any]) -> tuple[jax.Array, Any]:
+        positions = layer.get("table", table)
+        x = x if positions is None else add_position(x, positions)
+        x, weights = nnx.merge(block, layer["params"])(
+            x,
+            bias=bias,
+            key=layer.get("key"),
+            drop_rate=layer.get("drop_rate", 0.0),
+            return_weights=return_intermediates,
+        )
+        x = split_batch(x)
+        return x, None if weights is None else Intermediates(x, weights)
+
+    return jax.lax.scan(checkpointed(body, remat), x, layers, unroll=unroll)
+
+
+def checkpointed(body: Any, policy: str) -> Any:
+    """What the backward pass keeps of a block: all, the dense layers' outputs, or its input."""
+    if policy == "none":
+        return body
+    policies = {
+        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "full": jax.checkpoint_policies.nothing_saveable,
+    }
+    # A scan keeps its iterations apart, so the barrier against merging them is not needed.
+    return functools.partial(jax.checkpoint, prevent_cse=False, policy=policies[policy])(body)
