@@ -9,7 +9,7 @@ from flax import nnx
 
 from vit_jax.checkpoints import load
 from vit_jax.models import zoo
-from vit_jax.models.vit import ViTOptions
+from vit_jax.models.classifier import ViTOptions
 
 # With the numerics of timm.
 TINY = ViTOptions(

@@ -11,10 +11,11 @@ from flax import nnx
 
 from tests.checkpoints.parity import assert_close, logits_and_features, read
 from vit_jax.checkpoints import load, surgery
-from vit_jax.checkpoints.layouts import big_vision, table
+from vit_jax.checkpoints.layouts import table
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.npz.big_vision import LAYOUT as big_vision
 from vit_jax.models import zoo
-from vit_jax.models.vit import ViTOptions
+from vit_jax.models.classifier import ViTOptions
 
 
 @pytest.mark.parametrize("name", ["bv_vit_gap", "bv_vit_map", "bv_vit_tok_scan"])

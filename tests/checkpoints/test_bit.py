@@ -9,8 +9,11 @@ import pytest
 
 from tests.checkpoints.parity import assert_close, logits_and_features, read
 from vit_jax.checkpoints import layouts, load, surgery
-from vit_jax.checkpoints.layouts import bit_npz, hf_bit, table, timm_bit
+from vit_jax.checkpoints.layouts import table
+from vit_jax.checkpoints.layouts.hf.bit import LAYOUT as hf_bit
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.npz.bit import LAYOUT as bit_npz
+from vit_jax.checkpoints.layouts.timm.bit import LAYOUT as timm_bit
 from vit_jax.models import zoo
 
 

@@ -38,7 +38,7 @@ def test_parameters_survive_every_layout(shared, tmp_path, source):
         for path, array in original.params.items():
             np.testing.assert_array_equal(again.params[path], array, err_msg=f"{layout}: {path}")
         assert again.options.image_size == original.options.image_size
-        assert vars(again.options)["pool"] == vars(original.options)["pool"]
+        assert again.options.pool == original.options.pool
 
 
 def test_big_vision_adds_the_row_of_the_class_token_to_the_token(shared, tmp_path):
@@ -57,7 +57,7 @@ def test_the_report_says_what_became_of_the_model(shared, tmp_path):
     report = convert(source, target, image_size=(24, 40), num_classes=3, check=True)
     for line in (
         "hf, ViT of width 48, depth 2, 3 heads, patches of 8x8, 32x32 pixels, 7 classes",
-        "resized: position (1, 17, 48) -> (1, 16, 48)",
+        "resized: encoder/position (1, 17, 48) -> (1, 16, 48)",
         "dropped: head/bias, head/kernel",
         "initialised: head/bias, head/kernel",
         "note: readers of the vit_jax layout compute gelu tanh, the model erf",

@@ -13,8 +13,8 @@ from vit_jax.data.counter import NUMBERS
 from vit_jax.data.crops import Center
 from vit_jax.data.options import DataConfig
 from vit_jax.data.preprocess import EvalTransform, eval_transform, train_transform
+from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit import ViTOptions
 from vit_jax.training import evaluation, run_config
 
 SQUARE = {"height": 64, "width": 64}

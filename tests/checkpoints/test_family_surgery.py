@@ -9,8 +9,8 @@ import pytest
 
 import vit_jax
 from vit_jax.checkpoints import load, surgery
+from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.interpolation import Methods
-from vit_jax.models.vit import ViTOptions
 
 TINY = ViTOptions(
     image_size=(16, 24), patch_size=(8, 8), width=12, depth=2, mlp_dim=16, num_heads=3

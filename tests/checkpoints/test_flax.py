@@ -17,7 +17,8 @@ import vit_jax
 from tests.checkpoints import parity
 from tests.checkpoints.parity import TINY
 from vit_jax.checkpoints import files, load, msgpack_file, save, surgery
-from vit_jax.checkpoints.layouts import hf, table
+from vit_jax.checkpoints.layouts import table
+from vit_jax.checkpoints.layouts.hf.layout import LAYOUT as hf
 from vit_jax.models import positions
 
 BEIT = {"gelu": "erf", "position": "none", "class_token": True, "key_bias": False,

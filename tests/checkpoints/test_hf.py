@@ -16,11 +16,11 @@ from safetensors import numpy as safetensors_numpy
 import vit_jax
 from tests.checkpoints import parity
 from vit_jax.checkpoints import files, layouts, load, surgery
-from vit_jax.checkpoints.layouts import hf
-from vit_jax.checkpoints.layouts.hf import names
+from vit_jax.checkpoints.layouts.hf import entries, names
+from vit_jax.checkpoints.layouts.hf.layout import LAYOUT as hf
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.decoder import DecoderOptions
-from vit_jax.models.vit import ViTOptions
 
 TINY = ViTOptions(
     image_size=(16, 24),
@@ -158,7 +158,7 @@ def test_what_is_written_reads_back_the_same(tmp_path, changes):
 @pytest.mark.parametrize("changes", {**WRITTEN, **READ}.values(), ids=[*WRITTEN, *READ])
 def test_names_of_newer_releases_are_the_same_model(changes):
     options = parity.changed(TINY, **changes)
-    if hf.vit.family(options) in ("dinov2", "dinov2_with_registers", "siglip"):
+    if entries.family(options) in ("dinov2", "dinov2_with_registers", "siglip"):
         options = dataclasses.replace(options, norm_eps=1e-6)
     params = random_params(options)
     arrays = layouts.table.write(hf.entries(options), params)

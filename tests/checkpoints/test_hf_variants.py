@@ -10,12 +10,14 @@ from safetensors import numpy as safetensors_numpy
 
 import vit_jax
 from vit_jax.checkpoints import layouts, load, surgery
-from vit_jax.checkpoints.layouts import hf, hf_swin, swin
+from vit_jax.checkpoints.layouts import swin
+from vit_jax.checkpoints.layouts.hf import swin as hf_swin
+from vit_jax.checkpoints.layouts.hf.layout import LAYOUT as hf
 from vit_jax.models import zoo
+from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.interpolation import matrix
 from vit_jax.models.swin import SwinOptions
-from vit_jax.models.vit import ViTOptions
 
 SMALL: dict[str, Any] = {
     "image_size": (16, 16),

@@ -12,10 +12,11 @@ from flax import nnx, traverse_util
 import vit_jax
 from tests.checkpoints import parity
 from vit_jax.checkpoints import files, layouts, load, surgery
-from vit_jax.checkpoints.layouts import beit, mae
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.torch.beit import LAYOUT as beit
+from vit_jax.checkpoints.layouts.torch.mae import LAYOUT as mae
 from vit_jax.models import decoder, positions
-from vit_jax.models.vit import ViTOptions
+from vit_jax.models.classifier import ViTOptions
 from vit_jax.objectives import mae as mae_objective
 
 # What fine-tuning changes of a pretrained BEiT.

@@ -12,11 +12,11 @@ from vit_jax.checkpoints import check, save, surgery
 from vit_jax.checkpoints.convert import convert
 from vit_jax.checkpoints.load import Checkpoint
 from vit_jax.models.bit import RESNET_V2, BiTOptions
+from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.swin import SwinOptions
-from vit_jax.models.vit import ViTOptions
 
 TINY = ViTOptions(
     image_size=(16, 24),

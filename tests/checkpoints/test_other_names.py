@@ -11,7 +11,12 @@ import vit_jax
 from tests.checkpoints import parity
 from tests.checkpoints.parity import TINY
 from vit_jax.checkpoints import load, surgery, torch_file
-from vit_jax.checkpoints.layouts import dinov2, moco, table, timm, torchvision
+from vit_jax.checkpoints.layouts import table
+from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.timm.vit import LAYOUT as timm
+from vit_jax.checkpoints.layouts.torch.dinov2 import LAYOUT as dinov2
+from vit_jax.checkpoints.layouts.torch.moco import LAYOUT as moco
+from vit_jax.checkpoints.layouts.torch.torchvision import LAYOUT as torchvision
 from vit_jax.models import interpolation, positions
 
 HEADS: Any = {"num_heads": 3}
@@ -83,14 +88,14 @@ def test_the_heads_of_torchvisions_five_models_are_known():
     for width, patch, heads in ((768, 16, 12), (1024, 16, 16), (1024, 32, 16), (1280, 14, 16)):
         shapes["conv_proj.weight"] = (width, 3, patch, patch)
         arrays = {k: np.broadcast_to(np.float32(0), shape) for k, shape in shapes.items()}
-        options = torchvision.infer(arrays, torchvision.Hints())
+        options = torchvision.infer(arrays, Hints())
         assert (options.num_heads, options.patch_size) == (heads, (patch, patch))
     crops = {(1280, 14, 518): 1.0, (1024, 16, 224): 224 / 242, (768, 16, 224): 0.875}
     for (width, patch, size), crop in crops.items():
         options = dataclasses.replace(
             TINY, width=width, num_heads=16, patch_size=(patch, patch), image_size=(size, size)
         )
-        assert torchvision.preprocessing(options, torchvision.Hints()).crop == crop
+        assert torchvision.preprocessing(options, Hints()).crop == crop
 
 
 def test_torchvisions_own_encoder_is_no_wrapper(tmp_path):

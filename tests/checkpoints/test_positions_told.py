@@ -150,8 +150,8 @@ def test_an_image_size_tells_no_grid_where_another_patch_size_is_wanted(tmp_path
     model: Any = vit_jax.load(
         tmp_path / "m.npz", num_heads=3, patch_size=(2, 8), image_size=(8, 32)
     )
-    np.testing.assert_array_equal(model.position[...], original.params["position"])
+    np.testing.assert_array_equal(model.encoder.position[...], original.params["encoder/position"])
     assert model.preprocessing.image_size == (8, 32), "what it is fed follows"
     told: Any = vit_jax.load(tmp_path / "m.npz", num_heads=3, image_size=(8, 32))
-    np.testing.assert_array_equal(told.position[...], original.params["position"])
+    np.testing.assert_array_equal(told.encoder.position[...], original.params["encoder/position"])
     assert told.options.grid == (2, 8)

@@ -1,5 +1,6 @@
 """Checkpoints of a run: exact on any mesh, kept as asked, and refused where damaged."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -193,7 +194,8 @@ def test_what_does_not_change_the_result_may_change(tmp_path, field, value) -> N
 
 def test_a_run_is_loaded_with_its_average(tmp_path) -> None:
     run = tmp_path / "run"
-    run_config.write_run(run, make_config(ema=0.9), make_card())
+    card = dataclasses.replace(make_card(), average=True)
+    run_config.write_run(run, make_config(ema=0.9), card)
     saved = filled(abstract(MeshConfig()))
     with store.Store(run, KEEP) as checkpoints:
         checkpoints.save(1, saved, {})

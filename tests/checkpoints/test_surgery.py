@@ -119,8 +119,10 @@ def test_positions_of_a_decoder_are_resized_as_one_row_or_as_a_grid(kind) -> Non
     old, new = ((1, 6), (1, 12)) if kind == "flat" else ((2, 3), (3, 4))
     expected = positions.resize(before[name], source=old, target=new, method="bicubic")
     np.testing.assert_allclose(after[name], expected, atol=1e-6)
-    grid = positions.resize(before["position"], source=(2, 3), target=(3, 4), method="bicubic")
-    np.testing.assert_allclose(after["position"], grid, atol=1e-6)
+    grid = positions.resize(
+        before["encoder/position"], source=(2, 3), target=(3, 4), method="bicubic"
+    )
+    np.testing.assert_allclose(after["encoder/position"], grid, atol=1e-6)
 
 
 def test_a_grid_of_the_same_count_is_resized_too() -> None:

@@ -15,8 +15,9 @@ import vit_jax
 from tests.checkpoints import parity
 from tests.patience import limit
 from vit_jax.checkpoints import convert, files, layouts, load, surgery, torch_file
-from vit_jax.checkpoints.layouts import beit, big_vision
-from vit_jax.models.vit import ViTOptions
+from vit_jax.checkpoints.layouts.npz.big_vision import LAYOUT as big_vision
+from vit_jax.checkpoints.layouts.torch.beit import LAYOUT as beit
+from vit_jax.models.classifier import ViTOptions
 
 TINY = ViTOptions(image_size=(16, 16), patch_size=(4, 4), width=24, depth=2, mlp_dim=32,
                   num_heads=3, num_classes=5)  # fmt: skip

@@ -10,8 +10,10 @@ from flax import nnx
 
 from tests.checkpoints.parity import assert_close, read
 from vit_jax.checkpoints import layouts, load, surgery
-from vit_jax.checkpoints.layouts import hf_swin, table, timm_swin
+from vit_jax.checkpoints.layouts import table
+from vit_jax.checkpoints.layouts.hf.swin import LAYOUT as hf_swin
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.timm.swin import LAYOUT as timm_swin
 from vit_jax.models import zoo
 
 
@@ -104,7 +106,7 @@ def test_tables_are_resized_only_when_the_window_changes(file):
             source=checkpoint.options,
             target=target,
             key=jax.random.key(0),
-            resize=timm_swin.RESIZE,
+            resize=timm_swin.resize(checkpoint.options),
         )
         return {line.split(" ")[0] for line in report.resized}, params
 

@@ -18,12 +18,14 @@ import vit_jax
 from tests.checkpoints import parity
 from tests.checkpoints.parity import TINY
 from vit_jax.checkpoints import files, layouts, load, surgery
-from vit_jax.checkpoints.layouts import deit, mae, timm
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.timm.vit import LAYOUT as timm
+from vit_jax.checkpoints.layouts.torch.deit import LAYOUT as deit
+from vit_jax.checkpoints.layouts.torch.mae import LAYOUT as mae
 from vit_jax.models import zoo
+from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.resnet import StemOptions
-from vit_jax.models.vit import ViTOptions
 
 FIXTURES = (
     ("timm_vit_cls", "model.safetensors", "timm"),

@@ -11,8 +11,9 @@ from safetensors import numpy as safetensors_numpy
 from tests.checkpoints.parity import TINY
 from vit_jax.checkpoints import layouts, load, save, surgery
 from vit_jax.checkpoints.convert import convert
-from vit_jax.checkpoints.layouts import timm, timm_swin
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.timm.swin import LAYOUT as timm_swin
+from vit_jax.checkpoints.layouts.timm.vit import LAYOUT as timm
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.swin import SwinOptions
 

@@ -12,8 +12,8 @@ from flax import nnx, traverse_util
 
 import vit_jax
 from vit_jax.checkpoints import files, layouts, load, surgery
-from vit_jax.checkpoints.layouts import vit_jax as LAYOUT
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.npz.vit_jax import LAYOUT
 from vit_jax.models import zoo
 
 TOLERANCE = 1e-5  # of the largest value; asked for are 1e-4

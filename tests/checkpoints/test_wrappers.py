@@ -10,7 +10,9 @@ from safetensors import numpy as safetensors_numpy
 
 from tests.checkpoints.parity import TINY
 from vit_jax.checkpoints import load, save, surgery, torch_file, wrappers
-from vit_jax.checkpoints.layouts import hf, table, timm
+from vit_jax.checkpoints.layouts import table
+from vit_jax.checkpoints.layouts.hf.layout import LAYOUT as hf
+from vit_jax.checkpoints.layouts.timm.vit import LAYOUT as timm
 
 HEADS: Any = {"num_heads": TINY.num_heads}
 

@@ -83,12 +83,12 @@ def test_fine_tuning_at_a_higher_resolution_starts_from_interpolated_positions(
     """Everything but the head is frozen, so the start can be seen in the end."""
     overrides = ("--config.image_size=42,56", "--config.ema=0", FROZEN)
     assert fine_tune(recipe, tmp_path, run, *overrides) == 0
-    assert "resized: position (1, 5, 16) -> (1, 13, 16)" in " ".join(
+    assert "resized: encoder/position (1, 5, 16) -> (1, 13, 16)" in " ".join(
         capsys.readouterr().err.split()
     )
     before, after = runs.arrays(run), runs.arrays(tmp_path)
-    expected = positions.resize(before["ema/position"], source=(2, 2), target=(3, 4))
-    np.testing.assert_array_equal(after["params/position"], expected)
+    expected = positions.resize(before["ema/encoder/position"], source=(2, 2), target=(3, 4))
+    np.testing.assert_array_equal(after["params/encoder/position"], expected)
     for name in (
         "encoder/cls",
         "encoder/blocks/mlp/fc1/kernel",
@@ -107,7 +107,7 @@ def test_fine_tuning_from_a_released_file(recipe, shared, tmp_path, capsys) -> N
     overrides = ("--config.image_size=32,48", "--config.model.num_heads=3", "--config.ema=0")
     assert fine_tune(recipe, tmp_path, source, *overrides) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "resized: position (1, 17, 48) -> (1, 25, 48)" in said
+    assert "resized: encoder/position (1, 17, 48) -> (1, 25, 48)" in said
     assert "dropped: head/bias, head/kernel" in said
     card = run_folder.read_card(tmp_path)
     assert (card.options.image_size, card.options.num_classes) == ((32, 48), 10)

@@ -39,7 +39,7 @@ def test_convert_writes_what_load_reads_and_says_what_it_did(shared, tmp_path, c
     arguments = [str(source), str(target), "--layout", "timm", "--image-size", "32,56", "--check"]
     assert main(["convert", *arguments]) == 0
     said = capsys.readouterr().out
-    assert "resized: position (1, 17, 48) -> (1, 29, 48)" in said
+    assert "resized: encoder/position (1, 17, 48) -> (1, 29, 48)" in said
     assert target.stat().st_size > 100_000
 
 

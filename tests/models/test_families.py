@@ -42,7 +42,8 @@ class Toy(Model):
 
 @pytest.fixture
 def toy(monkeypatch) -> ToyOptions:
-    monkeypatch.setitem(zoo.FAMILIES, "toy", zoo.Family(options=ToyOptions, module=Toy))
+    family = zoo.Family(options=ToyOptions, module=Toy, names={"Toy-S": {"width": 8}})
+    monkeypatch.setitem(zoo.FAMILIES, "toy", family)
     return ToyOptions(image_size=(4, 6))
 
 
@@ -61,6 +62,15 @@ def test_a_new_family_is_created_saved_and_loaded(toy, tmp_path) -> None:
         vit_jax.save(model, tmp_path / "toy.pth", layout="timm")
     assert flops.forward(toy) == 2 * (3 * 8 + 8 * 3)
     assert toy.described() == "Toy, 4x6 pixels, 3 classes"
+
+
+def test_the_names_of_a_new_family_are_known(toy) -> None:
+    assert zoo.names()[-1] == "Toy-S"
+    assert zoo.options("Toy-S", image_size=(4, 6)) == toy
+    model = zoo.create("Toy-S", image_size=(4, 6), num_classes=2)
+    assert model(np.zeros((1, 4, 6, 3), np.float32)).shape == (1, 2)
+    with pytest.raises(ValueError, match="unknown model 'Toy-M': did you mean 'Toy-S'"):
+        zoo.options("Toy-M")
 
 
 def test_a_new_family_says_how_its_parameters_are_fitted(toy, monkeypatch) -> None:

@@ -9,9 +9,10 @@ import pytest
 from flax import nnx
 
 from tests.models import tiny
+from vit_jax.models.classifier import Classifier
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.resnet import StemOptions
-from vit_jax.models.vit import Intermediates, ViT
+from vit_jax.models.stack import Intermediates
 
 forward = jax.jit(
     lambda model, images, key=None, *, intermediates=False: model(
@@ -25,12 +26,12 @@ forward = jax.jit(
 KEYS = [jax.random.key(seed, impl="rbg") for seed in range(3)]
 
 
-def seen(model: ViT, images: jax.Array, key: jax.Array | None = None) -> Intermediates:
+def seen(model: Classifier, images: jax.Array, key: jax.Array | None = None) -> Intermediates:
     return forward(model, images, key, intermediates=True)[1]
 
 
 @pytest.fixture(scope="module")
-def model() -> ViT:
+def model() -> Classifier:
     return tiny.model()
 
 
@@ -54,7 +55,7 @@ def test_the_scan_is_a_loop_of_single_blocks(changes) -> None:
     np.testing.assert_allclose(logits, expected, atol=2e-5)
 
 
-def by_hand(model: ViT, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+def by_hand(model: Classifier, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Features of every block and logits, one block after the other."""
     graphdef, params = nnx.split(model.encoder.blocks)
     x = model.encoder.add_prefix(model.encoder.patches(images))
@@ -151,7 +152,9 @@ def test_the_same_key_gives_the_same_dropout() -> None:
     assert np.abs(one - other).max() > 1e-2
 
 
-def with_constant_branches(*, attention: float = 0.0, mlp: float = 1.0, **changes: Any) -> ViT:
+def with_constant_branches(
+    *, attention: float = 0.0, mlp: float = 1.0, **changes: Any
+) -> Classifier:
     """A model whose attention and MLP add these numbers to every element, before dropping."""
     model = tiny.model(**changes)
     for layer, bias in (

@@ -11,8 +11,8 @@ from flax import nnx, traverse_util
 
 from vit_jax.checkpoints import surgery
 from vit_jax.models import decoder, positions, zoo
+from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.decoder import DecoderOptions
-from vit_jax.models.vit import ViTOptions
 
 TINY = ViTOptions(
     image_size=(8, 12),

@@ -308,6 +308,6 @@ def test_new_kernels_are_xavier_uniform_and_biases_almost_zero() -> None:
         if path.endswith(("fc1/bias", "fc2/bias")):
             assert 1e-7 < array.std() < 1e-5, path
     assert found == 2 * 4 + 1, "of the blocks and of the pool"
-    query, key, value = np.moveaxis(flat["blocks/attention/qkv/kernel"], 2, 0)
+    query, key, value = np.moveaxis(flat["encoder/blocks/attention/qkv/kernel"], 2, 0)
     for one, other in ((query, key), (key, value), (query, value)):
         assert not np.allclose(one, other, atol=1e-3), "each is drawn on its own"

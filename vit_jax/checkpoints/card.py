@@ -17,6 +17,7 @@ from vit_jax.models.zoo import Options
 from vit_jax.schema import build
 
 FORMAT = 1
+_NEEDED = ("options", "class_names", "preprocessing")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,9 +55,8 @@ def from_json(content: Any, *, config: Mapping[str, Any], path: str) -> Card:
     else:
         content = old_runs.upgraded(content, config)
     kind = _kind(content.pop("family", None), path)
-    content, notes = _known(content, kind, path)
-    if missing := [name for name in ("options", "class_names", "preprocessing")
-                   if name not in content]:  # fmt: skip
+    content, notes = _without_optional(content, kind, path)
+    if missing := [name for name in _NEEDED if name not in content]:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     options = build(kind, content.pop("options"), f"{path}.options")
     rest = build(_Rest, content, path)
@@ -93,25 +93,29 @@ def _kind(name: Any, path: str) -> type[Options]:
     return zoo.FAMILIES[name].options
 
 
-def _known(
+def _without_optional(
     content: dict[str, Any], kind: type[Options], path: str
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The content without unknown fields that it declares optional, and what they were."""
-    optional = build(tuple[str, ...], content.pop("optional", ()), f"{path}.optional")
-    parts = {"options": kind, "preprocessing": Preprocessing, "resize": Methods}
-    out = []
-    for field in optional:
+    """The content without the unknown fields that it lists as optional, and a note of them."""
+    parts: dict[str, Any] = {
+        "": Card,
+        "options": kind,
+        "preprocessing": Preprocessing,
+        "resize": Methods,
+    }
+    left_out = []
+    for field in build(tuple[str, ...], content.pop("optional", ()), f"{path}.optional"):
         part, _, name = field.rpartition(".")
         holder = content.get(part) if part else content
-        known = parts.get(part, _Rest) if part else _Rest
-        names = {f.name for f in dataclasses.fields(known)} | ({"options"} if not part else set())
-        if isinstance(holder, Mapping) and name in holder and name not in names:
-            left = {key: value for key, value in holder.items() if key != name}
-            content = {**content, part: left} if part else left
-            out.append(field)
-    if not out:
+        if part not in parts or not isinstance(holder, Mapping) or name not in holder:
+            continue
+        if name not in {known.name for known in dataclasses.fields(parts[part])}:
+            kept = {key: value for key, value in holder.items() if key != name}
+            content = {**content, part: kept} if part else kept
+            left_out.append(field)
+    if not left_out:
         return content, ()
-    return content, (f"model.json has {', '.join(out)}, which this version ignores: optional",)
+    return content, (f"model.json has {', '.join(left_out)}, which this version ignores: optional",)
 
 
 def _check(card: Card, path: str) -> None:

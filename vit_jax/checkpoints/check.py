@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.checkpoints import load, origin_timm
+from vit_jax.checkpoints import layouts, load
 from vit_jax.checkpoints.load import Checkpoint
 
 _SEED, _BATCH = 0, 2
@@ -47,11 +47,27 @@ def against_origin(checkpoint: Checkpoint, *, folder: pathlib.Path) -> list[str]
             if hugging_face:
                 theirs = _transformers_logits(checkpoint, library, folder, tensor)
             else:
-                theirs = origin_timm.model(checkpoint)(tensor).numpy()
+                theirs = _of_timm(checkpoint, torch)(tensor).numpy()
     except (ValueError, AssertionError, ImportError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return [f"check: not compared with {name}: {reason}"]
     return [f"check: {name} {library.__version__}, logits differ by {_largest(ours, theirs)}"]
+
+
+def _of_timm(checkpoint: Checkpoint, torch: Any) -> Any:
+    """A model of timm with the same options and parameters. Raises ValueError where it has none."""
+    options, layout = checkpoint.options, layouts.writer(checkpoint.options, "timm")
+    arrays = layouts.table.write(layout.entries(options), checkpoint.params)
+    arrays |= layout.constants(options)
+    arrays.pop("mask_token", None)  # of pretraining
+    assert layout.original, "timm's layouts have one"
+    built = layout.original(options)
+    state = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    missing, unexpected = built.load_state_dict(state, strict=False)
+    wrong = [n for n in missing if "relative_position_index" not in n] + unexpected
+    if wrong:
+        raise ValueError(f"its parameters differ: {', '.join(wrong[:4])}")
+    return built.eval()
 
 
 def _transformers_logits(

@@ -199,13 +199,13 @@ def _read_file(path: str | os.PathLike[str], layout: str, said: Hints) -> Checkp
     found = layouts.find(arrays, layout or exact.layout, path=str(path), key=contents.key)
     try:
         hints = dataclasses.replace(said, config=told.config, preprocessor=told.preprocessor)
-        notes = contents.notes + layouts.notes(found, arrays)
+        notes = contents.notes + found.notes(arrays)
         arrays = found.canonical(arrays, hints)
         options = written = found.infer(arrays, hints)
         layouts.table.check_depth(options, number=len(arrays))
         if exact.options:
             options = beside.corrected(options, exact.options, "options")
-            written = layouts.as_written(found, options)
+            written = found.as_written(options)
             layouts.table.check_depth(written, number=len(arrays))
             if options.fixed_table:  # which the model computes itself
                 arrays = {name: a for name, a in arrays.items() if not _is_position(name)}
@@ -216,7 +216,7 @@ def _read_file(path: str | os.PathLike[str], layout: str, said: Hints) -> Checkp
         if len(set(expects.mean)) > 1 and preprocessing.mean != expects.mean:
             notes += (f"mean and std are of {len(expects.mean)} channels, made those of the model",)
         preprocessing = beside.corrected(preprocessing, exact.preprocessing, "preprocessing")
-        notes += layouts.assumptions(found, options, preprocessing, hints)
+        notes += found.assumptions(options, preprocessing, hints)
         names, problems = class_names.told(hints.config, options.num_classes)
     except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{path}: its arrays have shapes of no model that is known") from error
@@ -227,7 +227,7 @@ def _read_file(path: str | os.PathLike[str], layout: str, said: Hints) -> Checkp
         params={name: np.asarray(array, np.float32) for name, array in params.items()},
         preprocessing=preprocessing,
         class_names=names,
-        resize=layouts.methods(found, options),
+        resize=found.resize(options),
         layout=layouts.name(found),
         notes=notes + tuple(hints.notes) + problems,
     )

@@ -34,8 +34,10 @@ def upgraded(card: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, An
     return {**new, "family": name, "options": _of_task(options, name)}
 
 
-def is_old(folder: epath.Path) -> bool:
-    """Whether the parameters of a ViT, saved in `folder`, have the paths of an old run."""
+def is_old(folder: epath.Path, items: Mapping[str, Any]) -> bool:
+    """Whether the parameters in `folder`, part of a state of `items`, have the paths of then."""
+    if not any(map(has_encoder, items.values())):
+        return False  # of a family whose paths are as they were
     return _ENCODER not in ocp.StandardCheckpointHandler().metadata(folder)
 
 

@@ -8,7 +8,6 @@ import pathlib
 import shutil
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from flax import nnx, traverse_util
 from safetensors import numpy as safetensors_numpy
 
 from vit_jax.checkpoints import beside, layouts, run_folder, store, surgery, torch_file
-from vit_jax.checkpoints.layouts import timm_config
+from vit_jax.checkpoints.layouts import Layout
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.load import Checkpoint
 from vit_jax.models import zoo
@@ -71,17 +70,15 @@ def write(
         _write_run(checkpoint, path, origin)
         return ()
     layout = layout or "vit_jax"
-    table = layouts.writer(checkpoint.options, layout)
-    options = layouts.as_written(table, checkpoint.options)
-    folder = hasattr(table, "beside") or layout == "timm" and not path.suffix
-    _check_path(path, layout, table, folder)
+    written = layouts.writer(checkpoint.options, layout)
+    options = written.as_written(checkpoint.options)
+    folder = written.folders == "always" or written.folders == "also" and not path.suffix
+    _check_path(path, layout, written, folder)
     params = surgery.with_rows(checkpoint.params, source=checkpoint.options, target=options)
-    arrays = layouts.table.write(table.entries(options), params)
-    if hasattr(table, "constants"):
-        arrays |= table.constants(options)
-    key = getattr(table, "TORCH_KEY", "")
+    arrays = layouts.table.write(written.entries(options), params) | written.constants(options)
+    key = written.torch_key
     weights = path / "model.safetensors" if folder else path
-    texts = _beside(checkpoint, options, table, arrays, weights)
+    texts = _beside(checkpoint, written, arrays, weights)
     if not folder:
         config = beside.config_path(path)
         with _replacing(path) as temporary, _replacing(config) as temporary_config:
@@ -93,14 +90,13 @@ def write(
             for name, text in texts.items():
                 (temporary / name).write_text(text)
             _write_arrays(temporary / weights.name, arrays, ".safetensors", key)
-    told = timm_config.told(checkpoint.options) if layout == "timm" else ()
+    told = written.told_beside(checkpoint.options)
     return _differences(checkpoint.options, options, layout, told=told)
 
 
 def _beside(
     checkpoint: Checkpoint,
-    options: zoo.Options,
-    table: ModuleType,
+    written: Layout,
     arrays: Mapping[str, np.ndarray],
     weights: pathlib.Path,
 ) -> dict[str, str]:
@@ -110,18 +106,15 @@ def _beside(
     nor other entries tell it, becomes our own entry of config.json.
     """
     source, expects, names = checkpoint.options, checkpoint.preprocessing, checkpoint.class_names
-    if hasattr(table, "beside"):
-        contents = table.beside(options, expects, names)
-    else:
-        contents = {"config.json": timm_config.config(source, expects, names)}
+    contents = written.beside(source, expects, names)
     preprocessor = contents.get("preprocessor_config.json", {})
     hints = Hints(config=contents["config.json"], preprocessor=preprocessor)
     empty = {name: np.broadcast_to(np.float32(0), a.shape) for name, a in arrays.items()}
-    found = table.infer(table.canonical(empty, hints), hints)
-    told = table.preprocessing(source, hints).for_channels(source.channels)
+    found = written.infer(written.canonical(empty, hints), hints)
+    told = written.preprocessing(source, hints).for_channels(source.channels)
     entry = beside.Exact(
         file=weights.name,
-        layout=layouts.name(table),
+        layout=layouts.name(written),
         options=beside.of_options(found, source),
         preprocessing=beside.differences(told, expects),
     )
@@ -147,14 +140,14 @@ def _differences(
     return changes
 
 
-def _check_path(path: pathlib.Path, layout: str, table: ModuleType, folder: bool) -> None:
+def _check_path(path: pathlib.Path, layout: str, written: Layout, folder: bool) -> None:
     if folder:
         if path.suffix in _SUFFIXES:
             raise ValueError(f"{path}: the {layout} layout is a folder, give a name without suffix")
         return
-    formats = getattr(table, "FORMATS", (".npz",))
-    if path.suffix not in formats:
-        raise ValueError(f"{path}: files of the {layout} layout end on {' or '.join(formats)}")
+    if path.suffix not in written.formats:
+        known = " or ".join(written.formats)
+        raise ValueError(f"{path}: files of the {layout} layout end on {known}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder, and the {layout} layout is a file")
 

@@ -125,14 +125,13 @@ class Store:
     def _restore(self, abstract: Mapping[str, Any], step: int) -> dict[str, Any]:
         items = _items(abstract)
         checked = integrity.verify_together(self.path / str(step), step=step, items=items)
-        folder = self.path / str(step) / "params"
-        old = any(map(old_runs.has_encoder, items.values())) and old_runs.is_old(folder)
-        args = (
-            old_runs.restore_args(items)
-            if old
-            else {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
-        )
         try:
+            old = old_runs.is_old(self.path / str(step) / "params", items)
+            args = (
+                old_runs.restore_args(items)
+                if old
+                else {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
+            )
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # Orbax and TensorStore raise many kinds
             reason = " ".join(str(error).split())[:300]

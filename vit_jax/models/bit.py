@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models import fitting, heads, limits
-from vit_jax.models.layers import Dtype
 from vit_jax.models.model import Model, ModelOptions
 from vit_jax.models.preprocessing import check_images
 from vit_jax.models.resnet import Stem, StemOptions
@@ -37,7 +36,6 @@ class BiTOptions(ModelOptions):
     num_classes: int = 1000  # 0: no head, the features are the output
     stem: StemOptions = RESNET_V2
     head_bias: float = 0.0
-    dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         limits.check(self)
@@ -88,3 +86,17 @@ class BiT(Model):
 
 
 FITTING = fitting.Fitting(resize={"stem/root/kernel": fitting.fit_channels}.get)
+
+# Released models: bottlenecks of each stage, width factor
+_SIZES = {
+    "R50x1": ((3, 4, 6, 3), 1),
+    "R50x3": ((3, 4, 6, 3), 3),
+    "R101x1": ((3, 4, 23, 3), 1),
+    "R101x3": ((3, 4, 23, 3), 3),
+    "R152x2": ((3, 8, 36, 3), 2),
+    "R152x4": ((3, 8, 36, 3), 4),
+}
+NAMES = {
+    name: {"stem": dataclasses.replace(RESNET_V2, num_layers=layers, root_width=64 * factor)}
+    for name, (layers, factor) in _SIZES.items()
+}

@@ -10,6 +10,7 @@ from typing import Any, Self
 import jax
 from flax import nnx
 
+from vit_jax.models.layers import Dtype
 from vit_jax.models.names import nearest
 from vit_jax.models.preprocessing import Preprocessing
 
@@ -23,6 +24,7 @@ class ModelOptions:
 
     image_size: tuple[int, int] = (224, 224)  # (height, width)
     channels: int = 3
+    dtype: Dtype = "float32"  # of the computation; parameters are float32
 
     @property
     def num_classes(self) -> int:
@@ -33,6 +35,11 @@ class ModelOptions:
     def feature_size(self) -> int:
         """Length of a feature vector, the input of the head."""
         raise NotImplementedError
+
+    @property
+    def heads(self) -> int:
+        """Heads that give logits, each of its own features."""
+        return 1
 
     @property
     def tokens(self) -> int:
@@ -81,7 +88,7 @@ class ModelOptions:
         """The same model with defaults in the fields that say what others say already."""
         return self
 
-    def with_rows_of(self, target: "ModelOptions") -> Self:
+    def with_rows_of(self, target: Self) -> Self:
         """The same model, where its tables have the rows that those of `target` have."""
         return self
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from vit_jax.models import limits, positions
 from vit_jax.models.decoder import DecoderOptions
-from vit_jax.models.layers import BlockOptions, Dtype, Gelu
+from vit_jax.models.layers import BlockOptions, Gelu
 from vit_jax.models.model import ModelOptions
 from vit_jax.models.resnet import StemOptions
 
@@ -75,9 +75,8 @@ class Regularisation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How the model is run: no field changes what its parameters mean, and no file tells them."""
+    """How the model is run, besides `dtype`: it changes nothing of what its parameters mean."""
 
-    dtype: Dtype = "float32"
     attention: Literal["auto", "xla", "cudnn"] = "auto"
     remat: Literal["none", "dots", "full"] = "dots"
     unroll: int = 1
@@ -210,6 +209,10 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
         return 0
 
     @property
+    def head_bias(self) -> float:
+        return 0.0
+
+    @property
     def distillation_head(self) -> bool:
         return True
 
@@ -259,9 +262,7 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
             options = dataclasses.replace(options, class_position=True)
         return options
 
-    def with_rows_of(self, target: ModelOptions) -> Self:
-        if not isinstance(target, EncoderOptions):
-            return self
+    def with_rows_of(self, target: Self) -> Self:
         return dataclasses.replace(self, class_position=target.class_position)
 
     def described(self) -> str:

@@ -5,7 +5,8 @@ BiT ("Big Transfer", arXiv 1912.11370). Shapes are (B, height, width, channels).
 """
 
 import dataclasses
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -128,8 +129,18 @@ class Stage(nnx.Module):
         return x
 
 
-class Bottleneck(nnx.Module):
-    """1x1, 3x3 with the stride, 1x1 to all features; norm after each, ReLU of the sum."""
+class Unit(nnx.Module):
+    """The layers of a bottleneck: 1x1, 3x3 with the stride, 1x1 to all features, each with a norm.
+
+    The norms are parts of the convolutions, or before them with pre-activation.
+    """
+
+    conv1: "StdConv"
+    conv2: "StdConv"
+    conv3: "StdConv"
+    norm1: nnx.GroupNorm  # these with pre-activation
+    norm2: nnx.GroupNorm
+    norm3: nnx.GroupNorm
 
     def __init__(
         self,
@@ -141,15 +152,28 @@ class Bottleneck(nnx.Module):
         dtype: Dtype,
         rngs: nnx.Rngs,
     ) -> None:
-        conv = lambda *args, **kw: ConvNorm(options, *args, dtype=dtype, rngs=rngs, **kw)  # noqa: E731
+        create = functools.partial(
+            StdConv if options.preactivation else ConvNorm, options, dtype=dtype, rngs=rngs
+        )
         middle = bottleneck_width(features)
         self.projects = channels != features or stride != 1
         if self.projects:
-            self.proj = conv(channels, features, kernel=1, stride=stride)
-        self.conv1 = conv(channels, middle, kernel=1)
-        self.conv2 = conv(middle, middle, kernel=3, stride=stride)
+            self.proj = create(channels, features, kernel=1, stride=stride)
         # A zero scale makes every residual unit start as the identity.
-        self.conv3 = conv(middle, features, kernel=1, zero_scale=True)
+        last: dict[str, Any] = {} if options.preactivation else {"zero_scale": True}
+        layers: tuple[tuple[int, int, dict[str, Any]], ...] = (
+            (channels, middle, {"kernel": 1}),
+            (middle, middle, {"kernel": 3, "stride": stride}),
+            (middle, features, {"kernel": 1, **last}),
+        )
+        for i, (inputs, outputs, more) in enumerate(layers, 1):
+            if options.preactivation:
+                setattr(self, f"norm{i}", group_norm(options, inputs, dtype=dtype, rngs=rngs))
+            setattr(self, f"conv{i}", create(inputs, outputs, **more))
+
+
+class Bottleneck(Unit):
+    """Norm after each convolution, ReLU of the sum."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         residual = self.proj(x) if self.projects else x
@@ -158,28 +182,8 @@ class Bottleneck(nnx.Module):
         return jax.nn.relu(residual + self.conv3(y))
 
 
-class PreactivationBottleneck(nnx.Module):
-    """Norm and ReLU before each of 1x1, 3x3 with the stride, 1x1; a plain sum."""
-
-    def __init__(
-        self,
-        options: StemOptions,
-        channels: int,
-        features: int,
-        stride: int,
-        *,
-        dtype: Dtype,
-        rngs: nnx.Rngs,
-    ) -> None:
-        conv = lambda *args, **kw: StdConv(options, *args, dtype=dtype, rngs=rngs, **kw)  # noqa: E731
-        norm = lambda width: group_norm(options, width, dtype=dtype, rngs=rngs)  # noqa: E731
-        middle = bottleneck_width(features)
-        self.projects = channels != features or stride != 1
-        if self.projects:
-            self.proj = conv(channels, features, kernel=1, stride=stride)
-        self.norm1, self.conv1 = norm(channels), conv(channels, middle, kernel=1)
-        self.norm2, self.conv2 = norm(middle), conv(middle, middle, kernel=3, stride=stride)
-        self.norm3, self.conv3 = norm(middle), conv(middle, features, kernel=1)
+class PreactivationBottleneck(Unit):
+    """Norm and ReLU before each convolution; a plain sum."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = jax.nn.relu(self.norm1(x))

@@ -324,3 +324,15 @@ def _resize_windows(
 
 
 FITTING = fitting.Fitting(optional=("head", "position"), resize=_resize)
+
+# Released models: width of the first stage, blocks of each stage, heads of each stage
+_SIZES = {
+    "Swin-T": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "Swin-S": (96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "Swin-B": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "Swin-L": (192, (2, 2, 18, 2), (6, 12, 24, 48)),
+}
+NAMES = {
+    name: {"width": width, "depths": depths, "num_heads": num_heads}
+    for name, (width, depths, num_heads) in _SIZES.items()
+}

@@ -19,7 +19,7 @@ import jax
 from flax import nnx
 
 from vit_jax.models import bit, swin, vit_fitting
-from vit_jax.models.bit import RESNET_V2, BiTOptions
+from vit_jax.models.bit import BiTOptions
 from vit_jax.models.classifier import Classifier, PretrainingOptions, ViTOptions
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.fitting import Fitting
@@ -37,30 +37,8 @@ Options = ModelOptions
 AnyOptions = TypeVar("AnyOptions", bound=ModelOptions)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Family:
-    """The classes of a kind of models, and how its parameters are fitted to other sizes."""
-
-    options: type[ModelOptions]
-    module: Callable[..., Model]  # (options, rngs=...)
-    fitting: Fitting = dataclasses.field(default_factory=Fitting)
-
-
-# The name is what a saved model keeps.
-FAMILIES: dict[str, Family] = {
-    "vit": Family(options=ViTOptions, module=Classifier, fitting=vit_fitting.FITTING),
-    "masked_autoencoder": Family(
-        options=MaskedAutoencoderOptions, module=MaskedAutoencoder, fitting=vit_fitting.FITTING
-    ),
-    "masked_image_model": Family(
-        options=MaskedImageModelOptions, module=MaskedImageModel, fitting=vit_fitting.FITTING
-    ),
-    "bit": Family(options=BiTOptions, module=bit.BiT, fitting=bit.FITTING),
-    "swin": Family(options=SwinOptions, module=swin.Swin, fitting=swin.FITTING),
-}
-
 # Fields of any options by which a model is trained and run, not what its parameters mean.
-COMPUTE_FIELDS = tuple(field.name for field in dataclasses.fields(Compute))
+COMPUTE_FIELDS = ("dtype", *(field.name for field in dataclasses.fields(Compute)))
 RUN_FIELDS = (
     *COMPUTE_FIELDS,
     *(field.name for field in dataclasses.fields(Regularisation)),
@@ -90,24 +68,6 @@ HYBRIDS = {
     "R26+B/32": ((2, 2, 2, 2), 1),
     "R50+B/16": ((3, 4, 9), 1),
     "R50+L/32": ((3, 4, 6, 3), 1),
-}
-
-# name: bottlenecks of each stage, width factor
-RESNETS = {
-    "R50x1": ((3, 4, 6, 3), 1),
-    "R50x3": ((3, 4, 6, 3), 3),
-    "R101x1": ((3, 4, 23, 3), 1),
-    "R101x3": ((3, 4, 23, 3), 3),
-    "R152x2": ((3, 8, 36, 3), 2),
-    "R152x4": ((3, 8, 36, 3), 4),
-}
-
-# name: width of the first stage, blocks of each stage, heads of each stage
-SWINS = {
-    "Swin-T": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
-    "Swin-S": (96, (2, 2, 18, 2), (3, 6, 12, 24)),
-    "Swin-B": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
-    "Swin-L": (192, (2, 2, 18, 2), (6, 12, 24, 48)),
 }
 
 # The plain models that `names` lists; any other SIZE/PATCH can be made too.
@@ -168,15 +128,60 @@ SERIES = {
 _BEIT_SCALES = {"B": 0.1, "L": 1e-5}  # LayerScale starts at
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """The classes of a kind of models, how its parameters are fitted, and its released models."""
+
+    options: type[ModelOptions]
+    module: Callable[..., Model]  # (options, rngs=...)
+    fitting: Fitting = dataclasses.field(default_factory=Fitting)
+    # Released models by name: the fields of their options that are not the defaults.
+    names: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    input: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of `Preprocessing`
+
+
+# The name is what a saved model keeps. ViTs are named by what they are made of, as `SERIES`.
+FAMILIES: dict[str, Family] = {
+    "vit": Family(options=ViTOptions, module=Classifier, fitting=vit_fitting.FITTING),
+    "masked_autoencoder": Family(
+        options=MaskedAutoencoderOptions, module=MaskedAutoencoder, fitting=vit_fitting.FITTING
+    ),
+    "masked_image_model": Family(
+        options=MaskedImageModelOptions, module=MaskedImageModel, fitting=vit_fitting.FITTING
+    ),
+    "bit": Family(
+        options=BiTOptions,
+        module=bit.BiT,
+        fitting=bit.FITTING,
+        names=bit.NAMES,
+    ),
+    "swin": Family(
+        options=SwinOptions,
+        module=swin.Swin,
+        fitting=swin.FITTING,
+        names=swin.NAMES,
+        input=_IMAGENET | {"crop": 0.9},
+    ),
+}
+
+
 def names() -> tuple[str, ...]:
     """The models of the zoo with a published source."""
     of_series = (f"{name}-{size}" for name, f in SERIES.items() for size in f.sizes)
-    return (*PLAIN, *HYBRIDS, *of_series, *RESNETS, *SWINS)
+    of_families = (name for family in FAMILIES.values() for name in family.names)
+    return (*PLAIN, *HYBRIDS, *of_series, *of_families)
 
 
-def option_classes() -> tuple[type, ...]:
+def option_classes() -> tuple[type[Options], ...]:
     """The types of options that there are."""
-    return tuple(_MODELS)
+    return tuple(family.options for family in FAMILIES.values())
+
+
+def related_classes(options: Options) -> tuple[type[Options], ...]:
+    """The types of options of models that exchange parameters with this one, its own first."""
+    own = family(options)
+    kin = (other for other in FAMILIES.values() if other.fitting is own.fitting)
+    return own.options, *(other.options for other in kin if other is not own)
 
 
 def options(name: str, **changes: Any) -> Options:
@@ -241,9 +246,8 @@ def create(
 def preprocessing(name: str, *, image_size: tuple[int, int]) -> Preprocessing:
     """What the released models of a zoo name expect of their images."""
     series, _ = _split(name)
-    given = SERIES[series].input if series else {}
-    if name in SWINS:
-        given = _IMAGENET | {"crop": 0.9}
+    whole = (family.input for family in FAMILIES.values() if name in family.names)
+    given = SERIES[series].input if series else next(whole, {})
     return Preprocessing(image_size=image_size, **given)
 
 
@@ -281,13 +285,9 @@ def check_head(options: Options) -> None:
 
 
 def _published(name: str) -> Options:
-    if name in RESNETS:
-        layers, factor = RESNETS[name]
-        stem = dataclasses.replace(RESNET_V2, num_layers=layers, root_width=64 * factor)
-        return BiTOptions(stem=stem)
-    if name in SWINS:
-        width, depths, num_heads = SWINS[name]
-        return SwinOptions(width=width, depths=depths, num_heads=num_heads)
+    for family in FAMILIES.values():
+        if name in family.names:
+            return family.options(**family.names[name])
     series, rest = _split(name)
     fields = _sizes(rest, name)
     kind: type[EncoderOptions] = ViTOptions

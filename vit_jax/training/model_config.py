@@ -27,14 +27,9 @@ def _kinds(values: Mapping[str, Any]) -> tuple[type, ...]:
 
     Raises ValueError for an unknown name.
     """
-    kinds = zoo.option_classes()
     if not isinstance(name := values.get("name"), str) or not name:
-        return kinds
-    own = type(zoo.options(name))
-    everywhere = {part for part in own.__mro__ if all(issubclass(kind, part) for kind in kinds)}
-    shared = set(own.__mro__) - everywhere
-    related = (kind for kind in kinds if kind is not own and shared & set(kind.__mro__))
-    return (own, *related)
+        return zoo.option_classes()
+    return zoo.related_classes(zoo.options(name))
 
 
 def _read(key: str, value: Any) -> Any:

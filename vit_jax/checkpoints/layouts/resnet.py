@@ -75,6 +75,37 @@ TORCH = Spelling(
 )
 
 
+def of_timm(prefix: str) -> Spelling:
+    """The names of timm's ResNets below a prefix."""
+    return dataclasses.replace(
+        TORCH,
+        root=f"{prefix}stem.conv.weight",
+        root_norm=f"{prefix}stem.norm",
+        unit=prefix + "stages.{b}.blocks.{u}.",
+        proj_norm="downsample.norm",
+        final_norm=f"{prefix}norm",
+    )
+
+
+def of_hugging_face(prefix: str) -> Spelling:
+    """The names of Hugging Face's BiT below a prefix."""
+    return dataclasses.replace(
+        TORCH,
+        root=f"{prefix}embedder.convolution.weight",
+        root_norm=f"{prefix}embedder.norm",
+        unit=prefix + "encoder.stages.{b}.layers.{u}.",
+        proj_norm="downsample.norm",
+        final_norm=f"{prefix}norm",
+    )
+
+
+def with_numerics(stem: StemOptions, numerics: StemOptions, *, kept: Sequence[str] = ()) -> dict:
+    """The field of a model whose readers know the sizes of its stem, and fix all else."""
+    names = ("num_layers", "root_width", "widths", *kept)
+    sizes = {name: getattr(stem, name) for name in names}
+    return {"stem": dataclasses.replace(numerics, **sizes)}
+
+
 def stem_entries(stem: StemOptions, spelling: Spelling, *, path: str = "stem") -> list[Entry]:
     """The table of a body of ours that is under `path`."""
     post = not stem.preactivation

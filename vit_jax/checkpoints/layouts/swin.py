@@ -32,6 +32,7 @@ class Spelling:
     head: str
     position: str = ""  # of the patches, where a layout has them
     qkv: Callable[..., list[Entry]]  # (path, name of the block, heads=, bias=)
+    bias: str  # of a query, key or value in a block
 
 
 def infer(
@@ -39,12 +40,11 @@ def infer(
     spelling: Spelling,
     hints: Hints,
     *,
-    bias: str,
     padding: Padding,
     wanted: Sequence[Grid] = (),
     **more: Any,
 ) -> SwinOptions:
-    """The model of a file's shapes. `bias` is the name of a bias of q, k or v in a block.
+    """The model of a file's shapes.
 
     `wanted` are the windows of the stages where the files beside tell them: they are smaller in the
     arrays where a stage has fewer features. Else windows are square, unless `hints.grid` is told.
@@ -86,7 +86,7 @@ def infer(
         windows=tuple(window for window, _ in stages),
         padding=padding,
         num_classes=shapes.get(f"{spelling.head}.weight", (0,))[0],
-        qkv_bias=first[0] + bias in shapes,
+        qkv_bias=first[0] + spelling.bias in shapes,
         **more,
     )
     if placed or options.stage_windows == tuple(used for _, used in stages):

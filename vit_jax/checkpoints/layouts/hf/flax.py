@@ -4,25 +4,18 @@ They have the names of PyTorch's but for the last part, and the arrays of Flax. 
 numerics are those of the same config.json, but DINOv2 resizes its positions otherwise.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import hf
-from vit_jax.checkpoints.layouts.hf import vit
+from vit_jax.checkpoints.layouts.hf import entries as entries_lib
+from vit_jax.checkpoints.layouts.hf import layout as hf
 from vit_jax.checkpoints.layouts.hints import Hints
-from vit_jax.checkpoints.layouts.table import VITS, Arrays
+from vit_jax.checkpoints.layouts.table import Arrays
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.options import EncoderOptions
-
-MODELS = VITS
-READ_ONLY = True
-
-assumptions = hf.assumptions
-entries = hf.entries
-infer = hf.infer
-preprocessing = hf.preprocessing
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -39,10 +32,10 @@ def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     return hf.notes({_name(name): array for name, array in arrays.items()})
 
 
-def methods(options: EncoderOptions) -> Methods:
-    if vit.family(options) == "dinov2":
+def resize(options: EncoderOptions) -> Methods:
+    if entries_lib.family(options) == "dinov2":
         return Methods(position="keys_offset", patch="bicubic_antialias")
-    return hf.methods(options)
+    return hf.resize(options)
 
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
@@ -62,3 +55,13 @@ def _as_torch(name: str, array: np.ndarray) -> np.ndarray:
     if array.ndim not in axes:
         raise ValueError(f"{name} has shape {array.shape}: no kernel of a layer that is known")
     return array.transpose(axes[array.ndim])
+
+
+LAYOUT = dataclasses.replace(
+    hf.LAYOUT,
+    recognises=recognises,
+    canonical=canonical,
+    notes=notes,
+    resize=resize,
+    read_only=True,
+)

@@ -1,22 +1,13 @@
 """The convolutional stem of ViTHybrid: Hugging Face's BiT as a backbone."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vit_jax.checkpoints.layouts.resnet import TORCH, infer_stem, stem_entries
+from vit_jax.checkpoints.layouts.resnet import infer_stem, of_hugging_face, stem_entries
 from vit_jax.checkpoints.layouts.table import Entry
 from vit_jax.models.resnet import StemOptions
 
-_BACKBONE = "vit.embeddings.patch_embeddings.backbone.bit."
-
-SPELLING = dataclasses.replace(
-    TORCH,
-    root=f"{_BACKBONE}embedder.convolution.weight",
-    root_norm=f"{_BACKBONE}embedder.norm",
-    unit=_BACKBONE + "encoder.stages.{b}.layers.{u}.",
-    proj_norm="downsample.norm",
-)
+SPELLING = of_hugging_face("vit.embeddings.patch_embeddings.backbone.bit.")
 
 
 def infer(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any]) -> StemOptions:

@@ -8,17 +8,12 @@ import numpy as np
 from vit_jax.checkpoints.layouts import swin, torch
 from vit_jax.checkpoints.layouts.hf.infer import check_no_pixels
 from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, released
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.layers import Gelu
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.swin import SwinOptions
-
-MODELS = (SwinOptions,)
-READ_ONLY = True
-RESIZE = Methods(position="bicubic", relative="bicubic", patch="bicubic_antialias")
-
-assumptions = assumed_pixels
 
 
 def _qkv(path: str, block: str, *, heads: int, bias: bool) -> list[Entry]:
@@ -42,6 +37,7 @@ _SPELLING = swin.Spelling(
     head="classifier",
     position="swin.embeddings.position_embeddings",
     qkv=_qkv,
+    bias="attention.self.query.bias",
 )
 
 # Names of 5.x to those of 4.x, which its files have too.
@@ -89,7 +85,6 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
         {name: array.shape for name, array in arrays.items()},
         _SPELLING,
         hints,
-        bias="attention.self.query.bias",
         padding="before_shift",
         gelu=_GELUS[activation],
         norm_eps=float(hints.config.get("layer_norm_eps", 1e-5)),
@@ -118,3 +113,18 @@ def _of_4(name: str) -> str:
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+LAYOUT = Layout(
+    models=(SwinOptions,),
+    recognises=recognises,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    resize=lambda options: Methods(
+        position="bicubic", relative="bicubic", patch="bicubic_antialias"
+    ),
+    assumptions=assumed_pixels,
+    read_only=True,
+)

@@ -4,8 +4,10 @@
 their weights too: the names of the arguments are timm's whatever the layout.
 """
 
+import dataclasses
 from typing import Any
 
+from vit_jax.checkpoints.layouts.layout import Beside
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
@@ -31,47 +33,97 @@ _BITS: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "50", (3, 4, 23, 3): "101", (
 _SWINS = {96: "tiny", 128: "base", 192: "large"}
 
 
-def config(
-    options: Options, preprocessing: Preprocessing, class_names: tuple[str, ...]
-) -> dict[str, Any]:
-    """config.json. What timm has no word for is left out."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Model:
+    """What timm calls a model and its parts."""
+
+    architecture: str  # a name whose model the arguments make ours; else the nearest
+    arguments: dict[str, Any]
+    first_conv: str
+    classifier: str | list[str] = "head.fc"
+    pool: str = "avg"
+    fixed_size: bool = True
+
+
+def of_vit(
+    options: EncoderOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
+) -> Beside:
+    """config.json of a ViT. What timm has no word for is left out."""
+    stem = options.stem
+    first = f"backbone.{'stem.' if stem.num_layers else ''}conv" if stem else "proj"
+    model = _Model(
+        architecture=_vit_name(options),
+        arguments=vit_arguments(options),
+        first_conv=f"patch_embed.{first}",
+        classifier=["head", "head_dist"] if options.heads == 2 else "head",
+        pool=_POOLS.get(options.pool, ""),
+    )
+    beside = _beside(model, options, preprocessing, class_names)
+    if options.decoder:
+        beside["config.json"]["decoder_num_heads"] = options.decoder.num_heads
+    return beside
+
+
+def of_bit(
+    options: BiTOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
+) -> Beside:
+    """The same of a BiT."""
+    layers = _BITS.get(options.stem.num_layers, "50")
+    name = f"{layers}x{max(options.stem.root_width // 64, 1)}"
+    known = {"50x1", "50x3", "101x1", "101x3", "152x2", "152x4"}
+    model = _Model(
+        architecture=f"resnetv2_{name if name in known else '50x1'}_bit",
+        arguments={"in_chans": options.channels},
+        first_conv="stem.conv",
+        fixed_size=False,
+    )
+    return _beside(model, options, preprocessing, class_names)
+
+
+def of_swin(
+    options: SwinOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
+) -> Beside:
+    """The same of a Swin."""
+    model = _Model(
+        architecture=f"swin_{_SWINS.get(options.width, 'tiny')}_patch4_window7_224",
+        arguments=swin_arguments(options),
+        first_conv="patch_embed.proj",
+    )
+    return _beside(model, options, preprocessing, class_names)
+
+
+def _beside(
+    model: _Model, options: Options, preprocessing: Preprocessing, class_names: tuple[str, ...]
+) -> Beside:
     height, width = options.image_size
-    pool = _POOLS.get(getattr(options, "pool", "gap"), "")
     expects: dict[str, Any] = {
         "input_size": [options.channels, height, width],
-        "fixed_input_size": not isinstance(options, BiTOptions),
+        "fixed_input_size": model.fixed_size,
         "crop_pct": preprocessing.crop,
         "crop_mode": "squash" if preprocessing.fit == "squash" else "center",
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
         "num_classes": options.num_classes,
-        "first_conv": _first_conv(options),
-        "classifier": _classifier(options),
+        "first_conv": model.first_conv,
+        "classifier": model.classifier,
     }
     if name := _INTERPOLATIONS.get(preprocessing.kernel):
         expects["interpolation"] = name
     fields: dict[str, Any] = {
-        "architecture": architecture(options),
+        "architecture": model.architecture,
         "num_classes": options.num_classes,
         "num_features": options.feature_size,
-        "global_pool": pool,
-        "model_args": arguments(options),
+        "global_pool": model.pool,
+        "model_args": model.arguments,
         "pretrained_cfg": expects,
     }
-    if isinstance(options, EncoderOptions) and options.decoder:
-        fields["decoder_num_heads"] = options.decoder.num_heads
     if class_names:
         fields["label_names"] = list(class_names)
-    return fields
+    return {"config.json": fields}
 
 
-def arguments(options: Options) -> dict[str, Any]:
+def vit_arguments(options: EncoderOptions) -> dict[str, Any]:
     """The arguments of timm's model that JSON can hold."""
-    if isinstance(options, SwinOptions):
-        return _swin(options)
-    if isinstance(options, BiTOptions):
-        return {"in_chans": options.channels}
-    assert isinstance(options, EncoderOptions)
     gated = options.mlp == "swiglu"
     found: dict[str, Any] = {
         "img_size": list(options.image_size),
@@ -103,48 +155,8 @@ def arguments(options: Options) -> dict[str, Any]:
     return found if gated else found | {"act_layer": GELU[options.gelu]}
 
 
-def told(options: Options) -> tuple[str, ...]:
-    """The fields of the options that timm's readers of the arrays alone would assume."""
-    plain = isinstance(options, EncoderOptions) and not is_beit(options) and options.mlp == "plain"
-    return ("pool", "gelu") if plain else ("pool",)
-
-
-def is_beit(options: EncoderOptions) -> bool:
-    """Whether timm has it as a BEiT, which is another class of its models."""
-    return options.qkv_bias and not options.key_bias or options.relative_bias != "none"
-
-
-def ratio(hidden: int, width: int) -> float:
-    """What times the width, rounded down, is the hidden width."""
-    return (hidden + 0.5) / width if hidden % width else hidden / width
-
-
-def architecture(options: Options) -> str:
-    """A name of timm's whose model the arguments make ours; where there is none, the nearest."""
-    if isinstance(options, SwinOptions):
-        return f"swin_{_SWINS.get(options.width, 'tiny')}_patch4_window7_224"
-    if isinstance(options, BiTOptions):
-        layers = _BITS.get(options.stem.num_layers, "50")
-        factor = max(options.stem.root_width // 64, 1)
-        known = {"50x1", "50x3", "101x1", "101x3", "152x2", "152x4"}
-        name = f"{layers}x{factor}"
-        return f"resnetv2_{name if name in known else '50x1'}_bit"
-    assert isinstance(options, EncoderOptions)
-    if options.stem:
-        return _HYBRIDS.get(options.stem.num_layers, _HYBRIDS[(3, 4, 9)])
-    if is_beit(options):
-        return f"beit_{'large' if options.width == 1024 else 'base'}_patch16_224"
-    if options.distillation:
-        size = {192: "tiny", 384: "small"}.get(options.width, "base")
-        return f"deit_{size}_distilled_patch16_224"
-    if options.mlp == "swiglu":
-        return "vit_giant_patch14_dinov2"
-    size = _SIZES.get(options.width, "base")
-    patch = 14 if size == "huge" else 16
-    return f"vit_{size}_patch{patch}_224"
-
-
-def _swin(options: SwinOptions) -> dict[str, Any]:
+def swin_arguments(options: SwinOptions) -> dict[str, Any]:
+    """The same of a Swin."""
     blocks = [options.block(stage) for stage in range(len(options.depths))]
     ratios = [ratio(block.mlp_dim, block.width) for block in blocks]
     return {
@@ -160,19 +172,35 @@ def _swin(options: SwinOptions) -> dict[str, Any]:
     }
 
 
-def _first_conv(options: Options) -> str:
-    if isinstance(options, BiTOptions):
-        return "stem.conv"
-    stem = isinstance(options, EncoderOptions) and options.stem
-    if not stem:
-        return "patch_embed.proj"
-    return f"patch_embed.backbone.{'stem.' if stem.num_layers else ''}conv"
+def told(options: EncoderOptions) -> tuple[str, ...]:
+    """The fields of a ViT that timm's readers of the arrays alone would assume."""
+    plain = not is_beit(options) and options.mlp == "plain"
+    return ("pool", "gelu") if plain else ("pool",)
 
 
-def _classifier(options: Options) -> Any:
-    if not isinstance(options, EncoderOptions):
-        return "head.fc"
-    return ["head", "head_dist"] if options.heads == 2 else "head"
+def is_beit(options: EncoderOptions) -> bool:
+    """Whether timm has it as a BEiT, which is another class of its models."""
+    return options.qkv_bias and not options.key_bias or options.relative_bias != "none"
+
+
+def ratio(hidden: int, width: int) -> float:
+    """What times the width, rounded down, is the hidden width."""
+    return (hidden + 0.5) / width if hidden % width else hidden / width
+
+
+def _vit_name(options: EncoderOptions) -> str:
+    if options.stem:
+        return _HYBRIDS.get(options.stem.num_layers, _HYBRIDS[(3, 4, 9)])
+    if is_beit(options):
+        return f"beit_{'large' if options.width == 1024 else 'base'}_patch16_224"
+    if options.distillation:
+        size = {192: "tiny", 384: "small"}.get(options.width, "base")
+        return f"deit_{size}_distilled_patch16_224"
+    if options.mlp == "swiglu":
+        return "vit_giant_patch14_dinov2"
+    size = _SIZES.get(options.width, "base")
+    patch = 14 if size == "huge" else 16
+    return f"vit_{size}_patch{patch}_224"
 
 
 def _one(sides: tuple[int, int]) -> int | list[int]:

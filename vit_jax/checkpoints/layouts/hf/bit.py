@@ -7,27 +7,14 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import torch
 from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, nominal_size, released
-from vit_jax.checkpoints.layouts.resnet import TORCH, infer_stem, stem_entries
+from vit_jax.checkpoints.layouts.layout import Layout
+from vit_jax.checkpoints.layouts.resnet import infer_stem, of_hugging_face, stem_entries
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.bit import RESNET_V2, BiTOptions
-from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
 
-MODELS = (BiTOptions,)
-READ_ONLY = True
-RESIZE = Methods()
-
-assumptions = assumed_pixels
-
-_SPELLING = dataclasses.replace(
-    TORCH,
-    root="bit.embedder.convolution.weight",
-    root_norm="bit.embedder.norm",
-    unit="bit.encoder.stages.{b}.layers.{u}.",
-    proj_norm="downsample.norm",
-    final_norm="bit.norm",
-)
+_SPELLING = of_hugging_face("bit.")
 _DEFAULTS = {"layer_type": "preactivation", "global_padding": None, "output_stride": 32}
 _DEFAULTS |= {"embedding_dynamic_padding": False, "hidden_act": "relu", "num_groups": 32}
 
@@ -85,3 +72,15 @@ def _numerics(hints: Hints, preactivation: bool) -> StemOptions:
         padding="same" if same else "explicit",
         pool_padding="zero",
     )
+
+
+LAYOUT = Layout(
+    models=(BiTOptions,),
+    recognises=recognises,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    assumptions=assumed_pixels,
+    read_only=True,
+)

@@ -4,50 +4,22 @@ import functools
 import importlib
 from typing import Any
 
-import numpy as np
-
-from vit_jax.checkpoints import layouts
-from vit_jax.checkpoints.layouts import timm_config
-from vit_jax.checkpoints.load import Checkpoint
+from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.swin import SwinOptions
 
 
-def model(checkpoint: Checkpoint) -> Any:
-    """A model of timm with the same options and parameters. Raises ValueError where it has none."""
-    torch, options = importlib.import_module("torch"), checkpoint.options
-    table = layouts.writer(options, "timm")
-    arrays = layouts.table.write(table.entries(options), checkpoint.params)
-    if hasattr(table, "constants"):
-        arrays |= table.constants(options)
-    arrays.pop("mask_token", None)  # of pretraining
-    if isinstance(options, SwinOptions):
-        built = _swin(options, torch)
-    elif isinstance(options, BiTOptions):
-        create = importlib.import_module("timm.models.resnetv2").ResNetV2
-        built = create(num_classes=options.num_classes, **_stem(options.stem, options.channels))
-    else:
-        assert isinstance(options, EncoderOptions)
-        built = _vit(options, torch)
-    state = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
-    missing, unexpected = built.load_state_dict(state, strict=False)
-    wrong = [n for n in missing if "relative_position_index" not in n] + unexpected
-    if wrong:
-        raise ValueError(f"its parameters differ: {', '.join(wrong[:4])}")
-    return built.eval()
-
-
-def _vit(options: EncoderOptions, torch: Any) -> Any:
-    """A plain, distilled or hybrid ViT, or a BEiT."""
+def vit(options: EncoderOptions) -> Any:
+    """A plain, distilled or hybrid ViT, or a BEiT. Raises ValueError where timm has none."""
     if options.mim_classes or options.decoder:
         raise ValueError("models of masked pretraining are not built there")
-    arguments = timm_config.arguments(options) | {
+    arguments = config.vit_arguments(options) | {
         "num_classes": options.num_classes,
-        "norm_layer": functools.partial(torch.nn.LayerNorm, eps=options.norm_eps),
+        "norm_layer": _norm(options),
     }
-    if timm_config.is_beit(options):
+    if config.is_beit(options):
         return _beit(options, arguments)
     library = importlib.import_module("timm.layers")
     if options.mlp == "swiglu":
@@ -69,7 +41,13 @@ def _beit(options: EncoderOptions, arguments: dict[str, Any]) -> Any:
     return importlib.import_module("timm.models.beit").Beit(**arguments)
 
 
-def _swin(options: SwinOptions, torch: Any) -> Any:
+def bit(options: BiTOptions) -> Any:
+    create = importlib.import_module("timm.models.resnetv2").ResNetV2
+    return create(num_classes=options.num_classes, **_stem(options.stem, options.channels))
+
+
+def swin(options: SwinOptions) -> Any:
+    """Raises ValueError where timm has none."""
     windows, grids = options.stage_windows, options.stage_grids(options.image_size)
     tiled = all(
         g % w == 0 for pair in zip(grids, windows, strict=True) for g, w in zip(*pair, strict=True)
@@ -77,10 +55,15 @@ def _swin(options: SwinOptions, torch: Any) -> Any:
     if options.padding != "after_shift" and not tiled or options.gelu != "erf":
         raise ValueError("a Swin that pads otherwise, or of another GELU, is not built there")
     return importlib.import_module("timm.models.swin_transformer").SwinTransformer(
-        **timm_config.arguments(options),
+        **config.swin_arguments(options),
         num_classes=options.num_classes,
-        norm_layer=functools.partial(torch.nn.LayerNorm, eps=options.norm_eps),
+        norm_layer=_norm(options),
     )
+
+
+def _norm(options: EncoderOptions | SwinOptions) -> Any:
+    torch = importlib.import_module("torch")
+    return functools.partial(torch.nn.LayerNorm, eps=options.norm_eps)
 
 
 def _hybrid_stem(stem: StemOptions, channels: int) -> Any:

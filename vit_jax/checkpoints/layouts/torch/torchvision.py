@@ -9,15 +9,12 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import torch
 from vit_jax.checkpoints.layouts.hints import Hints, assumed, heads, released
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-
-MODELS = VITS
-RESIZE = Methods(position="bicubic_align_corners", patch="bicubic_antialias")
-READ_ONLY = True
 
 _HEADS = {768: 12, 1024: 16, 1280: 16}  # of B, L and H
 _BLOCK = "encoder.layers.encoder_layer_"
@@ -134,3 +131,16 @@ def _grid(count: int, hints: Hints) -> tuple[int, int]:
 
 def _is_l16(options: EncoderOptions) -> bool:
     return options.width == 1024 and options.patch_size == (16, 16)
+
+
+LAYOUT = Layout(
+    models=VITS,
+    recognises=recognises,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    resize=lambda options: Methods(position="bicubic_align_corners", patch="bicubic_antialias"),
+    assumptions=assumptions,
+    read_only=True,
+)

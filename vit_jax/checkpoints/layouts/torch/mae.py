@@ -7,29 +7,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import deit, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
+from vit_jax.checkpoints.layouts.timm import config
+from vit_jax.checkpoints.layouts.torch import deit, names
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-
-MODELS = VITS
-RESIZE = deit.RESIZE
-FORMATS = deit.FORMATS
-TORCH_KEY = "model"
-
-constants = deit.constants
-infer = deit.infer
-numerics = torch_vit.numerics
-preprocessing = deit.preprocessing
 
 _PROBE, _PROBE_EPS = "head.0.running_mean", 1e-6
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     """A decoder, no head, a probe, or a norm after the pool beside a class token."""
-    others = torch_vit.is_beit(arrays) or "blocks.0.gamma_1" in arrays
-    if not torch_vit.is_plain(arrays) or others:
+    others = names.is_beit(arrays) or "blocks.0.gamma_1" in arrays
+    if not names.is_plain(arrays) or others:
         return False
     headless = "head.weight" not in arrays and "dist_token" not in arrays
     return headless or "fc_norm.weight" in arrays or "decoder_embed.weight" in arrays
@@ -55,11 +47,28 @@ def entries(options: EncoderOptions) -> list[Entry]:
         raise ValueError(f"the mae layout has no place for pool and norm_at {pooling}")
     if not (options.has_class_token and options.class_position):
         raise ValueError("the mae layout needs a class token with a position")
-    return torch_vit.entries(options, "mae", holds={"pool", "norm_at", "decoder", "qkv_bias"})
+    return names.entries(options, "mae", holds={"pool", "norm_at", "decoder", "qkv_bias"})
 
 
 def assumptions(
     options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
 ) -> tuple[str, ...]:
     sure = options.decoder is not None
-    return torch_vit.assumptions(options, preprocessing, hints, family="MAE", sure=sure)
+    return names.assumptions(options, preprocessing, hints, family="MAE", sure=sure)
+
+
+LAYOUT = Layout(
+    models=VITS,
+    recognises=recognises,
+    canonical=canonical,
+    infer=deit.infer,
+    entries=entries,
+    preprocessing=deit.preprocessing,
+    resize=deit.resize,
+    numerics=names.numerics,
+    constants=names.constants,
+    assumptions=assumptions,
+    beside=config.of_vit,
+    formats=(".pth", ".safetensors"),
+    torch_key="model",
+)

@@ -20,15 +20,14 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import grids
 from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.npz import bare, left_out
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry, check_holds, pair, stacked
+from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.models.classifier import ViTOptions
-from vit_jax.models.interpolation import Methods
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 
-MODELS = VITS
-RESIZE = Methods()
 _NUMERICS = {"gelu": "tanh", "norm_eps": 1e-6}
 
 _BLOCK = "params/Transformer/encoderblock_{i}"
@@ -205,3 +204,16 @@ def _without_class_row(arrays: Arrays, hints: Hints) -> Arrays:
     if token:
         folded["params/cls"] = arrays["params/cls"] + table[:, :1]
     return arrays | folded
+
+
+LAYOUT = Layout(
+    models=VITS,
+    recognises=recognises,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    numerics=numerics,
+    notes=notes,
+    beside=config.of_vit,
+)

@@ -7,19 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import torch_infer, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints, assumed, released
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
+from vit_jax.checkpoints.layouts.timm import config, origin
+from vit_jax.checkpoints.layouts.torch import names, sizes
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.layers import Gelu
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-
-MODELS = VITS
-RESIZE = Methods(
-    position="bicubic_antialias", relative="geometric_linear", patch="bicubic_antialias"
-)
-FORMATS = (".safetensors", ".pth")
 
 _SCALES, _BEIT_SCALES = ("ls1.gamma", "ls2.gamma"), ("gamma_1", "gamma_2")
 
@@ -30,9 +26,6 @@ _GELU: dict[str, Gelu] = {
 }
 _EXACT = r"base_patch16_siglip.*_512"
 _ACTIVATIONS: dict[Any, Gelu] = {"gelu": "erf", "gelu_tanh": "tanh", "quick_gelu": "quick"}
-
-constants = torch_vit.constants
-numerics = torch_vit.numerics
 
 
 _HOLDS = {"stem", "distillation", "registers", "register_position", "pool", "norm_at",
@@ -48,10 +41,10 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     others = ("decoder_embed.weight", "lm_head.weight")
     if "patch_embed.proj.weight" not in arrays or any(name in arrays for name in others):
         return False
-    if torch_vit.is_dinov2(arrays) or torch_vit.is_moco(arrays):
+    if names.is_dinov2(arrays) or names.is_moco(arrays):
         return False
     deit_3 = "blocks.0.gamma_1" in arrays and "fc_norm.weight" not in arrays
-    if deit_3 and torch_vit.is_plain(arrays) and not torch_vit.is_beit(arrays):
+    if deit_3 and names.is_plain(arrays) and not names.is_beit(arrays):
         return False
     return any(name.startswith("blocks.0.") for name in arrays)
 
@@ -59,14 +52,14 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     """The parameters alone; LayerScale as timm calls it in such a model."""
     del hints
-    scales = _BEIT_SCALES if torch_vit.is_beit(arrays) else _SCALES
-    return torch_vit.canonical(arrays, scales=scales)
+    scales = _BEIT_SCALES if names.is_beit(arrays) else _SCALES
+    return names.canonical(arrays, scales=scales)
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
-    scale = (_BEIT_SCALES if torch_vit.is_beit(arrays) else _SCALES)[0]
-    options = torch_infer.infer(arrays, hints, scale=scale)
+    scale = (_BEIT_SCALES if names.is_beit(arrays) else _SCALES)[0]
+    options = sizes.infer(arrays, hints, scale=scale)
     return dataclasses.replace(options, **_told(options, hints))
 
 
@@ -90,7 +83,7 @@ def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model. Raises ValueError for a model this layout cannot hold."""
     beit = not options.key_bias or options.relative_bias != "none"
     scales = _BEIT_SCALES if beit else _SCALES
-    return torch_vit.entries(options, "timm", holds=_HOLDS, scales=scales)
+    return names.entries(options, "timm", holds=_HOLDS, scales=scales)
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
@@ -98,7 +91,7 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     beit = not options.key_bias or options.relative_bias != "none"
     facebook = options.distillation or options.layer_scale and not beit  # DeiT, DeiT III, DINOv2
     default: dict[str, Any] = {"crop": 0.9, "kernel": "bicubic_antialias"}
-    return released(options.image_size, hints, **default | (torch_vit.IMAGENET if facebook else {}))
+    return released(options.image_size, hints, **default | (names.IMAGENET if facebook else {}))
 
 
 def assumptions(
@@ -118,3 +111,24 @@ def assumptions(
     if either and not told.get("global_pool"):
         fields["pool"] = options.pool
     return assumed(preprocessing, hints, **fields)
+
+
+LAYOUT = Layout(
+    models=VITS,
+    recognises=recognises,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    resize=lambda options: Methods(
+        position="bicubic_antialias", relative="geometric_linear", patch="bicubic_antialias"
+    ),
+    numerics=names.numerics,
+    constants=names.constants,
+    assumptions=assumptions,
+    beside=config.of_vit,
+    told_beside=config.told,
+    original=origin.vit,
+    formats=(".safetensors", ".pth"),
+    folders="also",
+)

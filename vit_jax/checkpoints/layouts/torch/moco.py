@@ -11,21 +11,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import timm, torch_infer, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints, assumed, heads, released
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
+from vit_jax.checkpoints.layouts.timm import vit as timm
+from vit_jax.checkpoints.layouts.torch import names, sizes
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 
-MODELS = VITS
-RESIZE = Methods(position="sincos2d", patch="bicubic_antialias")
-READ_ONLY = True
-
 _HEADS = {384: 12, 768: 12, 1024: 16, 1280: 16}
 _PROJECTION = re.compile(r"head\.\d+\.")
-
-recognises = torch_vit.is_moco
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
@@ -45,19 +41,19 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     if embedding is not None and embedding.ndim:
         number = heads(hints, _HEADS, width=embedding.shape[0])
         hints = dataclasses.replace(hints, num_heads=number)
-    hints = dataclasses.replace(hints, grid=hints.grid or torch_vit.square_grid(arrays))
-    return torch_infer.infer(arrays, hints, scale="ls1.gamma")
+    hints = dataclasses.replace(hints, grid=hints.grid or names.square_grid(arrays))
+    return sizes.infer(arrays, hints, scale="ls1.gamma")
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model that was read."""
-    return torch_vit.entries(options, "moco", holds={"qkv_bias"})
+    return names.entries(options, "moco", holds={"qkv_bias"})
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """As the original evaluates its linear classifiers: 224 of 256 pixels."""
     crop, kernel = 224 / 256, "bilinear_antialias"
-    return released(options.image_size, hints, crop=crop, kernel=kernel, **torch_vit.IMAGENET)
+    return released(options.image_size, hints, crop=crop, kernel=kernel, **names.IMAGENET)
 
 
 def assumptions(
@@ -66,3 +62,17 @@ def assumptions(
     """No array tells the heads, of which its ViT-S has more than others."""
     told = hints.num_heads or hints.arguments.get("num_heads")
     return assumed(preprocessing, hints, **({} if told else {"num_heads": options.num_heads}))
+
+
+LAYOUT = Layout(
+    models=VITS,
+    recognises=names.is_moco,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    resize=lambda options: Methods(position="sincos2d", patch="bicubic_antialias"),
+    notes=notes,
+    assumptions=assumptions,
+    read_only=True,
+)

@@ -14,18 +14,16 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import grids
 from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.npz import bare, left_out
-from vit_jax.checkpoints.layouts.resnet import NPZ, infer_stem, stem_entries
+from vit_jax.checkpoints.layouts.resnet import NPZ, infer_stem, stem_entries, with_numerics
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry, check_holds, pair, stacked
+from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.models import positions
 from vit_jax.models.classifier import ViTOptions
-from vit_jax.models.interpolation import Methods
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
-
-MODELS = VITS
-RESIZE = Methods()
 
 _BLOCK = "Transformer/encoderblock_{i}"
 _POSITION = "Transformer/posembed_input/pos_embedding"
@@ -117,8 +115,7 @@ def numerics(options: EncoderOptions) -> dict[str, Any]:
     """The fields of the options that the readers of this layout fix."""
     fixed: dict[str, Any] = {"gelu": "tanh", "norm_eps": 1e-6}
     if options.stem:
-        sizes = {k: getattr(options.stem, k) for k in ("num_layers", "root_width", "widths")}
-        fixed["stem"] = StemOptions(**sizes)
+        fixed |= with_numerics(options.stem, StemOptions())
     return fixed
 
 
@@ -184,3 +181,17 @@ def _released_name(name: str) -> str:
 
 def _squeezed(name: str, array: np.ndarray) -> np.ndarray:
     return array.reshape(-1) if _GROUP_NORM.search(name) and array.size > 1 else array
+
+
+LAYOUT = Layout(
+    models=VITS,
+    recognises=recognises,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    numerics=numerics,
+    constants=constants,
+    notes=notes,
+    beside=config.of_vit,
+)

@@ -4,32 +4,26 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import torch_infer, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, released
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
+from vit_jax.checkpoints.layouts.timm import config
+from vit_jax.checkpoints.layouts.torch import names, sizes
 from vit_jax.models import positions
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-
-MODELS = VITS
-RESIZE = Methods(position="bicubic", relative="geometric_cubic", patch="bicubic_antialias")
-FORMATS = (".pth", ".safetensors")
-TORCH_KEY = "model"
 
 _SCALES = ("gamma_1", "gamma_2")
 _CLASS_PRETRAINING = "cls_pt_"
 _HOLDS = {"pool", "norm_at", "relative_bias", "qkv_bias", "key_bias", "layer_scale", "mask_token",
           "mim_classes"}  # fmt: skip
 
-assumptions = assumed_pixels
-numerics = torch_vit.numerics
-
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     # Without biases of queries and values it is told from MAE by its LayerScale.
     scaled = "fc_norm.weight" in arrays and "blocks.0.gamma_1" in arrays
-    return torch_vit.is_plain(arrays) and (torch_vit.is_beit(arrays) or scaled)
+    return names.is_plain(arrays) and (names.is_beit(arrays) or scaled)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
@@ -39,7 +33,7 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     """
     del hints
     kept = {k: v for k, v in arrays.items() if not k.startswith(_CLASS_PRETRAINING)}
-    return torch_vit.canonical(kept, scales=_SCALES)
+    return names.canonical(kept, scales=_SCALES)
 
 
 def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
@@ -49,7 +43,7 @@ def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
-    return torch_infer.infer(arrays, hints, scale=_SCALES[0])
+    return sizes.infer(arrays, hints, scale=_SCALES[0])
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
@@ -58,13 +52,13 @@ def entries(options: EncoderOptions) -> list[Entry]:
         raise ValueError("the beit layout has no place for key_bias=True")
     if not options.has_class_token or options.position != "none" and not options.class_position:
         raise ValueError("the beit layout needs a class token, with a position where patches have")
-    return torch_vit.entries(options, "beit", holds=_HOLDS, scales=_SCALES)
+    return names.entries(options, "beit", holds=_HOLDS, scales=_SCALES)
 
 
 def constants(options: EncoderOptions) -> Arrays:
     """The numbers of the offsets, which the original keeps beside each table of biases."""
     index = positions.relative_index(options.grid).astype(np.int64)
-    fixed = torch_vit.constants(options)
+    fixed = names.constants(options)
     if options.relative_bias == "shared":
         return fixed | {"rel_pos_bias.relative_position_index": index}
     if options.relative_bias == "none":
@@ -74,3 +68,23 @@ def constants(options: EncoderOptions) -> Arrays:
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     return released(options.image_size, hints, crop=0.9, kernel="bicubic_antialias")
+
+
+LAYOUT = Layout(
+    models=VITS,
+    recognises=recognises,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    resize=lambda options: Methods(
+        position="bicubic", relative="geometric_cubic", patch="bicubic_antialias"
+    ),
+    numerics=names.numerics,
+    constants=constants,
+    notes=notes,
+    assumptions=assumed_pixels,
+    beside=config.of_vit,
+    formats=(".pth", ".safetensors"),
+    torch_key="model",
+)

@@ -13,30 +13,21 @@ from vit_jax.checkpoints.layouts.hints import (
     refuse_pools,
     released,
 )
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.resnet import (
-    TORCH,
     hwio_to_oihw,
     infer_stem,
+    of_timm,
     oihw_to_hwio,
     stem_entries,
+    with_numerics,
 )
-from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.table import Entry
+from vit_jax.checkpoints.layouts.timm import config, origin
 from vit_jax.models.bit import RESNET_V2, BiTOptions
-from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 
-MODELS = (BiTOptions,)
-FORMATS = (".safetensors", ".pth")
-RESIZE = Methods()
-
-assumptions = assumed_pixels
-
-_SPELLING = dataclasses.replace(
-    TORCH,
-    root="stem.conv.weight",
-    unit="stages.{b}.blocks.{u}.",
-    final_norm="norm",
-)
+_SPELLING = of_timm("")
 _NUMERICS = dataclasses.replace(RESNET_V2, std_eps=1e-8, pool_padding="zero")
 
 
@@ -45,11 +36,6 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
     first = _SPELLING.unit.format(b=0, u=0)
     needed = (_SPELLING.root, f"{first}norm3.weight", f"{first}conv3.weight", "norm.weight")
     return all(name in arrays for name in needed) and "norm.running_mean" not in arrays
-
-
-def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    del hints
-    return dict(arrays)
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:
@@ -70,9 +56,7 @@ def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
 
 def numerics(options: BiTOptions) -> dict[str, Any]:
     """The fields of the options that the readers of this layout fix."""
-    names = ("num_layers", "root_width", "widths", "preactivation")  # the last is refused
-    sizes = {name: getattr(options.stem, name) for name in names}
-    return {"stem": dataclasses.replace(_NUMERICS, **sizes)}
+    return with_numerics(options.stem, _NUMERICS, kept=("preactivation",))  # which is refused
 
 
 def entries(options: BiTOptions) -> list[Entry]:
@@ -89,3 +73,18 @@ def entries(options: BiTOptions) -> list[Entry]:
         )
         table += [kernel, Entry("head/bias", ("head.fc.bias",))]
     return table
+
+
+LAYOUT = Layout(
+    models=(BiTOptions,),
+    recognises=recognises,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    numerics=numerics,
+    assumptions=assumed_pixels,
+    beside=config.of_bit,
+    original=origin.bit,
+    formats=(".safetensors", ".pth"),
+    folders="also",
+)

@@ -14,7 +14,7 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import torch
 from vit_jax.checkpoints.layouts.hints import Hints, assumed
-from vit_jax.checkpoints.layouts.resnet import TORCH, stem_entries
+from vit_jax.checkpoints.layouts.resnet import of_timm, stem_entries, with_numerics
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, check_holds
 from vit_jax.models import positions
 from vit_jax.models.layers import BlockOptions
@@ -27,13 +27,7 @@ IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 TABLE = "relative_position_bias_table"
 SHARED_TABLE = f"rel_pos_bias.{TABLE}"
 STEM = StemOptions(std_eps=1e-8, std_eps_in="variance", norm_eps=1e-5)
-SPELLING = dataclasses.replace(
-    TORCH,
-    root="patch_embed.backbone.stem.conv.weight",
-    root_norm="patch_embed.backbone.stem.norm",
-    unit="patch_embed.backbone.stages.{b}.blocks.{u}.",
-    proj_norm="downsample.norm",
-)
+SPELLING = of_timm("patch_embed.backbone.")
 ROOT_ALONE = dataclasses.replace(
     SPELLING,
     root="patch_embed.backbone.conv.weight",
@@ -169,9 +163,7 @@ def numerics(options: EncoderOptions) -> dict[str, Any]:
     """The fields of the options that readers fix, unless a model's name tells them otherwise."""
     fixed: dict[str, Any] = {"gelu": "erf", "norm_eps": 1e-5 if options.input_norm else 1e-6}
     if options.stem:
-        sizes = ("num_layers", "root_width", "widths")
-        kept = {name: getattr(options.stem, name) for name in sizes}
-        fixed["stem"] = dataclasses.replace(STEM, **kept)
+        fixed |= with_numerics(options.stem, STEM)
     # Beside a class token the last norm alone tells the pool, unless a config does. A norm of the
     # class token alone is the same as that of all tokens.
     if options.pool == "token" and options.norm_at != "tokens":

@@ -11,22 +11,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import torch_infer, torch_vit
 from vit_jax.checkpoints.layouts.hints import Hints, assumed, released
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
+from vit_jax.checkpoints.layouts.torch import names, sizes
 from vit_jax.models.interpolation import Method, Methods
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
-
-MODELS = VITS
-READ_ONLY = True
 
 _SCALES = ("ls1.gamma", "ls2.gamma")
 _CHUNK = re.compile(r"^blocks\.\d+\.(\d+\.)")
 _NAMES = {"register_tokens": "reg_token", ".mlp.w12.": ".mlp.fc1.", ".mlp.w3.": ".mlp.fc2."}
 _HOLDS = {"registers", "mlp", "layer_scale", "mask_token", "qkv_bias"}
-
-recognises = torch_vit.is_dinov2
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
@@ -45,18 +41,18 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
     registers = arrays.get("reg_token")
     without = {name: array for name, array in arrays.items() if name != "reg_token"}
-    hints = dataclasses.replace(hints, grid=hints.grid or torch_vit.square_grid(arrays))
-    options = torch_infer.infer(without, hints, scale=_SCALES[0])
+    hints = dataclasses.replace(hints, grid=hints.grid or names.square_grid(arrays))
+    options = sizes.infer(without, hints, scale=_SCALES[0])
     number = 0 if registers is None else registers.shape[1]
     return dataclasses.replace(options, registers=number)
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
     """The table of a model that was read."""
-    return torch_vit.entries(options, "dinov2", holds=_HOLDS, scales=_SCALES)
+    return names.entries(options, "dinov2", holds=_HOLDS, scales=_SCALES)
 
 
-def methods(options: EncoderOptions) -> Methods:
+def resize(options: EncoderOptions) -> Methods:
     """Models with registers antialias; the others resize by a scale that is a little larger."""
     position: Method = "bicubic_antialias" if options.registers else "bicubic_offset"
     return Methods(position=position, patch="bicubic_antialias")
@@ -66,7 +62,7 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """As the original evaluates: 224 of 256 pixels."""
     crop = 224 / 256
     return released(
-        options.image_size, hints, crop=crop, kernel="bicubic_antialias", **torch_vit.IMAGENET
+        options.image_size, hints, crop=crop, kernel="bicubic_antialias", **names.IMAGENET
     )
 
 
@@ -75,3 +71,16 @@ def assumptions(
 ) -> tuple[str, ...]:
     told = hints.num_heads or hints.arguments.get("num_heads")
     return assumed(preprocessing, hints, **({} if told else {"num_heads": options.num_heads}))
+
+
+LAYOUT = Layout(
+    models=VITS,
+    recognises=names.is_dinov2,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    resize=resize,
+    assumptions=assumptions,
+    read_only=True,
+)

@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 
 from vit_jax.checkpoints.layouts.hints import Hints, released
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.npz import bare, left_out
-from vit_jax.checkpoints.layouts.resnet import NPZ, infer_stem, stem_entries
+from vit_jax.checkpoints.layouts.resnet import NPZ, infer_stem, stem_entries, with_numerics
 from vit_jax.checkpoints.layouts.table import Arrays, Entry, pair
+from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.models.bit import RESNET_V2, BiTOptions
-from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
-
-MODELS = (BiTOptions,)
-RESIZE = Methods()
 
 _V1 = dataclasses.replace(
     NPZ,
@@ -104,8 +102,7 @@ def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
 def numerics(options: BiTOptions) -> dict[str, Any]:
     """The fields of the options that the readers of this layout fix."""
     fixed = RESNET_V2 if options.stem.preactivation else StemOptions()
-    sizes = {k: getattr(options.stem, k) for k in ("num_layers", "root_width", "widths")}
-    return {"stem": dataclasses.replace(fixed, **sizes)}
+    return with_numerics(options.stem, fixed)
 
 
 def entries(options: BiTOptions) -> list[Entry]:
@@ -125,3 +122,16 @@ def _today(name: str) -> str:
     for pattern, replacement in _PAPER:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+LAYOUT = Layout(
+    models=(BiTOptions,),
+    recognises=recognises,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    numerics=numerics,
+    notes=notes,
+    beside=config.of_bit,
+)

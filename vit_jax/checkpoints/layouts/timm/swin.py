@@ -10,18 +10,15 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts import swin, torch
 from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, refuse_pools, released
+from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.timm import config, origin
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.positions import Grid
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.swin import SwinOptions
 
-MODELS = (SwinOptions,)
-NUMERICS = {"padding": "after_shift", "gelu": "erf", "norm_eps": 1e-5}
-FORMATS = (".safetensors", ".pth")
-RESIZE = Methods(relative="geometric_linear", patch="bicubic_antialias")
-
-assumptions = assumed_pixels
+_NUMERICS = {"padding": "after_shift", "gelu": "erf", "norm_eps": 1e-5}
 
 
 def _qkv(path: str, block: str, *, heads: int, bias: bool) -> list[Entry]:
@@ -44,6 +41,7 @@ _SPELLING = swin.Spelling(
     norm="norm",
     head="head.fc",
     qkv=_qkv,
+    bias="attn.qkv.bias",
 )
 _BUFFERS = ("relative_position_index", "attn_mask", "relative_coords_table")
 
@@ -74,7 +72,6 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
         shapes,
         _SPELLING,
         hints,
-        bias="attn.qkv.bias",
         padding="after_shift",
         wanted=_wanted(hints, len(swin.depths(shapes, _SPELLING))),
     )
@@ -115,3 +112,20 @@ def _of_timm(name: str) -> str:
     return re.sub(
         r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name
     )
+
+
+LAYOUT = Layout(
+    models=(SwinOptions,),
+    recognises=recognises,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    resize=lambda options: Methods(relative="geometric_linear", patch="bicubic_antialias"),
+    numerics=lambda options: _NUMERICS,
+    assumptions=assumed_pixels,
+    beside=config.of_swin,
+    original=origin.swin,
+    formats=(".safetensors", ".pth"),
+    folders="also",
+)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts import grids, torch_outside
+from vit_jax.checkpoints.layouts import grids
 from vit_jax.checkpoints.layouts.hints import Hints, decoder_heads, heads, nominal_size
 from vit_jax.checkpoints.layouts.resnet import infer_stem
-from vit_jax.checkpoints.layouts.torch_vit import (
+from vit_jax.checkpoints.layouts.torch import outside
+from vit_jax.checkpoints.layouts.torch.names import (
     ROOT_ALONE,
     SHARED_TABLE,
     SPELLING,
@@ -40,7 +41,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> Enco
     Raises ValueError where the arrays cannot be a model of this family.
     """
     shapes = {name: array.shape for name, array in arrays.items()}
-    torch_outside.refuse(shapes, hints.arguments)
+    outside.refuse(shapes, hints.arguments)
     qkv, fc1, fc2 = (f"blocks.0.{n}.weight" for n in ("attn.qkv", "mlp.fc1", "mlp.fc2"))
     needed = {"patch_embed.proj.weight": 4, qkv: 2, fc1: 2, fc2: 2}
     told = _told(hints)
