@@ -1,15 +1,17 @@
 """The command line: `python -m vit_jax COMMAND`, or `vit_jax COMMAND`."""
 
 import argparse
+import dataclasses
 import io
 import os
 import pathlib
 import shlex
 import sys
 import traceback
+import types
 import warnings
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 # JAX and the rest are imported by `main`, for they take seconds, after signals are seen to.
 from vit_jax import errors, stopping
@@ -65,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, errors.Interrupted):
         return _fail("interrupted", stopping.exit_code())
     except Exception as error:
-        # Only what our own code says of the input is put in one line; an error that a library
-        # raised is a bug here, and its traceback is wanted.
+        # Only what our own code, or that of a guest, says of the input is put in one line; an error
+        # that a library raised is a bug here, and its traceback is wanted.
         told = isinstance(error, ValueError) and _raised_by_us(error)
         if told and not os.environ.get("VIT_JAX_TRACEBACK"):
             code = _fail(error, BAD_INPUT)
@@ -132,8 +134,39 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def _raised_by_us(error: BaseException) -> bool:
+    """Whether this package raised it, or that of an entry which somebody added to a table."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    return bool(frames) and frames[-1][0].f_globals["__name__"].split(".")[0] in ("vit_jax",)
+    if not frames:
+        return False
+    package = _package(frames[-1][0].f_globals.get("__name__", ""))
+    return package == "vit_jax" or package in _packages_of_entries()
+
+
+def _packages_of_entries() -> set[str]:
+    """The packages, or scripts, of all that is in the tables of the program."""
+    from vit_jax import commands, schema
+    from vit_jax.checkpoints import layouts
+    from vit_jax.config import Config
+
+    tables = [*schema.tables(Config), commands.COMMANDS, layouts.LAYOUTS]
+    return {_package(name) for table in tables for name in _modules(tuple(table.values()))}
+
+
+def _modules(entry: Any) -> Iterator[str]:
+    """Where the classes, functions and modules of an entry are from."""
+    if isinstance(entry, types.ModuleType):
+        yield entry.__name__
+    elif isinstance(entry, tuple):
+        for part in entry:
+            yield from _modules(part)
+    elif dataclasses.is_dataclass(entry) and not isinstance(entry, type):
+        yield from _modules((type(entry), *vars(entry).values()))
+    else:
+        yield getattr(entry, "__module__", None) or ""
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from vit_jax.schema.forms import leaves as leaves
 from vit_jax.schema.forms import listed as listed
 from vit_jax.schema.forms import named as named
 from vit_jax.schema.forms import plain as plain
+from vit_jax.schema.forms import tables as tables
 from vit_jax.schema.forms import unset as unset
 from vit_jax.schema.overrides import Override as Override
 from vit_jax.schema.overrides import Target as Target

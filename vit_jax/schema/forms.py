@@ -159,6 +159,23 @@ def _fields(kind: Any) -> dict[str, Field]:
     }
 
 
+def tables(kind: Any) -> Iterator[Mapping[str, Any]]:
+    """The tables of all choices of a dataclass, those of its groups and of their entries too."""
+    for field in fields(kind).values():
+        match field.form:
+            case Choice() as form:
+                below = form.table
+            case Named(form) | Listed(form):
+                below = form.table
+            case _:
+                own = group_of(field.kind)
+                yield from tables(own) if own else ()
+                continue
+        yield below
+        for entry in below.values():
+            yield from tables(entry)
+
+
 def keys(kind: Any) -> set[str]:
     """What a config may set in the group of a dataclass, of all its choices."""
     found: set[str] = set()

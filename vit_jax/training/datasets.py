@@ -83,23 +83,12 @@ def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool)
     found = _changes(before, now, card.class_names)
     if found and not config.data.accept_changes:
         raise ValueError(_refused(workdir, found))
-    match = classes.match(
-        card.class_names,
-        train.class_names,
-        their_count=card.options.num_classes,
-        our_count=len(train.class_names),
-    )
-    if len(train.class_names) != card.options.num_classes:
-        raise ValueError(
-            f"{train.name} has the classes {classes.said(train.class_names)}, the run in"
-            f" {workdir} {classes.said(card.class_names, card.options.num_classes)}: another number"
-            f" of classes is another model: start a run in another --workdir with"
-            f" --config.init_from={workdir}"
-        )
+    match = _match(workdir, card, train)
     names = train.class_names
     if match.kind == "reordered":
         names = card.class_names
         train = Relabelled(train, match.rows)
+    renamed = card.options.num_classes and names != card.class_names
     return Data(
         train=train,
         held_out=held_out,
@@ -107,8 +96,27 @@ def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool)
         is_new=before is None or bool(found),
         change=_change(before, now, found) if found else None,
         class_names=names,
-        card=None if names == card.class_names else dataclasses.replace(card, class_names=names),
+        card=dataclasses.replace(card, class_names=names) if renamed else None,
         notes=_notes(config, before, now, found, match),
+    )
+
+
+def _match(workdir: str | os.PathLike[str], card: run_folder.Card, train: Source) -> classes.Match:
+    """The classes of a model that goes on among those of the data. Raises ValueError for others."""
+    if not card.options.num_classes:  # it has no head, whatever labels the images have
+        return classes.Match(kind="same")
+    if len(train.class_names) != card.options.num_classes:
+        raise ValueError(
+            f"{train.name} has the classes {classes.said(train.class_names)}, the run in"
+            f" {workdir} {classes.said(card.class_names, card.options.num_classes)}: another number"
+            f" of classes is another model: start a run in another --workdir with"
+            f" --config.init_from={workdir}"
+        )
+    return classes.match(
+        card.class_names,
+        train.class_names,
+        their_count=card.options.num_classes,
+        our_count=len(train.class_names),
     )
 
 

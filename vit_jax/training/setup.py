@@ -172,7 +172,7 @@ def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run
     metric, better = best_metric(config) or ("", "max")
     return run_folder.Card(
         options=start.options,
-        class_names=class_names,
+        class_names=class_names if start.options.num_classes else (),
         preprocessing=preprocessing,
         resize=start.resize,
         average=config.ema > 0,

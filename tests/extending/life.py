@@ -1,0 +1,76 @@
+"""The life of a run with a guest in it: trained, stopped, resumed, evaluated, loaded, saved."""
+
+import os
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+
+import vit_jax
+from tests import runs
+from vit_jax.__main__ import main
+from vit_jax.parallel import multihost
+
+STOPPED = 128 + signal.SIGTERM
+STEPS = ("--config.total.steps=4", "--config.checkpoint.every.steps=2")
+
+
+class Life:
+    """Runs of the tiny recipe in this process, by the command line, in a folder of their own."""
+
+    def __init__(self, folder: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self._patch = folder, patch
+        self._recipe = runs.write_recipe(folder)
+
+    def train(self, name: str, *overrides: str, stop_after: int = 0) -> int:
+        """The exit code of `train`.
+
+        It gets SIGTERM after so many steps, or batches of an evaluation, unless that is 0.
+        """
+        with self._patch.context() as patch:
+            if stop_after:
+                patch.setattr(multihost, "told_to_stop", _told_after(stop_after))
+            command = ["train", "--config", str(self._recipe), "--workdir", str(self.folder / name)]
+            return main([*command, *STEPS, *overrides])
+
+    def lives(self, *overrides: str) -> pathlib.Path:
+        """The folder of a run that nothing stopped, equal in every bit to one that was."""
+        whole, halves = self.folder / "whole", self.folder / "halves"
+        assert self.train("whole", *overrides) == 0
+        assert self.train("halves", *overrides, stop_after=2) == STOPPED
+        assert 0 < max(line["step"] for line in runs.lines(halves)) < 4
+        assert self.train("halves", *overrides) == 0
+        runs.assert_same_bits(runs.arrays(whole), runs.arrays(halves))
+        assert runs.lines(whole) == runs.lines(halves)
+        assert main(["evaluate", "--workdir", str(whole)]) == 0
+        assert_loads_as_saved(whole)
+        return whole
+
+    def refused(self, *overrides: str) -> None:
+        """Bad input: the caller looks at the line on stderr."""
+        assert self.train("refused", *overrides) == 2
+        assert not (self.folder / "refused").exists()
+
+
+def _told_after(step: int):
+    ask = multihost.told_to_stop
+
+    def told_to_stop(count: int) -> bool:
+        if count == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return ask(count)
+
+    return told_to_stop
+
+
+def assert_loads_as_saved(workdir: pathlib.Path) -> None:
+    """A model that is loaded, saved as a run and loaded again computes the same bits."""
+    model, path = vit_jax.load(workdir), workdir.with_name("saved")
+    vit_jax.save(model, path)
+    again = vit_jax.load(path)
+    assert (again.options, again.preprocessing) == (model.options, model.preprocessing)
+    options = model.options
+    images = np.linspace(-1, 1, options.channels * np.prod(options.image_size), dtype=np.float32)
+    images = images.reshape(1, *options.image_size, options.channels)
+    np.testing.assert_array_equal(model(images), again(images))

@@ -1,0 +1,218 @@
+"""An objective, an evaluator and an augmentation of a test: one class and one line each."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests import runs
+from vit_jax.__main__ import main
+from vit_jax.data import augment
+from vit_jax.data.augment import AUGMENTATIONS, Augmentation, ValueRange, normalize
+from vit_jax.data.record import DataFacts
+from vit_jax.duration import Duration
+from vit_jax.evaluators import EVALUATORS, Context, Evaluator, Measure
+from vit_jax.models import zoo
+from vit_jax.objectives import OBJECTIVES, Batch, Direction, Frozen, Loss, Objective
+from vit_jax.parallel.mesh import to_global
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Brightness(Objective):
+    """The mean feature tells how bright the image is: no label is needed."""
+
+    noise: float = 0.0  # largest error of the target
+
+    metrics: ClassVar[Mapping[str, Direction]] = {"close": "max", "error": "min"}
+    gives: ClassVar[frozenset[str]] = frozenset({"brightness"})
+
+    def __post_init__(self) -> None:
+        if not self.noise >= 0:
+            raise ValueError(f"config.objective.noise is {self.noise}: it must not be negative")
+
+    def model(self, base: zoo.Options, facts: DataFacts) -> zoo.Options:
+        if base.channels != 3:
+            raise ValueError("config.objective is brightness: the model must take three channels")
+        return zoo.change(base, num_classes=0)
+
+    def prepare(self, batch: Batch, *, options: zoo.Options, key: jax.Array) -> Batch:
+        drawn = jax.vmap(lambda index: jax.random.uniform(augment.at(key, index), minval=-1.0))
+        exact = _brightness(batch["image"].astype(jnp.float32) / 255)
+        return batch | {"brightness": exact + self.noise * drawn(batch["sample_index"])}
+
+    def loss(self, model: Any, batch: Batch, *, key: jax.Array, frozen: Frozen) -> Loss:
+        error = _feature(model, batch["image"], key=key) - batch["brightness"]
+        return Loss(error**2, jnp.ones_like(error), {"error": jnp.abs(error)})
+
+    def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
+        error = jnp.abs(_feature(model, batch["image"]) - _brightness(batch["image"]))
+        of_each = {"close": (error < 1).astype(jnp.float32), "error": error}
+        return {k: jnp.where(batch["mask"], values, 0).sum() for k, values in of_each.items()}
+
+
+def _brightness(images: jax.Array) -> jax.Array:
+    return images.mean((1, 2, 3), dtype=jnp.float32)
+
+
+def _feature(model: Any, images: jax.Array, **arguments: Any) -> jax.Array:
+    return model.features(images, **arguments).astype(jnp.float32).mean(-1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spread(Evaluator):
+    """How far the features of the first batch of images are apart."""
+
+    every: Duration = Duration()  # unset: evaluate_every
+    power: float = 2.0  # of the distance
+    images: int = 512  # that are compared
+
+    def __post_init__(self) -> None:
+        if not self.power >= 1:
+            raise ValueError(f"power is {self.power}: it must be at least 1")
+
+    def metrics(self, objective: Objective) -> Mapping[str, Direction]:
+        return {"spread": "max"}
+
+    def open(self, context: Context) -> Measure:
+        if self.images != context.batch_size:
+            raise ValueError(f"spread takes {context.batch_size} images at once")
+
+        @jax.jit
+        def features(params: Any, images: jax.Array) -> jax.Array:
+            normal = normalize(images, mean=context.mean, std=context.std)
+            return nnx.merge(context.graphdef, params).features(normal)
+
+        def measure(params: Any, frozen: Mapping[str, Any]) -> dict[str, float]:
+            with context.batches(context.held_out) as batches:
+                images = {"image": next(batches)["image"]}
+            placed = to_global(images, context.mesh, batch_size=context.batch_size)
+            found = np.asarray(features(params, placed["image"]), np.float64)
+            return {"spread": float((np.abs(found - found.mean(0)) ** self.power).mean())}
+
+        return measure
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dim(Augmentation):
+    """Makes every image darker, by a share of its own."""
+
+    most: float = 0.5  # the largest share of the brightness that is taken
+
+    stream: ClassVar[int] = 77
+
+    def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
+        drawn = jax.vmap(lambda index: jax.random.uniform(augment.at(key, index)))
+        left = 1 - self.most * drawn(batch["sample_index"])
+        dimmed = batch["image"].astype(jnp.float32) * left[:, None, None, None]
+        return batch | {"image": dimmed.astype(jnp.uint8)}
+
+
+@pytest.fixture(autouse=True)
+def guests(monkeypatch) -> None:
+    """One line in a table each."""
+    monkeypatch.setitem(OBJECTIVES, "brightness", Brightness)
+    monkeypatch.setitem(EVALUATORS, "spread", Spread)
+    monkeypatch.setitem(AUGMENTATIONS, "dim", Dim)
+
+
+EVALUATOR = ("--config.evaluators.wide.kind=spread",)
+OBJECTIVE = ("--config.objective.name=brightness", "--config.objective.noise=0.1")
+
+
+def evaluated(workdir, capsys, *arguments: str) -> dict[str, float]:
+    capsys.readouterr()
+    assert main(["evaluate", "--workdir", str(workdir), "--json", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_an_objective_needs_no_label_and_chooses_the_best_by_its_own_metric(life, capsys) -> None:
+    best = ("--config.checkpoint.metric=error", "--config.checkpoint.keep_best=1")
+    every = ("--config.evaluate_every.steps=1",)
+    workdir = life.lives(*OBJECTIVE, *best, *every)
+    lines = runs.lines(workdir)
+    assert all("error" in line for line in lines if "loss" in line), "extras are reported"
+    errors = {line["step"]: line["eval_error"] for line in lines if "eval_error" in line}
+    assert evaluated(workdir, capsys, "--step", "best")["step"] == min(errors, key=errors.get)
+    found = evaluated(workdir, capsys)
+    assert found["count"] == 5000 and found["error"] == pytest.approx(errors[4])
+    assert life.train("whole", *OBJECTIVE, "--config.objective.noise=0.2") == 2
+    assert "objective.noise is 0.1 there and 0.2 here" in capsys.readouterr().err
+
+
+def test_the_loss_of_an_objective_does_not_depend_on_micro_batches(life) -> None:
+    for name, parts in (("one", 1), ("two", 2)):
+        override = f"--config.optimizer.accumulate={parts}"
+        assert life.train(name, *OBJECTIVE, override, "--config.total.steps=2") == 0
+    one, two = (runs.lines(life.folder / name)[0] for name in ("one", "two"))
+    assert one == pytest.approx(two, rel=1e-5)
+
+
+def test_an_evaluator_has_its_own_period_and_chooses_the_best(life, capsys) -> None:
+    every = "--config.evaluators.wide.every.steps=2"
+    best = ("--config.checkpoint.metric=wide/spread", "--config.checkpoint.keep_best=1")
+    workdir = life.lives(*EVALUATOR, "--config.evaluators.wide.power=1.5", every, *best)
+    lines = runs.lines(workdir)
+    spread = {
+        line["step"]: line["eval_wide/spread"] for line in lines if "eval_wide/spread" in line
+    }
+    assert spread.keys() == {2, 4}
+    assert [line["step"] for line in lines if "eval_top1" in line] == [4]
+    assert "eval_wide/ema_spread" in lines[-1]
+    assert evaluated(workdir, capsys)["wide/spread"] == pytest.approx(spread[4])
+    step = max(spread, key=spread.get)
+    assert evaluated(workdir, capsys, "--step", "best")["step"] == step
+
+
+def test_an_augmentation_changes_each_image_by_its_place_in_the_run(life, capsys) -> None:
+    dim = ("--config.augment=('flip','dim','value_range')", "--config.augment.dim.most=0.9")
+    lines = runs.lines(life.lives(*dim))
+    assert life.train("plain") == 0
+    assert lines[0]["grad_norm"] != runs.lines(life.folder / "plain")[0]["grad_norm"]
+    assert evaluated(life.folder / "whole", capsys)["count"] == 5000
+    indices = jnp.asarray([[3, 0], [4, 0], [5, 1]], jnp.uint32)
+    batch = {"image": jnp.full((3, 2, 2, 3), 200, jnp.uint8), "sample_index": indices}
+
+    def dimmed(batch: Batch) -> np.ndarray:
+        steps = (Dim(most=0.9), ValueRange())
+        return np.asarray(augment.augment(batch, steps, key=jax.random.key(1))["image"])
+
+    here, back = dimmed(batch), dimmed({name: array[::-1] for name, array in batch.items()})
+    np.testing.assert_array_equal(here, back[::-1])
+    assert len(np.unique(here[:, 0, 0, 0])) == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((*OBJECTIVE, "--config.objective.noise=-1.0"), "config.objective.noise is -1.0"),
+        ((*OBJECTIVE, "--config.model.channels=1"), "must take three channels"),
+        ((*OBJECTIVE, "--config.objective.label_smoothing=0.1"), "known: noise"),
+        ((*OBJECTIVE, "--config.checkpoint.metric=top1"), "choose one of close, error"),
+        ((*EVALUATOR, "--config.evaluators.wide.power=0.5"), "power is 0.5"),
+        ((*EVALUATOR, "--config.evaluators.wide.images=9"), "spread takes 512 images at once"),
+        (("--config.augment=('value_range','dim')",), "dim needs uint8 pixels: put it before"),
+    ],
+)
+def test_what_a_guest_refuses_is_one_line_and_nothing_is_written(
+    life, capsys, overrides, message
+) -> None:
+    life.refused(*overrides)
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_fields_of_guests_are_shown(capsys) -> None:
+    shown = {
+        "objective": "objective.noise = 0.0 (number)\n        largest error of the target",
+        "augment": "augment.dim.most = 0.5 (number)",
+        "evaluators": "evaluators.NAME.power = 2.0 (number)",
+    }
+    for field, text in shown.items():
+        assert main(["config", field]) == 0
+        assert text in capsys.readouterr().out
