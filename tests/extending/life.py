@@ -21,7 +21,7 @@ class Life:
 
     def __init__(self, folder: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self._patch = folder, patch
-        self._recipe = runs.write_recipe(folder)
+        self._recipe = runs.write_recipe(folder)  # a test may write another one
 
     def train(self, name: str, *overrides: str, stop_after: int = 0) -> int:
         """The exit code of `train`.
