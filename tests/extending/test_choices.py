@@ -12,7 +12,7 @@ from tests import runs
 from vit_jax.__main__ import main
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.crops import CROPS
-from vit_jax.data.record import Source
+from vit_jax.data.record import UNKNOWN, Source
 from vit_jax.data.sources import SOURCES
 from vit_jax.duration import Duration
 from vit_jax.training.optimizer import OPTIMIZERS
@@ -49,7 +49,7 @@ class Dots:
     label = "dots"
 
     def splits(self, *, train_split: str) -> tuple[str, ...]:
-        return ("train", "test")
+        return ("train", "validation", "test")
 
     def open(self, split: str, *, train_split: str) -> Source:
         labels = np.arange(64, dtype=np.int32) % 2
@@ -58,7 +58,7 @@ class Dots:
             name=f"dots {split}",
             class_names=("dark", "bright"),
             images=images.astype(np.uint8),
-            labels=labels,
+            labels=np.full_like(labels, UNKNOWN) if split == "validation" else labels,
         )
 
 
@@ -130,10 +130,12 @@ def test_guests_train_resume_evaluate_and_are_loaded(tmp_path, capsys) -> None:
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
     runs.assert_same_bits(runs.arrays(tmp_path / "whole"), runs.arrays(tmp_path / "halves"))
     assert main(["evaluate", "--workdir", str(tmp_path / "whole")]) == 0
-    assert "on 64 images" in capsys.readouterr().out
+    assert "on 64 images" in capsys.readouterr().out  # of the test split: the other has no labels
     assert vit_jax.load(tmp_path / "whole").class_names == ("dark", "bright")
     assert train("whole", "--config.optimizer.memory=0.9") == 2
     assert "optimizer.memory is 0.5 there and 0.9 here" in capsys.readouterr().err
+    assert train("other", "--config.data.train_split=validation") == 2
+    assert "dots validation: 64 of 64 images have no label" in capsys.readouterr().err
     assert train("other", "--config.optimizer.b1=0.5") == 2
     assert "config.optimizer.b1 belongs to adamw and adam; config.optimizer.name is 'sign'" in (
         capsys.readouterr().err

@@ -51,6 +51,9 @@ class ArraySource:
     def read(self, index: int) -> Record:
         return Record(self.images[index], int(self.labels[index]), f"{self.name}[{index}]")
 
+    def sample(self) -> list[int]:
+        return self.labels.tolist()
+
     def identity(self) -> identity.Identity:
         content: list[str | bytes] = [str(self.images.shape)]
         content += [self.images.tobytes(), self.labels.tobytes()]

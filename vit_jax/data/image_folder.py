@@ -228,6 +228,9 @@ class ImageFolderSource:
         with open(path, "rb") as file:
             return Record(file.read(), int(self.labels[index]), path)
 
+    def sample(self) -> list[int]:
+        return []  # all have a label
+
     def identity(self) -> identity.Identity:
         return identity.of_files(
             "image_folder", self.files, self.labels, class_names=self.class_names, root=self.name

@@ -42,6 +42,9 @@ class ImageListSource:
         path = pathlib.Path(self.name) / name
         return Record(path.read_bytes(), label, str(path))
 
+    def sample(self) -> list[int]:
+        return []  # all have a label
+
     def identity(self) -> identity.Identity:
         files = [os.path.join(self.name, name) for name, _ in self._items]
         labels = [label for _, label in self._items]

@@ -5,8 +5,6 @@ import logging
 from vit_jax.data import split_names
 from vit_jax.data.options import DataConfig
 from vit_jax.data.record import TRAIN_ON_LABELLED, UNKNOWN, Source
-from vit_jax.data.sources import FolderData
-from vit_jax.data.tfds_source import TfdsSource
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,8 +24,8 @@ def open_train(data: DataConfig, *, labelled: bool = True) -> Source:
 def open_eval(data: DataConfig, *, labelled: bool = True) -> Source:
     """The split to measure on: `eval_split`, or the first held-out split that there is.
 
-    A split without labels is not taken where they are needed. An image folder without splits is
-    evaluated as a whole, with a warning.
+    A split without labels is not taken where they are needed. A dataset that has none to evaluate
+    on, but one called "all", is evaluated as a whole, with a warning.
     """
     if data.eval_split:
         source = open_source(data, split=data.eval_split)
@@ -41,10 +39,10 @@ def open_eval(data: DataConfig, *, labelled: bool = True) -> Source:
         source = open_source(data, split=split)
         if not labelled or _has_labels(source):
             return source
-    if isinstance(data.source, FolderData) and "all" in splits:
+    if "all" in splits:
         _LOG.warning(
-            "%s has no folder for evaluation (train/ and val/): evaluating on all its images",
-            data.source.path,
+            "%s has no split to evaluate on (folders train/, val/): evaluating on all its images",
+            data.source.label,
         )
         return open_source(data, split="all")
     raise ValueError(
@@ -63,10 +61,10 @@ def open_source(data: DataConfig, *, split: str) -> Source:
 
 def _unlabelled(source: Source) -> str:
     """How many images have no label, in words; "" where those looked at all have one."""
-    labels = source.sample() if isinstance(source, TfdsSource) else []
+    labels = source.sample()
     count = labels.count(UNKNOWN)
     return f"{count} of {len(labels)}" if count else ""
 
 
 def _has_labels(source: Source) -> bool:
-    return not isinstance(source, TfdsSource) or set(source.sample()) != {UNKNOWN}
+    return set(source.sample()) != {UNKNOWN}

@@ -48,5 +48,8 @@ class Source(Protocol):
 
     def read(self, index: int) -> Record: ...
 
+    def sample(self) -> list[int]:
+        """Labels of images from all over the split, UNKNOWN among them; [] where all have one."""
+
     def identity(self) -> Identity:
         """What defines the split, to find at a later start what changed; may take a while."""

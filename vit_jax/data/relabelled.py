@@ -18,9 +18,14 @@ class Relabelled:
 
     def read(self, index: int) -> Record:
         record = self._source.read(index)
+        return Record(record.data, self._number(record.label), record.path)
+
+    def sample(self) -> list[int]:
+        return [self._number(label) for label in self._source.sample()]
+
+    def _number(self, label: int) -> int:
         # Below zero is no class: an image that nobody labelled.
-        label = self._numbers[record.label] if record.label >= 0 else record.label
-        return Record(record.data, label, record.path)
+        return self._numbers[label] if label >= 0 else label
 
     def identity(self) -> Identity:
         """That of the source: what the model calls its classes is no matter of the data."""

@@ -29,6 +29,9 @@ class Subset:
     def read(self, index: int) -> Record:
         return self.source.read(int(self.ids[index]))
 
+    def sample(self) -> list[int]:
+        return self.source.sample()
+
     def identity(self) -> Identity:
         return self.source.identity()
 
