@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import signal
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -216,3 +218,41 @@ def test_fields_of_guests_are_shown(capsys) -> None:
     for field, text in shown.items():
         assert main(["config", field]) == 0
         assert text in capsys.readouterr().out
+
+
+def test_an_error_of_a_library_below_a_guest_is_not_hidden(life, monkeypatch) -> None:
+    monkeypatch.setattr(Brightness, "model", lambda *_: json.loads("{"))
+    with pytest.raises(json.JSONDecodeError):
+        life.train("broken", *OBJECTIVE)
+
+
+# A program that adds the guests as a user's script does, and is the command line then.
+SCRIPT = """
+import jax
+jax.config.update("jax_enable_compilation_cache", True)  # the test has compiled it before
+from tests.extending import test_training as guests
+guests.OBJECTIVES["brightness"] = guests.Brightness
+guests.EVALUATORS["spread"] = guests.Spread
+guests.AUGMENTATIONS["dim"] = guests.Dim
+from vit_jax import __main__
+__main__.program()
+"""
+
+
+def test_a_run_of_guests_that_is_killed_resumes_to_the_same_bits(life, tmp_path) -> None:
+    guests = (
+        *(*OBJECTIVE, *EVALUATOR, "--config.augment=('flip','dim','value_range')"),
+        *("--config.total.steps=24", "--config.checkpoint.every.steps=4"),
+    )
+    assert life.train("whole", *guests) == 0
+    cli = runs.CommandLine(tmp_path)
+    arguments = cli.train(tmp_path / "killed", *guests)
+    with cli.start(*arguments, devices=8, program=(sys.executable, "-c", SCRIPT)) as child:
+        saved = tmp_path / "killed" / "checkpoints" / "4"
+        runs.wait_until(saved.exists, child)
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    assert max(line["step"] for line in runs.lines(tmp_path / "killed")) < 24
+    assert life.train("killed", *guests) == 0
+    runs.assert_same_bits(runs.arrays(tmp_path / "whole"), runs.arrays(tmp_path / "killed"))
+    assert runs.lines(tmp_path / "whole") == runs.lines(tmp_path / "killed")
