@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -17,7 +18,7 @@ from vit_jax.checkpoints.layouts.torch.beit import LAYOUT as beit
 from vit_jax.checkpoints.layouts.torch.mae import LAYOUT as mae
 from vit_jax.models import decoder, positions
 from vit_jax.models.classifier import ViTOptions
-from vit_jax.objectives import mae as mae_objective
+from vit_jax.objectives.mae import MaskedAutoencoding
 
 # What fine-tuning changes of a pretrained BEiT.
 FINE_TUNED: dict[str, Any] = {
@@ -44,7 +45,11 @@ def test_a_masked_autoencoder_gives_loss_and_gradients(autoencoder):
     def loss(model):
         images, noise = jnp.asarray(io["images"]), jnp.asarray(io["noise"])
         prediction, mask = model.reconstruct(images, noise=noise, mask_ratio=0.75)
-        value = mae_objective.loss(prediction, images, mask=mask, patch_size=(8, 8))
+        batch = {"image": images, "noise": noise}
+        values, weights, _ = MaskedAutoencoding().loss(
+            model, batch, key=jax.random.key(0), frozen={}
+        )
+        value = values.sum() / weights.sum()
         keep = decoder.random_masking(noise, ratio=0.75).keep
         return value, (prediction, mask, model.encode(images, keep=keep))
 

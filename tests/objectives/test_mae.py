@@ -1,10 +1,29 @@
-"""The loss of masked autoencoders: which pixels count, and how targets are normalised."""
+"""Masked autoencoding: its loss is the original's, and it pretrains, resumes and is fine-tuned."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax import nnx
 
+import vit_jax
+from tests import runs
+from tests.checkpoints import parity
+from tests.extending.life import Life
+from vit_jax.checkpoints import run_folder
+from vit_jax.data.record import DataFacts
+from vit_jax.models import zoo
+from vit_jax.models.masked_autoencoder import MaskedAutoencoderOptions
 from vit_jax.objectives import mae
+from vit_jax.objectives.mae import MaskedAutoencoding
+
+FACTS = DataFacts(train_size=100)
+SMALL = (
+    *("--config.model.name=MAE-pretrain-Ti/14", "--config.objective.name=mae"),
+    *("--config.model.decoder.width=16", "--config.model.decoder.depth=1"),
+    *("--config.model.decoder.mlp_dim=16", "--config.model.decoder.num_heads=2"),
+    *("--config.objective.mask_ratio=0.5", "--config.ema=0"),
+)
 
 
 def test_patches_are_in_raster_order_with_pixels_row_column_channel():
@@ -12,24 +31,85 @@ def test_patches_are_in_raster_order_with_pixels_row_column_channel():
     patches = mae.patches(images, (2, 3))
     assert patches.shape == (2, 4, 18)
     np.testing.assert_array_equal(patches[1, 3], images[1, 2:, 3:].reshape(-1))
-
-
-def test_only_hidden_patches_count():
-    images = jax.random.normal(jax.random.key(0), (1, 4, 4, 3))
-    mask = jnp.array([[True, False, False, True]])
-    target = mae.patches(images, (2, 2))
-    wrong = target.at[0, 1].add(5.0)
-    assert mae.loss(wrong, images, mask=mask, patch_size=(2, 2), normalise=False) == 0
-    wrong = target.at[0, 0].add(3.0)
-    loss = mae.loss(wrong, images, mask=mask, patch_size=(2, 2), normalise=False)
-    np.testing.assert_allclose(loss, 9 / 2, rtol=1e-5)
+    np.testing.assert_array_equal(mae.patches(images[:, :3, :5], (2, 3)), patches[:, :1])
 
 
 def test_normalised_targets_ignore_brightness_and_contrast():
     images = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
-    prediction = jax.random.normal(jax.random.key(1), (1, 4, 48))
-    mask = jnp.ones((1, 4), bool)
-    plain, changed = (
-        mae.loss(prediction, x, mask=mask, patch_size=(4, 4)) for x in (images, 3 * images + 2)
+    plain, changed = (mae.targets(x, (4, 4), normalise=True) for x in (images, 3 * images + 2))
+    np.testing.assert_allclose(plain, changed, atol=1e-4)
+    np.testing.assert_allclose(plain.mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(plain.var(-1, ddof=1), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "layout"),
+    [("mae_pretrain_normpix", "checkpoint.pth", None), ("hf_vitmae_normpix", "", None)],
+)
+def test_loss_and_mask_through_the_objective_are_the_originals(shared, folder, file, layout):
+    """In micro-batches of other sizes too: sums of values over sums of weights."""
+    path = shared / "fixtures" / folder
+    io = np.load(path / "io.npz")
+    model = vit_jax.load(path / file if file else path, num_heads=3, decoder_heads=2)
+    objective = MaskedAutoencoding()
+    batch = {"image": jnp.asarray(io["images"]), "noise": jnp.asarray(io["noise"])}
+
+    def sums(batch):
+        values, weights, _ = objective.loss(model, batch, key=jax.random.key(0), frozen={})
+        return values, weights
+
+    values, weights = nnx.jit(sums)(batch)
+    parity.assert_close(values.sum() / weights.sum(), io["expected_loss"])
+    np.testing.assert_array_equal(weights, io["expected_mask"].sum(1))
+    parts = [
+        nnx.jit(sums)({name: array[rows] for name, array in batch.items()})
+        for rows in (slice(0, 1), slice(1, 3))
+    ]
+    total, weight = (sum(part[i].sum() for part in parts) for i in (0, 1))
+    parity.assert_close(total / weight, io["expected_loss"])
+
+
+def test_masks_are_keyed_by_the_place_of_a_sample_in_the_run():
+    options = zoo.options("MAE-pretrain-B/16", image_size=(32, 64))
+    index = jnp.asarray(np.stack([np.zeros(6), np.arange(6)], 1), jnp.uint32)
+    noise = mae.patch_noise(index, options, key=jax.random.key(3))
+    assert noise.shape == (6, 8)
+    np.testing.assert_array_equal(
+        noise[2:], mae.patch_noise(index[2:], options, key=jax.random.key(3))
     )
-    np.testing.assert_allclose(plain, changed, rtol=1e-4)
+    assert len(np.unique(np.asarray(noise))) == noise.size
+
+
+def test_a_plain_encoder_becomes_a_masked_autoencoder():
+    objective = MaskedAutoencoding()
+    options = objective.model(zoo.options("S/16"), FACTS)
+    assert isinstance(options, MaskedAutoencoderOptions)
+    assert (options.width, options.depth, options.fixed_position) == (384, 12, True)
+    same = zoo.options("MAE-pretrain-B/16")
+    assert objective.model(same, FACTS) is same
+
+
+@pytest.mark.parametrize("name", ["R50x1", "Swin-T", "R50+B/16", "BEiT-pretrain-B/16"])
+def test_a_model_without_such_an_encoder_is_refused(name):
+    with pytest.raises(ValueError, match=r"objective is mae, which a .* cannot be"):
+        MaskedAutoencoding().model(zoo.options(name), FACTS)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.5, float("nan")])
+def test_a_ratio_that_hides_all_or_nothing_is_refused(ratio):
+    with pytest.raises(ValueError, match="mask_ratio is"):
+        MaskedAutoencoding(mask_ratio=ratio)
+
+
+def test_it_pretrains_goes_on_with_the_same_bits_and_is_fine_tuned(tmp_path, monkeypatch, capsys):
+    life = Life(tmp_path, monkeypatch)
+    pretrained = life.lives(*SMALL)
+    last = [line for line in runs.lines(pretrained) if "eval_loss" in line][-1]
+    assert 0.2 < last["eval_loss"] < 2 and last["eval_count"] == 5000
+    assert "eval_top1" not in last
+    assert f"loss {last['eval_loss']:.4f} on 5000 images" in capsys.readouterr().out
+    assert run_folder.read_card(pretrained).class_names == ()
+    overrides = ("--config.model.name=", f"--config.init_from={pretrained}")
+    assert life.train("tuned", *overrides) == 0
+    assert "dropped: decoder/" in capsys.readouterr().err
+    assert vit_jax.load(tmp_path / "tuned").options.num_classes == 10

@@ -6,6 +6,7 @@ From the outputs of a model and a batch to a loss and its metrics.
 from vit_jax.objectives.classification import Classification
 from vit_jax.objectives.contract import Batch, Direction, Frozen, FrozenModel, Loss, Objective
 from vit_jax.objectives.distillation import Distillation
+from vit_jax.objectives.mae import MaskedAutoencoding
 
 __all__ = ["OBJECTIVES", "Batch", "Direction", "Frozen", "FrozenModel", "Loss", "Objective"]
 
@@ -13,4 +14,5 @@ __all__ = ["OBJECTIVES", "Batch", "Direction", "Frozen", "FrozenModel", "Loss", 
 OBJECTIVES: dict[str, type[Objective]] = {
     "classification": Classification,
     "distillation": Distillation,
+    "mae": MaskedAutoencoding,
 }

@@ -4,36 +4,129 @@
 P pixels of a patch in the order row, column, channel.
 """
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import jax
 import jax.numpy as jnp
 
+from vit_jax.data.augment import at
+from vit_jax.data.record import DataFacts
+from vit_jax.models.classifier import ViTOptions
+from vit_jax.models.masked_autoencoder import MaskedAutoencoderOptions
+from vit_jax.models.options import EncoderOptions
+from vit_jax.models.zoo import Options
+from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective
 
-def loss(
-    prediction: jax.Array,  # (B, N, P)
+_NOISE = 3  # the stream of random numbers of the masks, beside those of the augmentations
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedAutoencoding(Objective):
+    """Mean squared error of the pixels of hidden patches, by what the visible ones tell."""
+
+    mask_ratio: float = 0.75  # share of the patches that are hidden
+    normalise: bool = True  # every patch of the target has zero mean and unit variance
+
+    metrics: ClassVar[Mapping[str, Direction]] = {"loss": "min"}
+    exact_images: ClassVar[bool] = True  # they are the target
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(
+                f"config.objective.mask_ratio is {self.mask_ratio}: it must be between 0 and 1"
+            )
+
+    def model(self, base: Options, facts: DataFacts) -> Options:
+        options = masked_autoencoder(base)
+        rows, columns = options.grid
+        if not 0 < int(rows * columns * (1 - self.mask_ratio)) < rows * columns:
+            raise ValueError(
+                f"config.objective.mask_ratio {self.mask_ratio} leaves no visible or no hidden patch"
+                f" of {rows * columns}: take smaller patches, or another ratio"
+            )
+        return options
+
+    def prepare(self, batch: Batch, *, options: Any, key: jax.Array) -> Batch:
+        noise = patch_noise(batch["sample_index"], options, key=jax.random.fold_in(key, _NOISE))
+        return batch | {"noise": noise}
+
+    def loss(self, model: Any, batch: Batch, *, key: jax.Array, frozen: Frozen) -> Loss:
+        error, mask = self._errors(model, batch["image"], batch["noise"], key)
+        return Loss(error.sum(axis=1), mask.sum(axis=1, dtype=jnp.float32))
+
+    def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
+        """The loss, with the masks that every image has in all evaluations."""
+        noise = patch_noise(batch["sample_index"], model.options, key=jax.random.key(_NOISE))
+        error, mask = self._errors(model, batch["image"], noise, None)
+        loss = error.sum(axis=1) / mask.sum(axis=1, dtype=jnp.float32)
+        return {"loss": jnp.where(batch["mask"], loss, 0).sum()}
+
+    def _errors(
+        self, model: Any, images: jax.Array, noise: jax.Array, key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Errors (B, N) of the hidden patches, 0 elsewhere, and what is hidden (B, N) bool."""
+        prediction, mask = model.reconstruct(
+            images, noise=noise, mask_ratio=self.mask_ratio, key=key
+        )
+        target = targets(images, model.options.patch_size, normalise=self.normalise)
+        return jnp.where(mask, patch_errors(prediction, target), 0), mask
+
+
+def masked_autoencoder(base: Options) -> MaskedAutoencoderOptions:
+    """The masked autoencoder with the encoder of `base`. Raises ValueError where it has none."""
+    if isinstance(base, MaskedAutoencoderOptions):
+        return base
+    if not isinstance(base, ViTOptions) or base.stem:
+        raise ValueError(
+            f"config.objective is mae, which a {base.kind} cannot be trained by: it needs an"
+            " encoder that reads patches of the image one by one, such as MAE-pretrain-B/16"
+        )
+    names = (field.name for field in dataclasses.fields(EncoderOptions))
+    kept = {name: getattr(base, name) for name in names}
+    own = {"fixed_position": True, "class_token": base.has_class_token}
+    return MaskedAutoencoderOptions(**kept | own)
+
+
+def patch_noise(sample_index: jax.Array, options: EncoderOptions, *, key: jax.Array) -> jax.Array:
+    """Uniform numbers (B, N) of the patches of every sample: the largest are hidden."""
+    patches = options.grid[0] * options.grid[1]
+    return jax.vmap(lambda index: jax.random.uniform(at(key, index), (patches,)))(sample_index)
+
+
+def targets(
     images: jax.Array,  # (B, height, width, channels)
-    *,
-    mask: jax.Array,  # (B, N) bool, True where hidden
     patch_size: tuple[int, int],
-    normalise: bool = True,
+    *,
+    normalise: bool,
 ) -> jax.Array:
-    """Mean squared error over the hidden patches of the batch, float32 ().
+    """What is to be predicted, float32 (B, N, P).
 
-    With `normalise` every patch of the target has zero mean and unit variance (section 4.1,
-    "reconstruction target").
+    With `normalise` every patch has zero mean and unit variance (section 4.1, "reconstruction
+    target").
     """
     target = patches(images.astype(jnp.float32), patch_size)
-    if normalise:
-        # As the original, with the unbiased variance.
-        mean, variance = target.mean(-1, keepdims=True), target.var(-1, ddof=1, keepdims=True)
-        target = (target - mean) / jnp.sqrt(variance + 1e-6)
+    if not normalise:
+        return target
+    # As the original, with the unbiased variance.
+    mean, variance = target.mean(-1, keepdims=True), target.var(-1, ddof=1, keepdims=True)
+    return (target - mean) / jnp.sqrt(variance + 1e-6)
+
+
+def patch_errors(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean squared error of every patch, float32 (B, N), of two (B, N, P)."""
     assert prediction.shape == target.shape, (prediction.shape, target.shape)
-    error = jnp.square(prediction.astype(jnp.float32) - target).mean(axis=-1)
-    return jnp.where(mask, error, 0).sum() / mask.sum()
+    return jnp.square(prediction.astype(jnp.float32) - target).mean(axis=-1)
 
 
 def patches(images: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
-    """Images (B, height, width, channels) as (B, N, P), patches in raster order."""
+    """Images (B, height, width, channels) as (B, N, P), patches in raster order.
+
+    Edge pixels that do not fill a patch are left out.
+    """
     batch, height, width, channels = images.shape
     rows, columns = height // patch_size[0], width // patch_size[1]
+    images = images[:, : rows * patch_size[0], : columns * patch_size[1]]
     grid = images.reshape(batch, rows, patch_size[0], columns, patch_size[1], channels)
     return grid.swapaxes(2, 3).reshape(batch, rows * columns, -1)

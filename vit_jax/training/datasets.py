@@ -76,15 +76,14 @@ def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool)
     same = (type(train), train.name, len(train)) == (type(held_out), held_out.name, len(held_out))
     now = DataRecord(splits={"train": first, "eval": first if same else held_out.identity()})
     if not resumed:
-        return Data(
-            train=train, held_out=held_out, record=now, is_new=True, class_names=train.class_names
-        )
+        names = train.class_names if labelled else ()
+        return Data(train=train, held_out=held_out, record=now, is_new=True, class_names=names)
     card, before = run_folder.read_card(workdir), read(workdir)
     found = _changes(before, now, card.class_names)
     if found and not config.data.accept_changes:
         raise ValueError(_refused(workdir, found))
     match = _match(workdir, card, train)
-    names = train.class_names
+    names = train.class_names if labelled else ()
     if match.kind == "reordered":
         names = card.class_names
         train = Relabelled(train, match.rows)
@@ -97,7 +96,7 @@ def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool)
         change=_change(before, now, found) if found else None,
         class_names=names,
         card=dataclasses.replace(card, class_names=names) if renamed else None,
-        notes=_notes(config, before, now, found, match),
+        notes=_notes(config, before, now, found, match.note if labelled else ""),
     )
 
 
@@ -189,7 +188,7 @@ def _notes(
     before: DataRecord | None,
     now: DataRecord,
     found: Mapping[str, tuple[str, ...]],
-    match: classes.Match,
+    assumed: str,
 ) -> tuple[str, ...]:
     notes = []
     if before is None:
@@ -206,8 +205,8 @@ def _notes(
         )
         if old != new:
             notes.append(f"note: with them the run has {new} steps, and had {old}")
-    if match.note:
-        notes.append(f"note: {match.note}")
+    if assumed:
+        notes.append(f"note: {assumed}")
     return tuple(notes)
 
 

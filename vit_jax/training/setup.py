@@ -193,12 +193,10 @@ def messages(
 ) -> tuple[str, ...]:
     """What the user should know when a run starts, in lines."""
     height, width = options.image_size
+    classes = f", {options.num_classes} classes" if options.num_classes else ""
     tokens = f", {options.tokens} tokens" if options.tokens else ""
     name = config.model.name or f"model of {config.init_from}"
-    model = (
-        f"{name}, {parameters:,} parameters, {options.num_classes} classes,"
-        f" images {height}x{width}{tokens}"
-    )
+    model = f"{name}, {parameters:,} parameters{classes}, images {height}x{width}{tokens}"
     axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     where = (
         f"{images:,} training images, batch {config.batch_size},"
