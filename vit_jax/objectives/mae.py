@@ -43,7 +43,7 @@ class MaskedAutoencoding(Objective):
         rows, columns = options.grid
         if not 0 < int(rows * columns * (1 - self.mask_ratio)) < rows * columns:
             raise ValueError(
-                f"config.objective.mask_ratio {self.mask_ratio} leaves no visible or no hidden patch"
+                f"config.objective.mask_ratio {self.mask_ratio} leaves no visible or hidden patch"
                 f" of {rows * columns}: take smaller patches, or another ratio"
             )
         return options

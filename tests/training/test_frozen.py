@@ -1,0 +1,108 @@
+"""A run with a frozen teacher: it imitates the same one when it goes on, or is refused."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from tests import runs
+from tests.extending.life import Life
+from vit_jax.__main__ import main
+from vit_jax.checkpoints import run_folder
+from vit_jax.training import frozen
+
+STUDENT = (
+    *("--config.model.name=DeiT-distilled-Ti/14", "--config.objective.name=distillation"),
+    "--config.objective.distillation=soft",
+)
+
+
+@pytest.fixture(scope="module")
+def teachers(recipe, tmp_path_factory):
+    """Two teachers of the same classes, and one for larger images."""
+    folder = tmp_path_factory.mktemp("teachers")
+    for name, *more in (("one",), ("two", "--config.seed=7"), ("large", "--config.image_size=42")):
+        command = ["train", "--config", str(recipe), "--workdir", str(folder / name)]
+        assert main([*command, "--config.total.steps=2", *more]) == 0
+    return folder
+
+
+def taught_by(teacher) -> tuple[str, ...]:
+    return (*STUDENT, f"--config.objective.teacher={teacher}")
+
+
+def test_a_distilled_run_goes_on_with_the_same_bits(teachers, tmp_path, monkeypatch):
+    whole = Life(tmp_path, monkeypatch).lives(*taught_by(teachers / "one"))
+    line = [line for line in runs.lines(whole) if "loss" in line][-1]
+    assert {"base_loss", "distillation_loss", "agreement"} <= set(line)
+    assert line["loss"] == pytest.approx((line["base_loss"] + line["distillation_loss"]) / 2, 1e-5)
+    record = run_folder.read_json(whole, frozen.NAME)
+    assert record["teacher"]["path"] == str(teachers / "one")
+    saved = runs.arrays(whole)
+    assert not [path for path in saved if "teacher" in path], "it is not saved with the run"
+
+
+def test_the_teacher_is_sharded_like_the_student_and_the_result_is_the_same(
+    teachers, recipe, tmp_path
+):
+    command = ["train", "--config", str(recipe), "--config.total.steps=2"]
+    command += taught_by(teachers / "one")
+    losses = []
+    for name, mesh in (("data", ()), ("fsdp", ("--config.mesh.fsdp=4",))):
+        assert main([*command, *mesh, "--workdir", str(tmp_path / name)]) == 0
+        losses.append([line["loss"] for line in runs.lines(tmp_path / name) if "loss" in line])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_another_teacher_is_refused_when_the_run_goes_on(teachers, tmp_path, monkeypatch, capsys):
+    teacher = tmp_path / "teacher"
+    shutil.copytree(teachers / "one", teacher)
+    life = Life(tmp_path, monkeypatch)
+    assert life.train("run", *taught_by(teacher), stop_after=2) == 128 + 15
+    before = runs.listing(tmp_path / "run")
+    shutil.rmtree(teacher)
+    shutil.copytree(teachers / "two", teacher)
+    capsys.readouterr()
+    assert life.train("run", *taught_by(teacher)) == 2
+    assert "config.objective.teacher" in (error := capsys.readouterr().err)
+    assert "changed since the run in" in error and error.count("\n") == 1
+    assert runs.listing(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("teacher", "told"),
+    [
+        ("", "config.objective.teacher is empty: name a run or a released file"),
+        ("nowhere", "config.objective.teacher: "),
+        ("large", "config.objective.teacher has image_size (42, 42)"),
+    ],
+)
+def test_a_teacher_that_cannot_serve_is_refused(
+    teachers, teacher, told, tmp_path, monkeypatch, capsys
+):
+    path = teachers / teacher if teacher else ""
+    Life(tmp_path, monkeypatch).refused(*taught_by(path))
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+
+
+def test_a_teacher_sees_the_images_in_its_own_value_range() -> None:
+    """Whatever the student's mean and deviation are."""
+    from tests.models import tiny
+    from vit_jax.models.preprocessing import Preprocessing
+    from vit_jax.parallel.mesh import MeshConfig, make_mesh
+
+    model = tiny.model(num_classes=5)
+    graphdef, params = jax.tree.map(lambda x: x, frozen.nnx.split(model))
+    own = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)}
+    described = frozen.Description(
+        options=model.options, preprocessing=Preprocessing(image_size=(16, 24), **own)
+    )
+    student = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
+    design = frozen.design(described, make_mesh(MeshConfig(data=8)), **student)
+    pixels = np.random.default_rng(0).random((2, 16, 24, 3), np.float32)
+    given = (pixels - np.float32(student["mean"])) / np.float32(student["std"])
+    expected = (pixels - np.float32(own["mean"])) / np.float32(own["std"])
+    found = design.bound(frozen.nnx.to_pure_dict(params))(jax.numpy.asarray(given))
+    np.testing.assert_allclose(found, model(jax.numpy.asarray(expected)), atol=1e-5)
