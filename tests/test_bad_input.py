@@ -78,7 +78,7 @@ def train(recipe: pathlib.Path, workdir: pathlib.Path, *overrides: str) -> int:
         ("schedule.warmup.steps=7", "config.schedule.warmup is 7 steps"),
         ("optimizer.frozen=nothing", "config.optimizer.frozen: 'nothing' matches no parameter"),
         ("optimizer.b1=1.5", "config.optimizer.b1 is 1.5: it must be in [0, 1)"),
-        ("checkpoint.metric=accuracy", "choose one of 'top1'"),
+        ("checkpoint.metric=accuracy", "choose one of top1"),
         ("data.crop_pct=0", "config.data.crop_pct is 0.0: it must be in (0, 1]"),
         ("data.shift=-1", "config.data.shift is -1: it cannot be negative"),
         ("init_from=nowhere.npz", "no checkpoint at nowhere.npz"),

@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _fail(error, ERROR)
         multihost.leave(code)  # the others may wait for this process
         return code
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (what is left to flush goes there)
+        return ERROR
     except (KeyboardInterrupt, errors.Interrupted):
         return _fail("interrupted", stopping.exit_code())
     except Exception as error:

@@ -18,7 +18,7 @@ def data(tmp_path: pathlib.Path) -> DataConfig:
 
 @pytest.fixture
 def root(data: DataConfig) -> pathlib.Path:
-    return pathlib.Path(data.path)
+    return pathlib.Path(data.source.path)
 
 
 def test_links_to_folders_and_files_are_followed(tmp_path, data, root) -> None:

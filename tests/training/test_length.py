@@ -69,7 +69,7 @@ def test_what_a_new_length_changes_is_said_and_written_once(tmp_path) -> None:
         **data,
     )
     assert setup.lengths(before, dataset_size=100) == setup.Lengths(
-        total=40, evaluate_every=20, checkpoint_every=4, log_every=1
+        total=40, evaluate_every={"held_out": 20}, checkpoint_every=4, log_every=1
     )
     card = run_folder.Card(
         options=zoo.options("Ti/16", num_classes=2),

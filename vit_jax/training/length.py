@@ -57,10 +57,11 @@ def change(
             f" learning rate of step {step} is {rate(config, step, dataset_size):.4g}, it was"
             f" {rate(before, step, dataset_size):.4g} of the old length"
         )
-    periods = {"checkpoint": (there.checkpoint_every, here.checkpoint_every)}
+    periods = {}
     for name, new in here.evaluate_every.items():
         what = "evaluation" if name == HELD_OUT else f"evaluation by {name}"
         periods[what] = (there.evaluate_every.get(name, new), new)
+    periods["checkpoint"] = (there.checkpoint_every, here.checkpoint_every)
     for what, (old, new) in periods.items():
         if old != new:
             notes.append(f"{what} every {new} steps, before every {old}")
