@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib.util
 import io
 import os
 import pathlib
@@ -27,7 +28,19 @@ def program() -> None:
     if sys.argv[1:2] == ["train"]:
         stopping.ends_at_once("interrupted before the first step: nothing to save")
     stopping.install()
+    repeat_on_gpus()
     stopping.leave(main())
+
+
+def repeat_on_gpus() -> None:
+    """Has XLA compute the same bits in every run on GPUs, unless XLA_FLAGS says otherwise.
+
+    By default it does not, and a resumed run would be another one: docs/gpu.md.
+    """
+    flags, name = os.environ.get("XLA_FLAGS", ""), "xla_gpu_deterministic_ops"
+    plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+    if name not in flags and any(map(importlib.util.find_spec, plugins)):
+        os.environ["XLA_FLAGS"] = f"{flags} --{name}=true".strip()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
