@@ -372,3 +372,12 @@ def test_the_config_of_an_older_run_is_read(caplog) -> None:
 )
 def test_durations_become_steps(duration, steps) -> None:
     assert duration.to_steps(batch_size=128, dataset_size=50_000, total_steps=200) == steps
+
+
+@pytest.mark.parametrize(
+    "value", [3, 1.5, None, {"flip": "x"}, [3], [[]], [{}], [{"alpha": 1}], True]
+)
+@pytest.mark.parametrize("moved", [{}, {"flip": False}])
+def test_a_list_of_choices_that_is_none_is_refused(value, moved) -> None:
+    with pytest.raises(ValueError, match="augment"):
+        resolve({"model": {"name": "Ti/16"}, "augment": value, "data": moved})

@@ -46,7 +46,8 @@ def _listed(found: dict[str, Any]) -> list[str]:
     data, notes = found.get("data"), []
     if not isinstance(data, dict):
         return []
-    entries = list(found.get("augment", DEFAULT_AUGMENT))
+    given = found.get("augment", DEFAULT_AUGMENT)
+    entries = list(given) if isinstance(given, list | tuple) else [given]
     for path, kind in AUGMENTATIONS.items():
         name = path.partition(".")[2]
         if name not in data:
@@ -54,7 +55,7 @@ def _listed(found: dict[str, Any]) -> list[str]:
         value: Any = data.pop(name)
         if not (type(value) is kind or kind is float and type(value) is int):
             raise ValueError(f"config.{path} must be {kind.__name__}, got {value!r}")
-        entries = [e for e in entries if (e["name"] if isinstance(e, Mapping) else e) != name]
+        entries = [e for e in entries if (e.get("name") if isinstance(e, Mapping) else e) != name]
         if name == "flip" and value:
             entries.insert(0, name)
         elif name == "mixup" and value:

@@ -147,8 +147,10 @@ def _field(field: Field, value: Any, path: str) -> Any:
 
 def by_name(choice: Choice, value: Any, path: str) -> dict[str, dict[str, Any]]:
     """The entries of an ordered choice by their names, each with its name and fields."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and all(isinstance(item, Mapping) for item in value.values()):
         value = [{choice.key: name, **item} for name, item in value.items()]
+    if not isinstance(value, str | list | tuple):
+        raise ValueError(f"{path} must be a list of names, or of groups of fields, got {value!r}")
     found: dict[str, dict[str, Any]] = {}
     for item in (value,) if isinstance(value, str) else value:
         own = dict(item) if isinstance(item, Mapping) else {choice.key: item}
