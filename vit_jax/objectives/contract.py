@@ -25,7 +25,6 @@ class FrozenModel(NamedTuple):
     path: str  # of a run or of a released file
     field: str  # of the objective, that names it, for messages
     has_classes: bool = True  # those of the data, by name
-    measures: bool = False  # whether `Objective.measure` needs it too
 
 
 class Loss(NamedTuple):

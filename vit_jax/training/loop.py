@@ -86,8 +86,8 @@ def train(
                 reporter.settle()
                 try:
                     evaluated = run.evaluations(run.state, run.frozen, names=names)
-                    metrics = metrics | evaluated
-                    reporter.evaluated(done, metrics)
+                    metrics |= evaluated
+                    reporter.evaluated(done, evaluated)
                 except Interrupted:  # the run evaluates when it goes on
                     stop = True
             if last or stop or _due(done, run.lengths.checkpoint_every) or _best(run, evaluated):
