@@ -57,7 +57,7 @@ VARIANTS = {
         changes=("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2"), devices=8
     ),
     "dropout": Variant(
-        changes=("model.dropout=0.1", "model.attention_dropout=0.1", "model.stochastic_depth=0.2")
+        changes=("model.dropout=0.1", "model.attention_dropout=0.1", "model.drop_path=0.2")
     ),
     "sigmoid": Variant(changes=("objective.cross_entropy=sigmoid", "model.head_bias=-2.0")),
     "sgd": Variant(

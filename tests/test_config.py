@@ -118,7 +118,7 @@ POSITIVE = (
 )
 UNSET_OR_POSITIVE = ("eval_batch_size", "checkpoint.keep_best", "data.max_bad")
 SHARES = (
-    *("model.dropout", "model.attention_dropout", "model.stochastic_depth"),
+    *("model.dropout", "model.attention_dropout", "model.drop_path"),
     *("ema", "objective.label_smoothing"),
 )
 MOST = {
@@ -331,8 +331,11 @@ def test_a_field_under_its_old_name_is_taken_and_its_new_name_told(caplog) -> No
     assert config.data.crop_pct == 0.9
     assert "config.schedule.end is called config.schedule.end_value now" in caplog.text
     assert "config.data.eval_crop is called config.data.crop_pct now" in caplog.text
+    fields = resolve(changed(model__gelu="erf", model__stochastic_depth=0.1)).model.fields
+    assert (fields["activation"], fields["drop_path"]) == ("gelu_erf", 0.1)
     _, notes = configs.override(config, ["--config.data.eval_kernel=nearest"])
     assert notes == ["note: config.data.eval_kernel is called config.data.eval_interpolation now"]
+    assert overridden("model.gelu=quick").model.fields["activation"] == "gelu_quick"
     assert overridden("data.eval_kernel=nearest").data.eval_interpolation == "nearest"
 
 
@@ -353,6 +356,8 @@ def test_the_config_of_an_older_run_is_read(caplog) -> None:
     assert not caplog.text, "who reads a run has no need of its old names"
     with pytest.raises(ValueError, match="belongs to"):
         config_lib.of_fields(old | {"format": 1})
+    first = fields | {"format": 1, "model": fields["model"] | {"gelu": "erf"}}
+    assert config_lib.of_fields(first).model.fields["activation"] == "gelu_erf"
     with pytest.raises(ValueError, match="its format is 99, and this version of vit_jax knows"):
         config_lib.of_fields(fields | {"format": 99})
 

@@ -9,7 +9,7 @@ EVERY_TENTH = NEVER | {"percent": 10.0}
 MODEL = {
     **{"name": "", "width": 0, "depth": 0, "mlp_dim": 0, "num_heads": 0, "patch_size": ()},
     **{"channels": 0, "pool": "", "representation_size": 0, "position": "", "position_at": ""},
-    **{"dropout": 0.0, "attention_dropout": 0.0, "stochastic_depth": 0.0, "head_bias": 0.0},
+    **{"dropout": 0.0, "attention_dropout": 0.0, "drop_path": 0.0, "head_bias": 0.0},
     **{"dtype": "float32", "attention": "auto", "remat": "dots", "unroll": 1},
 }
 DATA = {

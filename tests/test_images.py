@@ -72,7 +72,7 @@ def turned(path, orientation: int, value: int = 0) -> None:
 def test_photographs_stand_upright_for_a_model_and_in_a_run_where_asked_for(tmp_path) -> None:
     sizes = {"width": 16, "depth": 1, "mlp_dim": 16, "num_heads": 1, "num_classes": 2}
     model = vit_jax.create("Ti/8", image_size=16, channels=1, **sizes)
-    model.preprocessing = dataclasses.replace(model.preprocessing, crop=1.0)
+    model.preprocessing = dataclasses.replace(model.preprocessing, crop_pct=1.0)
     dark = {1: "left", 2: "right", 3: "right", 4: "left", 5: "top", 6: "top", 7: "low", 8: "low"}
     halves = {"left": np.s_[:, :7], "right": np.s_[:, 9:], "top": np.s_[:7], "low": np.s_[9:]}
     for orientation, where in dark.items():
@@ -98,7 +98,7 @@ def test_every_reader_gives_what_the_model_takes(tmp_path) -> None:
     sizes = {"width": 16, "depth": 1, "mlp_dim": 16, "num_heads": 1, "num_classes": 2}
     one, four = (vit_jax.create("Ti/8", image_size=16, channels=c, **sizes) for c in (1, 4))
     for model in (one, four):
-        model.preprocessing = dataclasses.replace(model.preprocessing, crop=1.0)
+        model.preprocessing = dataclasses.replace(model.preprocessing, crop_pct=1.0)
     grey = vit_jax.read_images([tmp_path / "three.png"], one)
     expected = np.asarray(PIL.Image.open(tmp_path / "three.png").convert("L")) / 127.5 - 1
     np.testing.assert_allclose(grey[0, ..., 0], expected, atol=1e-6)

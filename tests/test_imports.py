@@ -28,7 +28,7 @@ ALLOWED = {
         *("duration", "errors", "models", "plain_json", "schema", "text", "workdir"),
     },
     # The schema of a run knows the parts that it configures; only what runs them knows it.
-    "config_formats": {"schema"},
+    "config_formats": {"models", "schema"},
     "config": {
         *("checkpoints", "config_formats", "data", "duration", "evaluators", "models"),
         *("objectives", "parallel", "schema", "training"),

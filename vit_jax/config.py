@@ -221,7 +221,7 @@ def _check_bounds(config: Config) -> None:
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"config.seed is {config.seed}: it must be in [0, 2**32)")
     unit = (
-        *("model.dropout", "model.attention_dropout", "model.stochastic_depth"),
+        *("model.dropout", "model.attention_dropout", "model.drop_path"),
         "ema",
     )
     for path in unit:

@@ -4,10 +4,12 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from vit_jax.models import old_names
 from vit_jax.schema.forms import fields, is_group
 
-# Of config.json. Those of format 0 hold no number, but every field of every choice.
-FORMAT = 1
+# The format of config.json that is written. Format 0 has no number and holds every field of every
+# choice; format 1 has the old names of a few fields of the model.
+FORMAT = 2
 
 MOVED = {
     "objective.loss": "objective.cross_entropy",
@@ -15,8 +17,11 @@ MOVED = {
     "data.kernel": "data.interpolation",
     "data.eval_kernel": "data.eval_interpolation",
     "data.eval_crop": "data.crop_pct",
+    "model.gelu": "model.activation",
+    "model.stochastic_depth": "model.drop_path",
 }
-
+# New values of fields, by the field's old path.
+MOVED_VALUES: dict[str, dict[Any, str]] = {"model.gelu": old_names.ACTIVATIONS}
 
 # Fields that are augmentations today, and the type of their values.
 AUGMENTATIONS: dict[str, type] = {"data.flip": bool, "data.mixup": float}
@@ -31,7 +36,7 @@ def with_new_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
         *where, name = old.split(".")
         group = _group(found, where)
         if group is not None and name in group:
-            value = group.pop(name)
+            value = new_value(old, group.pop(name))
             *place, new_name = new.split(".")
             target = found
             for part in place:
@@ -71,6 +76,12 @@ def new_path(path: str) -> str:
     return MOVED.get(path, path)
 
 
+def new_value(path: str, value: Any) -> Any:
+    """The value today of a field whose old path is `path`."""
+    values = MOVED_VALUES.get(path, {})
+    return values.get(value, value) if isinstance(value, str) else value
+
+
 def renamed(path: str) -> str:
     return f"config.{path} is called config.{MOVED[path]} now"
 
@@ -84,8 +95,9 @@ def of_file(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
             f"its format is {number!r}, and this version of vit_jax knows those up to {FORMAT}:"
             " use the version that wrote it, or a later one"
         )
-    if number == 0:
+    if number < FORMAT:
         values, _ = with_new_names(values)
+    if number == 0:
         values = _taken(kind, values)
         if (
             values.get("checkpoint", {}).get("metric") == "top1"

@@ -48,8 +48,8 @@ def transform_of(model: Model, *, orient: bool = True) -> preprocess.EvalTransfo
         raise ValueError("the model has no preprocessing: set model.preprocessing")
     return preprocess.EvalTransform(
         size=wanted.image_size,
-        center=wanted.crop,
-        kernel=wanted.kernel,
+        center=wanted.crop_pct,
+        interpolation=wanted.interpolation,
         fit=wanted.fit,
         channels=model.options.channels,
         orient=orient,

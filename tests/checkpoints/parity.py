@@ -20,7 +20,7 @@ TINY = ViTOptions(
     mlp_dim=32,
     num_heads=3,
     num_classes=5,
-    gelu="erf",
+    activation="gelu_erf",
 )
 
 

@@ -195,6 +195,6 @@ def test_names_and_shapes_at_full_size(shared):
 
 
 def test_what_the_layout_cannot_hold_is_refused():
-    for change in ({"gelu": "erf"}, {"norm_eps": 1e-12}, {"position": "none"}):
+    for change in ({"activation": "gelu_erf"}, {"norm_eps": 1e-12}, {"position": "none"}):
         with pytest.raises(ValueError, match="has no place"):
             big_vision.entries(zoo.change(ViTOptions(), **change))

@@ -12,6 +12,7 @@ from etils import epath
 from flax import traverse_util
 
 from tests.models import tiny
+from vit_jax.checkpoints import card as card_lib
 from vit_jax.checkpoints import load, run_folder, store
 from vit_jax.config import CheckpointConfig, default_config, resolve
 from vit_jax.models import zoo
@@ -47,7 +48,7 @@ def test_a_run_is_loaded_with_its_average_where_it_keeps_one(tmp_path, average) 
         CARD,
         options=options,
         class_names=("a", "b", "c", "d", "e"),
-        preprocessing=Preprocessing(image_size=(16, 16), crop=0.5),
+        preprocessing=Preprocessing(image_size=(16, 16), crop_pct=0.5),
         resize=Methods(position="bicubic", patch="bicubic"),
         average=average > 0,
     )
@@ -95,13 +96,13 @@ def test_what_a_run_tells_by_itself_is_not_told_otherwise(run, monkeypatch, told
         ("preprocessing/image_size", [0, 0], "images of 0 x 0 are not possible"),
         ("preprocessing/image_size", [10**6, 10**6], "images of 1000000 x 1000000"),
         ("preprocessing/image_size", [32, 64], "its images are of (32, 64), its model is for"),
-        ("preprocessing/crop", 1e-9, "crop is 1e-09: it must be in"),
-        ("preprocessing/crop", 0.0, "crop is 0.0: it must be in"),
-        ("preprocessing/crop", 2.0, "crop is 2.0: it must be in"),
+        ("preprocessing/crop_pct", 1e-9, "crop_pct is 1e-09: it must be in"),
+        ("preprocessing/crop_pct", 0.0, "crop_pct is 0.0: it must be in"),
+        ("preprocessing/crop_pct", 2.0, "crop_pct is 2.0: it must be in"),
         ("preprocessing/std", [0.5, 0.0, 0.5], "std positive"),
         ("preprocessing/mean", [float("nan")] * 3, "must be finite"),
-        ("preprocessing/kernel", "cubic", "choose one of"),
-        ("preprocessing/kernel", [1], "choose one of"),
+        ("preprocessing/interpolation", "cubic", "choose one of"),
+        ("preprocessing/interpolation", [1], "choose one of"),
         ("options/depth", -1, "depth is -1"),
         ("options/width", "12", "must be int"),
         ("options", None, "must hold the fields"),
@@ -145,7 +146,7 @@ def test_a_known_field_is_read_though_it_is_optional(run) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"format": 2}, "has format 2, this version of vit_jax reads up to 1: update it"),
+        ({"format": 3}, "has format 3, this version of vit_jax reads up to 2: update it"),
         ({"format": "1"}, "its format is '1'"),
         ({"format": 0}, "its format is 0"),
         ({"family": "resnext"}, "of the family 'resnext': known are vit, masked_autoencoder"),
@@ -162,9 +163,32 @@ def test_what_this_version_cannot_read_is_refused(run, fields, said) -> None:
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_card_of_format_1_is_read_under_the_new_names_of_its_fields(run) -> None:
+    now = json.loads((run / "model.json").read_text())
+    options, expects = now["options"], now["preprocessing"]
+    assert options.pop("activation") == "gelu_tanh" and expects.pop("crop_pct") == 0.875
+    old_options = options | {"gelu": "quick", "stochastic_depth": 0.25}
+    del old_options["drop_path"], expects["interpolation"]
+    expects |= {"crop": 0.75, "kernel": "nearest"}
+    changed(run, format=1, options=old_options, preprocessing=expects)
+    card = run_folder.read_card(run)
+    assert (card.options.activation, card.options.drop_path) == ("gelu_quick", 0.25)
+    assert (card.preprocessing.crop_pct, card.preprocessing.interpolation) == (0.75, "nearest")
+    run_folder.renew_card(run)
+    assert json.loads((run / "model.json").read_text())["format"] == card_lib.FORMAT
+    assert run_folder.read_card(run) == card
+
+
+def test_a_field_under_both_its_names_is_refused(run) -> None:
+    options = json.loads((run / "model.json").read_text())["options"]
+    changed(run, format=1, options=options | {"gelu": "tanh"})
+    with pytest.raises(ValueError, match="options.gelu"):
+        run_folder.read_card(run)
+
+
 def test_a_card_says_its_format_and_family(run) -> None:
     content = json.loads((run / "model.json").read_text())
-    assert (content["format"], content["family"], content["average"]) == (1, "vit", False)
+    assert (content["format"], content["family"], content["average"]) == (2, "vit", False)
 
 
 def test_a_card_that_cannot_be_read_is_refused(run, monkeypatch) -> None:

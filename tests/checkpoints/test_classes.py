@@ -131,7 +131,7 @@ def started(path, class_names, **fields) -> setup.Start:
 
 def test_a_run_takes_the_head_of_a_named_file_by_name(tmp_path) -> None:
     """A Hugging Face folder says what its logits are."""
-    model = tiny.model(gelu="erf", image_size=(16, 16), num_heads=2, num_classes=3)
+    model = tiny.model(activation="gelu_erf", image_size=(16, 16), num_heads=2, num_classes=3)
     model.class_names = ("zebra", "cat", "dog")
     vit_jax.save(model, tmp_path / "hf", layout="hf")
     kernel = np.asarray(model.head.kernel[...])

@@ -60,7 +60,7 @@ def test_the_report_says_what_became_of_the_model(shared, tmp_path):
         "resized: encoder/position (1, 17, 48) -> (1, 16, 48)",
         "dropped: head/bias, head/kernel",
         "initialised: head/bias, head/kernel",
-        "note: readers of the vit_jax layout compute gelu tanh, the model erf",
+        "note: readers of the vit_jax layout compute activation gelu_tanh, the model gelu_erf",
         "check: read back, logits differ by at most",
         "is not installed",
     ):
@@ -80,7 +80,9 @@ def test_a_run_keeps_the_method_of_its_origin(shared, tmp_path):
 
 def test_save_warns_of_what_the_layout_cannot_say(shared, tmp_path):
     model = load_vit(shared / "fixtures/timm_vit_cls/model.safetensors", num_heads=3)
-    with pytest.warns(UserWarning, match="readers of the vit_jax layout compute gelu tanh"):
+    with pytest.warns(
+        UserWarning, match="readers of the vit_jax layout compute activation gelu_tanh"
+    ):
         vit_jax.save(model, tmp_path / "m.npz")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -20,35 +20,35 @@ from vit_jax.training import evaluation, run_config
 SQUARE = {"height": 64, "width": 64}
 HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 PROCESSORS = {
-    "both sides": ({"size": SQUARE, "resample": 2}, {"fit": "squash", "crop": 1.0}),
+    "both sides": ({"size": SQUARE, "resample": 2}, {"fit": "squash", "crop_pct": 1.0}),
     "a number, by ViT's processor": (
         {"size": 64, "feature_extractor_type": "ViTFeatureExtractor"},
-        {"fit": "squash", "crop": 1.0, "kernel": "bilinear_antialias"},
+        {"fit": "squash", "crop_pct": 1.0, "interpolation": "bilinear_antialias"},
     ),
     "a number, by BiT's": (
         {"size": 64, "crop_size": 56, "image_processor_type": "BitImageProcessorFast"},
-        {"fit": "crop_floor", "crop": 0.875, "kernel": "bicubic_antialias"},
+        {"fit": "crop_floor", "crop_pct": 0.875, "interpolation": "bicubic_antialias"},
     ),
     "a cut of squashed sides": (
         {"size": SQUARE, "crop_size": 56, "image_processor_type": "DeiTImageProcessor"},
-        {"fit": "squash", "crop": 0.875, "kernel": "bicubic_antialias"},
+        {"fit": "squash", "crop_pct": 0.875, "interpolation": "bicubic_antialias"},
     ),
     "a cut that is switched off": (
         {"size": 64, "crop_size": 56, "do_center_crop": False},
-        {"fit": "squash", "crop": 1.0},
+        {"fit": "squash", "crop_pct": 1.0},
     ),
     "a cut": (
         {"size": {"shortest_edge": 64}, "crop_size": {"height": 56, "width": 48}}
         | {"do_center_crop": True, "resample": 1},
-        {"fit": "crop_floor", "crop": 0.875, "kernel": "lanczos_antialias"},
+        {"fit": "crop_floor", "crop_pct": 0.875, "interpolation": "lanczos_antialias"},
     ),
     "ConvNext's share": (
         {"size": {"shortest_edge": 224}, "crop_pct": 0.8},
-        {"fit": "crop_floor", "crop": 0.8},
+        {"fit": "crop_floor", "crop_pct": 0.8},
     ),
     "ConvNext's large size": (
         {"size": {"shortest_edge": 384}, "crop_pct": 0.8},
-        {"fit": "squash", "crop": 1.0},
+        {"fit": "squash", "crop_pct": 1.0},
     ),
     "no mean": ({"do_normalize": False}, {"mean": (0.0,) * 3, "std": (1.0,) * 3}),
     "no rescaling": (
@@ -56,7 +56,7 @@ PROCESSORS = {
         HALF,
     ),
     "another range": ({"rescale_factor": 1 / 127.5, "image_mean": [1] * 3, "image_std": [1]}, HALF),
-    "nearest": ({"resample": 0}, {"kernel": "nearest"}),
+    "nearest": ({"resample": 0}, {"interpolation": "nearest"}),
 }
 REFUSED = {
     "resample 4": {"resample": 4},
@@ -88,7 +88,7 @@ def test_what_cannot_be_said_is_refused_in_one_line(what, file):
 def test_timm_squashes_where_its_config_says_so():
     config = {"crop_pct": 0.9, "crop_mode": "squash", "interpolation": "bicubic", "mean": [0.1] * 3}
     found = released((56, 56), Hints(config={"pretrained_cfg": config}))
-    assert (found.fit, found.crop, found.kernel) == ("squash", 0.9, "bicubic_antialias")
+    assert (found.fit, found.crop_pct, found.interpolation) == ("squash", 0.9, "bicubic_antialias")
     with pytest.raises(ValueError, match="crop_mode 'border'"):
         released((56, 56), Hints(config={"pretrained_cfg": {"crop_mode": "border"}}))
 
@@ -96,27 +96,39 @@ def test_timm_squashes_where_its_config_says_so():
 def test_squashing_is_pillows_resize_of_both_sides_then_a_cut():
     image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
     whole = PIL.Image.fromarray(image)
-    squash = EvalTransform(size=(32, 24), center=1.0, kernel="bicubic_antialias", fit="squash")
+    squash = EvalTransform(
+        size=(32, 24), center=1.0, interpolation="bicubic_antialias", fit="squash"
+    )
     expected = whole.resize((24, 32), PIL.Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(squash(image), np.asarray(expected))
 
-    cut = EvalTransform(size=(28, 28), center=28 / 32, kernel="bilinear_antialias", fit="squash")
+    cut = EvalTransform(
+        size=(28, 28), center=28 / 32, interpolation="bilinear_antialias", fit="squash"
+    )
     expected = whole.resize((32, 32), PIL.Image.Resampling.BILINEAR).crop((2, 2, 30, 30))
     np.testing.assert_array_equal(cut(image), np.asarray(expected))
 
 
 def test_an_odd_margin_is_larger_after_the_cut_in_transformers_processors():
     image = np.random.default_rng(0).integers(0, 256, (32, 51, 3), np.uint8)  # a margin of 19
-    crop = EvalTransform(size=(32, 32), center=1.0, kernel="bicubic_antialias", fit="crop_floor")
+    crop = EvalTransform(
+        size=(32, 32), center=1.0, interpolation="bicubic_antialias", fit="crop_floor"
+    )
     np.testing.assert_array_equal(crop(image), image[:, 9:41])
 
 
 @pytest.mark.parametrize(
     ("changes", "processor"),
     [
-        ({"fit": "squash", "crop": 1.0, "kernel": "bicubic_antialias"}, "ViTImageProcessor"),
-        ({"fit": "squash", "crop": 0.5, "kernel": "nearest"}, "DeiTImageProcessor"),
-        ({"fit": "crop_floor", "crop": 0.5, "kernel": "lanczos_antialias"}, "BitImageProcessor"),
+        (
+            {"fit": "squash", "crop_pct": 1.0, "interpolation": "bicubic_antialias"},
+            "ViTImageProcessor",
+        ),
+        ({"fit": "squash", "crop_pct": 0.5, "interpolation": "nearest"}, "DeiTImageProcessor"),
+        (
+            {"fit": "crop_floor", "crop_pct": 0.5, "interpolation": "lanczos_antialias"},
+            "BitImageProcessor",
+        ),
     ],
 )
 def test_folders_and_runs_tell_it_again(tmp_path, changes, processor):
@@ -137,7 +149,9 @@ def test_evaluation_and_training_fit_images_as_they_are_told():
     expected = PIL.Image.fromarray(image).resize((16, 16), PIL.Image.Resampling.BICUBIC)
     kernel = "bicubic_antialias"
     model = tiny()
-    model.preprocessing = Preprocessing(image_size=(16, 16), crop=1.0, kernel=kernel, fit="squash")
+    model.preprocessing = Preprocessing(
+        image_size=(16, 16), crop_pct=1.0, interpolation=kernel, fit="squash"
+    )
     np.testing.assert_array_equal(evaluation.transform_of(model)(image), np.asarray(expected))
     data = DataConfig(
         crop=Center(),
@@ -160,7 +174,7 @@ def tiny():
         mlp_dim=8,
         num_heads=2,
         num_classes=3,
-        gelu="erf",
+        activation="gelu_erf",
         norm_eps=1e-12,
     )
     shapes = surgery.shapes(options)

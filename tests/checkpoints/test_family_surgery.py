@@ -144,7 +144,7 @@ def test_a_smaller_patch_sees_the_enlarged_image_the_same():
 @pytest.mark.parametrize("size", [(4, 4), (12, 12), (6, 10)])
 def test_a_timm_model_of_another_patch_size_is_resampled_as_timm_does(shared, tmp_path, size):
     io = np.load(shared / "fixtures/timm_resample_funcs/io.npz")
-    options = dataclasses.replace(TINY, width=6, depth=1, num_classes=2, gelu="erf")
+    options = dataclasses.replace(TINY, width=6, depth=1, num_classes=2, activation="gelu_erf")
     params = random_params(options)
     params["encoder/embedding/kernel"] = io["patch_kernel_oihw_8"].transpose(2, 3, 1, 0)
     vit_jax.save(load.assemble(options, params), tmp_path / "m", layout="timm")
@@ -175,7 +175,10 @@ RESIZED = {
 def test_a_model_is_resized_as_the_code_of_its_layout_does(tmp_path, layout):
     npz = layout in ("vit_jax", "big_vision")
     options = dataclasses.replace(
-        TINY, num_classes=2, gelu="tanh" if npz else "erf", key_bias=layout != "beit"
+        TINY,
+        num_classes=2,
+        activation="gelu_tanh" if npz else "gelu_erf",
+        key_bias=layout != "beit",
     )
     path = tmp_path / ("m.npz" if npz else "m" if layout == "hf" else "m.pth")
     vit_jax.save(load.assemble(options, random_params(options)), path, layout=layout)

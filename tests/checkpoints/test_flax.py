@@ -21,9 +21,9 @@ from vit_jax.checkpoints.layouts import table
 from vit_jax.checkpoints.layouts.hf.layout import LAYOUT as hf
 from vit_jax.models import positions
 
-BEIT = {"gelu": "erf", "position": "none", "class_token": True, "key_bias": False,
+BEIT = {"activation": "gelu_erf", "position": "none", "class_token": True, "key_bias": False,
         "layer_scale": 0.1, "norm_eps": 1e-12}  # fmt: skip
-CLIP = {"input_norm": True, "patch_bias": False, "norm_at": "pooled", "gelu": "quick",
+CLIP = {"input_norm": True, "patch_bias": False, "norm_at": "pooled", "activation": "gelu_quick",
         "norm_eps": 1e-5}  # fmt: skip
 MODELS: dict[str, dict[str, Any]] = {
     "vit": {"norm_eps": 1e-12},
@@ -57,7 +57,7 @@ def made(kind):
         "model_type": kind.split("-")[0],
         "hidden_size": options.width,
         "num_attention_heads": options.num_heads,
-        "hidden_act": {"erf": "gelu", "quick": "quick_gelu"}[options.gelu],
+        "hidden_act": {"gelu_erf": "gelu", "gelu_quick": "quick_gelu"}[options.activation],
         "layer_norm_eps": options.norm_eps,
         "image_size": options.image_size[0],
         "patch_size": options.patch_size[0],
@@ -128,7 +128,7 @@ def test_what_is_assumed_without_a_config_is_said(tmp_path):
     folder = write(tmp_path / "flax", arrays, config)
     (folder / "config.json").unlink()
     read = load.read(folder / "flax_model.msgpack", num_heads=3)
-    assert any("assumed norm_eps 1e-05, gelu 'quick'" in note for note in read.notes)
+    assert any("assumed norm_eps 1e-05, activation 'gelu_quick'" in note for note in read.notes)
     with pytest.raises(ValueError, match="give num_heads"):
         load.read(folder)
 
@@ -205,9 +205,9 @@ def test_a_flax_folder_at_another_size_and_layout(tmp_path):
     with pytest.warns(UserWarning) as warned:
         save.save(model, tmp_path / "a.safetensors", layout="timm")
     assert len(warned) == 1
-    assert "compute gelu erf, the model quick" in str(warned[0].message)
+    assert "compute activation gelu_erf, the model gelu_quick" in str(warned[0].message)
     again: Any = vit_jax.load(
-        tmp_path / "a.safetensors", num_heads=3, grid=(6, 4), gelu="quick", norm_eps=1e-5
+        tmp_path / "a.safetensors", num_heads=3, grid=(6, 4), activation="gelu_quick", norm_eps=1e-5
     )
     parity.assert_close(again(images), model(images))
 

@@ -30,7 +30,7 @@ TINY = ViTOptions(
     mlp_dim=32,
     num_heads=3,
     num_classes=5,
-    gelu="erf",
+    activation="gelu_erf",
     norm_eps=1e-12,
 )
 BEIT = {
@@ -43,7 +43,7 @@ BEIT = {
 }
 WRITTEN = {
     "vit": {},
-    "tanh": {"gelu": "tanh", "norm_eps": 1e-6, "qkv_bias": False},
+    "tanh": {"activation": "gelu_tanh", "norm_eps": 1e-6, "qkv_bias": False},
     "pooler": {"num_classes": 0, "representation_size": 24},
     "deit": {"distillation": True},
     "beit": BEIT | {"pool": "gap", "norm_at": "pooled", "relative_bias": "per_block"},
@@ -59,7 +59,7 @@ READ = {
     "dinov2": {"layer_scale": 1.0, "mask_token": True, "num_classes": 0},
     "dinov2 giant": {"layer_scale": 1.0, "mlp": "swiglu", "pool": "token_gap"},
     "dinov2 registers": {"layer_scale": 1.0, "registers": 3, "num_classes": 0},
-    "siglip": {"pool": "map", "num_classes": 0, "gelu": "tanh"},
+    "siglip": {"pool": "map", "num_classes": 0, "activation": "gelu_tanh"},
 }
 
 
@@ -168,7 +168,7 @@ def test_names_of_newer_releases_are_the_same_model(changes):
         "layer_norm_eps": options.norm_eps,
     }
     config |= {"decoder_num_attention_heads": 2, "layer_scale_init_value": options.layer_scale}
-    config |= {"hidden_act": "gelu" if options.gelu == "erf" else "gelu_new"}
+    config |= {"hidden_act": "gelu" if options.activation == "gelu_erf" else "gelu_new"}
     config |= {"model_type": "vit_mae"} if options.decoder else {}
     for spelling in (arrays, in_memory(arrays), bare(arrays)):
         hints = Hints(config=config)
@@ -204,7 +204,7 @@ def test_the_folder_tells_preprocessing_and_class_names(shared, tmp_path):
     model = load_vit(shared / "fixtures/hf_vit")
     model.class_names = tuple("abcdefg")
     model.preprocessing = dataclasses.replace(
-        model.preprocessing, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop=0.8
+        model.preprocessing, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_pct=0.8
     )
     vit_jax.save(model, tmp_path / "m", layout="hf")
     again = load_vit(tmp_path / "m")

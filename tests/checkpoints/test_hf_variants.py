@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
     "mlp_dim": 16,
     "num_heads": 12,
     "num_classes": 3,
-    "gelu": "erf",
+    "activation": "gelu_erf",
     "norm_eps": 1e-12,
 }
 BEIT: dict[str, Any] = {
@@ -50,12 +50,12 @@ def test_heads_that_a_config_leaves_out_are_the_default_of_transformers(tmp_path
 
 
 def test_a_vision_config_inside_another_tells(tmp_path):
-    options = ViTOptions(**SMALL | {"pool": "map", "num_classes": 0, "gelu": "tanh"})
+    options = ViTOptions(**SMALL | {"pool": "map", "num_classes": 0, "activation": "gelu_tanh"})
     inner = {"model_type": "siglip_vision_model", "hidden_act": "gelu", "layer_norm_eps": 1e-3}
     arrays = write(tmp_path, options, {"model_type": "siglip", "vision_config": inner})
     save(tmp_path, arrays | {"logit_scale": np.ones(1, np.float32)}, None)
     found = read(tmp_path).options
-    assert (found.gelu, found.norm_eps, found.num_heads) == ("erf", 1e-3, 12)
+    assert (found.activation, found.norm_eps, found.num_heads) == ("gelu_erf", 1e-3, 12)
 
 
 def test_shared_and_own_relative_biases_add_up(tmp_path):

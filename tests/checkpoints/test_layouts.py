@@ -32,7 +32,7 @@ TOY = Layout(
         Entry(path, (path if path.startswith("head") else f"toy/{path}",))
         for path in surgery.shapes(options)
     ],
-    preprocessing=lambda options, hints: released(options.image_size, hints, crop=0.5),
+    preprocessing=lambda options, hints: released(options.image_size, hints, crop_pct=0.5),
 )
 
 

@@ -166,7 +166,7 @@ def test_files_come_back_as_they_were(shared, tmp_path, name, file, layout, head
 def test_every_table_of_a_beit_has_the_numbers_of_its_offsets_beside_it(tmp_path, kind):
     """As the original code expects them when it loads a file."""
     options = ViTOptions(image_size=(8, 12), width=24, depth=3, mlp_dim=32, num_heads=3,
-                         gelu="erf", patch_size=(4, 4), class_token=True, key_bias=False,
+                         activation="gelu_erf", patch_size=(4, 4), class_token=True, key_bias=False,
                          relative_bias=kind)  # fmt: skip
     params = {k: np.zeros(s, np.float32) for k, s in surgery.shapes(options).items()}
     vit_jax.save(load.assemble(options, params), tmp_path / "m.pth", layout="beit")
@@ -183,7 +183,7 @@ def test_every_table_of_a_beit_has_the_numbers_of_its_offsets_beside_it(tmp_path
 
 def test_encoders_without_head_are_of_mae(tmp_path):
     options = ViTOptions(image_size=(16, 16), width=24, depth=1, mlp_dim=32, num_heads=3,
-                         num_classes=0, gelu="erf", patch_size=(4, 4))  # fmt: skip
+                         num_classes=0, activation="gelu_erf", patch_size=(4, 4))  # fmt: skip
     shapes = surgery.shapes(options)
     params = {k: np.full(s, 0.1, np.float32) for k, s in shapes.items()}
     vit_jax.save(load.assemble(options, params), tmp_path / "encoder.pth", layout="mae")
@@ -212,8 +212,8 @@ def test_layouts_refuse_what_they_have_no_name_for():
 def test_beit_of_another_window_is_told_by_its_table():
     options = dataclasses.replace(
         ViTOptions(image_size=(16, 24), patch_size=(4, 4), width=24, depth=1, mlp_dim=32,
-                   num_heads=3, gelu="erf", key_bias=False, class_token=True, position="none",
-                   relative_bias="per_block", num_classes=0)
+                   num_heads=3, activation="gelu_erf", key_bias=False, class_token=True,
+                   position="none", relative_bias="per_block", num_classes=0)
     )  # fmt: skip
     shapes = surgery.shapes(options)
     params = {k: np.zeros(s, np.float32) for k, s in shapes.items()}

@@ -26,7 +26,7 @@ TINY = ViTOptions(
     mlp_dim=32,
     num_heads=3,
     num_classes=5,
-    gelu="erf",
+    activation="gelu_erf",
 )
 STEM = StemOptions(
     num_layers=(1, 1), root_width=32, std_eps=1e-8, std_eps_in="variance", norm_eps=1e-5
@@ -34,7 +34,7 @@ STEM = StemOptions(
 BEIT: dict[str, Any] = {"key_bias": False, "layer_scale": 1e-5, "class_token": True}
 MODELS: dict[str, Any] = {
     "plain": TINY,
-    "of vit_jax": dataclasses.replace(TINY, gelu="tanh"),
+    "of vit_jax": dataclasses.replace(TINY, activation="gelu_tanh"),
     "mean": dataclasses.replace(TINY, pool="gap", norm_at="pooled", image_size=(16, 16)),
     "attention pool": dataclasses.replace(TINY, pool="map", registers=2, class_position=False),
     "registers": dataclasses.replace(TINY, registers=2, class_position=False, layer_scale=1e-5),

@@ -209,7 +209,7 @@ def test_a_classifier_on_moco_keeps_its_head(tmp_path):
     linear = {f"module.{name}": array for name, array in arrays.items()}
     torch_file.write(tmp_path / "a.pth", linear, key="state_dict")
     read = check(tmp_path / "a.pth", options, params, num_heads=2)
-    assert (read.layout, read.preprocessing.crop) == ("moco", 0.875)
+    assert (read.layout, read.preprocessing.crop_pct) == ("moco", 0.875)
 
 
 def test_mocos_small_model_has_twelve_heads(tmp_path):

@@ -44,9 +44,9 @@ def bare(path, layout: str, **changes: Any) -> load.Checkpoint:
         ("deit", {}, "169 positions leave the grid of patches open"),
         ("mae", {}, "169 positions leave the grid of patches open"),
         ("beit", {"key_bias": False}, "169 positions leave the grid of patches open"),
-        ("vit_jax", {"gelu": "tanh"}, "168 positions are no square: .* 12x14, 8x21"),
+        ("vit_jax", {"activation": "gelu_tanh"}, "168 positions are no square: .* 12x14, 8x21"),
         ("timm", {"pool": "gap"}, "168 positions are no square"),
-        ("big_vision", {"gelu": "tanh"}, "168 positions leave the grid of patches open"),
+        ("big_vision", {"activation": "gelu_tanh"}, "168 positions leave the grid of patches open"),
         ("timm", {"image_size": (12, 20)}, "16 positions leave the grid of patches open"),
         ("deit", {"distillation": True, "image_size": (8, 28)}, "16 positions leave the grid"),
     ],
@@ -78,7 +78,7 @@ def test_the_image_size_that_load_is_asked_for_tells_the_grid(tmp_path):
 
 def test_a_square_is_taken_where_it_is_the_only_one_and_that_is_said(tmp_path):
     path = tmp_path / "m.npz"
-    bare(path, "vit_jax", gelu="tanh", image_size=(8, 32))
+    bare(path, "vit_jax", activation="gelu_tanh", image_size=(8, 32))
     read = load.read(path)
     assert read.options.grid == (4, 4)
     (note,) = read.notes
@@ -146,7 +146,7 @@ def test_timms_argument_tells_whether_the_class_token_has_a_position(tmp_path):
 
 def test_an_image_size_tells_no_grid_where_another_patch_size_is_wanted(tmp_path):
     """The image size is that of the new patches then: 4 x 4 of them, where old ones were 2 x 8."""
-    original = bare(tmp_path / "m.npz", "vit_jax", gelu="tanh")
+    original = bare(tmp_path / "m.npz", "vit_jax", activation="gelu_tanh")
     model: Any = vit_jax.load(
         tmp_path / "m.npz", num_heads=3, patch_size=(2, 8), image_size=(8, 32)
     )

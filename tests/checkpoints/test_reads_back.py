@@ -26,8 +26,8 @@ GRIDS = [(4, 4), (3, 5), (2, 8), (1, 15), (14, 12), (1, 5)]
 BEIT = {"key_bias": False, "position": "none", "layer_scale": 0.1, "class_token": True}
 FAMILIES: dict[str, dict[str, Any]] = {
     "token": {},
-    "exact GELU": {"gelu": "erf", "norm_eps": 1e-5},
-    "quick GELU": {"gelu": "quick"},
+    "exact GELU": {"activation": "gelu_erf", "norm_eps": 1e-5},
+    "quick GELU": {"activation": "gelu_quick"},
     "token without position": {"class_position": False},
     "mean": {"pool": "gap"},
     "mean beside a token": {"pool": "gap", "class_token": True},
@@ -72,8 +72,18 @@ OTHERS: dict[str, Any] = {
 IMAGES = itertools.cycle(
     [
         {},
-        {"crop": 1.0, "kernel": "bicubic_antialias", "fit": "squash", "mean": (0.1, 0.2, 0.3)},
-        {"crop": 0.9, "kernel": "lanczos_antialias", "fit": "crop_floor", "std": (0.3, 0.2, 0.1)},
+        {
+            "crop_pct": 1.0,
+            "interpolation": "bicubic_antialias",
+            "fit": "squash",
+            "mean": (0.1, 0.2, 0.3),
+        },
+        {
+            "crop_pct": 0.9,
+            "interpolation": "lanczos_antialias",
+            "fit": "crop_floor",
+            "std": (0.3, 0.2, 0.1),
+        },
     ]
 )
 SUFFIXES = {"vit_jax": ".npz", "big_vision": ".npz", "timm": ".safetensors", "hf": ""}
@@ -81,7 +91,7 @@ REFUSED = (
     "no place for|cannot be written|needs a class token|is written for|relative biases of a|"
     "no representation layer"
 )
-FREE = {"dropout", "attention_dropout", "stochastic_depth", "dtype", "attention", "remat", "unroll",
+FREE = {"dropout", "attention_dropout", "drop_path", "dtype", "attention", "remat", "unroll",
         "head_bias"}  # fmt: skip
 
 
@@ -215,7 +225,7 @@ def test_what_a_user_changes_in_the_config_is_read(tmp_path):
 
 
 def test_timms_config_tells_timm_what_its_names_do_not(tmp_path):
-    options = vit(gelu="tanh", registers=2, class_position=False, layer_scale=1e-5)
+    options = vit(activation="gelu_tanh", registers=2, class_position=False, layer_scale=1e-5)
     save.write(checkpoint(options, mean=(0.1, 0.2, 0.3)), tmp_path / "m", layout="timm")
     config = json.loads((tmp_path / "m/config.json").read_text())
     assert config["label_names"] == ["ant", "bee", "cow"]
@@ -229,21 +239,21 @@ def test_timms_config_tells_timm_what_its_names_do_not(tmp_path):
 
 
 def test_the_gelu_of_an_export_is_told_and_the_check_shows_no_difference(tmp_path):
-    save.write(checkpoint(vit((4, 4), gelu="tanh")), tmp_path / "run")
+    save.write(checkpoint(vit((4, 4), activation="gelu_tanh")), tmp_path / "run")
     report = convert(tmp_path / "run", tmp_path / "m", layout="timm", check=True)
-    compute = "note: readers of the timm layout compute gelu erf, the model tanh"
+    compute = "note: readers of the timm layout compute activation gelu_erf, the model gelu_tanh"
     assert f"{compute}, unless they read its config.json" in report
     assert "check: read back, logits differ by at most 0.0e+00" in report
 
 
 def test_how_a_model_is_trained_and_run_is_no_matter_of_a_layout(tmp_path):
-    how: dict[str, Any] = {"dropout": 0.1, "attention_dropout": 0.1, "stochastic_depth": 0.1}
+    how: dict[str, Any] = {"dropout": 0.1, "attention_dropout": 0.1, "drop_path": 0.1}
     how |= {"head_bias": -1.0, "remat": "full", "unroll": 2, "dtype": "bfloat16"}
-    original = checkpoint(vit((4, 4), gelu="erf", attention="xla", **how))
+    original = checkpoint(vit((4, 4), activation="gelu_erf", attention="xla", **how))
     for layout in ("timm", "deit", "mae", "hf"):
         path = tmp_path / f"{layout}{SUFFIXES.get(layout, '.pth')}"
         assert save.write(original, path, layout=layout) == (), "no reader computes otherwise"
-        assert meaning(load.read(path).options) == meaning(vit((4, 4), gelu="erf"))
+        assert meaning(load.read(path).options) == meaning(vit((4, 4), activation="gelu_erf"))
 
 
 def test_readers_that_compute_a_part_otherwise_are_told_of(tmp_path):
@@ -278,7 +288,9 @@ def test_a_check_tells_how_far_what_is_read_back_is_off(tmp_path):
 
 @pytest.mark.parametrize("layout", ["timm", "deit", "vit_jax", "hf"])
 def test_a_check_reads_back_a_model_whose_width_tells_no_heads(tmp_path, layout):
-    save.write(checkpoint(vit((4, 4), gelu="erf", width=40, num_heads=5)), tmp_path / "run")
+    save.write(
+        checkpoint(vit((4, 4), activation="gelu_erf", width=40, num_heads=5)), tmp_path / "run"
+    )
     target = tmp_path / f"m{SUFFIXES.get(layout, '.pth')}"
     report = convert(tmp_path / "run", target, layout=layout, check=True)
     assert "check: read back, logits differ by at most 0.0e+00" in report
@@ -293,14 +305,17 @@ def test_a_check_reads_back_a_model_whose_width_tells_no_heads(tmp_path, layout)
         ({"file": 7}, "vit_jax file 7, which has another type"),
         ({"file": "../x"}, "which is no name"),
         ({"options": [1]}, "vit_jax options .* another type"),
-        ({"options": {"gelu": "relu"}}, "vit_jax.options.gelu is 'relu': choose one of"),
+        (
+            {"options": {"activation": "relu"}},
+            "vit_jax.options.activation is 'relu': choose one of",
+        ),
         ({"options": {"other": 1}}, "unknown config field config.json's vit_jax.options.other"),
         ({"options": {"image_size": [7]}}, "needs 2 values"),
         ({"options": {"depth": 3}}, "misfits|missing"),
         ({"layout": "other"}, "unknown layout 'other'"),
         ({"options": {"position": "sincos2d", "image_size": [10**9, 10**9]}}, "must be from 0 to"),
         ({"options": {"width": 10**9}}, "must be from 0 to"),
-        ({"preprocessing": {"crop": "x"}}, "vit_jax.preprocessing.crop must be float"),
+        ({"preprocessing": {"crop_pct": "x"}}, "vit_jax.preprocessing.crop_pct must be float"),
     ],
 )
 def test_an_entry_of_ours_that_was_damaged_is_refused_in_one_line(tmp_path, entry, message):
@@ -318,12 +333,14 @@ def test_an_entry_of_ours_that_was_damaged_is_refused_in_one_line(tmp_path, entr
 def test_a_plain_state_under_model_is_taken_for_deits_and_that_is_said(tmp_path, caplog):
     for name, changes, family in (("a", {}, "DeiT"), ("b", {"num_classes": 0}, "MAE")):
         path = tmp_path / f"{name}.pth"
-        save.write(checkpoint(vit((4, 4), gelu="erf", **changes)), path, layout=family.lower())
+        save.write(
+            checkpoint(vit((4, 4), activation="gelu_erf", **changes)), path, layout=family.lower()
+        )
         (tmp_path / "config.json").unlink()
         vit_jax.load(path, num_heads=3)
         report = convert(path, tmp_path / f"{name}.safetensors", layout="timm", num_heads=3)
         for said in (
-            "no file beside it tells gelu, mean, std: assumed gelu 'erf', mean (0.485, 0.456",
+            "no file beside it tells activation, mean, std: assumed activation 'gelu_erf', mean (",
             f"it is taken for {family}'s: of the same names are other models too",
         ):
             assert said in caplog.text

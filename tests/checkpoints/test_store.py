@@ -144,7 +144,7 @@ def make_card() -> run_folder.Card:
     return run_folder.Card(
         options=OPTIONS,
         class_names=("a", "b", "c", "d", "e"),
-        preprocessing=Preprocessing(image_size=OPTIONS.image_size, kernel="linear"),
+        preprocessing=Preprocessing(image_size=OPTIONS.image_size, interpolation="linear"),
     )
 
 

@@ -85,7 +85,7 @@ def test_a_row_for_no_class_token_tells_big_visions_oldest_files(tmp_path) -> No
 
 
 def test_a_linear_probe_is_one_head(tmp_path) -> None:
-    options = dataclasses.replace(TINY, gelu="erf")
+    options = dataclasses.replace(TINY, activation="gelu_erf")
     arrays = of_torch(random_model(options), tmp_path, "mae")
     weight, bias = arrays.pop("head.weight"), arrays.pop("head.bias")
     mean, variance = np.linspace(-1, 1, 24), np.linspace(0.1, 2, 24)
@@ -101,7 +101,7 @@ def test_a_linear_probe_is_one_head(tmp_path) -> None:
 
 
 def test_biases_of_blocks_and_a_shared_one_are_summed(tmp_path) -> None:
-    options = dataclasses.replace(TINY, gelu="erf", position="none", key_bias=False,
+    options = dataclasses.replace(TINY, activation="gelu_erf", position="none", key_bias=False,
                                   relative_bias="per_block", class_token=True)  # fmt: skip
     arrays = of_torch(random_model(options), tmp_path, "beit")
     before = arrays["blocks.1.attn.relative_position_bias_table"]
@@ -112,14 +112,14 @@ def test_biases_of_blocks_and_a_shared_one_are_summed(tmp_path) -> None:
 
 
 def test_beit_without_biases_of_queries_is_not_mae() -> None:
-    options = dataclasses.replace(TINY, gelu="erf", qkv_bias=False, class_token=True, pool="gap",
-                                  norm_at="pooled", layer_scale=0.1)  # fmt: skip
+    options = dataclasses.replace(TINY, activation="gelu_erf", qkv_bias=False, class_token=True,
+                                  pool="gap", norm_at="pooled", layer_scale=0.1)  # fmt: skip
     arrays = layouts.table.write(beit.entries(options), random_params(options))
     assert layouts.find(arrays, "", path="", key="model") is beit
 
 
 def test_what_pretrains_beits_class_token_alone_is_left_out(tmp_path) -> None:
-    options = parity.changed(TINY, gelu="erf", position="none", key_bias=False,
+    options = parity.changed(TINY, activation="gelu_erf", position="none", key_bias=False,
                              relative_bias="shared", class_token=True, num_classes=0,
                              mask_token=True, mim_classes=9)  # fmt: skip
     model = random_model(options)

@@ -85,7 +85,7 @@ def test_the_names_of_hugging_face_of_both_releases_read_the_same(file, tmp_path
             {k: np.ascontiguousarray(v) for k, v in spelt.items()}, tmp_path / "model.safetensors"
         )
         found = read(tmp_path)
-        told = {"gelu": "tanh", "norm_eps": 1e-6, "padding": "before_shift"}
+        told = {"activation": "gelu_tanh", "norm_eps": 1e-6, "padding": "before_shift"}
         assert found.options == zoo.change(checkpoint.options, image_size=(32, 32), **told)
         assert (found.resize.relative, found.resize.patch) == ("bicubic", "bicubic_antialias")
         for path, array in checkpoint.params.items():

@@ -216,10 +216,13 @@ def test_config_json_tells_what_arrays_cannot():
     assert timm.infer(arrays, hints).pool == "gap"
     assert timm.infer(arrays, Hints(num_heads=3)).pool == "token"
     named = Hints(num_heads=3, config={"architecture": "vit_base_patch16_clip_quickgelu_224"})
-    assert timm.infer(arrays, named).gelu == "quick"
-    for name, kind in {"base_patch16_siglip_224": "erf", "base_patch32_siglip_256": "tanh"}.items():
+    assert timm.infer(arrays, named).activation == "gelu_quick"
+    for name, kind in {
+        "base_patch16_siglip_224": "gelu_erf",
+        "base_patch32_siglip_256": "gelu_tanh",
+    }.items():
         named = Hints(num_heads=3, config={"architecture": f"vit_{name}"})
-        assert timm.infer(arrays, named).gelu == kind
+        assert timm.infer(arrays, named).activation == kind
 
 
 def test_a_grid_that_rows_leave_open_must_be_told():

@@ -25,8 +25,8 @@ SWIN = SwinOptions(
 @pytest.mark.parametrize(
     ("arguments", "field", "value"),
     [
-        ({"act_layer": "gelu_tanh"}, "gelu", "tanh"),
-        ({"act_layer": "quick_gelu"}, "gelu", "quick"),
+        ({"act_layer": "gelu_tanh"}, "activation", "gelu_tanh"),
+        ({"act_layer": "quick_gelu"}, "activation", "gelu_quick"),
         ({"global_pool": "avg"}, "pool", "gap"),
         ({"num_heads": 6}, "num_heads", 6),
     ],
@@ -115,7 +115,10 @@ def test_what_no_file_tells_is_noted(tmp_path):
     safetensors_numpy.save_file(written(TINY), tmp_path / "model.safetensors")
     target = tmp_path / "out.npz"
     report = convert(tmp_path, target, num_heads=3)
-    assert "note: no file beside it tells gelu, pool, mean, std: assumed gelu 'erf'" in report
+    assert (
+        "note: no file beside it tells activation, pool, mean, std: assumed activation 'gelu_erf'"
+        in report
+    )
     config = {
         "architecture": "vit_tiny_patch16_224",
         "global_pool": "token",

@@ -243,7 +243,7 @@ def test_files_of_no_known_layout_are_refused(tmp_path) -> None:
     [
         {"pool": "map"},
         {"position": "learned_2d"},
-        {"gelu": "erf"},
+        {"activation": "gelu_erf"},
         {"norm_eps": 1e-12},
         {"registers": 2},
     ],

@@ -89,8 +89,8 @@ def test_decode_of_photos_is_that_of_pillow_up_to_the_fast_transform(photos: lis
 
 
 def test_decoder_goes_with_the_kernel(photos: list[bytes]) -> None:
-    for kernel, fast in (("area", True), ("linear", True), ("bicubic_antialias", False)):
-        transform = EvalTransform(size=(8, 8), kernel=kernel)  # type: ignore[arg-type]
+    for interpolation, fast in (("area", True), ("linear", True), ("bicubic_antialias", False)):
+        transform = EvalTransform(size=(8, 8), interpolation=interpolation)  # type: ignore[arg-type]
         np.testing.assert_array_equal(transform.decode(photos[0]), decode(photos[0], fast_dct=fast))
 
 
@@ -109,11 +109,11 @@ def test_small_file_of_a_huge_image_is_refused() -> None:
         decode(bomb)
 
 
-def weights(source: int, target: int, kernel: str) -> np.ndarray:
+def weights(source: int, target: int, interpolation: str) -> np.ndarray:
     """(target, source) weights of a resize along one axis, from the definition."""
     scale = source / target
     edges = np.arange(source)
-    if kernel == "area":
+    if interpolation == "area":
         low, high = np.arange(target)[:, None] * scale, np.arange(1, target + 1)[:, None] * scale
         overlap = np.minimum(high, edges + 1) - np.maximum(low, edges)
         return np.clip(overlap, 0, None) / scale
@@ -121,15 +121,15 @@ def weights(source: int, target: int, kernel: str) -> np.ndarray:
     return np.clip(1 - np.abs(center - edges), 0, None)
 
 
-@pytest.mark.parametrize("kernel", ["area", "linear"])
+@pytest.mark.parametrize("interpolation", ["area", "linear"])
 @pytest.mark.parametrize("target", [(17, 23), (20, 15), (40, 30)])
 def test_kernels_without_antialias_follow_their_definition(
-    kernel: str, target: tuple[int, int]
+    interpolation: str, target: tuple[int, int]
 ) -> None:
     image = noise(40, 46)
-    rows, columns = weights(40, target[0], kernel), weights(46, target[1], kernel)
+    rows, columns = weights(40, target[0], interpolation), weights(46, target[1], interpolation)
     expected = np.einsum("yh,hwc,xw->yxc", rows, image.astype(float), columns)
-    difference = np.abs(resize(image, target, kernel) - expected)  # type: ignore[arg-type]
+    difference = np.abs(resize(image, target, interpolation) - expected)  # type: ignore[arg-type]
     assert difference.max() <= 1.01
 
 
@@ -147,12 +147,12 @@ def test_area_is_linear_where_one_side_grows(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "kernel", ["bilinear_antialias", "bicubic_antialias", "lanczos_antialias", "nearest"]
+    "interpolation", ["bilinear_antialias", "bicubic_antialias", "lanczos_antialias", "nearest"]
 )
-def test_antialiased_kernels_are_those_of_pillow(kernel: str) -> None:
-    method = PIL.Image.Resampling[kernel.split("_")[0].upper()]
+def test_antialiased_kernels_are_those_of_pillow(interpolation: str) -> None:
+    method = PIL.Image.Resampling[interpolation.split("_")[0].upper()]
     expected = PIL.Image.fromarray(noise(50, 40)).resize((13, 17), method)
-    result = resize(noise(50, 40), (17, 13), kernel)  # type: ignore[arg-type]
+    result = resize(noise(50, 40), (17, 13), interpolation)  # type: ignore[arg-type]
     np.testing.assert_array_equal(result, np.asarray(expected))
 
 
@@ -167,15 +167,15 @@ def test_evaluation_of_a_photo_is_resize_256_and_crop_224(photos: list[bytes]) -
     np.testing.assert_array_equal(EvalTransform(size=(224, 224))(image), expected)
 
 
-@pytest.mark.parametrize(("kernel", "rows"), [("area", 40), ("bicubic_antialias", 39)])
+@pytest.mark.parametrize(("interpolation", "rows"), [("area", 40), ("bicubic_antialias", 39)])
 def test_sides_that_are_not_whole_are_rounded_as_in_the_library_of_the_kernel(
-    kernel: str, rows: int
+    interpolation: str, rows: int
 ) -> None:
     """The short one is 24 / 0.9 = 26.7, rounded down in all of them; the long one then 39.6."""
     image = smooth(93, 61)
-    resized = resize(image, (rows, 26), kernel)  # type: ignore[arg-type]
+    resized = resize(image, (rows, 26), interpolation)  # type: ignore[arg-type]
     np.testing.assert_array_equal(
-        center_crop(image, (24, 24), share=0.9, kernel=kernel),  # type: ignore[arg-type]
+        center_crop(image, (24, 24), share=0.9, interpolation=interpolation),  # type: ignore[arg-type]
         resized[8:32, 1:25],
     )
 
@@ -188,7 +188,7 @@ def test_evaluation_of_any_shape_keeps_the_aspect_ratio_and_the_centre(
     # The picture is its own coordinates, so the crop shows where it was taken.
     y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
     image = np.stack([y * 255 / shape[0], x * 255 / shape[1], y * 0], -1).astype(np.uint8)
-    crop = center_crop(image, size, share=0.875, kernel="bilinear_antialias").astype(float)
+    crop = center_crop(image, size, share=0.875, interpolation="bilinear_antialias").astype(float)
     assert crop.shape == (*size, 3)
     middle = crop[size[0] // 2 - 1 : size[0] // 2 + 1, size[1] // 2 - 1 : size[1] // 2 + 1]
     limit = min(shape[0] / size[0], shape[1] / size[1])  # source pixels a target pixel
@@ -323,26 +323,28 @@ def test_training_and_evaluation_take_their_own_fields_of_the_config() -> None:
     image = noise(60, 90)
     whole = {"share": 0.5, "fit": "squash"}
     trained = train_transform(data, size=(24, 16))(image, np.zeros(40))
-    np.testing.assert_array_equal(trained, center_crop(image, (24, 16), kernel="linear", **whole))
+    np.testing.assert_array_equal(
+        trained, center_crop(image, (24, 16), interpolation="linear", **whole)
+    )
     seen = eval_transform(data, size=(24, 16))(image)
-    np.testing.assert_array_equal(seen, center_crop(image, (24, 16), kernel="area", **whole))
+    np.testing.assert_array_equal(seen, center_crop(image, (24, 16), interpolation="area", **whole))
     assert not np.array_equal(trained, seen)
 
 
-@pytest.mark.parametrize("kernel", ["linear", "bicubic_antialias"])
-def test_random_crops_are_resized_with_the_kernel_of_training(kernel: str) -> None:
+@pytest.mark.parametrize("interpolation", ["linear", "bicubic_antialias"])
+def test_random_crops_are_resized_with_the_kernel_of_training(interpolation: str) -> None:
     image, numbers = noise(60, 90), draw("crop", seed=0, start=0, count=1)[0]
-    data = DataConfig(crop=Inception(crop_area=(0.2, 0.3)), interpolation=kernel)  # type: ignore[arg-type]
+    data = DataConfig(crop=Inception(crop_area=(0.2, 0.3)), interpolation=interpolation)  # type: ignore[arg-type]
     top, left, height, width = inception_box((60, 90), (24, 16), area=(0.2, 0.3), numbers=numbers)
     box = image[top : top + height, left : left + width]
     np.testing.assert_array_equal(
         train_transform(data, size=(24, 16))(image, numbers),
-        resize(box, (24, 16), kernel),  # type: ignore[arg-type]
+        resize(box, (24, 16), interpolation),  # type: ignore[arg-type]
     )
-    shifted = train_transform(DataConfig(crop=Shift(), interpolation=kernel), size=(24, 16))  # type: ignore[arg-type]
+    shifted = train_transform(DataConfig(crop=Shift(), interpolation=interpolation), size=(24, 16))  # type: ignore[arg-type]
     np.testing.assert_array_equal(
         shifted(image, numbers),
-        center_crop(image, (24, 16), share=1.0, kernel=kernel),  # type: ignore[arg-type]
+        center_crop(image, (24, 16), share=1.0, interpolation=interpolation),  # type: ignore[arg-type]
     )
 
 

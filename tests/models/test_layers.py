@@ -27,7 +27,7 @@ def test_without_a_key_nothing_is_dropped() -> None:
     assert layers.drop_path(x, rate=0.5, key=None) is x
 
 
-def test_stochastic_depth_drops_whole_samples() -> None:
+def test_drop_path_drops_whole_samples() -> None:
     out = np.asarray(layers.drop_path(jnp.ones((2000, 2, 3)), rate=0.25, key=jax.random.key(0)))
     assert (out == out[:, :1, :1]).all()
     assert set(np.unique(out)) == {np.float32(0), np.float32(1 / 0.75)}
@@ -74,9 +74,9 @@ def test_activations_are_those_of_their_definitions() -> None:
     x = np.linspace(-4, 4, 33).astype(np.float32)
     inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
     expected = {
-        "erf": x * np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x]),
-        "tanh": x * 0.5 * (1 + np.tanh(inner)),
-        "quick": x / (1 + np.exp(-1.702 * x)),
+        "gelu_erf": x * np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x]),
+        "gelu_tanh": x * 0.5 * (1 + np.tanh(inner)),
+        "gelu_quick": x / (1 + np.exp(-1.702 * x)),
     }
     for kind, values in expected.items():
         np.testing.assert_allclose(layers.gelu(jnp.asarray(x), kind), values, atol=1e-6)

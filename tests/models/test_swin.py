@@ -103,7 +103,7 @@ def test_bfloat16_is_close_to_float32(params, images):
 
 
 def test_a_key_makes_it_random_and_no_key_does_not(params, images):
-    model = with_options(dropout=0.2, attention_dropout=0.2, stochastic_depth=0.5)
+    model = with_options(dropout=0.2, attention_dropout=0.2, drop_path=0.5)
     features = jax.jit(lambda key: nnx.merge(model, params).features(images, key=key))
     plain = features(None)
     np.testing.assert_array_equal(plain, features(None))
@@ -112,10 +112,10 @@ def test_a_key_makes_it_random_and_no_key_does_not(params, images):
 
 
 @pytest.mark.parametrize("depths", [(4,), (1, 1, 2)])
-def test_stochastic_depth_grows_over_all_stages_to_the_last_block(depths):
+def test_drop_path_grows_over_all_stages_to_the_last_block(depths):
     """Blocks of the last stage add 1 to half the channels and -1 to the others, or nothing."""
     eps = 0.5
-    options = zoo.change(TINY, depths=depths, image_size=(16, 16), stochastic_depth=0.6,
+    options = zoo.change(TINY, depths=depths, image_size=(16, 16), drop_path=0.6,
                          norm_eps=eps, num_classes=0)  # fmt: skip
     params = {path: np.zeros(shape, np.float32) for path, shape in surgery.shapes(options).items()}
     params["norm/scale"] += 1
@@ -131,7 +131,7 @@ def test_stochastic_depth_grows_over_all_stages_to_the_last_block(depths):
 
 def test_the_two_branches_of_a_block_are_dropped_independently():
     eps = 0.5
-    options = zoo.change(TINY, depths=(2,), image_size=(8, 8), stochastic_depth=0.5,
+    options = zoo.change(TINY, depths=(2,), image_size=(8, 8), drop_path=0.5,
                          norm_eps=eps, num_classes=0)  # fmt: skip
     params = {path: np.zeros(shape, np.float32) for path, shape in surgery.shapes(options).items()}
     params["norm/scale"] += 1

@@ -73,7 +73,7 @@ def by_hand(model: Classifier, images: jax.Array) -> tuple[jax.Array, jax.Array]
 
 def gradients(**changes: Any) -> tuple[jax.Array, Any]:
     """Loss and gradients, with masks that a second forward pass must draw again."""
-    rates: dict[str, Any] = {"dropout": 0.2, "stochastic_depth": 0.3}
+    rates: dict[str, Any] = {"dropout": 0.2, "drop_path": 0.3}
     graphdef, params = nnx.split(tiny.model(**rates, **changes, depth=2))
 
     @jax.jit
@@ -141,7 +141,7 @@ def test_layers_are_unrolled_as_asked() -> None:
 
 
 def test_no_key_is_deterministic(model, outputs) -> None:
-    random = tiny.model(dropout=0.5, attention_dropout=0.5, stochastic_depth=0.5)
+    random = tiny.model(dropout=0.5, attention_dropout=0.5, drop_path=0.5)
     np.testing.assert_allclose(forward(random, tiny.images()), outputs[0], atol=1e-5)
 
 
@@ -179,8 +179,8 @@ def test_every_layer_has_its_own_dropout_mask() -> None:
         assert (masks[:, 0] == masks[:, sample]).mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_stochastic_depth_grows_linearly_and_keeps_the_mean() -> None:
-    model = with_constant_branches(stochastic_depth=0.4, depth=5)
+def test_drop_path_grows_linearly_and_keeps_the_mean() -> None:
+    model = with_constant_branches(drop_path=0.4, depth=5)
     images, key = tiny.images(2000), KEYS[0]
     features = np.asarray(seen(model, images, key).features)
     added = np.diff(features, axis=0)  # of layers 2 to 5
@@ -192,7 +192,7 @@ def test_stochastic_depth_grows_linearly_and_keeps_the_mean() -> None:
     assert (drops[2] & drops[3]).mean() == pytest.approx(0.12, abs=0.025), "layers are independent"
 
 
-@pytest.mark.parametrize("rate", ["stochastic_depth", "dropout"])
+@pytest.mark.parametrize("rate", ["drop_path", "dropout"])
 def test_the_two_branches_of_a_block_are_dropped_independently(rate) -> None:
     model = with_constant_branches(attention=1, mlp=10, depth=2, **{rate: 0.5})
     features = np.asarray(seen(model, tiny.images(2000), KEYS[0]).features)
@@ -237,7 +237,7 @@ def test_bfloat16_computes_in_bfloat16_over_float32_parameters(outputs) -> None:
 
 @pytest.mark.parametrize("position", ["learned_1d", "relative"])
 def test_nothing_is_promoted_by_accident(position) -> None:
-    rates: dict[str, Any] = {"dropout": 0.2, "attention_dropout": 0.2, "stochastic_depth": 0.3}
+    rates: dict[str, Any] = {"dropout": 0.2, "attention_dropout": 0.2, "drop_path": 0.3}
     graphdef, params = nnx.split(tiny.model(position=position, pool="map", **rates))
     with jax.numpy_dtype_promotion("strict"):
         logits = jax.eval_shape(

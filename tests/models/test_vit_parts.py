@@ -35,7 +35,7 @@ PATCHES = 6
         {"pool": "token_gap", "registers": 2},
         {"distillation": True, "class_position": False},
         {"input_norm": True, "patch_bias": False, "qkv_bias": False, "qk_norm": True},
-        {"mlp": "swiglu", "layer_scale": 0.1, "gelu": "quick"},
+        {"mlp": "swiglu", "layer_scale": 0.1, "activation": "gelu_quick"},
         BEIT | {"pool": "gap", "class_token": True},
         BEIT | {"relative_bias": "shared", "position": "learned_1d"},
     ],

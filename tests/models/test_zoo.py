@@ -88,9 +88,9 @@ def test_models_of_the_families_have_the_parameters_of_the_originals(name, count
     assert sum(map(math.prod, surgery.shapes(zoo.options(name)).values())) == count
 
 
-TANH_TOKEN = {"gelu": "tanh", "norm_eps": 1e-6, "pool": "token", "norm_at": "tokens"}
-ERF_TOKEN = TANH_TOKEN | {"gelu": "erf", "class_position": True, "layer_scale": 0.0}
-BEIT = {"gelu": "erf", "position": "none", "class_token": True, "key_bias": False}
+TANH_TOKEN = {"activation": "gelu_tanh", "norm_eps": 1e-6, "pool": "token", "norm_at": "tokens"}
+ERF_TOKEN = TANH_TOKEN | {"activation": "gelu_erf", "class_position": True, "layer_scale": 0.0}
+BEIT = {"activation": "gelu_erf", "position": "none", "class_token": True, "key_bias": False}
 MEAN = {"pool": "gap", "norm_at": "pooled", "class_token": True}
 
 
@@ -107,7 +107,7 @@ MEAN = {"pool": "gap", "norm_at": "pooled", "class_token": True}
         ("BEiT-L/16", BEIT | MEAN | {"relative_bias": "per_block", "layer_scale": 1e-5}),
         ("BEiT-pretrain-B/16", BEIT | {"relative_bias": "shared", "mask_token": True}),
         ("BEiT-pretrain-L/16", BEIT | {"mim_classes": 8192, "layer_scale": 1e-5}),
-        ("Swin-T", {"gelu": "erf", "norm_eps": 1e-5, "windows": ((7, 7),)}),
+        ("Swin-T", {"activation": "gelu_erf", "norm_eps": 1e-5, "windows": ((7, 7),)}),
     ],
 )
 def test_models_of_the_families_have_the_numerics_of_the_originals(name, published) -> None:

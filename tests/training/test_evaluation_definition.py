@@ -56,7 +56,7 @@ def by_numpy(model, source: ArraySource = SOURCE, *, loss: str = "softmax") -> d
 
 def a_model(*, seed: int = 0):
     model = tiny.model(seed=seed, num_classes=len(CLASSES))
-    model.preprocessing = Preprocessing(image_size=(16, 24), crop=1.0, mean=MEAN, std=STD)
+    model.preprocessing = Preprocessing(image_size=(16, 24), crop_pct=1.0, mean=MEAN, std=STD)
     return model
 
 

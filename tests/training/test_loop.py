@@ -50,8 +50,8 @@ def test_the_card_says_how_the_run_was_evaluated(run) -> None:
     """Not how it was trained; with the value range of both."""
     assert run_folder.read_card(run).preprocessing == Preprocessing(
         image_size=(28, 28),
-        crop=0.9,
-        kernel="bicubic_antialias",
+        crop_pct=0.9,
+        interpolation="bicubic_antialias",
         fit="squash",
         mean=(0.4, 0.5, 0.6),
         std=(0.5, 0.5, 0.5),

@@ -72,7 +72,11 @@ def test_fields_of_a_part_change_that_part_only() -> None:
         ("Ti/16", "num_classes=5", "config.model.num_classes is not set here: the data say how"),
         ("Ti/16", "image_size=32", "config.model.image_size is not set here: set config.image_siz"),
         ("Ti/16", "layer_scale=x", "layer_scale=x: the value must be of type float"),
-        ("Ti/16", "gelu=relu", "config.model.gelu is 'relu': choose one of 'tanh', 'erf'"),
+        (
+            "Ti/16",
+            "activation=relu",
+            "config.model.activation is 'relu': choose one of 'gelu_tanh', 'gelu_erf'",
+        ),
         ("Ti/16", "stem.nm_layers=3", "config.model.stem.nm_layers: did you mean 'num_layers'?"),
         ("Ti/16", "stem=3", "model.stem=3: set its fields one by one: model.stem.groups"),
         ("Ti/16", "width.x=3", "unknown config field config.model.width.x: width has no fields"),

@@ -46,7 +46,7 @@ def start(path: pathlib.Path, **model: object) -> setup.Start:
 def test_a_pretrained_autoencoder_becomes_a_classifier(layout, kind, gone, tmp_path) -> None:
     """What only pretraining uses would take memory and moments of the optimizer."""
     vit_jax.save(
-        tiny.model(gelu="erf", image_size=(16, 16), num_heads=2, **kind),
+        tiny.model(activation="gelu_erf", image_size=(16, 16), num_heads=2, **kind),
         tmp_path / "a.pth",
         layout=layout,
     )
@@ -73,7 +73,7 @@ def test_the_shared_bias_of_pretraining_becomes_that_of_every_block(tmp_path) ->
 
 
 def test_a_file_of_another_grid_and_way_of_resizing_is_told_by_the_config(tmp_path) -> None:
-    vit_jax.save(tiny.model(gelu="erf", num_heads=2), tmp_path / "a.pth", layout="deit")
+    vit_jax.save(tiny.model(activation="gelu_erf", num_heads=2), tmp_path / "a.pth", layout="deit")
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match="leave the grid of patches open"):
         start(tmp_path / "a.pth")
@@ -123,7 +123,7 @@ def test_sizes_are_height_and_width_and_one_number_is_both(patch, image, expecte
 
 def test_what_a_file_lacks_is_drawn_by_the_seed_of_the_run(tmp_path) -> None:
     """By a key of its own, not the one that draws whole models."""
-    vit_jax.save(tiny.model(gelu="erf", num_heads=2), tmp_path / "a.pth", layout="deit")
+    vit_jax.save(tiny.model(activation="gelu_erf", num_heads=2), tmp_path / "a.pth", layout="deit")
     drawn = []
     for seed in (0, 0, 1):
         config = Config(
@@ -141,7 +141,7 @@ def test_what_a_file_lacks_is_drawn_by_the_seed_of_the_run(tmp_path) -> None:
 
 
 def test_the_layout_that_the_config_names_is_the_one_that_reads(tmp_path) -> None:
-    vit_jax.save(tiny.model(gelu="erf", num_heads=2), tmp_path / "a.pth", layout="deit")
+    vit_jax.save(tiny.model(activation="gelu_erf", num_heads=2), tmp_path / "a.pth", layout="deit")
     config = Config(
         init_from=str(tmp_path / "a.pth"),
         init_layout="hf",

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from vit_jax import plain_json
+from vit_jax.models import old_names
 from vit_jax.models.zoo import RUN_FIELDS, Options
 from vit_jax.schema import build
 
@@ -62,7 +63,12 @@ def exact(content: Mapping[str, Any]) -> Exact:
     long = len(name.encode(errors="surrogatepass")) > _LONGEST
     if long or any(part in name for part in ("/", "\\", "\0")):
         raise ValueError(f"config.json has {_OURS} file {entry['file']!r}, which is no name")
-    return Exact(**entry)
+    found = Exact(**entry)
+    return dataclasses.replace(
+        found,
+        options=old_names.options(found.options),
+        preprocessing=old_names.preprocessing(found.preprocessing),
+    )
 
 
 def with_exact(content: Mapping[str, Any], entry: Exact) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from vit_jax.checkpoints import old_runs
-from vit_jax.models import zoo
+from vit_jax.models import old_names, zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.zoo import Options
 from vit_jax.schema import build
 
-FORMAT = 1
+FORMAT = 2  # 1: with the fields of `models.old_names`; a file without a number: `old_runs`
 _NEEDED = ("options", "class_names", "preprocessing")
 
 
@@ -54,6 +54,12 @@ def from_json(content: Any, *, config: Mapping[str, Any], path: str) -> Card:
         _check_format(content.pop("format"), path)
     else:
         content = old_runs.upgraded(content, config)
+    for part, upgraded in (
+        ("options", old_names.options),
+        ("preprocessing", old_names.preprocessing),
+    ):
+        if part in content:
+            content[part] = upgraded(content[part])
     kind = _kind(content.pop("family", None), path)
     content, notes = _without_optional(content, kind, path)
     if missing := [name for name in _NEEDED if name not in content]:

@@ -76,8 +76,8 @@ def read_card(workdir: str | os.PathLike[str]) -> Card:
 
 
 def renew_card(workdir: str | os.PathLike[str]) -> None:
-    """Writes a model.json of an older version as it is written today, where it is one."""
-    if "format" not in read_json(workdir, "model.json"):
+    """Writes the model.json of an older version again, in today's format."""
+    if read_json(workdir, "model.json").get("format") != card_lib.FORMAT:
         write_card(workdir, read_card(workdir))
 
 

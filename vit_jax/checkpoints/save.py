@@ -172,14 +172,14 @@ def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
     """A run of no steps, to start from and to evaluate."""
     expects = checkpoint.preprocessing
     config = {
-        "format": 1,
+        "format": 2,
         "init_from": origin or "saved",
         "image_size": checkpoint.options.image_size,
         "data": {
             "mean": expects.mean,
             "std": expects.std,
-            "crop_pct": expects.crop,
-            "eval_interpolation": expects.kernel,
+            "crop_pct": expects.crop_pct,
+            "eval_interpolation": expects.interpolation,
             "eval_fit": expects.fit,
         },
     }

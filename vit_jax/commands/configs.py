@@ -89,6 +89,7 @@ def _read(text: str) -> schema.Override:
     if not equals and not name.startswith("--no"):
         raise ValueError(f"{name} has no value: write {name}=VALUE")
     flag, path = name.split(".", 1)
+    value = config_formats.new_value(path, value)
     path = config_formats.new_path(path)
 
     def parse(target: schema.Target) -> Any:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from vit_jax.data.resize import PILLOW, resize, resize_part
-from vit_jax.models.preprocessing import Fit, Kernel
+from vit_jax.models.preprocessing import Fit, Interpolation
 
 LARGE = 2**24  # pixels of a resized image, beyond which only what is kept is made
 ATTEMPTS = 10  # of the inception crop, 4 numbers each
@@ -27,7 +27,7 @@ class Target(Protocol):
     def center(self) -> float: ...
 
     @property
-    def kernel(self) -> Kernel: ...
+    def interpolation(self) -> Interpolation: ...
 
     @property
     def fit(self) -> Fit: ...
@@ -61,7 +61,7 @@ class Inception:
             image.shape[:2], target.size, area=self.crop_area, numbers=numbers
         )
         box = image[top : top + height, left : left + width]
-        return resize(box, target.size, target.kernel)
+        return resize(box, target.size, target.interpolation)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Shift:
             raise ValueError(f"config.data.shift is {self.shift}: the image has {max(size)} pixels")
 
     def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
-        image = center_crop(image, target.size, share=1.0, kernel=target.kernel)
+        image = center_crop(image, target.size, share=1.0, interpolation=target.interpolation)
         return shift(image[None], limit=self.shift, numbers=numbers[None])[0]
 
 
@@ -90,7 +90,11 @@ class Center:
 
     def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
         return center_crop(
-            image, target.size, share=target.center, kernel=target.kernel, fit=target.fit
+            image,
+            target.size,
+            share=target.center,
+            interpolation=target.interpolation,
+            fit=target.fit,
         )
 
 
@@ -140,19 +144,24 @@ def shift(images: np.ndarray, *, limit: int, numbers: np.ndarray) -> np.ndarray:
 
 
 def center_crop(
-    image: np.ndarray, size: tuple[int, int], *, share: float, kernel: Kernel, fit: Fit = "crop"
+    image: np.ndarray,
+    size: tuple[int, int],
+    *,
+    share: float,
+    interpolation: Interpolation,
+    fit: Fit = "crop",
 ) -> np.ndarray:
     """Resizes, keeping the aspect ratio, to cover `size / share`, then cuts `size` from the centre.
 
     With `fit` "squash" both sides are resized to `size / share`, whatever the aspect ratio was.
-    The side that limits is `floor(size / share)`: 256 for 224 / 0.875. Halves of a pixel go where
-    the kernel's own library puts them, torchvision for the antialiased ones, else big_vision;
-    "crop_floor" puts them after the cut, as Hugging Face.
+    The side that limits is `floor(size / share)`: 256 for 224 / 0.875. Odd margins
+    are split as the library of the interpolation splits them: torchvision for the antialiased ones,
+    else big_vision. "crop_floor" cuts the smaller half first, as Hugging Face.
     """
     h, w = image.shape[:2]
     cover = [math.floor(side / share + 1e-6) for side in size]
     scale = max(cover[0] / h, cover[1] / w)
-    of_torch = kernel in PILLOW
+    of_torch = interpolation in PILLOW
     # 1e-9: the limiting side comes out whole.
     whole = (lambda side: int(side + 1e-9)) if of_torch else round
     resized = (max(whole(h * scale), size[0]), max(whole(w * scale), size[1]))
@@ -162,6 +171,6 @@ def center_crop(
     floors = not of_torch or fit == "crop_floor"
     top, left = (m // 2 if floors else round(m / 2) for m in margins)
     if resized[0] * resized[1] > max(LARGE, 8 * size[0] * size[1]):
-        return resize_part(image, resized, (top, left, *size), kernel)
-    image = resize(image, resized, kernel)
+        return resize_part(image, resized, (top, left, *size), interpolation)
+    image = resize(image, resized, interpolation)
     return image[top : top + size[0], left : left + size[1]]

@@ -6,7 +6,7 @@ from typing import Literal
 from vit_jax import schema
 from vit_jax.data.crops import CROPS, Crop
 from vit_jax.data.sources import SOURCES, DataSource
-from vit_jax.models.preprocessing import Fit, Kernel
+from vit_jax.models.preprocessing import Fit, Interpolation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class DataConfig:
     crop: Crop = schema.choice(CROPS, "inception", key="crop")
     # How training images are resized.
     interpolation: Literal["linear", "bilinear_antialias", "bicubic_antialias"] = "linear"
-    eval_interpolation: Kernel = "area"  # how images are resized for evaluation
+    eval_interpolation: Interpolation = "area"  # how images are resized for evaluation
     # Evaluation: squash ignores the aspect ratio, crop_floor cuts as Hugging Face.
     eval_fit: Fit = "crop"
     crop_pct: float = 0.875  # evaluation: the centre crop's share of the resized short side

@@ -12,7 +12,7 @@ from vit_jax.data.crops import Crop, Shift, center_crop, shift
 from vit_jax.data.decode import BrokenImageError as BrokenImageError
 from vit_jax.data.decode import decode as decode
 from vit_jax.data.options import DataConfig
-from vit_jax.models.preprocessing import LEAST_CROP, Fit, Kernel
+from vit_jax.models.preprocessing import LEAST_CROP, Fit, Interpolation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class TrainTransform:
     size: tuple[int, int]
     crop: Crop
     center: float = 1.0  # share of the short side that `Center` keeps
-    kernel: Kernel = "linear"
+    interpolation: Interpolation = "linear"
     fit: Fit = "crop"  # likewise
     channels: int = 3  # of the model
     orient: bool = False  # as EXIF says
@@ -47,14 +47,16 @@ class EvalTransform:
 
     size: tuple[int, int]
     center: float = 0.875  # share of the resized image's short side that is kept
-    kernel: Kernel = "area"
+    interpolation: Interpolation = "area"
     fit: Fit = "crop"
     channels: int = 3  # of the model
     orient: bool = False  # as EXIF says
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """uint8 (h, w, C) -> uint8 (H, W, C)."""
-        return center_crop(image, self.size, share=self.center, kernel=self.kernel, fit=self.fit)
+        return center_crop(
+            image, self.size, share=self.center, interpolation=self.interpolation, fit=self.fit
+        )
 
     def decode(self, data: bytes | np.ndarray) -> np.ndarray:
         return _decoded(data, self)
@@ -70,7 +72,7 @@ def train_transform(
         size=size,
         crop=data.crop,
         center=data.crop_pct,
-        kernel=data.interpolation,
+        interpolation=data.interpolation,
         fit=data.eval_fit,
         channels=channels,
         orient=data.orientation,
@@ -83,7 +85,7 @@ def eval_transform(data: DataConfig, *, size: tuple[int, int], channels: int = 3
     return EvalTransform(
         size=size,
         center=data.crop_pct,
-        kernel=data.eval_interpolation,
+        interpolation=data.eval_interpolation,
         fit=data.eval_fit,
         channels=channels,
         orient=data.orientation,
@@ -97,9 +99,9 @@ def _check_crop_pct(data: DataConfig) -> None:
         raise ValueError(f"config.data.crop_pct is {data.crop_pct}: give {LEAST_CROP} at least")
 
 
-def _fast_dct(kernel: Kernel) -> bool:
-    """The decoder of the family that a kernel comes from: TensorFlow's, or Pillow's."""
-    return kernel in ("linear", "area")
+def _fast_dct(interpolation: Interpolation) -> bool:
+    """Whether to decode JPEGs as TensorFlow does, whose resize filters these are, or as Pillow."""
+    return interpolation in ("linear", "area")
 
 
 def _decoded(data: bytes | np.ndarray, transform: TrainTransform | EvalTransform) -> np.ndarray:
@@ -107,6 +109,6 @@ def _decoded(data: bytes | np.ndarray, transform: TrainTransform | EvalTransform
     return decode(
         data,
         channels=transform.channels,
-        fast_dct=_fast_dct(transform.kernel),
+        fast_dct=_fast_dct(transform.interpolation),
         orient=transform.orient,
     )

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from vit_jax.models.preprocessing import Kernel
+from vit_jax.models.preprocessing import Interpolation
 
 PILLOW = {
     "bilinear_antialias": PIL.Image.Resampling.BILINEAR,
@@ -14,7 +14,7 @@ PILLOW = {
 }
 
 
-def resize(image: np.ndarray, size: tuple[int, int], kernel: Kernel) -> np.ndarray:
+def resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
     """uint8 (h, w, C) -> uint8 (H, W, C), pixels as areas (half-pixel centres), rounded.
 
     linear: two samples an axis whatever the scale, as `tf.image.resize` without antialias.
@@ -24,25 +24,27 @@ def resize(image: np.ndarray, size: tuple[int, int], kernel: Kernel) -> np.ndarr
     if image.shape[:2] == size:
         return image
     if image.shape[2] != 3:  # each by itself: Pillow takes four for colours and transparency
-        return np.stack([_resize(plane, size, kernel) for plane in np.moveaxis(image, 2, 0)], 2)
-    return _resize(image, size, kernel)
+        return np.stack(
+            [_resize(plane, size, interpolation) for plane in np.moveaxis(image, 2, 0)], 2
+        )
+    return _resize(image, size, interpolation)
 
 
 def resize_part(
     image: np.ndarray,
     size: tuple[int, int],
     part: tuple[int, int, int, int],
-    kernel: Kernel,
+    interpolation: Interpolation,
 ) -> np.ndarray:
-    """The part (top, left, H, W) of `resize(image, size, kernel)`, equal but for rounding.
+    """The part (top, left, H, W) of `resize(image, size, interpolation)`, equal but for rounding.
 
     Its memory is that of the part and of what it is made from: a line of a million pixels would
     be hundreds of gigabytes at the height of a model.
     """
     top, left, height, width = part
-    if kernel not in PILLOW:
+    if interpolation not in PILLOW:
         shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
-        area = kernel == "area" and shrinks
+        area = interpolation == "area" and shrinks
         rows, of_rows = _taps(image.shape[0], size[0], range(top, top + height), area=area)
         columns, of_columns = _taps(image.shape[1], size[1], range(left, left + width), area=area)
         region = image[rows, columns].astype(np.float32)
@@ -54,20 +56,22 @@ def resize_part(
     box = tuple(min(corner, limit) for corner, limit in zip(corners, limits, strict=True))
     planes = [image] if image.shape[2] == 3 else list(np.moveaxis(image, 2, 0))
     parts = [
-        np.asarray(PIL.Image.fromarray(plane).resize((width, height), PILLOW[kernel], box=box))
+        np.asarray(
+            PIL.Image.fromarray(plane).resize((width, height), PILLOW[interpolation], box=box)
+        )
         for plane in planes
     ]
     return parts[0] if image.shape[2] == 3 else np.stack(parts, axis=2)
 
 
-def _resize(image: np.ndarray, size: tuple[int, int], kernel: Kernel) -> np.ndarray:
+def _resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
     """As `resize`, of (h, w, 3) or (h, w)."""
-    if kernel in ("linear", "area"):
+    if interpolation in ("linear", "area"):
         shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
-        method = cv2.INTER_AREA if kernel == "area" and shrinks else cv2.INTER_LINEAR
+        method = cv2.INTER_AREA if interpolation == "area" and shrinks else cv2.INTER_LINEAR
         image = np.ascontiguousarray(image)
         return cv2.resize(image, (size[1], size[0]), interpolation=method)
-    return np.asarray(PIL.Image.fromarray(image).resize((size[1], size[0]), PILLOW[kernel]))
+    return np.asarray(PIL.Image.fromarray(image).resize((size[1], size[0]), PILLOW[interpolation]))
 
 
 def _taps(source: int, target: int, kept: range, *, area: bool) -> tuple[slice, np.ndarray]:

@@ -80,7 +80,7 @@ class Encoder(nnx.Module):
             table=None if layered else table,
             tables=table if layered else None,
             bias=grid_bias(self.relative_bias[...], options.grid) if shared else None,
-            stochastic_depth=options.stochastic_depth,
+            drop_path=options.drop_path,
             key=keys[1],
             return_intermediates=return_intermediates,
             remat=options.remat,

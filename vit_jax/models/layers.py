@@ -21,7 +21,7 @@ XAVIER = nnx.initializers.xavier_uniform()
 MLP_BIAS = nnx.initializers.normal(1e-6)
 
 Dtype = Literal["float32", "bfloat16"]
-Gelu = Literal["tanh", "erf", "quick"]
+Activation = Literal["gelu_tanh", "gelu_erf", "gelu_quick"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class BlockOptions:
     width: int
     mlp_dim: int
     num_heads: int
-    gelu: Gelu = "tanh"
+    activation: Activation = "gelu_tanh"
     mlp: Literal["plain", "swiglu"] = "plain"
     norm_eps: float = 1e-6
     qkv_bias: bool = True
@@ -198,7 +198,7 @@ class Mlp(nnx.Module):
             gate, value = jnp.split(x, 2, axis=-1)
             x = jax.nn.silu(gate) * value
         else:
-            x = gelu(x, self.options.gelu)
+            x = gelu(x, self.options.activation)
         x = dropout(x, self.options.dropout, keys[0])
         return dropout(self.fc2(x), self.options.dropout, keys[1])
 
@@ -217,11 +217,11 @@ def split_batch(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def gelu(x: jax.Array, kind: Gelu) -> jax.Array:
+def gelu(x: jax.Array, kind: Activation) -> jax.Array:
     """Exact (erf), or with the tanh or the logistic function for the normal distribution."""
-    if kind == "quick":
+    if kind == "gelu_quick":
         return x * jax.nn.sigmoid(1.702 * x)
-    return jax.nn.gelu(x, approximate=kind == "tanh")
+    return jax.nn.gelu(x, approximate=kind == "gelu_tanh")
 
 
 def layer_norm(width: int, eps: float, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:

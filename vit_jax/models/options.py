@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from vit_jax.models import limits, positions
 from vit_jax.models.decoder import DecoderOptions
-from vit_jax.models.layers import BlockOptions, Gelu
+from vit_jax.models.layers import Activation, BlockOptions
 from vit_jax.models.model import ModelOptions
 from vit_jax.models.resnet import StemOptions
 
@@ -53,7 +53,7 @@ class Positions:
 class BlockNumerics:
     """What the layers compute."""
 
-    gelu: Gelu = "tanh"
+    activation: Activation = "gelu_tanh"
     mlp: Literal["plain", "swiglu"] = "plain"
     norm_eps: float = 1e-6
     input_norm: bool = False  # a norm before the blocks (CLIP)
@@ -70,7 +70,7 @@ class Regularisation:
 
     dropout: float = 0.0
     attention_dropout: float = 0.0
-    stochastic_depth: float = 0.0  # of the last block; grows linearly from 0
+    drop_path: float = 0.0  # of the last block; grows linearly from 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -242,7 +242,7 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
         own = self.position == "learned_1d" and self.position_at == "every_block"
         return BlockOptions(
             **shared,
-            stochastic=self.stochastic_depth > 0,
+            stochastic=self.drop_path > 0,
             relative_tokens=self.tokens if self.position == "relative" else 0,
             own_position_tokens=self.position_tokens if own else 0,
             relative_grid=self.grid if self.relative_bias == "per_block" else None,
@@ -250,7 +250,7 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
 
     def plain_block(self, **changes: int) -> BlockOptions:
         """The options of a block of another part: the same numerics, sizes changed, no extras."""
-        kept = ("width", "mlp_dim", "num_heads", "gelu", "norm_eps", "dropout",
+        kept = ("width", "mlp_dim", "num_heads", "activation", "norm_eps", "dropout",
                 "attention_dropout", "dtype", "attention")  # fmt: skip
         return BlockOptions(**({name: getattr(self, name) for name in kept} | changes))
 

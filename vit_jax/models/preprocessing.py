@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from vit_jax.models import limits
 
-Kernel = Literal[
+Interpolation = Literal[
     "area",
     "linear",
     "bilinear_antialias",
@@ -37,8 +37,8 @@ class Preprocessing:
     """
 
     image_size: tuple[int, int]  # (height, width)
-    crop: float = 0.875  # image_size / crop is covered by the resized image, then cropped
-    kernel: Kernel = "area"
+    crop_pct: float = 0.875  # image_size / crop_pct is covered by the resized image, then cropped
+    interpolation: Interpolation = "area"
     fit: Fit = "crop"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # of each channel's pixels in [0, 1]
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -49,8 +49,8 @@ class Preprocessing:
         if min(height, width) < 1 or height * width > limits.MOST_PIXELS:
             most = f"1 to {limits.MOST_PIXELS} pixels are"
             raise ValueError(f"images of {height} x {width} are not possible: {most}")
-        if not LEAST_CROP <= self.crop <= 1:
-            raise ValueError(f"crop is {self.crop}: it must be in [{LEAST_CROP}, 1]")
+        if not LEAST_CROP <= self.crop_pct <= 1:
+            raise ValueError(f"crop_pct is {self.crop_pct}: it must be in [{LEAST_CROP}, 1]")
         finite = all(map(math.isfinite, (*self.mean, *self.std)))
         if not finite or min(self.std, default=0) <= 0:
             raise ValueError(

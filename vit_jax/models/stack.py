@@ -38,7 +38,7 @@ def scan(
     table: jax.Array | None = None,
     tables: jax.Array | None = None,
     bias: jax.Array | None = None,
-    stochastic_depth: float = 0.0,
+    drop_path: float = 0.0,
     key: jax.Array | None = None,
     return_intermediates: bool = False,
     remat: str = "none",
@@ -55,7 +55,7 @@ def scan(
         layers["table"] = tables
     if key is not None:
         layers["key"] = jax.random.split(key, depth)
-        layers["drop_rate"] = jnp.linspace(0.0, stochastic_depth, depth)
+        layers["drop_rate"] = jnp.linspace(0.0, drop_path, depth)
 
     def body(x: jax.Array, layer: dict[str, Any]) -> tuple[jax.Array, Any]:
         positions = layer.get("table", table)

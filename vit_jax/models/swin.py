@@ -19,10 +19,10 @@ from vit_jax.models import fitting, heads, limits, positions, stack
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.layers import (
     XAVIER,
+    Activation,
     Attention,
     BlockOptions,
     Dtype,
-    Gelu,
     Mlp,
     drop_path,
     dropout,
@@ -49,7 +49,7 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
     windows: tuple[Grid, ...] = ((7, 7),)  # of each stage, or one for all
     padding: Padding = "after_shift"
     num_classes: int = 1000  # 0: no head, the features are the output
-    gelu: Gelu = "erf"
+    activation: Activation = "gelu_erf"
     norm_eps: float = 1e-5
     qkv_bias: bool = True
     position: Literal["none", "learned_1d"] = "none"  # added to the patches; fixes the image size
@@ -126,7 +126,7 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
             width=width,
             mlp_dim=_each(mlp_dims, len(self.depths))[stage],
             num_heads=self.stage_heads[stage],
-            stochastic=self.stochastic_depth > 0,
+            stochastic=self.drop_path > 0,
         )
 
 
@@ -201,7 +201,7 @@ class Stage(nnx.Module):
         self.depth, self.remat, self.unroll = options.depths[stage], options.remat, options.unroll
         first = sum(options.depths[:stage])
         last = max(sum(options.depths) - 1, 1)
-        rates = (options.stochastic_depth * i / last for i in range(first, first + self.depth))
+        rates = (options.drop_path * i / last for i in range(first, first + self.depth))
         self.drop_rates = tuple(rates)
         self.merges = stage > 0
         if self.merges:

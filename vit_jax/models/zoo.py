@@ -87,41 +87,41 @@ class Series:
     options: type[EncoderOptions] = ViTOptions
 
 
-_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "kernel": "bicubic_antialias"}
-_BEIT = {"gelu": "erf", "position": "none", "class_token": True, "key_bias": False}
+_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bicubic_antialias"}
+_BEIT = {"activation": "gelu_erf", "position": "none", "class_token": True, "key_bias": False}
 
 # DeiT (arXiv 2012.12877) and DeiT III (2204.07118); MAE (2111.06377); BEiT (2106.08254). Those
 # called pretrain have the parts of pretraining, the others are what is fine-tuned and evaluated.
 SERIES = {
-    "DeiT": Series(("Ti/16", "S/16", "B/16"), {"gelu": "erf"}, _IMAGENET),
+    "DeiT": Series(("Ti/16", "S/16", "B/16"), {"activation": "gelu_erf"}, _IMAGENET),
     "DeiT-distilled": Series(
-        ("Ti/16", "S/16", "B/16"), {"gelu": "erf", "distillation": True}, _IMAGENET
+        ("Ti/16", "S/16", "B/16"), {"activation": "gelu_erf", "distillation": True}, _IMAGENET
     ),
     "DeiT-III": Series(
         ("S/16", "M/16", "B/16", "L/16", "H/14"),
-        {"gelu": "erf", "layer_scale": 1e-4, "class_position": False},
-        _IMAGENET | {"crop": 1.0},
+        {"activation": "gelu_erf", "layer_scale": 1e-4, "class_position": False},
+        _IMAGENET | {"crop_pct": 1.0},
     ),
     "MAE": Series(
         ("B/16", "L/16", "H/14"),
-        {"gelu": "erf", "pool": "gap", "norm_at": "pooled", "class_token": True},
+        {"activation": "gelu_erf", "pool": "gap", "norm_at": "pooled", "class_token": True},
         _IMAGENET,
     ),
     "MAE-pretrain": Series(
         ("B/16", "L/16", "H/14"),
-        {"gelu": "erf", "decoder": DecoderOptions()},
+        {"activation": "gelu_erf", "decoder": DecoderOptions()},
         _IMAGENET,
         MaskedAutoencoderOptions,
     ),
     "BEiT": Series(
         ("B/16", "L/16"),
         _BEIT | {"pool": "gap", "norm_at": "pooled", "relative_bias": "per_block"},
-        {"crop": 0.9, "kernel": "bicubic_antialias"},
+        {"crop_pct": 0.9, "interpolation": "bicubic_antialias"},
     ),
     "BEiT-pretrain": Series(
         ("B/16", "L/16"),
         _BEIT | {"relative_bias": "shared", "mim_classes": 8192},
-        {"crop": 0.9, "kernel": "bicubic_antialias"},
+        {"crop_pct": 0.9, "interpolation": "bicubic_antialias"},
         MaskedImageModelOptions,
     ),
 }
@@ -160,7 +160,7 @@ FAMILIES: dict[str, Family] = {
         module=swin.Swin,
         fitting=swin.FITTING,
         names=swin.NAMES,
-        input=_IMAGENET | {"crop": 0.9},
+        input=_IMAGENET | {"crop_pct": 0.9},
     ),
 }
 

@@ -163,8 +163,8 @@ def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run
     """What is saved beside the config; `config` comes from `with_value_range`."""
     preprocessing = Preprocessing(
         image_size=start.options.image_size,
-        crop=config.data.crop_pct,
-        kernel=config.data.eval_interpolation,
+        crop_pct=config.data.crop_pct,
+        interpolation=config.data.eval_interpolation,
         fit=config.data.eval_fit,
         mean=config.data.mean,
         std=config.data.std,

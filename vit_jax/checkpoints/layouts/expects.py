@@ -8,11 +8,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vit_jax.models.preprocessing import Fit, Kernel
+from vit_jax.models.preprocessing import Fit, Interpolation
 
 _Told = dict[str, Any]
 
-_TIMM_KERNELS: dict[str, Kernel] = {
+_TIMM_INTERPOLATIONS: dict[str, Interpolation] = {
     "bicubic": "bicubic_antialias",
     "bilinear": "bilinear_antialias",
     "lanczos": "lanczos_antialias",
@@ -22,7 +22,7 @@ _TIMM_KERNELS: dict[str, Kernel] = {
 _FITS: dict[str, Fit] = {"center": "crop", "squash": "squash"}
 
 # The numbers that Pillow gives its filters.
-PILLOW: dict[int, Kernel] = {
+PILLOW: dict[int, Interpolation] = {
     0: "nearest",
     1: "lanczos_antialias",
     2: "bilinear_antialias",
@@ -68,9 +68,9 @@ def _of_timm(config: Mapping[str, Any]) -> _Told:
     }
     if share := config.get("crop_pct"):
         share = share if type(share) in (int, float) else 0
-        told["crop"] = _share(share, f"pretrained_cfg has crop_pct {config['crop_pct']!r}")
+        told["crop_pct"] = _share(share, f"pretrained_cfg has crop_pct {config['crop_pct']!r}")
     for field, theirs, known in (
-        ("kernel", "interpolation", _TIMM_KERNELS),
+        ("interpolation", "interpolation", _TIMM_INTERPOLATIONS),
         ("fit", "crop_mode", _FITS),
     ):
         if name := config.get(theirs):
@@ -116,7 +116,7 @@ def _resizing(file: Mapping[str, Any], config: Mapping[str, Any]) -> _Told:
         if not isinstance(number, int) or number not in PILLOW:
             known = ", ".join(map(str, PILLOW))
             _refuse(f"preprocessor_config.json has resample {number!r}: known are {known}")
-        told["kernel"] = PILLOW[number]
+        told["interpolation"] = PILLOW[number]
     if file.get("size") is None:
         return told
     size, fit = _size("size", file["size"], fit or "squash")
@@ -125,16 +125,18 @@ def _resizing(file: Mapping[str, Any], config: Mapping[str, Any]) -> _Told:
         squashes = min(size) >= _CONVNEXT_SQUASHES
         share = 1.0 if squashes else _number("crop_pct", file["crop_pct"] or 224 / 256)
         told["fit"] = "squash" if squashes else "crop_floor"
-        return told | {"crop": _share(share, f"preprocessor_config.json has crop_pct {share}")}
+        return told | {"crop_pct": _share(share, f"preprocessor_config.json has crop_pct {share}")}
     if not file.get("do_center_crop", cuts) or file.get("crop_size") is None:
-        return told | {"crop": 1.0, "fit": _uncut(file["size"], fit)}
+        return told | {"crop_pct": 1.0, "fit": _uncut(file["size"], fit)}
     cut, _ = _size("crop_size", file["crop_size"], "squash")
     what = f"preprocessor_config.json has size {file['size']} and crop_size {file['crop_size']}"
     # Sides that are rounded to pixels are not quite of one aspect ratio.
     if fit == "squash" and not -cut[0] < cut[0] * size[1] - cut[1] * size[0] < cut[1]:
         _refuse(f"{what}, of another aspect ratio")
     # Of a size that is the shorter side's, the larger side of the cut is what has to fit.
-    return told | {"crop": _share((max(cut) if fit == "crop_floor" else cut[0]) / size[0], what)}
+    return told | {
+        "crop_pct": _share((max(cut) if fit == "crop_floor" else cut[0]) / size[0], what)
+    }
 
 
 def _processor(file: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -47,7 +47,9 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:
 
 def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
     fit = "crop_floor"
-    return released(options.image_size, hints, crop=1.0, kernel="bicubic_antialias", fit=fit)
+    return released(
+        options.image_size, hints, crop_pct=1.0, interpolation="bicubic_antialias", fit=fit
+    )
 
 
 def entries(options: BiTOptions) -> list[Entry]:

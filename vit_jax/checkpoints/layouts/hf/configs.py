@@ -15,22 +15,22 @@ _CLIP = {
 }
 
 # What the releases of a family expect where no preprocessor_config.json tells.
-_SQUASH = {"crop": 1.0, "fit": "squash"}
-_CROP = {"crop": 224 / 256, "kernel": "bicubic_antialias"}
+_SQUASH = {"crop_pct": 1.0, "fit": "squash"}
+_CROP = {"crop_pct": 224 / 256, "interpolation": "bicubic_antialias"}
 PREPROCESSING: dict[str, dict[str, Any]] = {
-    "vit": {**_SQUASH, "kernel": "bilinear_antialias"},
-    "vit_mae": {**_SQUASH, "kernel": "bilinear_antialias", **_IMAGENET},
-    "vit_hybrid": {"crop": 1.0, "fit": "crop_floor", "kernel": "bicubic_antialias"},
+    "vit": {**_SQUASH, "interpolation": "bilinear_antialias"},
+    "vit_mae": {**_SQUASH, "interpolation": "bilinear_antialias", **_IMAGENET},
+    "vit_hybrid": {"crop_pct": 1.0, "fit": "crop_floor", "interpolation": "bicubic_antialias"},
     "deit": {**_CROP, "fit": "squash", **_IMAGENET},
     "beit": {**_CROP, "fit": "squash"},
     "dinov2": {**_CROP, "fit": "crop_floor", **_IMAGENET},
     "dinov2_with_registers": {**_CROP, "fit": "crop_floor", **_IMAGENET},
-    "siglip": {**_SQUASH, "kernel": "bicubic_antialias"},
-    "clip": {"crop": 1.0, "fit": "crop_floor", "kernel": "bicubic_antialias", **_CLIP},
+    "siglip": {**_SQUASH, "interpolation": "bicubic_antialias"},
+    "clip": {"crop_pct": 1.0, "fit": "crop_floor", "interpolation": "bicubic_antialias", **_CLIP},
 }
 
-_ACTIVATIONS = {"erf": "gelu", "tanh": "gelu_pytorch_tanh", "quick": "quick_gelu"}
-_FILTERS = {kernel: number for number, kernel in PILLOW.items()}
+_ACTIVATIONS = {"gelu_erf": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "gelu_quick": "quick_gelu"}
+_FILTERS = {name: number for number, name in PILLOW.items()}
 _PROCESSORS = {"vit": "ViTImageProcessor", "vit_mae": "ViTImageProcessor"}
 _PROCESSORS |= {"deit": "DeiTImageProcessor", "beit": "BeitImageProcessor"}
 
@@ -51,7 +51,7 @@ def config(options: EncoderOptions, family: str, class_names: tuple[str, ...]) -
         "num_hidden_layers": options.depth,
         "num_attention_heads": options.num_heads,
         "intermediate_size": options.mlp_dim,
-        "hidden_act": _ACTIVATIONS[options.gelu],
+        "hidden_act": _ACTIVATIONS[options.activation],
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "layer_norm_eps": options.norm_eps,
@@ -77,8 +77,8 @@ def preprocessor(family: str, preprocessing: Preprocessing) -> dict[str, Any]:
     """
     height, width = preprocessing.image_size
     size = {"height": height, "width": width}
-    covering = {k: math.floor(v / preprocessing.crop + 1e-6) for k, v in size.items()}
-    cuts = preprocessing.crop < 1
+    covering = {k: math.floor(v / preprocessing.crop_pct + 1e-6) for k, v in size.items()}
+    cuts = preprocessing.crop_pct < 1
     name = _PROCESSORS[family]
     if preprocessing.fit != "squash" and height == width:
         name, cuts, covering = "BitImageProcessor", True, {"shortest_edge": covering["height"]}
@@ -88,7 +88,7 @@ def preprocessor(family: str, preprocessing: Preprocessing) -> dict[str, Any]:
         "image_processor_type": name,
         "do_resize": True,
         "size": covering,
-        "resample": _FILTERS.get(preprocessing.kernel, 2),
+        "resample": _FILTERS.get(preprocessing.interpolation, 2),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

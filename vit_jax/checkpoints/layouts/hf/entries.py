@@ -84,7 +84,7 @@ def family(options: EncoderOptions) -> str:
 
 def _check_holds(options: EncoderOptions, kind: str) -> None:
     holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads",
-             "num_classes", "gelu", "norm_eps", "qkv_bias", "fixed_position"}  # fmt: skip
+             "num_classes", "activation", "norm_eps", "qkv_bias", "fixed_position"}  # fmt: skip
     holds |= {
         "vit": {"representation_size", "mask_token"},
         "vit_hybrid": {"representation_size", "stem"},

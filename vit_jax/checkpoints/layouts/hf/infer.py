@@ -28,8 +28,8 @@ _MODEL_TYPES = {
     "dinov2": ("dinov2", "dinov2_with_registers"),
 }
 _DEFAULT_HEADS = 12  # of every family's config, which may leave it out
-_GELU = {"gelu": "erf", "gelu_python": "erf", "quick_gelu": "quick", "gelu_new": "tanh"}
-_GELU |= {"gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh", "gelu_accurate": "tanh"}
+_GELU = {"gelu": "gelu_erf", "gelu_python": "gelu_erf", "quick_gelu": "gelu_quick"}
+_GELU |= dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "gelu_tanh")
 _EPS = {
     "dinov2": 1e-6,
     "dinov2_with_registers": 1e-6,
@@ -80,7 +80,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
         qkv_bias=f"{query}.bias" in shapes,
         patch_bias=family != "clip",
         norm_eps=float(config.get("layer_norm_eps") or _EPS.get(family, 1e-12)),
-        gelu=_gelu(config, family),
+        activation=_gelu(config, family),
         **_extras(shapes, family, config, hints),
     )
     _check_config(options, config)

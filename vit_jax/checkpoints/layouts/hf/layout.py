@@ -64,7 +64,7 @@ def assumptions(
     if not (hints.config.get("model_type") or hints.config.get("vision_config")):
         fields = {"norm_eps": options.norm_eps}
         if options.mlp == "plain":
-            fields["gelu"] = options.gelu
+            fields["activation"] = options.activation
         if not hints.num_heads and options.relative_bias == "none":
             fields["num_heads"] = options.num_heads
     return assumed(preprocessing, hints, **fields)

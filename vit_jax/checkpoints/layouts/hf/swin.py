@@ -11,7 +11,7 @@ from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, released
 from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.models.interpolation import Methods
-from vit_jax.models.layers import Gelu
+from vit_jax.models.layers import Activation
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.swin import SwinOptions
 
@@ -51,8 +51,12 @@ _RENAMES = (
     (r"\.mlp\.fc2\.", ".output.dense."),
     (r"^(?=embeddings\.|encoder\.|layernorm\.)", "swin."),
 )
-_GELUS: dict[str, Gelu] = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-_GELUS |= {"gelu_fast": "tanh", "gelu_python": "erf", "quick_gelu": "quick"}
+_GELUS: dict[str, Activation] = {
+    "gelu": "gelu_erf",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+_GELUS |= {"gelu_fast": "gelu_tanh", "gelu_python": "gelu_erf", "quick_gelu": "gelu_quick"}
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -86,7 +90,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
         _SPELLING,
         hints,
         padding="before_shift",
-        gelu=_GELUS[activation],
+        activation=_GELUS[activation],
         norm_eps=float(hints.config.get("layer_norm_eps", 1e-5)),
     )
 
@@ -96,8 +100,8 @@ def preprocessing(options: SwinOptions, hints: Hints) -> Preprocessing:
     return released(
         options.image_size,
         hints,
-        crop=1.0,
-        kernel="bicubic_antialias",
+        crop_pct=1.0,
+        interpolation="bicubic_antialias",
         fit="squash",
         mean=mean,
         std=std,

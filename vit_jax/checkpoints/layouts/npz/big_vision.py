@@ -28,7 +28,7 @@ from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 
-_NUMERICS = {"gelu": "tanh", "norm_eps": 1e-6}
+_NUMERICS = {"activation": "gelu_tanh", "norm_eps": 1e-6}
 
 _BLOCK = "params/Transformer/encoderblock_{i}"
 _POOL = "params/MAPHead_0"

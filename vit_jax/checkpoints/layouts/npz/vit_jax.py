@@ -108,12 +108,12 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """Values in [-1, 1]; the AugReg models' published accuracies are of this crop and kernel."""
-    return released(options.image_size, hints, crop=0.9, kernel="bicubic_antialias")
+    return released(options.image_size, hints, crop_pct=0.9, interpolation="bicubic_antialias")
 
 
 def numerics(options: EncoderOptions) -> dict[str, Any]:
     """The fields of the options that the readers of this layout fix."""
-    fixed: dict[str, Any] = {"gelu": "tanh", "norm_eps": 1e-6}
+    fixed: dict[str, Any] = {"activation": "gelu_tanh", "norm_eps": 1e-6}
     if options.stem:
         fixed |= with_numerics(options.stem, StemOptions())
     return fixed

@@ -51,7 +51,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:
 
 
 def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
-    return released(options.image_size, hints, kernel="bilinear_antialias")
+    return released(options.image_size, hints, interpolation="bilinear_antialias")
 
 
 def numerics(options: BiTOptions) -> dict[str, Any]:

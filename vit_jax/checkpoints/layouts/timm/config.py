@@ -14,7 +14,7 @@ from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.swin import SwinOptions
 from vit_jax.models.zoo import Options
 
-GELU = {"erf": "gelu", "tanh": "gelu_tanh", "quick": "quick_gelu"}
+GELU = {"gelu_erf": "gelu", "gelu_tanh": "gelu_tanh", "gelu_quick": "quick_gelu"}
 _POOLS = {"token": "token", "gap": "avg", "map": "map"}
 _INTERPOLATIONS = {
     "bicubic_antialias": "bicubic",
@@ -99,7 +99,7 @@ def _beside(
     expects: dict[str, Any] = {
         "input_size": [options.channels, height, width],
         "fixed_input_size": model.fixed_size,
-        "crop_pct": preprocessing.crop,
+        "crop_pct": preprocessing.crop_pct,
         "crop_mode": "squash" if preprocessing.fit == "squash" else "center",
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
@@ -107,7 +107,7 @@ def _beside(
         "first_conv": model.first_conv,
         "classifier": model.classifier,
     }
-    if name := _INTERPOLATIONS.get(preprocessing.kernel):
+    if name := _INTERPOLATIONS.get(preprocessing.interpolation):
         expects["interpolation"] = name
     fields: dict[str, Any] = {
         "architecture": model.architecture,
@@ -152,7 +152,7 @@ def vit_arguments(options: EncoderOptions) -> dict[str, Any]:
         "pre_norm": options.input_norm,
         "fc_norm": options.norm_at == "pooled",
     }
-    return found if gated else found | {"act_layer": GELU[options.gelu]}
+    return found if gated else found | {"act_layer": GELU[options.activation]}
 
 
 def swin_arguments(options: SwinOptions) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def swin_arguments(options: SwinOptions) -> dict[str, Any]:
 def told(options: EncoderOptions) -> tuple[str, ...]:
     """The fields of a ViT that timm's readers of the arrays alone would assume."""
     plain = not is_beit(options) and options.mlp == "plain"
-    return ("pool", "gelu") if plain else ("pool",)
+    return ("pool", "activation") if plain else ("pool",)
 
 
 def is_beit(options: EncoderOptions) -> bool:

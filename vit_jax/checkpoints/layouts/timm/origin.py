@@ -33,8 +33,8 @@ def vit(options: EncoderOptions) -> Any:
 
 
 def _beit(options: EncoderOptions, arguments: dict[str, Any]) -> Any:
-    if options.gelu != "erf":
-        raise ValueError(f"a BEiT with gelu {options.gelu!r} is not built there")
+    if options.activation != "gelu_erf":
+        raise ValueError(f"timm has no BEiT with activation {options.activation!r}")
     pooled = options.norm_at == "pooled"
     if pooled != (options.pool == "gap"):  # not known to all releases
         arguments["use_fc_norm"] = pooled
@@ -52,7 +52,7 @@ def swin(options: SwinOptions) -> Any:
     tiled = all(
         g % w == 0 for pair in zip(grids, windows, strict=True) for g, w in zip(*pair, strict=True)
     )
-    if options.padding != "after_shift" and not tiled or options.gelu != "erf":
+    if options.padding != "after_shift" and not tiled or options.activation != "gelu_erf":
         raise ValueError("a Swin that pads otherwise, or of another GELU, is not built there")
     return importlib.import_module("timm.models.swin_transformer").SwinTransformer(
         **config.swin_arguments(options),

@@ -18,7 +18,7 @@ from vit_jax.models.positions import Grid
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.swin import SwinOptions
 
-_NUMERICS = {"padding": "after_shift", "gelu": "erf", "norm_eps": 1e-5}
+_NUMERICS = {"padding": "after_shift", "activation": "gelu_erf", "norm_eps": 1e-5}
 
 
 def _qkv(path: str, block: str, *, heads: int, bias: bool) -> list[Entry]:
@@ -96,10 +96,17 @@ def _wanted(hints: Hints, stages: int) -> tuple[Grid, ...]:
 
 
 def preprocessing(options: SwinOptions, hints: Hints) -> Preprocessing:
-    crop = 0.9 if max(options.image_size) < 384 else 1.0
+    crop_pct = 0.9 if max(options.image_size) < 384 else 1.0
     mean, std = IMAGENET_MEAN, IMAGENET_STD
-    kernel = "bicubic_antialias"
-    return released(options.image_size, hints, crop=crop, kernel=kernel, mean=mean, std=std)
+    interpolation = "bicubic_antialias"
+    return released(
+        options.image_size,
+        hints,
+        crop_pct=crop_pct,
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
+    )
 
 
 def entries(options: SwinOptions) -> list[Entry]:

@@ -13,19 +13,23 @@ from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.checkpoints.layouts.timm import config, origin
 from vit_jax.checkpoints.layouts.torch import names, sizes
 from vit_jax.models.interpolation import Methods
-from vit_jax.models.layers import Gelu
+from vit_jax.models.layers import Activation
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 
 _SCALES, _BEIT_SCALES = ("ls1.gamma", "ls2.gamma"), ("gamma_1", "gamma_2")
 
 # Models of these names have other than the exact GELU, which no file but config.json tells.
-_GELU: dict[str, Gelu] = {
-    r"quickgelu": "quick",
-    r"siglip.*_512|patch32_siglip|giantopt_.*siglip|so400m_patch16_siglip": "tanh",
+_GELU: dict[str, Activation] = {
+    r"quickgelu": "gelu_quick",
+    r"siglip.*_512|patch32_siglip|giantopt_.*siglip|so400m_patch16_siglip": "gelu_tanh",
 }
 _EXACT = r"base_patch16_siglip.*_512"
-_ACTIVATIONS: dict[Any, Gelu] = {"gelu": "erf", "gelu_tanh": "tanh", "quick_gelu": "quick"}
+_ACTIVATIONS: dict[Any, Activation] = {
+    "gelu": "gelu_erf",
+    "gelu_tanh": "gelu_tanh",
+    "quick_gelu": "gelu_quick",
+}
 
 
 _HOLDS = {"stem", "distillation", "registers", "register_position", "pool", "norm_at",
@@ -70,9 +74,9 @@ def _told(options: EncoderOptions, hints: Hints) -> dict[str, Any]:
     told: dict[str, Any] = {}
     kinds = [kind for pattern, kind in _GELU.items() if re.search(pattern, name)]
     if kinds and not re.search(_EXACT, name):
-        told["gelu"] = kinds[0]
+        told["activation"] = kinds[0]
     if kind := _ACTIVATIONS.get(arguments.get("act_layer")):
-        told["gelu"] = kind
+        told["activation"] = kind
     # CLIP's models alone have another epsilon than `norm_layer` has by itself.
     if options.input_norm and name and ("clip" not in name or "norm_layer" in arguments):
         told["norm_eps"] = 1e-6
@@ -90,7 +94,7 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """What config.json says, or what released models of such parts have."""
     beit = not options.key_bias or options.relative_bias != "none"
     facebook = options.distillation or options.layer_scale and not beit  # DeiT, DeiT III, DINOv2
-    default: dict[str, Any] = {"crop": 0.9, "kernel": "bicubic_antialias"}
+    default: dict[str, Any] = {"crop_pct": 0.9, "interpolation": "bicubic_antialias"}
     return released(options.image_size, hints, **default | (names.IMAGENET if facebook else {}))
 
 
@@ -101,7 +105,7 @@ def assumptions(
     fields: dict[str, Any] = {}
     told = hints.arguments
     if not told.get("architecture"):
-        fields["gelu"] = options.gelu
+        fields["activation"] = options.activation
         shown = options.qk_norm or options.relative_bias != "none"
         if not (shown or hints.num_heads or told.get("num_heads")):
             fields["num_heads"] = options.num_heads

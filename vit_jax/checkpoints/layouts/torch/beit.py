@@ -67,7 +67,7 @@ def constants(options: EncoderOptions) -> Arrays:
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
-    return released(options.image_size, hints, crop=0.9, kernel="bicubic_antialias")
+    return released(options.image_size, hints, crop_pct=0.9, interpolation="bicubic_antialias")
 
 
 LAYOUT = Layout(

@@ -40,9 +40,13 @@ def entries(options: EncoderOptions) -> list[Entry]:
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
-    crop = 1.0 if min(options.image_size) >= 384 else 0.875
+    crop_pct = 1.0 if min(options.image_size) >= 384 else 0.875
     return released(
-        options.image_size, hints, crop=crop, kernel="bicubic_antialias", **names.IMAGENET
+        options.image_size,
+        hints,
+        crop_pct=crop_pct,
+        interpolation="bicubic_antialias",
+        **names.IMAGENET,
     )
 
 

@@ -60,9 +60,13 @@ def resize(options: EncoderOptions) -> Methods:
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """As the original evaluates: 224 of 256 pixels."""
-    crop = 224 / 256
+    crop_pct = 224 / 256
     return released(
-        options.image_size, hints, crop=crop, kernel="bicubic_antialias", **names.IMAGENET
+        options.image_size,
+        hints,
+        crop_pct=crop_pct,
+        interpolation="bicubic_antialias",
+        **names.IMAGENET,
     )
 
 

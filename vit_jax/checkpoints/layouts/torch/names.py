@@ -38,7 +38,7 @@ ROOT_ALONE = dataclasses.replace(
 # The fields that all of these layouts hold.
 SIZES = frozenset({"image_size", "patch_size", "channels", "width", "depth", "mlp_dim",
                    "num_heads", "num_classes", "class_token", "position", "class_position",
-                   "fixed_position", "gelu", "norm_eps"})  # fmt: skip
+                   "fixed_position", "activation", "norm_eps"})  # fmt: skip
 
 # Parts that timm alone has.
 _TIMM = ("reg_token", "attn_pool.latent", "norm_pre.weight", "blocks.0.attn.q_norm.weight",
@@ -161,7 +161,10 @@ def constants(options: EncoderOptions) -> Arrays:
 
 def numerics(options: EncoderOptions) -> dict[str, Any]:
     """The fields of the options that readers fix, unless a model's name tells them otherwise."""
-    fixed: dict[str, Any] = {"gelu": "erf", "norm_eps": 1e-5 if options.input_norm else 1e-6}
+    fixed: dict[str, Any] = {
+        "activation": "gelu_erf",
+        "norm_eps": 1e-5 if options.input_norm else 1e-6,
+    }
     if options.stem:
         fixed |= with_numerics(options.stem, STEM)
     # Beside a class token the last norm alone tells the pool, unless a config does. A norm of the
@@ -184,7 +187,7 @@ def assumptions(
     """
     fields: dict[str, Any] = {}
     if not hints.arguments.get("architecture"):
-        fields["gelu"] = options.gelu
+        fields["activation"] = options.activation
         if not (hints.num_heads or hints.arguments.get("num_heads")):
             fields["num_heads"] = options.num_heads
     notes = assumed(preprocessing, hints, **fields)

@@ -83,7 +83,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> Enco
         "class_position": prefix_rows > 0 or not (tokens["class_token"] and "pos_embed" in shapes),
         "register_position": prefix_rows > 0 and tokens["registers"] > 0,
         "position": "learned_1d" if "pos_embed" in shapes else "none",
-        "gelu": "erf",
+        "activation": "gelu_erf",
         "norm_eps": 1e-5 if "norm_pre.weight" in shapes else 1e-6,  # CLIP has the former
         "input_norm": "norm_pre.weight" in shapes,
         "patch_bias": "patch_embed.proj.bias" in shapes,

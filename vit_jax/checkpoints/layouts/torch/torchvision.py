@@ -57,7 +57,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
         num_heads=heads(hints, _HEADS, width=width),
         num_classes=shapes.get("heads.head.weight", (0,))[0],
         representation_size=shapes.get("heads.pre_logits.weight", (0,))[0],
-        gelu="erf",
+        activation="gelu_erf",
         norm_eps=1e-6,
     )
 
@@ -101,7 +101,7 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
         options.image_size,
         hints,
         crop=crop,
-        kernel="bicubic_antialias" if swag else "bilinear_antialias",
+        interpolation="bicubic_antialias" if swag else "bilinear_antialias",
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
     )
@@ -115,7 +115,10 @@ def assumptions(
     if not (hints.num_heads or hints.arguments.get("num_heads")):
         fields["num_heads"] = options.num_heads
     if not hints.preprocessor:
-        fields |= {"crop": round(preprocessing.crop, 3), "kernel": preprocessing.kernel}
+        fields |= {
+            "crop_pct": round(preprocessing.crop_pct, 3),
+            "interpolation": preprocessing.interpolation,
+        }
     return assumed(preprocessing, hints, **fields)
 
 
