@@ -163,8 +163,9 @@ def _packages_of_entries() -> set[str]:
     from vit_jax import commands, schema
     from vit_jax.checkpoints import layouts
     from vit_jax.config import Config
+    from vit_jax.models import zoo
 
-    tables = [*schema.tables(Config), commands.COMMANDS, layouts.LAYOUTS]
+    tables = [*schema.tables(Config), commands.COMMANDS, layouts.LAYOUTS, zoo.FAMILIES]
     return {_package(name) for table in tables for name in _modules(tuple(table.values()))}
 
 

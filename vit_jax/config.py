@@ -20,6 +20,7 @@ from vit_jax.data.augment import AUGMENTATIONS, Augmentation, Flip, ValueRange
 from vit_jax.data.options import DataConfig as DataConfig
 from vit_jax.duration import Duration as Duration
 from vit_jax.evaluators import EVALUATORS, HELD_OUT, Evaluator, HeldOut
+from vit_jax.models import zoo
 from vit_jax.objectives import OBJECTIVES, Direction, Objective
 from vit_jax.objectives.classification import Classification as Classification
 from vit_jax.parallel.mesh import MeshConfig as MeshConfig
@@ -58,9 +59,30 @@ def plain_fields(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[
 
 def of_values(values: Mapping[str, Any]) -> "Config":
     """As `resolve`, of fields under the names of today."""
-    resolved: Config = schema.build(Config, values, "config")
+    try:
+        resolved: Config = schema.build(Config, values, "config")
+    except ValueError as error:
+        raise _first_reason(values) or error from error
     _check(resolved)
     return resolved
+
+
+def _first_reason(values: Mapping[str, Any]) -> ValueError | None:
+    """The error of an objective that cannot train this kind of model, if that is the case.
+
+    It comes before any error of the model's fields, which may belong to another kind.
+    """
+    try:
+        name = values["model"]["name"]
+        config: Config = schema.build(Config, {**values, "model": {"name": name}}, "config")
+        base = zoo.options(name)
+    except (KeyError, TypeError, ValueError):
+        return None
+    try:
+        config.objective.check_kind(base)
+    except ValueError as error:
+        return error
+    return None
 
 
 def to_fields(config: "Config") -> dict[str, Any]:
@@ -71,6 +93,14 @@ def to_fields(config: "Config") -> dict[str, Any]:
 def of_fields(fields: Mapping[str, Any]) -> "Config":
     """The config of a run, of this version or an earlier one. Raises ValueError if damaged."""
     return of_values(config_formats.of_file(Config, plain_fields(fields)))
+
+
+def optimizer_of(fields: Mapping[str, Any]) -> OptimizerConfig:
+    """The optimizer of such a config. The other fields may be those of another version."""
+    values = config_formats.of_file(Config, plain_fields(fields))
+    part = values.get("optimizer", {})
+    optimizer: OptimizerConfig = schema.build(OptimizerConfig, part, "config.optimizer")
+    return optimizer
 
 
 def _plain(value: Any) -> Any:

@@ -134,6 +134,14 @@ def test_what_a_family_refuses_is_one_line(life, capsys, overrides, message) -> 
     assert message in said and said.count("\n") == 1
 
 
+def test_an_error_of_a_family_alone_is_one_line(life, capsys, monkeypatch) -> None:
+    """The family is from another package than everything else in the tables."""
+    monkeypatch.delitem(LAYOUTS, "rows")
+    runs.write_recipe(life.folder, RECIPE)
+    life.refused("--config.model.width=3")
+    assert capsys.readouterr().err == "vit_jax: width is 3: it must be even\n"
+
+
 def test_a_layout_refuses_what_it_cannot_hold(tmp_path) -> None:
     deep = zoo.init(RowsOptions(image_size=(28, 28), depth=2), key=jax.random.key(0))
     with pytest.raises(ValueError, match="the rows layout has no place for depth=2"):

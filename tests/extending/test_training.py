@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import nnx, traverse_util
 
+import vit_jax
 from tests import runs
 from vit_jax.__main__ import main
+from vit_jax.checkpoints import store
 from vit_jax.data import augment
 from vit_jax.data.augment import AUGMENTATIONS, Augmentation, ValueRange, normalize
 from vit_jax.data.record import DataFacts
@@ -101,6 +103,14 @@ class Spread(Evaluator):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Closeness(Spread):
+    """The same number, but the smaller the better."""
+
+    def metrics(self, objective: Objective) -> Mapping[str, Direction]:
+        return {"spread": "min"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Dim(Augmentation):
     """Makes every image darker, by a share of its own."""
 
@@ -120,6 +130,7 @@ def guests(monkeypatch) -> None:
     """One line in a table each."""
     monkeypatch.setitem(OBJECTIVES, "brightness", Brightness)
     monkeypatch.setitem(EVALUATORS, "spread", Spread)
+    monkeypatch.setitem(EVALUATORS, "closeness", Closeness)
     monkeypatch.setitem(AUGMENTATIONS, "dim", Dim)
 
 
@@ -169,6 +180,35 @@ def test_an_evaluator_has_its_own_period_and_chooses_the_best(life, capsys) -> N
     assert evaluated(workdir, capsys)["wide/spread"] == pytest.approx(spread[4])
     step = max(spread, key=spread.get)
     assert evaluated(workdir, capsys, "--step", "best")["step"] == step
+
+
+@pytest.mark.parametrize(
+    ("metric", "guest", "better"),
+    [
+        ("ema_error", OBJECTIVE, "min"),
+        ("wide/spread", EVALUATOR, "max"),
+        ("wide/ema_spread", ("--config.evaluators.wide.kind=closeness",), "min"),
+    ],
+)
+def test_the_best_is_what_the_mapping_of_metrics_says_in_a_run_resumed_and_loaded(
+    life, capsys, metric, guest, better
+) -> None:
+    best = (f"--config.checkpoint.metric={metric}", "--config.checkpoint.keep_best=1")
+    every = ("--config.evaluate_every.steps=1", "--config.checkpoint.keep_last=1")
+    workdir = life.lives(*guest, *best, *every)
+    lines = runs.lines(workdir)
+    values = {n["step"]: n[f"eval_{metric}"] for n in lines if f"eval_{metric}" in n}
+    assert values.keys() == {1, 2, 3, 4}
+    sign = {"min": -1, "max": 1}[better]
+    step = max(values, key=lambda step: (sign * values[step], step))  # of equal ones the last
+    assert json.loads((workdir / "model.json").read_text())["better"] == better
+    for folder in (workdir, life.folder / "halves"):
+        assert store.saved_steps(folder) == sorted({step, 4})
+        assert evaluated(folder, capsys, "--step", "best")["step"] == step
+        loaded = nnx.to_pure_dict(nnx.state(vit_jax.load(folder, step="best")))
+        saved = runs.arrays(folder, step=step)
+        for path, array in traverse_util.flatten_dict(loaded, sep="/").items():
+            np.testing.assert_array_equal(array, saved[f"ema/{path}"])
 
 
 def test_an_augmentation_changes_each_image_by_its_place_in_the_run(life, capsys) -> None:

@@ -10,6 +10,7 @@ import vit_jax
 from tests import runs
 from tests.checkpoints import parity
 from tests.extending.life import Life
+from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
@@ -113,3 +114,18 @@ def test_it_pretrains_goes_on_with_the_same_bits_and_is_fine_tuned(tmp_path, mon
     assert life.train("tuned", *overrides) == 0
     assert "dropped: decoder/" in capsys.readouterr().err
     assert vit_jax.load(tmp_path / "tuned").options.num_classes == 10
+
+
+def test_an_objective_that_cannot_train_the_model_is_the_first_thing_that_is_reported(
+    tmp_path, capsys
+) -> None:
+    """Before a field that the model does not have, such as the depth that the quick start sets."""
+    recipe = runs.ROOT / "configs" / "quickstart.py"
+    command = ["train", "--config", str(recipe), "--workdir", str(tmp_path / "run")]
+    overrides = ["--config.model.name=R50x1", "--config.objective.name=mae"]
+    assert main([*command, *overrides]) == 2
+    error = capsys.readouterr().err
+    assert "config.objective is mae" in error and error.count("\n") == 1
+    assert main([*command, overrides[0]]) == 2
+    assert "unknown config field config.model.depth of R50x1" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

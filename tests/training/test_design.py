@@ -1,7 +1,8 @@
 """A run on paper: every recipe is designed and traced at full size without data or devices."""
 
+import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ from vit_jax.config import Config, default_config, resolve
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.objectives import OBJECTIVES
+from vit_jax.objectives.classification import Classification
 from vit_jax.parallel.mesh import AXES, MeshConfig, make_mesh
 from vit_jax.training import frozen, setup
 from vit_jax.training.design import design
@@ -111,3 +114,37 @@ def test_a_frozen_model_of_another_image_size_is_refused() -> None:
     )
     with pytest.raises(ValueError, match=r"objective.teacher has image_size \(48, 48\)"):
         design(small(), FACTS, one_device(), frozen={"teacher": teacher})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Deep(Classification):
+    """Asks for an array that no source gives."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("image", "label", "sample_index", "depth")
+
+
+def test_an_objective_that_asks_for_an_unknown_input_is_refused(monkeypatch) -> None:
+    monkeypatch.setitem(OBJECTIVES, "deep", Deep)
+    with pytest.raises(ValueError, match="Deep.inputs asks for 'depth', .* image, label, sample"):
+        design(small(objective={"name": "deep"}), FACTS, one_device())
+
+
+def test_cudnn_attention_is_refused_without_a_gpu_and_where_it_cannot_compute() -> None:
+    def refused(**fields: Any) -> str:
+        with pytest.raises(ValueError) as error:
+            design(small(model={"name": "Ti/16", "attention": "cudnn", **fields}), FACTS, devices)
+        return str(error.value)
+
+    devices = one_device()
+    even = {"dtype": "bfloat16", "registers": 1}
+    assert "config.model.attention is 'cudnn', which needs GPUs" in refused(**even)
+    assert "needs dtype 'bfloat16', not 'float32'" in refused()
+    assert "needs an even number of tokens, not 5" in refused(dtype="bfloat16")
+    narrow = refused(**even, width=60, num_heads=5)
+    assert "heads whose width is a multiple of 8" in narrow
+
+
+def test_a_model_with_cudnn_attention_is_computed_without_it_elsewhere() -> None:
+    options = zoo.options("Ti/16", attention="cudnn", dtype="bfloat16", registers=1)
+    assert zoo.runnable(options, platform="gpu") is options
+    assert zoo.runnable(options, platform="cpu").attention == "auto"

@@ -1,8 +1,13 @@
 """A run with a frozen teacher: it imitates the same one when it goes on, or is refused."""
 
+import dataclasses
+import json
 import shutil
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +15,8 @@ from tests import runs
 from tests.extending.life import Life
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
+from vit_jax.objectives import OBJECTIVES, Batch, Direction, Frozen, FrozenModel
+from vit_jax.objectives.classification import Classification
 from vit_jax.training import frozen
 
 STUDENT = (
@@ -106,3 +113,63 @@ def test_a_teacher_sees_the_images_in_its_own_value_range() -> None:
     expected = (pixels - np.float32(own["mean"])) / np.float32(own["std"])
     found = design.bound(frozen.nnx.to_pure_dict(params))(jax.numpy.asarray(given))
     np.testing.assert_allclose(found, model(jax.numpy.asarray(expected)), atol=1e-5)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Likeness(Classification):
+    """Classification whose measure needs a frozen model: how often both choose the same class."""
+
+    other: str = ""  # a run or a released file
+
+    metrics: ClassVar[Mapping[str, Direction]] = {"likeness": "max"}
+
+    def frozen_models(self) -> Mapping[str, FrozenModel]:
+        return {"other": FrozenModel(self.other, "other")}
+
+    def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
+        own, other = model(batch["image"]), frozen["other"](batch["image"])
+        same = own.argmax(-1) == other.argmax(-1)
+        return {"likeness": jnp.sum(same & batch["mask"], dtype=jnp.float32)}
+
+
+@pytest.fixture
+def evaluated(capsys):
+    def evaluate(*arguments: str) -> dict[str, float]:
+        capsys.readouterr()
+        assert main(["evaluate", "--json", *arguments]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return evaluate
+
+
+def test_evaluations_of_a_run_and_of_a_file_have_the_frozen_models_of_the_measure(
+    teachers, recipe, tmp_path, monkeypatch, evaluated, capsys
+) -> None:
+    monkeypatch.setitem(OBJECTIVES, "likeness", Likeness)
+    other = tmp_path / "other"
+    shutil.copytree(teachers / "one", other)
+    objective = ("--config.objective.name=likeness", f"--config.objective.other={other}")
+    life = Life(tmp_path, monkeypatch)
+    assert life.train("run", *objective) == 0
+    last = [line for line in runs.lines(tmp_path / "run") if "eval_likeness" in line][-1]
+    found = evaluated("--workdir", str(tmp_path / "run"))
+    assert found["likeness"] == pytest.approx(last["eval_likeness"])
+    assert found["ema_likeness"] == pytest.approx(last["eval_ema_likeness"])
+    file = ("--workdir", str(tmp_path / "run.npz"), "--config", str(recipe), *objective)
+    assert main(["convert", str(tmp_path / "run"), file[1]]) == 0
+    assert evaluated(*file)["likeness"] == pytest.approx(found["ema_likeness"], abs=1e-3)
+    shutil.rmtree(other)
+    shutil.copytree(teachers / "two", other)
+    assert main(["evaluate", "--workdir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "config.objective.other" in error and "changed since the run in" in error
+
+
+def test_a_distilled_run_is_evaluated_without_its_teacher(
+    teachers, tmp_path, monkeypatch, evaluated
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(teachers / "one", teacher)
+    assert Life(tmp_path, monkeypatch).train("run", *taught_by(teacher)) == 0
+    shutil.rmtree(teacher)
+    assert evaluated("--workdir", str(tmp_path / "run"))["count"] == 5000

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -131,6 +132,19 @@ def test_a_branch_has_the_parameters_the_moments_and_the_average(recipe, four, t
             assert not np.array_equal(new[name], new["params/" + name[4:]]) or not array.any()
         if "/nu/" in name and array.any():
             assert np.all(new[name] >= 0.998 * array), name
+
+
+def test_a_branch_reads_of_the_other_config_only_its_optimizer(recipe, four, tmp_path) -> None:
+    """What the model is stands in model.json; another version may have written the rest."""
+    other = tmp_path / "other"
+    shutil.copytree(four, other)
+    config = json.loads((other / "config.json").read_text())
+    config |= {"objective": {"name": "of a later version"}, "ema": 0.0}
+    (other / "config.json").write_text(json.dumps(config))
+    short = "--config.total.steps=2"
+    for name, origin in (("one", four), ("two", other)):
+        assert train(recipe, tmp_path / name, f"--config.init_from={origin}", ALL, short) == 0
+    runs.assert_same_bits(runs.arrays(tmp_path / "one"), runs.arrays(tmp_path / "two"))
 
 
 @pytest.mark.parametrize(

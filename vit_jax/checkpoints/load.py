@@ -273,7 +273,7 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
         found = fallback.restore(saved, wanted, step, substitute=substitute)
     flat = traverse_util.flatten_dict(found.state[item], sep="/")
     return Checkpoint(
-        options=card.options,
+        options=zoo.runnable(card.options, platform=jax.default_backend()),
         params={name: np.asarray(array) for name, array in flat.items()},
         preprocessing=card.preprocessing,
         class_names=card.class_names,

@@ -22,9 +22,25 @@ from vit_jax.errors import Interrupted, RunFailed
 
 POLL = 0.2  # seconds between two questions whether to go on waiting
 
+# The arrays of a batch that can go to the devices.
+TRAIN_ARRAYS = ("image", "label", "sample_index")
+EVAL_ARRAYS = (*TRAIN_ARRAYS, "mask")
+
 Batch = dict[str, np.ndarray]
 Decode = Callable[[bytes | np.ndarray], np.ndarray]
 Unlabelled = Literal["refuse", "skip", "read"]  # what to do with an image that has no label
+
+
+def example_shapes(
+    image_size: tuple[int, int], channels: int
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of one example in each of `EVAL_ARRAYS`."""
+    return {
+        "image": ((*image_size, channels), "uint8"),
+        "label": ((), "int32"),
+        "sample_index": ((2,), "uint32"),
+        "mask": ((), "bool"),
+    }
 
 
 def train_batches(

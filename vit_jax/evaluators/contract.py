@@ -1,9 +1,12 @@
 """What an evaluator is, and what it is given."""
 
+import collections
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
+import jax
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -12,43 +15,46 @@ from vit_jax.data.bad_images import BadImages
 from vit_jax.data.preprocess import EvalTransform
 from vit_jax.data.record import Source
 from vit_jax.duration import Duration
+from vit_jax.errors import Interrupted
 from vit_jax.models.zoo import Options
 from vit_jax.objectives import Direction, Objective
-from vit_jax.parallel.mesh import local_rows
+from vit_jax.parallel.mesh import local_rows, to_global
 
-# From the parameters of a model, a nested dict placed on the mesh, and those of the frozen models
-# by name, to what was found.
+# (parameters, frozen) -> metrics by name. The parameters are those of the model, a nested dict
+# placed on the mesh; `frozen` holds the parameters of each frozen model by its name.
 Measure = Callable[[Any, Mapping[str, Any]], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Context:
-    """A model without its parameters, the data that it is judged on, and where this runs."""
+    """A model without its parameters, the data for its evaluation, and the devices."""
 
     graphdef: nnx.GraphDef
     options: Options
     objective: Objective
-    mean: tuple[float, ...]  # of the pixels in [0, 1]
+    mean: tuple[float, ...]  # of the pixels in [0, 1], one for each channel
     std: tuple[float, ...]
     mesh: Mesh
-    held_out: Source  # its labels are those of the model
+    held_out: Source  # labelled with the classes of the model
     train: Source | None  # None where only held-out images were given
     transform: EvalTransform
-    batch_size: int  # a multiple of what the mesh splits a batch into
-    bad: BadImages  # of the held-out images
-    # Makes models of the parameters of the frozen ones.
+    batch_size: int  # global; a multiple of the parts into which the mesh splits a batch
+    bad: BadImages  # counts the broken held-out images
+    # Makes callable models of the parameters of the frozen models.
     bind: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
     threads: int = 8  # decoding threads of this process
     prefetch: int = 2  # batches prepared ahead
-    stop: Callable[[int], bool] = lambda count: False  # asked after each batch with their number
-    interrupted: Callable[[], bool] = lambda: False  # asked while the next images are not ready
+    # Called after each batch with the number of batches so far: whether to stop the evaluation.
+    stop: Callable[[int], bool] = lambda count: False
+    # Called while the next images are not ready: whether to stop waiting for them.
+    interrupted: Callable[[], bool] = lambda: False
 
     def batches(
         self, source: Source, *, bad: BadImages | None = None, labelled: bool | None = None
     ) -> pipeline.Batches:
-        """This process's rows of all images of a split, as `transform` makes them.
+        """This process's rows of all images of a split, prepared by `transform`.
 
-        Images without a label are left out where `labelled`; unset: where the objective needs them.
+        With `labelled`, images without a label are left out; unset: if the objective needs labels.
         """
         if labelled is None:
             labelled = "label" in self.objective.inputs
@@ -64,25 +70,73 @@ class Context:
             interrupted=self.interrupted,
         )
 
+    @contextlib.contextmanager
+    def on_devices(
+        self,
+        source: Source,
+        *,
+        inputs: Iterable[str],
+        bad: BadImages | None = None,
+        labelled: bool | None = None,
+    ) -> Iterator[Iterator[dict[str, jax.Array]]]:
+        """The arrays `inputs` of every batch of `batches`, as global arrays on the mesh.
+
+        The iterator raises Interrupted after a batch if `stop` returns True.
+        """
+        with self.batches(source, bad=bad, labelled=labelled) as batches:
+            yield self._placed(batches, tuple(inputs))
+
+    def _placed(
+        self, batches: pipeline.Batches, inputs: tuple[str, ...]
+    ) -> Iterator[dict[str, jax.Array]]:
+        for number, batch in enumerate(batches, start=1):
+            arrays = {name: batch[name] for name in inputs}
+            yield to_global(arrays, self.mesh, batch_size=self.batch_size)
+            if self.stop(number):
+                raise Interrupted("the evaluation was stopped")
+
+
+def add_up(sums: Iterable[Mapping[str, jax.Array]]) -> dict[str, float]:
+    """The totals, by name, of the sums () of each batch.
+
+    Each batch is read after the next one was dispatched, so that the device is never idle.
+    """
+    totals: dict[str, float] = collections.defaultdict(float)
+    pending: Mapping[str, jax.Array] = {}
+    for of_batch in sums:
+        _add(totals, pending)
+        pending = of_batch
+    _add(totals, pending)
+    return dict(totals)
+
+
+def _add(totals: dict[str, float], sums: Mapping[str, jax.Array]) -> None:
+    # On the host in double precision: float32 counts stop being exact above 16 million.
+    for name, value in sums.items():
+        totals[name] += float(value)
+
 
 class Evaluator(Protocol):
-    """A way to judge a model. A frozen dataclass: its fields are its part of the config.
+    """A way to measure a model. A frozen dataclass: its fields are its part of the config.
 
-    `every`, a field of all of them, is when it judges in a run; unset: `config.evaluate_every`.
+    Every evaluator has the field `every`: its period in a run; unset: `config.evaluate_every`.
     """
 
     every: Duration
-    needs_train: ClassVar[bool] = False  # whether it looks at the training images
-    needs_head: ClassVar[bool] = False  # whether it looks at logits of the data's classes
+    needs_train: ClassVar[bool] = False  # whether it reads the training images
+    needs_head: ClassVar[bool] = False  # whether it reads logits of the data's classes
 
     def metrics(self, objective: Objective) -> Mapping[str, Direction]:
-        """What it gives, and which way each gets better: these may choose the best checkpoint."""
+        """The names of its metrics, and whether the largest or the smallest value is the best.
+
+        Each of them may choose the best checkpoint.
+        """
         ...
 
     def open(self, context: Context) -> Measure:
-        """Gets ready to judge parameters of this model, any number of times.
+        """Prepares to measure parameters of this model, any number of times.
 
-        Raises ValueError where the model or the data do not serve it. The measure raises
-        Interrupted where `context` says to stop.
+        Raises ValueError if the evaluator cannot use the model or the data. The measure raises
+        Interrupted if `context.stop` or `context.interrupted` returns True.
         """
         ...

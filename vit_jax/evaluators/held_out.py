@@ -1,27 +1,22 @@
 """The objective's own measure of held-out images: every one counts once, on any mesh."""
 
-import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
+from vit_jax.data import pipeline
 from vit_jax.data.augment import normalize
 from vit_jax.data.record import UNKNOWN
 from vit_jax.duration import Duration
-from vit_jax.errors import Interrupted, RunFailed
-from vit_jax.evaluators.contract import Context, Evaluator, Measure
+from vit_jax.errors import RunFailed
+from vit_jax.evaluators.contract import Context, Evaluator, Measure, add_up
 from vit_jax.objectives import Direction, Objective
-from vit_jax.parallel.mesh import to_global
 
 EvalStep = Callable[..., dict[str, jax.Array]]  # (params, batch, frozen) -> sums
-
-INPUTS = ("image", "label", "sample_index", "mask")
 COUNTS = ("count", "unlabelled", "broken")  # the same for every model of a run
 
 
@@ -46,16 +41,10 @@ class HeldOut(Evaluator):
         )
 
         def measure(params: Any, frozen: Mapping[str, Any]) -> dict[str, float]:
-            with context.batches(context.held_out) as batches:
+            source = context.held_out
+            with context.on_devices(source, inputs=pipeline.EVAL_ARRAYS) as batches:
                 return evaluate(
-                    step,
-                    params,
-                    batches,
-                    frozen=frozen,
-                    mesh=context.mesh,
-                    batch_size=context.batch_size,
-                    size=len(context.held_out),
-                    stop=context.stop,
+                    (step(params, batch, frozen) for batch in batches), size=len(source)
                 )
 
         return measure
@@ -69,7 +58,7 @@ def make_eval_step(
     std: tuple[float, ...],
     bind: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> EvalStep:
-    """(params, batch of INPUTS, frozen) -> sums of the objective's metrics, count, unlabelled."""
+    """The jitted step: sums of the objective's metrics, `count` and `unlabelled`, each ()."""
 
     def step(
         params: Any, batch: dict[str, jax.Array], frozen: Mapping[str, Any]
@@ -84,33 +73,14 @@ def make_eval_step(
     return jax.jit(step)
 
 
-def evaluate(
-    step: EvalStep,
-    params: Any,
-    batches: Iterator[dict[str, np.ndarray]],
-    *,
-    frozen: Mapping[str, Any],
-    mesh: Mesh,
-    batch_size: int,
-    size: int,
-    stop: Callable[[int], bool] = lambda count: False,
-) -> dict[str, float]:
-    """The mean of each metric over the examples, and `count`, the number of examples seen.
+def evaluate(sums: Iterable[Mapping[str, jax.Array]], *, size: int) -> dict[str, float]:
+    """The mean of each metric over the examples, and `count`, the number of examples.
 
-    Of the `size` examples some may have been left out: `unlabelled` and `broken` count them, where
-    there are any. Raises ValueError where none has a label, RunFailed where none can be read, and
-    Interrupted where `stop`, asked after each batch with their number so far, says so.
+    `sums` are those of an `EvalStep` for every batch of a split of `size` images. `unlabelled` and
+    `broken` count the images that were left out, if there are any. Raises ValueError if no image
+    has a label, and RunFailed if no image could be read.
     """
-    totals: dict[str, float] = collections.defaultdict(float)
-    pending: dict[str, jax.Array] = {}
-    for number, batch in enumerate(batches, start=1):
-        arrays = {name: batch[name] for name in INPUTS}
-        sums = step(params, to_global(arrays, mesh, batch_size=batch_size), frozen)
-        _add(totals, pending)  # one batch late, so that the device is never idle
-        pending = sums
-        if stop(number):
-            raise Interrupted("the evaluation was given up")
-    _add(totals, pending)
+    totals = add_up(sums)
     count, unlabelled = (int(totals.pop(name, 0)) for name in ("count", "unlabelled"))
     if not count and unlabelled:
         raise ValueError(f"nothing was evaluated: {unlabelled} of {size} images have no label")
@@ -119,9 +89,3 @@ def evaluate(
     left_out = {"unlabelled": unlabelled, "broken": size - count - unlabelled}
     means = {name: value / count for name, value in totals.items()}
     return means | {"count": count} | {name: n for name, n in left_out.items() if n}
-
-
-def _add(totals: dict[str, float], sums: dict[str, jax.Array]) -> None:
-    # On the host in double precision: float32 counts stop being exact above 16 million.
-    for name, value in sums.items():
-        totals[name] += float(value)

@@ -23,11 +23,12 @@ from vit_jax.data.record import Source
 from vit_jax.data.relabelled import Relabelled
 from vit_jax.data.subset import spread
 from vit_jax.duration import Duration
-from vit_jax.errors import Interrupted, RunFailed
-from vit_jax.evaluators.contract import Context, Evaluator, Measure
+from vit_jax.errors import RunFailed
+from vit_jax.evaluators.contract import Context, Evaluator, Measure, add_up
 from vit_jax.models.layers import BATCH_AXES
 from vit_jax.objectives import Direction, Objective
-from vit_jax.parallel.mesh import to_global
+
+INPUTS = ("image", "label", "mask")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -203,14 +204,9 @@ def _feature_step(context: Context) -> Callable[[Any, jax.Array], jax.Array]:
 
 
 def _bank(context: Context, train: Source, bad: BadImages, features: Features) -> Bank:
-    """Features of all training images. Raises Interrupted where `context` says to stop."""
-    found: list[tuple[jax.Array, jax.Array, jax.Array]] = []
-    with context.batches(train, bad=bad, labelled=True) as batches:
-        for number, batch in enumerate(batches, start=1):
-            placed = _placed(context, batch)
-            found.append((features(placed["image"]), placed["label"], placed["mask"]))
-            if context.stop(number):
-                raise Interrupted("the evaluation was given up")
+    """Features of all training images. Raises Interrupted if `context` says to stop."""
+    with context.on_devices(train, inputs=INPUTS, bad=bad, labelled=True) as batches:
+        found = [(features(batch["image"]), batch["label"], batch["mask"]) for batch in batches]
     stacked = (jnp.stack(parts) for parts in zip(*found, strict=True))
     return Bank(*stacked)
 
@@ -218,20 +214,14 @@ def _bank(context: Context, train: Source, bad: BadImages, features: Features) -
 def _measure(
     context: Context, held_out: Source, bank: Bank, features: Features, search: Search
 ) -> dict[str, float]:
-    totals = {"top1": 0.0, "top5": 0.0, "count": 0.0}
-    with context.batches(held_out, labelled=True) as batches:
-        for number, batch in enumerate(batches, start=1):
-            placed = _placed(context, batch)
-            sums = search(bank, features(placed["image"]), placed["label"], placed["mask"])
-            totals = {name: totals[name] + float(value) for name, value in sums.items()}
-            if context.stop(number):
-                raise Interrupted("the evaluation was given up")
+    """Shares of hits among the labelled held-out images, and their number `count`."""
+
+    def sums(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return search(bank, features(batch["image"]), batch["label"], batch["mask"])
+
+    with context.on_devices(held_out, inputs=INPUTS, labelled=True) as batches:
+        totals = add_up(map(sums, batches))
     count = totals.pop("count")
     if not count:
         raise RunFailed(f"kNN: none of {len(held_out)} held-out images has a label and is readable")
     return {name: value / count for name, value in totals.items()} | {"count": int(count)}
-
-
-def _placed(context: Context, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-    arrays = {name: batch[name] for name in ("image", "label", "mask")}
-    return to_global(arrays, context.mesh, batch_size=context.batch_size)

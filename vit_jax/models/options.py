@@ -95,6 +95,7 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
         ends = self.feature_size * self.num_classes + self.tokens * self.width
         limits.check_parameters(self.depth * block + ends)
         self._check_positions()
+        self._check_attention()
         self._check_task()
 
     def _check_sizes(self) -> None:
@@ -134,6 +135,26 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
             raise ValueError("register_position needs class_position")
         if self.relative_bias != "none" and self.prefix_tokens != 1:
             raise ValueError("relative_bias knows patches and a class token, no other tokens")
+
+    def _check_attention(self) -> None:
+        """What cuDNN can compute. Raises ValueError."""
+        if self.attention != "cudnn":
+            return
+        size, otherwise = self.width // self.num_heads, "or use attention 'auto'"
+        if self.dtype != "bfloat16":
+            raise ValueError(
+                f"attention 'cudnn' needs dtype 'bfloat16', not {self.dtype!r}: set it, {otherwise}"
+            )
+        if self.tokens % 2:
+            raise ValueError(
+                f"attention 'cudnn' needs an even number of tokens, not {self.tokens}: change"
+                f" registers by one, {otherwise}"
+            )
+        if size % 8 or size > 256:
+            raise ValueError(
+                "attention 'cudnn' needs heads whose width is a multiple of 8 and at most 256, not"
+                f" {size}: change num_heads, {otherwise}"
+            )
 
     def _check_task(self) -> None:
         """What the task needs of its encoder. Raises ValueError."""

@@ -200,6 +200,12 @@ def change(options: AnyOptions, **changes: Any) -> AnyOptions:
     return options.changed(**changes)
 
 
+def runnable(options: AnyOptions, *, platform: str) -> AnyOptions:
+    """The same model, as devices of this platform ("cpu", "gpu", "tpu") can compute it."""
+    cudnn = isinstance(options, EncoderOptions) and options.attention == "cudnn"
+    return change(options, attention="auto") if cudnn and platform != "gpu" else options
+
+
 def classifier(options: Options) -> Options:
     """The same model without what only pretraining uses."""
     return options.classifier()

@@ -35,18 +35,21 @@ class Classification(Objective):
                 f"config.objective.label_smoothing is {self.label_smoothing}: it must be in [0, 1)"
             )
 
-    def model(self, base: zoo.Options, facts: DataFacts) -> zoo.Options:
-        if not facts.num_classes:
-            raise ValueError(
-                "config.objective is classification, but the images have no classes: choose another"
-                " objective, or images in folders of classes"
-            )
+    def check_kind(self, base: zoo.Options) -> None:
         if zoo.classifier(base) != base:
             raise ValueError(
                 "config.objective is classification, but config.model.name is a model of masked"
                 " pretraining: name the model that is fine-tuned, such as MAE-B/16 for"
                 " MAE-pretrain-B/16, or another objective"
             )
+
+    def model(self, base: zoo.Options, facts: DataFacts) -> zoo.Options:
+        if not facts.num_classes:
+            raise ValueError(
+                "config.objective is classification, but the images have no classes: choose another"
+                " objective, or images in folders of classes"
+            )
+        self.check_kind(base)
         return zoo.change(base, num_classes=facts.num_classes)
 
     def adopted(self, options: zoo.Options) -> zoo.Options:

@@ -20,11 +20,12 @@ Frozen = Mapping[str, Callable[..., Any]]
 
 
 class FrozenModel(NamedTuple):
-    """A checkpoint that the loss needs and that does not train: a teacher, a tokenizer."""
+    """A checkpoint that an objective needs and that does not train: a teacher, a tokenizer."""
 
     path: str  # of a run or of a released file
-    field: str  # of the objective, that names it, for messages
-    has_classes: bool = True  # those of the data, by name
+    field: str  # the field of the objective that holds the path, for messages
+    has_classes: bool = True  # whether its logits are those of the data's classes
+    evaluated: bool = True  # whether evaluations need it too, not only the loss
 
 
 class Loss(NamedTuple):
@@ -50,6 +51,10 @@ class Objective(Protocol):
 
     # Whether the loss needs the images in float32, not in the dtype that the model computes in.
     exact_images: ClassVar[bool] = False
+
+    def check_kind(self, base: Options) -> None:
+        """Raises ValueError if it cannot train models such as `base`, whatever their sizes are."""
+        return None
 
     def model(self, base: Options, facts: DataFacts) -> Options:
         """The options of the task model that it trains, from those of a model of the zoo.

@@ -48,7 +48,7 @@ class Distillation(Classification):
         return options
 
     def frozen_models(self) -> Mapping[str, FrozenModel]:
-        return {TEACHER: FrozenModel(self.teacher, TEACHER)}
+        return {TEACHER: FrozenModel(self.teacher, TEACHER, evaluated=False)}
 
     def loss(self, model: Any, batch: Batch, *, key: jax.Array, frozen: Frozen) -> Loss:
         logits, imitation = model(batch["image"], key=key, return_heads=True)

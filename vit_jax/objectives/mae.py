@@ -38,6 +38,9 @@ class MaskedAutoencoding(Objective):
                 f"config.objective.mask_ratio is {self.mask_ratio}: it must be between 0 and 1"
             )
 
+    def check_kind(self, base: Options) -> None:
+        masked_autoencoder(base)
+
     def model(self, base: Options, facts: DataFacts) -> Options:
         options = masked_autoencoder(base)
         rows, columns = options.grid

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.checkpoints import fallback, run_folder, store
-from vit_jax.config import Config
+from vit_jax.config import Config, OptimizerConfig
 from vit_jax.models import zoo
 from vit_jax.training import optimizer, run_config, state
 
@@ -35,16 +35,16 @@ def first_state(
             f"config.init_state is 'all', but config.init_from ({origin}) is no run: a released"
             " file holds parameters only, so leave init_state at 'parameters'"
         )
-    theirs = run_config.read_config(origin)
-    _check_model(origin, run_folder.read_card(origin), options, class_names)
-    _check_optimizer(config, theirs, options, abstract)
-    if config.ema and not theirs.ema:
+    card = run_folder.read_card(origin)
+    _check_model(origin, card, options, class_names)
+    _check_optimizer(config, run_config.read_optimizer(origin), options, abstract)
+    if config.ema and not card.average:
         raise ValueError(
             f"config.ema is {config.ema}, but {origin} keeps no average to start from: set it to 0,"
             " or config.init_state to 'parameters'"
         )
     wanted = {name: abstract[name] for name in (*TAKEN, *(("ema",) if config.ema else ()))}
-    with store.Store(origin, theirs.checkpoint, read_only=True) as saved:
+    with store.Store(origin, store.CheckpointConfig(), read_only=True) as saved:
         found = fallback.restore(saved, wanted, "latest", substitute=False)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
     restart = jax.jit(_restarted, static_argnames="seed", out_shardings=shardings)
@@ -53,7 +53,7 @@ def first_state(
     return restart(found.state, seed=config.seed), (
         f"from {origin}, step {found.step}: {what}; the schedule and the order of examples begin"
         " at step 0",
-        *(unused if theirs.ema and not config.ema else ()),
+        *(unused if card.average and not config.ema else ()),
         *(f"note: {note}" for note in found.notes),
     )
 
@@ -98,17 +98,17 @@ def _check_model(
 
 
 def _check_optimizer(
-    config: Config, theirs: Config, options: zoo.Options, abstract: state.State
+    config: Config, theirs: OptimizerConfig, options: zoo.Options, abstract: state.State
 ) -> None:
     """Another optimizer has another state; its rates and decay may be others."""
     shapes = state.abstract_params(options)[1]
-    rule = optimizer.make_optimizer(theirs.optimizer, lambda _: 0.0, shapes)
+    rule = optimizer.make_optimizer(theirs, lambda _: 0.0, shapes)
     there = jax.eval_shape(rule.init, shapes)
     if _leaves(there) == _leaves(abstract["opt_state"]) and (
-        type(config.optimizer.rule) is type(theirs.optimizer.rule)
+        type(config.optimizer.rule) is type(theirs.rule)
     ):
         return
-    differing = run_config.differences(theirs.optimizer, config.optimizer)
+    differing = run_config.differences(theirs, config.optimizer)
     raise ValueError(
         f"config.init_state is 'all', but {config.init_from} is of another optimizer"
         f" ({'; '.join(differing)}): make them the same, or set it to 'parameters'"

@@ -15,17 +15,16 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from vit_jax.config import Config
-from vit_jax.data import augment
+from vit_jax.data import augment, pipeline
 from vit_jax.data.record import DataFacts
 from vit_jax.evaluators import held_out
+from vit_jax.models import zoo
 from vit_jax.models.zoo import Options
 from vit_jax.objectives import Batch, Objective
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import frozen as frozen_lib
 from vit_jax.training import optimizer, schedules, setup, state
 from vit_jax.training.step import Bind, make_train_step
-
-_SHAPES = {"label": ((), "int32"), "sample_index": ((2,), "uint32"), "mask": ((), "bool")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +79,8 @@ def design(
     start = start or setup.zoo_start(config, facts)
     config = setup.with_value_range(config, start.preprocessing)
     objective, options = config.objective, start.options
+    _check_devices(options, mesh)
+    _check_inputs(objective)
     augment.check(config.augment, gives=objective.gives)
     augmentations = setup.augmentations(config)
     schedule = schedules.make_schedule(
@@ -93,15 +94,10 @@ def design(
     rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
     abstract = state.abstract_state(options, rule, average=config.ema > 0, mesh=mesh)
     value_range = {"mean": config.data.mean, "std": config.data.std}
-    described = frozen or {}
-    frozen_lib.check_images(described, options)
-    objective.check_frozen(options, {name: model.options for name, model in described.items()})
-    models = {
-        name: frozen_lib.design(model, mesh, **value_range) for name, model in described.items()
-    }
-
-    def bind(frozen: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: model.bound(frozen[name]) for name, model in models.items()}
+    models = frozen_lib.designs(
+        frozen or {}, objective=objective, options=options, mesh=mesh, **value_range
+    )
+    bind = frozen_lib.binder(models)
 
     def prepare(batch: Batch, *, key: jax.Array) -> Batch:
         batch = objective.prepare(batch, options=options, key=key)
@@ -122,7 +118,7 @@ def design(
         frozen=models,
         bind=bind,
         batch=_batch(objective.inputs, options, mesh, size=config.batch_size),
-        eval_batch=_batch(held_out.INPUTS, options, mesh, size=eval_batch_size(config, mesh)),
+        eval_batch=_batch(pipeline.EVAL_ARRAYS, options, mesh, size=eval_batch_size(config, mesh)),
         step=make_train_step(
             graphdef,
             prepare=prepare,
@@ -150,14 +146,34 @@ def eval_batch_size(config: Config, mesh: Mesh) -> int:
     return -(-wanted // parts) * parts
 
 
+def _check_devices(options: Options, mesh: Mesh) -> None:
+    """Raises ValueError if the model cannot be computed on the devices of `mesh`."""
+    platform = mesh.devices.flat[0].platform
+    if zoo.runnable(options, platform=platform) != options:
+        raise ValueError(
+            f"config.model.attention is 'cudnn', which needs GPUs, but the devices are {platform}:"
+            " use --config.model.attention=auto"
+        )
+
+
 def _batch(
     names: tuple[str, ...], options: Options, mesh: Mesh, *, size: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Global shapes of what goes to the devices of a batch."""
-    shapes = {**_SHAPES, "image": ((*options.image_size, options.channels), "uint8")}
+    """Global shapes of the arrays of a batch that go to the devices."""
     sharding = NamedSharding(mesh, mesh_lib.BATCH)
+    shapes = pipeline.example_shapes(options.image_size, options.channels)
     return {
         name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=sharding)
         for name in names
         for shape, dtype in (shapes[name],)
     }
+
+
+def _check_inputs(objective: Objective) -> None:
+    """Raises ValueError if the objective asks for an array that training batches do not have."""
+    for name in objective.inputs:
+        if name not in pipeline.TRAIN_ARRAYS:
+            raise ValueError(
+                f"{type(objective).__name__}.inputs asks for {name!r}, which training batches do"
+                f" not have: choose from {', '.join(pipeline.TRAIN_ARRAYS)}"
+            )

@@ -54,9 +54,13 @@ def of_plan(
     *,
     frozen: Mapping[str, str],
 ) -> dict[str, str]:
-    """What a run was put together from, each process by itself. `frozen`: digests by name."""
-    models = {f"the content of config.objective.{name}": digest for name, digest in frozen.items()}
-    return of_data(splits) | of_parameters(params) | of_workdir(workdir) | models
+    """What each process read by itself for a run. `frozen`: digests of frozen models by name."""
+    return of_data(splits) | of_parameters(params) | of_workdir(workdir) | of_frozen(frozen)
+
+
+def of_frozen(digests: Mapping[str, str]) -> dict[str, str]:
+    """The digests of the frozen models, by name."""
+    return {f"the content of config.objective.{name}": digest for name, digest in digests.items()}
 
 
 def of_data(splits: Mapping[str, Identity]) -> dict[str, str]:

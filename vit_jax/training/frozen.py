@@ -1,6 +1,6 @@
-"""Models in the step that do not train: read, matched with the data, placed, and remembered.
+"""Frozen models, which do not train: read, matched with the data, placed, and recorded.
 
-frozen.json  of a run's folder: path and digest of each, so that a run goes on with the same ones
+frozen.json  in a run's folder: path and digest of each, so that a run resumes with the same models
 """
 
 import dataclasses
@@ -42,11 +42,17 @@ class Loaded(Description):
     digest: str
 
 
-def read(objective: Objective, facts: DataFacts) -> dict[str, Loaded]:
-    """The models that the objective names. Raises ValueError where one cannot serve."""
+def read(
+    objective: Objective, facts: DataFacts, *, for_evaluation: bool = False
+) -> dict[str, Loaded]:
+    """The models that the objective names, or those of them that evaluations need.
+
+    Raises ValueError if a model cannot be read, or has other classes than the data.
+    """
     return {
         name: _read(wanted.path, f"config.objective.{wanted.field}", facts, wanted.has_classes)
         for name, wanted in objective.frozen_models().items()
+        if wanted.evaluated or not for_evaluation
     }
 
 
@@ -87,33 +93,26 @@ def _read(path: str, field: str, facts: DataFacts, has_classes: bool) -> Loaded:
     )
 
 
-def check_images(models: Mapping[str, Description], options: Options) -> None:
-    """Raises ValueError where a frozen model takes other images than the one that trains."""
-    for name, model in models.items():
-        for field in ("image_size", "channels"):
-            theirs, ours = getattr(model.options, field), getattr(options, field)
-            if theirs != ours:
-                raise ValueError(
-                    f"config.objective.{name} has {field} {theirs}, the model that trains {ours}:"
-                    f" name one of {ours}, or convert it (vit_jax convert --image-size)"
-                )
-
-
 def check_same(workdir: str | os.PathLike[str], loaded: Mapping[str, Loaded]) -> None:
-    """Raises ValueError where a run in `workdir` began with other frozen models than these."""
-    before = run_folder.read_json(workdir, NAME) or {}
+    """Raises ValueError unless the run in `workdir` began with these frozen models."""
+    before = run_folder.read_json(workdir, NAME) or {} if loaded else {}
     for name, model in loaded.items():
-        was = before.get(name, {})
+        if not isinstance(before, Mapping) or not isinstance(before.get(name), Mapping):
+            raise ValueError(
+                f"config.objective.{name} is not recorded in {workdir}/{NAME}, so it cannot be"
+                " checked: restore that file"
+            )
+        was = before[name]
         if was.get("digest") != model.digest:
             raise ValueError(
                 f"config.objective.{name} ({model.path}) changed since the run in {workdir} began:"
                 f" it was {was.get('path')} with digest {was.get('digest')}, and is"
-                f" {model.digest}: bring it back, or start a run in another --workdir"
+                f" {model.digest}: restore it, or start a run in another --workdir"
             )
 
 
 def write(workdir: str | os.PathLike[str], loaded: Mapping[str, Loaded]) -> None:
-    """Writes frozen.json where there are any. Raises ValueError where it cannot."""
+    """Writes frozen.json if there are frozen models. Raises ValueError if that fails."""
     if loaded:
         content = {name: {"path": m.path, "digest": m.digest} for name, m in loaded.items()}
         run_folder.write_json(workdir, NAME, content)
@@ -121,12 +120,12 @@ def write(workdir: str | os.PathLike[str], loaded: Mapping[str, Loaded]) -> None
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frozen:
-    """A frozen model on paper: its static part, where its parameters live, its value range."""
+    """The design of a frozen model: its static part, its shapes, its value range."""
 
     options: Options
     graphdef: nnx.GraphDef
     abstract: Any  # nested dict of shapes with shardings
-    scale: tuple[float, ...]  # from the values of the trained model to its own, per channel
+    scale: tuple[float, ...]  # per channel, from the values of the trained model to its own
     shift: tuple[float, ...]
 
     def bound(self, params: Any) -> Callable[..., Any]:
@@ -146,6 +145,33 @@ class Frozen:
 _ONE, _ZERO = (1.0,), (0.0,)
 
 
+def designs(
+    models: Mapping[str, Description],
+    *,
+    objective: Objective,
+    options: Options,
+    mesh: Mesh,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> dict[str, Frozen]:
+    """The design of each; `options`, `mean` and `std` are those of the model that trains.
+
+    Raises ValueError if a frozen model does not fit the model that trains. Nothing is allocated.
+    """
+    _check_images(models, options)
+    objective.check_frozen(options, {name: model.options for name, model in models.items()})
+    return {name: design(model, mesh, mean=mean, std=std) for name, model in models.items()}
+
+
+def binder(models: Mapping[str, Frozen]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A function that makes callable models of the parameters of any of these."""
+
+    def bind(params: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: models[name].bound(tree) for name, tree in params.items()}
+
+    return bind
+
+
 def design(
     model: Description, mesh: Mesh, *, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Frozen:
@@ -162,8 +188,20 @@ def design(
     )
 
 
+def _check_images(models: Mapping[str, Description], options: Options) -> None:
+    """Raises ValueError if a frozen model takes other images than the model that trains."""
+    for name, model in models.items():
+        for field in ("image_size", "channels"):
+            theirs, ours = getattr(model.options, field), getattr(options, field)
+            if theirs != ours:
+                raise ValueError(
+                    f"config.objective.{name} has {field} {theirs}, the model that trains {ours}:"
+                    f" name a model with {field} {ours}, or convert this one (vit_jax convert)"
+                )
+
+
 def place(loaded: Mapping[str, Loaded], designs: Mapping[str, Frozen]) -> dict[str, Any]:
-    """The parameters of each, where its design says."""
+    """The parameters of each model, float32 on the devices, sharded as its design says."""
     return {
         name: state.placed(
             traverse_util.unflatten_dict(dict(model.params), sep="/"), designs[name].abstract

@@ -21,6 +21,7 @@ from vit_jax.training import (
     branch,
     datasets,
     evaluation,
+    evaluation_data,
     facts,
     frozen,
     resumption,
@@ -69,7 +70,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     resumed, replaced = workdirs.saved(workdir, config)
     mesh = _mesh(config)
     data = datasets.open_data(config, workdir, resumed=bool(resumed))
-    held_out, _ = evaluation.relabelled(
+    held_out, _ = evaluation_data.relabelled(
         data.held_out, class_names=data.class_names, objective=config.objective
     )
     begin = _begin(config, workdir if resumed else None, data.facts)

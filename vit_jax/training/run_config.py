@@ -1,5 +1,6 @@
 """The config.json of a run: written, read, and compared with that of who goes on with it."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from vit_jax import config as config_lib
 from vit_jax import schema
 from vit_jax.checkpoints import run_folder, s3
-from vit_jax.config import Config
+from vit_jax.config import Config, OptimizerConfig
 
 # What may differ when a run is resumed: nothing that changes its result.
 RUN_OPTIONS = (
@@ -37,10 +38,23 @@ def write_config(workdir: str | os.PathLike[str], config: Config) -> None:
 
 
 def read_config(workdir: str | os.PathLike[str]) -> Config:
-    """The config of a run. Raises ValueError where there is none, or it is damaged."""
+    """The config of a run. Raises ValueError if it is missing or damaged."""
     fields = run_folder.read_fields(workdir)
-    try:
+    with _named(workdir):
         return config_lib.of_fields(fields)
+
+
+def read_optimizer(workdir: str | os.PathLike[str]) -> OptimizerConfig:
+    """The optimizer of a run. Raises ValueError if it is missing or damaged."""
+    fields = run_folder.read_fields(workdir)
+    with _named(workdir):
+        return config_lib.optimizer_of(fields)
+
+
+@contextlib.contextmanager
+def _named(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"{workdir}/config.json: {error}") from error
 
