@@ -77,7 +77,7 @@ def test_torchvisions_names_of_all_releases(tmp_path, changes, names):
     torch_file.write(tmp_path / "a.pth", {"module." + k: v for k, v in older.items()})
     read = check(tmp_path / "a.pth", options, params)
     assert read.layout == "torchvision"
-    assert any("kernel 'bilinear_antialias'" in note for note in read.notes)
+    assert any("interpolation 'bilinear_antialias'" in note for note in read.notes)
     methods = (read.resize.position, read.resize.patch)
     assert methods == ("bicubic_align_corners", "bicubic_antialias")
 
@@ -95,7 +95,7 @@ def test_the_heads_of_torchvisions_five_models_are_known():
         options = dataclasses.replace(
             TINY, width=width, num_heads=16, patch_size=(patch, patch), image_size=(size, size)
         )
-        assert torchvision.preprocessing(options, Hints()).crop == crop
+        assert torchvision.preprocessing(options, Hints()).crop_pct == crop
 
 
 def test_torchvisions_own_encoder_is_no_wrapper(tmp_path):

@@ -150,7 +150,7 @@ def test_models_carry_the_preprocessing_of_their_family() -> None:
     }
     for name, values in expected.items():
         found = zoo.preprocessing(name, image_size=(32, 48))
-        assert (found.mean[0], found.std[0], found.crop, found.kernel) == values
+        assert (found.mean[0], found.std[0], found.crop_pct, found.interpolation) == values
         assert found.image_size == (32, 48)
     model = zoo.create("DeiT-Ti/16", image_size=(16, 32), depth=1)
     assert model.preprocessing == zoo.preprocessing("DeiT-Ti/16", image_size=(16, 32))

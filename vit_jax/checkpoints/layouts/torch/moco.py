@@ -52,8 +52,10 @@ def entries(options: EncoderOptions) -> list[Entry]:
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """As the original evaluates its linear classifiers: 224 of 256 pixels."""
-    crop, kernel = 224 / 256, "bilinear_antialias"
-    return released(options.image_size, hints, crop=crop, kernel=kernel, **names.IMAGENET)
+    crop_pct, interpolation = 224 / 256, "bilinear_antialias"
+    return released(
+        options.image_size, hints, crop_pct=crop_pct, interpolation=interpolation, **names.IMAGENET
+    )
 
 
 def assumptions(

@@ -96,11 +96,11 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     Those called SWAG do not cut anything off. At 224 pixels only that of H/14 is told by its size.
     """
     swag = min(options.image_size) >= 384 or options.width == 1280
-    crop = 1.0 if swag else 224 / (242 if _is_l16(options) else 256)
+    crop_pct = 1.0 if swag else 224 / (242 if _is_l16(options) else 256)
     return released(
         options.image_size,
         hints,
-        crop=crop,
+        crop_pct=crop_pct,
         interpolation="bicubic_antialias" if swag else "bilinear_antialias",
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
