@@ -33,15 +33,15 @@ from launch import local
 JOB = '''
 import json, os, sys
 from vit_jax.__main__ import main
-from vit_jax.data import pipeline
-following = pipeline.Batches.__next__
+from vit_jax.data import batches
+following = batches.Batches.__next__
 file = open(sys.argv[1] + os.environ.get("VIT_JAX_PROCESS_ID", ""), "w")
 def recorded(batches):
     batch = following(batches)
     if "mask" not in batch:
         print(json.dumps(batch["id"].tolist()), file=file, flush=True)
     return batch
-pipeline.Batches.__next__ = recorded
+batches.Batches.__next__ = recorded
 sys.exit(main(sys.argv[2:]))
 '''
 record, processes, *job = sys.argv[1:]

@@ -12,10 +12,11 @@ import pytest
 from tests.patience import limit
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.bad_images import BadImages
+from vit_jax.data.batches import Batch, Batches
 from vit_jax.data.counter import draw, shuffled_ids
 from vit_jax.data.crops import Inception, Shift
 from vit_jax.data.options import DataConfig
-from vit_jax.data.pipeline import Batch, Batches, eval_batches, train_batches
+from vit_jax.data.pipeline import eval_batches, train_batches
 from vit_jax.data.preprocess import EvalTransform, TrainTransform, train_transform
 from vit_jax.data.record import Record
 from vit_jax.errors import RunFailed

@@ -124,11 +124,11 @@ def test_a_finished_run_says_so_and_changes_nothing(command, uninterrupted) -> N
 OTHER_MESH = """
 import json, sys
 from vit_jax.__main__ import main
-from vit_jax.data import pipeline
+from vit_jax.data import batches
 
 recipe, folder = sys.argv[1:]
 seen = []
-following = pipeline.Batches.__next__
+following = batches.Batches.__next__
 
 def recorded(batches):
     batch = following(batches)
@@ -138,7 +138,7 @@ def recorded(batches):
             raise KeyboardInterrupt
     return batch
 
-pipeline.Batches.__next__ = recorded
+batches.Batches.__next__ = recorded
 
 def train(name, *overrides):
     workdir = f"{folder}/{name}"

@@ -16,7 +16,7 @@ from vit_jax.data import image_list
 from vit_jax.models import zoo
 from vit_jax.parallel import agreement, multihost
 from vit_jax.text import printable, printable_json
-from vit_jax.training import evaluation, loop, run_config
+from vit_jax.training import evaluation, reporting, run_config
 
 # The parts of a config that an evaluation looks at.
 MATTERS = ("data", "mesh", "batch_size", "eval_batch_size", "objective", "evaluators", "checkpoint")
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             print(printable_json(shown | metrics))
         else:
             what = "".join(f", {name} {value}" for name, value in shown.items())
-            print(printable(f"{options.workdir}{what}: {loop.describe(metrics)}"))
+            print(printable(f"{options.workdir}{what}: {reporting.describe(metrics)}"))
     return 0
 
 

@@ -7,7 +7,7 @@ from vit_jax.commands import config as config_command
 from vit_jax.commands import configs
 from vit_jax.parallel import agreement, multihost
 from vit_jax.text import printable
-from vit_jax.training import loop
+from vit_jax.training import loop, reporting
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,5 +29,5 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         config, notes = configs.read(options.config, overrides)
     metrics = loop.train(config, workdir=options.workdir, profile=options.profile, notes=notes)
     if multihost.is_primary():
-        print(printable(f"{options.workdir}: {loop.describe(metrics)}"))
+        print(printable(f"{options.workdir}: {reporting.describe(metrics)}"))
     return 0

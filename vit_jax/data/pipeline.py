@@ -1,32 +1,27 @@
 """Batches as pure functions of (seed, step), decoded ahead by threads.
 
-The element of the Grain dataset is "this host's rows of the global batch of step s". Which images
-they are and how they are cut follows from the seed and the place of each sample in the run alone,
-so the step is all there is to save: a resume is exact on any number of hosts and threads.
+Step s of a run trains on a global batch, of which every process makes its own rows. The images and
+their crops depend only on the seed and the sample index, which is `s * batch_size + row`. So the
+step is the whole data position: a resume is exact on any number of processes and threads.
 """
 
-import concurrent.futures
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
-import cv2
-import grain
 import numpy as np
 
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.bad_images import BadImages
+from vit_jax.data.batches import Batch, Batches, Pool
 from vit_jax.data.counter import NUMBERS, draw, shuffled_ids
 from vit_jax.data.preprocess import BrokenImageError, EvalTransform, TrainTransform
 from vit_jax.data.record import TRAIN_ON_LABELLED, UNKNOWN, LabelError, Source
-from vit_jax.errors import Interrupted, RunFailed
-
-POLL = 0.2  # seconds between two questions whether to go on waiting
+from vit_jax.errors import RunFailed
 
 # The arrays of a batch that can go to the devices.
 TRAIN_ARRAYS = ("image", "label", "sample_index")
 EVAL_ARRAYS = (*TRAIN_ARRAYS, "mask")
 
-Batch = dict[str, np.ndarray]
 Decode = Callable[[bytes | np.ndarray], np.ndarray]
 Unlabelled = Literal["refuse", "skip", "read"]  # what to do with an image that has no label
 
@@ -58,22 +53,20 @@ def train_batches(
     bad: BadImages | None = None,
     labelled: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
-) -> "Batches":
-    """The batches of steps `start_step`, ..., `num_steps - 1` of an endless shuffled stream.
+) -> Batches:
+    """The batches of steps `start_step` to `num_steps - 1` of an endless shuffled stream.
 
-    `batch_size` is global, `rows` this host's part of it (unset: all). Epochs follow each other
-    without a gap, each another permutation of the source. A batch holds, R being its rows:
+    `rows` are this process's part of the global `batch_size`; unset: all. Epochs follow each other
+    without a gap, each a new permutation of the source. A batch holds, for R rows:
     image uint8 (R, H, W, C), label int32 (R,), id int64 (R,) index in the source, and
-    sample_index uint32 (R, 2), the high and low word of `step * batch_size + row`.
+    sample_index uint32 (R, 2), the high and the low word.
 
-    A broken image is replaced by a random one that depends on its sample index only, and given to
-    `bad`. Unless `labelled`, an image need not have a label: it is UNKNOWN then. `next` raises what
-    a thread raises, such as the RunFailed of too many broken images, and Interrupted where the next
-    batch is not ready and `interrupted()` holds.
+    A broken image is added to `bad` and replaced by another, which its sample index determines.
+    Unless `labelled`, a label may be UNKNOWN.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
     rows = rows or slice(0, batch_size)
-    pool = _Pool(threads)
+    pool = Pool(threads)
 
     def batch(step: int) -> Batch:
         start = step * batch_size + rows.start
@@ -84,22 +77,9 @@ def train_batches(
         if isinstance(source, ArraySource):
             image = transform.batch(source.gather(ids, channels=transform.channels), numbers)
             return {"image": image, "label": source.labels[ids], "id": ids, "sample_index": words}
-        image = np.empty((len(ids), *transform.size, transform.channels), np.uint8)
-        label = np.empty(len(ids), np.int32)
-
-        def load(row: int) -> None:
-            pixels, label[row], ids[row] = _read_or_replace(
-                source,
-                int(ids[row]),
-                transform.decode,
-                sample_index=start + row,
-                seed=seed,
-                bad=bad,
-                labelled=labelled,
-            )
-            image[row] = transform(pixels, numbers[row])
-
-        pool.run(load, len(ids))
+        image, label = _decoded(
+            source, transform, ids, numbers, pool, start=start, seed=seed, bad=bad, labels=labelled
+        )
         return {"image": image, "label": label, "id": ids, "sample_index": words}
 
     return Batches(
@@ -111,6 +91,42 @@ def train_batches(
         bad=bad,
         interrupted=interrupted,
     )
+
+
+def _decoded(
+    source: Source,
+    transform: TrainTransform,
+    ids: np.ndarray,
+    numbers: np.ndarray,
+    pool: Pool,
+    *,
+    start: int,
+    seed: int,
+    bad: BadImages,
+    labels: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images (R, H, W, C) and labels (R,) of the ids (R,), cut by `numbers`.
+
+    `start` is the first sample index. The id of a broken image is replaced in `ids`. With `labels`
+    every image must have a label.
+    """
+    image = np.empty((len(ids), *transform.size, transform.channels), np.uint8)
+    label = np.empty(len(ids), np.int32)
+
+    def load(row: int) -> None:
+        pixels, label[row], ids[row] = _read_or_replace(
+            source,
+            int(ids[row]),
+            transform.decode,
+            sample_index=start + row,
+            seed=seed,
+            bad=bad,
+            labelled=labels,
+        )
+        image[row] = transform(pixels, numbers[row])
+
+    pool.run(load, len(ids))
+    return image, label
 
 
 def eval_batches(
@@ -125,7 +141,7 @@ def eval_batches(
     bad: BadImages | None = None,
     labelled: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
-) -> "Batches":
+) -> Batches:
     """Every example once, in order, in batches of the full size.
 
     As `train_batches`, with `mask` bool (R,), and the id as sample_index. The mask is False where
@@ -135,7 +151,7 @@ def eval_batches(
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
     rows = rows or slice(0, batch_size)
-    pool = _Pool(threads)
+    pool = Pool(threads)
 
     def batch(step: int) -> Batch:
         ids = np.arange(step * batch_size + rows.start, step * batch_size + rows.stop)
@@ -172,117 +188,9 @@ def eval_batches(
     )
 
 
-class Batches(Iterator[Batch]):
-    """Batches made ahead by threads. Close it, or use it in `with`, to end them early."""
-
-    def __init__(
-        self,
-        batch: Callable[[int], Batch],
-        *,
-        start: int,
-        stop: int,
-        pool: "_Pool",
-        prefetch: int,
-        bad: BadImages,
-        interrupted: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.bad = bad
-        self._interrupted = interrupted
-        self._pool = pool
-        self._closed = False
-        # Grain's threads only hand a batch's images to the pool and wait: one for each batch
-        # ahead, so that the pool has the next batch to go on with when one runs out.
-        options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
-        steps = grain.MapDataset.source(_Steps(batch, stop))[start:]
-        self._iterator = iter(steps.to_iter_dataset(options))
-        # Grain's `next` costs 0.3 ms of Python: not on the thread that dispatches the steps.
-        self._feeder = concurrent.futures.ThreadPoolExecutor(1, "feeder")
-        self._next = self._feeder.submit(next, self._iterator, None)
-
-    def __next__(self) -> Batch:
-        """The next batch. Raises Interrupted where it is not ready and `interrupted` says so."""
-        if self._closed:
-            raise StopIteration
-        try:
-            batch = self._wait()
-            if batch is None:
-                raise StopIteration
-            self._next = self._feeder.submit(next, self._iterator, None)
-            return batch
-        except StopIteration:
-            self.close()
-            raise
-        except BaseException:  # a thread's error, an interrupt: nothing comes after it
-            self.close(wait=False)
-            raise
-
-    def _wait(self) -> Batch | None:
-        """Asks now and then whether to go on waiting: a read may block for ever."""
-        while True:
-            try:
-                return self._next.result(timeout=POLL)
-            except TimeoutError:
-                if self._next.done():  # it is the thread's own
-                    raise
-                if self._interrupted():
-                    raise Interrupted("the next images are not ready") from None
-
-    def __enter__(self) -> "Batches":
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self.close(wait=error is None)
-
-    def close(self, *, wait: bool = True) -> None:
-        """Ends the threads. After an error do not wait: one may be in a read that blocks."""
-        if not self._closed:
-            self._closed = True
-            self._iterator.close()
-            self._pool.close(wait=wait)
-            self._feeder.shutdown(wait=wait, cancel_futures=True)
-
-
-class _Steps:
-    """The source that Grain reads: element `s` is the batch of step `s`."""
-
-    def __init__(self, batch: Callable[[int], Batch], length: int) -> None:
-        self._batch = batch
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, step: int) -> Batch:
-        return self._batch(step)
-
-
-class _Pool:
-    """The threads that decode, shared by the batches in preparation."""
-
-    def __init__(self, threads: int) -> None:
-        cv2.setNumThreads(1)  # its own threads, of the whole process, would multiply ours
-        self._threads = threads
-        self._executor = concurrent.futures.ThreadPoolExecutor(threads, "decode")
-
-    def run(self, task: Callable[[int], None], count: int) -> None:
-        """`task(0)`, ..., `task(count - 1)`, in a few pieces a thread; raises what they raise."""
-        size = max(1, count // (4 * self._threads))
-        pieces = [range(first, min(first + size, count)) for first in range(0, count, size)]
-        for future in [self._executor.submit(_for_each, task, piece) for piece in pieces]:
-            future.result()
-
-    def close(self, *, wait: bool) -> None:
-        self._executor.shutdown(wait=wait, cancel_futures=True)
-
-
 def _words(indices: np.ndarray) -> np.ndarray:
     """int64 (R,) as uint32 (R, 2), the high and the low word: JAX has 32 bits by default."""
     return np.stack([indices >> 32, indices & 0xFFFFFFFF], axis=-1).astype(np.uint32)
-
-
-def _for_each(task: Callable[[int], None], rows: range) -> None:
-    for row in rows:
-        task(row)
 
 
 def _read_or_replace(

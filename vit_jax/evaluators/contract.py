@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from vit_jax.data import pipeline
 from vit_jax.data.bad_images import BadImages
+from vit_jax.data.batches import Batches
 from vit_jax.data.preprocess import EvalTransform
 from vit_jax.data.record import Source
 from vit_jax.duration import Duration
@@ -51,7 +52,7 @@ class Context:
 
     def batches(
         self, source: Source, *, bad: BadImages | None = None, labelled: bool | None = None
-    ) -> pipeline.Batches:
+    ) -> Batches:
         """This process's rows of all images of a split, prepared by `transform`.
 
         With `labelled`, images without a label are left out; unset: if the objective needs labels.
@@ -86,9 +87,7 @@ class Context:
         with self.batches(source, bad=bad, labelled=labelled) as batches:
             yield self._placed(batches, tuple(inputs))
 
-    def _placed(
-        self, batches: pipeline.Batches, inputs: tuple[str, ...]
-    ) -> Iterator[dict[str, jax.Array]]:
+    def _placed(self, batches: Batches, inputs: tuple[str, ...]) -> Iterator[dict[str, jax.Array]]:
         for number, batch in enumerate(batches, start=1):
             arrays = {name: batch[name] for name in inputs}
             yield to_global(arrays, self.mesh, batch_size=self.batch_size)

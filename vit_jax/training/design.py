@@ -1,7 +1,7 @@
-"""A run on paper: its step, shapes and shardings, from a config, without data, files or devices.
+"""The design of a run: its step, shapes and shardings, without data, files or device work.
 
-`design` is the one place where a step is put together: a run, the benchmarks, the tests and
-everything that compiles ahead of time use it. Nothing is allocated and nothing is compiled.
+`design` is the only place where a step is assembled: runs, benchmarks, tests and ahead-of-time
+compilation use it. It allocates nothing and compiles nothing.
 """
 
 import dataclasses
@@ -24,16 +24,15 @@ from vit_jax.objectives import Batch, Objective
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import frozen as frozen_lib
 from vit_jax.training import optimizer, schedules, setup, state
-from vit_jax.training.step import Bind, make_train_step
+from vit_jax.training.step import Bind, Prepare, make_train_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Design:
-    """All of a run but its data and its arrays."""
+    """A run without its data and its arrays."""
 
-    config: Config  # with the value range of the model
+    config: Config  # its data.mean and data.std are set
     start: setup.Start
-    objective: Objective
     mesh: Mesh
     lengths: setup.Lengths
     schedule: optax.Schedule
@@ -42,11 +41,15 @@ class Design:
     shapes: Any  # of the parameters
     abstract: state.State  # shapes with shardings
     frozen: Mapping[str, frozen_lib.Frozen]
-    batch: Mapping[str, jax.ShapeDtypeStruct]  # what the step takes, with shardings
+    batch: Mapping[str, jax.ShapeDtypeStruct]  # global shapes with shardings
     eval_batch: Mapping[str, jax.ShapeDtypeStruct]
     step: jax.stages.Wrapped  # (state, batch, frozen) -> (state, metrics)
     eval_step: held_out.EvalStep  # (params, batch, frozen) -> sums
     bind: Bind  # parameters of the frozen models -> these models
+
+    @property
+    def objective(self) -> Objective:
+        return self.config.objective
 
     @property
     def options(self) -> Options:
@@ -54,7 +57,7 @@ class Design:
 
     @property
     def abstract_frozen(self) -> dict[str, Any]:
-        """Shapes of the parameters that the step takes besides the state."""
+        """Shapes of the parameters of the frozen models, by name."""
         return {name: model.abstract for name, model in self.frozen.items()}
 
 
@@ -66,11 +69,10 @@ def design(
     start: setup.Start | None = None,
     frozen: Mapping[str, frozen_lib.Description] | None = None,
 ) -> Design:
-    """The design of a run on data such as `facts`, on the devices of `mesh`.
+    """The design of a run on data with these facts.
 
-    `start` is the model that it starts from where that is not a fresh one of the zoo, `frozen`
-    describes the models that the objective names. Raises ValueError where the config cannot
-    be run.
+    `start` is the model that the run starts from; unset: a new model of the zoo. `frozen` describes
+    the frozen models of the objective. Raises ValueError if the config cannot be run.
     """
     mesh_lib.check_batch(
         mesh, config.batch_size, accumulate=config.optimizer.accumulate, name="config.batch_size"
@@ -82,14 +84,7 @@ def design(
     _check_devices(options, mesh)
     _check_inputs(objective)
     augment.check(config.augment, gives=objective.gives)
-    augmentations = setup.augmentations(config)
-    schedule = schedules.make_schedule(
-        config.schedule,
-        peak=config.optimizer.learning_rate,
-        total_steps=lengths.total,
-        batch_size=config.batch_size,
-        dataset_size=facts.train_size,
-    )
+    schedule = _schedule(config, total_steps=lengths.total, dataset_size=facts.train_size)
     graphdef, shapes = state.abstract_params(options)
     rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
     abstract = state.abstract_state(options, rule, average=config.ema > 0, mesh=mesh)
@@ -98,16 +93,9 @@ def design(
         frozen or {}, objective=objective, options=options, mesh=mesh, **value_range
     )
     bind = frozen_lib.binder(models)
-
-    def prepare(batch: Batch, *, key: jax.Array) -> Batch:
-        batch = objective.prepare(batch, options=options, key=key)
-        dtype = "float32" if objective.exact_images else options.dtype
-        return augment.augment(batch, augmentations, key=key, dtype=jnp.dtype(dtype))
-
     return Design(
         config=config,
         start=start,
-        objective=objective,
         mesh=mesh,
         lengths=lengths,
         schedule=schedule,
@@ -121,7 +109,7 @@ def design(
         eval_batch=_batch(pipeline.EVAL_ARRAYS, options, mesh, size=eval_batch_size(config, mesh)),
         step=make_train_step(
             graphdef,
-            prepare=prepare,
+            prepare=_preparation(config, options),
             objective=objective,
             optimizer=rule,
             schedule=schedule,
@@ -129,19 +117,42 @@ def design(
             bind=bind,
             accumulate=config.optimizer.accumulate,
             ema=config.ema,
-            ema_begins=config.init_state != "all",  # else it goes on
+            ema_begins=config.init_state != "all",  # "all": the average of the other run continues
         ),
-        eval_step=held_out.make_eval_step(
-            graphdef,
-            objective=objective,
-            bind=bind,
-            **value_range,
-        ),
+        eval_step=held_out.make_eval_step(graphdef, objective=objective, bind=bind, **value_range),
     )
 
 
+def _schedule(config: Config, *, total_steps: int, dataset_size: int) -> optax.Schedule:
+    return schedules.make_schedule(
+        config.schedule,
+        peak=config.optimizer.learning_rate,
+        total_steps=total_steps,
+        batch_size=config.batch_size,
+        dataset_size=dataset_size,
+    )
+
+
+def _preparation(config: Config, options: Options) -> Prepare:
+    """From a batch of the pipeline to what the loss takes, on the devices.
+
+    The objective adds targets and masks, then the augmentations change images and targets.
+    """
+    objective, augmentations = config.objective, setup.augmentations(config)
+    dtype = jnp.dtype("float32" if objective.exact_images else options.dtype)
+
+    def prepare(batch: Batch, *, key: jax.Array) -> Batch:
+        batch = objective.prepare(batch, options=options, key=key)
+        return augment.augment(batch, augmentations, key=key, dtype=dtype)
+
+    return prepare
+
+
 def eval_batch_size(config: Config, mesh: Mesh) -> int:
-    """Rounded up to what the mesh divides: the result does not depend on it."""
+    """The images of an evaluation step, rounded up to a multiple that the mesh can split.
+
+    The result of an evaluation does not depend on it.
+    """
     wanted, parts = config.eval_batch_size or config.batch_size, mesh_lib.batch_parts(mesh)
     return -(-wanted // parts) * parts
 

@@ -1,4 +1,4 @@
-"""A run put together: mesh, data, model, optimizer, state and store, checked before it starts."""
+"""Prepares a run: mesh, data, model, optimizer, state and store, checked before anything starts."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,8 @@ from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, best_metric
 from vit_jax.data import pipeline, preprocess
 from vit_jax.data.bad_images import BadImages
-from vit_jax.data.record import DataFacts, Source
+from vit_jax.data.batches import Batches
+from vit_jax.data.record import DataFacts
 from vit_jax.parallel import agreement, multihost
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import (
@@ -41,12 +42,12 @@ class Run:
 
     design: Design
     store: store_lib.Store
-    lease: lease_lib.Lease | None  # of the workdir; the primary process holds it
+    lease: lease_lib.Lease | None  # of the workdir; only the primary process has it
     state: state.State
-    frozen: Mapping[str, Any]  # parameters of the models that do not train
-    batches: pipeline.Batches
+    frozen: Mapping[str, Any]  # parameters of the frozen models, by name
+    batches: Batches
     evaluations: Evaluations
-    messages: tuple[str, ...]  # what the user should know about the start
+    messages: tuple[str, ...]  # what the user should know when the run starts
 
     @property
     def config(self) -> Config:
@@ -58,70 +59,108 @@ class Run:
 
 
 def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.ExitStack) -> Run:
-    """Everything a run needs, new or resumed; what must be closed is put on `stack`.
+    """Everything that a run needs, new or resumed. What must be closed is put on `stack`.
 
-    Raises ValueError, with nothing left behind, where the config cannot be run or another process
+    Raises ValueError, with nothing left behind, if the config cannot be run or another process
     trains in `workdir`.
     """
-    place.folder(workdir)  # a bucket that cannot be reached is told as that
+    place.folder(workdir)  # first: a bucket that cannot be reached gives this error, no other
     agreement.compare(facts.of_start(config, workdir))
     lease = workdirs.hold(workdir, stack)
     meeting = stack.enter_context(agreement.Meeting())
-    resumed, replaced = workdirs.saved(workdir, config)
-    mesh = _mesh(config)
-    data = datasets.open_data(config, workdir, resumed=bool(resumed))
-    held_out, _ = evaluation_data.relabelled(
-        data.held_out, class_names=data.class_names, objective=config.objective
-    )
-    begin = _begin(config, workdir if resumed else None, data.facts)
-    frozen_models = frozen.read(config.objective, data.facts)
-    plan = design(config, data.facts, mesh, start=begin, frozen=frozen_models)
-    transform = preprocess.train_transform(
-        plan.config.data, size=plan.options.image_size, channels=plan.options.channels
-    )
-    bad = BadImages(size=len(held_out), max_bad=config.data.max_bad)
-    # Before anything is read: an evaluator may not serve this model.
-    evaluations = evaluation.of_run(plan, train=data.train, held_out=held_out, bad=bad)
-    digests = {name: model.digest for name, model in frozen_models.items()}
-    meeting.end(facts.of_plan(data.record.splits, begin.params, workdir, frozen=digests))
-    # Before anything is written: no checkpoint may be sound, or the other run may not fit.
-    origin = _origin(config, workdir if resumed else None, plan, data, frozen_models)
-
-    def write() -> None:
-        if origin.resumed:
-            origin.resumed.write()
-        else:
-            card = setup.make_card(plan.config, begin, data.class_names)
-            run_config.write_run(workdir, config, card)
-            frozen.write(workdir, frozen_models)
-        data.write(workdir, step=origin.step)
-
-    multihost.primary_first("run written", write)
+    steps, replaced = workdirs.saved(workdir, config)
+    resumed = workdir if steps else None
+    parts = _open(config, workdir, resumed)
+    plan, data, digests = parts.design, parts.data, parts.digests
+    meeting.end(facts.of_plan(data.record.splits, plan.start.params, workdir, frozen=digests))
+    # Before anything is written: there may be no intact checkpoint, or the other run may not fit.
+    origin = _origin(config, resumed, parts)
+    multihost.primary_first("run written", lambda: _write(config, workdir, origin, parts))
     first = origin.restored or _created(plan)
-    placed = frozen.place(frozen_models, plan.frozen)
-    agreement.compare({})  # devices do not wait for a process that still compiles
+    placed = frozen.place(parts.frozen, plan.frozen)
+    agreement.compare({})  # devices do not wait for a process that is still compiling
     best = best_metric(config)
     store = stack.enter_context(store_lib.Store(workdir, config.checkpoint, metric=best))
-    told = (replaced, *origin.told, *data.notes)
-    batches = _batches(plan, data.train, transform, bad, start=origin.step)
+    batches = stack.enter_context(_batches(parts, start=origin.step))
     return Run(
         design=plan,
         store=store,
         lease=lease,
         state=first,
         frozen=placed,
-        batches=stack.enter_context(batches),
-        evaluations=evaluations,
+        batches=batches,
+        evaluations=parts.evaluations,
         messages=setup.messages(
             plan.config,
             plan.options,
             parameters=state.count(plan.shapes),
-            mesh=mesh,
+            mesh=plan.mesh,
             images=len(data.train),
             step=origin.step,
-            told=told,
+            notes=(replaced, *origin.notes, *data.notes),
         ),
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """A run that is checked, before anything is written or placed on devices."""
+
+    design: Design
+    data: datasets.Data
+    frozen: Mapping[str, frozen.Loaded]
+    transform: preprocess.TrainTransform
+    bad: BadImages  # of the held-out images
+    evaluations: Evaluations
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests of the frozen models, by name."""
+        return {name: model.digest for name, model in self.frozen.items()}
+
+
+def _open(
+    config: Config, workdir: str | os.PathLike[str], resumed: str | os.PathLike[str] | None
+) -> _Parts:
+    """Opens the data and designs the run; `resumed` is the workdir of a run that is resumed.
+
+    Raises ValueError if the config cannot be run.
+    """
+    mesh = _mesh(config)
+    data = datasets.open_data(config, workdir, resumed=resumed is not None)
+    held_out, _ = evaluation_data.relabelled(
+        data.held_out, class_names=data.class_names, objective=config.objective
+    )
+    start = _start(config, resumed, data.facts)
+    models = frozen.read(config.objective, data.facts)
+    plan = design(config, data.facts, mesh, start=start, frozen=models)
+    transform = preprocess.train_transform(
+        plan.config.data, size=plan.options.image_size, channels=plan.options.channels
+    )
+    bad = BadImages(size=len(held_out), max_bad=config.data.max_bad)
+    evaluations = evaluation.of_run(plan, train=data.train, held_out=held_out, bad=bad)
+    return _Parts(
+        design=plan,
+        data=data,
+        frozen=models,
+        transform=transform,
+        bad=bad,
+        evaluations=evaluations,
+    )
+
+
+def _mesh(config: Config) -> Mesh:
+    """The mesh. Its check comes before the data are opened, which may take a while."""
+    mesh, accumulate = mesh_lib.make_mesh(config.mesh), config.optimizer.accumulate
+    mesh_lib.check_batch(mesh, config.batch_size, accumulate=accumulate, name="config.batch_size")
+    return mesh
+
+
+def _start(config: Config, resumed: str | os.PathLike[str] | None, data: DataFacts) -> setup.Start:
+    """The model of the run in the workdir `resumed`, or the model of a new run."""
+    if resumed is not None:
+        return setup.resumed_start(config, run_folder.read_card(resumed))
+    return setup.fresh_start(config, data)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,30 +168,37 @@ class _Origin:
     """Where the first state comes from. Nothing is written yet."""
 
     step: int = 0
-    restored: state.State | None = None  # None: created, with the parameters of `init_from` if any
-    resumed: resumption.Resumption | None = None  # of a run that goes on
-    told: tuple[str, ...]
+    restored: state.State | None = None  # None: a new state, with the parameters of `init_from`
+    resumed: resumption.Resumption | None = None  # of a run that is resumed
+    notes: tuple[str, ...]
 
 
-def _origin(
-    config: Config,
-    resumed: str | os.PathLike[str] | None,
-    plan: Design,
-    data: datasets.Data,
-    frozen_models: Mapping[str, frozen.Loaded],
-) -> _Origin:
-    """The checkpoint of the workdir `resumed`, all of another run, or a state to be created."""
+def _origin(config: Config, resumed: str | os.PathLike[str] | None, parts: _Parts) -> _Origin:
+    """The checkpoint in the workdir `resumed`, the whole state of another run, or a new state."""
+    plan, data = parts.design, parts.data
     if resumed is not None:
-        frozen.check_same(resumed, frozen_models)
+        frozen.check_same(resumed, parts.frozen)
         found = resumption.resume(resumed, config, plan.abstract, dataset_size=len(data.train))
-        told = tuple(f"note: {note}" for note in found.notes)
-        return _Origin(step=found.step, restored=found.state, resumed=found, told=told)
+        notes = tuple(f"note: {note}" for note in found.notes)
+        return _Origin(step=found.step, restored=found.state, resumed=found, notes=notes)
     if config.init_state == "all":
-        first, taken = branch.first_state(
+        first, notes = branch.first_state(
             config, plan.options, abstract=plan.abstract, class_names=data.class_names
         )
-        return _Origin(restored=first, told=taken)
-    return _Origin(told=(plan.start.report,))
+        return _Origin(restored=first, notes=notes)
+    return _Origin(notes=(plan.start.report,))
+
+
+def _write(config: Config, workdir: str | os.PathLike[str], origin: _Origin, parts: _Parts) -> None:
+    """Writes what the run is. Raises ValueError if the workdir cannot be written to."""
+    plan, data = parts.design, parts.data
+    if origin.resumed:
+        origin.resumed.write()
+    else:
+        card = setup.make_card(plan.config, plan.start, data.class_names)
+        run_config.write_run(workdir, config, card)
+        frozen.write(workdir, parts.frozen)
+    data.write(workdir, step=origin.step)
 
 
 def _created(plan: Design) -> state.State:
@@ -165,33 +211,13 @@ def _created(plan: Design) -> state.State:
     )
 
 
-def _mesh(config: Config) -> Mesh:
-    """Before the data are opened: that may take a while."""
-    mesh, accumulate = mesh_lib.make_mesh(config.mesh), config.optimizer.accumulate
-    mesh_lib.check_batch(mesh, config.batch_size, accumulate=accumulate, name="config.batch_size")
-    return mesh
-
-
-def _begin(config: Config, resumed: str | os.PathLike[str] | None, data: DataFacts) -> setup.Start:
-    """The model of the run in the workdir `resumed`, or of a new run on such data."""
-    if resumed is not None:
-        return setup.resumed_start(config, run_folder.read_card(resumed))
-    return setup.fresh_start(config, data)
-
-
-def _batches(
-    plan: Design,
-    source: Source,
-    transform: preprocess.TrainTransform,
-    held_out: BadImages,
-    *,
-    start: int,
-) -> pipeline.Batches:
+def _batches(parts: _Parts, *, start: int) -> Batches:
     """This process's rows of the batches from step `start` on."""
+    plan, source = parts.design, parts.data.train
     config, data = plan.config, plan.config.data
     return pipeline.train_batches(
         source,
-        transform,
+        parts.transform,
         seed=config.seed,
         batch_size=config.batch_size,
         rows=mesh_lib.local_rows(plan.mesh, config.batch_size),
@@ -199,7 +225,7 @@ def _batches(
         num_steps=plan.lengths.total,
         threads=data.threads,
         prefetch=data.prefetch,
-        bad=BadImages(size=len(source), max_bad=data.max_bad, reported=held_out.reported),
+        bad=BadImages(size=len(source), max_bad=data.max_bad, reported=parts.bad.reported),
         labelled="label" in plan.objective.inputs,
         interrupted=multihost.give_up_reading,
     )

@@ -189,7 +189,7 @@ def messages(
     mesh: Mesh,
     images: int,
     step: int,
-    told: tuple[str, ...],
+    notes: tuple[str, ...],
 ) -> tuple[str, ...]:
     """What the user should know when a run starts, in lines."""
     height, width = options.image_size
@@ -203,8 +203,8 @@ def messages(
         f" {mesh.size} {mesh.devices.flat[0].platform} devices ({axes}),"
         f" {jax.process_count()} processes"
     )
-    went_on = f"resumed after step {step}" if step else ""
-    return tuple(line for line in (model, where, *told, went_on) if line)
+    resumed = f"resumed after step {step}" if step else ""
+    return tuple(line for line in (model, where, *notes, resumed) if line)
 
 
 def image_size(config: Config) -> tuple[int, int]:

@@ -13,10 +13,10 @@ from vit_jax.training import optimizer as optimizer_lib
 from vit_jax.training.state import State
 
 Metrics = dict[str, jax.Array]
-Prepare = Callable[..., Batch]  # (batch of the pipeline, key=) -> what the loss takes
-Frozen = Mapping[str, Any]  # parameters of frozen models, by name
-Bind = Callable[[Frozen], Mapping[str, Any]]  # makes models of them
-_Summed = tuple[jax.Array, Metrics]  # weights () and sums () of the loss and the extras
+Prepare = Callable[..., Batch]  # (batch of the pipeline, key=) -> batch for the loss
+Frozen = Mapping[str, Any]  # parameters of the frozen models, by name
+Bind = Callable[[Frozen], Mapping[str, Any]]  # parameters of the frozen models -> models
+_Summed = tuple[jax.Array, Metrics]  # sums (): of the weights, and of the loss and the extras
 
 
 def make_train_step(
@@ -34,43 +34,27 @@ def make_train_step(
 ) -> jax.stages.Wrapped:
     """The jitted step: (state, batch, frozen) -> (next state, metrics). It donates the state only.
 
-    Its metrics are loss, grad_norm (before clipping), param_norm (after the step), learning_rate,
-    and the extras of the objective. `bind` makes models of the parameters in `frozen`.
+    The metrics, float32 () each, are loss, grad_norm (before clipping), param_norm (after the
+    step), learning_rate, and the extras of the objective. `bind` makes models of `frozen`.
 
-    `accumulate` micro-batches are differentiated one after the other; the sum of their gradients
-    stays sharded as the parameters are. The results do not depend on the mesh, nor on
-    `accumulate`, beyond rounding. With `ema_begins` the first step makes the average a copy of the
-    parameters.
+    `accumulate` micro-batches are differentiated one after another; the sum of their gradients is
+    sharded like the parameters. The results depend on the mesh and on `accumulate` by rounding
+    only. With `ema_begins` the first step makes the average a copy of the parameters.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
-    def gradients(
-        params: Any, batch: Batch, key: jax.Array, models: Frozen, *, whole: bool
-    ) -> tuple[_Summed, Any]:
-        def loss_of(params: Any) -> tuple[jax.Array, _Summed]:
-            model = nnx.merge(graphdef, params)
-            weight, sums = _sums(objective.loss(model, batch, key=key, frozen=models))
-            # Of the whole batch the mean is differentiated, of a micro-batch its part of the sum.
-            return sums["loss"] / weight if whole else sums["loss"], (weight, sums)
-
-        (_, summed), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-        return summed, jax.lax.with_sharding_constraint(grads, shardings["params"])
+    gradients = _gradients(graphdef, objective, shardings["params"])
 
     def step(state: State, batch: Batch, frozen: Frozen) -> tuple[State, Metrics]:
-        key = jax.random.wrap_key_data(state["key"])
+        params, key = state["params"], jax.random.wrap_key_data(state["key"])
         step_key = jax.random.fold_in(key, state["step"])
-        params = state["params"]
         batch = prepare(batch, key=key)
-        means, grads = _mean_over(
-            gradients, params, batch, step_key, bind(frozen), parts=accumulate
-        )
+        models = bind(frozen)
+        means, grads = _mean_over(gradients, params, batch, step_key, models, parts=accumulate)
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
         new_params = optax.apply_updates(params, updates)
-        new_state = state | {
-            "params": new_params,
-            "opt_state": opt_state,
-            "step": state["step"] + 1,
-        }
+        new_state = state | {"params": new_params, "opt_state": opt_state}
+        new_state["step"] = state["step"] + 1
         if ema:
             updates_seen = state["step"] + (0 if ema_begins else 1)
             new_state["ema"] = optimizer_lib.ema_update(
@@ -86,9 +70,28 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
+def _gradients(
+    graphdef: nnx.GraphDef, objective: Objective, shardings: Any
+) -> Callable[..., tuple[_Summed, Any]]:
+    """The sums of the loss, and the gradients: of the mean if `whole`, of the sum otherwise."""
+
+    def gradients(
+        params: Any, batch: Batch, key: jax.Array, models: Frozen, *, whole: bool
+    ) -> tuple[_Summed, Any]:
+        def loss_of(params: Any) -> tuple[jax.Array, _Summed]:
+            model = nnx.merge(graphdef, params)
+            weight, sums = _sums(objective.loss(model, batch, key=key, frozen=models))
+            return sums["loss"] / weight if whole else sums["loss"], (weight, sums)
+
+        (_, summed), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return summed, jax.lax.with_sharding_constraint(grads, shardings)
+
+    return gradients
+
+
 def _sums(loss: Loss) -> _Summed:
-    """Over the examples of a batch."""
-    assert "loss" not in loss.extras, "the name of what is minimised"
+    """Sums over the examples of a batch: the weights, the loss and the extras."""
+    assert "loss" not in loss.extras, "this name is the loss's"
     sums = {"loss": loss.values, **loss.extras}
     return loss.weights.sum(), {name: values.sum() for name, values in sums.items()}
 
@@ -102,13 +105,13 @@ def _mean_over(
     *,
     parts: int,
 ) -> tuple[Metrics, Any]:
-    """Means of the loss and the extras, and gradients, of `parts` micro-batches together."""
+    """Means of the loss and the extras, and gradients, over `parts` micro-batches together."""
     if parts == 1:
         (weight, sums), grads = gradients(params, batch, key, models, whole=True)
         return {name: value / weight for name, value in sums.items()}, grads
 
     def split(x: jax.Array) -> jax.Array:
-        # Every part takes each `parts`-th row, so that no row leaves its device.
+        # Part i has the rows i, i + parts, ..., so that no row leaves its device.
         return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
 
     def part(micro: Batch, key: jax.Array) -> tuple[_Summed, Any]:
