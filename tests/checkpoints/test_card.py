@@ -93,8 +93,8 @@ def test_what_a_run_tells_by_itself_is_not_told_otherwise(run, monkeypatch, told
     [
         ("class_names", ["a"], "it names 1 of the model's 3 classes"),
         ("class_names", [1, 2, 3], "must be str"),
-        ("preprocessing/image_size", [0, 0], "images of 0 x 0 are not possible"),
-        ("preprocessing/image_size", [10**6, 10**6], "images of 1000000 x 1000000"),
+        ("preprocessing/image_size", [0, 0], "image_size is 0 x 0: it must have 1 to"),
+        ("preprocessing/image_size", [10**6, 10**6], "image_size is 1000000 x 1000000"),
         ("preprocessing/image_size", [32, 64], "its images are of (32, 64), its model is for"),
         ("preprocessing/crop_pct", 1e-9, "crop_pct is 1e-09: it must be in"),
         ("preprocessing/crop_pct", 0.0, "crop_pct is 0.0: it must be in"),

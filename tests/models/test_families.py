@@ -1,4 +1,4 @@
-"""A family of models is one line in a table: nothing else of the package knows it."""
+"""A family of models is one line in a table: no other code of the package knows it."""
 
 import dataclasses
 
@@ -93,7 +93,9 @@ def test_a_new_family_says_how_its_parameters_are_fitted(toy, monkeypatch) -> No
 
 
 def test_options_of_no_family_are_refused() -> None:
-    with pytest.raises(ValueError, match="ToyOptions is of no family: add one to zoo.FAMILIES"):
+    with pytest.raises(
+        ValueError, match="ToyOptions belongs to no family: add one to zoo.FAMILIES"
+    ):
         zoo.init(ToyOptions(), key=jax.random.key(0))
 
 

@@ -1,4 +1,4 @@
-"""What a model takes: normalised images of its size and channels, none at all too."""
+"""The images that a model accepts: normalised, of its size and channels, or an empty batch."""
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ def models():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, bool])
-def test_whole_numbers_are_refused_for_they_are_not_normalised(models, dtype) -> None:
+def test_integer_images_are_refused_as_not_normalised(models, dtype) -> None:
     for model in models:
         images = np.zeros((1, *model.options.image_size, 3), dtype)
         with pytest.raises(ValueError, match=r"images are (u?int\d+|bool), .*\.read_images"):
@@ -39,14 +39,14 @@ def test_no_images_give_no_logits(models) -> None:
     "shape",
     [(16, 24, 3), (1, 16, 24), (1, 24, 16, 3), (1, 16, 24, 1), (1, 3, 16, 24), (1, 0, 24, 3)],
 )
-def test_another_shape_is_named(models, shape) -> None:
+def test_a_message_names_the_wrong_shape(models, shape) -> None:
     with pytest.raises(ValueError, match=r"the model takes \(batch, 16, 24, 3\)"):
         models[0](np.zeros(shape, np.float32))
     with pytest.raises(ValueError, match=r"of type list: give an array"):
         models[0](np.zeros((1, 16, 24, 3)).tolist())
 
 
-def test_one_number_is_a_square() -> None:
+def test_one_number_as_image_size_is_a_square() -> None:
     options = zoo.options("Ti/8", image_size=16, patch_size=4)
     assert (options.image_size, options.patch_size) == ((16, 16), (4, 4))
     sizes = {"width": 16, "depth": 1, "mlp_dim": 16, "num_heads": 1}
@@ -69,7 +69,7 @@ def test_one_number_is_a_square() -> None:
         *(("vit_so400m_patch14_siglip_224", "So400m/14"), ("beit_base_patch16_224", "BEiT-B/16")),
     ],
 )
-def test_names_of_other_libraries_lead_to_ours(name, meant) -> None:
+def test_names_of_other_libraries_suggest_ours(name, meant) -> None:
     with pytest.raises(
         ValueError, match=f"unknown model .* did you mean '{meant}'".replace("+", r"\+")
     ):
@@ -77,7 +77,7 @@ def test_names_of_other_libraries_lead_to_ours(name, meant) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "said"),
+    ("name", "changes", "message"),
     [
         ("Ti/16", {"width": 3 * 2**40}, "width is .* from 0 to 65,536"),
         ("Ti/16", {"depth": 10**9}, "depth is 1000000000"),
@@ -95,6 +95,6 @@ def test_names_of_other_libraries_lead_to_ours(name, meant) -> None:
         ("Ti/16", {"width": 3 * 2**14, "depth": 4096}, "more than any machine holds"),
     ],
 )
-def test_sizes_beyond_every_machine_are_refused(name, changes, said) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_sizes_beyond_every_machine_are_refused(name, changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
         zoo.options(name, **({"image_size": 224} | changes))

@@ -1,4 +1,4 @@
-"""Each family resizes positions, relative biases and patches as its own library does."""
+"""Each family resizes positions, relative biases and patches as its original library does."""
 
 import dataclasses
 from typing import Any, get_args
@@ -73,8 +73,8 @@ def test_constant_tables_and_prefix_rows_stay(method):
     np.testing.assert_allclose(resized[:, 3:], np.full((1, 8, 2), 7.0))
 
 
-def test_cubic_kernels_are_as_sharp_as_their_librarys():
-    """Weights of a point half way between two, of PyTorch's kernel, and of JAX's."""
+def test_cubic_kernels_have_the_sharpness_of_their_library():
+    """Weights halfway between two points, with PyTorch's kernel and with JAX's."""
     matrix = interpolation.matrix(4, 7, "bicubic_align_corners")[3]
     np.testing.assert_allclose(matrix, [-0.75 / 8, 0.59375, 0.59375, -0.75 / 8])
     antialias = interpolation.matrix(4, 8, "bicubic_antialias")
@@ -87,7 +87,7 @@ def test_cubic_kernels_are_as_sharp_as_their_librarys():
 @pytest.mark.parametrize("method", get_args(interpolation.Method))
 def test_the_weights_of_every_point_sum_to_one(method):
     for source, target in ((4, 7), (7, 4), (5, 5), (1, 3), (9, 2)):
-        if method != "sincos2d":  # which is no matrix
+        if method != "sincos2d":  # which has no matrix
             matrix = interpolation.matrix(source, target, method)
             assert matrix.shape == (target, source)
             np.testing.assert_allclose(matrix.sum(axis=1), 1)
@@ -95,7 +95,7 @@ def test_the_weights_of_every_point_sum_to_one(method):
 
 @pytest.mark.parametrize("method", ["geometric_cubic", "geometric_linear"])
 def test_relative_biases_stay_within_the_old_offsets(method):
-    """Beyond the farthest offset that was known, its bias is repeated."""
+    """Beyond the farthest old offset, its bias is repeated."""
     table = np.random.default_rng(0).normal(size=(25, 2))
     larger = positions.resize_relative(table, source=(3, 3), target=(9, 9), method=method)
     larger, old = larger.reshape(17, 17, 2), table.reshape(5, 5, 2)
@@ -105,7 +105,7 @@ def test_relative_biases_stay_within_the_old_offsets(method):
 
 
 def test_the_smallest_windows_are_resized_too():
-    """Of three offsets no cubic spline can be made."""
+    """A cubic spline needs more than three offsets."""
     table = np.random.default_rng(0).normal(size=(3 * 5 + 3, 2))
     larger = positions.resize_relative(table, source=(2, 3), target=(4, 3))
     assert larger.shape == (7 * 5 + 3, 2)

@@ -1,4 +1,4 @@
-"""Dropout, stochastic depth, norms and attention by themselves."""
+"""Tests of single layers: dropout, drop_path, norms and attention."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_drop_path_drops_whole_samples() -> None:
 
 
 def test_norm_statistics_are_float32() -> None:
-    """A mean of 30 with a deviation of 1 is lost in bfloat16 statistics."""
+    """bfloat16 statistics would lose a deviation of 1 beside a mean of 30."""
     x = jnp.asarray(30 + np.random.default_rng(0).normal(size=(4, 256)), jnp.bfloat16)
     norm = layers.layer_norm(256, 1e-6, "bfloat16", nnx.Rngs(0))
     assert norm.scale is not None
@@ -106,7 +106,7 @@ def test_attention_weights_are_a_float32_softmax() -> None:
 
 @pytest.mark.parametrize("pool", ["token", "map"])
 def test_exponentials_and_roots_are_float32_in_a_bfloat16_model(pool) -> None:
-    """Of the softmax and of the norms, forward and backward; products are bfloat16 but the head."""
+    """In softmax and norms, forward and backward; all products except the head's are bfloat16."""
     model = tiny.model(dtype="bfloat16", pool=pool, position="relative", attention="xla")
     graphdef, params = nnx.split(model)
 
@@ -138,7 +138,7 @@ def _equations(jaxpr):
 
 
 def test_attention_dropout_drops_weights() -> None:
-    """With one token to look at, dropping its weight drops the whole answer of a head."""
+    """With one token, dropping its weight drops the whole output of a head."""
     options = tiny.options(attention_dropout=0.5).block()
     key = jax.random.key(1, impl="rbg")
 
@@ -157,7 +157,7 @@ def test_attention_dropout_drops_weights() -> None:
 
 
 def test_each_layer_of_the_mlp_is_followed_by_its_own_dropout() -> None:
-    """Of hidden values that are all one and pass unchanged, a quarter survives two halvings."""
+    """All hidden values are one and pass unchanged; two dropouts of 1/2 keep a quarter of them."""
     options = tiny.options(dropout=0.5, mlp_dim=32).block()
     key = jax.random.key(1, impl="rbg")
 

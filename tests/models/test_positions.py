@@ -1,4 +1,4 @@
-"""Position embeddings: tables as the originals make them, and every kind in every place."""
+"""Position embeddings: the originals' tables, and every kind at every place."""
 
 import functools
 
@@ -85,7 +85,7 @@ def test_a_grid_that_stays_is_not_resized(method) -> None:
 
 
 def test_mocos_table_is_computed_anew_beside_rows_of_other_tokens() -> None:
-    """A row's sines and cosines, then a column's; another table is interpolated."""
+    """Sines and cosines of the row, then of the column. Any other table is interpolated."""
     fixed = positions.moco((2, 3), 8)
     omega = 10_000.0 ** -(np.arange(2) / 2)
     waves = [f(place * omega) for place in (1, 2) for f in (np.sin, np.cos)]
@@ -109,7 +109,7 @@ def test_a_learned_2d_table_holds_its_column_then_its_row() -> None:
 
 @pytest.fixture(scope="module")
 def logits() -> dict[tuple[str, str], np.ndarray]:
-    """Of every kind in every place, jitted, all other parameters being the same."""
+    """Logits of every kind at every place, jitted; all other parameters are the same."""
     plain = tiny.params(tiny.options(depth=2))
     found = {}
     for kind, place in KINDS:
@@ -135,7 +135,7 @@ def test_kinds_and_places_of_positions_differ(logits) -> None:
 @pytest.mark.parametrize("pool", ["token", "gap", "map"])
 @pytest.mark.parametrize(("kind", "place"), KINDS)
 def test_parameters_of_positions(kind, place, pool) -> None:
-    """What each kind adds to the model without positions, for a grid of 2 x 3 and depth 3."""
+    """The shapes that each kind adds to a model without positions; grid 2 x 3, depth 3."""
     tokens = 7 if pool == "token" else 6
     lead = (3, 1) if place == "every_block" else (1,)
     expected = {
@@ -170,7 +170,7 @@ def test_only_models_with_positions_see_the_order_of_patches(kind) -> None:
 
 
 def test_relative_positions_see_offsets_only() -> None:
-    """Shifting all tokens of a sequence by one keeps the logits of the queries on their keys."""
+    """For equal queries, the bias depends only on the offset between query and key."""
     rng = np.random.default_rng(0)
     q = jax.numpy.asarray(rng.normal(size=(1, 5, 2, 4)), np.float32)
     table = jax.numpy.asarray(rng.normal(size=(9, 4)), np.float32)

@@ -46,14 +46,14 @@ def test_standardized_kernels_have_no_mean_and_unit_variance():
 
 
 def test_the_epsilon_is_added_to_the_deviation_or_to_the_variance():
-    kernel = np.array([1.0, -1.0], np.float32).reshape(1, 1, 2, 1)  # of deviation 1
+    kernel = np.array([1.0, -1.0], np.float32).reshape(1, 1, 2, 1)  # standard deviation 1
     for eps_in, divisor in (("std", 1.5), ("variance", math.sqrt(1.5))):
         out = standardize(jnp.asarray(kernel), eps=0.5, eps_in=eps_in)
         np.testing.assert_allclose(out, kernel / divisor, rtol=1e-6)
 
 
 @pytest.mark.parametrize("stages", [0, 1, 2, 3])
-def test_the_stride_is_what_the_features_have(stages):
+def test_the_stride_is_that_of_the_features(stages):
     stem = StemOptions(num_layers=(1,) * stages, root_width=8, groups=4)
     assert stem.stride == (4, 4, 8, 16)[stages]
     run = lambda x: Stem(stem, channels=3, dtype="float32", rngs=nnx.Rngs(0))(x)  # noqa: E731
@@ -83,7 +83,7 @@ def test_the_pooling_pads_with_zero_or_with_nothing():
 
 
 def test_a_new_residual_unit_is_the_identity():
-    """So that units after the first of a stage change nothing at the start of training."""
+    """At the start of training, only the first unit of a stage changes its input."""
 
     def features(units):
         stem = StemOptions(num_layers=(units,), root_width=8, groups=4)
@@ -99,8 +99,8 @@ def test_a_new_residual_unit_is_the_identity():
 def test_widths_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="48 channels do not divide into 32 norm groups"):
         StemOptions(num_layers=(1,), root_width=48)
-    with pytest.raises(ValueError, match="are not one of each of 2"):
+    with pytest.raises(ValueError, match="give one for each of 2 stages"):
         dataclasses.replace(TINY, widths=(32,))
-    with pytest.raises(ValueError, match="are no ResNet"):
+    with pytest.raises(ValueError, match="give at least one unit for each stage"):
         BiTOptions(stem=StemOptions())
     assert [bottleneck_width(w) for w in (32, 256, 96, 20, 44)] == [8, 64, 24, 8, 16]

@@ -35,7 +35,7 @@ def test_windows_are_joined_as_they_were_cut(grid, padding):
         np.testing.assert_array_equal(windows.join(cut, jnp.asarray(shifted)), x)
 
 
-def test_the_mask_parts_what_only_the_shift_brought_together():
+def test_the_mask_separates_features_that_only_the_shift_joined():
     windows = Windows(grid=(8, 8), window=(4, 4), padding="after_shift")
     y, x = np.mgrid[:8, :8]
     place = jnp.asarray(np.stack([y, x], -1)[None].astype(np.float32))
@@ -53,7 +53,7 @@ def test_an_axis_that_a_window_covers_does_not_shift():
 
 
 def test_a_window_shrinks_where_features_are_fewer():
-    """Each axis by itself, or both to the shorter one, as the two libraries do it."""
+    """In timm each axis shrinks separately, in Hugging Face both shrink to the shorter one."""
     for grid, alone, both in (
         ((3, 8), (3, 4), (3, 3)),
         ((4, 8), (4, 4), (4, 4)),
@@ -77,7 +77,7 @@ def images():
 
 
 def with_options(**changes):
-    """The structure of the tiny model with other options: parameters fit all of them."""
+    """The tiny model with other options; the same parameters fit all of them."""
     options = zoo.change(TINY, **changes)
     return nnx.split(nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0))))[0]
 
@@ -102,7 +102,7 @@ def test_bfloat16_is_close_to_float32(params, images):
     np.testing.assert_allclose(plain, half.astype(jnp.float32), atol=0.1)
 
 
-def test_a_key_makes_it_random_and_no_key_does_not(params, images):
+def test_the_model_is_random_only_with_a_key(params, images):
     model = with_options(dropout=0.2, attention_dropout=0.2, drop_path=0.5)
     features = jax.jit(lambda key: nnx.merge(model, params).features(images, key=key))
     plain = features(None)
@@ -113,7 +113,7 @@ def test_a_key_makes_it_random_and_no_key_does_not(params, images):
 
 @pytest.mark.parametrize("depths", [(4,), (1, 1, 2)])
 def test_drop_path_grows_over_all_stages_to_the_last_block(depths):
-    """Blocks of the last stage add 1 to half the channels and -1 to the others, or nothing."""
+    """A block of the last stage adds 1 to half the channels and -1 to the rest, or is dropped."""
     eps = 0.5
     options = zoo.change(TINY, depths=depths, image_size=(16, 16), drop_path=0.6,
                          norm_eps=eps, num_classes=0)  # fmt: skip
@@ -158,8 +158,8 @@ def test_embedded_patches_are_dropped():
 
 
 @pytest.mark.parametrize("padding", ["before_shift", "after_shift"])
-def test_parts_of_patches_and_odd_features_are_padded_at_their_end(padding):
-    """Of a size that is no multiple the features are those of the image with zeros after it."""
+def test_incomplete_patches_and_odd_features_are_padded_at_the_end(padding):
+    """If the size is not a multiple, the features are those of the image padded with zeros."""
     options = zoo.change(
         TINY, padding=padding, depths=(1, 1), image_size=(16, 16), windows=((2, 2),)
     )
@@ -177,10 +177,12 @@ def test_parts_of_patches_and_odd_features_are_padded_at_their_end(padding):
     assert odd.shape == (1, 4, 4, 16)
 
 
-def test_a_table_of_positions_fixes_the_sides_of_images_not_their_product():
+def test_a_position_table_fixes_both_sides_of_the_images():
     options = zoo.change(TINY, position="learned_1d")
     model = load.assemble(options, tiny.params(options))
-    with pytest.raises(ValueError, match="images have 20x12 patches, the model's positions are of"):
+    with pytest.raises(
+        ValueError, match="images have 20x12 patches, but the model's positions are for"
+    ):
         jax.eval_shape(lambda x: model(x), jnp.zeros((1, 40, 24, 3)))
 
 
@@ -211,9 +213,9 @@ def test_remat_saves_less_and_layers_are_unrolled_as_asked():
 
 
 def test_windows_draw_different_dropout():
-    """Windows of equal features differ where weights of the attention are dropped.
+    """Windows with equal features get different outputs when attention weights are dropped.
 
-    With a default key: of the other kind equal keys give a vmap different numbers.
+    The key is of the default kind: under vmap, equal "rbg" keys give different numbers anyway.
     """
     options = zoo.change(TINY, depths=(1,), image_size=(16, 16), attention_dropout=0.5)
     model = load.assemble(options, tiny.params(options))
@@ -234,7 +236,7 @@ def test_the_zoo_makes_the_published_sizes():
 def test_sizes_that_do_not_fit_are_refused():
     for changes, message in (
         ({"image_size": (25, 40)}, "not a multiple of the patch"),
-        ({"num_heads": (2, 4, 8)}, "are not one of 2 stages"),
+        ({"num_heads": (2, 4, 8)}, "give one for each of 2 stages"),
         ({"num_heads": (3,)}, "does not divide into 3 heads"),
         ({"windows": ((0, 4),)}, "must be positive"),
     ):

@@ -1,4 +1,4 @@
-"""One encoder, three tasks: which options make which model, and how pretraining ends."""
+"""One encoder, three task models: options choose one, and pretraining ends as a classifier."""
 
 import pytest
 
@@ -24,7 +24,7 @@ BEIT = {"num_classes": 0, "mim_classes": 7, "position": "none", "relative_bias":
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_the_parts_of_a_model_tell_its_task(parts, options, model) -> None:
+def test_the_fields_that_are_set_choose_the_task_model(parts, options, model) -> None:
     found = tiny.options(**parts)
     assert type(found) is options
     assert zoo.family(found).module is model
@@ -33,7 +33,7 @@ def test_the_parts_of_a_model_tell_its_task(parts, options, model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "message"),
     [
         (MAE | {"num_classes": 3}, "a MaskedAutoencoder with num_classes=3 is not supported"),
         (MAE | {"pool": "map"}, "a MaskedAutoencoder with pool='map'"),
@@ -42,17 +42,17 @@ def test_the_parts_of_a_model_tell_its_task(parts, options, model) -> None:
         ({"mim_norm": True}, "a ViT with mim_norm=True"),
     ],
 )
-def test_parts_of_two_tasks_are_refused(parts, said) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_parts_of_two_tasks_are_refused(parts, message) -> None:
+    with pytest.raises(ValueError, match=message):
         tiny.options(**parts)
 
 
 @pytest.mark.parametrize("name", ["MAE-pretrain-Ti/16", "BEiT-pretrain-Ti/16"])
-def test_a_model_of_pretraining_has_no_classes(name) -> None:
-    """A run that classifies would train a model whose other half is never used."""
+def test_a_pretraining_model_has_no_classes(name) -> None:
+    """A run that classifies would train a model with a decoder that is never used."""
     assert zoo.options(name).num_classes == 0
     assert zoo.options(name, num_classes=0) == zoo.options(name)
-    with pytest.raises(ValueError, match="pretrained without classes, and 10 are wanted: name a"):
+    with pytest.raises(ValueError, match="has no classes, but num_classes is 10: choose a"):
         zoo.options(name, num_classes=10)
 
 
@@ -66,9 +66,7 @@ def test_a_model_of_pretraining_has_no_classes(name) -> None:
         ({}, {"decoder": None, "mim_classes": 0, "mask_token": False}),
     ],
 )
-def test_a_checkpoint_of_pretraining_becomes_a_classifier_where_one_is_asked_for(
-    parts, changes
-) -> None:
+def test_a_pretraining_checkpoint_becomes_a_classifier_if_requested(parts, changes) -> None:
     options = tiny.options(**parts).adapted(**changes)
     assert type(options) is ViTOptions
     assert not options.fixed_position and not options.mask_token

@@ -72,7 +72,7 @@ def by_hand(model: Classifier, images: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def gradients(**changes: Any) -> tuple[jax.Array, Any]:
-    """Loss and gradients, with masks that a second forward pass must draw again."""
+    """Loss and gradients; the backward pass must draw the same dropout masks again."""
     rates: dict[str, Any] = {"dropout": 0.2, "drop_path": 0.3}
     graphdef, params = nnx.split(tiny.model(**rates, **changes, depth=2))
 
@@ -260,7 +260,7 @@ def test_intermediates_are_what_the_output_is_made_of(model, outputs) -> None:
 @pytest.mark.parametrize("position", ["learned_1d", "relative"])
 @pytest.mark.parametrize("pool", ["gap", "map"])
 def test_asking_for_weights_does_not_change_the_logits(position, pool) -> None:
-    """The weights take another path than `jax.nn.dot_product_attention`."""
+    """Requested weights are computed by other code than `jax.nn.dot_product_attention`."""
     model = tiny.model(position=position, pool=pool, attention="xla", depth=2)
     with_weights, _ = forward(model, tiny.images(), intermediates=True)
     np.testing.assert_allclose(forward(model, tiny.images()), with_weights, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The parts that some members of the family have: tokens, biases, masks, scales, decoders."""
+"""Parts that only some models of the family have: tokens, biases, masks, scales, decoders."""
 
 import dataclasses
 from typing import Any
@@ -143,7 +143,7 @@ def test_a_decoder_has_the_numerics_of_its_encoder():
     assert set(surgery.shapes(plain)) - set(surgery.shapes(unbiased)) == biased
 
 
-def test_three_quarters_are_hidden_unless_said():
+def test_three_quarters_are_hidden_by_default():
     sizes = DecoderOptions(width=8, depth=1, mlp_dim=12, num_heads=2)
     model = random_model(changed(decoder=sizes, image_size=(16, 12), num_classes=0))
     noise = np.random.default_rng(0).uniform(size=(2, 12))
@@ -152,7 +152,7 @@ def test_three_quarters_are_hidden_unless_said():
 
 
 def test_fixed_positions_are_in_raster_order_on_a_grid_that_is_not_square():
-    """As MAE's code has them: a column's sines and cosines, then a row's."""
+    """As in MAE's code: sines and cosines of the column, then of the row."""
     sizes = DecoderOptions(width=8, depth=1, mlp_dim=12, num_heads=2)
     options = changed(decoder=sizes, fixed_position=True, num_classes=0)
     widths = {"encoder/position": 16, "decoder/position": 8}
@@ -196,7 +196,7 @@ def test_relative_rows_are_equal_where_offsets_are():
     assert index[0, 0] == 17
 
 
-def test_shared_and_own_relative_tables_agree():
+def test_shared_and_per_block_relative_tables_agree():
     shared = random_model(dataclasses.replace(TINY, **BEIT | {"relative_bias": "shared"}))
     own = random_model(dataclasses.replace(TINY, **BEIT))
     params = flat(nnx.state(shared))
@@ -234,7 +234,7 @@ def changed(**changes: Any) -> Any:
 
 
 def random_model(options: ViTOptions) -> Any:
-    """Every parameter random: none at a start of zero or one."""
+    """All parameters are random; none keeps an initial value of zero or one."""
     graphdef, state = nnx.split(nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0))))
     rng = np.random.default_rng(0)
     drawn = {

@@ -1,4 +1,4 @@
-"""The zoo's table: published parameter counts and operations, and what it refuses."""
+"""The zoo's table: published parameter counts and operations, and refused names."""
 
 import math
 import re
@@ -66,7 +66,7 @@ def test_the_counts_cover_the_zoo() -> None:
     assert {*zoo.PLAIN, *zoo.HYBRIDS} - {name for name, _, _ in PUBLISHED} == {"S/32"}
 
 
-# Of timm and transformers, which keep no bias of BEiT's keys where ours is a constant zero.
+# Counts of timm and transformers: no bias for BEiT's keys, where ours is a constant zero.
 FAMILIES = {
     "DeiT-Ti/16": 5_717_416,
     "DeiT-distilled-Ti/16": 5_910_800,
@@ -178,14 +178,14 @@ def test_operations_are_the_published_ones(name, published) -> None:
     ],
 )
 def test_operations_are_those_the_compiler_counts(changes) -> None:
-    """Without scan, whose body XLA counts once; what is elementwise adds some."""
+    """Without a scan, whose body XLA counts only once. Elementwise operations add a few."""
     options = tiny.options(**({"depth": 1, "width": 128, "mlp_dim": 256} | changes))
     graphdef, params = zoo.abstract(options)
     image = jax.ShapeDtypeStruct((1, *options.image_size, 3), "float32")
     forward = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
     cost: Any = forward.lower(params, image).cost_analysis()
     ours = flops.forward(options)
-    # The compiler leaves out what convolutions multiply with padding.
+    # The compiler does not count a convolution's multiplications with padding.
     assert 0.99 * ours < cost["flops"] < 1.25 * ours
 
 
@@ -215,7 +215,7 @@ def test_an_unknown_option_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"image_size": (16, 30)}, "image width 30 is not a multiple of the patch of 8.*use 32"),
         ({"image_size": (3, 24)}, "image height 3 is not a multiple of the patch of 8.*use 8"),
@@ -235,8 +235,8 @@ def test_an_unknown_option_names_the_nearest() -> None:
         ),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(changes, said) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_sizes_that_do_not_fit_are_refused(changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
         tiny.options(**changes)
 
 
@@ -251,7 +251,7 @@ def test_a_new_model_is_reproducible_and_its_head_zero_but_for_the_bias() -> Non
     kernel = first["encoder"]["blocks"]["attention"]["qkv"]["kernel"][...]
     assert not (kernel == other["encoder"]["blocks"]["attention"]["qkv"]["kernel"][...]).any()
     assert not (kernel[0] == kernel[1]).any(), "layers must be drawn apart"
-    # Query, key and value: Xavier as if each stood alone.
+    # Query, key and value: a separate Xavier kernel each.
     assert abs(kernel).max() == pytest.approx(math.sqrt(6 / (32 + 32)), rel=0.02)
     assert not first["head"]["kernel"][...].any()
     assert (first["head"]["bias"][...] == -10).all()

@@ -20,7 +20,7 @@ SIZES: dict[str, Any] = {
 
 
 def options(**changes: Any) -> Any:
-    """Those of the task model that has these parts."""
+    """Options of the task model that the fields describe."""
     return zoo.of_parts(**(SIZES | changes))
 
 
@@ -28,7 +28,7 @@ def params(options: zoo.Options, *, seed: int = 0) -> dict[str, np.ndarray]:
     """Random parameters by path, drawn without compiling anything."""
     rng = np.random.default_rng(seed)
     shapes = surgery.shapes(options)
-    # In an order that does not depend on what wraps what: tests may depend on the numbers.
+    # The order does not depend on which model wraps the encoder: tests depend on the numbers.
     paths = sorted(shapes, key=lambda path: path.removeprefix("encoder/").split("/"))
     return {path: _draw(rng, path, shapes[path]) for path in paths}
 

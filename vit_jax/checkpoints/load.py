@@ -253,7 +253,7 @@ def _pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
 
 def _check_told(path: str | os.PathLike[str], options: zoo.Options, told: dict[str, Any]) -> None:
     """Raises ValueError where the user says of a run what is not so: it tells all by itself."""
-    known = options.tells
+    known = options.load_arguments
     for name, value in told.items():
         if value and value != known.get(name):
             its = f"its own is {known[name]}" if known.get(name) else "it has none"

@@ -2,7 +2,8 @@
 
 "Big Transfer (BiT): General Visual Representation Learning" (arXiv 1912.11370). The body is the
 `Stem` of the hybrids; its options make it BiT's ResNet-v2 (the default here) or the ResNet-v1 of
-big_vision's `bit`. Fully convolutional: images of any size can be given.
+big_vision's `bit`. It is fully convolutional, so it takes images of any size. Shapes: B batch,
+K classes.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from vit_jax.models.model import Model, ModelOptions
 from vit_jax.models.preprocessing import check_images
 from vit_jax.models.resnet import Stem, StemOptions
 
-# The numerics of the paper's code; `StemOptions` of any sizes are made of it by `replace`.
+# The numerics of the paper's code. Use `dataclasses.replace` to make it of other sizes.
 RESNET_V2 = StemOptions(
     num_layers=(3, 4, 6, 3),
     preactivation=True,
@@ -42,16 +43,18 @@ class BiTOptions(ModelOptions):
         if min(*self.image_size, self.channels) < 1:
             raise ValueError(f"image_size {self.image_size} and channels must be positive")
         if not self.stem.num_layers or min(self.stem.num_layers) < 1:
-            raise ValueError(f"stages of {self.stem.num_layers} units are no ResNet")
+            raise ValueError(
+                f"stem.num_layers is {self.stem.num_layers}: give at least one unit for each stage"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the features that are pooled."""
+        """Rows and columns of the features before pooling."""
         height, width = self.image_size
         return -(-height // self.stem.stride), -(-width // self.stem.stride)
 
     @property
-    def tells(self) -> dict[str, Any]:
+    def load_arguments(self) -> dict[str, Any]:
         return {"grid": self.grid}
 
     @property
@@ -60,7 +63,7 @@ class BiTOptions(ModelOptions):
 
 
 class BiT(Model):
-    """A ResNet. `model(images)` gives logits, `model.features(images)` their input."""
+    """A ResNet. `model(images)` returns logits, `model.features(images)` the input of the head."""
 
     def __init__(self, options: BiTOptions, *, rngs: nnx.Rngs) -> None:
         self.options = options
@@ -70,24 +73,24 @@ class BiT(Model):
                                           bias=options.head_bias, rngs=rngs)  # fmt: skip
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Logits (B, K) float32 of images (B, height, width, channels); nothing is random."""
+        """Logits (B, K) float32 of images (B, height, width, channels); `key` is not used."""
         features = self.features(images, key=key)
         return self.head(features) if self.options.num_classes else features
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """The input of the head (B, `options.feature_size`), float32."""
-        del key  # there is no dropout; the argument is that of every model
+        del key  # there is no dropout, but every model takes a key
         return self.encode(images).astype(jnp.float32).mean(axis=(1, 2))
 
     def encode(self, images: jax.Array) -> jax.Array:
-        """What is pooled: (B, height / stride, width / stride, `options.feature_size`)."""
+        """Features before pooling: (B, height / stride, width / stride, `options.feature_size`)."""
         check_images(images, channels=self.options.channels)
         return self.stem(images.astype(jnp.dtype(self.options.dtype)))
 
 
 FITTING = fitting.Fitting(resize={"stem/root/kernel": fitting.fit_channels}.get)
 
-# Released models: bottlenecks of each stage, width factor
+# Released models: bottlenecks of each stage, factor of the width
 _SIZES = {
     "R50x1": ((3, 4, 6, 3), 1),
     "R50x3": ((3, 4, 6, 3), 3),

@@ -1,7 +1,7 @@
 """The classifier of the Vision Transformer family: an encoder, pooling, and one or two heads.
 
-One implementation for the whole family; `ViTOptions` says which member. Shapes: B batch, T tokens,
-N patches, D width, K classes.
+One implementation serves the whole family; `ViTOptions` chooses the member. Shapes: B batch,
+T tokens, N patches, D width, K classes.
 """
 
 import dataclasses
@@ -19,14 +19,16 @@ from vit_jax.models.stack import Intermediates
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViTOptions(EncoderOptions):
-    """A Vision Transformer that classifies, or gives features where it has no classes."""
+    """A Vision Transformer that classifies, or returns features if it has no classes."""
 
     num_classes: int = 1000  # 0: no head, the features are the output
-    # What is pooled: the class token, the mean of the patches, both side by side (DINOv2), or
-    # what attention over the patches finds.
+    # What the head reads: the class token, the mean of the patches, both concatenated (DINOv2), or
+    # attention pooling of the patches.
     pool: Literal["token", "gap", "token_gap", "map"] = "token"
-    norm_at: Literal["tokens", "pooled"] = "tokens"  # the last norm: before or after the pool
-    representation_size: int = 0  # tanh pre-logits layer; 0: none
+    norm_at: Literal["tokens", "pooled"] = (
+        "tokens"  # where the last norm is: before or after pooling
+    )
+    representation_size: int = 0  # width of a tanh layer before the head; 0: no such layer
     distillation_head: bool = True  # whether the distillation token has a head
     head_bias: float = 0.0  # initial bias of every class
 
@@ -50,16 +52,16 @@ class ViTOptions(EncoderOptions):
         return dataclasses.replace(self, fixed_position=False, mask_token=False)
 
     def adapted(self, **changes: Any) -> "ViTOptions":
-        # What makes a model of pretraining a classifier changes nothing here.
-        nothing = {name for name in PRETRAINING if name in changes and not changes[name]}
-        return self.changed(**{k: v for k, v in changes.items() if k not in nothing})
+        # Removing a part of pretraining, such as `decoder=None`, changes nothing here.
+        no_effect = {name for name in PRETRAINING if name in changes and not changes[name]}
+        return self.changed(**{k: v for k, v in changes.items() if k not in no_effect})
 
     def described(self) -> str:
         return f"{super().described()}, pool {self.pool}"
 
 
 class Classifier(TaskModel):
-    """A Vision Transformer. `model(images)` gives logits, `model.features(images)` their input."""
+    """A ViT. `model(images)` returns logits, `model.features(images)` the input of the head."""
 
     def __init__(self, options: ViTOptions, *, rngs: nnx.Rngs) -> None:
         super().__init__(options, rngs=rngs)
@@ -85,8 +87,8 @@ class Classifier(TaskModel):
     ) -> Any:
         """Logits (B, K) float32; with `return_intermediates`, (logits, Intermediates).
 
-        A model with a distillation head gives the mean of its heads; with `return_heads` any model
-        gives a tuple of the logits of each.
+        With a distillation head, the logits are the mean over both heads. With `return_heads`, they
+        are a tuple instead: the logits of each head.
         """
         options = self.options
         features, intermediates = self._features(images, key, return_intermediates)
@@ -100,7 +102,7 @@ class Classifier(TaskModel):
         return (logits, intermediates) if return_intermediates else logits
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """The input of the head (B, `options.feature_size`), float32; of two heads, the mean."""
+        """The input of the head (B, `options.feature_size`), float32; the mean over two heads."""
         features, _ = self._features(images, key, False)
         return jnp.stack(features).mean(axis=0) if len(features) > 1 else features[0]
 
@@ -128,18 +130,18 @@ class Classifier(TaskModel):
         return tuple(x.astype(jnp.float32) for x in pooled), intermediates
 
 
-# Fields of the models of pretraining: without them they are classifiers.
+# Fields of pretraining models. A model without them is a classifier.
 PRETRAINING = ("decoder", "mim_classes", "mim_norm")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainingOptions(EncoderOptions):
-    """A model that is trained without classes, and becomes a classifier afterwards."""
+    """A model that is pretrained without classes and becomes a classifier afterwards."""
 
-    part: ClassVar[str]  # the field without which it is a classifier
+    part: ClassVar[str]  # the field in PRETRAINING that makes it this pretraining model
 
     def classifier(self) -> ViTOptions:
-        """The encoder alone, whose positions are trained from then on."""
+        """The encoder alone. Its positions are trained from then on."""
         known = {field.name for field in dataclasses.fields(ViTOptions)}
         kept = {name: value for name, value in vars(self).items() if name in known}
         return ViTOptions(**kept | {"num_classes": 0, "fixed_position": False, "mask_token": False})
@@ -153,7 +155,7 @@ class PretrainingOptions(EncoderOptions):
     def changed(self, **changes: Any) -> Self:
         if classes := changes.pop("num_classes", 0):
             raise ValueError(
-                f"a {self.kind} is pretrained without classes, and {classes} are wanted: name a"
-                " model that classifies, or start from its checkpoint and name no model"
+                f"a {self.kind} has no classes, but num_classes is {classes}: choose a model that"
+                " classifies, or fine-tune a checkpoint of this model without naming a model"
             )
         return super().changed(**changes)

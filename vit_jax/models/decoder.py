@@ -1,7 +1,9 @@
-"""The decoder of a masked autoencoder: from the latents of visible patches to pixels of all.
+"""The decoder of a masked autoencoder: it predicts the pixels of all patches.
+
+Its input is the encoder's latents of the visible patches.
 
 "Masked Autoencoders Are Scalable Vision Learners" (arXiv 2111.06377), section 3. Shapes: B batch,
-N patches, K of them visible, P prefix tokens (the class token), D width of the decoder.
+N patches, n of them visible, P prefix tokens (the class token).
 """
 
 import dataclasses
@@ -17,7 +19,7 @@ from vit_jax.models.layers import XAVIER, BlockOptions, layer_norm
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderOptions:
-    """Sizes; the defaults are those of the paper for every encoder."""
+    """Sizes of the decoder. The paper uses these defaults for every encoder."""
 
     width: int = 512
     depth: int = 8
@@ -35,24 +37,30 @@ class DecoderOptions:
 class Masking(NamedTuple):
     """Which patches of every image are hidden."""
 
-    keep: jax.Array  # (B, K) int, the visible patches in the order they are encoded
-    restore: jax.Array  # (B, N) int, where each patch is in [visible, hidden]
+    keep: jax.Array  # (B, n) int, the visible patches in the order in which they are encoded
+    restore: jax.Array  # (B, N) int, index of each patch in the sequence [visible, hidden]
     mask: jax.Array  # (B, N) bool, True where hidden
 
 
 def random_masking(noise: jax.Array, *, ratio: float) -> Masking:
-    """Hides `ratio` of the N patches: those with the largest noise (B, N)."""
+    """Hides the share `ratio` of the N patches: those with the largest noise (B, N).
+
+    Raises ValueError if that hides no patch or every patch.
+    """
     patches = noise.shape[1]
     visible = int(patches * (1 - ratio))
     if not 0 < visible < patches:
-        raise ValueError(f"mask ratio {ratio} hides {patches - visible} of {patches} patches")
+        raise ValueError(
+            f"mask ratio {ratio} hides {patches - visible} of {patches} patches:"
+            " at least one must be hidden and one visible"
+        )
     shuffle = jnp.argsort(noise, axis=1)
     restore = jnp.argsort(shuffle, axis=1)
     return Masking(keep=shuffle[:, :visible], restore=restore, mask=restore >= visible)
 
 
 class Decoder(nnx.Module):
-    """Projects the latents, fills mask tokens in, adds fixed positions, predicts the pixels."""
+    """Projects the latents, fills in mask tokens, adds fixed positions, predicts the pixels."""
 
     def __init__(
         self,
@@ -83,7 +91,7 @@ class Decoder(nnx.Module):
 
     def __call__(
         self,
-        latents: jax.Array,  # (B, P + K, width of the encoder)
+        latents: jax.Array,  # (B, P + n, width of the encoder)
         restore: jax.Array,  # (B, N) int
         *,
         remat: str = "none",

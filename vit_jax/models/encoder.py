@@ -1,9 +1,9 @@
-"""The encoder of a Vision Transformer: images to tokens. Task models wrap it.
+"""The encoder of a Vision Transformer, from images to tokens. Task models wrap it.
 
 Stem, patches, tokens, positions, a scan over stacked blocks, and the last norm. Shapes: B batch,
-T tokens, N patches, D width, H heads, L depth. Images are (B, height, width, channels), already in
-the model's value range. A model holds parameters only: randomness is the argument `key`, and no key
-means deterministic.
+T tokens, N patches, n kept patches, R rows of a position table, D width, L depth. Images are
+(B, height, width, channels), already in the model's value range. A model holds parameters only:
+randomness is the argument `key`, and no key means deterministic.
 """
 
 from typing import Any
@@ -52,16 +52,16 @@ class Encoder(nnx.Module):
         self,
         images: jax.Array,
         *,
-        mask: jax.Array | None = None,
-        keep: jax.Array | None = None,
+        mask: jax.Array | None = None,  # (B, N) bool
+        keep: jax.Array | None = None,  # (B, n) int
         key: jax.Array | None = None,
         return_intermediates: bool = False,
     ) -> tuple[jax.Array, Intermediates | None]:
-        """All tokens (B, T, D) after the last block, and what every layer saw where asked for.
+        """All tokens (B, T, D) after the last block, and the `Intermediates` if requested.
 
-        They are normalised unless the options say `norm_at="pooled"`: the task does it then. The
-        mask token replaces patches where `mask` (B, N) is true; of the patches only those numbered
-        `keep` (B, n) are encoded.
+        The tokens are normalised, unless `options.norm_at` is "pooled": the task model then
+        normalises the pooled features. The mask token replaces each patch where `mask` is true.
+        With `keep`, only the patches with these indices are encoded.
         """
         options = self.options
         keys = [None] * 3 if key is None else list(jax.random.split(key, 3))
@@ -89,7 +89,7 @@ class Encoder(nnx.Module):
         return (self.norm(x) if options.norm_at == "tokens" else x), intermediates
 
     def patches(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Images to embedded patches (B, N, D)."""
+        """Embeds images as patches (B, N, D); see `__call__` for `mask`."""
         options = self.options
         check_images(images, channels=options.channels, image_size=options.image_size)
         x = split_batch(images).astype(jnp.dtype(options.dtype))
@@ -100,7 +100,7 @@ class Encoder(nnx.Module):
         return x if mask is None else jnp.where(mask[..., None], self.mask[...].astype(x.dtype), x)
 
     def add_prefix(self, x: jax.Array, keep: jax.Array | None = None) -> jax.Array:
-        """Patches (B, N, D) to tokens (B, T, D), with the positions that are added at the input."""
+        """Turns patches (B, N, D) into tokens (B, T, D), with positions if they are added here."""
         options = self.options
         tokens: list[jax.Array] = []
         if options.has_class_token:
@@ -124,7 +124,7 @@ class Encoder(nnx.Module):
         return jnp.concatenate([prefix, x], axis=1)
 
     def position_table(self) -> jax.Array | None:
-        """What is added to tokens outside the blocks: (1, N, D), with a layer axis if per block."""
+        """Positions that no block holds: (1, R, D), or (L, 1, R, D) for one table per block."""
         options = self.options
         if options.position == "sincos2d":
             return jnp.asarray(positions.sincos2d(options.grid, options.width))
@@ -150,7 +150,7 @@ class Encoder(nnx.Module):
             self.mask = nnx.Param(normal(rngs.params(), one))
 
     def _create_positions(self, rngs: nnx.Rngs) -> None:
-        """Parameters of learned tables that are not inside the blocks."""
+        """Creates the position tables that are not inside the blocks."""
         options = self.options
         normal = nnx.initializers.normal(0.02)
         per_block = options.position_at == "every_block"
@@ -171,7 +171,7 @@ class Encoder(nnx.Module):
 
 
 class TaskModel(Model):
-    """A model that wraps an encoder: `model(images)` gives the features unless a task has more."""
+    """A model that wraps an encoder. `model(images)` returns the features, unless overridden."""
 
     def __init__(self, options: EncoderOptions, *, rngs: nnx.Rngs) -> None:
         self.options = options
@@ -181,7 +181,7 @@ class TaskModel(Model):
         return self.features(images, key=key)
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """The class token (B, D), or the mean of the patches where there is none, float32."""
+        """The class token (B, D) float32, or the mean of the patches if there is none."""
         tokens = self.encode(images, key=key)
         if self.options.has_class_token:
             return tokens[:, 0].astype(jnp.float32)
@@ -195,7 +195,7 @@ class TaskModel(Model):
         keep: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> jax.Array:
-        """The tokens (B, T, D) that `Encoder` gives."""
+        """The tokens (B, T, D) of the encoder: see `Encoder.__call__`."""
         return self.encoder(images, mask=mask, keep=keep, key=key)[0]
 
     @property

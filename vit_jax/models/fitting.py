@@ -1,7 +1,7 @@
-"""How the parameters of one model become those of another model of its kind.
+"""How the parameters of a model are changed to fit another model of the same family.
 
-`checkpoints/surgery.py` does it, with what a family says here. Parameters are flat dicts from a
-path to a float32 array on the host.
+Each family describes this with a `Fitting`, and `checkpoints/surgery.py` applies it. Parameters are
+flat dicts from a path to a float32 array on the host.
 """
 
 import dataclasses
@@ -14,46 +14,46 @@ from vit_jax.models import positions
 from vit_jax.models.interpolation import Methods
 
 Params = Mapping[str, np.ndarray]
-# (array, options of the source, those of the target, methods): the array of the target.
+# (array, options of the source, options of the target, methods) -> the array for the target.
 Resize = Callable[[np.ndarray, Any, Any, Methods], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fitting:
-    """What a family says of its parameters. Families that share one exchange parameters.
+    """How a family fits its parameters. Families with the same `Fitting` exchange parameters.
 
-    A path that is named here means all parameters below it too.
+    A path that is named here stands for all parameters below it too.
     """
 
-    heads: tuple[str, ...] = ("head",)  # whose last axis is the classes
-    # What one of two otherwise equal models may lack: dropped, or drawn anew.
+    heads: tuple[str, ...] = ("head",)  # their last axis is the classes
+    # Parts that only one of the two models may have: dropped, or freshly initialised.
     optional: tuple[str, ...] = ("head",)
-    added: tuple[str, ...] = ()  # what the target may have more, but not less
-    # How the array of a path is resized, None where it has one size in all models.
+    added: tuple[str, ...] = ()  # parts that the target may add but not drop
+    # The function that resizes the array at a path; None if its size never changes.
     resize: Callable[[str], Resize | None] = lambda path: None
-    # Paths whose values mean something else in the target, though shapes may agree.
+    # Paths whose values mean something else in the target, even if the shapes agree.
     replaced: Callable[[Any, Any], tuple[str, ...]] = lambda source, target: ()
-    # The same model with the target's rows of tables, before anything is resized.
+    # Gives tables the rows that the target needs, before anything is resized.
     realigned: Callable[[Params, Any, Any], Params] = lambda params, source, target: params
 
 
 def under(path: str, roots: tuple[str, ...]) -> bool:
-    """Whether a path is one of `roots`, or below one."""
+    """Whether a path is one of `roots` or below one of them."""
     return any(path == root or path.startswith(root + "/") for root in roots)
 
 
 def resize_table(table: np.ndarray, source: Any, target: Any, methods: Methods) -> np.ndarray:
-    """A 1D table on another grid; what stands before the patches is kept."""
+    """Resizes a 1D table to the target's grid; the rows before the patches are kept."""
     return positions.resize(table, source=source.grid, target=target.grid, method=methods.position)
 
 
 def resample_patch(kernel: np.ndarray, source: Any, target: Any, methods: Methods) -> np.ndarray:
-    """A patch embedding (h, w, C, D) for patches of another size."""
+    """Resizes a patch embedding (h, w, C, D) to the target's patch size."""
     return positions.resample_patch(kernel, target.patch_size, method=methods.patch)
 
 
 def embed_images(kernel: np.ndarray, source: Any, target: Any, methods: Methods) -> np.ndarray:
-    """As `resample_patch`, of images with another number of channels too."""
+    """Like `resample_patch`, but also fits another number of image channels."""
     kernel = with_channels(kernel, target.channels)
     return resample_patch(kernel, source, target, methods)
 
@@ -63,10 +63,10 @@ def fit_channels(kernel: np.ndarray, source: Any, target: Any, methods: Methods)
 
 
 def with_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """A first kernel (h, w, C, D) for images of so many channels, as timm's `adapt_input_conv`.
+    """Fits the first kernel (h, w, C, D) to images of `channels`, like timm's `adapt_input_conv`.
 
-    One channel takes the sum of all; more take the kernel's in turn, scaled by C / channels, so
-    that an image whose channels are all alike gives the same features.
+    One channel gets the sum over C. More channels get the kernel's channels in turn, scaled by
+    C / channels, so that an image whose channels are equal gives the same features.
     """
     given = kernel.shape[2]
     if given == channels:
@@ -76,8 +76,8 @@ def with_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     return kernel[:, :, np.arange(channels) % given] * np.float32(given / channels)
 
 
-def exactly(rows: np.ndarray, count: int) -> np.ndarray:
-    """Some rows (..., n, D) cut or filled with zeros to `count`."""
+def cut_or_pad(rows: np.ndarray, count: int) -> np.ndarray:
+    """Cuts rows (..., n, D) to `count` rows, or appends rows of zeros."""
     rows = rows[..., :count, :]
     pad = [(0, 0)] * (rows.ndim - 2) + [(0, count - rows.shape[-2]), (0, 0)]
     return np.pad(rows, pad)

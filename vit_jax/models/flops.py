@@ -1,4 +1,4 @@
-"""What one image costs: floating-point operations of a forward pass, a multiply-add being two."""
+"""Floating-point operations of the forward pass of one image; a multiply-add counts as two."""
 
 import math
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from vit_jax.models import zoo
 
 
 def forward(options: zoo.Options) -> int:
-    """Operations of the matrix products and convolutions; what is elementwise is left out.
+    """Counts the operations of matrix products and convolutions, without elementwise operations.
 
-    They are read off the traced program, so they are those of any model, as it is computed; what
-    a convolution multiplies with padding counts.
+    The count comes from the traced program, so it works for every model. Multiplications with the
+    padding of a convolution are included.
     """
     graphdef, params = zoo.abstract(options)
     image = jax.ShapeDtypeStruct((1, *options.image_size, options.channels), "float32")
@@ -37,7 +37,7 @@ def _multiply_adds(program: core.Jaxpr) -> int:
                 features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
                 total += math.prod(kernel) // features * math.prod(_shape(equation.outvars[0]))
             case _:
-                times = equation.params.get("length", 1)  # of a scan
+                times = equation.params.get("length", 1)  # iterations of a scan
                 total += times * sum(map(_multiply_adds, _programs(equation.params)))
     return total
 
@@ -47,7 +47,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _programs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
-    """The programs that an operation, such as a scan or a nested jit, runs."""
+    """The inner programs of an operation such as a scan or a nested jit."""
     for value in params.values():
         if isinstance(value, core.ClosedJaxpr):
             yield value.jaxpr

@@ -1,4 +1,7 @@
-"""What follows the encoder: attention pooling and the linear classification head."""
+"""The parts after the encoder: attention pooling and the linear classification head.
+
+Shapes: B batch, T tokens, D width.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +31,7 @@ class AttentionPool(nnx.Module):
 
 
 def linear_head(features: int, classes: int, *, bias: float, rngs: nnx.Rngs) -> nnx.Linear:
-    """Zero-initialised float32 head; `bias` is the initial bias of every class."""
+    """A float32 head with a zero kernel; `bias` is the initial bias of every class."""
     return nnx.Linear(
         features,
         classes,

@@ -1,8 +1,9 @@
-"""Interpolation as exact matrices: one axis from `source` to `target` points, in float64 numpy.
+"""Interpolation as exact matrices: each resizes one axis from `source` to `target` points.
 
-Every family resized its tables with another library; each method here gives that library's
-numbers. A grid is resized by one matrix an axis, so any grid goes to any grid. The matrices depend
-on sizes alone, so what they are applied to may be an array of JAX, under `jit` and `grad` too.
+The families of models resize their tables with different libraries, and each method here gives the
+numbers of one of those libraries. A grid is resized by one matrix per axis, so every grid can
+become every other. The matrices are float64 NumPy arrays that depend on sizes alone, so they can
+be applied to arrays of JAX too, under `jit` and `grad`.
 """
 
 import dataclasses
@@ -22,21 +23,21 @@ Method = Literal[
     "bilinear",  # no antialias: timm's reader of .npz; FlexiViT (tf.image.resize)
     "bilinear_antialias",
     "bicubic_align_corners",  # first and last points kept: torchvision
-    "bicubic_offset",  # a tenth of a point larger than it is: facebookresearch's DINOv2
-    "keys_offset",  # the same of JAX's bicubic: DINOv2 in Flax
-    "sincos2d",  # fixed sines computed anew, another table as "bicubic": MoCo v3
+    "bicubic_offset",  # scaled as if the target had 0.1 points more: facebookresearch's DINOv2
+    "keys_offset",  # the same scale with JAX's bicubic: DINOv2 in Flax
+    "sincos2d",  # recompute a fixed table; "bicubic" for other tables: MoCo v3
 ]
 RelativeMethod = Literal[
     "geometric_cubic",  # BEiT (scipy's interp2d)
     "geometric_linear",  # timm
     "bicubic",  # Swin
-    "bilinear",  # BEiT as Hugging Face has it
+    "bilinear",  # Hugging Face's BEiT
 ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Methods:
-    """How a family resizes what depends on a grid; the defaults are those of vit_jax."""
+    """How a family resizes arrays that depend on a grid; the defaults are those of vit_jax."""
 
     position: Method = "align_corners"
     relative: RelativeMethod = "geometric_cubic"
@@ -44,7 +45,7 @@ class Methods:
     patch: Method = "bilinear"  # FlexiViT
 
     def with_position(self, method: str) -> "Methods":
-        """With another method for tables of positions, unless it is "". Raises ValueError."""
+        """Replaces the method for position tables, unless "". Raises ValueError if unknown."""
         if not method:
             return self
         check(method, Method)
@@ -56,7 +57,7 @@ Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
 def check(method: str, choices: object) -> None:
-    """Raises ValueError unless the method is one of a `Literal`'s."""
+    """Raises ValueError unless the method is a value of `choices`, a `Literal`."""
     known = get_args(choices)
     if method not in known:
         raise ValueError(f"unknown interpolation {method!r}: choose one of {', '.join(known)}")
@@ -64,10 +65,10 @@ def check(method: str, choices: object) -> None:
 
 @functools.cache
 def matrix(source: int, target: int, method: Method) -> np.ndarray:
-    """Weights (target, source) of resizing an axis; rows sum to 1.
+    """Weights (target, source) that resize an axis; each row sums to 1.
 
-    With an "offset" an axis of unchanged size is resized too: where the whole grid stays, nothing
-    is to be resized.
+    The "offset" methods change the values of an axis even if its size stays the same. Do not resize
+    a grid at all if neither axis changes.
     """
     check(method, Method)
     offset = 0.1 if method.endswith("offset") else 0.0
@@ -79,7 +80,7 @@ def matrix(source: int, target: int, method: Method) -> np.ndarray:
     if method == "bicubic_align_corners":
         return _taps(corners, source, _cubic, 2, -0.75)
     scale = source / (target + offset)
-    where = (np.arange(target) + 0.5) * scale - 0.5  # centres of pixels, on the source's axis
+    where = (np.arange(target) + 0.5) * scale - 0.5  # pixel centres, in source coordinates
     if method == "keys_offset":
         weights = _cubic(np.arange(source) - where[:, None], -0.5)
         return weights / weights.sum(axis=1, keepdims=True)
@@ -90,9 +91,9 @@ def matrix(source: int, target: int, method: Method) -> np.ndarray:
     )
     if not method.endswith("antialias"):
         return _taps(where, source, kernel, reach, sharpness)
-    stretch = max(scale, 1.0)  # antialiasing widens the kernel where points get fewer
+    stretch = max(scale, 1.0)  # antialiasing widens the kernel when downsampling
     distance = (np.arange(source) - where[:, None]) / stretch
-    # The library sums only over points whose centre, rounded, lies within the kernel's reach.
+    # The libraries sum only over points whose rounded centre lies within the kernel's reach.
     low = np.floor(where + 0.5 - reach * stretch + 0.5).clip(0)
     high = np.floor(where + 0.5 + reach * stretch + 0.5).clip(max=source)
     index = np.arange(source)
@@ -103,11 +104,11 @@ def matrix(source: int, target: int, method: Method) -> np.ndarray:
 
 @functools.cache
 def geometric_matrix(source: int, target: int, *, cubic: bool) -> np.ndarray:
-    """Weights (target, source) of an axis of signed offsets, both sizes odd, zero in the middle.
+    """Weights (target, source) for an axis of signed offsets; both sizes are odd, 0 is the middle.
 
-    BEiT's resize: the source's offsets are stretched to a geometric progression that is dense
-    around zero and ends where the target ends, then interpolated at the target's whole offsets.
-    An axis of unchanged size is stretched too, by the smallest ratio, where the other changes.
+    This is BEiT's resize. The source's offsets are stretched to a geometric progression that is
+    dense around zero and ends where the target ends, then interpolated at the target's integer
+    offsets. If only the other axis changes its size, this one is stretched too (smallest ratio).
     """
     offsets = np.arange(target) - target // 2.0
     ratio = _ratio(source // 2, target // 2)
@@ -120,7 +121,7 @@ def geometric_matrix(source: int, target: int, *, cubic: bool) -> np.ndarray:
 
 
 def resize(table: Array, matrices: tuple[np.ndarray, np.ndarray], source: tuple[int, int]) -> Array:
-    """(..., source points in raster order, D) to the matrices' target; computed as `contract`."""
+    """Resizes a grid (..., rows * columns, D) in raster order by a matrix for each axis."""
     lead, width = table.shape[:-2], table.shape[-1]
     grid = table.reshape(*lead, *source, width)
     grid = contract("ih,jw,...hwd->...ijd", matrices, grid)
@@ -128,7 +129,7 @@ def resize(table: Array, matrices: tuple[np.ndarray, np.ndarray], source: tuple[
 
 
 def contract(formula: str, matrices: tuple[np.ndarray, np.ndarray], array: Array) -> Array:
-    """The einsum of two matrices and an array: in float64 of NumPy's, in float32 of JAX's."""
+    """Einsum of two matrices and an array, in float64 for NumPy and in float32 for JAX arrays."""
     library: Any = jnp if isinstance(array, jax.Array) else np
     dtype = np.float32 if library is jnp else np.float64
     exact = {"precision": "highest"} if library is jnp else {"optimize": True}
@@ -139,7 +140,7 @@ def contract(formula: str, matrices: tuple[np.ndarray, np.ndarray], array: Array
 def _taps(
     where: np.ndarray, source: int, kernel: Kernel, reach: int, sharpness: float
 ) -> np.ndarray:
-    """A kernel of fixed width at each place; points beyond the border repeat it."""
+    """Weights (targets, source) of a kernel of fixed width at `where`; the border is repeated."""
     weights = np.zeros((len(where), source))
     first = np.floor(where).astype(int) - reach + 1
     for tap in range(2 * reach):
@@ -162,13 +163,13 @@ def _triangle(x: np.ndarray, _: float) -> np.ndarray:
 
 
 def _linear(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Weights of linear interpolation between irregular points, constant beyond the ends."""
+    """Weights of linear interpolation between uneven points, constant beyond the ends."""
     columns = [np.interp(wanted, known, unit) for unit in np.eye(len(known))]
     return np.stack(columns, axis=1)
 
 
 def _ratio(terms: int, end: int) -> float:
-    """Ratio of the progression whose first `terms` sum to `end`, by the original's bisection."""
+    """Ratio of the progression whose first `terms` sum to `end`, by BEiT's bisection."""
     low, high = 1.01, 1.5
     while high - low > 1e-6:
         ratio = (low + high) / 2

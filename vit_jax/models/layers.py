@@ -1,8 +1,8 @@
 """The blocks of a Vision Transformer: attention, MLP, and the two residual branches of a block.
 
-Shapes: B batch, T tokens, D width, H heads, d = D/H, M width of the MLP, L depth.
-Parameters are float32; `dtype` is that of the computation. Norm statistics and the softmax are
-float32 whatever `dtype` is. Randomness is an argument: no key means deterministic.
+Shapes: B batch, T tokens, Q queries, R rows of a position table, D width, H heads, d = D/H.
+Parameters are float32; `dtype` is the dtype of the computation. Norm statistics and the softmax are
+float32 for every `dtype`. Randomness is an argument: no key means deterministic.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ Activation = Literal["gelu_tanh", "gelu_erf", "gelu_quick"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlockOptions:
-    """What one block needs to know; the fields of `ViTOptions` of the same names."""
+    """The options of one block; the fields mean the same as in `EncoderOptions`."""
 
     width: int
     mlp_dim: int
@@ -42,7 +42,7 @@ class BlockOptions:
     attention_dropout: float = 0.0
     stochastic: bool = False  # whether branches can be dropped at all
     relative_tokens: int = 0  # sequence length of relative positions; 0: none
-    relative_grid: positions.Grid | None = None  # of this block's own relative bias
+    relative_grid: positions.Grid | None = None  # grid of this block's own relative bias
     own_position_tokens: int = 0  # rows of this block's own position table; 0: none
     dtype: Dtype = "float32"
     attention: Literal["auto", "xla", "cudnn"] = "auto"
@@ -73,7 +73,7 @@ class Block(nnx.Module):
         key: jax.Array | None = None,
         return_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Returns (B, T, D), and the attention weights (B, H, T, T) float32 where asked for."""
+        """Returns (B, T, D), and the attention weights (B, H, T, T) float32 if requested."""
         keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
         if self.options.own_position_tokens:
             x = add_position(x, self.position[...])
@@ -95,7 +95,7 @@ class Block(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head attention with one fused projection; self-attention unless `queries` is given.
 
-    The kernel (D, 3, H, d) holds query, key and value; each is initialised as if it stood alone.
+    The kernel (D, 3, H, d) holds query, key and value; each is initialised separately.
     """
 
     def __init__(self, options: BlockOptions, *, rngs: nnx.Rngs) -> None:
@@ -135,7 +135,7 @@ class Attention(nnx.Module):
         key: jax.Array | None = None,
         return_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Returns (B, Q, D), and the weights (B, H, Q, T) float32 where asked for."""
+        """Returns (B, Q, D), and the weights (B, H, Q, T) float32 if requested."""
         options = self.options
         if queries is None and (options.key_bias or not options.qkv_bias):
             q, k, v = jnp.moveaxis(self.qkv(x), 2, 0)  # (B, T, H, d) each
@@ -155,12 +155,12 @@ class Attention(nnx.Module):
             y = jnp.einsum("bhqk,bkhd->bqhd", dropped.astype(v.dtype), v)
         else:
             implementation = None if options.attention == "auto" else options.attention
-            with jax.numpy_dtype_promotion("standard"):  # it promotes logits to float32 unsaid
+            with jax.numpy_dtype_promotion("standard"):  # promotes logits implicitly
                 y = jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation)
         return dropout(self.out(y), options.dropout, keys[1]), weights
 
     def _project(self, queries: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Queries of one sequence, keys and values of another; keys without bias if so chosen."""
+        """Queries (B, Q, H, d) of one sequence, keys and values (B, T, H, d) of another."""
         dtype = jnp.dtype(self.options.dtype)
         kernel = self.qkv.kernel[...].astype(dtype)
         inputs = (queries, x, x)
@@ -173,9 +173,9 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two dense layers with a GELU between; dropout follows both. Paper, section 3.1.
+    """Two dense layers with a GELU between them; dropout follows both. Paper, section 3.1.
 
-    With "swiglu" the first layer gives gate and value, and silu(gate) * value replaces the GELU.
+    With "swiglu" the first layer returns gate and value, and silu(gate) * value replaces the GELU.
     """
 
     def __init__(self, options: BlockOptions, *, rngs: nnx.Rngs) -> None:
@@ -204,10 +204,10 @@ class Mlp(nnx.Module):
 
 
 def split_batch(x: jax.Array) -> jax.Array:
-    """Keeps (B, ...) split over the batch axes of the mesh that is set, if one is.
+    """Keeps (B, ...) split over the batch axes of the current mesh, if one is set.
 
-    Without it the compiler may follow the split of the parameters instead, gather the whole batch
-    and sum partial products: correct, but `fsdp` would save no memory and cost more traffic.
+    Without this, the compiler may follow the split of the parameters instead, gather the whole
+    batch and sum partial products: correct, but `fsdp` would save no memory and cost more traffic.
     """
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
@@ -218,17 +218,17 @@ def split_batch(x: jax.Array) -> jax.Array:
 
 
 def gelu(x: jax.Array, kind: Activation) -> jax.Array:
-    """Exact (erf), or with the tanh or the logistic function for the normal distribution."""
+    """GELU: exact (erf), or approximated by tanh or by the logistic function ("gelu_quick")."""
     if kind == "gelu_quick":
         return x * jax.nn.sigmoid(1.702 * x)
     return jax.nn.gelu(x, approximate=kind == "gelu_tanh")
 
 
 def layer_norm(width: int, eps: float, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm with float32 statistics whose output has the computation's dtype.
+    """LayerNorm with float32 statistics and an output of the computation's dtype.
 
-    Its variance does not cancel where the mean is large: E[x^2] - E[x]^2, the default of Flax, was
-    five times further from float64 on weights whose mean is not zero, and no faster.
+    The variance is E[(x - mean)^2]. Flax's default, E[x^2] - E[x]^2, loses digits if the mean is
+    large: its error against float64 was five times as large, and it was no faster.
     """
     return _LayerNorm(
         width, epsilon=eps, dtype=jnp.dtype(dtype), use_fast_variance=False, rngs=rngs
@@ -236,7 +236,7 @@ def layer_norm(width: int, eps: float, dtype: Dtype, rngs: nnx.Rngs) -> nnx.Laye
 
 
 class _LayerNorm(nnx.LayerNorm):
-    """The same where strict dtype promotion is asked for: Flax promotes to float32 unsaid."""
+    """Works under strict dtype promotion too: Flax promotes to float32 implicitly."""
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         with jax.numpy_dtype_promotion("standard"):
@@ -244,7 +244,7 @@ class _LayerNorm(nnx.LayerNorm):
 
 
 def add_position(x: jax.Array, table: jax.Array) -> jax.Array:
-    """Adds (1, N, D) to the last N of the T tokens: a table may leave the class token out."""
+    """Adds (1, R, D) to the last R of the T tokens: a table may leave out the class token."""
     table = table.astype(x.dtype)
     skipped = x.shape[1] - table.shape[1]
     if not skipped:
@@ -253,7 +253,7 @@ def add_position(x: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def attention_weights(q: jax.Array, k: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """softmax(q k / sqrt(d) + bias) in float32: (B, H, Q, K) of (B, Q, H, d) and (B, K, H, d)."""
+    """softmax(q k / sqrt(d) + bias), float32 (B, H, Q, T), of q (B, Q, H, d), k (B, T, H, d)."""
     scale = q.shape[-1] ** -0.5
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32) * scale
     if bias is not None:
@@ -262,10 +262,10 @@ def attention_weights(q: jax.Array, k: jax.Array, bias: jax.Array | None) -> jax
 
 
 def relative_bias(q: jax.Array, table: jax.Array) -> jax.Array:
-    """Logits (B, H, T, T) of the queries (B, T, H, d) on the offset embeddings (2T-1, d).
+    """Biases (B, H, T, T) from queries (B, T, H, d) and embeddings of offsets (2T-1, d).
 
-    One-dimensional relative attention in raster order (paper, appendix D.4): an extra attention
-    whose keys are the embeddings of the offset between the positions of query and key.
+    One-dimensional relative attention in raster order (paper, appendix D.4): the product of each
+    query with the embedding of the offset between the positions of query and key.
     """
     tokens, head_dim = q.shape[1], q.shape[-1]
     offsets = jnp.arange(tokens)[:, None] - jnp.arange(tokens)[None, :] + tokens - 1
@@ -274,12 +274,12 @@ def relative_bias(q: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def relative_table(grid: positions.Grid, heads: int) -> nnx.Param:
-    """Zero biases ((2 rows - 1)(2 columns - 1) + 3, H): see `positions.relative_index`."""
+    """A table of zero biases ((2 rows - 1)(2 columns - 1) + 3, H): see `relative_index`."""
     return nnx.Param(jnp.zeros(((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, heads)))
 
 
 def grid_bias(table: jax.Array, grid: positions.Grid) -> jax.Array:
-    """Biases (1, H, T, T) of the attention logits, of a relative table (rows, H)."""
+    """Biases (1, H, T, T) of the attention logits, looked up in a relative table (rows, H)."""
     return jnp.moveaxis(table[positions.relative_index(grid)], -1, 0)[None]
 
 
@@ -307,7 +307,7 @@ def drop_path(x: jax.Array, *, rate: jax.Array | float, key: jax.Array | None) -
 def _fused_xavier(
     key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32, **_: object
 ) -> jax.Array:
-    """Xavier-uniform for query, key and value apart: (D, 3 H d) as three of (D, H d)."""
+    """Xavier-uniform (D, 3 H d), drawn as three separate (D, H d): query, key and value."""
     rows, columns = shape[0], shape[1] // 3
     parts = [XAVIER(k, (rows, columns), dtype) for k in jax.random.split(key, 3)]
     return jnp.concatenate(parts, axis=1)

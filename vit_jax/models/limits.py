@@ -1,7 +1,7 @@
-"""The largest sizes that are taken for meant: beyond them a number is a mistake, or an attack.
+"""The largest sizes that a model may have. A larger number is a mistake or an attack.
 
-They are far above every published model, and keep a damaged or hostile description from asking
-for more memory than any machine has.
+The limits are far above every published model. They stop a damaged or hostile file from asking for
+more memory than any machine has.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-MOST = 2**20  # of any whole number
+MOST = 2**20  # of a field that _MOST does not name
 _MOST = {"width": 2**16, "depth": 2**12, "num_heads": 2**12, "image_size": 2**16}
 MOST_PIXELS = 2**27  # of an image
 MOST_TOKENS = 2**20
@@ -17,9 +17,9 @@ MOST_PARAMETERS = 2**38  # a terabyte of float32
 
 
 def check(options: Any) -> None:
-    """Raises ValueError for a number of a model's options that is negative, endless or too large.
+    """Raises ValueError if a number in a model's options is negative, not finite or too large.
 
-    What else a field needs, such as one head at least, its own class checks.
+    Stricter conditions, such as at least one head, are checked by the options class itself.
     """
     for field in dataclasses.fields(options):
         value, most = getattr(options, field.name), _MOST.get(field.name, MOST)

@@ -1,4 +1,4 @@
-"""A masked autoencoder: an encoder of the visible patches, and a decoder to the pixels of all.
+"""A masked autoencoder: it encodes the visible patches and decodes the pixels of all patches.
 
 "Masked Autoencoders Are Scalable Vision Learners" (arXiv 2111.06377). Shapes: B batch, T tokens,
 N patches, n of them visible, D width.
@@ -17,7 +17,7 @@ from vit_jax.models.encoder import TaskModel
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedAutoencoderOptions(PretrainingOptions):
-    """An encoder with fixed positions, and the decoder of its pretraining."""
+    """An encoder with fixed positions, and a decoder for pretraining."""
 
     part: ClassVar[str] = "decoder"
 
@@ -31,7 +31,7 @@ class MaskedAutoencoderOptions(PretrainingOptions):
 
 
 class MaskedAutoencoder(TaskModel):
-    """`model.reconstruct(images, noise=...)` gives pixels, `model(images)` the features."""
+    """`model.reconstruct(images, noise=...)` returns pixels, `model(images)` the features."""
 
     def __init__(self, options: MaskedAutoencoderOptions, *, rngs: nnx.Rngs) -> None:
         super().__init__(options, rngs=rngs)
@@ -55,7 +55,7 @@ class MaskedAutoencoder(TaskModel):
         self,
         images: jax.Array,
         *,
-        noise: jax.Array,  # (B, N): the larger, the sooner hidden
+        noise: jax.Array,  # (B, N); the patches with the largest noise are hidden
         mask_ratio: float = 0.75,
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""A masked image model: an encoder that sees mask tokens, and a head that names visual tokens.
+"""A masked image model: an encoder with mask tokens, and a head that predicts visual tokens.
 
 "BEiT: BERT Pre-Training of Image Transformers" (arXiv 2106.08254). Shapes: B batch, T tokens,
 N patches, D width.
@@ -19,17 +19,19 @@ from vit_jax.models.layers import layer_norm
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedImageModelOptions(PretrainingOptions):
-    """An encoder with a mask token, and the head of its pretraining."""
+    """An encoder with a mask token, and a head for pretraining."""
 
     part: ClassVar[str] = "mim_classes"
 
     mask_token: bool = True
-    mim_classes: int = 8192  # visual tokens that a patch can be
-    mim_norm: bool = False  # a second norm before the head (Hugging Face's BEiT by class token)
+    mim_classes: int = 8192  # number of visual tokens
+    mim_norm: bool = (
+        False  # a second norm before the head (Hugging Face's BEiT without mean pooling)
+    )
 
 
 class MaskedImageModel(TaskModel):
-    """`model.patch_logits(images, mask=...)` names visual tokens, `model(images)` the features."""
+    """`model.patch_logits(images, mask=...)` returns logits, `model(images)` the features."""
 
     def __init__(self, options: MaskedImageModelOptions, *, rngs: nnx.Rngs) -> None:
         super().__init__(options, rngs=rngs)
@@ -40,7 +42,7 @@ class MaskedImageModel(TaskModel):
     def patch_logits(
         self, images: jax.Array, *, mask: jax.Array | None = None, key: jax.Array | None = None
     ) -> jax.Array:
-        """Logits (B, N, `options.mim_classes`) float32 of the visual token of every patch."""
+        """Logits (B, N, `options.mim_classes`) float32 of every patch's visual token."""
         tokens = self.encode(images, mask=mask, key=key)
         if self.options.mim_norm:
             tokens = self.mim_norm(tokens)

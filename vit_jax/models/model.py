@@ -1,7 +1,7 @@
-"""What the package asks of every model and of its options, whatever the family.
+"""What every model and its options must provide, whatever the family.
 
-A family of models is an options class, a module class, and an entry of `zoo.FAMILIES`. Nothing else
-in the package knows its name.
+A family of models is an options class, a module class, and an entry of `zoo.FAMILIES`. No other
+code in the package knows the family's name.
 """
 
 import dataclasses
@@ -17,18 +17,18 @@ from vit_jax.models.preprocessing import Preprocessing
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The sizes and choices that make a model; a family adds fields to these.
+    """The sizes and choices that define a model; each family adds fields.
 
-    Its checks raise ValueError where the fields do not fit together.
+    Raises ValueError if the fields do not fit together.
     """
 
     image_size: tuple[int, int] = (224, 224)  # (height, width)
     channels: int = 3
-    dtype: Dtype = "float32"  # of the computation; parameters are float32
+    dtype: Dtype = "float32"  # dtype of the computation; parameters are float32
 
     @property
     def num_classes(self) -> int:
-        """Logits of the head; 0: there is no head, the features are the output."""
+        """Number of logits of the head. 0: there is no head, and the features are the output."""
         return 0
 
     @property
@@ -38,17 +38,17 @@ class ModelOptions:
 
     @property
     def heads(self) -> int:
-        """Heads that give logits, each of its own features."""
+        """Number of heads that give logits; each head has features of its own."""
         return 1
 
     @property
     def tokens(self) -> int:
-        """Length of the sequence that the blocks see; 0 where that differs between stages."""
+        """Length of the sequence that the blocks see; 0 if it differs between stages."""
         return 0
 
     @property
     def listed(self) -> tuple[int, ...]:
-        """Width, depth, MLP width, heads and tokens; () where they differ between stages."""
+        """Width, depth, MLP width, heads and tokens; () if they differ between stages."""
         return ()
 
     @property
@@ -56,21 +56,21 @@ class ModelOptions:
         return False
 
     @property
-    def tells(self) -> dict[str, Any]:
-        """What users have to say of files that do not tell it: heads, and the grid of positions."""
+    def load_arguments(self) -> dict[str, Any]:
+        """Values that some files do not record, as arguments of `load`: heads and the grid."""
         return {}
 
     @property
     def fixed_table(self) -> bool:
-        """Whether positions are computed, and no parameters."""
+        """Whether the position table is computed, instead of being a parameter."""
         return False
 
     def classifier(self) -> "ModelOptions":
-        """The same model without what only pretraining uses."""
+        """The same model without the parts that only pretraining uses."""
         return self
 
     def adapted(self, **changes: Any) -> "ModelOptions":
-        """As `changed`; a model of pretraining becomes a classifier where `changes` ask for one."""
+        """Like `changed`, but a pretraining model becomes a classifier if `changes` ask for one."""
         return self.changed(**changes)
 
     def changed(self, **changes: Any) -> Self:
@@ -85,20 +85,20 @@ class ModelOptions:
         return dataclasses.replace(self, **changes)
 
     def plain(self) -> Self:
-        """The same model with defaults in the fields that say what others say already."""
+        """The same model, with defaults in fields that only repeat what other fields imply."""
         return self
 
     def with_rows_of(self, target: Self) -> Self:
-        """The same model, where its tables have the rows that those of `target` have."""
+        """The same model, with position tables that have the same rows as those of `target`."""
         return self
 
     def described(self) -> str:
-        """The model in one line."""
+        """A description of the model in one line."""
         return ", ".join((self.kind, *self._input_and_output()))
 
     @property
     def kind(self) -> str:
-        """What the model is called in messages."""
+        """The name of this kind of model in messages."""
         return type(self).__name__.removesuffix("Options")
 
     def _input_and_output(self) -> tuple[str, str]:
@@ -107,11 +107,11 @@ class ModelOptions:
 
 
 class Model(nnx.Module):
-    """A model of any family, made of its options by `MODULE(options, rngs=rngs)`."""
+    """A model of any family. A family's class is called as `module(options, rngs=rngs)`."""
 
-    preprocessing: Preprocessing | None = None  # of a loaded model
-    class_names: tuple[str, ...] = ()  # of a loaded model, where known
-    options: Any  # those of its family
+    preprocessing: Preprocessing | None = None  # set by `create` and `load`
+    class_names: tuple[str, ...] = ()  # set by `load` if the file has them
+    options: Any  # an instance of the family's options class
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> Any:
         """Logits (B, K) float32 of images (B, height, width, channels), or the features."""
@@ -123,9 +123,9 @@ class Model(nnx.Module):
 
     @property
     def patch_kernel(self) -> jax.Array | None:
-        """The weights that embed a patch (height, width, channels, D), where they can be drawn."""
+        """The patch embedding (height, width, channels, D) for figures; None if there is none."""
         return None
 
     def position_table(self) -> jax.Array | None:
-        """Positions (1, N, D) that are added to the tokens of all blocks, where there are any."""
+        """Positions (1, R, D) added to the tokens; None if the model has no single table."""
         return None

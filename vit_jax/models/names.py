@@ -1,16 +1,16 @@
-"""What a name of another library, or a misspelt one, most likely means here."""
+"""Guesses which model a misspelt name, or a name of another library, stands for."""
 
 import difflib
 import re
 from collections.abc import Sequence
 
-# Words for sizes, as timm, Hugging Face and torchvision write them.
+# The sizes, as timm, Hugging Face and torchvision write them.
 _SIZES = {
     **{"tiny": "Ti", "small": "S", "medium": "M", "base": "B", "large": "L", "huge": "H"},
     **{"giant": "g", "gigantic": "G", "so400m": "So400m"},
     **{"ti": "Ti", "s": "S", "m": "M", "b": "B", "l": "L", "h": "H", "g": "g", "t": "Ti"},
 }
-# Words that tell a family, the first that fits; "" is the plain one.
+# Words in a name, and the prefix they stand for; the first match counts. "" is a plain ViT.
 _FAMILIES = (
     *(("deit3", "DeiT-III-"), ("deit-iii", "DeiT-III-"), ("distilled", "DeiT-distilled-")),
     *(("deit", "DeiT-"), ("beit", "BEiT-"), ("mae", "MAE-"), ("vit", "")),
@@ -18,7 +18,7 @@ _FAMILIES = (
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """`did you mean 'x'?`, and all that are known."""
+    """The hint `did you mean 'x'? Known: ...` for a message."""
     lower = {one.lower(): one for one in known}
     close = difflib.get_close_matches(name.lower(), sorted(lower), n=1, cutoff=0.0)
     meant = _translated(name, known) or lower[close[0]]
@@ -26,7 +26,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _translated(name: str, known: Sequence[str]) -> str:
-    """`B/16` of `vit_base_patch16_224`, `ViT-B_16` or `google/vit-base-patch16-224`; or ""."""
+    """`B/16` for `vit_base_patch16_224`, `ViT-B_16` or `google/vit-base-patch16-224`; else ""."""
     text = name.lower()
     if resnet := re.search(r"(?:^|[^a-z0-9])r?(\d+x\d)(?!\d)", text):
         return _first([f"R{resnet[1]}"], known)

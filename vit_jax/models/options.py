@@ -1,4 +1,4 @@
-"""What a Vision Transformer is, as plain typed fields in groups: sizes, tokens, positions, ...
+"""The options of a Vision Transformer, in groups: sizes, tokens, positions, ...
 
 `EncoderOptions` joins the groups. The options of a task model extend it: `classifier.ViTOptions`,
 `masked_autoencoder.MaskedAutoencoderOptions` and `masked_image_model.MaskedImageModelOptions`.
@@ -16,42 +16,44 @@ from vit_jax.models.resnet import StemOptions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes(ModelOptions):
-    """How large the images, the patches and the blocks are."""
+    """Sizes of the images, the patches and the blocks."""
 
-    patch_size: tuple[int, int] = (16, 16)  # of the image, or of the stem's output
+    patch_size: tuple[int, int] = (16, 16)  # (height, width) in pixels, or in the stem's output
     drop_edges: bool = False  # ignore edge pixels that do not fill a patch
     width: int = 768
     depth: int = 12
     mlp_dim: int = 3072
     num_heads: int = 12
-    stem: StemOptions | None = None  # hybrid
+    stem: StemOptions | None = None  # a ResNet before the patches (hybrid models)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """What stands before the patches, in this order: class token, distillation token, registers."""
+    """Tokens before the patches, in this order: class token, distillation token, registers."""
 
-    class_token: bool | None = None  # None: where the task needs it
+    class_token: bool | None = None  # None: only if the task needs it
     distillation: bool = False  # a second token (DeiT)
-    registers: int = 0  # tokens that nothing reads
-    mask_token: bool = False  # a learned stand-in for hidden patches
+    registers: int = 0  # number of extra tokens that no head reads
+    mask_token: bool = False  # a learned token that replaces hidden patches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Positions:
-    """How the model knows where a patch is."""
+    """How positions of patches are encoded."""
 
     position: Literal["none", "learned_1d", "learned_2d", "relative", "sincos2d"] = "learned_1d"
     position_at: Literal["input", "every_block", "every_block_shared"] = "input"
-    class_position: bool = True  # whether class and distillation token have rows in the 1D table
-    register_position: bool = False  # whether the registers have
+    class_position: bool = True  # whether the 1D table has rows for class and distillation token
+    register_position: bool = False  # whether the 1D table has rows for the registers
     fixed_position: bool = False  # the 1D table starts as sines and is not trained (MAE)
-    relative_bias: Literal["none", "per_block", "shared"] = "none"  # of every head (BEiT)
+    relative_bias: Literal["none", "per_block", "shared"] = (
+        "none"  # a bias per offset and head (BEiT)
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlockNumerics:
-    """What the layers compute."""
+    """Numerics of the layers."""
 
     activation: Activation = "gelu_tanh"
     mlp: Literal["plain", "swiglu"] = "plain"
@@ -61,30 +63,31 @@ class BlockNumerics:
     qkv_bias: bool = True
     key_bias: bool = True  # False: the keys' part of the fused bias stays zero (BEiT)
     qk_norm: bool = False
-    layer_scale: float = 0.0  # initial scale of every branch; 0: none
+    layer_scale: float = 0.0  # initial scale of every residual branch; 0: no scale
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Regularisation:
-    """What is dropped while training."""
+    """What is randomly dropped during training."""
 
     dropout: float = 0.0
     attention_dropout: float = 0.0
-    drop_path: float = 0.0  # of the last block; grows linearly from 0
+    drop_path: float = 0.0  # rate of the last block; grows linearly from 0 in the first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How the model is run, besides `dtype`: it changes nothing of what its parameters mean."""
+    """How the model is computed. Like `dtype`, this does not change what parameters mean."""
 
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    attention: Literal["auto", "xla", "cudnn"] = "auto"  # implementation
+    # What to recompute in the backward pass: nothing, all but matmul outputs, everything.
     remat: Literal["none", "dots", "full"] = "dots"
-    unroll: int = 1
+    unroll: int = 1  # blocks in one iteration of the scan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, Sizes):
-    """What all task models share. Raises ValueError where the fields do not fit together."""
+    """What all task models share. Raises ValueError if the fields do not fit together."""
 
     def __post_init__(self) -> None:
         _check_values(self)
@@ -124,17 +127,21 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
         if self.position in ("sincos2d", "learned_2d") and self.width % 4:
             raise ValueError(f"{self.position} positions need a width that is a multiple of 4")
         if self.fixed_position and (self.position != "learned_1d" or self.width % 4):
-            raise ValueError("fixed_position needs position 'learned_1d' and a width of 4n")
+            raise ValueError(
+                "fixed_position needs position 'learned_1d' and a width that is a multiple of 4"
+            )
         rows, grid = self.position_tokens, self.grid[0] * self.grid[1]
         if self.position_at != "input" and rows not in (self.tokens, grid):
             raise ValueError(
                 f"position_at {self.position_at!r} needs rows for all tokens or for patches only:"
-                " set class_position and register_position alike"
+                " set class_position and register_position to the same value"
             )
         if self.register_position and not self.class_position:
             raise ValueError("register_position needs class_position")
         if self.relative_bias != "none" and self.prefix_tokens != 1:
-            raise ValueError("relative_bias knows patches and a class token, no other tokens")
+            raise ValueError(
+                "relative_bias needs a class token, and no other tokens beside the patches"
+            )
 
     def _check_attention(self) -> None:
         """What cuDNN can compute. Raises ValueError."""
@@ -157,7 +164,7 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
             )
 
     def _check_task(self) -> None:
-        """What the task needs of its encoder. Raises ValueError."""
+        """Checks what the task needs. Raises ValueError."""
         if self.distillation and not self.has_class_token:
             raise ValueError("distillation needs the class token")
 
@@ -184,13 +191,13 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
         return True
 
     @property
-    def tells(self) -> dict[str, Any]:
+    def load_arguments(self) -> dict[str, Any]:
         heads = self.decoder.num_heads if self.decoder else None
         return {"num_heads": self.num_heads, "grid": self.grid, "decoder_heads": heads}
 
     @property
     def prefix_tokens(self) -> int:
-        """Tokens before the patches."""
+        """Number of tokens before the patches."""
         return self.has_class_token + self.distillation + self.registers
 
     @property
@@ -199,12 +206,12 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
 
     @property
     def position_tokens(self) -> int:
-        """Rows of a learned 1D table."""
+        """Number of rows of a learned 1D table."""
         return self.position_prefix + self.grid[0] * self.grid[1]
 
     @property
     def position_prefix(self) -> int:
-        """Rows of a learned 1D table that are not of patches."""
+        """Number of rows of a learned 1D table that belong to tokens before the patches."""
         rows = (self.has_class_token + self.distillation) * self.class_position
         return rows + self.registers * self.register_position
 
@@ -216,7 +223,7 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
     def listed(self) -> tuple[int, ...]:
         return self.width, self.depth, self.mlp_dim, self.num_heads, self.tokens
 
-    # What one task model may choose and the others have in one way only.
+    # Fields of one task model; the other task models have these values.
     @property
     def pool(self) -> str:
         return "token" if self.has_class_token else "gap"
@@ -239,12 +246,12 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
 
     @property
     def decoder(self) -> DecoderOptions | None:
-        """Of a masked autoencoder."""
+        """Decoder options of a masked autoencoder, else None."""
         return None
 
     @property
     def mim_classes(self) -> int:
-        """Visual tokens that a masked image model tells apart."""
+        """Number of visual tokens of a masked image model, else 0."""
         return 0
 
     @property
@@ -253,7 +260,7 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
 
     @property
     def heads(self) -> int:
-        """Tokens that a head reads: the class token (or what is pooled), the distillation token."""
+        """2 with a head for the distillation token, else 1."""
         return 1 + (self.distillation and self.distillation_head)
 
     def block(self) -> BlockOptions:
@@ -270,7 +277,7 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
         )
 
     def plain_block(self, **changes: int) -> BlockOptions:
-        """The options of a block of another part: the same numerics, sizes changed, no extras."""
+        """The options of a plain block outside the encoder: same numerics, other sizes."""
         kept = ("width", "mlp_dim", "num_heads", "activation", "norm_eps", "dropout",
                 "attention_dropout", "dtype", "attention")  # fmt: skip
         return BlockOptions(**({name: getattr(self, name) for name in kept} | changes))
@@ -294,16 +301,16 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
 
 
 def _check_values(options: EncoderOptions) -> None:
-    """What each field may hold by itself. Raises ValueError."""
+    """Checks every field on its own. Raises ValueError."""
     unbounded = ("head_bias", "layer_scale")
-    may_be_none = ("num_classes", "representation_size", "registers")
+    may_be_zero = ("num_classes", "representation_size", "registers")
     for field, hint in get_type_hints(type(options)).items():
         value, choices = getattr(options, field), get_args(hint)
         if get_origin(hint) is Literal and value not in choices:
             raise ValueError(f"{field} is {value!r}: choose one of {', '.join(map(repr, choices))}")
         if hint is float and not 0 <= value < 1 and field not in unbounded:
             raise ValueError(f"{field} is {value}: it must be in [0, 1)")
-        least = 0 if field in may_be_none else 1
+        least = 0 if field in may_be_zero else 1
         if hint is int and value < least:
             raise ValueError(f"{field} is {value}: it must be at least {least}")
     for field in ("image_size", "patch_size"):

@@ -1,7 +1,8 @@
-"""Position embeddings: the fixed table, and the change of a learned table's grid or patch.
+"""Position embeddings: fixed tables, and resizing learned tables and patch embeddings.
 
-Grids are (rows, columns); tables are (1, prefix + rows * columns, D) in raster order, where the
-prefix rows belong to tokens that are not patches (the class token).
+Grids are (rows, columns). Tables are (1, prefix + rows * columns, D) in raster order, where the
+prefix rows belong to tokens that are not patches (the class token). Shapes: N patches, D width,
+C channels, H heads.
 """
 
 from typing import Any
@@ -21,8 +22,8 @@ def sincos2d(
 ) -> np.ndarray:
     """Fixed table (1, rows * columns, D): sin x, cos x, sin y, cos y, a quarter of D each.
 
-    Frequencies run from 1 to 1/temperature, inclusive as in MoCo v3 and big_vision, exclusive
-    (without the `endpoint`) as in MAE. Raises ValueError unless D is a multiple of 4, 8 at least.
+    Frequencies run from 1 to 1/temperature. The last one is included with `endpoint` (MoCo v3,
+    big_vision) and left out without it (MAE). Raises ValueError unless D is 8, 12, 16, ...
     """
     if width % 4 or width < 8:
         raise ValueError(f"sincos2d positions need a width of 8, 12, 16, ..., got {width}")
@@ -42,15 +43,14 @@ def fixed_table(grid: Grid, width: int, *, prefix: int) -> np.ndarray:
 def moco(grid: Grid, width: int) -> np.ndarray:
     """MoCo v3's fixed table (1, rows * columns, D): sin y, cos y, sin x, cos x.
 
-    The original builds it for square grids; for others its table is not in raster order, and this
-    one is.
+    This table is in raster order for every grid; the original's is only for square grids.
     """
     x, y = np.split(sincos2d(grid, width, endpoint=False), 2, axis=-1)
     return np.concatenate([y, x], axis=-1)
 
 
 def is_moco(table: Array, grid: Grid) -> bool:
-    """Whether a table of a grid's patches is MoCo v3's, as far as float16 tells."""
+    """Whether a table (1, rows * columns, D) is MoCo v3's, to the precision of float16."""
     width = table.shape[-1]
     if width % 4 or width < 8 or table.shape != (1, grid[0] * grid[1], width):
         return False
@@ -58,10 +58,10 @@ def is_moco(table: Array, grid: Grid) -> bool:
 
 
 def relative_index(grid: Grid) -> np.ndarray:
-    """Row of a relative table for every query and key: (1 + N, 1 + N) int, class token first.
+    """Row of a relative table for each query and key: (1 + N, 1 + N) int, class token first.
 
-    The table has (2 rows - 1)(2 columns - 1) rows, one for each offset of two patches, and then
-    three: from the class token to anything, from anything to it, and from it to itself (BEiT).
+    The table has (2 rows - 1)(2 columns - 1) rows, one for each offset between two patches, then
+    three more: from the class token to anything, from anything to it, and from it to itself (BEiT).
     """
     height, width = grid
     y, x = np.mgrid[:height, :width].reshape(2, -1)
@@ -74,9 +74,9 @@ def relative_index(grid: Grid) -> np.ndarray:
 
 
 def join_2d(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Table (..., rows * columns, D) of a learned row (..., rows, D/2) and column embedding.
+    """Joins learned tables (..., rows, D/2) and (..., columns, D/2): (..., rows * columns, D).
 
-    The first half of D tells the column (x), the second the row (y), as in the paper's D.4.
+    The first half of D encodes the column (x), the second half the row (y); paper, appendix D.4.
     """
     height, width, half = rows.shape[-2], columns.shape[-2], rows.shape[-1]
     lead = rows.shape[:-2]
@@ -88,10 +88,10 @@ def join_2d(rows: jax.Array, columns: jax.Array) -> jax.Array:
 def resize(table: Array, *, source: Grid, target: Grid, method: Method = "align_corners") -> Array:
     """Interpolates (..., prefix + source tokens, D) to the target grid; prefix rows are kept.
 
-    The default is the method of vit_jax and big_vision (paper, section 3.2), where it is
-    `scipy.ndimage.zoom(order=1)`. Works on any leading axes, any grids, and on traced arrays (but
-    for the method "sincos2d", which looks at them). Raises ValueError where the table has fewer
-    rows than the source grid has points.
+    The default is the method of vit_jax and big_vision, `scipy.ndimage.zoom(order=1)` (paper,
+    section 3.2). Works with any leading axes, any grids, and on traced arrays, except that the
+    method "sincos2d" must see the values. Raises ValueError if the table has fewer rows than the
+    source grid has points.
     """
     prefix = table.shape[-2] - source[0] * source[1]
     if prefix < 0:
@@ -112,7 +112,7 @@ def resize(table: Array, *, source: Grid, target: Grid, method: Method = "align_
 def resize_relative(
     table: Array, *, source: Grid, target: Grid, method: RelativeMethod = "geometric_cubic"
 ) -> Array:
-    """Relative biases (..., (2h-1)(2w-1) + extra, H) of a window h x w, for another window.
+    """Resizes relative biases (..., (2h-1)(2w-1) + extra, H) of a window h x w.
 
     The extra rows at the end (of the class token) are kept.
     """
@@ -120,7 +120,9 @@ def resize_relative(
     old, new = ((2 * h - 1, 2 * w - 1) for h, w in (source, target))
     count = old[0] * old[1]
     if table.shape[-2] < count:
-        raise ValueError(f"{table.shape[-2]} relative biases are fewer than {count} of {source}")
+        raise ValueError(
+            f"{table.shape[-2]} relative biases are fewer than the {count} of a window {source}"
+        )
     if old == new:
         return table
     axes = list(zip(old, new, strict=True))
@@ -134,7 +136,7 @@ def resize_relative(
 
 
 def resize_rows(table: Array, size: int) -> Array:
-    """Interpolates the rows of (..., rows, D) linearly, first and last kept: for 1D tables."""
+    """Interpolates the rows of a 1D table (..., rows, D) linearly, keeping the first and last."""
     count = table.shape[-2]
     matrices = matrix(count, size, "align_corners"), np.eye(1)
     return interpolation.resize(table, matrices, (count, 1))
@@ -143,21 +145,21 @@ def resize_rows(table: Array, size: int) -> Array:
 def resample_patch(
     kernel: Array, size: tuple[int, int], *, method: Method = "bicubic_antialias"
 ) -> Array:
-    """A patch embedding (h, w, C, D) for patches of another size. FlexiViT (2212.08013), sec. 3.4.
+    """Resizes a patch embedding (h, w, C, D). FlexiViT (2212.08013), section 3.4.
 
-    The pseudo-inverse of resizing a patch: a smaller image of larger patches, resized, gives the
-    same tokens. timm resizes bicubic with antialias, the paper's code "bilinear".
+    This applies the pseudo-inverse of resizing a patch, so that an image resized together with its
+    patches gives the same tokens. timm uses the default method, the paper's code "bilinear".
     """
     old = kernel.shape[:2]
     if old == tuple(size):
         return kernel
-    # The pseudo-inverse of a Kronecker product is that of its factors.
+    # The pseudo-inverse of a Kronecker product is the product of the factors' pseudo-inverses.
     rows, columns = (np.linalg.pinv(matrix(a, b, method)) for a, b in zip(old, size, strict=True))
     return interpolation.contract("hi,wj,hwcd->ijcd", (rows, columns), kernel)
 
 
 def _concatenated(first: Array, second: Array) -> Array:
-    """Rows of two tables of one kind, one after the other."""
+    """Appends the rows of `second` to those of `first`; both are NumPy or both JAX arrays."""
     if isinstance(first, jax.Array):
         return jnp.concatenate([first, second], axis=-2)
     return np.concatenate([first, second], axis=-2)

@@ -1,7 +1,7 @@
 """ResNets with weight standardisation and GroupNorm: the stem of the hybrids, the body of BiT.
 
 Bottlenecks are post-activation as in the hybrids and big_vision's `bit`, or pre-activation as in
-BiT ("Big Transfer", arXiv 1912.11370). Shapes are (B, height, width, channels).
+BiT ("Big Transfer", arXiv 1912.11370). All arrays are (B, height, width, channels).
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from vit_jax.models.layers import Dtype
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StemOptions:
-    """Sizes and numerics. The root alone strides 4, every stage after the first 2.
+    """Sizes and numerics. The root has stride 4, each stage after the first has stride 2.
 
-    The defaults are those of the hybrids of vit_jax. Raises ValueError where sizes do not fit.
+    The defaults are those of vit_jax's hybrids. Raises ValueError if the sizes do not fit.
     """
 
-    num_layers: tuple[int, ...] = ()  # bottlenecks of each stage; none: the root alone
+    num_layers: tuple[int, ...] = ()  # bottlenecks of each stage; (): the root alone
     root_width: int = 64
-    widths: tuple[int, ...] = ()  # output channels of each stage; unset: 4 root_width, doubling
+    widths: tuple[int, ...] = ()  # output channels of each stage; (): 4 root_width, then doubling
     groups: int = 32  # of every GroupNorm
     preactivation: bool = False  # norm and ReLU before the convolutions
     std_eps: float = 1e-5  # weight standardisation
@@ -39,7 +39,9 @@ class StemOptions:
         if not (self.groups and self.root_width):
             raise ValueError("root_width and groups of a ResNet must be positive")
         if self.widths and len(self.widths) != len(self.num_layers):
-            raise ValueError(f"widths {self.widths} are not one of each of {len(self.num_layers)}")
+            raise ValueError(
+                f"widths is {self.widths}: give one for each of {len(self.num_layers)} stages"
+            )
         normed = (() if self.preactivation else (self.root_width,)) + self.stage_widths
         for width in normed + tuple(bottleneck_width(w) for w in self.stage_widths):
             if width % self.groups:
@@ -63,7 +65,7 @@ class StemOptions:
 class Stem(nnx.Module):
     """Root (7x7/2, norm, ReLU, max-pool 3x3/2), then stages `block1`, `block2`, ...
 
-    With pre-activation the root has no norm and ReLU, they follow the last stage instead.
+    With pre-activation the root has no norm and ReLU; both follow the last stage instead.
     """
 
     def __init__(
@@ -132,13 +134,13 @@ class Stage(nnx.Module):
 class Unit(nnx.Module):
     """The layers of a bottleneck: 1x1, 3x3 with the stride, 1x1 to all features, each with a norm.
 
-    The norms are parts of the convolutions, or before them with pre-activation.
+    Each norm is part of its convolution; with pre-activation, it comes before the convolution.
     """
 
     conv1: "StdConv"
     conv2: "StdConv"
     conv3: "StdConv"
-    norm1: nnx.GroupNorm  # these with pre-activation
+    norm1: nnx.GroupNorm  # norm1 to norm3: only with pre-activation
     norm2: nnx.GroupNorm
     norm3: nnx.GroupNorm
 
@@ -173,7 +175,7 @@ class Unit(nnx.Module):
 
 
 class Bottleneck(Unit):
-    """Norm after each convolution, ReLU of the sum."""
+    """Norm after each convolution, ReLU after the sum."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         residual = self.proj(x) if self.projects else x
@@ -183,7 +185,7 @@ class Bottleneck(Unit):
 
 
 class PreactivationBottleneck(Unit):
-    """Norm and ReLU before each convolution; a plain sum."""
+    """Norm and ReLU before each convolution, no ReLU after the sum."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = jax.nn.relu(self.norm1(x))
@@ -256,7 +258,7 @@ def group_norm(
     dtype: Dtype,
     rngs: nnx.Rngs,
 ) -> nnx.GroupNorm:
-    """GroupNorm in float32 whose variance does not cancel: released weights depend on it."""
+    """GroupNorm in float32 with variance E[(x - mean)^2]: released weights need the precision."""
     return _GroupNorm(
         features,
         num_groups=options.groups,
@@ -269,7 +271,7 @@ def group_norm(
 
 
 class _GroupNorm(nnx.GroupNorm):
-    """The same where strict dtype promotion is asked for: Flax promotes to float32 unsaid."""
+    """Works under strict dtype promotion too: Flax promotes to float32 implicitly."""
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         with jax.numpy_dtype_promotion("standard"):
@@ -277,7 +279,7 @@ class _GroupNorm(nnx.GroupNorm):
 
 
 def standardize(kernel: jax.Array, *, eps: float, eps_in: Literal["std", "variance"]) -> jax.Array:
-    """(w - mean) / std over all but the output channel, in float32."""
+    """(w - mean) / std of each output channel, in float32; kernel (h, w, C, D)."""
     axes = (0, 1, 2)
     kernel = kernel - kernel.mean(axes, keepdims=True)
     variance = jnp.square(kernel).mean(axes, keepdims=True)
@@ -287,7 +289,7 @@ def standardize(kernel: jax.Array, *, eps: float, eps_in: Literal["std", "varian
 
 
 def bottleneck_width(features: int) -> int:
-    """A quarter of a stage's channels, rounded to a multiple of 8 but never down by a tenth."""
+    """A quarter of a stage's channels, rounded to a multiple of 8 that is at least 90% of it."""
     quarter = features / 4
     rounded = max(8, int(quarter + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * quarter else rounded

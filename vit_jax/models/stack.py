@@ -1,4 +1,7 @@
-"""A stack of equal blocks: one set of parameters with a leading layer axis, one scan over it."""
+"""A stack of equal blocks: one set of parameters with a leading layer axis, one scan over it.
+
+Shapes: L depth, B batch, T tokens, R rows of a position table, D width, H heads.
+"""
 
 import functools
 from collections.abc import Callable
@@ -14,19 +17,19 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 
 class Intermediates(NamedTuple):
-    """What every layer saw: on request only, for it holds T x T numbers per head and layer."""
+    """Values of every layer, only on request: the attention is T x T for every head and layer."""
 
-    features: jax.Array  # (L, B, T, D), output of every block
+    features: jax.Array  # (L, B, T, D), outputs of the blocks
     attention: jax.Array  # (L, B, H, T, T) float32, weights of every head
 
 
 def create(options: BlockOptions, depth: int, *, rngs: nnx.Rngs) -> Block:
-    """One `Block` whose every parameter has a leading layer axis, each layer drawn on its own."""
+    """One `Block` with a leading layer axis on every parameter; layers are drawn separately."""
     return stacked(lambda rngs: Block(options, rngs=rngs), depth, rngs=rngs)
 
 
 def stacked(make: Callable[[nnx.Rngs], Module], depth: int, *, rngs: nnx.Rngs) -> Module:
-    """As `create`, of any module that `make` makes."""
+    """Like `create`, for any module that `make` returns."""
     return nnx.split_rngs(splits=depth)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
 
 
@@ -44,10 +47,10 @@ def scan(
     remat: str = "none",
     unroll: int = 1,
 ) -> tuple[jax.Array, Intermediates | None]:
-    """Runs `x` through the layers.
+    """Runs `x` through the layers; returns (B, T, D), and the `Intermediates` if requested.
 
-    Before every block the positions `table` (1, N, D) are added, or its own of `tables`
-    (L, 1, N, D). `bias` (1, H, T, T) is added to the attention logits of every block.
+    Before every block the positions `table` (1, R, D), or the block's entry of `tables`
+    (L, 1, R, D), are added. `bias` (1, H, T, T) is added to the attention logits of every block.
     """
     block, params = nnx.split(blocks)
     layers: dict[str, Any] = {"params": params}
@@ -74,12 +77,12 @@ def scan(
 
 
 def checkpointed(body: Any, policy: str) -> Any:
-    """What the backward pass keeps of a block: all, the dense layers' outputs, or its input."""
+    """Sets what the backward pass recomputes: nothing, all but matmul outputs, or everything."""
     if policy == "none":
         return body
     policies = {
         "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
         "full": jax.checkpoint_policies.nothing_saveable,
     }
-    # A scan keeps its iterations apart, so the barrier against merging them is not needed.
+    # A scan separates its iterations, so `prevent_cse` is not needed.
     return functools.partial(jax.checkpoint, prevent_cse=False, policy=policies[policy])(body)

@@ -1,8 +1,8 @@
-"""Swin: attention inside windows that shift from block to block, patches that merge between stages.
+"""Swin: attention inside windows that shift from block to block; stages merge patches.
 
 "Swin Transformer" (arXiv 2103.14030). Shapes: B batch, h x w features of a stage, D its width,
-W windows of N = rows x columns features, H heads, L blocks. A model holds parameters only, and
-takes images of any size whose features are no fewer than a window has.
+W windows of N = rows x columns features, H heads. A model holds parameters only. It takes images of
+any size that gives every stage at least the features of one window.
 """
 
 import dataclasses
@@ -34,18 +34,18 @@ from vit_jax.models.positions import Grid, relative_index
 from vit_jax.models.preprocessing import check_images
 from vit_jax.models.windows import Padding, Windows, shrink
 
-PATCH_EPS = 1e-5  # of the norms after patches are embedded and merged
+PATCH_EPS = 1e-5  # epsilon of the norms after embedding and merging patches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SwinOptions(Compute, Regularisation, ModelOptions):
-    """A Swin Transformer, whose windows are made for `image_size`."""
+    """A Swin Transformer with windows that fit `image_size`."""
 
     patch_size: tuple[int, int] = (4, 4)
-    width: int = 96  # of the first stage; each stage doubles it
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    mlp_dims: tuple[int, ...] = ()  # unset: four times the width
+    width: int = 96  # width of the first stage; each stage doubles it
+    depths: tuple[int, ...] = (2, 2, 6, 2)  # blocks of each stage
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)  # of each stage, or one for all
+    mlp_dims: tuple[int, ...] = ()  # of each stage, or one for all; (): four times the width
     windows: tuple[Grid, ...] = ((7, 7),)  # of each stage, or one for all
     padding: Padding = "after_shift"
     num_classes: int = 1000  # 0: no head, the features are the output
@@ -64,7 +64,9 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
         for name in ("num_heads", "mlp_dims", "windows"):
             given = len(getattr(self, name))
             if given != stages and not (name == "mlp_dims" and not given or given == 1):
-                raise ValueError(f"{name} {getattr(self, name)} are not one of {stages} stages")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}: give one for each of {stages} stages, or one"
+                )
         parts = ((self.width, self.channels), self.depths, self.num_heads)
         for sides in (self.image_size, self.patch_size, *self.windows, *parts):
             if min(sides, default=0) < 1:
@@ -80,7 +82,7 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
         return self.stage_grids(self.image_size)[0]
 
     @property
-    def tells(self) -> dict[str, Any]:
+    def load_arguments(self) -> dict[str, Any]:
         return {"num_heads": self.num_heads, "grid": self.grid}
 
     @property
@@ -90,7 +92,7 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
 
     @property
     def stage_heads(self) -> tuple[int, ...]:
-        return _each(self.num_heads, len(self.depths))
+        return _per_stage(self.num_heads, len(self.depths))
 
     @property
     def feature_size(self) -> int:
@@ -98,18 +100,18 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
 
     @property
     def stage_windows(self) -> tuple[Grid, ...]:
-        """The window of each stage at the image size: smaller where its features are fewer."""
-        wanted = _each(self.windows, len(self.depths))
+        """The window of each stage at the image size: smaller if the stage has fewer features."""
+        wanted = _per_stage(self.windows, len(self.depths))
         grids = self.stage_grids(self.image_size)
         return tuple(shrink(w, g, self.padding) for w, g in zip(wanted, grids, strict=True))
 
     def stage_grids(self, image_size: Grid) -> tuple[Grid, ...]:
         """Rows and columns of features of each stage.
 
-        Raises ValueError for parts of a patch, unless images are padded too.
+        Raises ValueError if the image is not made of whole patches, unless images are padded.
         """
-        parts = any(s % p for s, p in zip(image_size, self.patch_size, strict=True))
-        if parts and self.padding == "after_shift":
+        incomplete = any(s % p for s, p in zip(image_size, self.patch_size, strict=True))
+        if incomplete and self.padding == "after_shift":
             raise ValueError(f"image {image_size} is not a multiple of the patch {self.patch_size}")
         rows, columns = (-(-s // p) for s, p in zip(image_size, self.patch_size, strict=True))
         scales = [2**i for i in range(len(self.depths))]
@@ -124,14 +126,14 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
         return BlockOptions(
             **shared,
             width=width,
-            mlp_dim=_each(mlp_dims, len(self.depths))[stage],
+            mlp_dim=_per_stage(mlp_dims, len(self.depths))[stage],
             num_heads=self.stage_heads[stage],
             stochastic=self.drop_path > 0,
         )
 
 
 class Swin(Model):
-    """A Swin Transformer. `model(images)` gives logits, `model.features(images)` their input."""
+    """A Swin. `model(images)` returns logits, `model.features(images)` the input of the head."""
 
     def __init__(self, options: SwinOptions, *, rngs: nnx.Rngs) -> None:
         self.options = options
@@ -165,7 +167,7 @@ class Swin(Model):
         return self.encode(images, key=key).astype(jnp.float32).mean(axis=(1, 2))
 
     def encode(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """What is pooled: (B, h, w, `options.feature_size`), after the last norm."""
+        """Features before pooling: (B, h, w, `options.feature_size`), after the last norm."""
         options = self.options
         check_images(images, channels=options.channels)
         grids = options.stage_grids((images.shape[1], images.shape[2]))
@@ -174,28 +176,28 @@ class Swin(Model):
         sides = zip(images.shape[1:3], options.patch_size, strict=True)
         images = jnp.pad(images, ((0, 0), *((0, -side % patch) for side, patch in sides), (0, 0)))
         x = self.embedding(images.astype(jnp.dtype(options.dtype)))
-        x = self._placed(self.embedding_norm(x))
+        x = self._add_positions(self.embedding_norm(x))
         x = dropout(x, options.dropout, keys[-1])
         for i, grid in enumerate(grids):
             windows = Windows(grid=grid, window=options.stage_windows[i], padding=options.padding)
             x = getattr(self, f"stage{i + 1}")(x, windows, key=keys[i])
         return self.norm(x)
 
-    def _placed(self, x: jax.Array) -> jax.Array:
-        """Patches (B, h, w, D) with their positions, where the model has a table of them."""
+    def _add_positions(self, x: jax.Array) -> jax.Array:
+        """Adds positions to patches (B, h, w, D), if the model has a table of them."""
         options = self.options
         if options.position == "none":
             return x
         if x.shape[1:3] != options.grid:
             raise ValueError(
-                f"images have {x.shape[1]}x{x.shape[2]} patches, the model's positions are of"
-                f" {options.grid[0]}x{options.grid[1]}: load it with another image_size"
+                f"images have {x.shape[1]}x{x.shape[2]} patches, but the model's positions are for"
+                f" {options.grid[0]}x{options.grid[1]}: load it with the image_size of the images"
             )
         return x + self.position[...].astype(x.dtype).reshape(1, *options.grid, -1)
 
 
 class Stage(nnx.Module):
-    """Merges patches, except in the first stage, then runs blocks; every other one is shifted."""
+    """Merges patches, except in the first stage, then runs blocks; every second one is shifted."""
 
     def __init__(self, options: SwinOptions, stage: int, *, rngs: nnx.Rngs) -> None:
         self.depth, self.remat, self.unroll = options.depths[stage], options.remat, options.unroll
@@ -214,7 +216,7 @@ class Stage(nnx.Module):
     def __call__(
         self, x: jax.Array, windows: Windows, *, key: jax.Array | None = None
     ) -> jax.Array:
-        """(B, h, w, D) to (B, h, w, D), or from (B, 2h, 2w, D/2) where the stage merges."""
+        """(B, h, w, D) to (B, h, w, D); a stage that merges takes (B, 2h, 2w, D/2)."""
         x = self.merge(x) if self.merges else x
         block, params = nnx.split(self.blocks)
         layers = {"params": params, "shifted": jnp.arange(self.depth) % 2}
@@ -238,7 +240,7 @@ class Stage(nnx.Module):
 class WindowBlock(nnx.Module):
     """x + attention(norm(x)) in each window, then x + mlp(norm(x)). Paper, equation 3.
 
-    The parts are those of `layers.Block`; what pads the features joins them after the norm.
+    The parts are those of `layers.Block`. Padding is added after the first norm.
     """
 
     def __init__(self, options: BlockOptions, window: Grid, *, rngs: nnx.Rngs) -> None:
@@ -273,7 +275,7 @@ class WindowBlock(nnx.Module):
     def _attend(
         self, x: jax.Array, windows: Windows, shifted: jax.Array, key: jax.Array | None
     ) -> jax.Array:
-        """Attention in each of (W, B, N, D), with the biases of offsets and of the shift."""
+        """Attention in each window of (W, B, N, D), with relative biases and the shift's mask."""
         index = relative_index(self.window)[1:, 1:]  # Swin has no class token
         bias = jnp.moveaxis(self.relative_bias[...][index], -1, 0)[None]  # (1, H, N, N)
         mask = jnp.asarray(windows.mask())[:, None, None]  # (W, 1, 1, N, N)
@@ -299,16 +301,16 @@ class Merge(nnx.Module):
         batch, rows, columns, width = x.shape
         x = jnp.pad(x, ((0, 0), (0, rows % 2), (0, columns % 2), (0, 0)))
         x = x.reshape(batch, -(-rows // 2), 2, -(-columns // 2), 2, width)
-        x = x.transpose(0, 1, 3, 4, 2, 5)  # the order of the four: down, then right
+        x = x.transpose(0, 1, 3, 4, 2, 5)  # order of the four patches: down, then right
         return self.reduction(self.norm(x.reshape(*x.shape[:3], 4 * width)))
 
 
-def _each(values: tuple, stages: int) -> tuple:
+def _per_stage(values: tuple, stages: int) -> tuple:
     return values * stages if len(values) == 1 else values
 
 
 def _resize(path: str) -> fitting.Resize | None:
-    """The resizing of a path's array: tables of biases depend on the windows of their stage."""
+    """The function that resizes a path's array; a table of biases depends on its stage's window."""
     if match := re.fullmatch(r"stage(\d+)/blocks/relative_bias", path):
         return functools.partial(_resize_windows, int(match[1]) - 1)
     return {"position": fitting.resize_table, "embedding/kernel": fitting.embed_images}.get(path)

@@ -1,9 +1,12 @@
-"""How parameters of the Vision Transformer family are fitted, whatever the task."""
+"""How the parameters of a Vision Transformer are fitted to another one, for every task model.
+
+Shapes: D width. Tables are as in `positions`.
+"""
 
 import numpy as np
 
 from vit_jax.models import fitting, positions
-from vit_jax.models.fitting import Fitting, Params, exactly
+from vit_jax.models.fitting import Fitting, Params, cut_or_pad
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.options import EncoderOptions
 
@@ -11,9 +14,9 @@ _POSITIONS = (
     *("encoder/position", "encoder/position_rows", "encoder/position_columns"),
     *("encoder/blocks/position", "encoder/blocks/attention/relative"),
 )
-_RELATIVE, _OWN_RELATIVE = "encoder/relative_bias", "encoder/blocks/attention/relative_bias"
+_RELATIVE, _BLOCK_RELATIVE = "encoder/relative_bias", "encoder/blocks/attention/relative_bias"
 _HEADS = ("head", "head_distillation")
-_TOKENS = ("cls", "distillation", "registers")  # in the order of their rows of positions
+_TOKENS = ("cls", "distillation", "registers")  # in the order of their rows in a table
 
 
 def _replaced(source: EncoderOptions, target: EncoderOptions) -> tuple[str, ...]:
@@ -34,11 +37,11 @@ def _replaced(source: EncoderOptions, target: EncoderOptions) -> tuple[str, ...]
 
 
 def _realigned(params: Params, source: EncoderOptions, target: EncoderOptions) -> Params:
-    """The same model with the target's rows of positions and its sharing of relative biases."""
+    """Gives the position table the target's rows, and each block its biases if they were shared."""
     params = dict(params)
     if (source.relative_bias, target.relative_bias) == ("shared", "per_block"):
         shared = params.pop(_RELATIVE)
-        params[_OWN_RELATIVE] = np.repeat(shared[None], target.depth, axis=0)
+        params[_BLOCK_RELATIVE] = np.repeat(shared[None], target.depth, axis=0)
     table = params.get("encoder/position")
     if table is None or target.position != "learned_1d":
         return params
@@ -48,18 +51,18 @@ def _realigned(params: Params, source: EncoderOptions, target: EncoderOptions) -
         kept[name], rows = np.split(rows, [count], axis=-2)
     wanted = _prefix_rows(target)
     for name in _TOKENS:
-        # A row that is no longer added to its token becomes part of the token.
+        # If the target has no row for a token, the row is added to the token once and for all.
         path = f"encoder/{name}"
         if name in kept and path in params and name not in wanted:
             params[path] = params[path] + kept[name]
     empty = np.zeros_like(table[..., :0, :])
-    prefix = [exactly(kept.get(name, empty), count) for name, count in wanted.items()]
+    prefix = [cut_or_pad(kept.get(name, empty), count) for name, count in wanted.items()]
     params["encoder/position"] = np.concatenate([*prefix, patches], axis=-2)
     return params
 
 
 def _prefix_rows(options: EncoderOptions) -> dict[str, int]:
-    """Rows of the position table for each token that is no patch, in their order."""
+    """Number of position-table rows for each kind of token before the patches, in order."""
     rows = {}
     if options.class_position and options.has_class_token:
         rows["cls"] = 1
@@ -73,19 +76,19 @@ def _prefix_rows(options: EncoderOptions) -> dict[str, int]:
 def _resize_decoder_table(
     table: np.ndarray, source: EncoderOptions, target: EncoderOptions, methods: Methods
 ) -> np.ndarray:
-    """A 1D table of a decoder; the "flat" method does not know that patches have columns."""
+    """Resizes the decoder's 1D table; the "flat" method treats the patches as one row."""
     old, new = source.grid, target.grid
     if methods.decoder == "flat" and old != new:
         old, new = (1, old[0] * old[1]), (1, new[0] * new[1])
     return positions.resize(table, source=old, target=new, method=methods.position)
 
 
-def _resize_own_table(
+def _resize_block_table(
     table: np.ndarray, source: EncoderOptions, target: EncoderOptions, methods: Methods
 ) -> np.ndarray:
-    """The same of every block, with or without the class token's row."""
+    """Resizes the table of every block, and gives it the rows that the target's prefix has."""
     patches = source.grid[0] * source.grid[1]
-    rows = exactly(table[..., :-patches, :], target.position_prefix)
+    rows = cut_or_pad(table[..., :-patches, :], target.position_prefix)
     table = np.concatenate([rows, table[..., -patches:, :]], axis=-2)
     return fitting.resize_table(table, source, target, methods)
 
@@ -101,17 +104,17 @@ def _resize_relative(
 def _embed(
     kernel: np.ndarray, source: EncoderOptions, target: EncoderOptions, methods: Methods
 ) -> np.ndarray:
-    """The patch embedding, which sees the images unless there is a stem before it."""
+    """Fits the patch embedding; with a stem before it, it does not see the image channels."""
     embed = fitting.resample_patch if target.stem else fitting.embed_images
     return embed(kernel, source, target, methods)
 
 
 _RESIZE: dict[str, fitting.Resize] = {
     "encoder/position": fitting.resize_table,
-    "encoder/blocks/position": _resize_own_table,
+    "encoder/blocks/position": _resize_block_table,
     "decoder/position": _resize_decoder_table,
     _RELATIVE: _resize_relative,
-    _OWN_RELATIVE: _resize_relative,
+    _BLOCK_RELATIVE: _resize_relative,
     "encoder/position_rows": lambda a, _, target, __: positions.resize_rows(a, target.grid[0]),
     "encoder/position_columns": lambda a, _, target, __: positions.resize_rows(a, target.grid[1]),
     # Approximate: the same raster offset means another displacement on another grid.
@@ -126,7 +129,7 @@ FITTING = Fitting(
     heads=_HEADS,
     optional=(
         *(f"encoder/{token}" for token in (*_TOKENS, "mask")),
-        *(*_POSITIONS, _RELATIVE, _OWN_RELATIVE),
+        *(*_POSITIONS, _RELATIVE, _BLOCK_RELATIVE),
         *("pool", "pre_logits", *_HEADS, "mim_head", "mim_norm", "decoder"),
     ),
     added=("encoder/blocks/scale1", "encoder/blocks/scale2"),

@@ -1,10 +1,10 @@
-"""Windows of a feature map: how it is padded, shifted, cut and joined again, and what may see what.
+"""Windows of a feature map: padding, shifting, cutting, joining, and the mask of the attention.
 
-Shapes: B batch, h x w features, D width, W windows of N = rows x columns features. Released Swins
-pad in two ways where windows do not tile the features. "after_shift" (timm): the features are
-shifted, then padded, and each axis that one window covers stays where it is. "before_shift"
-(Hugging Face): padded, as are images to whole patches, then shifted, and neither axis shifts where
-a window covers one of them.
+Shapes: B batch, h x w features, D width, W windows of N = rows x columns features. If windows do
+not tile the features, released Swins pad in one of two ways. "after_shift" (timm): features are
+shifted, then padded; an axis that one window covers is not shifted. "before_shift" (Hugging Face):
+features are padded, then shifted; if one window covers an axis, neither axis is shifted. Images are
+padded too, to whole patches.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ Padding = Literal["after_shift", "before_shift"]
 
 
 def shrink(window: Grid, grid: Grid, padding: Padding) -> Grid:
-    """The window that a model uses where its features are fewer than the window wants."""
+    """The window for features `grid`: smaller than `window` if there are fewer features."""
     if padding == "before_shift":
         side = min(grid)
         return (side, side) if side <= min(window) else window
@@ -29,7 +29,7 @@ def shrink(window: Grid, grid: Grid, padding: Padding) -> Grid:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Windows:
-    """The windows of one stage. Raises ValueError where a window is larger than the features."""
+    """The windows of one stage. Raises ValueError if a window is larger than the features."""
 
     grid: Grid  # (h, w)
     window: Grid
@@ -38,13 +38,13 @@ class Windows:
     def __post_init__(self) -> None:
         if any(g < w for g, w in zip(self.grid, self.window, strict=True)):
             raise ValueError(
-                f"a stage has {self.grid} features of these images, its windows {self.window}:"
-                " load the model with their image_size, to resize its windows"
+                f"a stage has {self.grid} features of these images, fewer than its window"
+                f" {self.window}: load the model with their image_size to resize its windows"
             )
 
     @property
     def shift(self) -> Grid:
-        """Half a window, and 0 where one window covers the axis."""
+        """Half a window, or 0 for an axis that is not shifted."""
         covered = [g <= w for g, w in zip(self.grid, self.window, strict=True)]
         if self.padding == "before_shift" and any(covered):
             covered = [True, True]
@@ -57,7 +57,7 @@ class Windows:
         return rows, columns
 
     def cut(self, x: jax.Array, shifted: jax.Array) -> jax.Array:
-        """(B, h, w, D) to (W, B, N, D); shifted where `shifted` is 1, not where it is 0."""
+        """(B, h, w, D) to (W, B, N, D); `shifted` is 1 to shift and 0 not to."""
         if self.padding == "after_shift":
             x = self._pad(self._roll(x, -shifted))
         else:
@@ -78,7 +78,7 @@ class Windows:
         return self._crop(self._roll(x, shifted))
 
     def mask(self) -> np.ndarray:
-        """(W, N, N): -100 between features that only the shift brought into one window, else 0."""
+        """(W, N, N): -100 between features that only the shift brings into one window, else 0."""
         regions = [
             np.searchsorted([side - window, side - shift], np.arange(side), side="right")
             if shift

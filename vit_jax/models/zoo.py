@@ -1,10 +1,10 @@
-"""The zoo: the families of models, the names of released sizes, and the way to make a model.
+"""The zoo: the families of models, the names of released sizes, and how to create a model.
 
-A family is an entry of `FAMILIES`: its options say which model is meant, and nothing else in the
-package asks.
+A family is an entry of `FAMILIES`. The class of a model's options determines its family; no other
+code in the package tests for families.
 
 Names are `SIZE/PATCH` ("B/16"), `ROOT+SIZE/PATCH` ("R50+B/16"), `FAMILY-SIZE/PATCH` ("DeiT-B/16"),
-those of BiT's ResNets ("R50x1") and of Swin ("Swin-T"). Sources of the sizes: Ti, S, B, L, H from
+and for BiT's ResNets "R50x1", for Swin "Swin-T". Sources of the sizes: Ti, S, B, L, H from
 "An Image is Worth 16x16 Words" (arXiv 2010.11929, table 1) and "How to train your ViT?"
 (2106.10270, table 2); M, g, G from "Scaling Vision Transformers" (2106.04560, table 2); e from
 "PaLI" (2209.06794, table 1); So400m from "Getting ViT in Shape" (2305.13035, section 6); the
@@ -37,7 +37,7 @@ Options = ModelOptions
 AnyOptions = TypeVar("AnyOptions", bound=ModelOptions)
 
 
-# Fields of any options by which a model is trained and run, not what its parameters mean.
+# Fields that say how a model is trained and run. They do not change what its parameters mean.
 COMPUTE_FIELDS = ("dtype", *(field.name for field in dataclasses.fields(Compute)))
 RUN_FIELDS = (
     *COMPUTE_FIELDS,
@@ -60,8 +60,8 @@ SIZES = {
 }
 
 # name: bottlenecks of each stage, patch of the stem's output. In R50+B/16 the fourth stage of a
-# ResNet-50 is folded into the third (paper, appendix B.1.3). The root of R+Ti/16 strides 4, not
-# the 2 that its name supposes, so its tokens are 32 pixels wide.
+# ResNet-50 is folded into the third (paper, appendix B.1.3). The root of R+Ti/16 has stride 4, not
+# 2 as its name suggests, so its tokens are 32 pixels wide.
 HYBRIDS = {
     "R+Ti/16": ((), 8),
     "R26+S/32": ((2, 2, 2, 2), 1),
@@ -70,7 +70,7 @@ HYBRIDS = {
     "R50+L/32": ((3, 4, 6, 3), 1),
 }
 
-# The plain models that `names` lists; any other SIZE/PATCH can be made too.
+# The plain models that `names` lists; any other SIZE/PATCH can be created too.
 PLAIN = (
     *("Ti/16", "S/32", "S/16", "M/16", "B/32", "B/16", "B/8", "L/32", "L/16", "So400m/14"),
     *("H/14", "g/14", "G/14", "e/14"),
@@ -79,9 +79,9 @@ PLAIN = (
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """What released models of plain sizes share beyond their sizes."""
+    """A series of released models of plain sizes: what they have in common."""
 
-    sizes: tuple[str, ...]  # SIZE/PATCH of those with a source; others can be made too
+    sizes: tuple[str, ...]  # published SIZE/PATCH; others can be created too
     parts: Mapping[str, Any]  # fields of the options
     input: Mapping[str, Any]  # fields of `Preprocessing`
     options: type[EncoderOptions] = ViTOptions
@@ -90,8 +90,8 @@ class Series:
 _IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bicubic_antialias"}
 _BEIT = {"activation": "gelu_erf", "position": "none", "class_token": True, "key_bias": False}
 
-# DeiT (arXiv 2012.12877) and DeiT III (2204.07118); MAE (2111.06377); BEiT (2106.08254). Those
-# called pretrain have the parts of pretraining, the others are what is fine-tuned and evaluated.
+# DeiT (arXiv 2012.12877) and DeiT III (2204.07118); MAE (2111.06377); BEiT (2106.08254). The
+# names with "pretrain" include the parts of pretraining, the others are for fine-tuning.
 SERIES = {
     "DeiT": Series(("Ti/16", "S/16", "B/16"), {"activation": "gelu_erf"}, _IMAGENET),
     "DeiT-distilled": Series(
@@ -125,22 +125,22 @@ SERIES = {
         MaskedImageModelOptions,
     ),
 }
-_BEIT_SCALES = {"B": 0.1, "L": 1e-5}  # LayerScale starts at
+_BEIT_SCALES = {"B": 0.1, "L": 1e-5}  # initial LayerScale by size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-    """The classes of a kind of models, how its parameters are fitted, and its released models."""
+    """A family of models: its classes, how its parameters are fitted, its released models."""
 
     options: type[ModelOptions]
     module: Callable[..., Model]  # (options, rngs=...)
     fitting: Fitting = dataclasses.field(default_factory=Fitting)
-    # Released models by name: the fields of their options that are not the defaults.
+    # Released models by name: the fields of their options that differ from the defaults.
     names: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     input: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of `Preprocessing`
 
 
-# The name is what a saved model keeps. ViTs are named by what they are made of, as `SERIES`.
+# A saved model records the name of its family. `SERIES` has the released models of the ViTs.
 FAMILIES: dict[str, Family] = {
     "vit": Family(options=ViTOptions, module=Classifier, fitting=vit_fitting.FITTING),
     "masked_autoencoder": Family(
@@ -166,19 +166,19 @@ FAMILIES: dict[str, Family] = {
 
 
 def names() -> tuple[str, ...]:
-    """The models of the zoo with a published source."""
+    """The names of all models that have a published source."""
     of_series = (f"{name}-{size}" for name, f in SERIES.items() for size in f.sizes)
     of_families = (name for family in FAMILIES.values() for name in family.names)
     return (*PLAIN, *HYBRIDS, *of_series, *of_families)
 
 
 def option_classes() -> tuple[type[Options], ...]:
-    """The types of options that there are."""
+    """The options classes of all families."""
     return tuple(family.options for family in FAMILIES.values())
 
 
 def related_classes(options: Options) -> tuple[type[Options], ...]:
-    """The types of options of models that exchange parameters with this one, its own first."""
+    """Options classes of the models that exchange parameters with this one, its own class first."""
     own = family(options)
     kin = (other for other in FAMILIES.values() if other.fitting is own.fitting)
     return own.options, *(other.options for other in kin if other is not own)
@@ -195,7 +195,7 @@ def options(name: str, **changes: Any) -> Options:
 def change(options: AnyOptions, **changes: Any) -> AnyOptions:
     """The options with some fields changed. Raises ValueError for an unknown field.
 
-    Of a model of pretraining also for `num_classes`: it has none.
+    A pretraining model has no classes, so it raises ValueError for `num_classes` too.
     """
     return options.changed(**changes)
 
@@ -207,14 +207,15 @@ def runnable(options: AnyOptions, *, platform: str) -> AnyOptions:
 
 
 def classifier(options: Options) -> Options:
-    """The same model without what only pretraining uses."""
+    """The same model without the parts that only pretraining uses."""
     return options.classifier()
 
 
 def of_parts(**fields: Any) -> EncoderOptions:
-    """The options of the task model that has these parts, where others are absent or zero.
+    """The options of the task model that the fields describe: a classifier if no part is set.
 
-    Raises ValueError for parts of two tasks.
+    `fields` may hold fields of other task models if these are unset. Raises ValueError if parts of
+    two task models are set.
     """
     kinds: list[type[PretrainingOptions]] = [MaskedAutoencoderOptions, MaskedImageModelOptions]
     kind: type[EncoderOptions] = next((k for k in kinds if fields.get(k.part)), ViTOptions)
@@ -237,7 +238,7 @@ def create(
 ) -> Model:
     """A freshly initialised model; `key` defaults to `jax.random.key(0)`.
 
-    One number as `image_size` is a square; there are 1000 classes, unless the model has none.
+    One number as `image_size` means a square. A model that has classes has 1000 by default.
     Raises ValueError for an unknown name or option.
     """
     if num_classes is not None:
@@ -250,7 +251,7 @@ def create(
 
 
 def preprocessing(name: str, *, image_size: tuple[int, int]) -> Preprocessing:
-    """What the released models of a zoo name expect of their images."""
+    """How images are prepared for the released models of a zoo name."""
     series, _ = _split(name)
     whole = (family.input for family in FAMILIES.values() if name in family.names)
     given = SERIES[series].input if series else next(whole, {})
@@ -258,16 +259,16 @@ def preprocessing(name: str, *, image_size: tuple[int, int]) -> Preprocessing:
 
 
 def family(options: Options) -> Family:
-    """The family that options are of. Raises ValueError for options of none."""
+    """The family of these options. Raises ValueError if there is none."""
     return FAMILIES[family_name(options)]
 
 
 def family_name(options: Options) -> str:
-    """The name of that family, by which a saved model is read again."""
+    """The name of the family, which a saved model records. Raises ValueError if there is none."""
     for name, entry in FAMILIES.items():
         if entry.options is type(options):
             return name
-    raise ValueError(f"{type(options).__name__} is of no family: add one to zoo.FAMILIES")
+    raise ValueError(f"{type(options).__name__} belongs to no family: add one to zoo.FAMILIES")
 
 
 def init(options: Options, *, key: jax.Array) -> Model:
@@ -276,7 +277,7 @@ def init(options: Options, *, key: jax.Array) -> Model:
 
 
 def abstract(options: Options) -> tuple[nnx.GraphDef, nnx.State]:
-    """The parts of a model, with shapes and dtypes for parameters: nothing is computed."""
+    """Graph definition and state of a model, with shapes and dtypes for arrays: no computation."""
     graphdef, state = nnx.split(nnx.eval_shape(lambda: init(options, key=jax.random.key(0))))
     return graphdef, state
 
@@ -285,7 +286,7 @@ def check_head(options: Options) -> None:
     """Raises ValueError for a model that has no classes."""
     if not options.num_classes:
         raise ValueError(
-            "the model has no head, and so no classes: fine-tune it first (train with"
+            "the model has no head and no classes: fine-tune it first (train with"
             " --config.init_from=FILE), or use model.features(images)"
         )
 
@@ -305,7 +306,7 @@ def _published(name: str) -> Options:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The series of a name, or "", and what follows."""
+    """The series of a name, or "", and the rest of the name."""
     series, _, rest = name.rpartition("-")
     return (series, rest) if series in SERIES else ("", name)
 
