@@ -80,7 +80,7 @@ def test_too_many_broken_images_end_a_run_that_goes_on_later(recipe, images, tmp
     capsys.readouterr()
     assert train(recipe, workdir, images, *every, "--config.data.max_bad=0.1") == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("vit_jax: 2 of 12 images are broken, more than the share 0.1 that may")
+    assert last.startswith("vit_jax: 2 of 12 images are broken, more than the allowed share 0.1")
     assert "with a larger --config.data.max_bad" in last
     assert run_config.read_config(workdir).total.steps == 8
     later = pathlib.Path(shutil.copytree(workdir, tmp_path / "later"))
@@ -112,7 +112,7 @@ def test_a_folder_that_vanishes_ends_the_run_and_keeps_its_checkpoint(
     capsys.readouterr()
     assert train(recipe, workdir, images, "--config.checkpoint.every.steps=2") == 1
     printed = capsys.readouterr().err
-    assert "images are broken, more than the share 0.001 that may be" in printed.splitlines()[-1]
+    assert "images are broken, more than the allowed share 0.001" in printed.splitlines()[-1]
     assert "Traceback" not in printed
     assert store.saved_steps(workdir)[-1] == 6
     listed.rename(images)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["create", "load", "read_images", "save"]
 
-_WHERE = {
+_MODULES = {
     "create": "vit_jax.models.zoo",
     "load": "vit_jax.checkpoints.load",
     "read_images": "vit_jax.images",
@@ -23,11 +23,11 @@ _WHERE = {
 def __getattr__(name: str) -> Any:
     """Imports a function when it is first used.
 
-    JAX takes seconds, and a command that is interrupted meanwhile ends with one line.
+    Importing JAX takes seconds. If it is interrupted, a command must still end with one line.
     """
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = found = getattr(importlib.import_module(_MODULES[name]), name)
     return found
 
 

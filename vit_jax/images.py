@@ -1,4 +1,4 @@
-"""Image files as the input of a model, the way its `preprocessing` says."""
+"""Reads image files as the input of a model, as its `preprocessing` says."""
 
 import os
 import pathlib
@@ -11,11 +11,12 @@ from vit_jax.models.zoo import Model
 
 
 def read_images(paths: Sequence[str | os.PathLike[str]], model: Model) -> np.ndarray:
-    """Files (JPEG, PNG, WebP) as `model(images)` takes them: float32 (N, height, width, channels).
+    """Reads files (JPEG, PNG, WebP) as input of the model: float32 (N, height, width, channels).
 
-    Resized, cut and normalised by `model.preprocessing`, turned as their EXIF orientation says.
-    A model of one channel gets grey, of three RGB; for another number of channels the files must
-    have as many. Raises ValueError in one line for the first file that cannot be read.
+    Images are resized, cropped and normalised as `model.preprocessing` says, and turned as their
+    EXIF orientation says. A model of one channel gets grey, of three channels RGB. For any other
+    number of channels, the files must have as many. Raises ValueError in one line for the first
+    file that cannot be read.
     """
     transform = transform_of(model)
     wanted = model.preprocessing
@@ -30,7 +31,7 @@ def read_images(paths: Sequence[str | os.PathLike[str]], model: Model) -> np.nda
 
 
 def read_pixels(path: str | os.PathLike[str], transform: preprocess.EvalTransform) -> np.ndarray:
-    """uint8 (height, width, C) of a file. Raises ValueError that says what is wrong with it."""
+    """A file as uint8 (height, width, C). Raises ValueError that says what is wrong with it."""
     try:
         return transform(transform.decode(pathlib.Path(path).read_bytes()))
     except OSError as error:
@@ -38,10 +39,10 @@ def read_pixels(path: str | os.PathLike[str], transform: preprocess.EvalTransfor
 
 
 def transform_of(model: Model, *, orient: bool = True) -> preprocess.EvalTransform:
-    """From a file, or a decoded image, to what a model expects.
+    """The transform from a file, or a decoded image, to what a model expects.
 
-    `orient`: turn it as its EXIF orientation says. Raises ValueError where it is not known what
-    the model expects.
+    `orient`: turn images as their EXIF orientation says. Raises ValueError if the model has no
+    preprocessing.
     """
     wanted = model.preprocessing
     if wanted is None:

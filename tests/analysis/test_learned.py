@@ -24,7 +24,7 @@ def test_filters_are_principal_components_scaled_to_pixels(model):
     np.testing.assert_allclose(images.max(axis=(1, 2, 3)), 1, atol=1e-12)
 
 
-def test_similarity_of_positions_leaves_the_class_token_out(model):
+def test_similarity_of_positions_leaves_out_the_class_token(model):
     similarity = learned.position_similarity(model)
     assert similarity.shape == (2, 3, 2, 3)
     patches = np.asarray(model.encoder.position[...])[0, 1:]

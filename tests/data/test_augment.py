@@ -64,7 +64,7 @@ def test_without_flip_and_mixup_only_the_range_changes() -> None:
     np.testing.assert_array_equal(mixed, targets)
 
 
-def test_flip_mirrors_half_of_the_images_chosen_by_their_place_in_the_run() -> None:
+def test_flip_mirrors_half_of_the_images_chosen_by_their_sample_index() -> None:
     images, _, sample_index = inputs(512)
     flipped = jax.jit(random_flip)(images, sample_index, key=KEY)
     mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
@@ -133,7 +133,7 @@ FLIP_AND_MIXUP = jax.jit(lambda *a: augmented(a, Flip(), PLAIN, Mixup(alpha=0.2)
     ],
 )
 def test_flips_and_mixup_are_those_of_every_earlier_version(start, flips, share) -> None:
-    """Each of a key of its own, keyed by the place of a sample in the run."""
+    """Each has a key of its own, folded with the sample index."""
     sample_index = inputs(16, start=start)[2]
     images = jnp.zeros((16, 1, 2, 3), jnp.uint8).at[:, :, 1].set(255)  # black left, white right
     targets = jnp.eye(16)
@@ -145,17 +145,17 @@ def test_flips_and_mixup_are_those_of_every_earlier_version(start, flips, share)
 
 
 @pytest.mark.parametrize(
-    ("names", "gives", "told"),
+    ("names", "gives", "message"),
     [
         (("mixup", "value_range"), ("targets",), "mixup needs normalised values: put value_range"),
         (("value_range", "flip"), (), "flip needs uint8 pixels: put it before value_range"),
-        (("value_range", "mixup"), (), "mixup needs targets of the objective"),
+        (("value_range", "mixup"), (), "mixup needs targets from the objective"),
         (("flip",), (), "lacks value_range"),
         (("value_range", "value_range"), (), "value_range needs uint8 pixels"),
     ],
 )
-def test_an_order_that_cannot_work_is_refused(names, gives, told) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_an_order_that_cannot_work_is_refused(names, gives, message) -> None:
+    with pytest.raises(ValueError, match=message):
         check([AUGMENTATIONS[name]() for name in names], gives=frozenset(gives))
 
 

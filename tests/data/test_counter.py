@@ -1,18 +1,18 @@
-"""Random numbers and ids depend on the seed and the position, on nothing else."""
+"""Random numbers and ids depend only on the seed and the sample index."""
 
 import numpy as np
 
 from vit_jax.data.counter import NUMBERS, draw, shuffled_ids
 
 
-def test_numbers_of_a_range_are_those_of_its_positions_one_by_one() -> None:
+def test_numbers_of_a_range_are_those_of_its_indices_one_by_one() -> None:
     whole = draw("crop", seed=3, start=2**33, count=5)
     assert whole.shape == (5, NUMBERS)
     single = [draw("crop", seed=3, start=2**33 + i, count=1)[0] for i in range(5)]
     np.testing.assert_array_equal(whole, single)
 
 
-def test_numbers_are_uniform_and_differ_by_position_seed_and_stream() -> None:
+def test_numbers_are_uniform_and_differ_by_index_seed_and_stream() -> None:
     numbers = draw("crop", seed=0, start=0, count=2000)
     assert numbers.min() >= 0 and numbers.max() < 1
     counts = np.histogram(numbers, bins=10, range=(0, 1))[0]
@@ -47,7 +47,7 @@ def test_ids_of_one_image_exist() -> None:
 
 
 def test_ids_and_numbers_are_those_of_every_earlier_version() -> None:
-    """A run that is resumed by another version sees the data that the first would have shown."""
+    """A run that is resumed with another version must see the same data."""
     ids = shuffled_ids(np.arange(12), size=10, seed=3)
     assert ids.tolist() == [0, 3, 1, 2, 4, 5, 6, 7, 9, 8, 4, 6]
     later = shuffled_ids(2**40 + np.arange(4), size=1_281_167, seed=0)

@@ -1,4 +1,4 @@
-"""What a file holds beyond three channels of 8 bits: channels, depth, transparency, orientation."""
+"""Files that are not plain RGB of 8 bits: channels, depth, transparency, orientation."""
 
 import io
 import struct
@@ -25,11 +25,11 @@ def test_one_channel_is_pillows_grey(kind: str, mode: str) -> None:
     data = encode(PIL.Image.fromarray(smooth(30, 40)).convert(mode), kind)
     grey = decode(data, channels=1, fast_dct=False)
     expected = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("L"), int)[..., None]
-    # libjpeg turns inks into colours by itself, a level beside Pillow.
+    # libjpeg converts CMYK itself, and differs from Pillow by one level.
     assert np.abs(grey - expected).max() <= (mode == "CMYK" and kind == "JPEG")
 
 
-def test_another_number_of_channels_is_taken_from_files_that_have_it_only() -> None:
+def test_any_other_number_of_channels_needs_a_file_that_has_it() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 7, 4), dtype=np.uint8)
     image = PIL.Image.fromarray(pixels, "RGBA")
     np.testing.assert_array_equal(decode(encode(image, "PNG"), channels=4), pixels)
@@ -39,11 +39,11 @@ def test_another_number_of_channels_is_taken_from_files_that_have_it_only() -> N
     for data in (encode(image.convert("RGB"), "PNG"), encode(image.convert("RGB"), "JPEG")):
         with pytest.raises(BrokenImageError, match=r"it has 3 channels \(RGB\), the model takes 4"):
             decode(data, channels=4)
-    with pytest.raises(BrokenImageError, match=r"the model takes 2: give files of that many"):
+    with pytest.raises(BrokenImageError, match=r"the model takes 2: give files with 2 channels"):
         decode(encode(image, "PNG"), channels=2)
 
 
-def test_arrays_are_repeated_or_made_grey_alike_one_by_one_and_in_batches() -> None:
+def test_arrays_are_converted_alike_one_by_one_and_in_batches() -> None:
     colours = np.stack([noise(4, 5), noise(4, 5)[::-1]])
     labels = np.zeros(2, np.int32)
     source = ArraySource(name="a", class_names=("a",), images=colours, labels=labels)
@@ -86,7 +86,7 @@ def test_pixels_of_unknown_range_are_refused_by_name(kind: type) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L", "1", "I;16"])
-def test_what_is_transparent_is_white(mode: str) -> None:
+def test_transparent_pixels_are_white(mode: str) -> None:
     hidden = PIL.Image.new("RGB", (2, 1), (40, 40, 40))
     hidden.putpixel((1, 0), (200, 200, 200))
     options: dict[str, object] = {}
@@ -115,7 +115,7 @@ def test_what_is_transparent_is_white(mode: str) -> None:
     assert decode(encode(half, "PNG"))[0, 0].tolist() == [204, 224, 244]
 
 
-def test_of_several_frames_the_first_is_taken() -> None:
+def test_the_first_of_several_frames_is_used() -> None:
     frames = [PIL.Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for kind, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})):
         data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
@@ -131,7 +131,7 @@ def upside(orientation: int, kind: str) -> bytes:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_orientation_is_that_of_pillow_where_asked_for_and_else_ignored(
+def test_orientation_is_that_of_pillow_if_requested_and_else_ignored(
     orientation: int, kind: str
 ) -> None:
     data = upside(orientation, kind)
@@ -145,13 +145,13 @@ def test_orientation_is_that_of_pillow_where_asked_for_and_else_ignored(
     np.testing.assert_array_equal(untouched, expected if kind == "TIFF" else np.asarray(image))
 
 
-def test_orientation_holds_where_pillow_decodes_a_jpeg() -> None:
-    """A JPEG that libjpeg warns of is decoded by Pillow."""
+def test_orientation_is_also_applied_when_pillow_decodes_a_jpeg() -> None:
+    """Pillow decodes a JPEG that libjpeg warns about."""
     data = upside(6, "JPEG").replace(b"\xff\xd9", b"\x00" * 8 + b"\xff\xd9")
     assert decode(data, orient=True).shape == (9, 6, 3) and decode(data).shape == (6, 9, 3)
 
 
-def test_damaged_or_senseless_orientation_is_none() -> None:
+def test_damaged_or_impossible_orientation_is_ignored() -> None:
     for orientation in (0, 9, 65535):
         assert decode(upside(orientation, "JPEG"), orient=True).shape == (6, 9, 3)
     data = upside(6, "JPEG").replace(b"Exif\x00\x00II", b"Exif\x00\x00XX")
@@ -159,33 +159,33 @@ def test_damaged_or_senseless_orientation_is_none() -> None:
     assert decode(data, orient=True).shape == (6, 9, 3)
 
 
-def test_upright_gives_pixels_in_one_piece() -> None:
+def test_upright_gives_contiguous_pixels() -> None:
     for orientation in range(1, 9):
         assert upright(noise(3, 5), orientation).flags.c_contiguous
 
 
-def test_a_broken_file_is_named_by_no_address() -> None:
-    for data, reason in ((b"", "the file is empty"), (b"x" * 99, "which no known image does")):
+def test_a_message_about_a_broken_file_has_no_address_of_an_object() -> None:
+    for data, reason in ((b"", "the file is empty"), (b"x" * 99, "the format is not known")):
         with pytest.raises(BrokenImageError, match=reason) as error:
             decode(data)
         assert "object at" not in str(error.value)
 
 
 def test_a_few_bytes_that_claim_a_large_image_are_refused() -> None:
-    """Pillow fills in what is missing of some files: 162 bytes took half a gigabyte."""
+    """Pillow fills in missing pixels of some formats: 162 bytes took half a gigabyte."""
     data = encode(PIL.Image.new("L", (40, 30)), "PNG")
     size = struct.pack(">II", 40, 2**20 + 30)
     head = b"IHDR" + size + data[24:29]
     data = data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
-    with pytest.raises(BrokenImageError, match=r"refused to decode 1048606 x 40 pixels out of \d+"):
+    with pytest.raises(BrokenImageError, match=r"refused to decode 1048606 x 40 pixels from \d+"):
         decode(data)
     blank = io.BytesIO()
     PIL.Image.new("1", (6000, 6000)).save(blank, "PNG")
     assert decode(blank.getvalue()).shape == (6000, 6000, 3)
 
 
-def test_no_other_program_is_given_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow has Ghostscript run what an EPS file holds, whatever the file is called."""
+def test_no_other_program_reads_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow lets Ghostscript execute an EPS file, whatever its suffix."""
     file = io.BytesIO()
     PIL.Image.new("RGB", (8, 6)).save(file, "EPS")
 
@@ -198,7 +198,7 @@ def test_no_other_program_is_given_a_file(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "PPM", "TIFF", "TGA", "JPEG2000", "ICO"])
-def test_the_formats_that_pillow_reads_itself_are_read(kind: str) -> None:
+def test_formats_that_pillow_decodes_itself_are_read(kind: str) -> None:
     file = io.BytesIO()
     PIL.Image.new("RGB", (16, 16), "red").save(file, kind)
     assert decode(file.getvalue())[3, 3, 0] > 200

@@ -46,7 +46,7 @@ def test_embedded_images_are_the_published_ones(shared: pathlib.Path) -> None:
         np.testing.assert_array_equal(source.labels, expected[f"y_{split}"])
 
 
-def test_the_licence_lies_beside_the_images() -> None:
+def test_the_licence_is_beside_the_images() -> None:
     folder = pathlib.Path(vit_jax.data.__file__).parent / "embedded"
     text = (folder / "LICENSE").read_text()
     assert "MIT License" in text and "2017 Zalando SE" in text

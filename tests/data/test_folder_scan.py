@@ -1,4 +1,4 @@
-"""Nothing in an image folder is skipped in silence: it is read, counted and said, or an error."""
+"""Nothing in an image folder is skipped silently: it is read, reported, or an error."""
 
 import os
 import pathlib
@@ -33,7 +33,7 @@ def test_links_to_folders_and_files_are_followed(tmp_path, data, root) -> None:
 
 
 def test_a_folder_that_two_links_lead_to_counts_twice(tmp_path, data, root) -> None:
-    """As for torchvision and timm: the links are what the user made."""
+    """As in torchvision and timm: the user made the links."""
     make(tmp_path / "more", "2.png")
     for name in ("one", "two"):
         (root / "train/a" / name).symlink_to(tmp_path / "more")
@@ -41,10 +41,10 @@ def test_a_folder_that_two_links_lead_to_counts_twice(tmp_path, data, root) -> N
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "../a"])
-def test_a_link_to_a_folder_around_it_is_followed_once(data, root, caplog, target) -> None:
+def test_a_link_to_a_folder_that_contains_it_is_not_followed(data, root, caplog, target) -> None:
     (root / "train/a/loop").symlink_to(target)
     assert files(open_train(data)) == ["1.png", "1.png"]
-    assert "links to a folder around them are not followed" in caplog.text
+    assert "links to a folder that contains them are not followed" in caplog.text
     assert str(root / "train/a/loop") in caplog.text
 
 
@@ -63,10 +63,10 @@ def test_a_link_to_no_folder_is_an_error(root, data, place, target) -> None:
     link.symlink_to(link.name if target == "itself" else target)
     message = refusal(data)
     assert str(link) in message
-    assert "which is not there" in message or "cannot read the folder" in message
+    assert "which does not exist" in message or "cannot read the folder" in message
 
 
-def test_a_link_to_no_image_is_left_to_be_reported_as_broken(root, data) -> None:
+def test_a_broken_link_to_an_image_is_reported_as_a_broken_image(root, data) -> None:
     (root / "train/a/2.png").symlink_to("/no/such")
     (root / "train/a/3.png").symlink_to("3.png")
     (root / "train/a/notes.txt").symlink_to("/no/such")
@@ -91,7 +91,7 @@ def test_a_closed_folder_is_an_error(root, data, place) -> None:
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(root, data, monkeypatch) -> None:
-    """As one that is closed to the user, or vanished, or on a disk with errors."""
+    """For example because of permissions, or because of errors of the disk."""
     scandir = os.scandir
 
     def failing(path):
@@ -114,7 +114,7 @@ def test_a_pipe_among_the_images_is_not_opened(root, data, caplog) -> None:
     assert "files that are not read, by suffix: pipe or device 2" in caplog.text
 
 
-def test_folders_of_the_system_are_hidden_and_closed_ones_beside_splits_are_said(
+def test_system_folders_are_hidden_and_unreadable_folders_beside_splits_are_reported(
     root, data, monkeypatch, caplog
 ) -> None:
     make(
@@ -133,16 +133,16 @@ def test_folders_of_the_system_are_hidden_and_closed_ones_beside_splits_are_said
 
     monkeypatch.setattr(folder_scan.os, "scandir", failing)
     assert files(open_train(data)) == ["1.png", "1.png"]
-    assert "folders that are no split with class folders are not read: private\n" in caplog.text
+    assert "folders that are not splits with class folders are not read: private\n" in caplog.text
 
 
-def test_what_is_not_read_is_said(root, data, caplog) -> None:
+def test_what_is_not_read_is_reported(root, data, caplog) -> None:
     make(root, "train/a/x.txt", "train/a/y.TXT", "train/b/z.gif", "train/b/plain", "train/8.png")
     make(root, "9.jpg", "annotations/x.xml", "train/a/.hidden.txt")
     open_train(data)
     assert "not read, by suffix: .txt 2, .gif 1, no suffix 1" in caplog.text
-    assert "2 images that are in no class folder are not read" in caplog.text
-    assert "folders that are no split with class folders are not read: annotations" in caplog.text
+    assert "2 images outside class folders are not read" in caplog.text
+    assert "folders that are not splits with class folders are not read: annotations" in caplog.text
 
 
 def test_the_suffixes_of_torchvision_are_read_in_any_case(root, data) -> None:
@@ -151,26 +151,26 @@ def test_the_suffixes_of_torchvision_are_read_in_any_case(root, data) -> None:
     assert len(open_train(data)) == 2 + len(folder_scan.SUFFIXES)
 
 
-def test_a_tidy_folder_is_opened_without_a_word(data, caplog) -> None:
+def test_a_tidy_folder_is_opened_without_a_warning(data, caplog) -> None:
     open_train(data)
     open_eval(data)
     assert caplog.text == ""
 
 
-def test_classes_without_images_to_evaluate_on_are_said(root, data, caplog) -> None:
+def test_classes_without_evaluation_images_are_reported(root, data, caplog) -> None:
     make(root, "train/c/1.png", "train/d/1.png")
     (root / "val/d").mkdir()
     source = open_eval(data)
     assert source.class_names == ("a", "b", "c", "d")
-    assert "no image of 2 of 4 classes: c, d" in caplog.text
+    assert "2 of 4 classes have no image: c, d" in caplog.text
 
 
-def test_classes_that_differ_by_case_or_accents_alone_are_said(tmp_path, caplog) -> None:
+def test_classes_that_differ_only_by_case_or_accents_are_reported(tmp_path, caplog) -> None:
     data = make(
         tmp_path, "Cat/1.png", "cat/1.png", "caf\u00e9/1.png", "cafe\u0301/1.png", "x/1.png"
     )
     assert len(open_train(data).class_names) == 5
-    assert "names are alike: Cat and cat, cafe\u0301 and caf\u00e9" in caplog.text
+    assert "with similar names: Cat and cat, cafe\u0301 and caf\u00e9" in caplog.text
 
 
 def test_class_names_are_utf8_and_file_names_anything(tmp_path) -> None:
@@ -185,10 +185,10 @@ def test_class_names_are_utf8_and_file_names_anything(tmp_path) -> None:
     assert "'caf\\udce9'" in message and "is not UTF-8: rename it" in message
 
 
-def test_a_class_called_as_a_split_is_said(tmp_path, caplog) -> None:
+def test_a_class_named_like_a_split_is_reported(tmp_path, caplog) -> None:
     data = make(tmp_path, "cat/1.png", "dog/1.png", "test/1.png")
     assert open_train(data).class_names == ("cat", "dog", "test")
-    assert "taken for classes, though they are called as splits: test" in caplog.text
+    assert "used as classes, but named like splits: test" in caplog.text
 
 
 def test_a_folder_that_vanishes_is_one_line(root, data) -> None:

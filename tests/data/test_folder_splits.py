@@ -1,4 +1,4 @@
-"""Folders that are called as splits are splits, whatever their spelling, and never classes."""
+"""Folders that are named like splits are splits in any spelling."""
 
 import pathlib
 
@@ -43,13 +43,13 @@ def test_validation_is_preferred_to_test_however_they_are_spelled(tmp_path: path
     assert files(open_eval(data)) == ["v.png"]
 
 
-def test_what_no_split_is_called_is_none() -> None:
+def test_other_names_are_no_splits() -> None:
     for name in ("car", "valley", "trainer", "set", "data", "testament", "devil", "", "_"):
         assert split_names.kind(name) == ""
 
 
 @pytest.mark.parametrize("names", [("train", "test"), ("Training", "Valid"), ("val", "dev")])
-def test_a_folder_of_nothing_but_splits_is_never_trained_as_classes(
+def test_a_folder_of_splits_alone_is_never_trained_as_classes(
     tmp_path: pathlib.Path, names: tuple[str, ...]
 ) -> None:
     message = refusal(make(tmp_path, *(f"{name}/{i}.png" for name in names for i in range(3))))
@@ -89,7 +89,7 @@ def test_a_training_folder_beside_a_class_is_ambiguous(tmp_path: pathlib.Path) -
 
 def test_a_split_beside_classes_is_refused(tmp_path: pathlib.Path) -> None:
     data = make(tmp_path, "cat/1.png", "dog/1.png", "val/cat/2.png", "val/dog/2.png")
-    assert f"{tmp_path / 'val'} looks like a split, but stands beside" in refusal(data)
+    assert f"{tmp_path / 'val'} looks like a split, but is beside" in refusal(data)
     for name in ("cat", "dog"):
         (tmp_path / "train").mkdir(exist_ok=True)
         (tmp_path / name).rename(tmp_path / "train" / name)
@@ -104,7 +104,7 @@ def test_two_training_folders_need_a_choice(tmp_path: pathlib.Path) -> None:
         assert open_train(chosen).class_names == classes
 
 
-def test_two_held_out_folders_of_a_kind_are_told_apart_by_name(tmp_path: pathlib.Path) -> None:
+def test_two_held_out_folders_of_a_kind_are_chosen_by_name(tmp_path: pathlib.Path) -> None:
     data = make(tmp_path, "train/a/1.png", "train/b/1.png", "Val/a/2.png", "dev/a/3.png")
     assert files(open_eval(data)) == ["2.png"]
     assert files(open_source(data, split="dev")) == ["3.png"]
@@ -124,9 +124,11 @@ def test_a_held_out_folder_without_classes_is_never_picked(
 ) -> None:
     data = make(tmp_path, "train/a/1.png", "train/b/1.png", f"{flat}/1.png", "testing/b/2.png")
     assert files(open_eval(data)) == ["2.png"]
-    assert f"no split with class folders are not read: {flat}" in caplog.text
+    assert f"not splits with class folders are not read: {flat}" in caplog.text
     (tmp_path / "testing").rename(tmp_path / ".testing")
-    with pytest.raises(ValueError, match="no labelled split that is called as one to evaluate on"):
+    with pytest.raises(
+        ValueError, match="no labelled split that is named like an evaluation split"
+    ):
         open_eval(data)
     data = DataConfig(source=FolderData(path=str(tmp_path)), eval_split="train")
     assert files(open_eval(data)) == ["1.png", "1.png"]

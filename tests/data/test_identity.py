@@ -1,4 +1,4 @@
-"""What a split is made of is known in few numbers, and what changed is named."""
+"""A short summary of a split is recorded, and changes are named."""
 
 import pathlib
 import shutil
@@ -20,7 +20,7 @@ from vit_jax.data.sources import FolderData
 
 
 def save(root: pathlib.Path, *names: str) -> None:
-    """Images of noise, all of the same size in bytes, each with a content of its own."""
+    """Images of noise: equal sizes in bytes, different contents."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(list(str(name).encode()))
@@ -81,33 +81,33 @@ CHANGES = {
     add_class: ("class added: ant", ""),
     remove_class: ("class removed: bee", ""),
     rename_class: ("class renamed: dog -> wolf", ""),
-    swap_classes: ("class cat holds what class dog held", ""),
+    swap_classes: ("class cat holds the images that class dog held", ""),
     add_images: (
-        "3 images more: cat/7.png, cat/8.png, cat/9.png",
-        "cat holds 7 images, and held 4",
+        "3 images added: cat/7.png, cat/8.png, cat/9.png",
+        "cat holds 7 images now, 4 before",
     ),
-    remove_images: ("1 image fewer: cat/0.png", "cat holds 3 images, and held 4"),
-    rename_image: ("1 image renamed: cat/0.png -> cat/zz.png", "cat holds as many images, but"),
-    move_image: ("1 image renamed: cat/0.png -> dog/9.png", "dog holds 5 images, and held 4"),
-    replace_image: ("1 image with another content: cat/1.png", "cat holds as many images, but"),
+    remove_images: ("1 image removed: cat/0.png", "cat holds 3 images now, 4 before"),
+    rename_image: ("1 image renamed: cat/0.png -> cat/zz.png", "cat holds the same number of"),
+    move_image: ("1 image renamed: cat/0.png -> dog/9.png", "dog holds 5 images now, 4 before"),
+    replace_image: ("1 image with changed content: cat/1.png", "cat holds the same number of"),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_every_change_of_a_folder_is_found_and_named(folder, change, large, monkeypatch) -> None:
-    """A large folder is recorded by class, which names the class."""
+    """A large folder is recorded by class, so a message names the class."""
     if large:
-        monkeypatch.setattr(identity_lib, "KEPT", 0)
+        monkeypatch.setattr(identity_lib, "MAX_RECORDED", 0)
     before = found(folder)
     assert bool(before.images) != large
     change(folder)
     after = found(folder)
-    told = "; ".join(changes(before, after))
+    found_changes = "; ".join(changes(before, after))
     small, by_class = CHANGES[change]
-    assert (by_class if large and "class" not in small else small) in told
+    assert (by_class if large and "class" not in small else small) in found_changes
     assert changes(after, before), "the way back is a change too"
-    assert "\n" not in told
+    assert "\n" not in found_changes
 
 
 def test_a_moved_but_equal_folder_is_the_same(folder, tmp_path) -> None:
@@ -118,17 +118,17 @@ def test_a_moved_but_equal_folder_is_the_same(folder, tmp_path) -> None:
     assert found(moved) == before
 
 
-def test_only_some_files_of_a_large_folder_are_looked_into(folder, monkeypatch) -> None:
+def test_only_some_files_of_a_large_folder_are_opened(folder, monkeypatch) -> None:
     before = found(folder)
-    monkeypatch.setattr(identity_lib, "LOOKED_INTO", 3)
+    monkeypatch.setattr(identity_lib, "MAX_OPENED", 3)
     after = found(folder)
     assert sum(" " in mark for mark in after.images.values()) == 3
     assert sum(" " in mark for mark in before.images.values()) == 12
     add_images(folder)
-    assert "3 images more" in "; ".join(changes(after, found(folder)))
+    assert "3 images added" in "; ".join(changes(after, found(folder)))
 
 
-def test_a_set_in_memory_and_a_list_of_images_have_an_identity(folder) -> None:
+def test_arrays_and_lists_of_images_have_an_identity(folder) -> None:
     train, test = open_embedded("train"), open_embedded("test")
     assert changes(train.identity(), open_embedded("train").identity()) == ()
     other = ArraySource(
@@ -137,8 +137,11 @@ def test_a_set_in_memory_and_a_list_of_images_have_an_identity(folder) -> None:
         images=train.images,
         labels=train.labels[::-1].copy(),
     )
-    assert "as many images, but other ones" in changes(train.identity(), other.identity())[0]
-    assert "5000 images in all, and 20000 then" in changes(train.identity(), test.identity())
+    assert (
+        "the same number of images, but different ones"
+        in changes(train.identity(), other.identity())[0]
+    )
+    assert "5000 images in total now, 20000 before" in changes(train.identity(), test.identity())
     labels = {"cat/0.png": 0, "dog/0.png": 1}
     listed = ImageListSource(folder / "train", labels, class_names=("x", "y")).identity()
     turned = ImageListSource(
@@ -147,7 +150,7 @@ def test_a_set_in_memory_and_a_list_of_images_have_an_identity(folder) -> None:
         class_names=("x", "y"),
     ).identity()
     assert listed.examples == 2 and changes(listed, turned)
-    assert "the source is image_list, and was arrays" in changes(test.identity(), listed)
+    assert "the source is now image_list, it was arrays" in changes(test.identity(), listed)
 
 
 def test_labels_of_another_order_of_classes_are_translated() -> None:

@@ -1,4 +1,4 @@
-"""Image folders: layouts that are understood, and one clear line for those that are not."""
+"""Image folders: the layouts that are supported, and one clear line for any other."""
 
 import pathlib
 import tarfile
@@ -15,7 +15,7 @@ from vit_jax.data.sources import FolderData
 
 
 def make(root: pathlib.Path, *files: str) -> DataConfig:
-    """A folder with these images (and files of other kinds)."""
+    """Creates a folder with these images and other files."""
     for name in files:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def test_class_folder_without_images_is_named(tmp_path: pathlib.Path) -> None:
     assert message.startswith(f"{tmp_path / 'dog'} holds no image")
 
 
-def test_class_that_train_has_not_is_named(tmp_path: pathlib.Path) -> None:
+def test_a_class_that_is_missing_in_train_is_named(tmp_path: pathlib.Path) -> None:
     data = make(tmp_path, "train/a/1.png", "train/b/2.png", "val/a/3.png", "val/wolf/4.png")
     assert refusal(data, split="val").endswith("has not: wolf")
 

@@ -32,7 +32,7 @@ def test_both_forms_of_a_map_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", *REFUSED])
-def test_what_is_no_map_is_refused_in_one_line(tmp_path, text):
+def test_a_file_that_is_not_a_map_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "map").write_text(text)
     with pytest.raises(ValueError, match="map") as error:
         read_labels(tmp_path / "map")
@@ -67,14 +67,14 @@ def test_files_outside_the_folder_are_refused(folder, name):
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\udce9", "."])
-def test_names_that_are_no_file_are_refused(folder, name):
+def test_names_of_missing_files_are_refused(folder, name):
     with pytest.raises(ValueError, match="1 labelled files are not in"):
         ImageListSource(folder, {name: 0}, class_names=("x",))
 
 
 @pytest.mark.parametrize("form", ["json", "lines"])
 def test_a_label_may_be_the_name_of_a_class(tmp_path, form) -> None:
-    """Digits are a number all the same, and a name of two classes is none."""
+    """Digits are always an index. A name of two classes is refused."""
     path = tmp_path / "labels"
     names = ("crane", "dog", "crane", "0")
 
@@ -85,5 +85,5 @@ def test_a_label_may_be_the_name_of_a_class(tmp_path, form) -> None:
     assert read("dog") == {"a.png": 1}
     assert read("0") == {"a.png": 0}
     for label in ("crane", "cat"):
-        with pytest.raises(ValueError, match="is no whole number, nor the name of one class"):
+        with pytest.raises(ValueError, match="is not an integer and not the name of one class"):
             read(label)

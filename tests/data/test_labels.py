@@ -1,4 +1,4 @@
-"""Labels that say nothing, or nothing of a class, are left out and counted, or refused."""
+"""Unknown labels are left out and counted, or refused; labels that are not classes are refused."""
 
 import json
 import pathlib
@@ -74,7 +74,9 @@ def test_a_split_without_labels_is_refused_where_it_is_named(root: pathlib.Path)
 def test_training_on_images_without_labels_is_refused(root: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"half train: 3 of 7 images have no label \(-1\): set"):
         open_train(config(root, "half"))
-    source = open_source(config(root, "half"), split="train")  # had the sample not shown it
+    source = open_source(
+        config(root, "half"), split="train"
+    )  # as if the sampled labels had not shown it
     transform = TrainTransform(size=(4, 4), crop=Inception())
     batches = train_batches(source, transform, seed=0, batch_size=7, num_steps=1)
     with pytest.raises(RunFailed, match=r"half train\[\d\] has no label"):
@@ -94,7 +96,7 @@ def _columns(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     return batch["id"], batch["label"], batch["mask"]
 
 
-def test_evaluation_counts_what_has_no_label(root, tmp_path, capsys) -> None:
+def test_evaluation_counts_images_without_a_label(root, tmp_path, capsys) -> None:
     recipe, workdir = runs.write_recipe(tmp_path), tmp_path / "run"
     data = ["--config.data.source=tfds", "--config.data.name=both", f"--config.data.path={root}"]
     more = ["--config.batch_size=8", "--config.eval_batch_size=8", "--config.total.steps=2"]
@@ -108,7 +110,7 @@ def test_evaluation_counts_what_has_no_label(root, tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("scalar", "the labels of scalar are a Scalar (Scalar(shape=(), dtype=int64))"),
         ("fraction", "the labels of fraction are a Scalar"),
@@ -119,16 +121,16 @@ def test_evaluation_counts_what_has_no_label(root, tmp_path, capsys) -> None:
         ("shrunk", "has the label 2, but there are 2 classes"),
     ],
 )
-def test_other_labels_are_refused_in_one_line(root, tmp_path, capsys, name, said) -> None:
+def test_other_labels_are_refused_in_one_line(root, tmp_path, capsys, name, message) -> None:
     recipe, workdir = runs.write_recipe(tmp_path), tmp_path / "run"
     data = ["--config.data.source=tfds", f"--config.data.name={name}", f"--config.data.path={root}"]
     assert main(["train", "--config", str(recipe), "--workdir", str(workdir), *data]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and said in lines[0]
+    assert len(lines) == 1 and message in lines[0]
     assert not workdir.exists()
 
 
-def test_a_label_of_no_class_ends_a_run_that_meets_it(root: pathlib.Path) -> None:
+def test_a_label_that_is_not_a_class_stops_the_run(root: pathlib.Path) -> None:
     source = open_source(config(root, "shrunk"), split="train")
     with pytest.raises(LabelError, match=r"has the label 2, but there are 2 classes"):
         [source.read(i) for i in range(len(source))]
@@ -136,7 +138,7 @@ def test_a_label_of_no_class_ends_a_run_that_meets_it(root: pathlib.Path) -> Non
         list(eval_batches(source, EvalTransform(size=(4, 4)), batch_size=12))
 
 
-def test_numbered_classes_are_called_by_number(root: pathlib.Path) -> None:
+def test_classes_without_names_are_named_by_number(root: pathlib.Path) -> None:
     assert open_train(config(root, "numbered")).class_names == ("0", "1", "2")
     flags = open_train(config(root, "flags"))
     assert flags.class_names == ("0", "1")
@@ -148,7 +150,7 @@ def test_an_empty_split_is_refused(root: pathlib.Path) -> None:
         open_train(config(root, "numbered", train_split="train[3:3]"))
 
 
-def test_a_damaged_file_of_a_dataset_is_told(root, tmp_path: pathlib.Path) -> None:
+def test_a_damaged_file_of_a_dataset_is_reported(root, tmp_path: pathlib.Path) -> None:
     folder = pathlib.Path(shutil.copytree(root / "numbered", tmp_path / "numbered")) / "1.0.0"
     source = open_source(config(tmp_path, "numbered"), split="train")
     for path in folder.glob("*array_record*"):

@@ -26,7 +26,7 @@ EVAL = EvalTransform(size=(8, 8), center=1.0)
 
 
 class Files:
-    """Images in memory as files; image `i` is of the grey value `i`."""
+    """Encoded images in memory; image `i` has the grey value `i`."""
 
     name = "files"
     class_names = ("even", "odd")
@@ -102,7 +102,7 @@ def test_indices_count_all_samples_of_the_run_beyond_32_bits() -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("prefetch", [1, 4])
-def test_photos_do_not_depend_on_threads_hosts_or_start(
+def test_photos_do_not_depend_on_threads_processes_or_start(
     shared: pathlib.Path, threads: int, prefetch: int
 ) -> None:
     source = photos(shared)
@@ -124,7 +124,7 @@ def test_photos_do_not_depend_on_threads_hosts_or_start(
     ]
     steps = [np.concatenate([b["image"] for b in step]) for step in zip(*hosts, strict=True)]
     np.testing.assert_array_equal(np.concatenate(steps), whole["image"][12:])
-    assert len(np.unique(whole["image"].reshape(24, -1), axis=0)) == 24  # every crop is another
+    assert len(np.unique(whole["image"].reshape(24, -1), axis=0)) == 24  # every crop is different
 
 
 def test_every_epoch_has_every_image_once_and_batches_cross_its_end() -> None:
@@ -143,7 +143,7 @@ def test_seed_changes_order_and_crops() -> None:
 
 
 @pytest.mark.parametrize("size", [(10, 12), (15, 18)])
-def test_arrays_taken_as_a_whole_give_the_pixels_of_files_one_by_one(size: tuple[int, int]) -> None:
+def test_batches_of_arrays_have_the_pixels_of_files_one_by_one(size: tuple[int, int]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 10, 12), dtype=np.uint8)
     labels = np.arange(20, dtype=np.int32) % 2
     arrays = ArraySource(name="a", class_names=("x", "y"), images=images, labels=labels)
@@ -163,7 +163,7 @@ def test_arrays_taken_as_a_whole_give_the_pixels_of_files_one_by_one(size: tuple
 BROKEN = {3: b"no image", 11: b"unreadable", 17: b"\xff\xd8\xff"}
 
 
-def test_broken_images_are_replaced_the_same_way_on_any_hosts_and_counted_once() -> None:
+def test_broken_images_are_replaced_alike_on_any_processes_and_counted_once() -> None:
     source = grey_files(20, broken=BROKEN)
     whole = train_batches(source, TRAIN, seed=0, batch_size=10, num_steps=8, max_bad=0.15)
     batch = everything(whole)
@@ -190,8 +190,8 @@ def test_broken_images_are_replaced_the_same_way_on_any_hosts_and_counted_once()
     np.testing.assert_array_equal(np.concatenate(steps), batch["id"][30:])
 
 
-def test_a_replacement_is_the_one_of_every_earlier_version() -> None:
-    """The first readable one of the random numbers of its seed and position."""
+def test_a_replacement_is_that_of_every_earlier_version() -> None:
+    """The first readable image by the random numbers of the seed and the sample index."""
     source, seed = grey_files(20, broken=BROKEN), 3
     batch = everything(
         train_batches(source, TRAIN, seed=seed, batch_size=20, num_steps=3, max_bad=0.15)
@@ -206,7 +206,7 @@ def test_a_replacement_is_the_one_of_every_earlier_version() -> None:
 
 
 def test_the_order_and_the_crops_are_those_of_the_counter() -> None:
-    """Of the seed and the sample's place in the run, on every host."""
+    """They depend on the seed and the sample index, on every process."""
     source, start = grey_files(30), 2**31
     (batch,) = train_batches(
         source,
@@ -247,13 +247,13 @@ def test_too_many_broken_images_stop_the_run_with_count_limit_and_paths() -> Non
     with pytest.raises(RunFailed) as error:
         list(batches)
     message = str(error.value)
-    assert message.startswith("3 of 20 images are broken, more than the share 0.1 that may be: ")
+    assert message.startswith("3 of 20 images are broken, more than the allowed share 0.1: ")
     assert "3.png" in message and "11.png" in message and "17.png" in message
     assert "\n" not in message
-    assert list(batches) == []  # it is closed
+    assert list(batches) == []  # they are closed
 
 
-def test_a_source_of_broken_images_ends_even_where_all_may_be_broken() -> None:
+def test_a_source_of_broken_images_ends_even_if_all_may_be_broken() -> None:
     source = grey_files(4, broken=dict.fromkeys(range(4), b""))
     with pytest.raises(RunFailed, match="are all broken"):
         next(train_batches(source, TRAIN, seed=0, batch_size=4, num_steps=1, max_bad=1.0))
@@ -273,7 +273,7 @@ def test_errors_of_threads_arrive_as_they_are() -> None:
 
 
 def test_closing_ends_the_threads_and_the_iteration() -> None:
-    before = set(threading.enumerate())  # those of an earlier test may still be ending
+    before = set(threading.enumerate())  # threads of an earlier test may still be ending
     with train_batches(grey_files(9), TRAIN, seed=0, batch_size=4, num_steps=10**6) as batches:
         next(batches)
         started = set(threading.enumerate()) - before
@@ -291,7 +291,9 @@ def test_a_finished_run_has_no_batches_left() -> None:
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 @pytest.mark.parametrize("count", [1, 8, 21])
-def test_evaluation_sees_every_example_once_in_order_on_any_hosts(hosts: int, count: int) -> None:
+def test_evaluation_sees_every_example_once_in_order_on_any_processes(
+    hosts: int, count: int
+) -> None:
     each = 8 // hosts
     parts = [
         list(
@@ -326,6 +328,8 @@ def test_evaluation_masks_broken_images_and_counts_them_over_evaluations() -> No
         assert batches.bad.count == 3
 
 
-def test_evaluation_stops_where_too_many_images_are_broken() -> None:
-    with pytest.raises(RunFailed, match=r"of 20 images are broken, more than the share 0\.001"):
+def test_evaluation_stops_if_too_many_images_are_broken() -> None:
+    with pytest.raises(
+        RunFailed, match=r"of 20 images are broken, more than the allowed share 0\.001"
+    ):
         list(eval_batches(grey_files(20, broken=BROKEN), EVAL, batch_size=8))

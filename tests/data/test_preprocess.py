@@ -1,4 +1,4 @@
-"""Pixels: decoding, crops and kernels, against independent references."""
+"""Pixels: decoding, crops and interpolations, against independent references."""
 
 import io
 import pathlib
@@ -30,7 +30,7 @@ from vit_jax.data.preprocess import (
 )
 from vit_jax.data.resize import resize
 
-MOST = 1 - 2.0**-53  # the largest number that is drawn
+MOST = 1 - 2.0**-53  # the largest number that can be drawn
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -88,7 +88,7 @@ def test_decode_of_photos_is_that_of_pillow_up_to_the_fast_transform(photos: lis
         assert 0 < difference.mean() < 2 and difference.max() <= 30
 
 
-def test_decoder_goes_with_the_kernel(photos: list[bytes]) -> None:
+def test_the_decoder_depends_on_the_interpolation(photos: list[bytes]) -> None:
     for interpolation, fast in (("area", True), ("linear", True), ("bicubic_antialias", False)):
         transform = EvalTransform(size=(8, 8), interpolation=interpolation)  # type: ignore[arg-type]
         np.testing.assert_array_equal(transform.decode(photos[0]), decode(photos[0], fast_dct=fast))
@@ -123,7 +123,7 @@ def weights(source: int, target: int, interpolation: str) -> np.ndarray:
 
 @pytest.mark.parametrize("interpolation", ["area", "linear"])
 @pytest.mark.parametrize("target", [(17, 23), (20, 15), (40, 30)])
-def test_kernels_without_antialias_follow_their_definition(
+def test_interpolations_without_antialias_follow_their_definition(
     interpolation: str, target: tuple[int, int]
 ) -> None:
     image = noise(40, 46)
@@ -133,14 +133,14 @@ def test_kernels_without_antialias_follow_their_definition(
     assert difference.max() <= 1.01
 
 
-def test_area_is_linear_where_the_image_grows() -> None:
+def test_area_is_linear_if_the_image_grows() -> None:
     np.testing.assert_array_equal(
         resize(noise(20, 30), (40, 60), "area"), resize(noise(20, 30), (40, 60), "linear")
     )
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (20, 45)])
-def test_area_is_linear_where_one_side_grows(shape: tuple[int, int]) -> None:
+def test_area_is_linear_if_one_side_grows(shape: tuple[int, int]) -> None:
     image = noise(30, 40)
     np.testing.assert_array_equal(resize(image, shape, "area"), resize(image, shape, "linear"))
     assert not np.array_equal(resize(image, (20, 25), "area"), resize(image, (20, 25), "linear"))
@@ -149,7 +149,7 @@ def test_area_is_linear_where_one_side_grows(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     "interpolation", ["bilinear_antialias", "bicubic_antialias", "lanczos_antialias", "nearest"]
 )
-def test_antialiased_kernels_are_those_of_pillow(interpolation: str) -> None:
+def test_antialiased_interpolations_are_those_of_pillow(interpolation: str) -> None:
     method = PIL.Image.Resampling[interpolation.split("_")[0].upper()]
     expected = PIL.Image.fromarray(noise(50, 40)).resize((13, 17), method)
     result = resize(noise(50, 40), (17, 13), interpolation)  # type: ignore[arg-type]
@@ -168,10 +168,10 @@ def test_evaluation_of_a_photo_is_resize_256_and_crop_224(photos: list[bytes]) -
 
 
 @pytest.mark.parametrize(("interpolation", "rows"), [("area", 40), ("bicubic_antialias", 39)])
-def test_sides_that_are_not_whole_are_rounded_as_in_the_library_of_the_kernel(
+def test_fractional_sides_are_rounded_as_in_the_library_of_the_interpolation(
     interpolation: str, rows: int
 ) -> None:
-    """The short one is 24 / 0.9 = 26.7, rounded down in all of them; the long one then 39.6."""
+    """The short side is 24 / 0.9 = 26.7, rounded down by every library; the long side is 39.6."""
     image = smooth(93, 61)
     resized = resize(image, (rows, 26), interpolation)  # type: ignore[arg-type]
     np.testing.assert_array_equal(
@@ -185,13 +185,13 @@ def test_sides_that_are_not_whole_are_rounded_as_in_the_library_of_the_kernel(
 def test_evaluation_of_any_shape_keeps_the_aspect_ratio_and_the_centre(
     shape: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    # The picture is its own coordinates, so the crop shows where it was taken.
+    # The pixels are their own coordinates, so the crop shows where it was cut.
     y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
     image = np.stack([y * 255 / shape[0], x * 255 / shape[1], y * 0], -1).astype(np.uint8)
     crop = center_crop(image, size, share=0.875, interpolation="bilinear_antialias").astype(float)
     assert crop.shape == (*size, 3)
     middle = crop[size[0] // 2 - 1 : size[0] // 2 + 1, size[1] // 2 - 1 : size[1] // 2 + 1]
-    limit = min(shape[0] / size[0], shape[1] / size[1])  # source pixels a target pixel
+    limit = min(shape[0] / size[0], shape[1] / size[1])  # source pixels per target pixel
     allowed = 2 + 0.75 * max(limit, 1) * 255 / np.array(shape)
     assert (np.abs(middle[..., :2].mean((0, 1)) - 127.5) < allowed).all()
     seen_rows = np.ptp(crop[..., 0]) / 255 * shape[0]
@@ -218,12 +218,12 @@ def test_inception_boxes_lie_inside_and_cover_the_allowed_areas_and_ratios(
     ratio = width / height / (target[1] / target[0])
     assert 0.05 <= area.min() < 0.06 and 0.6 < area.max() <= 1
     assert ASPECT[0] - 0.02 < ratio.min() < 0.77 and 1.3 < ratio.max() < ASPECT[1] + 0.02
-    # Uniform in the height, so small boxes are more frequent than uniform in the area.
+    # The height is uniform, so small boxes are more frequent than with a uniform area.
     assert 0.25 < np.median(area) < 0.45
 
 
 def test_the_largest_numbers_give_the_tallest_box_at_the_far_edge() -> None:
-    """And the smallest the lowest box at the near one: every box that fits can be drawn."""
+    """The smallest numbers give the lowest box at the near edge: every box can be drawn."""
 
     def box(*numbers: float, **fields: object) -> tuple[int, int, int, int]:
         area = {"area": (0.25, 1.0)} | fields
@@ -240,14 +240,14 @@ def test_the_largest_numbers_give_the_tallest_box_at_the_far_edge() -> None:
     assert inception_box((80, 60), (50, 50), **upright) == (0, 0, 45, 60)
 
 
-def test_a_box_that_misses_is_followed_by_the_next_numbers() -> None:
+def test_a_box_that_does_not_fit_is_drawn_again_with_the_next_numbers() -> None:
     square = 0.25 / (ASPECT[1] - ASPECT[0])
     numbers = np.array([(square, MOST, 0, 0)] * 9 + [(square, 0, MOST, 0)]).ravel()
     box = inception_box((60, 80), (50, 50), area=(0.25, 0.5), numbers=numbers)
     assert box == (60 - 35, 0, 35, 35), "the others are 49 x 49: more than half of the image"
 
 
-def test_inception_falls_back_to_the_largest_central_box_of_a_legal_ratio() -> None:
+def test_inception_falls_back_to_the_largest_central_box_with_an_allowed_ratio() -> None:
     numbers = draw("crop", seed=0, start=0, count=1)[0]
     assert inception_box((10, 1000), (224, 224), area=(0.5, 1.0), numbers=numbers) == (
         0,
@@ -312,7 +312,7 @@ def test_the_first_number_of_a_shift_is_vertical_and_the_second_horizontal() -> 
     np.testing.assert_array_equal(left[:, :-2], image[:, 2:])
 
 
-def test_training_and_evaluation_take_their_own_fields_of_the_config() -> None:
+def test_training_and_evaluation_use_their_own_fields_of_the_config() -> None:
     data = DataConfig(
         crop=Center(),
         crop_pct=0.5,
@@ -332,7 +332,7 @@ def test_training_and_evaluation_take_their_own_fields_of_the_config() -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["linear", "bicubic_antialias"])
-def test_random_crops_are_resized_with_the_kernel_of_training(interpolation: str) -> None:
+def test_random_crops_are_resized_with_the_interpolation_of_training(interpolation: str) -> None:
     image, numbers = noise(60, 90), draw("crop", seed=0, start=0, count=1)[0]
     data = DataConfig(crop=Inception(crop_area=(0.2, 0.3)), interpolation=interpolation)  # type: ignore[arg-type]
     top, left, height, width = inception_box((60, 90), (24, 16), area=(0.2, 0.3), numbers=numbers)
@@ -366,6 +366,6 @@ def test_channels_and_orientation_reach_the_decoder() -> None:
         *({"crop_pct": 0.0}, {"crop_pct": 1.5}),
     ],
 )
-def test_senseless_crops_are_refused_by_name(changes: dict[str, object]) -> None:
+def test_impossible_crops_are_refused_by_name(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"config.data.{next(iter(changes))} is"):
         train_transform(schema.build(DataConfig, changes, "config.data"), size=(8, 8))

@@ -1,4 +1,4 @@
-"""Only what is kept of an image is made: bounded for any proportions, equal for ordinary ones."""
+"""Only the kept part of a resized image is computed: the same pixels, with bounded memory."""
 
 import subprocess
 import sys
@@ -12,11 +12,11 @@ from vit_jax.data.crops import Center, center_crop
 from vit_jax.data.preprocess import EvalTransform, TrainTransform
 from vit_jax.data.resize import resize, resize_part
 
-KERNELS = ("area", "linear", "bilinear_antialias", "bicubic_antialias", "lanczos_antialias")
+INTERPOLATIONS = ("area", "linear", "bilinear_antialias", "bicubic_antialias", "lanczos_antialias")
 SHAPES = [((40, 90), (32, 72)), ((40, 90), (64, 144)), ((90, 40), (90, 20)), ((5, 200), (20, 800))]
 
 
-@pytest.mark.parametrize("interpolation", (*KERNELS, "nearest"))
+@pytest.mark.parametrize("interpolation", (*INTERPOLATIONS, "nearest"))
 @pytest.mark.parametrize(("shape", "size"), SHAPES)
 def test_a_part_is_that_of_the_whole(interpolation, shape, size) -> None:
     image = noise(*shape)
@@ -30,7 +30,7 @@ def test_a_part_is_that_of_the_whole(interpolation, shape, size) -> None:
         )
 
 
-@pytest.mark.parametrize("interpolation", KERNELS)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(("shape", "channels"), [((30, 300), 3), ((300, 20), 1), ((9, 400), 4)])
 def test_extreme_images_are_cut_as_ordinary_ones(
     shape, channels, interpolation, monkeypatch
@@ -38,7 +38,7 @@ def test_extreme_images_are_cut_as_ordinary_ones(
     image = noise(*shape)[..., [0, 1, 2, 0]][..., :channels]
     ordinary = center_crop(image, (24, 16), share=0.875, interpolation=interpolation)
     monkeypatch.setattr(crops, "LARGE", 0)
-    monkeypatch.setattr(crops, "resize", None)  # the other path is taken
+    monkeypatch.setattr(crops, "resize", None)  # it must not be used
     extreme = center_crop(image, (24, 16), share=0.875, interpolation=interpolation)
     assert np.abs(extreme.astype(int) - ordinary).max() <= 2
 
@@ -70,10 +70,10 @@ def test_images_of_extreme_proportions_need_little_memory() -> None:
     assert int(done.stdout) < 300_000  # KB
 
 
-def test_the_middle_of_a_line_is_what_is_seen() -> None:
+def test_a_model_sees_the_middle_of_a_line() -> None:
     line = np.zeros((1, 1_000_000, 3), np.uint8)
     line[:, 499_990:500_010] = 200
-    for interpolation in KERNELS:
+    for interpolation in INTERPOLATIONS:
         seen = EvalTransform(size=(64, 64), interpolation=interpolation)(line)  # type: ignore[arg-type]
         assert seen.min() >= 199
     train = TrainTransform(size=(64, 64), crop=Center(), interpolation="linear")

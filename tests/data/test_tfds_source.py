@@ -1,4 +1,4 @@
-"""TensorFlow Datasets are read without TensorFlow; what is not prepared is said how to prepare."""
+"""TFDS is read without TensorFlow; a message says how to prepare a dataset that is not prepared."""
 
 import json
 import pathlib
@@ -102,13 +102,13 @@ def test_another_file_format_names_the_conversion(
 
 
 def test_another_version_split_or_shard_is_another_identity(prepared, tmp_path) -> None:
-    """What the data_dir is called does not matter."""
+    """The name of the data_dir does not matter."""
     here = open_source(config(prepared), split="train").identity()
     moved = pathlib.Path(shutil.copytree(prepared, tmp_path / "moved"))
     assert open_source(config(moved), split="train").identity() == here
     part = open_source(config(prepared), split="train[:50%]").identity()
     assert (here.examples, part.examples) == (10, 5)
-    assert "the data set is tiny_images/1.0.0 train[:50%], and was tiny_images/1.0.0 train" in (
+    assert "the dataset is now tiny_images/1.0.0 train[:50%], it was tiny_images/1.0.0 train" in (
         changes(here, part)
     )
     (shard,) = moved.rglob("*train*-of-*")

@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of its imports
+    warnings.simplefilter("ignore")  # warnings of its imports
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
 
@@ -24,7 +24,7 @@ def prepare(
     image: Any = None,
     classes: Sequence[str] = (),
 ) -> None:
-    """A dataset `name` in `root` whose splits have these labels; image i is of the grey value i.
+    """A dataset `name` in `root` whose splits have these labels; image i has the grey value i.
 
     `classes` replaces the names of the feature `label` once it is prepared.
     """
@@ -47,7 +47,7 @@ def prepare(
                 yield value, {"image": pixels if image else encoded, "label": of}
 
     title = "".join(word.title() for word in name.split("_"))
-    with registered.skip_registration():  # so that it is found by its files alone
+    with registered.skip_registration():  # so that TFDS finds it only by its files
         bases = (Examples, tfds.core.GeneratorBasedBuilder)
         builder = type(title, bases, {"VERSION": tfds.core.Version("1.0.0")})(
             data_dir=str(root), file_format="array_record"

@@ -126,8 +126,11 @@ def other_evaluation(data: pathlib.Path) -> None:
     [
         (first_class, "train: class added: ant"),
         (renamed_class, "train: class renamed: dog -> wolf"),
-        (more_images, "train: 2 images more: cat/7.png, cat/8.png; 14 images in all, and 12 then"),
-        (other_evaluation, "eval: 1 image fewer: cat/0.png"),
+        (
+            more_images,
+            "train: 2 images added: cat/7.png, cat/8.png; 14 images in total now, 12 before",
+        ),
+        (other_evaluation, "eval: 1 image removed: cat/0.png"),
     ],
 )
 def test_a_resume_on_other_data_is_refused_and_says_what_changed(
@@ -224,7 +227,7 @@ def test_evaluation_says_where_the_images_are_not_those_of_the_run(
     other_evaluation(data)
     assert evaluate(run, data) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["count"] == 11
-    assert "is not what the run was evaluated on: 1 image fewer: cat/0.png" in caplog.text
+    assert "is not what the run was evaluated on: 1 image removed: cat/0.png" in caplog.text
 
 
 def test_evaluation_follows_the_names_of_the_classes(run, images, data, capsys, caplog) -> None:

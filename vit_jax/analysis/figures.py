@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, what it predicts, and what its first layer learned."""
+"""Pictures of a run: its curves, its predictions, and what its first layer learned."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def curves(workdir: str | os.PathLike[str]) -> Figure:
     """Loss and held-out accuracy over the steps, from metrics.jsonl."""
     good = metric_lines.read(workdir).good
     if not good:
-        raise ValueError(f"{workdir} has no metrics.jsonl: it is no run, or has not logged yet")
+        raise ValueError(f"{workdir} has no metrics.jsonl: it is not a run, or has not logged yet")
     lines = [(line["step"], metric_lines.numbers(line)) for line in good]
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -41,7 +41,7 @@ def predictions(
     predicted: Sequence[tuple[str, float]],
     truth: Sequence[str],
 ) -> Figure:
-    """Images in a grid, each with its predicted class and probability, red where it is wrong."""
+    """Images in a grid, each with its predicted class and probability, red if wrong."""
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.4 * columns, 1.75 * rows), layout="constrained")
@@ -55,7 +55,7 @@ def predictions(
         axes.imshow(**_shown(image, whole=255))
         right = name == true
         title = [f"{name} {100 * share:.0f}%", *([] if right else [f"(is {true})"])]
-        # A name is no mathematics, though it may hold dollars.
+        # A name may hold dollar signs, which Matplotlib would read as mathematics.
         shown = "\n".join(map(printable, title))
         color = "black" if right else "tab:red"
         axes.set_title(shown, fontsize=7, color=color, parse_math=False)
@@ -65,7 +65,7 @@ def predictions(
 
 
 def first_layer(model: Model) -> dict[str, Figure]:
-    """`filters` and `positions`, where the model has any to draw."""
+    """The figures `filters` and `positions`, if the model has them."""
     drawn = {} if model.patch_kernel is None else {"filters": filters(model)}
     if model.position_table() is not None:
         drawn["positions"] = position_similarity(model)
@@ -78,7 +78,7 @@ def filters(model: Model) -> Figure:
 
 
 def position_similarity(model: Model) -> Figure:
-    """One map a patch: how similar its position is to all others. Paper, figure 7 centre."""
+    """A map for each patch: how similar its position is to all others. Paper, figure 7 centre."""
     maps = learned.position_similarity(model)
     rows, columns = maps.shape[:2]
     figure = Figure(figsize=(0.6 * columns + 1, 0.6 * rows + 0.5), layout="constrained")
@@ -95,7 +95,7 @@ def position_similarity(model: Model) -> Figure:
 
 
 def _shown(image: np.ndarray, *, whole: float) -> dict[str, Any]:
-    """How to draw (H, W, C) of values up to `whole`: colours, or the mean of other channels."""
+    """Arguments of `imshow`: colours for 3 channels, else their mean in grey, up to `whole`."""
     if image.shape[-1] == 3:
         return {"X": image}
     return {"X": image.mean(axis=-1), "cmap": "gray", "vmin": 0, "vmax": whole}

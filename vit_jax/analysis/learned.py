@@ -8,8 +8,8 @@ from vit_jax.models.model import Model
 def filters(model: Model, *, count: int = 28) -> np.ndarray:
     """Principal components of the patch embedding's filters, as images in [0, 1].
 
-    (count, height, width, C), most important first; fewer where there are fewer pixels. Paper,
-    figure 7 left.
+    Returns (count, height, width, C), most important first; fewer if the patch has fewer pixels.
+    Paper, figure 7 left.
     """
     kernel = np.asarray(model.patch_kernel, np.float64)  # (h, w, C, D)
     flat = kernel.reshape(-1, kernel.shape[-1]).T
@@ -27,7 +27,9 @@ def position_similarity(model: Model) -> np.ndarray:
     """
     table = model.position_table()
     if table is None:
-        raise ValueError(f"the model has position {model.options.position!r}: nothing is added")
+        raise ValueError(
+            f"the model has position {model.options.position!r}: it adds no positions at its input"
+        )
     rows, columns = model.options.grid
     patches = np.asarray(table, np.float64)[0, -rows * columns :]
     unit = patches / np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), 1e-12)

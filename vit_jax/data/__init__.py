@@ -1,1 +1,1 @@
-"""Images in, batches out: sources, host preprocessing, the pipeline and device augmentation."""
+"""From images to batches: sources, host preprocessing, the pipeline, device augmentation."""

@@ -6,7 +6,7 @@ import importlib.resources
 import numpy as np
 
 from vit_jax.data import identity
-from vit_jax.data.decode import of_array
+from vit_jax.data.decode import convert_channels
 from vit_jax.data.record import Record
 
 EMBEDDED_SPLITS = ("train", "test")
@@ -38,7 +38,7 @@ def open_embedded(split: str) -> "ArraySource":
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArraySource:
-    """Images of one size in memory; the pipeline takes whole batches of them at once."""
+    """Images of one size in memory; the pipeline gathers whole batches at once."""
 
     name: str
     class_names: tuple[str, ...]
@@ -61,6 +61,8 @@ class ArraySource:
         return identity.identify("arrays", class_names=self.class_names, parts={self.name: part})
 
     def gather(self, ids: np.ndarray, *, channels: int = 3) -> np.ndarray:
-        """uint8 (len(ids), H, W, channels)."""
+        """The images `ids` as uint8 (len(ids), H, W, channels)."""
         images = self.images[ids]
-        return of_array(images if images.ndim == 4 else images[..., None], channels=channels)
+        return convert_channels(
+            images if images.ndim == 4 else images[..., None], channels=channels
+        )

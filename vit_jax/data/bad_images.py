@@ -9,13 +9,13 @@ from vit_jax.text import few, printable
 _LOG = logging.getLogger(__name__)
 NAMED = 3  # paths in the message that stops a run
 REMEDY = (
-    "the run goes on from its last checkpoint by the same command with a larger"
-    " --config.data.max_bad, or, once they are repaired, with --config.data.accept_changes=true"
+    "to continue from the last checkpoint, run the same command with a larger"
+    " --config.data.max_bad, or repair the images and add --config.data.accept_changes=true"
 )
 
 
 class Reported:
-    """What a run has reported: an image that several splits hold, or that is read again, once."""
+    """The images that a run has reported. Each is reported once, even if several splits hold it."""
 
     def __init__(self) -> None:
         self._paths: set[str] = set()
@@ -29,7 +29,7 @@ class Reported:
 
 
 class BadImages:
-    """The distinct broken records of a source, seen by this process. Used by many threads."""
+    """The broken records that this process found in a source. Several threads share it."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class BadImages:
         reported: Reported | None = None,
         remedy: str = REMEDY,
     ) -> None:
-        """`size`: records in the source; more than `max_bad * size` broken ones are too many."""
+        """`size`: number of records; more than `max_bad * size` broken ones stop the run."""
         self.size = size
         self.max_bad = max_bad
         self.reported = reported or Reported()
@@ -57,7 +57,7 @@ class BadImages:
             return tuple(self._paths.values())
 
     def add(self, index: int, *, path: str, reason: str) -> None:
-        """Reports a record the first time it is seen. Raises RunFailed when it is one too many."""
+        """Reports a broken record once. Raises RunFailed if there are too many."""
         with self._lock:
             self._paths[index] = path
             count = len(self._paths)
@@ -65,6 +65,6 @@ class BadImages:
             _LOG.warning("broken image %s: %s", printable(path), printable(reason))
         if count > self.max_bad * self.size:
             raise RunFailed(
-                f"{count} of {self.size} images are broken, more than the share {self.max_bad:g}"
-                f" that may be: {few(self.paths, NAMED)}; {self._remedy}"
+                f"{count} of {self.size} images are broken, more than the allowed share"
+                f" {self.max_bad:g}: {few(self.paths, NAMED)}; {self._remedy}"
             )

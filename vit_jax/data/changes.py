@@ -1,20 +1,20 @@
-"""What changed between two identities of a split, in words."""
+"""Describes what changed between two identities of a split."""
 
 from collections.abc import Mapping
 
 from vit_jax.data.identity import Identity, Part
 from vit_jax.text import few
 
-_SHOWN = 3  # names of a kind in a message
+_SHOWN = 3  # names of each kind of change in a message
 
 
 def changes(was: Identity, now: Identity) -> tuple[str, ...]:
-    """What differs, most important first; () where both give a run the same examples."""
+    """The differences, most important first; () if both give a run the same examples."""
     if was.digest == now.digest:
         return ()
     if was.kind != now.kind:
-        return (f"the source is {now.kind}, and was {was.kind}",)
-    found = [f"the data set is {now.name}, and was {was.name}"] if was.name != now.name else []
+        return (f"the source is now {now.kind}, it was {was.kind}",)
+    found = [f"the dataset is now {now.name}, it was {was.name}"] if was.name != now.name else []
     renamed = _renamed(was, now)
     found += class_changes(was.class_names, now.class_names, renamed=renamed)
     found += _moved(was, now)
@@ -23,14 +23,14 @@ def changes(was: Identity, now: Identity) -> tuple[str, ...]:
     else:
         found += _parts(was, now)
     if was.examples != now.examples:
-        found.append(f"{now.examples} images in all, and {was.examples} then")
-    return tuple(found) or ("its images are others",)
+        found.append(f"{now.examples} images in total now, {was.examples} before")
+    return tuple(found) or ("its images have changed",)
 
 
 def class_changes(
     was: tuple[str, ...], now: tuple[str, ...], *, renamed: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Classes that came, went, or got another name or number."""
+    """Classes that were added, removed, renamed or numbered differently."""
     renamed = renamed or {}
     gone = [name for name in was if name not in now and name not in renamed]
     new = [name for name in now if name not in was and name not in renamed.values()]
@@ -38,22 +38,22 @@ def class_changes(
     found += [_listed("class added", "classes added", new)] if new else []
     found += [_listed("class removed", "classes removed", gone)] if gone else []
     if not found and was != now:
-        found.append(f"the classes are in another order: {few(now)}, and were {few(was)}")
+        found.append(f"the order of the classes is now {few(now)}, it was {few(was)}")
     return found
 
 
 def _renamed(was: Identity, now: Identity) -> dict[str, str]:
-    """Classes that are gone, by the name of a new one that holds the same."""
+    """Maps each removed class to the added class that holds the same images."""
     new = {now.parts[n]: n for n in now.class_names if n not in was.class_names and n in now.parts}
     gone = [n for n in was.class_names if n not in now.class_names and n in was.parts]
     return {name: new[was.parts[name]] for name in gone if was.parts[name] in new}
 
 
 def _moved(was: Identity, now: Identity) -> list[str]:
-    """Classes that hold what another one held: their folders changed places."""
+    """Classes that hold the images that another class held: their folders were swapped."""
     held = {part: name for name, part in was.parts.items() if part.examples}
     moved = [
-        f"class {name} holds what class {held[part]} held"
+        f"class {name} holds the images that class {held[part]} held"
         for name, part in now.parts.items()
         if name in was.parts and was.parts[name] != part and held.get(part, name) in now.parts
         if held.get(part, name) != name
@@ -62,25 +62,25 @@ def _moved(was: Identity, now: Identity) -> list[str]:
 
 
 def _images(was: Identity, now: Identity) -> list[str]:
-    """Images that came, went, moved, or hold something else; not those of classes told above."""
-    told = set(was.class_names) ^ set(now.class_names)
+    """Images that were added, removed, renamed or changed, without added and removed classes."""
+    other_classes = set(was.class_names) ^ set(now.class_names)
     old, new = (
-        {path: mark for path, mark in images.items() if path.split("/")[0] not in told}
+        {path: mark for path, mark in images.items() if path.split("/")[0] not in other_classes}
         for images in (was.images, now.images)
     )
     gone = [path for path in old if path not in new]
-    came = [path for path in new if path not in old]
+    added = [path for path in new if path not in old]
     by_mark = {old[path]: path for path in gone}
-    moved = {by_mark.pop(new[path]): path for path in came if new[path] in by_mark}
+    moved = {by_mark.pop(new[path]): path for path in added if new[path] in by_mark}
     gone = [path for path in gone if path not in moved]
-    came = [path for path in came if path not in moved.values()]
-    other = [path for path in new if path in old and old[path] != new[path]]
+    added = [path for path in added if path not in moved.values()]
+    changed = [path for path in new if path in old and old[path] != new[path]]
     found = []
     for paths, one, several in (
-        (came, "image more", "images more"),
-        (gone, "image fewer", "images fewer"),
+        (added, "image added", "images added"),
+        (gone, "image removed", "images removed"),
         ([f"{path} -> {moved[path]}" for path in moved], "image renamed", "images renamed"),
-        (other, "image with another content", "images with another content"),
+        (changed, "image with changed content", "images with changed content"),
     ):
         if paths:
             found.append(f"{len(paths)} {one if len(paths) == 1 else several}: {few(paths)}")
@@ -88,19 +88,19 @@ def _images(was: Identity, now: Identity) -> list[str]:
 
 
 def _parts(was: Identity, now: Identity) -> list[str]:
-    """Classes or shards that hold another number of images, or other ones."""
-    told = set(was.class_names) ^ set(now.class_names)
+    """Classes or shards that hold more, fewer or different images."""
+    other_classes = set(was.class_names) ^ set(now.class_names)
     nothing = Part(examples=0, digest="")
     found = []
     for name in dict.fromkeys((*was.parts, *now.parts)):
         old, new = was.parts.get(name, nothing), now.parts.get(name, nothing)
-        if name in told or old == new:
+        if name in other_classes or old == new:
             continue
         if old.examples != new.examples:
-            found.append(f"{name} holds {new.examples} images, and held {old.examples}")
+            found.append(f"{name} holds {new.examples} images now, {old.examples} before")
         else:
-            found.append(f"{name} holds as many images, but other ones")
-    more = [f"{len(found) - _SHOWN} more of this kind"] if len(found) > _SHOWN else []
+            found.append(f"{name} holds the same number of images, but different ones")
+    more = [f"{len(found) - _SHOWN} more classes or shards changed"] if len(found) > _SHOWN else []
     return found[:_SHOWN] + more
 
 

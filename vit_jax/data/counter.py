@@ -1,7 +1,7 @@
 """Random numbers and shuffled ids as pure functions of (seed, sample index).
 
-The sample index is the place of a sample in the whole run, `step * batch_size + row`: it needs no
-state, and does not depend on hosts, threads or the step a run was resumed at.
+The sample index counts the samples of the whole run: `step * batch_size + row`. It needs no state,
+and does not depend on processes, threads or the step at which a run was resumed.
 """
 
 import functools
@@ -9,21 +9,21 @@ import functools
 import grain.experimental
 import numpy as np
 
-NUMBERS = 40  # random numbers of a sample, a multiple of the 4 of one Philox block
+NUMBERS = 40  # random numbers per sample; a multiple of 4, the size of a Philox block
 
 
 def draw(stream: str, *, seed: int, start: int, count: int) -> np.ndarray:
-    """Uniform numbers in [0, 1) of the samples `start`, ..., `start + count - 1`.
+    """Uniform numbers in [0, 1) for the samples `start`, ..., `start + count - 1`.
 
-    float64 (count, NUMBERS). Philox is a block cipher of a counter, so the numbers of a range of
-    indices are those of its indices one by one. `stream` names an independent sequence.
+    Returns float64 (count, NUMBERS). Philox encrypts a counter, so the numbers of a sample do not
+    depend on `start` and `count`. `stream` names an independent sequence of numbers.
     """
     generator = np.random.Philox(key=_key(stream, seed), counter=start * (NUMBERS // 4))
     return np.random.Generator(generator).random((count, NUMBERS))
 
 
 def shuffled_ids(indices: np.ndarray, *, size: int, seed: int) -> np.ndarray:
-    """The dataset id of each sample index, int64: every epoch is another permutation.
+    """The dataset id of each sample index, int64; every epoch is a different permutation.
 
     An epoch is `size` indices; a batch may hold the end of one and the start of the next.
     """

@@ -1,6 +1,6 @@
-"""The crops of training images, on the host: each a choice of a config with fields of its own.
+"""Crops of training images, on the host. A config chooses one, and each has its own fields.
 
-What is random is an argument: `numbers`, the uniform numbers of one sample (`counter.draw`).
+Randomness is an argument: `numbers`, the uniform numbers of one sample (`counter.draw`).
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ import numpy as np
 from vit_jax.data.resize import PILLOW, resize, resize_part
 from vit_jax.models.preprocessing import Fit, Interpolation
 
-LARGE = 2**24  # pixels of a resized image, beyond which only what is kept is made
+LARGE = 2**24  # if a resized image has more pixels, only the part that is kept is computed
 ATTEMPTS = 10  # of the inception crop, 4 numbers each
 ASPECT = (3 / 4, 4 / 3)  # of the inception crop: width / height, relative to the target's
 
 
 class Target(Protocol):
-    """What a crop is to give: see `preprocess.TrainTransform`."""
+    """What a crop must produce: see `preprocess.TrainTransform`."""
 
     @property
     def size(self) -> tuple[int, int]: ...
@@ -34,10 +34,10 @@ class Target(Protocol):
 
 
 class Crop(Protocol):
-    """An entry of `CROPS`: a dataclass whose fields are those of a config."""
+    """An entry of `CROPS`: a dataclass whose fields are its part of the config."""
 
     def check(self, size: tuple[int, int], /) -> None:
-        """Raises ValueError where its fields make no sense for images of `size`."""
+        """Raises ValueError if its fields do not fit images of `size`."""
 
     def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
         """uint8 (h, w, C), float64 (NUMBERS,) in [0, 1) -> uint8 (H, W, C)."""
@@ -47,7 +47,7 @@ class Crop(Protocol):
 class Inception:
     """A box of random area and aspect ratio, resized: see `inception_box`."""
 
-    crop_area: tuple[float, float] = (0.05, 1.0)  # least and largest share of the image's area
+    crop_area: tuple[float, float] = (0.05, 1.0)  # smallest and largest share of the image's area
 
     def check(self, size: tuple[int, int], /) -> None:
         low, high = self.crop_area
@@ -66,7 +66,7 @@ class Inception:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shift:
-    """The image resized, then moved by up to `shift` pixels, black where it was not."""
+    """The resized image, moved by up to `shift` pixels; uncovered pixels are black."""
 
     shift: int = 0  # largest displacement in pixels, along each axis
 
@@ -74,7 +74,7 @@ class Shift:
         if self.shift < 0:
             raise ValueError(f"config.data.shift is {self.shift}: it cannot be negative")
         if self.shift > max(size):
-            raise ValueError(f"config.data.shift is {self.shift}: the image has {max(size)} pixels")
+            raise ValueError(f"config.data.shift is {self.shift}: it must be at most {max(size)}")
 
     def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
         image = center_crop(image, target.size, share=1.0, interpolation=target.interpolation)
@@ -83,7 +83,7 @@ class Shift:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Center:
-    """What evaluation sees, resized with the interpolation of training."""
+    """The crop of evaluation, resized with the interpolation of training."""
 
     def check(self, size: tuple[int, int], /) -> None:
         pass
@@ -110,9 +110,10 @@ def inception_box(
 ) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a random box within an image of `shape` (height, width).
 
-    Its area is a share `area` of the image's, its aspect ratio in `ASPECT` times the target's.
-    As TensorFlow's sample_distorted_bounding_box: the ratio, then the height, then the place are
-    uniform over what fits. After `ATTEMPTS` misses the largest central box of a legal ratio.
+    Its area is a share in `area` of the image's. Its aspect ratio is the target's times a factor in
+    `ASPECT`. As in TensorFlow's sample_distorted_bounding_box, the aspect ratio, then the height,
+    then the corner are uniform over the values that fit. If `ATTEMPTS` boxes do not fit, the result
+    is the largest central box with an allowed aspect ratio.
     """
     h, w = shape[:2]
     ratio = target[1] / target[0]
@@ -131,7 +132,7 @@ def inception_box(
 
 
 def shift(images: np.ndarray, *, limit: int, numbers: np.ndarray) -> np.ndarray:
-    """Moves each of uint8 (N, H, W, C) by up to `limit` pixels along both axes, filling black."""
+    """Moves each image of uint8 (N, H, W, C) by up to `limit` pixels per axis, filling black."""
     if limit == 0:
         return images
     h, w = images.shape[1:3]
@@ -154,21 +155,21 @@ def center_crop(
     """Resizes, keeping the aspect ratio, to cover `size / share`, then cuts `size` from the centre.
 
     With `fit` "squash" both sides are resized to `size / share`, whatever the aspect ratio was.
-    The side that limits is `floor(size / share)`: 256 for 224 / 0.875. Odd margins
-    are split as the library of the interpolation splits them: torchvision for the antialiased ones,
-    else big_vision. "crop_floor" cuts the smaller half first, as Hugging Face.
+    The limiting side becomes `floor(size / share)`: 256 for 224 / 0.875. Odd margins are split as
+    the interpolation's library splits them: torchvision for Pillow's interpolations, else
+    big_vision. "crop_floor" puts the smaller half at the top and left, like Hugging Face.
     """
     h, w = image.shape[:2]
     cover = [math.floor(side / share + 1e-6) for side in size]
     scale = max(cover[0] / h, cover[1] / w)
-    of_torch = interpolation in PILLOW
-    # 1e-9: the limiting side comes out whole.
-    whole = (lambda side: int(side + 1e-9)) if of_torch else round
+    like_torch = interpolation in PILLOW
+    # 1e-9 makes the limiting side exact in spite of rounding.
+    whole = (lambda side: int(side + 1e-9)) if like_torch else round
     resized = (max(whole(h * scale), size[0]), max(whole(w * scale), size[1]))
     if fit == "squash":
         resized = (cover[0], cover[1])
     margins = [full - side for full, side in zip(resized, size, strict=True)]
-    floors = not of_torch or fit == "crop_floor"
+    floors = not like_torch or fit == "crop_floor"
     top, left = (m // 2 if floors else round(m / 2) for m in margins)
     if resized[0] * resized[1] > max(LARGE, 8 * size[0] * size[1]):
         return resize_part(image, resized, (top, left, *size), interpolation)

@@ -1,7 +1,6 @@
-"""From an encoded file, or pixels in memory, to uint8 pixels with the channels a model takes.
+"""Decodes a file, or pixels in memory, to uint8 pixels with the channels that a model takes.
 
-What cannot be done without a guess is refused by name: pixels whose range is not known, channels
-that a file does not have.
+Nothing is guessed: pixels of an unknown value range and missing channels are refused.
 """
 
 import functools
@@ -11,18 +10,18 @@ import numpy as np
 import PIL.Image
 import simplejpeg
 
-MAX_PIXELS = 89_478_485  # of a file: a small one can claim to be huge; where Pillow warns
-# Deflate makes at most 8,256 pixels of one bit out of a byte: what claims more, and is large, is
-# damaged or made to fill the memory.
-DENSEST, LARGE = 10_000, 2**24
-BACKGROUND = "white"  # what is seen through transparent pixels
-_ORIENTATION = 0x0112  # the tag of EXIF
+MAX_PIXELS = 89_478_485  # Pillow's limit: a small file can claim to be huge
+# Deflate expands one byte to at most 8,256 pixels of one bit. A LARGE image that claims more per
+# byte is damaged, or made to fill the memory.
+MAX_PIXELS_PER_BYTE, LARGE = 10_000, 2**24
+BACKGROUND = "white"  # colour behind transparent pixels
+_ORIENTATION = 0x0112  # tag of EXIF
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
-_KNOWN_32_BIT = ("PNG", "PPM")  # formats whose 32-bit pixels of Pillow hold 16 bits
+_KNOWN_32_BIT = ("PNG", "PPM")  # formats that Pillow opens as 32-bit pixels that hold 16 bits
 
 
 class BrokenImageError(ValueError):
-    """The bytes are no image that can be decoded whole, or none that the model can take."""
+    """The bytes cannot be decoded as a whole image, or the model cannot take the image."""
 
 
 def decode(
@@ -32,30 +31,31 @@ def decode(
     fast_dct: bool = True,
     orient: bool = False,
 ) -> np.ndarray:
-    """uint8 (H, W, channels) of an encoded file, or of uint8 pixels (H, W) or (H, W, C).
+    """Decodes a file, or converts uint8 pixels (H, W) or (H, W, C), to uint8 (H, W, channels).
 
-    Three channels are RGB, one is grey (Pillow's "L"), whatever the file holds; any other number
-    the file must have itself, such as the four of RGBA. Transparency is seen on white where the
-    model has no channel for it. Of several frames the first is taken, of 16 bits the upper 8.
+    Three channels are RGB and one is grey (Pillow's "L"); every file is converted to them. For any
+    other number of channels, the file must have as many, such as the four of RGBA. Transparent
+    pixels are put on white unless the model has a channel for transparency. Only the first frame
+    and the upper 8 of 16 bits are used.
 
-    `fast_dct`: the cosine transform of JPEGs of TensorFlow's default, else that of Pillow.
+    `fast_dct`: decode JPEGs with TensorFlow's default cosine transform, else with Pillow's.
     `orient`: turn the image as its EXIF orientation says; a TIFF file is always turned. Raises
     BrokenImageError.
     """
     if isinstance(data, np.ndarray):
-        return of_array(data if data.ndim == 3 else data[..., None], channels=channels)
+        return convert_channels(data if data.ndim == 3 else data[..., None], channels=channels)
     if data[:2] == b"\xff\xd8" and channels in (1, 3):
         try:
             pixels = _decode_jpeg(data, fast_dct)
             turned = upright(pixels, _orientation(data)) if orient else pixels
-            return of_array(turned, channels=channels)
+            return convert_channels(turned, channels=channels)
         except BrokenImageError:
             raise
         except ValueError:
-            pass  # libjpeg warned: whether that is fatal is for Pillow to decide
+            pass  # libjpeg warned; Pillow decides below whether that is fatal
     try:
         with _open(data) as image:
-            _check_pixels(image.height, image.width, of=len(data))
+            _check_pixels(image.height, image.width, num_bytes=len(data))
             image.load()
             pixels = _pixels(image, channels)
             return upright(pixels, image.getexif().get(_ORIENTATION, 1)) if orient else pixels
@@ -63,8 +63,8 @@ def decode(
         raise BrokenImageError(f"cannot decode the image: {_reason(error, data)}") from error
 
 
-def of_array(pixels: np.ndarray, *, channels: int) -> np.ndarray:
-    """uint8 (..., H, W, channels) of uint8 pixels (..., H, W, C). Raises BrokenImageError."""
+def convert_channels(pixels: np.ndarray, *, channels: int) -> np.ndarray:
+    """Converts uint8 (..., H, W, C) to uint8 (..., H, W, channels). Raises BrokenImageError."""
     given = pixels.shape[-1]
     if given == channels:
         return pixels
@@ -77,7 +77,7 @@ def of_array(pixels: np.ndarray, *, channels: int) -> np.ndarray:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, C) turned as an orientation of EXIF, 1 to 8, says; as it is for any other number."""
+    """Turns (H, W, C) as an EXIF orientation from 1 to 8 says; any other number changes nothing."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -89,16 +89,16 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _decode_jpeg(data: bytes, fast_dct: bool) -> np.ndarray:
     height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    _check_pixels(height, width, of=len(data))
+    _check_pixels(height, width, num_bytes=len(data))
     return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=fast_dct, fastupsample=False)
 
 
 def _orientation(data: bytes) -> int:
-    """The orientation that the header of a JPEG tells, 1 where it tells none."""
+    """The orientation in the header of a JPEG, 1 if there is none."""
     try:
         with _open(data) as image:
             return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged tag: the pixels are whole
+    except Exception:  # a damaged tag does not matter: the pixels are whole
         return 1
 
 
@@ -108,13 +108,13 @@ def _open(data: bytes) -> PIL.Image.Image:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """All that Pillow reads itself: of an EPS or WMF file, another program runs what it holds."""
+    """All formats but EPS and WMF: Pillow lets another program execute such files."""
     PIL.Image.init()
     return tuple(kind for kind in PIL.Image.ID if kind not in ("EPS", "WMF"))
 
 
 def _pixels(image: PIL.Image.Image, channels: int) -> np.ndarray:
-    """uint8 (H, W, channels). Raises ValueError where that would be a guess."""
+    """uint8 (H, W, channels). Raises ValueError if that needs a guess."""
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bit(image)
     if channels in (1, 3):
@@ -125,13 +125,13 @@ def _pixels(image: PIL.Image.Image, channels: int) -> np.ndarray:
     if len(bands := image.getbands()) != channels or image.mode == "1":
         raise ValueError(
             f"it has {len(bands)} channels ({image.mode}), the model takes {channels}:"
-            " give files of that many"
+            f" give files with {channels} channels"
         )
     return np.array(image)
 
 
 def _opaque(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The image on `BACKGROUND`."""
+    """The image on a ground of colour `BACKGROUND`."""
     if not image.has_transparency_data:
         return image
     image = image.convert("RGBA")
@@ -140,18 +140,18 @@ def _opaque(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _eight_bit(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Grey pixels of 16 bits as 8. Raises ValueError where their range is not known."""
+    """Reduces grey pixels of 16 bits to 8. Raises ValueError if their range is not known."""
     if image.mode == "F" or image.mode == "I" and image.format not in _KNOWN_32_BIT:
-        kind = "fractions" if image.mode == "F" else "32-bit numbers"
+        kind = "floating-point numbers" if image.mode == "F" else "32-bit integers"
         raise ValueError(
             f"its pixels are {kind} ({image.format} of mode {image.mode}), whose range is not"
-            " known: save it with 8 or 16 bits a channel"
+            " known: save it with 8 or 16 bits per channel"
         )
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     bits = tags.get(_BITS, (16,))[0]
     values = np.asarray(image).astype(np.int32)
     grey = (np.clip(values, 0, 2**bits - 1) >> (bits - 8)).astype(np.uint8)
-    if tags.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow turns that round for 8 bits only
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow inverts that for 8 bits only
         grey = 255 - grey
     clear = image.info.get("transparency")
     if isinstance(clear, int):
@@ -159,21 +159,25 @@ def _eight_bit(image: PIL.Image.Image) -> PIL.Image.Image:
     return PIL.Image.fromarray(grey)
 
 
-def _check_pixels(height: int, width: int, *, of: int) -> None:
-    """Raises BrokenImageError where a file of so many bytes claims what no image of it holds."""
+def _check_pixels(height: int, width: int, *, num_bytes: int) -> None:
+    """Raises BrokenImageError if the file claims more pixels than its bytes can hold."""
     pixels = height * width
     if pixels > MAX_PIXELS:
-        raise BrokenImageError(f"refused to decode {height} x {width} pixels: over {MAX_PIXELS}")
-    if pixels > max(LARGE, DENSEST * of):
-        raise BrokenImageError(f"refused to decode {height} x {width} pixels out of {of} bytes")
+        raise BrokenImageError(
+            f"refused to decode {height} x {width} pixels: at most {MAX_PIXELS:,} are allowed"
+        )
+    if pixels > max(LARGE, MAX_PIXELS_PER_BYTE * num_bytes):
+        raise BrokenImageError(
+            f"refused to decode {height} x {width} pixels from {num_bytes} bytes: it is damaged"
+        )
 
 
 def _reason(error: Exception, data: bytes) -> str:
-    """What a decoder said, in one line and without an object's address."""
+    """The message of a decoder's error, in one line and without an object's address."""
     if not data:
         return "the file is empty"
     if isinstance(error, PIL.UnidentifiedImageError):
-        return f"it begins with {data[:8]!r}, which no known image does, or its header is damaged"
+        return f"it begins with {data[:8]!r}: the format is not known, or its header is damaged"
     if isinstance(error, MemoryError):
-        return "it needs more memory than there is"
+        return "there is not enough memory"
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,7 +1,7 @@
-"""Folders and images below a folder, none of them skipped without a word.
+"""Finds folders and images below a folder; nothing is skipped silently.
 
-Links are followed, as torchvision and timm do. What cannot be read is an error here, for a class
-that is missing would shift the labels of all that follow it.
+Links are followed, as in torchvision and timm. A folder that cannot be read is an error here,
+because a missing class would shift the labels of all classes after it.
 """
 
 import collections
@@ -10,11 +10,11 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-# Those of torchvision.
+# The suffixes that torchvision reads.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 
-# Folders that disks, network drives and archives add, and that are not for people.
-OF_SYSTEMS = {
+# Folders that disks, network drives and archives create for themselves.
+SYSTEM_FOLDERS = {
     *("lost+found", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX"),
     "System Volume Information",
 }
@@ -22,16 +22,19 @@ OF_SYSTEMS = {
 
 @dataclasses.dataclass(kw_only=True)
 class Scan:
-    """What is below a folder."""
+    """What was found below a folder."""
 
     images: list[str] = dataclasses.field(default_factory=list)  # paths, sorted
-    folders: list[str] = dataclasses.field(default_factory=list)  # names of those at the top
+    folders: list[str] = dataclasses.field(default_factory=list)  # names of the top folders
+    # Number of files that are not images, by suffix.
     others: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    loops: list[str] = dataclasses.field(default_factory=list)  # links to a folder around them
+    loops: list[str] = dataclasses.field(
+        default_factory=list
+    )  # links to a folder that contains them
 
 
 def folders(folder: pathlib.Path) -> tuple[str, ...]:
-    """Sorted names of the visible folders in `folder`. Raises ValueError where one is lost."""
+    """Sorted names of the visible folders in `folder`. Raises ValueError if one cannot be read."""
     return tuple(sorted(e.name for e in _visible(str(folder)) if _is_folder(e)))
 
 
@@ -41,10 +44,10 @@ def loose_images(folder: pathlib.Path) -> int:
 
 
 def images(folder: pathlib.Path, *, around: Iterable[pathlib.Path] = ()) -> Scan:
-    """The images anywhere below `folder`, in an order every file system agrees on.
+    """Finds the images anywhere below `folder`. They are sorted, so every file system agrees.
 
-    A link to a folder that it lies in, or to one of `around`, is not followed. Hidden files and
-    folders are left out, files that are no images counted by their suffix. Raises ValueError for
+    A link to a folder that contains it, or to a folder in `around`, is not followed. Hidden files
+    and folders are left out. Files that are not images are counted by suffix. Raises ValueError for
     a folder that cannot be read.
     """
     scan = Scan()
@@ -65,7 +68,7 @@ def images(folder: pathlib.Path, *, around: Iterable[pathlib.Path] = ()) -> Scan
                 scan.others[os.path.splitext(entry.name)[1].lower() or "no suffix"] += 1
             elif _is_file(entry):
                 scan.images.append(entry.path)
-            else:  # to open a pipe would wait for ever
+            else:  # opening a pipe could wait forever
                 scan.others["pipe or device"] += 1
     scan.images.sort()
     return scan
@@ -74,35 +77,35 @@ def images(folder: pathlib.Path, *, around: Iterable[pathlib.Path] = ()) -> Scan
 def _visible(path: str) -> list["os.DirEntry[str]"]:
     try:
         with os.scandir(path) as entries:
-            return [e for e in entries if e.name[0] != "." and e.name not in OF_SYSTEMS]
+            return [e for e in entries if e.name[0] != "." and e.name not in SYSTEM_FOLDERS]
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether it is a folder, or a link to one.
+    """Whether the entry is a folder, or a link to one.
 
-    Raises ValueError for a broken link that may have been to a folder. A broken link to an image is
-    kept: reading it will fail, and that is counted.
+    Raises ValueError for a broken link that may have led to a folder. A broken link to an image
+    counts as an image: reading it will fail, and the failure is counted.
     """
     try:
         if entry.is_dir():
             return True
-        lost = entry.is_symlink() and not os.path.exists(entry.path)
-    except OSError as error:  # a link in a circle, or into a folder that is closed to us
+        broken = entry.is_symlink() and not os.path.exists(entry.path)
+    except OSError as error:  # a circular link, or one into a folder that we may not read
         if entry.name.lower().endswith(SUFFIXES):
             return False
         raise _unreadable(entry.path, error) from error
-    if lost and not os.path.splitext(entry.name)[1]:
+    if broken and not os.path.splitext(entry.name)[1]:
         target = os.readlink(entry.path)
         raise ValueError(
-            f"{entry.path} is a link to {target}, which is not there: repair or remove the link"
+            f"{entry.path} is a link to {target}, which does not exist: repair or remove the link"
         )
     return False
 
 
 def _is_file(entry: "os.DirEntry[str]") -> bool:
-    """Whether it can be opened as a file, or is a link that cannot, which reading will report."""
+    """Whether the entry is a file, or a broken link, which reading will report."""
     try:
         return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
     except OSError:

@@ -1,9 +1,9 @@
-"""What a split is made of, in few numbers: to find, and to name, what changed between two starts.
+"""A short summary of a split, to find and to name what changed between two starts of a run.
 
-An image is known by its path below its class folder, its size in bytes and, for a few thousand of
-them spread over the split, a digest of its first and last bytes. Nothing depends on where the
-folder is. What a split holds is summed up by part (a class folder, a shard), so that the record of
-a million images stays small; of a small split every image is kept.
+An image is identified by its path below its class folder, its size in bytes and, for a few thousand
+images spread over the split, a digest of its first and last bytes. Nothing depends on where the
+folder is. There is one entry per part (a class folder, a shard), so that the summary of a million
+images stays small. For a small split, every image is recorded.
 """
 
 import collections
@@ -15,15 +15,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-KEPT = 5_000  # images of a split up to which each is kept by name
-LOOKED_INTO = 4_096  # images of a split whose content is looked at
-_BYTES = 4_096  # of the begin and of the end of a file
+MAX_RECORDED = 5_000  # every image is recorded in a split of at most this size
+MAX_OPENED = 4_096  # at most this many images of a split are opened
+_BYTES = 4_096  # read at the beginning and at the end of a file
 _THREADS = 16  # they wait for the disk
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-    """A part of a split: how many images it holds, and what they are."""
+    """A part of a split: the number of its images, and a digest of them."""
 
     examples: int
     digest: str
@@ -31,15 +31,15 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What defines a split. Two of equal `digest` give a run the same examples."""
+    """The summary of a split. Splits with equal `digest` give a run the same examples."""
 
     kind: str  # of the source
-    name: str = ""  # of the data set and its version; "" where only the content counts
+    name: str = ""  # of the dataset and its version; "" if only the content counts
     examples: int
     class_names: tuple[str, ...]
-    digest: str  # of all of this
+    digest: str  # of kind, name, classes and parts
     parts: Mapping[str, Part]  # by class folder, shard or split
-    images: Mapping[str, str] = dataclasses.field(default_factory=dict)  # path -> what it is
+    images: Mapping[str, str] = dataclasses.field(default_factory=dict)  # path -> fingerprint
 
 
 def identify(
@@ -50,7 +50,7 @@ def identify(
     name: str = "",
     images: Mapping[str, str] | None = None,
 ) -> Identity:
-    """The identity of a split of these parts; their digests and the names make its own."""
+    """The identity of a split with these parts; `digest` covers all arguments but `images`."""
     lines = [kind, name, *class_names]
     lines += [f"{key}\0{part.examples}\0{part.digest}" for key, part in parts.items()]
     return Identity(
@@ -74,15 +74,15 @@ def of_files(
 ) -> Identity:
     """The identity of labelled files below `root`, in their order.
 
-    Costs one `stat` a file, and reads a little of the first, the last, and the files between.
-    A file that is gone meanwhile counts as empty: reading it will say so.
+    Costs one `stat` per file, and opens at most `MAX_OPENED` files to read both their ends. A file
+    that has disappeared counts as empty; reading it later will report that.
     """
     paths = [os.fspath(file) for file in files]
-    every = max(1, -(-len(paths) // LOOKED_INTO))
+    every = max(1, -(-len(paths) // MAX_OPENED))
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         pieces = [range(i, min(i + 1024, len(paths))) for i in range(0, len(paths), 1024)]
         marks = pool.map(
-            lambda rows: [fingerprint(paths[i], look=i % every == 0) for i in rows], pieces
+            lambda rows: [fingerprint(paths[i], read_ends=i % every == 0) for i in rows], pieces
         )
         marked = [mark for piece in marks for mark in piece]
     prefix = os.path.join(os.fspath(root), "")
@@ -92,18 +92,18 @@ def of_files(
         number = int(label)
         inside = name.removeprefix(f"{class_names[number]}/") if number >= 0 else name
         by_class[number].append(f"{inside}\0{mark}")
-    # By label, so that a renamed class is found by what it holds.
+    # Digests do not contain the class name, so that a renamed class is found by its content.
     parts = {
         class_names[number] if number >= 0 else "": Part(examples=len(held), digest=digest(held))
         for number, held in sorted(by_class.items())
     }
-    small = len(paths) <= KEPT
+    small = len(paths) <= MAX_RECORDED
     images = dict(zip(names, marked, strict=True)) if small else None
     return identify(kind, class_names=class_names, parts=parts, images=images)
 
 
 def digest(lines: Iterable[str | bytes]) -> str:
-    """A short digest of texts, one after the other."""
+    """A short digest of a sequence of texts."""
     hashed = hashlib.blake2b(digest_size=12)
     for line in lines:
         hashed.update(line if isinstance(line, bytes) else line.encode(errors="surrogateescape"))
@@ -111,11 +111,11 @@ def digest(lines: Iterable[str | bytes]) -> str:
     return hashed.hexdigest()
 
 
-def fingerprint(path: str, *, look: bool) -> str:
-    """What a file is: its size, and a digest of its ends where it is looked into."""
+def fingerprint(path: str, *, read_ends: bool) -> str:
+    """The size of a file and, with `read_ends`, a digest of its ends. "0" if unreadable."""
     try:
         size = os.stat(path).st_size
-        if not look:
+        if not read_ends:
             return str(size)
         with open(path, "rb") as file:
             ends = file.read(_BYTES)

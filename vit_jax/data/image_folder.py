@@ -23,13 +23,13 @@ SHOWN = 5  # names in a message
 class ImageFolder:
     """A dataset in folders; its classes are the sorted folder names of the training split.
 
-    Folders that are called as splits are (`split_names`) are splits, never classes. Hidden files
-    are ignored; folders below a class are searched, those behind links too. Raises ValueError
-    where `root` is not such a folder.
+    Folders that are named like splits (`split_names`) and hold class folders are splits. Hidden
+    files are ignored. Folders below a class are searched too, also through links. Raises ValueError
+    if `root` does not hold images in one of these layouts.
     """
 
     def __init__(self, root: str, *, train_split: str = "train") -> None:
-        """`train_split` says whose classes count where two folders are called training splits."""
+        """`train_split`: the split that defines the classes, if several are named like it."""
         self.root = pathlib.Path(root)
         if not root:
             raise ValueError("config.data.path is empty: set it to the root of the image folder")
@@ -46,23 +46,23 @@ class ImageFolder:
             self._classes = self._class_names(self.root)
 
     def open(self, split: str) -> "ImageFolderSource":
-        """The images of a split. Without split folders, `train` and `all` are every image.
+        """The images of a split. Without split folders, `train` and `all` are all images.
 
-        What was found and is not read is logged as a warning.
+        Logs a warning for files and folders that are found but not used.
         """
         name = self._resolve(split)
         if not self._train:
-            return self._source(self.root, required=True, told=name != "all")
+            return self._source(self.root, required=True, warn=name != "all")
         folder = self.root / name
         if unknown := [c for c in folder_scan.folders(folder) if c not in self._classes]:
             raise ValueError(
-                f"{folder} has class folders that {self.root / self._train} has not:"
-                f" {_few(unknown)}"
+                f"{folder} has class folders that {self.root / self._train} does not have:"
+                f" {_shown(unknown)}"
             )
-        return self._source(folder, required=name == self._train, told=True)
+        return self._source(folder, required=name == self._train, warn=True)
 
     def _looks_split(self) -> bool:
-        """Whether the folders of the root are splits. Raises ValueError where that is not clear."""
+        """Whether the folders of the root are splits. Raises ValueError if that is not clear."""
         named = [name for name in self._names if split_names.kind(name)]
         nested = [name for name in named if folder_scan.folders(self.root / name)]
         others = [name for name in self._names if name not in named]
@@ -72,33 +72,33 @@ class ImageFolder:
             if mixed := [n for n in unclear if self._is_class_beside(n, classes)]:
                 folder = self.root / trains[0]
                 raise ValueError(
-                    f"{folder} may be the training split, or a class beside {_few(mixed)}: to train"
-                    f" on its folders set config.data.path to {folder}, else rename it"
+                    f"{folder} may be the training split, or a class beside {_shown(mixed)}: to"
+                    f" train on its folders set config.data.path to {folder}, else rename it"
                 )
             return True
         if others and nested:
             raise ValueError(
-                f"{self.root / nested[0]} looks like a split, but stands beside the folders"
-                f" {_few(others)}: move the classes into {self.root / 'train'}"
+                f"{self.root / nested[0]} looks like a split, but is beside the folders"
+                f" {_shown(others)}: move the classes into {self.root / 'train'}"
             )
         if named and not others:
             missing = f"{self.root} has no train folder with class folders in it"
-            raise ValueError(f"{missing}, only {_few(named)}: expected {LAYOUT}")
+            raise ValueError(f"{missing}, only {_shown(named)}: expected {LAYOUT}")
         return False
 
     def _is_class_beside(self, name: str, classes: Iterable[str]) -> bool:
-        """Whether a folder holds images, and not those of a further split of these classes."""
+        """Whether a folder holds images, and is not another split of these classes."""
         inside = folder_scan.folders(self.root / name)
         is_split = bool(inside) and set(inside) <= set(classes)
         return not is_split and bool(folder_scan.images(self.root / name).images)
 
     def _of_kind(self, kind: str) -> list[str]:
-        """Folders of the root that are called as that kind of split, and hold class folders."""
+        """Folders of the root that are named like this kind of split and hold class folders."""
         found = split_names.preferred(self._names, kind)
         return [name for name in found if folder_scan.folders(self.root / name)]
 
     def _other_splits(self) -> list[str]:
-        """The splits beside the training split: by name, or by the class folders they hold."""
+        """The splits except the training split, found by name or by their class folders."""
         named = [n for kind in split_names.KINDS for n in self._of_kind(kind) if n != self._train]
         for name in self._names:
             if split_names.kind(name):
@@ -106,13 +106,13 @@ class ImageFolder:
             try:
                 inside = folder_scan.folders(self.root / name)
             except ValueError:
-                continue  # no split that can be read: said where a split is opened
+                continue  # not readable: opening the split reports that
             if inside and set(inside) <= set(self._classes):
                 named.append(name)
         return named
 
     def _train_folder(self, wanted: str) -> str:
-        """Raises ValueError where it is not clear which of several folders is meant."""
+        """The training split. Raises ValueError if several folders could be it."""
         found = self._of_kind("train")
         if len(found) > 1 and wanted not in found:
             names = " and ".join(found)
@@ -120,7 +120,7 @@ class ImageFolder:
         return wanted if wanted in found else found[0]
 
     def _resolve(self, split: str) -> str:
-        """The split of this name, else the only one of its kind."""
+        """The split with this name, else the only split of the same kind."""
         kind = split_names.kind(split)
         alike = [name for name in self.splits if kind and split_names.kind(name) == kind]
         if split in self.splits:
@@ -141,7 +141,7 @@ class ImageFolder:
             raise ValueError(f"the class folder {wrong[0]!r} in {folder} is not UTF-8: rename it")
         if _split_like(classes):
             raise ValueError(
-                f"the folders in {folder} look like splits, not classes: {_few(classes)};"
+                f"the folders in {folder} look like splits, not classes: {_shown(classes)};"
                 f" set config.data.path to {folder}, or rename them"
             )
         if len(classes) == 1:
@@ -153,8 +153,8 @@ class ImageFolder:
             )
         return classes
 
-    def _source(self, folder: pathlib.Path, *, required: bool, told: bool) -> "ImageFolderSource":
-        """`required`: every class must have images. `told`: log what is not read."""
+    def _source(self, folder: pathlib.Path, *, required: bool, warn: bool) -> "ImageFolderSource":
+        """`required`: every class must have images. `warn`: log what is found but not used."""
         scans: dict[str, folder_scan.Scan] = {}
         present = folder_scan.folders(folder)
         around = {self.root, folder}
@@ -165,7 +165,7 @@ class ImageFolder:
             )
             if required and _split_like(inside := scans[name].folders):
                 raise ValueError(
-                    f"{folder / name} holds folders that look like splits ({_few(inside)}), and"
+                    f"{folder / name} holds folders that look like splits ({_shown(inside)}), and"
                     f" would be trained as one class: expected {LAYOUT}"
                 )
             if required and not scans[name].images:
@@ -176,8 +176,8 @@ class ImageFolder:
         files = [path for scan in scans.values() for path in scan.images]
         if not files:
             raise ValueError(f"{folder} holds no image ({' '.join(SUFFIXES)}) in a class folder")
-        if told:
-            self._tell(folder, scans)
+        if warn:
+            self._warn_unused(folder, scans)
         counts = [len(scan.images) for scan in scans.values()]
         return ImageFolderSource(
             name=str(folder),
@@ -186,25 +186,27 @@ class ImageFolder:
             labels=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         )
 
-    def _tell(self, folder: pathlib.Path, scans: dict[str, folder_scan.Scan]) -> None:
-        """Logs what a user may have meant to be read, and is not."""
+    def _warn_unused(self, folder: pathlib.Path, scans: dict[str, folder_scan.Scan]) -> None:
+        """Logs what a user may have expected to be used, but is not."""
         others = sum((scan.others for scan in scans.values()), collections.Counter[str]())
         empty = [name for name, scan in scans.items() if not scan.images]
         alike = _alike(self._classes)
         loops = [path for scan in scans.values() for path in scan.loops]
-        places = {folder, self.root}
-        loose = sum(folder_scan.loose_images(place) for place in places)
+        loose = sum(folder_scan.loose_images(path) for path in {folder, self.root})
         unused = [n for n in self._names if self._train and n not in self.splits]
-        taken = [n for n in self._classes if not self._train and split_names.kind(n)]
+        like_splits = [n for n in self._classes if not self._train and split_names.kind(n)]
         counted = ", ".join(f"{suffix} {count:,}" for suffix, count in others.most_common(SHOWN))
         facts = (
             (others, f"files that are not read, by suffix: {counted}"),
-            (loose, f"{loose:,} images that are in no class folder are not read"),
-            (unused, f"folders that are no split with class folders are not read: {_few(unused)}"),
-            (taken, f"taken for classes, though they are called as splits: {_few(taken)}"),
-            (loops, f"links to a folder around them are not followed: {_few(loops)}"),
-            (empty, f"no image of {len(empty)} of {len(scans)} classes: {_few(empty)}"),
-            (alike, f"different classes whose names are alike: {_few(alike)}"),
+            (loose, f"{loose:,} images outside class folders are not read"),
+            (
+                unused,
+                f"folders that are not splits with class folders are not read: {_shown(unused)}",
+            ),
+            (like_splits, f"used as classes, but named like splits: {_shown(like_splits)}"),
+            (loops, f"links to a folder that contains them are not followed: {_shown(loops)}"),
+            (empty, f"{len(empty)} of {len(scans)} classes have no image: {_shown(empty)}"),
+            (alike, f"different classes with similar names: {_shown(alike)}"),
         )
         for there, fact in facts:
             if there:
@@ -213,7 +215,7 @@ class ImageFolder:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageFolderSource:
-    """The images of one split, by class, then by path."""
+    """The images of one split, sorted by class, then by path."""
 
     name: str
     class_names: tuple[str, ...]
@@ -229,7 +231,7 @@ class ImageFolderSource:
             return Record(file.read(), int(self.labels[index]), path)
 
     def sample(self) -> list[int]:
-        return []  # all have a label
+        return []  # every image has a label
 
     def identity(self) -> identity.Identity:
         return identity.of_files(
@@ -246,12 +248,12 @@ def _is_utf8(name: str) -> bool:
 
 
 def _alike(names: Iterable[str]) -> list[str]:
-    """Names that differ by case, or by how accents are written, alone."""
+    """Groups of names that differ only in case, or in how accents are encoded."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
     return [" and ".join(group) for group in groups.values() if len(group) > 1]
 
 
-def _few(names: Iterable[str]) -> str:
+def _shown(names: Iterable[str]) -> str:
     return few(names, SHOWN)

@@ -1,4 +1,4 @@
-"""Images of a folder with a map from file name to class: for sets that have no class folders."""
+"""Images of a folder with a map from file name to class, for datasets without class folders."""
 
 import collections
 import os
@@ -21,7 +21,7 @@ class ImageListSource:
     def __init__(
         self, root: pathlib.Path, labels: Mapping[str, int], *, class_names: tuple[str, ...]
     ) -> None:
-        """Raises ValueError for a file that is not there or a class that the model has not."""
+        """Raises ValueError for a missing file, or a class that the model does not have."""
         self.name, self.class_names = str(root), class_names
         self._items = list(labels.items())
         if not root.is_dir():
@@ -43,7 +43,7 @@ class ImageListSource:
         return Record(path.read_bytes(), label, str(path))
 
     def sample(self) -> list[int]:
-        return []  # all have a label
+        return []  # every image has a label
 
     def identity(self) -> identity.Identity:
         files = [os.path.join(self.name, name) for name, _ in self._items]
@@ -57,18 +57,18 @@ class ImageListSource:
 
 
 def _is_below(name: str) -> bool:
-    place = pathlib.PurePath(name)
-    return not place.is_absolute() and ".." not in place.parts
+    path = pathlib.PurePath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def read_labels(path: pathlib.Path, *, class_names: Sequence[str] = ()) -> dict[str, int]:
     """A map from file name to class index: a JSON object, or lines `NAME INDEX`.
 
-    In place of an index there may be a name of `class_names`. Raises ValueError in one line where
-    the file is no such map, names a file twice, or has a label that is neither.
+    A label may also be one of `class_names`. Raises ValueError in one line if the file is not a
+    map, names a file twice, or has a label that is neither an index nor a name.
     """
     if not path.is_file():
-        raise ValueError(f"cannot read the labels {path}: it is no file")
+        raise ValueError(f"cannot read the labels {path}: it is not a file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -77,7 +77,7 @@ def read_labels(path: pathlib.Path, *, class_names: Sequence[str] = ()) -> dict[
         labels = _labels(_pairs(text), class_names)
     except ValueError as error:
         raise ValueError(
-            f"{path} is no map of labels, JSON or lines NAME INDEX: {error}"
+            f"{path} is not a map of labels (JSON, or lines NAME INDEX): {error}"
         ) from error
     if not labels:
         raise ValueError(f"{path} holds no labels")
@@ -112,27 +112,27 @@ def _labels(pairs: Iterable[tuple[str, Any]], class_names: Sequence[str]) -> dic
     counted = collections.Counter(class_names)
     numbers = {name: i for i, name in enumerate(class_names) if counted[name] == 1}
     labels: dict[str, int] = {}
-    places: set[str] = set()
+    seen: set[str] = set()
     for name, index in pairs:
-        place = os.path.normpath(name)
-        if place in places:
+        path = os.path.normpath(name)
+        if path in seen:
             raise ValueError(f"{name!r} has two labels")
-        places.add(place)
+        seen.add(path)
         labels[name] = _index(name, index, numbers)
     return labels
 
 
 def _index(name: str, value: Any, numbers: Mapping[str, int]) -> int:
-    """Digits, or a whole number of JSON: not true, not 1.0, not 1_000; or the name of one class."""
+    """Accepts digits, an integer of JSON (not true, 1.0 or 1_000), or the name of one class."""
     if type(value) is int:
         return value
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
     if isinstance(value, str) and value in numbers:
         return numbers[value]
-    known = ", nor the name of one class" if numbers else ""
+    known = " and not the name of one class" if numbers else ""
     raise ValueError(
-        f"{_short(name)} has the label {_short(value)}, which is no whole number{known}"
+        f"{_short(name)} has the label {_short(value)}, which is not an integer{known}"
     )
 
 

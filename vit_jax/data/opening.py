@@ -1,4 +1,4 @@
-"""Opens the splits that a config names: one to learn from, one to measure on."""
+"""Opens the splits that a config names: one to train on, one to evaluate on."""
 
 import logging
 
@@ -10,7 +10,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def open_train(data: DataConfig, *, labelled: bool = True) -> Source:
-    """The split to learn from. Raises ValueError where labels are needed and it has none."""
+    """The split to train on. Raises ValueError if labels are needed and images have none."""
     source = open_source(data, split=data.train_split)
     if not labelled:
         return source
@@ -22,10 +22,10 @@ def open_train(data: DataConfig, *, labelled: bool = True) -> Source:
 
 
 def open_eval(data: DataConfig, *, labelled: bool = True) -> Source:
-    """The split to measure on: `eval_split`, or the first held-out split that there is.
+    """The split to evaluate on: `eval_split`, or the first held-out split.
 
-    A split without labels is not taken where they are needed. A dataset that has none to evaluate
-    on, but one called "all", is evaluated as a whole, with a warning.
+    If labels are needed, splits without labels are skipped. If there is no held-out split, but a
+    split named "all", the evaluation is on all images, with a warning.
     """
     if data.eval_split:
         source = open_source(data, split=data.eval_split)
@@ -46,13 +46,13 @@ def open_eval(data: DataConfig, *, labelled: bool = True) -> Source:
         )
         return open_source(data, split="all")
     raise ValueError(
-        f"{data.source.label} has no labelled split that is called as one to evaluate on"
+        f"{data.source.label} has no labelled split that is named like an evaluation split"
         f" (validation, val, test): set config.data.eval_split; there are {', '.join(splits)}"
     )
 
 
 def open_source(data: DataConfig, *, split: str) -> Source:
-    """Raises ValueError in one line where the dataset, or its split, cannot be opened."""
+    """One split. Raises ValueError in one line if the dataset or the split cannot be opened."""
     source = data.source.open(split, train_split=data.train_split)
     if not len(source):
         raise ValueError(f"{source.name} holds no images: choose another split")
@@ -60,7 +60,7 @@ def open_source(data: DataConfig, *, split: str) -> Source:
 
 
 def _unlabelled(source: Source) -> str:
-    """How many images have no label, in words; "" where those looked at all have one."""
+    """How many of the sampled images have no label, in words; "" if all have one."""
     labels = source.sample()
     count = labels.count(UNKNOWN)
     return f"{count} of {len(labels)}" if count else ""

@@ -144,10 +144,10 @@ def eval_batches(
 ) -> Batches:
     """Every example once, in order, in batches of the full size.
 
-    As `train_batches`, with `mask` bool (R,), and the id as sample_index. The mask is False where
-    the last batch is padded (image 0, label 0, id -1), where an image is broken (its label and id,
-    image 0), and, if `labelled`, where it has no label (label -1, its id, image 0).
-    Every host gets the same number of batches.
+    Like `train_batches`, with `mask` bool (R,), and with the id as sample_index. The mask is False
+    for padding of the last batch (image 0, label 0, id -1), for a broken image (image 0, its label
+    and id), and, if `labelled`, for an image without a label (image 0, label -1, its id).
+    Every process gets the same number of batches.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
     rows = rows or slice(0, batch_size)
@@ -189,7 +189,7 @@ def eval_batches(
 
 
 def _words(indices: np.ndarray) -> np.ndarray:
-    """int64 (R,) as uint32 (R, 2), the high and the low word: JAX has 32 bits by default."""
+    """int64 (R,) as uint32 (R, 2), high and low word: integers of JAX have 32 bits by default."""
     return np.stack([indices >> 32, indices & 0xFFFFFFFF], axis=-1).astype(np.uint32)
 
 
@@ -203,7 +203,7 @@ def _read_or_replace(
     bad: BadImages,
     labelled: bool,
 ) -> tuple[np.ndarray, int, int]:
-    """Pixels, label and index of a record, or of the first readable one of a fixed random list."""
+    """Pixels, label and index of a record; if it is broken, of one from a fixed random list."""
     unlabelled: Unlabelled = "refuse" if labelled else "read"
     pixels, label = _read(source, index, decode, bad=bad, unlabelled=unlabelled)
     if pixels is not None:
@@ -219,10 +219,10 @@ def _read_or_replace(
 def _read(
     source: Source, index: int, decode: Decode, *, bad: BadImages, unlabelled: Unlabelled
 ) -> tuple[np.ndarray | None, int]:
-    """Pixels and label of a record; no pixels where it is broken, label 0 where unreadable.
+    """Pixels and label of a record. If it is broken, pixels are None, and the label may be 0.
 
-    A record without a label has the label UNKNOWN, and no pixels to "skip" it. Raises RunFailed
-    for one to "refuse", and for a label that is no class.
+    A record without a label has the label UNKNOWN. To "skip" it, its pixels are None; to "refuse"
+    it, RunFailed is raised. A label that is not a class raises RunFailed too.
     """
     path, label = f"{source.name}[{index}]", 0
     try:

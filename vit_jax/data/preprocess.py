@@ -1,7 +1,7 @@
 """From an encoded image to uint8 pixels of the model's size, on the host.
 
-What is random is an argument: `numbers`, the uniform numbers of one sample (`counter.draw`).
-Everything per pixel after the crop (flip, value range, mixup) runs on the device (`augment`).
+Randomness is an argument: `numbers`, the uniform numbers of one sample (`counter.draw`).
+All work on pixels after the crop (flip, value range, mixup) runs on the device (`augment`).
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ class TrainTransform:
     crop: Crop
     center: float = 1.0  # share of the short side that `Center` keeps
     interpolation: Interpolation = "linear"
-    fit: Fit = "crop"  # likewise
+    fit: Fit = "crop"  # how `Center` fits the image
     channels: int = 3  # of the model
-    orient: bool = False  # as EXIF says
+    orient: bool = False  # turn as EXIF says
 
     def __call__(self, image: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """uint8 (h, w, C), float64 (NUMBERS,) in [0, 1) -> uint8 (H, W, C)."""
@@ -35,7 +35,7 @@ class TrainTransform:
         return _decoded(data, self)
 
     def batch(self, images: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Every image of uint8 (N, h, w, C) with its row of `numbers` -> uint8 (N, H, W, C)."""
+        """uint8 (N, h, w, C), float64 (N, NUMBERS) -> uint8 (N, H, W, C)."""
         if isinstance(self.crop, Shift) and images.shape[1:3] == self.size:
             return shift(images, limit=self.crop.shift, numbers=numbers)
         return np.stack([self(image, row) for image, row in zip(images, numbers, strict=True)])
@@ -43,14 +43,14 @@ class TrainTransform:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalTransform:
-    """The centre of an image at `size` (height, width), its aspect ratio kept unless `squash`."""
+    """Resizes an image and cuts `size` (height, width) from the centre: see `center_crop`."""
 
     size: tuple[int, int]
     center: float = 0.875  # share of the resized image's short side that is kept
     interpolation: Interpolation = "area"
     fit: Fit = "crop"
     channels: int = 3  # of the model
-    orient: bool = False  # as EXIF says
+    orient: bool = False  # turn as EXIF says
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """uint8 (h, w, C) -> uint8 (H, W, C)."""
@@ -65,7 +65,7 @@ class EvalTransform:
 def train_transform(
     data: DataConfig, *, size: tuple[int, int], channels: int = 3
 ) -> TrainTransform:
-    """What `data` does to training images. Raises ValueError where it makes no sense."""
+    """The transform of training images. Raises ValueError if fields of `data` do not fit."""
     data.crop.check(size)
     _check_crop_pct(data)
     return TrainTransform(
@@ -80,7 +80,7 @@ def train_transform(
 
 
 def eval_transform(data: DataConfig, *, size: tuple[int, int], channels: int = 3) -> EvalTransform:
-    """What `data` does to images for evaluation. Raises ValueError where it makes no sense."""
+    """The transform for evaluation. Raises ValueError if fields of `data` do not fit."""
     _check_crop_pct(data)
     return EvalTransform(
         size=size,
@@ -96,16 +96,16 @@ def _check_crop_pct(data: DataConfig) -> None:
     if not 0 < data.crop_pct <= 1:
         raise ValueError(f"config.data.crop_pct is {data.crop_pct}: it must be in (0, 1]")
     if data.crop_pct < LEAST_CROP:
-        raise ValueError(f"config.data.crop_pct is {data.crop_pct}: give {LEAST_CROP} at least")
+        raise ValueError(f"config.data.crop_pct is {data.crop_pct}: give at least {LEAST_CROP}")
 
 
 def _fast_dct(interpolation: Interpolation) -> bool:
-    """Whether to decode JPEGs as TensorFlow does, whose resize filters these are, or as Pillow."""
+    """Whether to decode JPEGs like TensorFlow, for its interpolations, or like Pillow."""
     return interpolation in ("linear", "area")
 
 
 def _decoded(data: bytes | np.ndarray, transform: TrainTransform | EvalTransform) -> np.ndarray:
-    """The pixels (h, w, C) that a transform takes."""
+    """The pixels (h, w, C) that a transform takes. Raises BrokenImageError."""
     return decode(
         data,
         channels=transform.channels,

@@ -1,4 +1,4 @@
-"""What every source of images gives: records by index."""
+"""What every source of images provides: records by index."""
 
 import dataclasses
 from typing import Protocol
@@ -7,12 +7,12 @@ import numpy as np
 
 from vit_jax.data.identity import Identity
 
-UNKNOWN = -1  # the label of an image whose class nobody tells, as TensorFlow Datasets has it
+UNKNOWN = -1  # the label of an image without a known class, as in TensorFlow Datasets
 TRAIN_ON_LABELLED = "set config.data.train_split to images that have labels"
 
 
 class LabelError(ValueError):
-    """A label that is no class of its dataset."""
+    """A label that is not a class of its dataset."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,36 +20,36 @@ class Record:
     """One labelled image, not decoded."""
 
     data: bytes | np.ndarray  # an encoded file, or uint8 (H, W) or (H, W, C)
-    label: int  # of a class, or UNKNOWN
-    path: str  # what a message calls this record
+    label: int  # index of a class, or UNKNOWN
+    path: str  # name of this record in messages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """What the design of a run needs to know of its data."""
+    """What the design of a run needs to know about its data."""
 
     train_size: int  # images to train on
-    class_names: tuple[str, ...] = ()  # by label; () where the images have none
+    class_names: tuple[str, ...] = ()  # by label; () if images have no labels
     num_classes: int = 0
 
 
 class Source(Protocol):
-    """A split of a dataset, read at random; `read` is called from several threads."""
+    """A split of a dataset with random access; `read` is called from several threads."""
 
     @property
     def name(self) -> str:
-        """What a message calls this split."""
+        """The name of this split in messages."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names by label."""
+        """Class names by label."""
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Record: ...
 
     def sample(self) -> list[int]:
-        """Labels of images from all over the split, UNKNOWN among them; [] where all have one."""
+        """Labels of a sample of the images, UNKNOWN included; [] if every image has a label."""
 
     def identity(self) -> Identity:
-        """What defines the split, to find at a later start what changed; may take a while."""
+        """A summary of the split, to find changes at a later start. This may take a while."""

@@ -1,4 +1,4 @@
-"""A source whose classes have other numbers: those of a model that has them in another order."""
+"""A source whose labels are translated to the order of classes of a model."""
 
 from vit_jax.data.identity import Identity
 from vit_jax.data.record import Record, Source
@@ -24,9 +24,9 @@ class Relabelled:
         return [self._number(label) for label in self._source.sample()]
 
     def _number(self, label: int) -> int:
-        # Below zero is no class: an image that nobody labelled.
+        # A negative label means that the image has no label.
         return self._numbers[label] if label >= 0 else label
 
     def identity(self) -> Identity:
-        """That of the source: what the model calls its classes is no matter of the data."""
+        """The identity of the source: the model's order of classes does not change the data."""
         return self._source.identity()

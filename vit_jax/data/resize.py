@@ -17,13 +17,13 @@ PILLOW = {
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
     """uint8 (h, w, C) -> uint8 (H, W, C), pixels as areas (half-pixel centres), rounded.
 
-    linear: two samples an axis whatever the scale, as `tf.image.resize` without antialias.
-    area: the mean over each target pixel's area; it is linear where an axis grows.
-    bilinear, bicubic and lanczos_antialias, nearest: those of Pillow, and so of torchvision.
+    linear: two samples per axis at every scale, like `tf.image.resize` without antialias.
+    area: the mean over the area of each target pixel; the same as linear if an axis grows.
+    bilinear, bicubic and lanczos_antialias, nearest: like Pillow, and so like torchvision.
     """
     if image.shape[:2] == size:
         return image
-    if image.shape[2] != 3:  # each by itself: Pillow takes four for colours and transparency
+    if image.shape[2] != 3:  # one channel at a time: Pillow would read four as RGBA
         return np.stack(
             [_resize(plane, size, interpolation) for plane in np.moveaxis(image, 2, 0)], 2
         )
@@ -36,10 +36,10 @@ def resize_part(
     part: tuple[int, int, int, int],
     interpolation: Interpolation,
 ) -> np.ndarray:
-    """The part (top, left, H, W) of `resize(image, size, interpolation)`, equal but for rounding.
+    """The part (top, left, H, W) of `resize(image, size, interpolation)`, up to rounding.
 
-    Its memory is that of the part and of what it is made from: a line of a million pixels would
-    be hundreds of gigabytes at the height of a model.
+    This needs memory only for the part and for the pixels it depends on. A line of a million
+    pixels, resized as a whole to the height of a model, would take hundreds of gigabytes.
     """
     top, left, height, width = part
     if interpolation not in PILLOW:
@@ -50,7 +50,7 @@ def resize_part(
         region = image[rows, columns].astype(np.float32)
         mean = np.einsum("yh,hwc,xw->yxc", of_rows, region, of_columns, optimize=True)
         return np.rint(mean).clip(0, 255).astype(np.uint8)
-    y, x = image.shape[0] / size[0], image.shape[1] / size[1]  # source pixels a pixel
+    y, x = image.shape[0] / size[0], image.shape[1] / size[1]  # source pixels per target pixel
     corners = (left * x, top * y, (left + width) * x, (top + height) * y)
     limits = (image.shape[1], image.shape[0]) * 2
     box = tuple(min(corner, limit) for corner, limit in zip(corners, limits, strict=True))
@@ -65,7 +65,7 @@ def resize_part(
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
-    """As `resize`, of (h, w, 3) or (h, w)."""
+    """Like `resize`, for (h, w, 3) or (h, w)."""
     if interpolation in ("linear", "area"):
         shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
         method = cv2.INTER_AREA if interpolation == "area" and shrinks else cv2.INTER_LINEAR
@@ -75,17 +75,18 @@ def _resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolati
 
 
 def _taps(source: int, target: int, kept: range, *, area: bool) -> tuple[slice, np.ndarray]:
-    """Of an axis resized from `source` to `target`: what the kept places read, and its weights.
+    """The source pixels that the `kept` target pixels of an axis depend on, and their weights.
 
-    Weights are float32 (len(kept), length of the slice): shares of the source's pixels within the
-    target's (`area`), or those of the two nearest centres.
+    The axis is resized from `source` to `target` pixels. Weights are float32 (len(kept), length of
+    the slice). With `area` they are the shares of source pixels within each target pixel, else the
+    weights of the two nearest centres.
     """
     scale = source / target
-    place = np.array(kept, np.float64)[:, None]
+    index = np.array(kept, np.float64)[:, None]
     if area:
-        low, high = place * scale, (place + 1) * scale
+        low, high = index * scale, (index + 1) * scale
     else:
-        center = np.clip((place + 0.5) * scale - 0.5, 0, source - 1)
+        center = np.clip((index + 0.5) * scale - 0.5, 0, source - 1)
         low, high = center, center
     read = slice(int(low.min()), min(int(np.ceil(high.max())) + 1, source))
     pixel = np.arange(read.start, read.stop)

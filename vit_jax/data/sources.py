@@ -1,4 +1,4 @@
-"""Where images can come from: each a choice of a config with fields of its own."""
+"""The sources of images. A config chooses one, and each has its own fields."""
 
 import dataclasses
 from typing import Protocol
@@ -10,17 +10,17 @@ from vit_jax.data.tfds_source import TfdsSource, tfds_splits
 
 
 class DataSource(Protocol):
-    """An entry of `SOURCES`: a dataclass whose fields are those of a config."""
+    """An entry of `SOURCES`: a dataclass whose fields are its part of the config."""
 
     @property
     def label(self) -> str:
-        """What a message calls the dataset."""
+        """The name of the dataset in messages."""
 
     def splits(self, *, train_split: str) -> tuple[str, ...]:
-        """The splits that there are. Raises ValueError where the dataset cannot be opened."""
+        """The names of all splits. Raises ValueError if the dataset cannot be opened."""
 
     def open(self, split: str, *, train_split: str) -> Source:
-        """One split; `train_split` is the one whose classes count. Raises ValueError likewise."""
+        """One split; `train_split` defines the classes. Raises ValueError if it is not there."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

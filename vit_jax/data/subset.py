@@ -1,4 +1,4 @@
-"""Some images of a source, under numbers of their own."""
+"""A subset of the images of a source, numbered from 0."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from vit_jax.data.record import Record, Source
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """The images of `source` with these numbers."""
+    """The images of `source` with the indices `ids`."""
 
     source: Source
     ids: np.ndarray  # int (N,)
@@ -37,7 +37,7 @@ class Subset:
 
 
 def spread(source: Source, count: int) -> Source:
-    """`count` images of `source` (0: all), at equal distances, so of all classes where sorted."""
+    """`count` images of `source` at equal distances, so of all classes if sorted. 0: all."""
     if not count or count >= len(source):
         return source
     return Subset(source, np.arange(count) * len(source) // count)

@@ -1,4 +1,4 @@
-"""Datasets of TensorFlow Datasets, prepared as array_record, read without TensorFlow."""
+"""Reads datasets of TensorFlow Datasets, prepared as array_record, without TensorFlow."""
 
 import difflib
 import errno
@@ -18,7 +18,7 @@ class TfdsSource:
     """A split of an image classification dataset; sub-splits such as `train[:99%]` too."""
 
     def __init__(self, dataset: str, *, split: str, data_dir: str = "") -> None:
-        """Raises ValueError where the dataset is not there, or holds no labelled images."""
+        """Raises ValueError if the dataset is not prepared, or has no images with labels."""
         import tensorflow_datasets as tfds
 
         builder = _prepared(dataset, data_dir)
@@ -31,7 +31,7 @@ class TfdsSource:
             raise ValueError(
                 f"{dataset} is prepared in {builder.data_dir}, but not as array_record: convert it"
                 f" once with `tfds convert_format --dataset_version_dir={builder.data_dir}"
-                " --out_file_format=array_record` (needs tensorflow, reading it does not)"
+                " --out_file_format=array_record` (this needs tensorflow, reading does not)"
             ) from None
         except (ValueError, KeyError) as error:
             raise ValueError(
@@ -45,20 +45,20 @@ class TfdsSource:
         return len(self._records)
 
     def read(self, index: int) -> Record:
-        """Raises OSError where the file cannot be read, LabelError for a label of no class."""
+        """Raises OSError if the file cannot be read, LabelError for a label that is not a class."""
         path = f"{self.name}[{index}]"
         try:
             example = self._records[index]
-        except Exception as error:  # of array_record and TFDS, which have no errors of their own
+        except Exception as error:  # array_record and TFDS define no type of error
             raise OSError(errno.EIO, " ".join(str(error).split()), path) from error
-        if not _is_there(example):
+        if not _was_read(example):
             raise OSError(errno.EIO, "its record is damaged", path)
         return Record(example["image"], self._label(example["label"], path), path)
 
     def sample(self) -> list[int]:
-        """Labels of examples from all over the split, of all where they are few.
+        """Labels of at most `SAMPLED` examples, spread over the split.
 
-        Raises LabelError for one that is no class, ValueError where they cannot be read.
+        Raises LabelError for a label that is not a class, ValueError if none can be read.
         """
         count = min(len(self), SAMPLED)
         ids = [len(self) * i // count for i in range(count)]
@@ -68,21 +68,25 @@ class TfdsSource:
             raise ValueError(
                 f"{self.name} cannot be read: {' '.join(str(error).split())}"
             ) from error
-        if not any(map(_is_there, examples)):
+        if not any(map(_was_read, examples)):
             raise ValueError(f"{self.name} cannot be read: its records are damaged")
         return [
             self._label(example["label"], f"{self.name}[{index}]")
             for index, example in zip(ids, examples, strict=True)
-            if _is_there(example)
+            if _was_read(example)
         ]
 
     def identity(self) -> identity.Identity:
-        """Of the shards that the split reads: their names, sizes, and which examples of them."""
+        """The summary of the shards that the split reads: names, sizes and ranges of examples."""
         parts = {}
         for shard in self._files:
             path = epath.Path(shard.filename)
             local = "://" not in os.fspath(path)
-            size = identity.fingerprint(os.fspath(path), look=True) if local else path.stat().length
+            size = (
+                identity.fingerprint(os.fspath(path), read_ends=True)
+                if local
+                else path.stat().length
+            )
             parts[f"{path.name}[{shard.skip}:{shard.skip + shard.take}]"] = identity.Part(
                 examples=shard.take, digest=identity.digest([str(size)])
             )
@@ -100,13 +104,13 @@ class TfdsSource:
         )
 
 
-def _is_there(example: dict[str, Any]) -> bool:
-    """Whether a record was read: of a damaged file, TFDS gives nothing instead of an error."""
+def _was_read(example: dict[str, Any]) -> bool:
+    """Whether a record was read: for a damaged file, TFDS returns None instead of an error."""
     return example["image"] is not None and example["label"] is not None
 
 
 def _class_names(dataset: str, features: Any) -> tuple[str, ...]:
-    """Of the feature `label`. Raises ValueError for features that are no image with one class."""
+    """The names of the feature `label`. Raises ValueError unless images have one class each."""
     from tensorflow_datasets import features as kinds
 
     known = features if isinstance(features, kinds.FeaturesDict) else {}
@@ -118,7 +122,7 @@ def _class_names(dataset: str, features: Any) -> tuple[str, ...]:
     if isinstance(label, kinds.ClassLabel) and label.num_classes:
         return tuple(label.names)
     if isinstance(label, kinds.Scalar) and np.dtype(label.np_dtype) == np.bool_:
-        return ("0", "1")  # the only range that numbers without names tell
+        return ("0", "1")  # the only numbers without names whose range is known
     raise ValueError(
         f"the labels of {dataset} are {_described(label)}, not one of a known number of classes for"
         " each image: prepare it with the feature ClassLabel"
@@ -134,7 +138,7 @@ def tfds_splits(dataset: str, *, data_dir: str = "") -> tuple[str, ...]:
 
 
 def _prepared(dataset: str, data_dir: str) -> Any:
-    """The builder of a dataset that is prepared. Raises ValueError."""
+    """The builder of a dataset. Raises ValueError unless the dataset is prepared."""
     import tensorflow_datasets as tfds
 
     if not dataset:
@@ -147,7 +151,7 @@ def _prepared(dataset: str, data_dir: str) -> Any:
         close = difflib.get_close_matches(dataset.split(":")[0], set(known), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "tfds.list_builders() names all"
         raise ValueError(f"tfds has no dataset {dataset!r}{place}: {hint}") from None
-    except Exception as error:  # versions, configurations, folders: each has errors of its own
+    except Exception as error:  # versions, configurations and folders raise errors of many types
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise ValueError(f"config.data.name {dataset}: {reason}") from error
     if not builder.info.splits:
@@ -161,5 +165,5 @@ def _remedy(dataset: str, data_dir: str) -> str:
     folder = f" --data_dir={data_dir}" if data_dir else ""
     return (
         f"prepare it once with `tfds build {dataset} --file_format=array_record{folder}`"
-        " (needs tensorflow, reading it does not)"
+        " (this needs tensorflow, reading does not)"
     )

@@ -1,8 +1,8 @@
 """Augmentation on the device: a list of small pure functions of a batch, to be called under jit.
 
-The config names them in the order in which they are applied. Each is a file here and a line in
-`AUGMENTATIONS`. Random numbers are keyed by the place of a sample in the run, so that results
-depend neither on the mesh nor on the number of hosts.
+The config lists them in the order in which they are applied. Each is a file here and a line in
+`AUGMENTATIONS`. Random numbers are keyed by the `sample_index`, so that results depend neither on
+the mesh nor on the number of processes.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ __all__ = [
     "normalize",
 ]
 
-# By the name that a config gives them.
+# The augmentations by their names in a config.
 AUGMENTATIONS: dict[str, type[Augmentation]] = {
     "flip": Flip,
     "value_range": ValueRange,
@@ -43,9 +43,10 @@ def augment(
     key: jax.Array,
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Batch:
-    """Applies them one after the other. `image` uint8 (B, H, W, C) becomes `dtype`.
+    """Applies the augmentations in order; `image` uint8 (B, H, W, C) becomes `dtype`.
 
-    `batch` holds sample_index uint32 (B, 2) too, see pipeline.train_batches. `key`: of the run.
+    `batch` must hold sample_index uint32 (B, 2): see `pipeline.train_batches`. `key` is the key of
+    the run.
     """
     for augmentation in augmentations:
         batch = augmentation(batch, key=jax.random.fold_in(key, augmentation.stream))
@@ -53,7 +54,7 @@ def augment(
 
 
 def check(augmentations: Sequence[Augmentation], *, gives: frozenset[str]) -> None:
-    """Raises ValueError where one of them needs what is not there yet, or the list gives no values.
+    """Raises ValueError if one needs what the batch does not hold, or pixels are not normalised.
 
     `gives` is what the objective adds to a batch of pixels before the augmentations.
     """
@@ -62,7 +63,9 @@ def check(augmentations: Sequence[Augmentation], *, gives: frozenset[str]) -> No
     for augmentation in augmentations:
         name = name_of(augmentation)
         if (other := streams.setdefault(augmentation.stream, name)) and name != other:
-            raise ValueError(f"config.augment: {name} and {other} have the same stream of numbers")
+            raise ValueError(
+                f"config.augment: {name} and {other} have the same `stream` of random numbers"
+            )
         for needed in sorted(augmentation.needs - there):
             raise ValueError(f"config.augment: {name} needs {_missing(needed, gives)}")
         there = (there - augmentation.takes) | augmentation.gives
@@ -71,16 +74,16 @@ def check(augmentations: Sequence[Augmentation], *, gives: frozenset[str]) -> No
 
 
 def name_of(augmentation: Augmentation) -> str:
-    """What a config calls it."""
+    """The name of an augmentation in a config."""
     kinds = {kind: name for name, kind in AUGMENTATIONS.items()}
     return kinds.get(type(augmentation), type(augmentation).__name__)
 
 
 def _missing(needed: str, gives: frozenset[str]) -> str:
-    """What is missing, and what to do."""
+    """The part of a message that says what is missing and what to do."""
     if needed == VALUES:
         return "normalised values: put value_range before it"
     if needed == PIXELS:
         return "uint8 pixels: put it before value_range"
-    has = f"it gives {', '.join(sorted(gives))}" if gives else "it has none"
-    return f"{needed} of the objective, which it does not give ({has}): leave it out"
+    has = f"it gives {', '.join(sorted(gives))}" if gives else "it gives nothing"
+    return f"{needed} from the objective, which does not give them ({has}): leave it out"

@@ -1,4 +1,4 @@
-"""What an augmentation is."""
+"""The contract of an augmentation."""
 
 from typing import ClassVar, Protocol
 
@@ -12,26 +12,26 @@ PIXELS, VALUES = "pixels", "values"  # what `image` holds: uint8, or normalised 
 class Augmentation(Protocol):
     """A pure function of a batch. A frozen dataclass: its fields are its part of the config."""
 
-    # The number of its own stream of random numbers, another one for each augmentation.
+    # The number of its stream of random numbers, different for every augmentation.
     stream: ClassVar[int]
     # What must be in the batch: PIXELS, VALUES, or what the objective gives, such as "targets".
     needs: ClassVar[frozenset[str]] = frozenset({PIXELS})
-    # What is in the batch no more, and what is new.
+    # What it removes from the batch, and what it adds.
     takes: ClassVar[frozenset[str]] = frozenset()
     gives: ClassVar[frozenset[str]] = frozenset()
 
     def bound(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "Augmentation":
-        """The augmentation for a model whose pixels have this mean and std, by channel."""
+        """The augmentation for a model with this mean and std of each channel."""
         return self
 
     def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
-        """The batch with `image` (B, H, W, C), and what goes with it, changed.
+        """Returns the batch with a changed `image` (B, H, W, C) or other entries.
 
-        Numbers of a sample are drawn from `at(key, batch["sample_index"][i])`.
+        Random numbers of sample i come from the key `at(key, batch["sample_index"][i])`.
         """
         ...
 
 
 def at(key: jax.Array, sample_index: jax.Array) -> jax.Array:
-    """The key of a sample; both words count, as a long run passes 2**32 samples."""
+    """The key of a sample, from both words of its index: a long run passes 2**32 samples."""
     return jax.random.fold_in(jax.random.fold_in(key, sample_index[0]), sample_index[1])

@@ -11,7 +11,7 @@ from vit_jax.data.augment.contract import PIXELS, Augmentation, Batch, at
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flip(Augmentation):
-    """Mirrors every other image, on average, from left to right."""
+    """Mirrors each image from left to right with probability 1/2."""
 
     stream: ClassVar[int] = 0
     needs: ClassVar[frozenset[str]] = frozenset({PIXELS})
@@ -21,6 +21,6 @@ class Flip(Augmentation):
 
 
 def random_flip(images: jax.Array, sample_index: jax.Array, *, key: jax.Array) -> jax.Array:
-    """Mirrors every other image of (B, H, W, C), on average, from left to right."""
+    """Mirrors each image of (B, H, W, C) from left to right with probability 1/2."""
     flips = jax.vmap(lambda index: jax.random.bernoulli(at(key, index)))(sample_index)
     return jnp.where(flips[:, None, None, None], images[:, :, ::-1], images)

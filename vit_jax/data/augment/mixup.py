@@ -1,4 +1,4 @@
-"""Mixup: a sample is a mean of two ("mixup: Beyond Empirical Risk Minimization", 1710.09412)."""
+"""Weighted means of two samples ("mixup: Beyond Empirical Risk Minimization", 1710.09412)."""
 
 import dataclasses
 from typing import ClassVar
@@ -11,15 +11,15 @@ from vit_jax.data.augment.contract import VALUES, Augmentation, Batch, at
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixup(Augmentation):
-    """Mixes every image and its targets with those of its neighbour, one share for the batch."""
+    """Mixes every image and its targets with its neighbour's, with one share for the batch."""
 
-    alpha: float = 0.2  # of the Beta distribution that the share is drawn from
+    alpha: float = 0.2  # parameter of the Beta distribution of the share
 
     stream: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({VALUES, "targets"})
 
     def __post_init__(self) -> None:
-        if not self.alpha > 0:  # NaN is not
+        if not self.alpha > 0:  # refuses NaN too
             raise ValueError(f"mixup's alpha is {self.alpha}: it must be positive")
 
     def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
@@ -35,7 +35,7 @@ def mixup_share(key: jax.Array, *, alpha: float) -> jax.Array:
 
 
 def mix(values: jax.Array, share: jax.Array) -> jax.Array:
-    """`share` of each sample of the global batch, the rest of its predecessor.
+    """Adds `share` of each sample of the global batch and `1 - share` of the previous sample.
 
     The partner is the neighbour, not a random one: the order of the batch is random already.
     """

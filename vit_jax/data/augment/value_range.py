@@ -10,14 +10,14 @@ import numpy as np
 
 from vit_jax.data.augment.contract import PIXELS, VALUES, Augmentation, Batch
 
-HALF = (0.5, 0.5, 0.5)  # of mean and std where nothing else is known: values in [-1, 1]
+HALF = (0.5, 0.5, 0.5)  # default mean and std: values in [-1, 1]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ValueRange(Augmentation):
     """Turns uint8 pixels into (pixels in [0, 1] - mean) / std, as `config.data` or the model says.
 
-    Mean and std are no fields of its own: evaluation has the same ones.
+    Mean and std are not fields of this class, because evaluation uses the same ones.
     """
 
     stream: ClassVar[int] = 2
@@ -35,7 +35,7 @@ class ValueRange(Augmentation):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Normalise(ValueRange):
-    """A value range whose mean and std, one of each a channel, are known."""
+    """A value range with a mean and a std for each channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
