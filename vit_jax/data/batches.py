@@ -38,7 +38,7 @@ class Batches(Iterator[Batch]):
         options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
         steps = grain.MapDataset.source(_Steps(batch, stop))[start:]
         self._iterator = iter(steps.to_iter_dataset(options))
-        # Grain's `next` costs 0.3 ms of Python: not on the thread that dispatches the steps.
+        # Grain's `next` costs 0.3 ms of Python: keep it off the thread that dispatches steps.
         self._feeder = concurrent.futures.ThreadPoolExecutor(1, "feeder")
         self._next = self._feeder.submit(next, self._iterator, None)
 
@@ -59,12 +59,12 @@ class Batches(Iterator[Batch]):
         except StopIteration:
             self.close()
             raise
-        except BaseException:  # a thread's error, an interrupt: nothing comes after it
+        except BaseException:  # an error of a thread, or an interrupt: no batch follows
             self.close(wait=False)
             raise
 
     def _wait(self) -> Batch | None:
-        """Waits, and asks `interrupted` every `POLL` seconds: a read may block for ever."""
+        """The next batch, None at the end. Calls `interrupted` meanwhile: a read may block forever."""
         while True:
             try:
                 return self._next.result(timeout=POLL)
@@ -81,7 +81,7 @@ class Batches(Iterator[Batch]):
         self.close(wait=error is None)
 
     def close(self, *, wait: bool = True) -> None:
-        """Ends the threads. After an error do not wait: one may be in a read that blocks."""
+        """Ends the threads. After an error, do not wait: a thread may be blocked in a read."""
         if not self._closed:
             self._closed = True
             self._iterator.close()

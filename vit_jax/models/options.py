@@ -144,7 +144,7 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
             )
 
     def _check_attention(self) -> None:
-        """What cuDNN can compute. Raises ValueError."""
+        """Checks what cuDNN needs. Raises ValueError."""
         if self.attention != "cudnn":
             return
         size, otherwise = self.width // self.num_heads, "or use attention 'auto'"

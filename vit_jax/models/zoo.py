@@ -201,7 +201,7 @@ def change(options: AnyOptions, **changes: Any) -> AnyOptions:
 
 
 def runnable(options: AnyOptions, *, platform: str) -> AnyOptions:
-    """The same model, as devices of this platform ("cpu", "gpu", "tpu") can compute it."""
+    """The same model with options that this platform ("cpu", "gpu", "tpu") supports."""
     cudnn = isinstance(options, EncoderOptions) and options.attention == "cudnn"
     return change(options, attention="auto") if cudnn and platform != "gpu" else options
 
