@@ -1,4 +1,4 @@
-# make quickstart | test | lint; PYTHON and VENV can be set, such as: make test PYTHON=python3.12
+# Run `make help`. PYTHON and VENV can be set, for example: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
 RUNS ?= runs
@@ -11,13 +11,13 @@ VIT_JAX := $(BIN)/python -m vit_jax
 .PHONY: help quickstart test fuzz lint format wheel clean
 
 help:
-	@echo "make quickstart  pretrain, evaluate and fine-tune a small ViT here (no download)"
+	@echo "make quickstart  pretrain, evaluate and fine-tune a small ViT (data included)"
 	@echo "make test        run all tests"
-	@echo "make fuzz        read 10,000 damaged files of every kind (make test: 1,000)"
+	@echo "make fuzz        read 10,000 damaged files of every kind (1,000 in make test)"
 	@echo "make lint        check format, style and types"
 	@echo "make format      format the source"
 	@echo "make wheel       build the package into dist/"
-	@echo "make clean       remove $(VENV) and what builds and tools left; runs stay"
+	@echo "make clean       remove $(VENV), builds and caches, but not $(RUNS)"
 
 quickstart: $(VENV)/.installed
 	$(VIT_JAX) train --config configs/quickstart.py --workdir $(RUNS)/quickstart
@@ -52,7 +52,7 @@ wheel: $(VENV)/.installed-dev
 clean:
 	rm -rf $(VENV) build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache
 
-# The stamps are older than pyproject.toml when the dependencies may have changed.
+# If pyproject.toml is newer than a stamp, the dependencies may have changed: install again.
 $(VENV)/.installed: pyproject.toml setup.py | $(VENV)
 	$(PIP) install --editable .
 	@touch $@
@@ -63,5 +63,5 @@ $(VENV)/.installed-dev: pyproject.toml setup.py | $(VENV)
 
 $(VENV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "$(PYTHON) is not Python 3.11 or later: set PYTHON, such as PYTHON=python3.12"; exit 2; }
+	  { echo "$(PYTHON) is not Python 3.11 or later: set PYTHON, for example PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -1,4 +1,4 @@
-"""For tools that still ask for it; everything is said in pyproject.toml."""
+"""For tools that still need this file; pyproject.toml has everything."""
 
 from setuptools import setup
 

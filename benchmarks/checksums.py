@@ -1,10 +1,10 @@
-"""What the checksums of a checkpoint cost when it is saved and restored.
+"""Measures the cost of checksums when a checkpoint is saved and restored.
 
     python -m benchmarks.checksums [--model S/16] [--repeat 5]
 
 A training state of the model with Adam's moments and an average (352 MB for S/16) is saved and
-restored several times; times are medians. Checksums are written in the background, while the run
-goes on, and are part of the time of saving below.
+restored several times; times are medians. Checksums are written in the background while the run
+continues. Here their time is included in the time of saving.
 """
 
 import argparse
@@ -28,7 +28,7 @@ KEEP = CheckpointConfig(keep_last=1, keep_best=0)
 
 
 def measure(model: str, *, folder: pathlib.Path, repeat: int) -> dict[str, list[float]]:
-    """Seconds of every repetition: of saving and restoring, and of the checksums within."""
+    """Seconds of every repetition: saving, restoring, and the checksums included in each."""
     options, rule = zoo.options(model), optax.adam(1e-3)
     abstract = state.abstract_state(options, rule, average=True, mesh=make_mesh(MeshConfig()))
     filled = state.create(options, rule, abstract=abstract, seed=0)

@@ -1,4 +1,4 @@
-"""Time to trace and to compile a training step at several depths: it should not grow with depth.
+"""Measures the time to trace and compile a training step, which should not grow with depth.
 
 python benchmarks/compile_time.py [--depths 12 24 48]
 """
@@ -22,7 +22,7 @@ def main() -> None:
     for _ in range(flags.rounds):
         for depth in flags.depths:
             times[depth].append(measure(depth))
-    print("| depth | trace and lower s | compile s | total s | against the first |")
+    print("| depth | trace and lower s | compile s | total s | relative to the first |")
     print("|---|---|---|---|---|")
     first = 0.0
     for depth, pairs in times.items():
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def measure(depth: int) -> tuple[float, float]:
-    """Seconds to lower and to compile, from nothing cached."""
+    """Seconds to lower and to compile, without any cache."""
     jax.clear_caches()
     step, state, batch = build(depth)
     start = time.perf_counter()

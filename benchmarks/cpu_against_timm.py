@@ -1,10 +1,10 @@
-"""Train step and inference on the CPU, side by side with timm (PyTorch), in turns in one run.
+"""Measures training steps and inference on the CPU, alternating with timm (PyTorch) in one run.
 
     python benchmarks/cpu_against_timm.py [--timm-python PATH] [--models Ti/16 S/16] [--rounds 5]
 
 Two worker processes, one for each library, take turns, so that both see the same machine; the
 medians of the rounds are compared. Float32, 224 pixels, batch 16, AdamW, all cores. timm is not a
-dependency: install torch and timm here, or name the Python of an environment that has them.
+dependency: install torch and timm, or give the Python of an environment that has them.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["Ti/16", "S/16"], choices=TIMM_NAMES)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--timm-python", default=sys.executable)
-    parser.add_argument("--unroll", type=int, default=1, help="blocks per step of the scan")
+    parser.add_argument("--unroll", type=int, default=1, help="blocks per iteration of the scan")
     parser.add_argument("--worker", choices=("ours", "timm"), help=argparse.SUPPRESS)
     parser.add_argument("--task", help=argparse.SUPPRESS)
     flags = parser.parse_args()
@@ -92,7 +92,7 @@ def serve(build: Callable[..., tuple[Callable[[], object], float]], *task: str |
 
 
 def ours(model: str, task: str, unroll: int) -> tuple[Callable[[], object], float]:
-    """A call that does one step and waits for it; operations of a forward pass."""
+    """Returns a function that does one step and waits, and the operations of a forward pass."""
     import jax
     import numpy as np
 
@@ -137,7 +137,7 @@ def ours(model: str, task: str, unroll: int) -> tuple[Callable[[], object], floa
 
 
 def timm_steps(model: str, task: str, unroll: int) -> tuple[Callable[[], object], float]:
-    """The same for timm."""
+    """Like `ours`, for timm, without the operations."""
     import timm  # type: ignore[import-not-found]
     import torch  # type: ignore[import-not-found]
 

@@ -1,10 +1,10 @@
-"""Python time on the main thread per training step, against a bare jit of the same arrays.
+"""Measures Python time on the main thread per training step, and of a bare jit to compare with.
 
     python benchmarks/dispatch.py [--depth 12]
 
-The floor is `jax.jit` of the same step over a flat list of the state's arrays. Both are tiny
-models, so that what is measured is the time until the call returns, not the device's; the runs
-take turns and the minimum counts.
+The lower bound is `jax.jit` of the same step over a flat list of the state's arrays. The model is
+tiny, so that the time until the call returns is measured, not the time of the device. The two
+alternate, and the minimum counts.
 """
 
 import argparse

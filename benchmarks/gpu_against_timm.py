@@ -1,12 +1,12 @@
-"""The training step on one GPU beside timm's (PyTorch), in one run: timm goes first and last.
+"""Measures the training step on one GPU and that of timm (PyTorch), which runs first and last.
 
     python benchmarks/gpu_against_timm.py [--model B/16] [--batch 256] [--rounds 5]
 
-bfloat16 computation, float32 parameters, AdamW, 224 pixels, uint8 images that are on the device
-already. timm runs with `torch.compile`, autocast, fused attention and the fused optimizer, on the
+bfloat16 computation, float32 parameters, AdamW, 224 pixels, uint8 images that are already on the
+device. timm runs with `torch.compile`, autocast, fused attention and the fused optimizer, on the
 same tensors. For vit_jax, each row is one way to compute the same step. MFU counts three forward
-passes a step, without what is recomputed, over the chip's dense bfloat16 peak (`--peak`, TFLOP/s).
-Needs torch and timm, which are no dependencies.
+passes per step, without recomputation, relative to the chip's dense bfloat16 peak (`--peak`, in
+TFLOP/s). This needs torch and timm, which are not dependencies.
 """
 
 import argparse
@@ -23,7 +23,7 @@ TIMM_NAMES = {"S/16": "vit_small_patch16_224", "B/16": "vit_base_patch16_224",
               "L/16": "vit_large_patch16_224"}  # fmt: skip
 # remat, attention, unroll
 WAYS = ("none auto 12", "none auto 1", "dots auto 1", "none cudnn 1")
-STEPS = 10  # of a round
+STEPS = 10  # steps of a round
 
 
 def main() -> None:
@@ -32,8 +32,10 @@ def main() -> None:
     parser.add_argument("--model", default="B/16", choices=TIMM_NAMES)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peak", type=float, default=989.4, help="TFLOP/s; of an H100 or H200")
-    parser.add_argument("--ways", nargs="+", default=WAYS, help="REMAT ATTENTION UNROLL each")
+    parser.add_argument(
+        "--peak", type=float, default=989.4, help="TFLOP/s; the default is that of an H100 or H200"
+    )
+    parser.add_argument("--ways", nargs="+", default=WAYS, help="each is 'REMAT ATTENTION UNROLL'")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.worker:
@@ -41,10 +43,10 @@ def main() -> None:
         return
     names = ["timm", *flags.ways, "timm again"]
     times, facts = {}, {}
-    for name in names:  # one after the other: each takes all the memory it wants
+    for name in names:  # one after the other, because each may use all memory
         times[name], facts[name] = measure(name, flags)
     print(f"{flags.model}, batch {flags.batch}, {facts['timm']['device']}")
-    print("| step | ms | images/s | MFU | timm's time / its | GiB at the peak |")
+    print("| step | ms | images/s | MFU | timm's time / this | GiB at the peak |")
     print("|---|---|---|---|---|---|")
     flops = 3 * next(fact["flops"] for fact in facts.values() if "flops" in fact) * flags.batch
     reference = statistics.median(times["timm"] + times["timm again"])
@@ -58,7 +60,7 @@ def main() -> None:
 
 
 def measure(name: str, flags: argparse.Namespace) -> tuple[list[float], dict[str, Any]]:
-    """Seconds of a step, of each round, and what the worker says of itself."""
+    """Seconds per step for each round, and facts that the worker reports."""
     command = [sys.executable, __file__, "--worker", name, "--model", flags.model]
     command += ["--batch", str(flags.batch), "--rounds", str(flags.rounds)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -67,7 +69,7 @@ def measure(name: str, flags: argparse.Namespace) -> tuple[list[float], dict[str
 
 
 def serve(flags: argparse.Namespace) -> None:
-    """Compiles, then times a few steps in every round."""
+    """Compiles, then measures a few steps in every round, and prints the results as JSON."""
     run, facts = (timm_step if flags.worker.startswith("timm") else our_step)(flags)
     run(3)
     times = []
@@ -82,7 +84,7 @@ Built = tuple[Callable[[int], None], Callable[[], dict[str, Any]]]
 
 
 def our_step(flags: argparse.Namespace) -> Built:
-    """Takes a number of steps and waits for them; what is known afterwards."""
+    """Returns a function that runs some steps and waits, and one that returns facts afterwards."""
     import jax
     import numpy as np
 
@@ -131,7 +133,7 @@ def our_step(flags: argparse.Namespace) -> Built:
 
 
 def timm_step(flags: argparse.Namespace) -> Built:
-    """The same for timm."""
+    """Like `our_step`, for timm."""
     import timm  # type: ignore[import-not-found]
     import torch  # type: ignore[import-not-found]
 

@@ -1,8 +1,8 @@
-"""Runs the benchmarks of this folder and writes what they print to docs/performance.md.
+"""Runs the benchmarks of this folder and writes their output to docs/performance.md.
 
     python benchmarks/performance.py --timm-python PATH
 
-On an idle machine: every figure in the page is measured in this one run.
+Run it on an idle machine: all figures between the markers of the page come from this one run.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def measure(name: str, arguments: list[str]) -> str:
 
 
 def replace(page: str, name: str, text: str) -> str:
-    """Puts a measurement between its two markers, the prose around it stays."""
+    """Puts a measurement between its two markers; the text around it stays."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, found, rest = page.partition(begin)
     after = rest.partition(end)[2] if found else "\n"

@@ -4,7 +4,7 @@
         --config.data.path=DIR --config.init_from=Ti_16.npz
     python -m vit_jax evaluate --workdir runs/clothing --config.data.eval_split=test
 
-DIR holds train/, validation/ and test/ with a folder for each of 10 classes (the CC0 dataset
+DIR holds train/, validation/ and test/, each with a folder for each of 10 classes (the CC0 dataset
 "clothing-dataset-small": 3,068 / 341 / 372 photographs). The 14x14 positions of the checkpoint,
 learned at 224 pixels, are interpolated to 14x12. Cost and accuracy: docs/clothing.md.
 """

@@ -3,9 +3,9 @@
     python -m vit_jax train --config configs/finetune.py --workdir runs/finetune \
         --config.init_from=runs/quickstart
 
-`init_from` is the folder of a run of ours or a released vit_jax .npz. The model is the
-checkpoint's; the head is kept where the classes are the same and starts at zero otherwise. The
-defaults fit the quick start. Table 4 of "An Image is Worth 16x16 Words" (ImageNet) is:
+`init_from` is the folder of a run, or any released checkpoint. The model is the checkpoint's. Its
+head is kept if the classes are the same, and starts at zero otherwise. The defaults fit the quick
+start. For ImageNet, as in table 4 of "An Image is Worth 16x16 Words", add:
 
     --config.image_size=384 --config.batch_size=512 --config.total.steps=20000
     --config.optimizer.name=sgd --config.optimizer.learning_rate=0.03

@@ -2,9 +2,9 @@
 
     python -m vit_jax train --config configs/mae.py --workdir runs/mae
 
-49 patches of 4 pixels, of which the encoder sees 12. It is judged by the error of what it predicts
-for hidden patches of held-out images, and by their nearest neighbours among the training images in
-the space of its features. Then fine-tune it:
+An image has 49 patches of 4x4 pixels, and the encoder sees 12 of them. The run is evaluated by the
+error of the predicted pixels in hidden patches of held-out images, and by a nearest-neighbour
+classifier on the encoder's features. Then fine-tune it:
 
     python -m vit_jax train --config configs/finetune.py --workdir runs/mae-finetuned \
         --config.init_from=runs/mae --config.image_size=28

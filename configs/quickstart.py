@@ -2,8 +2,8 @@
 
     python -m vit_jax train --config configs/quickstart.py --workdir runs/quickstart
 
-317k parameters, 16 tokens: 86% of the held-out images after two minutes. Then fine-tune it at
-42 pixels with `configs/finetune.py`.
+The model has 317k parameters and 16 tokens. It classifies 86% of the held-out images correctly
+after two minutes. Then fine-tune it at 42 pixels with `configs/finetune.py`.
 """
 
 import ml_collections

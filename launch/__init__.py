@@ -1,1 +1,1 @@
-"""Starts one run on many processes or machines; run from a clone, not installed."""
+"""Starts one run on many processes or machines. Use it in a clone: it is not installed."""

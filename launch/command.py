@@ -1,4 +1,4 @@
-"""What the launchers share: telling their flags from the job, and running other programs."""
+"""What the launchers share: parsing the command line, and running other programs."""
 
 import argparse
 import shutil
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 def parse(
     parser: argparse.ArgumentParser, argv: Sequence[str]
 ) -> tuple[argparse.Namespace, list[str]]:
-    """The launcher's flags, before the first `--`, and the job, all that follows it."""
+    """Returns the launcher's flags, given before the first `--`, and the job, given after it."""
     own, job = list(argv), []
     if "--" in own:
         split = own.index("--")
@@ -27,25 +27,25 @@ def execute(argv: Sequence[str], *, text: str | None = None) -> int:
     """
     if shutil.which(argv[0]) is None:
         raise ValueError(
-            f"{argv[0]} is not installed or not on PATH: install it, or see with --dry-run"
+            f"{argv[0]} is not installed or not on PATH: install it, or use --dry-run to see"
             " what would run"
         )
     return subprocess.run(argv, input=text, text=True, check=False).returncode
 
 
 def at_least(smallest: int) -> Callable[[str], int]:
-    """An argparse type: a whole number that is not below `smallest`."""
+    """An argparse type: an integer that is at least `smallest`."""
 
-    def whole_number(text: str) -> int:
+    def integer(text: str) -> int:
         if not text.isdecimal() or int(text) < smallest:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {smallest} up")
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {smallest}")
         return int(text)
 
-    return whole_number
+    return integer
 
 
 def one_line(text: str) -> str:
-    """An argparse type: text that cannot end the line of a script it is written into."""
+    """An argparse type: text of one line, which is safe to write into a line of a script."""
     if not text or not text.isprintable():
         raise argparse.ArgumentTypeError(f"{text!r} is not one line of text")
     return text

@@ -1,14 +1,16 @@
-"""Runs one job as several processes on this machine, as a cluster would on several hosts.
+"""Runs one job as several processes on this machine, like a cluster on several hosts.
 
     python -m launch.local --processes 2 --devices-per-process 4 -- \
         train --config configs/quickstart.py --workdir runs/a
 
-It is for trying out what several hosts do: the processes use the CPU unless JAX_PLATFORMS says
-otherwise. A machine with several GPUs needs no launcher, since one process drives them all.
+Use it to try a run on several hosts without a cluster. The processes use the CPU unless
+JAX_PLATFORMS says otherwise. A machine with several GPUs needs no launcher, because one process
+uses all of them.
 
-Process 0 writes straight to the terminal, the lines of the others carry their number. SIGTERM,
-SIGINT and SIGHUP go on to every process. When one fails, the others get a while to end, then they
-are ended; the exit code is that of the first failure, 128 + N for a process killed by signal N.
+Process 0 writes directly to the terminal. The lines of the other processes begin with their number.
+SIGTERM, SIGINT and SIGHUP are passed on to every process. When a process fails, the others get some
+time to end, and are then killed. The exit code is that of the first failure, or 128 + N for a
+process that signal N killed.
 """
 
 import argparse
@@ -42,8 +44,8 @@ def main(argv: Sequence[str]) -> int:
         "--grace",
         type=command.at_least(0),
         default=10,
-        help="seconds the others get to end by themselves after one failed, and again to end"
-        " after SIGTERM",
+        help="after a process failed: seconds until the others get SIGTERM, and again until"
+        " SIGKILL",
     )
     flags, job = command.parse(parser, argv)
     return run(
@@ -61,9 +63,9 @@ def run(
     devices_per_process: int | None = None,
     grace: float = 10.0,
 ) -> int:
-    """Runs `argv` as `processes` processes of one job until all have ended; their exit code.
+    """Runs `argv` as `processes` processes of one job until all have ended; returns the exit code.
 
-    To be called from the main thread, whose death, however it comes, ends the processes (Linux).
+    Call it from the main thread. On Linux, the processes end when this thread dies in any way.
     """
     port = _free_port()
     children: list[subprocess.Popen[str]] = []
@@ -84,7 +86,7 @@ def run(
                     stderr=None if output is None else subprocess.STDOUT,
                     text=True,
                     errors="replace",
-                    # A session of its own: Ctrl-C reaches it once, through us.
+                    # In a new session, Ctrl-C reaches the process only once, through us.
                     start_new_session=True,
                     preexec_fn=die_with_parent,
                 )
@@ -104,8 +106,8 @@ def run(
 
 
 def _wait(children: Sequence["subprocess.Popen[str]"], received: list[int], grace: float) -> int:
-    """Waits for all, passing on received signals; the exit code of the first failure."""
-    code, since, remedies = 0, 0.0, [signal.SIGTERM, signal.SIGKILL]
+    """Waits for all and passes on signals; returns the exit code of the first failure."""
+    code, since, to_send = 0, 0.0, [signal.SIGTERM, signal.SIGKILL]
     while True:
         codes = [child.poll() for child in children]
         failed = [index for index, value in enumerate(codes) if value]
@@ -116,15 +118,15 @@ def _wait(children: Sequence["subprocess.Popen[str]"], received: list[int], grac
             return 128 - code if code < 0 else code
         while received:
             _send(children, received.pop(0))
-        if code and remedies and time.monotonic() - since > grace:
-            _send(children, remedies.pop(0))
+        if code and to_send and time.monotonic() - since > grace:
+            _send(children, to_send.pop(0))
             since = time.monotonic()
         time.sleep(0.05)
 
 
 def _send(children: Sequence["subprocess.Popen[str]"], number: int) -> None:
     for child in children:
-        child.send_signal(number)  # nothing happens where it has ended
+        child.send_signal(number)  # does nothing if the process has ended
 
 
 def _describe(code: int) -> str:
@@ -138,7 +140,7 @@ def _environment(
     port: int,
     devices: int | None,
 ) -> dict[str, str]:
-    """What process `index` sees; `vit_jax/parallel/multihost.py` reads it."""
+    """The environment of process `index`, which `vit_jax/parallel/multihost.py` reads."""
     settings = dict(base)
     settings.setdefault("JAX_PLATFORMS", "cpu")
     settings["VIT_JAX_COORDINATOR"] = f"127.0.0.1:{port}"
@@ -146,21 +148,21 @@ def _environment(
     settings["VIT_JAX_PROCESS_ID"] = str(index)
     # By default JAX's coordinator would listen on every network interface.
     settings["JAX_COORDINATOR_BIND_ADDRESS"] = f"127.0.0.1:{port}"
-    if devices is not None:  # the last of two equal flags counts
+    if devices is not None:  # the last of two equal flags is used
         flag = f"--xla_force_host_platform_device_count={devices}"
         settings["XLA_FLAGS"] = f"{base.get('XLA_FLAGS', '')} {flag}".strip()
     return settings
 
 
 def _free_port() -> int:
-    """A port that is free now; the coordinator takes it a moment later."""
+    """A port that is free now; the coordinator opens it a moment later."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _relay(source: IO[str] | None, prefix: str) -> threading.Thread:
-    """A thread that copies lines to stderr, each after `prefix`, until the source ends."""
+    """Starts a thread that copies lines to stderr, each after `prefix`, until the source ends."""
     assert source is not None
 
     def copy() -> None:
@@ -174,10 +176,10 @@ def _relay(source: IO[str] | None, prefix: str) -> threading.Thread:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """What a new child calls so that the kernel kills it when this process is gone.
+    """A function that a new child calls, so that the kernel kills it when this process is gone.
 
-    Not even a launcher killed by SIGKILL leaves processes behind then. Linux only; the library
-    is loaded here, since a child between fork and exec must do as little as possible.
+    Then even a launcher that is killed by SIGKILL leaves no processes behind. Linux only. The
+    library is loaded here, because a child must do as little as possible between fork and exec.
     """
     if sys.platform != "linux":
         return None
@@ -186,7 +188,7 @@ def _die_with_parent() -> Callable[[], None] | None:
 
     def child() -> None:
         prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:  # it was gone before the kernel had been told
+        if os.getppid() != parent:  # it was gone before the call of prctl
             os._exit(1)
 
     return child

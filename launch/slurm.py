@@ -3,13 +3,14 @@
     python -m launch.slurm --nodes 4 --gpus-per-node 8 --time 12:00:00 --partition gpu -- \
         train --config configs/vit_b16_i1k.py --workdir /shared/runs/b16
 
-Run it on a login node, in a clone and a virtual environment that the nodes see too; paths of the
-job are relative to the clone. The processes find each other by themselves
+Run it on a login node, in a clone and a virtual environment that the nodes can read too. Paths of
+the job are relative to the clone. The processes find each other automatically
 (`vit_jax/parallel/multihost.py`).
 
-Shortly before the time limit Slurm signals the batch script, which passes SIGTERM on to the run,
-waits for it to save, and puts the job back in the queue, where it resumes. A job that failed, or
-that `scancel` ended, is not queued again; one on a node that failed or was preempted is.
+Shortly before the time limit, Slurm signals the batch script. The script sends SIGTERM to the run,
+waits until it has saved, and puts the job back into the queue; the job then resumes. A job is also
+queued again if its node fails or is preempted, but not if the job itself fails or if `scancel`
+ends it.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         print(text, end="")
         return 0
     try:
-        # Slurm creates no folders: without this one the job would fail, and say nowhere why.
+        # Slurm creates no folders. Without this one, the job would fail without any message.
         pathlib.Path(flags.logs).mkdir(parents=True, exist_ok=True)
         return command.execute(["sbatch"], text=text)
     except ValueError as error:
@@ -45,16 +46,16 @@ def script(flags: argparse.Namespace, job: Sequence[str]) -> str:
         "job-name": flags.name,
         "nodes": flags.nodes,
         "ntasks-per-node": tasks,
-        # Not per task: each process must see all GPUs of its node for their direct links.
+        # Not per task: for direct links between GPUs, each process must see all GPUs of its node.
         "gpus-per-node": flags.gpus_per_node or None,
         "cpus-per-task": flags.cpus_per_task,
         "time": flags.time,
         "partition": flags.partition,
         "account": flags.account,
         "output": f"{flags.logs}/%x-%j.log",
-        "open-mode": "append",  # a requeued job goes on in its log
+        "open-mode": "append",  # a requeued job continues its log
         "requeue": "",
-        # USR1, to the script alone: `scancel` sends TERM, which must not requeue.
+        # USR1 to the script only: `scancel` sends TERM, after which the job must not be requeued.
         "signal": f"B:USR1@{flags.save_seconds}",
     }
     header = [
@@ -66,7 +67,7 @@ def script(flags: argparse.Namespace, job: Sequence[str]) -> str:
         header="\n".join(header),
         root=shlex.quote(str(ROOT)),
         venv=shlex.quote(flags.venv),
-        # srun no longer takes this from the header.
+        # srun no longer reads this from the header.
         srun=f"srun --kill-on-bad-exit=1 --cpus-per-task={flags.cpus_per_task}",
         job=shlex.join(["python", "-m", "vit_jax", *job]),
     )
@@ -102,9 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add, text = parser.add_argument, command.one_line
     add("--nodes", type=command.at_least(1), default=1)
-    add("--gpus-per-node", type=command.at_least(0), default=8, help="0: one CPU process a node")
+    add("--gpus-per-node", type=command.at_least(0), default=8, help="0: one CPU process per node")
     add("--cpus-per-task", type=command.at_least(1), default=8, help="cores of each process")
-    add("--time", type=text, default="24:00:00", help="limit; the job resumes after it")
+    add(
+        "--time",
+        type=text,
+        default="24:00:00",
+        help="time limit, after which the job is requeued and resumes",
+    )
     add("--partition", type=text)
     add("--account", type=text)
     add("--name", type=text, default="vit_jax")
@@ -114,9 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         "--save-seconds",
         type=command.at_least(1),
         default=120,
-        help="time to save before the limit",
+        help="seconds before the limit at which the run saves and stops",
     )
-    add("--dry-run", action="store_true", help="print the batch script, submit nothing")
+    add("--dry-run", action="store_true", help="print the batch script, but do not submit it")
     return parser
 
 

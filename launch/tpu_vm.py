@@ -1,12 +1,12 @@
-"""Runs one job on all hosts of a Cloud TPU VM slice, where it goes on when ssh disconnects.
+"""Runs one job on all hosts of a Cloud TPU VM slice; it continues when ssh disconnects.
 
     python -m launch.tpu_vm --name vit --zone us-central2-b --create --accelerator-type v4-32 \
         --spot --workdir gs://bucket/b16 -- train --config configs/vit_b16_i1k.py
 
-The committed source (HEAD) is copied to every host and installed there; the processes find each
-other by themselves (`vit_jax/parallel/multihost.py`). The same command, without --create, starts
-the next job or resumes one. It prints how to follow the log, to stop the job so that it saves, and
-to delete the slice, which costs money until then.
+The committed source (HEAD) is copied to every host and installed there. The processes find each
+other automatically (`vit_jax/parallel/multihost.py`). To resume the job or to start another one,
+use the same command without --create. The launcher prints the commands that follow the log, stop
+the job after it has saved, and delete the slice. A slice costs money until it is deleted.
 """
 
 import argparse
@@ -46,22 +46,22 @@ def main(argv: Sequence[str]) -> int:
 
 
 def with_workdir(job: Sequence[str], workdir: str | None) -> list[str]:
-    """The job with `--workdir` added. Raises ValueError if the hosts would not share it."""
+    """Adds `--workdir` to the job. Raises ValueError if the hosts would not share the folder."""
     given = [word.partition("=")[2] for word in job if word.startswith("--workdir=")]
     given += [job[i + 1] for i, word in enumerate(job[:-1]) if word == "--workdir"]
     if workdir and given:
         raise ValueError(f"--workdir is given twice, {workdir!r} and {given[0]!r}: keep one")
-    for place in [workdir] if workdir else given:
-        if "://" not in place and not place.startswith("/"):
+    for path in [workdir] if workdir else given:
+        if "://" not in path and not path.startswith("/"):
             raise ValueError(
-                f"workdir {place!r} would be another folder on every host: give one that all"
-                " share, such as gs://BUCKET/RUN"
+                f"workdir {path!r} would be a different folder on every host: give one that all"
+                " hosts share, such as gs://BUCKET/RUN"
             )
     return [*job, f"--workdir={workdir}"] if workdir else list(job)
 
 
 def commands(flags: argparse.Namespace, job: Sequence[str]) -> list[list[str]]:
-    """The command lines that start the job, in order; to be run in the clone."""
+    """The command lines that start the job, in order. They run in the clone."""
     archive = str(ROOT / "build" / f"{flags.name}.tar.gz")
     steps = [["git", "-C", str(ROOT), "archive", "--format=tar.gz", f"--output={archive}", "HEAD"]]
     if flags.create:
@@ -78,7 +78,7 @@ def commands(flags: argparse.Namespace, job: Sequence[str]) -> list[list[str]]:
 
 
 def follow_up(flags: argparse.Namespace) -> dict[str, list[str]]:
-    """What a user may want to do next, and the command line for it."""
+    """The next things that a user may want to do, each with its command line."""
     return {
         "follow the log": _ssh(flags, "tail -n 50 -F ~/vit_jax.log", worker="0"),
         "stop the job, which saves first": _ssh(flags, 'kill -TERM "$(cat ~/vit_jax.pid)"'),
@@ -86,20 +86,20 @@ def follow_up(flags: argparse.Namespace) -> dict[str, list[str]]:
     }
 
 
-# Each of these is one line of shell for every host. The folder of the source is new each time, so
-# that no file of an older commit stays.
+# Each of these is one line of shell for every host. The folder of the source is deleted first, so
+# that no file of an older commit remains.
 _REFUSE_IF_RUNNING = (
     'if [ -f ~/vit_jax.pid ] && kill -0 "$(cat ~/vit_jax.pid)" 2>/dev/null; then'
     ' echo "a job is still running on $(hostname): stop it first" >&2; exit 1; fi'
 )
-# The system's Python is too old; uv brings its own.
+# The system's Python is too old; uv installs another one.
 _INSTALL = (
     "set -e; rm -rf ~/vit_jax; mkdir ~/vit_jax; cd ~/vit_jax; tar -xzf ~/vit_jax.tar.gz;"
     " python3 -m pip install --quiet --user uv;"
     " python3 -m uv venv --quiet --python {python} .venv;"
     " python3 -m uv pip install --quiet --python .venv/bin/python --editable '.[tpu]'"
 )
-# A session of its own outlives the ssh connection; the pid is that of the job itself.
+# A new session outlives the ssh connection; the pid is that of the job itself.
 _START = (
     "cd ~/vit_jax && {{ setsid nohup {job} >> ~/vit_jax.log 2>&1 < /dev/null &"
     " echo $! > ~/vit_jax.pid; }}"
@@ -107,8 +107,8 @@ _START = (
 
 
 def _gcloud(flags: argparse.Namespace, *words: str) -> list[str]:
-    place = [f"--zone={flags.zone}"] + ([f"--project={flags.project}"] if flags.project else [])
-    return ["gcloud", "compute", "tpus", "tpu-vm", *words, *place]
+    where = [f"--zone={flags.zone}"] + ([f"--project={flags.project}"] if flags.project else [])
+    return ["gcloud", "compute", "tpus", "tpu-vm", *words, *where]
 
 
 def _ssh(flags: argparse.Namespace, line: str, *, worker: str = "all") -> list[str]:
@@ -116,14 +116,16 @@ def _ssh(flags: argparse.Namespace, line: str, *, worker: str = "all") -> list[s
 
 
 def _check_committed() -> None:
-    """Raises ValueError if tracked files differ from HEAD, which is what would run."""
+    """Raises ValueError if tracked files differ from HEAD, because HEAD is what would run."""
     status = ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"]
     changed = subprocess.run(status, capture_output=True, text=True, check=False)
     if changed.returncode:
-        raise ValueError(f"{ROOT} is no git clone: launch from one, its HEAD is what runs")
+        raise ValueError(
+            f"{ROOT} is not a git clone: launch from a clone, because its HEAD is what runs"
+        )
     if changed.stdout.strip():
         files = ", ".join(line[3:] for line in changed.stdout.splitlines()[:3])
-        raise ValueError(f"uncommitted changes ({files}): commit them, HEAD is what runs")
+        raise ValueError(f"uncommitted changes ({files}): commit them, because HEAD is what runs")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,23 +135,34 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, text = parser.add_argument, command.one_line
-    add("--name", type=_name, required=True, help="of the TPU VM")
+    add("--name", type=_name, required=True, help="name of the TPU VM")
     add("--zone", type=_name, required=True)
-    add("--project", type=_name, help="default: that of the gcloud configuration")
-    add("--workdir", type=text, help="added to the job; a place all hosts share: gs://BUCKET/RUN")
+    add("--project", type=_name, help="default: the project of the gcloud configuration")
+    add(
+        "--workdir",
+        type=text,
+        help="added to the job; a folder that all hosts share: gs://BUCKET/RUN",
+    )
     add("--create", action="store_true", help="create the TPU VM first")
     add("--accelerator-type", type=text, help="with --create: v4-32, v5litepod-16, v6e-8, ...")
-    add("--version", type=text, default="tpu-ubuntu2204-base", help="with --create: its software")
-    add("--spot", action="store_true", help="with --create: cheaper, may be taken away")
-    add("--python", type=text, default="3.12", help="version to install on the hosts")
-    add("--dry-run", action="store_true", help="print the commands, run nothing")
+    add(
+        "--version",
+        type=text,
+        default="tpu-ubuntu2204-base",
+        help="with --create: version of the software",
+    )
+    add("--spot", action="store_true", help="with --create: cheaper, but may be preempted")
+    add("--python", type=text, default="3.12", help="version of Python to install on the hosts")
+    add("--dry-run", action="store_true", help="print the commands, but do not run them")
     return parser
 
 
 def _name(text: str) -> str:
-    """An argparse type: a name Google Cloud allows, so also one that is safe in a path."""
+    """An argparse type: a name that Google Cloud allows, which is also safe in a path."""
     if not re.fullmatch(r"[a-z][a-z0-9:.-]*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of Google Cloud, such as vit-1")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a valid name for Google Cloud: give one such as vit-1"
+        )
     return text
 
 

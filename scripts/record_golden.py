@@ -1,4 +1,4 @@
-"""Records what training and loading compute, bit for bit, to hold a change of the code against it.
+"""Records what training and loading compute, to find out whether a change of the code alters a bit.
 
     python scripts/record_golden.py --out before.json
     ... change the code ...
@@ -6,8 +6,9 @@
     python scripts/record_golden.py --compare before.json after.json
 
 It uses only what users see: `python -m vit_jax train`, metrics.jsonl and `vit_jax.load`. Bits
-depend on the versions and the processor, so these are recorded too: compare bits of one machine.
-With `--fixtures`, the folder of reference models, the outputs of each are recorded as well.
+depend on versions and on the processor, so these are recorded too: compare only records of the same
+machine. With `--fixtures`, the folder of reference models, the outputs of each model are recorded
+as well.
 """
 
 import argparse
@@ -35,12 +36,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A run to record: a recipe, what is changed of it, and how many CPU devices are simulated."""
+    """A run to record: a recipe, its overrides, and the number of simulated CPU devices."""
 
     changes: tuple[str, ...] = ()  # overrides; {runs} is the folder of all runs
     recipe: str = "configs/quickstart.py"
     devices: int = 1
-    whole: bool = False  # as long as the recipe says
+    whole: bool = False  # run as many steps as the recipe says
 
 
 _MIXUP, _SMOOTHING, _EMA = "data.mixup=0.2", "objective.label_smoothing=0.1", "ema=0.99"
@@ -63,7 +64,7 @@ VARIANTS = {
     "sgd": Variant(
         changes=(
             *("optimizer.name=sgd", "optimizer.learning_rate=0.03", "schedule.decay=linear"),
-            "optimizer.weight_decay=0.05",  # as the recipe: another optimizer starts from 0
+            "optimizer.weight_decay=0.05",  # as in the recipe: another optimizer starts from 0
         )
     ),
     "inception": Variant(changes=("data.crop=inception", "image_size=28,21")),
@@ -74,9 +75,9 @@ VARIANTS = {
 
 
 def record_run(name: str, runs: pathlib.Path, *, steps: int) -> dict[str, Any]:
-    """Trains a variant in `runs/NAME`: its metrics as hex floats, and digests of its parameters.
+    """Trains a variant in `runs/NAME`; returns metrics as hex floats and digests of parameters.
 
-    The parameters are those that `load` gives: the averaged ones where the run keeps an average.
+    The parameters are those that `load` returns: the average if the run keeps one.
     """
     variant, workdir = VARIANTS[name], runs / name
     length = () if variant.whole else (f"total.steps={steps}", "total.epochs=0.0")
@@ -99,13 +100,13 @@ def record_run(name: str, runs: pathlib.Path, *, steps: int) -> dict[str, Any]:
     state = nnx.state(vit_jax.load(workdir), nnx.Param)
     params = traverse_util.flatten_dict(nnx.to_pure_dict(state), sep="/")
     digests = {path: digest(array) for path, array in sorted(params.items())}
-    # The digest of all does not depend on the names of the parameters.
+    # The digest of all parameters does not depend on their names.
     every = hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()
     return {"metrics": metrics, "parameters": every, "by path": digests}
 
 
 def digest(array: Any) -> str:
-    """Of the bytes, the shape and the dtype of an array."""
+    """A digest of the bytes, the shape and the dtype of an array."""
     array = np.asarray(array)
     header = f"{array.dtype}{array.shape}".encode()
     return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
@@ -137,7 +138,7 @@ _PAIRS = ((24, 24), (48, 48), (80, 80), (32, 56), (72, 40))
 
 
 def _fixtures() -> Iterable[tuple[str, str, dict[str, Any], Output]]:
-    """Of each reference model: its file, its inputs' folder, what `load` is told, its output."""
+    """For each reference model: file, folder of inputs, arguments of `load`, and output."""
     for file in (
         *("vitjax_cls/ckpt.npz", "vitjax_cls/ckpt_linen_names.npz", "vitjax_gap_rep/ckpt.npz"),
         *("vitjax_hybrid_r/ckpt.npz", "bv_vit_gap/ckpt.npz", "bv_vit_map/ckpt.npz"),
@@ -174,21 +175,25 @@ def _resized() -> Iterable[tuple[str, str, dict[str, Any], Output]]:
             distilled = "deit_distilled/checkpoint.pth"
             yield distilled, "deit_finetune_interp", _HEADS | resized, _images(name)
         jax_file = "vitjax_posemb_interp/ckpt.npz"
-        told = _HEADS | resized | {"layout": "vit_jax"}
-        yield jax_file, "vitjax_posemb_interp", told, _images(name)
+        arguments = _HEADS | resized | {"layout": "vit_jax"}
+        yield jax_file, "vitjax_posemb_interp", arguments, _images(name)
 
 
 def record_outputs(
     fixtures: pathlib.Path, *, only: Callable[[str], bool] = lambda name: True
 ) -> dict[str, Any]:
-    """What the reference models compute of their images: a digest, and the values rounded."""
+    """The outputs of the reference models for their images: a digest, and rounded values."""
     found = {}
-    for file, folder, told, output in _fixtures():
-        name = f"{file} {'x'.join(map(str, told.get('image_size', ())))}".strip()
+    for file, folder, arguments, output in _fixtures():
+        size = "x".join(map(str, arguments.get("image_size", ())))
+        name = f"{file} {size}".strip()
         if not only(name):
             continue
         values = np.asarray(
-            output(vit_jax.load(fixtures / file, **told), np.load(fixtures / folder / "io.npz"))
+            output(
+                vit_jax.load(fixtures / file, **arguments),
+                np.load(fixtures / folder / "io.npz"),
+            )
         )
         assert values.dtype == np.float32
         found[name] = {
@@ -200,7 +205,7 @@ def record_outputs(
 
 
 def facts() -> dict[str, Any]:
-    """What the bits depend on, besides the code."""
+    """What the bits depend on, apart from the code."""
     path = pathlib.Path("/proc/cpuinfo")
     lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
     cpu = {key.strip(): text.strip() for key, _, text in (line.partition(":") for line in lines)}
@@ -217,28 +222,28 @@ def facts() -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], *, rtol: float) -> list[str]:
-    """What of `before` is not so in `after`, in words; with `rtol`, bits are not compared."""
-    said = []
+    """Messages about what differs between the records; with `rtol`, bits are not compared."""
+    found = []
     for name, run in before["runs"].items():
         now = after["runs"].get(name)
         if now is None:
-            said.append(f"{name}: missing")
+            found.append(f"{name}: missing")
             continue
         for metric, values in run["metrics"].items():
-            said += _unequal(f"{name}: {metric}", values, now["metrics"].get(metric, []), rtol)
+            found += _unequal(f"{name}: {metric}", values, now["metrics"].get(metric, []), rtol)
         if not rtol and run["parameters"] != now["parameters"]:
-            said.append(f"{name}: the parameters differ")
+            found.append(f"{name}: the parameters differ")
     for name, output in before.get("outputs", {}).items():
         now = after.get("outputs", {}).get(name, {"values": [], "digest": ""})
         close = _unequal(f"{name}: values", output["values"], now["values"], rtol or 1e-5)
-        said += close or ([] if rtol or output["digest"] == now["digest"] else [f"{name}: bits"])
-    return said
+        found += close or ([] if rtol or output["digest"] == now["digest"] else [f"{name}: bits"])
+    return found
 
 
 def _unequal(about: str, before: Sequence[Any], after: Sequence[Any], rtol: float) -> list[str]:
     one, other = (np.array([_number(value) for value in values]) for values in (before, after))
     if len(one) != len(other):
-        return [f"{about}: {len(one)} values, then {len(other)}"]
+        return [f"{about}: {len(one)} values before, {len(other)} after"]
     error = np.abs(one - other) / (np.abs(one).max(initial=0) or 1)
     wrong = np.flatnonzero((one != other) & ~(error <= rtol))
     if not len(wrong):
@@ -264,10 +269,12 @@ def main() -> int:
     options = parser.parse_args()
     if options.compare:
         before, after = (json.loads(path.read_text()) for path in options.compare)
-        said = differences(before, after, rtol=options.rtol)
-        said += [f"recorded on another {k}" for k, v in before["facts"].items() if v != facts()[k]]
-        print("\n".join(said) or "equal")
-        return bool(said)
+        messages = differences(before, after, rtol=options.rtol)
+        messages += [
+            f"recorded with a different {k}" for k, v in before["facts"].items() if v != facts()[k]
+        ]
+        print("\n".join(messages) or "equal")
+        return bool(messages)
     with tempfile.TemporaryDirectory() as folder:
         runs = options.runs or pathlib.Path(folder)
         recorded = {"facts": facts(), "steps": options.steps, "runs": {}}

@@ -120,7 +120,7 @@ def test_class_folder_without_images_is_named(tmp_path: pathlib.Path) -> None:
 
 def test_a_class_that_is_missing_in_train_is_named(tmp_path: pathlib.Path) -> None:
     data = make(tmp_path, "train/a/1.png", "train/b/2.png", "val/a/3.png", "val/wolf/4.png")
-    assert refusal(data, split="val").endswith("has not: wolf")
+    assert refusal(data, split="val").endswith("does not have: wolf")
 
 
 def test_held_out_folder_without_images_is_named(tmp_path: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""A folder in which a guest lives."""
+"""The fixture in which a guest is tested."""
 
 import pytest
 

@@ -17,25 +17,25 @@ STEPS = ("--config.total.steps=4", "--config.checkpoint.every.steps=2")
 
 
 class Life:
-    """Runs of the tiny recipe in this process, by the command line, in a folder of their own."""
+    """Runs of the tiny recipe in this process, through the command line, in one folder."""
 
     def __init__(self, folder: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self._patch = folder, patch
-        self._recipe = runs.write_recipe(folder)  # a test may write another one
+        self._recipe = runs.write_recipe(folder)  # a test may overwrite it
 
     def train(self, name: str, *overrides: str, stop_after: int = 0) -> int:
-        """The exit code of `train`.
+        """Returns the exit code of `train`.
 
-        It gets SIGTERM after so many steps, or batches of an evaluation, unless that is 0.
+        After `stop_after` steps, or batches of an evaluation, it gets SIGTERM; 0: never.
         """
         with self._patch.context() as patch:
             if stop_after:
-                patch.setattr(multihost, "told_to_stop", _told_after(stop_after))
+                patch.setattr(multihost, "told_to_stop", _signal_after(stop_after))
             command = ["train", "--config", str(self._recipe), "--workdir", str(self.folder / name)]
             return main([*command, *STEPS, *overrides])
 
     def lives(self, *overrides: str) -> pathlib.Path:
-        """The folder of a run that nothing stopped, equal in every bit to one that was."""
+        """Tests that a stopped and resumed run equals a whole run, whose folder it returns."""
         whole, halves = self.folder / "whole", self.folder / "halves"
         assert self.train("whole", *overrides) == 0
         assert self.train("halves", *overrides, stop_after=2) == STOPPED
@@ -48,12 +48,12 @@ class Life:
         return whole
 
     def refused(self, *overrides: str) -> None:
-        """Bad input: the caller looks at the line on stderr."""
+        """Tests that `train` refuses bad input; the caller checks the line on stderr."""
         assert self.train("refused", *overrides) == 2
         assert not (self.folder / "refused").exists()
 
 
-def _told_after(step: int):
+def _signal_after(step: int):
     ask = multihost.told_to_stop
 
     def told_to_stop(count: int) -> bool:
@@ -65,7 +65,7 @@ def _told_after(step: int):
 
 
 def assert_loads_as_saved(workdir: pathlib.Path) -> None:
-    """A model that is loaded, saved as a run and loaded again computes the same bits."""
+    """Tests that a model that is loaded, saved and loaded again computes the same bits."""
     model, path = vit_jax.load(workdir), workdir.with_name("saved")
     vit_jax.save(model, path)
     again = vit_jax.load(path)

@@ -32,9 +32,9 @@ class SignDescent:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stairs:
-    """Half of the rate after every so many steps."""
+    """Halves the rate at regular steps."""
 
-    tread: Duration = Duration(percent=50.0)  # between two stairs
+    tread: Duration = Duration(percent=50.0)  # length of one stair
 
     def curve(self, peak: float, /, **units: int) -> Any:
         steps = self.tread.to_steps(**units)
@@ -45,7 +45,7 @@ class Stairs:
 class Dots:
     """Bright or dark images: two classes that are easily learned."""
 
-    size: int = 28  # of an image, in pixels
+    size: int = 28  # side of an image in pixels
     label = "dots"
 
     def splits(self, *, train_split: str) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class Dots:
 class Corner:
     """The top left corner."""
 
-    margin: int = 0  # in pixels, which is left out
+    margin: int = 0  # pixels that are left out at the top and left
 
     def check(self, size: tuple[int, int], /) -> None:
         pass
@@ -109,7 +109,7 @@ def get_config():
 
 @pytest.fixture
 def guests(monkeypatch) -> None:
-    """One line in a table each."""
+    """Adds each guest by one line in a table."""
     monkeypatch.setitem(OPTIMIZERS, "sign", SignDescent)
     monkeypatch.setitem(DECAYS, "stairs", Stairs)
     monkeypatch.setitem(SOURCES, "dots", Dots)
@@ -130,7 +130,7 @@ def test_guests_train_resume_evaluate_and_are_loaded(tmp_path, capsys) -> None:
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
     runs.assert_same_bits(runs.arrays(tmp_path / "whole"), runs.arrays(tmp_path / "halves"))
     assert main(["evaluate", "--workdir", str(tmp_path / "whole")]) == 0
-    assert "on 64 images" in capsys.readouterr().out  # of the test split: the other has no labels
+    assert "on 64 images" in capsys.readouterr().out  # the test split: the other one has no labels
     assert vit_jax.load(tmp_path / "whole").class_names == ("dark", "bright")
     assert train("whole", "--config.optimizer.memory=0.9") == 2
     assert "optimizer.memory is 0.5 there and 0.9 here" in capsys.readouterr().err

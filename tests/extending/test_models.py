@@ -1,4 +1,4 @@
-"""A model family and its layout of a test: two classes and one line, one value and one line."""
+"""A model family and its layout, added by this test: each needs one line in a table."""
 
 import dataclasses
 import re
@@ -88,14 +88,14 @@ LAYOUT = Layout(
 
 @pytest.fixture(autouse=True)
 def guests(monkeypatch) -> None:
-    """One line in a table each."""
+    """Adds each guest by one line in a table."""
     names: dict[str, dict[str, Any]] = {"Rows-S": {"width": 8}, "Rows-B": {"width": 64}}
     family = zoo.Family(options=RowsOptions, module=Rows, names=names)
     monkeypatch.setitem(zoo.FAMILIES, "rows", family)
     monkeypatch.setitem(LAYOUTS, "rows", (LAYOUT,))
 
 
-# Without the fields of a ViT that the tiny recipe sets.
+# The tiny recipe sets fields that only a ViT has: replace them.
 RECIPE = re.sub(r"    config\.model\..*\n", "", runs.RECIPE).replace(
     "    return config", '    config.model.name = "Rows-S"\n    return config'
 )
@@ -130,8 +130,8 @@ def test_a_family_trains_resumes_and_is_written_in_its_own_layout(life, capsys) 
 def test_what_a_family_refuses_is_one_line(life, capsys, overrides, message) -> None:
     runs.write_recipe(life.folder, RECIPE)
     life.refused(*overrides)
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
 
 
 def test_an_error_of_a_family_alone_is_one_line(life, capsys, monkeypatch) -> None:

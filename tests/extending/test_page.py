@@ -16,21 +16,21 @@ from tests.patience import limit
 
 PAGE = (runs.ROOT / "docs" / "extending.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-# Runs each command as a user would, but in one process: to import everything takes seconds.
+# Runs each command as a user would, but in one process, because imports take seconds.
 PROGRAM = """
 import json, sys
 import pytest
-told = pytest.main(["-q", "tests/objectives/test_brightness.py"])
+code = pytest.main(["-q", "tests/objectives/test_brightness.py"])
 from vit_jax.__main__ import main
 for command in json.load(sys.stdin):
     code = main(command)
     assert code == 0, (command, code)
-sys.exit(told)
+sys.exit(code)
 """
 
 
 def followed(folder: pathlib.Path) -> list[list[str]]:
-    """Writes the files of the page, adds its lines to tables, and gives its commands."""
+    """Writes the files of the page, adds its lines to tables, and returns its commands."""
     commands = []
     for language, text in BLOCKS:
         if not language:
@@ -48,7 +48,7 @@ def followed(folder: pathlib.Path) -> list[list[str]]:
 
 
 def patched(source: str, diff: str) -> str:
-    """A file with the lines of a diff: imports before its own, others where the context says."""
+    """A file with the lines of a diff: imports go first, other lines after their context."""
     lines = source.splitlines()
     place = next(i for i, line in enumerate(lines) if line.startswith("from vit_jax"))
     for line in diff.splitlines():
@@ -63,7 +63,7 @@ def patched(source: str, diff: str) -> str:
 
 @pytest.fixture
 def copy(tmp_path) -> pathlib.Path:
-    """A copy of what the page changes."""
+    """A copy of the files that the page changes."""
     for part in ("vit_jax", "configs", "tests"):
         ignored = shutil.ignore_patterns("__pycache__", "old_runs")
         shutil.copytree(runs.ROOT / part, tmp_path / part, ignore=ignored)
@@ -86,13 +86,13 @@ def test_the_page_works_when_it_is_followed(copy) -> None:
         timeout=limit(runs.LIMIT),
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for said in ("error ", "wide spread ", "mixer ", "1 passed"):
-        assert said in done.stdout
+    for text in ("error ", "wide spread ", "mixer ", "1 passed"):
+        assert text in done.stdout
 
 
 def test_the_files_of_the_page_are_in_the_style_of_the_package(copy) -> None:
     followed(copy)
-    # Added imports are not in the alphabet's order: I001.
+    # Added imports are not in alphabetical order: I001.
     for check in (["check", "--ignore", "I001"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *check, "-q", "vit_jax", "configs"],

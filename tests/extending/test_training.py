@@ -1,4 +1,4 @@
-"""An objective, an evaluator and an augmentation of a test: one class and one line each."""
+"""An objective, an evaluator and an augmentation, added by this test: one line each."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ from vit_jax.parallel.mesh import to_global
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Brightness(Objective):
-    """The mean feature tells how bright the image is: no label is needed."""
+    """The mean feature predicts how bright the image is; no label is needed."""
 
     noise: float = 0.0  # largest error of the target
 
@@ -70,11 +70,11 @@ def _feature(model: Any, images: jax.Array, **arguments: Any) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spread(Evaluator):
-    """How far the features of the first batch of images are apart."""
+    """The distance between the features of the first images."""
 
     every: Duration = Duration()  # unset: evaluate_every
-    power: float = 2.0  # of the distance
-    images: int = 512  # that are compared
+    power: float = 2.0  # exponent of the distance
+    images: int = 512  # number of images that are compared
 
     def __post_init__(self) -> None:
         if not self.power >= 1:
@@ -104,7 +104,7 @@ class Spread(Evaluator):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Closeness(Spread):
-    """The same number, but the smaller the better."""
+    """The same number, but a smaller one is better."""
 
     def metrics(self, objective: Objective) -> Mapping[str, Direction]:
         return {"spread": "min"}
@@ -112,9 +112,9 @@ class Closeness(Spread):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dim(Augmentation):
-    """Makes every image darker, by a share of its own."""
+    """Makes every image darker by a random share."""
 
-    most: float = 0.5  # the largest share of the brightness that is taken
+    most: float = 0.5  # the largest share by which brightness is reduced
 
     stream: ClassVar[int] = 77
 
@@ -127,7 +127,7 @@ class Dim(Augmentation):
 
 @pytest.fixture(autouse=True)
 def guests(monkeypatch) -> None:
-    """One line in a table each."""
+    """Adds each guest by one line in a table."""
     monkeypatch.setitem(OBJECTIVES, "brightness", Brightness)
     monkeypatch.setitem(EVALUATORS, "spread", Spread)
     monkeypatch.setitem(EVALUATORS, "closeness", Closeness)
@@ -200,7 +200,7 @@ def test_the_best_is_what_the_mapping_of_metrics_says_in_a_run_resumed_and_loade
     values = {n["step"]: n[f"eval_{metric}"] for n in lines if f"eval_{metric}" in n}
     assert values.keys() == {1, 2, 3, 4}
     sign = {"min": -1, "max": 1}[better]
-    step = max(values, key=lambda step: (sign * values[step], step))  # of equal ones the last
+    step = max(values, key=lambda step: (sign * values[step], step))  # the last one of equal values
     assert json.loads((workdir / "model.json").read_text())["better"] == better
     for folder in (workdir, life.folder / "halves"):
         assert store.saved_steps(folder) == sorted({step, 4})
@@ -211,7 +211,7 @@ def test_the_best_is_what_the_mapping_of_metrics_says_in_a_run_resumed_and_loade
             np.testing.assert_array_equal(array, saved[f"ema/{path}"])
 
 
-def test_an_augmentation_changes_each_image_by_its_place_in_the_run(life, capsys) -> None:
+def test_an_augmentation_changes_each_image_by_its_sample_index(life, capsys) -> None:
     dim = ("--config.augment=('flip','dim','value_range')", "--config.augment.dim.most=0.9")
     lines = runs.lines(life.lives(*dim))
     assert life.train("plain") == 0
@@ -245,8 +245,8 @@ def test_what_a_guest_refuses_is_one_line_and_nothing_is_written(
     life, capsys, overrides, message
 ) -> None:
     life.refused(*overrides)
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
 
 
 def test_fields_of_guests_are_shown(capsys) -> None:
@@ -266,10 +266,10 @@ def test_an_error_of_a_library_below_a_guest_is_not_hidden(life, monkeypatch) ->
         life.train("broken", *OBJECTIVE)
 
 
-# A program that adds the guests as a user's script does, and is the command line then.
+# A program that adds the guests like a user's script, and then runs the command line.
 SCRIPT = """
 import jax
-jax.config.update("jax_enable_compilation_cache", True)  # the test has compiled it before
+jax.config.update("jax_enable_compilation_cache", True)  # reuse what the test has compiled
 from tests.extending import test_training as guests
 guests.OBJECTIVES["brightness"] = guests.Brightness
 guests.EVALUATORS["spread"] = guests.Spread

@@ -1,4 +1,4 @@
-"""Good files of every kind that a stranger may hand over, how they are damaged and read."""
+"""Good files of every kind that may come from outside, how they are damaged, how they are read."""
 
 import io
 import json
@@ -17,7 +17,7 @@ Damage = Callable[[bytes, random.Random], bytes]
 
 
 class Kind:
-    """Good files in a folder; `write` damages one of them, `read` does what a user would."""
+    """Good files in a folder; `write` damages one of them, `read` reads it as a user would."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
@@ -35,12 +35,12 @@ class Kind:
         self.good.append((place, data))
 
     def check(self) -> None:
-        """What is good is read: else nothing below would test anything."""
+        """Reads the good files: if that failed, no test below would mean anything."""
         for path, _ in self.good:
             self.read(path)
 
     def write(self, rng: random.Random) -> pathlib.Path:
-        """The path of a damaged file; all others are whole."""
+        """Writes a damaged copy of one good file, and returns its path."""
         path, data = rng.choice(self.good)
         damaged = path.with_name(f"damaged{path.suffix}")
         damaged.write_bytes(self.damage(data, rng))
@@ -85,7 +85,7 @@ class Checkpoint(Kind):
     models: list[dict[str, np.ndarray]]
 
     def other_arrays(self, rng: random.Random) -> bytes:
-        """A whole file of this kind, of arrays that are no model."""
+        """A good file of this kind, whose arrays are not a model."""
         model = rng.choice(self.models)
         return self.container(mutations.odd_arrays(model, rng))
 
@@ -171,7 +171,7 @@ class Safetensors(Checkpoint):
 
 
 class Msgpack(Checkpoint):
-    """Flax's files of transformers, with their config.json beside them."""
+    """Files of transformers' Flax classes, with a config.json beside them."""
 
     def make(self) -> None:
         from tests.checkpoints.test_flax import flax_names
@@ -226,7 +226,7 @@ TIMM = {
 
 
 class Json(Kind):
-    """config.json of releases and of runs, the index of shards, a map of labels."""
+    """A config.json of releases and of runs, the index of shards, a map of labels."""
 
     def make(self) -> None:
         self._run()
@@ -353,7 +353,7 @@ class Webp(Images):
 
 
 class OtherImages(Kind):
-    """The formats whose suffixes an image folder reads beside the common ones."""
+    """The less common formats that an image folder reads."""
 
     def make(self) -> None:
         self.numbers = np.random.default_rng(1).random(40)

@@ -1,4 +1,4 @@
-"""Ways to damage a file: of any bytes, and so that a checksum or a length is still right."""
+"""Ways to damage a file: at any bytes, or with checksums and lengths that still fit."""
 
 import copy
 import io
@@ -18,14 +18,14 @@ NUMBERS = (0, 1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**3
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """One to three changes of bytes, wherever they fall."""
+    """Makes one to three changes of bytes at any position."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         data = rng.choice(_BYTES)(bytearray(data), rng)
     return data
 
 
-def _place(data: bytearray, rng: random.Random) -> int:
-    """Anywhere, often near the begin or the end, where the headers are."""
+def _position(data: bytearray, rng: random.Random) -> int:
+    """A random position, often near the beginning or the end, where the headers are."""
     size = max(len(data), 1)
     where = rng.random()
     if where < 0.3:
@@ -35,22 +35,22 @@ def _place(data: bytearray, rng: random.Random) -> int:
 
 def _flip(data: bytearray, rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 4, 32)) if data else 0):
-        data[_place(data, rng)] ^= 1 << rng.randrange(8)
+        data[_position(data, rng)] ^= 1 << rng.randrange(8)
     return bytes(data)
 
 
 def _overwrite(data: bytearray, rng: random.Random) -> bytes:
-    at, size = _place(data, rng), rng.randrange(1, 40)
+    at, size = _position(data, rng), rng.randrange(1, 40)
     fill = rng.choice((bytes(size), b"\xff" * size, rng.randbytes(size)))
     data[at : at + size] = fill[: len(data) - at]
     return bytes(data)
 
 
 def _number(data: bytearray, rng: random.Random) -> bytes:
-    """A whole number of 1 to 8 bytes in either order, such as a length."""
+    """Replaces an integer of 1 to 8 bytes in either byte order, such as a length."""
     width = rng.choice((1, 2, 4, 8))
     number = rng.choice(NUMBERS) % 2 ** (8 * width)
-    at = _place(data, rng)
+    at = _position(data, rng)
     data[at : at + width] = number.to_bytes(width, rng.choice(("little", "big")))
     return bytes(data)
 
@@ -58,25 +58,25 @@ def _number(data: bytearray, rng: random.Random) -> bytes:
 def _cut(data: bytearray, rng: random.Random) -> bytes:
     if rng.random() < 0.5:
         return bytes(data[: rng.randrange(len(data) + 1)])
-    at = _place(data, rng)
+    at = _position(data, rng)
     del data[at : at + rng.choice((1, 2, 8, 100, 1000))]
     return bytes(data)
 
 
 def _insert(data: bytearray, rng: random.Random) -> bytes:
-    at = _place(data, rng)
+    at = _position(data, rng)
     size = rng.choice((1, 4, 16, 300))
     data[at:at] = rng.choice((rng.randbytes(size), bytes(size), b"A" * size))
     return bytes(data)
 
 
 def _repeat(data: bytearray, rng: random.Random) -> bytes:
-    first, last = sorted((_place(data, rng), _place(data, rng)))
+    first, last = sorted((_position(data, rng), _position(data, rng)))
     return bytes(data[:last] + data[first:last] * rng.choice((1, 1, 3)) + data[last:])
 
 
 def _swap(data: bytearray, rng: random.Random) -> bytes:
-    a, b = sorted((_place(data, rng), _place(data, rng)))
+    a, b = sorted((_position(data, rng), _position(data, rng)))
     size = min(rng.randrange(1, 64), b - a)
     data[a : a + size], data[b : b + size] = data[b : b + size], data[a : a + size]
     return bytes(data)
@@ -98,7 +98,7 @@ _BYTES: tuple[Callable[[bytearray, random.Random], bytes], ...] = (
 
 
 def odd_json(text: str, rng: random.Random) -> bytes:
-    """A JSON text with bytes damaged, or with values of other kinds where some were."""
+    """A JSON text with damaged bytes, or with values replaced by values of other kinds."""
     if rng.random() < 0.3:
         return damaged(text.encode(), rng)
     content = json.loads(text)
@@ -140,7 +140,9 @@ _CONSTANTS = (None, True, False, 0, -1, 1, 3, 7, 16, 10**6, 10**9, 2**63, 10**40
               1e-320, float("inf"), float("nan"), "", "x", "224", "\x1b[2J\n\u202e", "\ud800", [],
               {}, [0, 0], [224, 224], [1, 2, 3], ["a"], {"0": "a"}, [None])  # fmt: skip
 _VALUES: tuple[Callable[[random.Random, Any], Any], ...] = (
-    *([lambda rng, value: copy.deepcopy(rng.choice(_CONSTANTS))] * 6),  # others may be put into it
+    *(
+        [lambda rng, value: copy.deepcopy(rng.choice(_CONSTANTS))] * 6
+    ),  # a copy, because later changes may go into it
     _deep,
     lambda rng, value: "A" * rng.choice((300, 100_000)),
     lambda rng, value: (
@@ -155,7 +157,7 @@ _VALUES: tuple[Callable[[random.Random, Any], Any], ...] = (
 
 
 def odd_arrays(arrays: dict[str, np.ndarray], rng: random.Random) -> dict[str, np.ndarray]:
-    """A good container of arrays that are not those of a model: others, or in other shapes."""
+    """A good file whose arrays do not fit the model: other names or other shapes."""
     arrays = dict(arrays)
     for _ in range(rng.choice((1, 1, 2, 5))):
         name = rng.choice(list(arrays))
@@ -202,9 +204,9 @@ _NAMES: tuple[Callable[[str], str], ...] = (
 
 
 def rezipped(data: bytes, rng: random.Random, change: dict[str, Callable[..., bytes]]) -> bytes:
-    """An archive with one member damaged, whose checksum is right; or with other members.
+    """An archive with one damaged member and correct checksums, or with other members.
 
-    `change` says how members are damaged that end on a name.
+    `change` maps the end of a member's name to the function that damages the member.
     """
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -232,7 +234,7 @@ def rezipped(data: bytes, rng: random.Random, change: dict[str, Callable[..., by
 
 
 def odd_npy(data: bytes, rng: random.Random) -> bytes:
-    """An array file whose header is damaged, its length right."""
+    """An array file with a damaged header of the right length."""
     if rng.random() < 0.3:
         return damaged(data, rng)
     size = struct.unpack("<H", data[8:10])[0]
@@ -275,7 +277,7 @@ _OPCODES = (b"(", b"t", b"l", b"d", b"}", b"]", b")", b"N", b"K\xff", b"J\xff\xf
 
 
 def odd_safetensors(data: bytes, rng: random.Random) -> bytes:
-    """A file whose JSON header is damaged, its length right."""
+    """A file with a damaged JSON header of the right length."""
     if rng.random() < 0.4:
         return damaged(data, rng)
     size = struct.unpack("<Q", data[:8])[0]
@@ -284,7 +286,7 @@ def odd_safetensors(data: bytes, rng: random.Random) -> bytes:
 
 
 def odd_png(data: bytes, rng: random.Random) -> bytes:
-    """Chunks damaged, left out, repeated or swapped, with the checksums right."""
+    """Chunks damaged, left out, repeated or swapped, with correct checksums."""
     if rng.random() < 0.3:
         return damaged(data, rng)
     chunks, at = [], 8
@@ -320,7 +322,7 @@ def odd_png(data: bytes, rng: random.Random) -> bytes:
 
 
 def odd_jpeg(data: bytes, rng: random.Random) -> bytes:
-    """A segment damaged, left out or repeated, its length right."""
+    """A segment damaged, left out or repeated, with correct lengths."""
     if rng.random() < 0.5:
         return damaged(data, rng)
     segments, at = [], 2
@@ -341,7 +343,7 @@ def odd_jpeg(data: bytes, rng: random.Random) -> bytes:
 
 
 def odd_webp(data: bytes, rng: random.Random) -> bytes:
-    """A file whose outer length is right again after the damage."""
+    """A damaged file whose outer length is corrected."""
     data = damaged(data, rng)
     if len(data) > 12 and rng.random() < 0.6:
         return b"RIFF" + struct.pack("<I", len(data) - 8) + b"WEBP" + data[12:]

@@ -1,7 +1,7 @@
-"""Files that were damaged in many ways are read, or refused in one line, soon and in little memory.
+"""Damaged files are read, or refused in one line, within limits of time and memory.
 
-VIT_JAX_FUZZ sets how many files of each kind, VIT_JAX_FUZZ_SEED which. What is found is read again
-by `python -m tests.fuzz.worker FOLDER KIND --seed SEED --only NUMBER`.
+VIT_JAX_FUZZ sets the number of files of each kind, VIT_JAX_FUZZ_SEED the seed. To repeat one case,
+run `python -m tests.fuzz.worker FOLDER KIND --seed SEED --only NUMBER`.
 """
 
 import json
@@ -41,13 +41,13 @@ def test_damaged_files_are_read_or_refused_in_one_line(
     for kind, line in zip(kinds, lines, strict=True):
         counts = line["counts"]
         assert line["kind"] == kind and sum(counts.values()) == COUNT
-        # Both ends are reached, or the damage is too small or too great to find anything.
+        # Some files must be read and some refused, else the damage is too large or too small.
         assert min(counts.get("read", 0), counts.get("refused", 0)) >= COUNT // 50, line
 
 
 @pytest.mark.parametrize("kind", ["png", "npz"])
-def test_what_ends_otherwise_is_found(tmp_path: pathlib.Path, kind: str) -> None:
-    """The worker tells of a reader that breaks: else the test above could not fail."""
+def test_the_worker_reports_other_outcomes(tmp_path: pathlib.Path, kind: str) -> None:
+    """With a broken reader. Otherwise the test above could never fail."""
     program = (
         "import sys; from tests.fuzz import kinds, worker\n"
         "read = kinds.KINDS[sys.argv[2]].read\n"

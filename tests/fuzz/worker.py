@@ -1,11 +1,10 @@
-"""Reads damaged files, and prints what happened to those that did not end as they must.
+"""Reads damaged files, and prints the cases that do not end as they must.
 
     python -m tests.fuzz.worker FOLDER KIND ... --seed 0 --count 1000 [--only NUMBER]
 
-Every case follows from the seed, its kind and its number alone. A file must be read, or refused by
-a ValueError of ours in one line, within a time of the processor and a growth of memory. The last
-line of stdout counts the outcomes; FOLDER/current names the case at hand, for when it kills the
-process.
+A case depends only on the seed, the kind and the number. A file must be read, or refused by a
+ValueError of ours in one line, within limits of processor time and memory. The last line of stdout
+counts the outcomes. FOLDER/current names the current case, in case it kills the process.
 """
 
 import argparse
@@ -27,13 +26,13 @@ from collections.abc import Iterator
 from tests.fuzz import kinds
 from vit_jax.checkpoints import surgery
 
-SECONDS = 3.0  # of the processor, for a file of a few kilobytes
-GROWTH = 500  # MiB
-ADDRESSES = 4 * 2**30  # beyond what the process has when it starts
+SECONDS = 3.0  # limit of processor time for a file of a few kilobytes
+GROWTH = 500  # limit of additional memory in MiB
+ADDRESSES = 4 * 2**30  # limit of additional address space in bytes
 
 
 class TooLong(BaseException):
-    """Of no kind that a reader of files catches."""
+    """Not an Exception, so that no reader of files catches it."""
 
 
 def main() -> None:
@@ -45,7 +44,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="the number of one case")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    # Most damaged files are of the same model, whose shapes JAX would find each time anew.
+    # Most damaged files are of the same model: do not trace its shapes every time.
     surgery.shapes = functools.cache(surgery.shapes)
     signal.signal(signal.SIGVTALRM, _alarm)
     for name in options.kinds:
@@ -60,36 +59,36 @@ def main() -> None:
         for number in numbers:
             (options.folder / "current").write_text(f"{name}, seed {options.seed}, case {number}")
             path = kind.write(random.Random(f"{options.seed} {name} {number}"))
-            verdict, said = _read(kind, path)
+            verdict, message = _read(kind, path)
             counts[verdict] += 1
             if verdict not in ("read", "refused"):
                 case = {"kind": name, "seed": options.seed, "number": number, "verdict": verdict}
-                print(json.dumps(case | {"said": said[-1500:]}), flush=True)
+                print(json.dumps(case | {"message": message[-1500:]}), flush=True)
         print(json.dumps({"kind": name, "counts": counts}), flush=True)
 
 
 def _read(kind: kinds.Kind, path: pathlib.Path) -> tuple[str, str]:
-    """The outcome of one file, and what was said."""
+    """The outcome of one file, and the message of its error."""
     before, begin = _peak(reset=True), time.process_time()
     try:
         with _at_most(SECONDS):
             kind.read(path)
-        verdict, said = "read", ""
+        verdict, message = "read", ""
     except TooLong:
-        verdict, said = "too long", ""
+        verdict, message = "too long", ""
     except ValueError as error:
-        said = str(error)
+        message = str(error)
         module = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals["__name__"]
         ours = module.split(".")[0] == "vit_jax"
-        verdict = "refused" if ours and "\n" not in said else "refused, not in one line of ours"
-        said = said if verdict == "refused" else _shown(error)
+        verdict = "refused" if ours and "\n" not in message else "refused, not in one line of ours"
+        message = message if verdict == "refused" else _shown(error)
     except BaseException as error:
-        verdict, said = type(error).__name__, _shown(error)
+        verdict, message = type(error).__name__, _shown(error)
     if verdict in ("read", "refused") and time.process_time() - begin > SECONDS:
         verdict = "too long"
     if verdict in ("read", "refused") and _peak() - before > GROWTH:
-        verdict, said = "too much memory", f"{_peak() - before} MiB"
-    return verdict, said
+        verdict, message = "too much memory", f"{_peak() - before} MiB"
+    return verdict, message
 
 
 def _shown(error: BaseException) -> str:
@@ -110,7 +109,7 @@ def _at_most(seconds: float) -> Iterator[None]:
 
 
 def _limit() -> None:
-    """Bounds the addresses of this process, so that what asks for too much fails at once."""
+    """Limits the address space of this process, so that too large allocations fail at once."""
     with contextlib.suppress(OSError):
         pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + ADDRESSES
@@ -118,7 +117,7 @@ def _limit() -> None:
 
 
 def _peak(*, reset: bool = False) -> int:
-    """The largest memory of this process in MiB, since the last reset; 0 where nobody tells."""
+    """The largest memory of this process in MiB since the last reset; 0 if it is not known."""
     try:
         if reset:
             pathlib.Path("/proc/self/clear_refs").write_text("5")

@@ -1,4 +1,4 @@
-"""The cluster launchers: what they would run, to the letter, without a cluster."""
+"""The cluster launchers: exactly what they would run, tested without a cluster."""
 
 import os
 import pathlib
@@ -55,7 +55,7 @@ def test_slurm_prints_a_valid_script_with_the_exact_job(capsys: pytest.CaptureFi
     assert words[words.index("python") :] == ["python", "-m", "vit_jax", *NASTY]
 
 
-def test_slurm_without_gpus_runs_one_process_a_node(capsys: pytest.CaptureFixture) -> None:
+def test_slurm_without_gpus_runs_one_process_per_node(capsys: pytest.CaptureFixture) -> None:
     assert slurm.main(["--gpus-per-node", "0", "--dry-run", "--", "train"]) == 0
     script = capsys.readouterr().out
     assert "--ntasks-per-node=1\n" in script
@@ -66,7 +66,7 @@ def test_slurm_without_gpus_runs_one_process_a_node(capsys: pytest.CaptureFixtur
 def test_a_slurm_job_is_requeued_only_after_the_signal(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, interrupt: bool, code: int
 ) -> None:
-    """The script runs for real; `srun` and the others only write down what they are told."""
+    """The script really runs; `srun` and the other programs only log their arguments."""
     bin_ = tmp_path / "venv" / "bin"
     bin_.mkdir(parents=True)
     (bin_ / "activate").write_text(f"PATH={shlex.quote(str(bin_))}:$PATH\n")
@@ -84,10 +84,10 @@ def test_a_slurm_job_is_requeued_only_after_the_signal(
         wait_until((tmp_path / "up").exists, seconds=10)
         job.send_signal(signal.SIGUSR1)
     assert job.wait(timeout=limit(20)) == code
-    told = log.read_text().splitlines()
-    assert told[0].endswith("python -m vit_jax train a b")
+    calls = log.read_text().splitlines()
+    assert calls[0].endswith("python -m vit_jax train a b")
     after = ["scancel --signal=TERM 42", "saved", "scontrol requeue 42"]
-    assert told[1:] == (after if interrupt else [])
+    assert calls[1:] == (after if interrupt else [])
 
 
 def test_slurm_hands_the_script_to_sbatch(
@@ -159,12 +159,12 @@ def test_tpu_workdir_must_be_shared_by_the_hosts(
     assert error.count("\n") == 1
 
 
-def test_tpu_refuses_to_run_what_is_not_committed(
+def test_tpu_refuses_uncommitted_changes(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
     assert tpu_vm.main([*TPU, "--", "train"]) == 2
-    assert "is no git clone" in capsys.readouterr().err
+    assert "is not a git clone" in capsys.readouterr().err
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     (tmp_path / "a.py").write_text("a = 1\n")
     subprocess.run(["git", "-C", str(tmp_path), "add", "a.py"], check=True)
@@ -212,7 +212,7 @@ def test_flags_that_cannot_be_written_are_refused(argv: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "$(id)", "A b", "-x"])
-def test_tpu_names_are_those_google_allows(name: str) -> None:
+def test_tpu_refuses_names_that_google_does_not_allow(name: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         tpu_vm.main([f"--name={name}", "--zone", "z", "--dry-run", "--", "train"])
     assert stopped.value.code == 2

@@ -26,7 +26,7 @@ INDEX = "import os, signal, sys, time; i = int(os.environ['VIT_JAX_PROCESS_ID'])
 
 @contextlib.contextmanager
 def launched(program: str, *flags: str) -> Iterator["subprocess.Popen[str]"]:
-    """The launcher, running `program` in each process in place of vit_jax."""
+    """Starts the launcher, with `program` instead of vit_jax in each process."""
     child = subprocess.Popen(
         [sys.executable, "-c", LAUNCH, INDEX + program, *flags],
         cwd=ROOT,
@@ -51,7 +51,7 @@ def wait_for(paths: list[pathlib.Path]) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie that nobody has collected does not."""
+    """Whether the process runs; a zombie does not run."""
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -89,7 +89,7 @@ time.sleep(3600)
     assert not any(alive(pid) for pid in pids)
 
 
-def test_a_process_killed_by_a_signal_counts_as_128_plus_it() -> None:
+def test_the_exit_code_for_a_signal_is_128_plus_its_number() -> None:
     with launched("os.kill(os.getpid(), signal.SIGKILL)", "--processes", "1") as child:
         _, errors = child.communicate(timeout=limit(20))
     assert child.returncode == 128 + signal.SIGKILL
@@ -115,7 +115,7 @@ time.sleep(3600)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux only")
-def test_a_launcher_killed_outright_leaves_no_process(tmp_path: pathlib.Path) -> None:
+def test_a_launcher_killed_by_sigkill_leaves_no_process(tmp_path: pathlib.Path) -> None:
     program = f"""
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open(r"{tmp_path}/pid%d" % i, "w").write(str(os.getpid()) + "\\n")

@@ -64,7 +64,7 @@ class Batches(Iterator[Batch]):
             raise
 
     def _wait(self) -> Batch | None:
-        """The next batch, None at the end. Calls `interrupted` meanwhile: a read may block forever."""
+        """The next batch, or None. Asks `interrupted` meanwhile: a read may block forever."""
         while True:
             try:
                 return self._next.result(timeout=POLL)
