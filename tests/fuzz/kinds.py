@@ -307,9 +307,11 @@ class Images(Kind):
         from vit_jax.data import crops, preprocess
 
         size = (16, 16)
-        for kernel, smooth in (("linear", "area"), ("bicubic_antialias", "bicubic_antialias")):
-            evaluated = preprocess.EvalTransform(size=size, kernel=smooth)
-            trained = preprocess.TrainTransform(size=size, crop=crops.Inception(), kernel=kernel)
+        for train, evaluate in (("linear", "area"), ("bicubic_antialias", "bicubic_antialias")):
+            evaluated = preprocess.EvalTransform(size=size, interpolation=evaluate)
+            trained = preprocess.TrainTransform(
+                size=size, crop=crops.Inception(), interpolation=train
+            )
             image = evaluated.decode(path.read_bytes())
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
             assert evaluated(image).shape == trained(image, self.numbers).shape == (*size, 3)

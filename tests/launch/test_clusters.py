@@ -145,8 +145,8 @@ def test_tpu_job_outlives_its_shell_and_writes_log_and_pid(tmp_path: pathlib.Pat
 @pytest.mark.parametrize(
     ("flags", "job", "message"),
     [
-        ([], ["train", "--workdir", "runs/a"], "'runs/a' would be another folder"),
-        ([], ["train", "--workdir=runs/a"], "'runs/a' would be another folder"),
+        ([], ["train", "--workdir", "runs/a"], "'runs/a' would be a different folder"),
+        ([], ["train", "--workdir=runs/a"], "'runs/a' would be a different folder"),
         (["--workdir", "gs://a"], ["train", "--workdir=gs://b"], "given twice"),
     ],
 )
