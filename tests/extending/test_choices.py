@@ -141,6 +141,4 @@ def test_guests_train_resume_evaluate_and_are_loaded(tmp_path, capsys) -> None:
         capsys.readouterr().err
     )
     assert main(["config", "schedule.decay"]) == 0
-    assert "schedule.decay=stairs: Half of the rate after every so many steps." in (
-        capsys.readouterr().out
-    )
+    assert "schedule.decay=stairs: Halves the rate at regular steps." in (capsys.readouterr().out)

@@ -25,9 +25,7 @@ class ViTOptions(EncoderOptions):
     # What the head reads: the class token, the mean of the patches, both concatenated (DINOv2), or
     # attention pooling of the patches.
     pool: Literal["token", "gap", "token_gap", "map"] = "token"
-    norm_at: Literal["tokens", "pooled"] = (
-        "tokens"  # where the last norm is: before or after pooling
-    )
+    norm_at: Literal["tokens", "pooled"] = "tokens"  # the last norm: before or after pooling
     representation_size: int = 0  # width of a tanh layer before the head; 0: no such layer
     distillation_head: bool = True  # whether the distillation token has a head
     head_bias: float = 0.0  # initial bias of every class

@@ -25,9 +25,7 @@ class MaskedImageModelOptions(PretrainingOptions):
 
     mask_token: bool = True
     mim_classes: int = 8192  # number of visual tokens
-    mim_norm: bool = (
-        False  # a second norm before the head (Hugging Face's BEiT without mean pooling)
-    )
+    mim_norm: bool = False  # a second norm before the head (Hugging Face, without mean pooling)
 
 
 class MaskedImageModel(TaskModel):

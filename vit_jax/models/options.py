@@ -46,9 +46,7 @@ class Positions:
     class_position: bool = True  # whether the 1D table has rows for class and distillation token
     register_position: bool = False  # whether the 1D table has rows for the registers
     fixed_position: bool = False  # the 1D table starts as sines and is not trained (MAE)
-    relative_bias: Literal["none", "per_block", "shared"] = (
-        "none"  # a bias per offset and head (BEiT)
-    )
+    relative_bias: Literal["none", "per_block", "shared"] = "none"  # per offset and head (BEiT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

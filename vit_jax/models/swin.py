@@ -65,7 +65,8 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
             given = len(getattr(self, name))
             if given != stages and not (name == "mlp_dims" and not given or given == 1):
                 raise ValueError(
-                    f"{name} is {getattr(self, name)}: give one for each of {stages} stages, or one"
+                    f"{name} is {getattr(self, name)}: give one for each of {stages} stages, or"
+                    " one for all"
                 )
         parts = ((self.width, self.channels), self.depths, self.num_heads)
         for sides in (self.image_size, self.patch_size, *self.windows, *parts):
