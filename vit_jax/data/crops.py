@@ -45,7 +45,7 @@ class Crop(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inception:
-    """A box of random area and aspect ratio, resized: see `inception_box`."""
+    """A random box of the image, resized to the size of the model's images."""
 
     crop_area: tuple[float, float] = (0.05, 1.0)  # smallest and largest share of the image's area
 

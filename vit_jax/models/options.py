@@ -41,12 +41,15 @@ class Tokens:
 class Positions:
     """How positions of patches are encoded."""
 
+    # Learned tables and sincos2d are added to tokens; relative changes the attention.
     position: Literal["none", "learned_1d", "learned_2d", "relative", "sincos2d"] = "learned_1d"
+    # At the input, or before every block, with a table per block or with a shared one.
     position_at: Literal["input", "every_block", "every_block_shared"] = "input"
     class_position: bool = True  # whether the 1D table has rows for class and distillation token
     register_position: bool = False  # whether the 1D table has rows for the registers
     fixed_position: bool = False  # the 1D table starts as sines and is not trained (MAE)
-    relative_bias: Literal["none", "per_block", "shared"] = "none"  # per offset and head (BEiT)
+    # A learned bias of the attention for every offset and head (BEiT).
+    relative_bias: Literal["none", "per_block", "shared"] = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,13 +57,13 @@ class BlockNumerics:
     """Numerics of the layers."""
 
     activation: Activation = "gelu_tanh"
-    mlp: Literal["plain", "swiglu"] = "plain"
-    norm_eps: float = 1e-6
+    mlp: Literal["plain", "swiglu"] = "plain"  # swiglu: a gated MLP
+    norm_eps: float = 1e-6  # epsilon of LayerNorm
     input_norm: bool = False  # a norm before the blocks (CLIP)
     patch_bias: bool = True
     qkv_bias: bool = True
     key_bias: bool = True  # False: the keys' part of the fused bias stays zero (BEiT)
-    qk_norm: bool = False
+    qk_norm: bool = False  # a norm of queries and keys
     layer_scale: float = 0.0  # initial scale of every residual branch; 0: no scale
 
 
@@ -77,7 +80,7 @@ class Regularisation:
 class Compute:
     """How the model is computed. Like `dtype`, this does not change what parameters mean."""
 
-    attention: Literal["auto", "xla", "cudnn"] = "auto"  # implementation
+    attention: Literal["auto", "xla", "cudnn"] = "auto"  # what computes the attention
     # What to recompute in the backward pass: nothing, all but matmul outputs, everything.
     remat: Literal["none", "dots", "full"] = "dots"
     unroll: int = 1  # blocks in one iteration of the scan

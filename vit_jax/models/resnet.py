@@ -26,13 +26,13 @@ class StemOptions:
     num_layers: tuple[int, ...] = ()  # bottlenecks of each stage; (): the root alone
     root_width: int = 64
     widths: tuple[int, ...] = ()  # output channels of each stage; (): 4 root_width, then doubling
-    groups: int = 32  # of every GroupNorm
+    groups: int = 32  # number of groups in every GroupNorm
     preactivation: bool = False  # norm and ReLU before the convolutions
-    std_eps: float = 1e-5  # weight standardisation
+    std_eps: float = 1e-5  # epsilon of the weight standardisation
     std_eps_in: Literal["std", "variance"] = "std"  # what std_eps is added to
-    norm_eps: float = 1e-6  # GroupNorm
+    norm_eps: float = 1e-6  # epsilon of GroupNorm
     padding: Literal["same", "explicit"] = "same"  # explicit: (kernel - 1) / 2 on every side
-    pool_padding: Literal["zero", "lowest"] = "lowest"  # of the root's max-pool
+    pool_padding: Literal["zero", "lowest"] = "lowest"  # padding of the root's max-pool
 
     def __post_init__(self) -> None:
         limits.check(self)
