@@ -179,7 +179,7 @@ def test_too_many_broken_images(recipe, tmp_path, capsys) -> None:
     data = ["--config.data.source=image_folder", f"--config.data.path={root}"]
     assert train(recipe, workdir, *data) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("vit_jax: 1 of 40 images are broken, more than the share 0.001 that may")
+    assert last.startswith("vit_jax: 1 of 40 images are broken, more than the allowed share 0.001")
     assert "with a larger --config.data.max_bad" in last
     assert str(broken) in last
     assert train(recipe, workdir, *data, "--config.data.max_bad=0.1") == 0
