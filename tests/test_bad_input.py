@@ -138,7 +138,7 @@ def test_a_recipe_with_a_mistake(tmp_path, refused: Refused, text, said) -> None
 def test_no_recipe(tmp_path, refused: Refused) -> None:
     path, workdir = tmp_path / "gone.py", tmp_path / "run"
     said = refused("train", "--config", path, "--workdir", workdir, folder=workdir)
-    assert f"no config file at {path}" in said
+    assert f"no recipe at {path}" in said
 
 
 def image_folder(root: pathlib.Path, *classes: str) -> pathlib.Path:
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_another_model(recipe, run, tmp_path, refused: Refused) 
 def test_a_workdir_of_another_config(recipe, run, refused: Refused) -> None:
     overrides = ["--config.optimizer.learning_rate=0.5"]
     said = refused("train", "--config", recipe, "--workdir", run, *overrides, folder=run)
-    assert "holds a run of another config (optimizer.learning_rate is 0.001 there and 0.5" in said
+    assert "holds a run with another config (optimizer.learning_rate is 0.001 there and 0.5" in said
     assert "use another --workdir" in said
 
 
@@ -233,7 +233,7 @@ def test_a_damaged_description(recipe, run, refused: Refused, name) -> None:
 
 @pytest.mark.parametrize("command", [["evaluate"], ["predict", "image.png"]])
 def test_a_folder_that_is_no_run(tmp_path, refused: Refused, command) -> None:
-    assert "is no run" in refused(*command, "--workdir", tmp_path, folder=tmp_path)
+    assert f"{tmp_path} is no" in refused(*command, "--workdir", tmp_path, folder=tmp_path)
 
 
 def test_a_run_without_a_checkpoint(run, refused: Refused) -> None:

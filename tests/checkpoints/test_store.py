@@ -166,7 +166,7 @@ def test_a_run_describes_itself(tmp_path) -> None:
 def test_a_run_of_another_config_names_what_differs(tmp_path) -> None:
     run_config.write_run(tmp_path, make_config(), make_card())
     other = {"optimizer.learning_rate": 0.5, "image_size": (32, 32), "mesh.fsdp": 2}
-    with pytest.raises(ValueError, match="holds a run of another config") as error:
+    with pytest.raises(ValueError, match="holds a run with another config") as error:
         run_config.check_same_run(tmp_path, make_config(**other))
     said = str(error.value)
     assert "optimizer.learning_rate is 0.001 there and 0.5 here" in said

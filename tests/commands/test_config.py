@@ -60,8 +60,11 @@ def test_a_recipe_s_values_are_shown_of_what_it_takes(tmp_path, capsys) -> None:
     ("arguments", "said"),
     [
         (["optimiser"], "unknown config field optimiser: did you mean 'optimizer'?"),
-        (["--config.seed=1"], "--config.seed=1 changes a recipe: name it with --config FILE"),
-        (["seed", "--config", "gone.py"], "no config file at gone.py"),
+        (
+            ["--config.seed=1"],
+            "--config.seed=1 changes a recipe: name the recipe with --config FILE",
+        ),
+        (["seed", "--config", "gone.py"], "no recipe at gone.py"),
     ],
 )
 def test_what_is_not_there_is_said_in_one_line(arguments, said, capsys) -> None:
@@ -74,7 +77,7 @@ def test_help_says_how_fields_are_shown(capsys) -> None:
     for command in ("train", "evaluate"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
-        assert capsys.readouterr().out.rstrip().endswith("means: vit_jax config [FIELD]")
+        assert capsys.readouterr().out.rstrip().endswith("meanings: vit_jax config [FIELD]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -96,4 +96,4 @@ def test_an_evaluator_that_is_not_there_is_refused(run, recipe, capsys) -> None:
     assert main(["evaluate", "--workdir", str(run), "--only", "far"]) == 2
     assert "no evaluator is called 'far': the config has held_out, near" in capsys.readouterr().err
     assert main(["evaluate", "--workdir", str(run), "--config", str(recipe)]) == 2
-    assert "a run has a config of its own" in capsys.readouterr().err
+    assert "a run has its config already" in capsys.readouterr().err

@@ -18,7 +18,7 @@ REMEDY = ": start all of them with the same command, the same code and the same 
     [
         ([{"a": "1"}, {"a": "1"}], ""),
         ([{"a": "1"}, {"a": "2"}], "a is 1 in process 0 and 2 in process 1"),
-        ([{"a": "1"}, {}], "a is 1 in process 0 and not there in process 1"),
+        ([{"a": "1"}, {}], "a is 1 in process 0 and missing in process 1"),
         (
             [{"a": "1", "b": "x"}] * 2 + [{"a": "2", "b": "x"}] * 7,
             "a is 1 in processes 0, 1 and 2 in processes 2, 3, 4, 5, 6, ...",

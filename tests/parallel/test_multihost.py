@@ -195,7 +195,7 @@ def test_a_process_that_waits_for_others_in_vain_says_so_in_one_line(index: int)
     )
     assert ended.returncode == 1
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("vit_jax: ")]
-    assert f"of 2 to 127.0.0.1:{port} did not all come within 1 s" in line
+    assert f"of 2 to 127.0.0.1:{port} did not all join within 1 s" in line
     assert "Check failure stack trace" not in ended.stderr
 
 

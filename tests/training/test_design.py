@@ -142,6 +142,8 @@ def test_cudnn_attention_is_refused_without_a_gpu_and_where_it_cannot_compute() 
     assert "needs an even number of tokens, not 5" in refused(dtype="bfloat16")
     narrow = refused(**even, width=60, num_heads=5)
     assert "heads whose width is a multiple of 8" in narrow
+    with pytest.raises(ValueError, match="an even number of tokens, not 49"):
+        zoo.options("Swin-T", attention="cudnn", dtype="bfloat16")
 
 
 def test_a_model_with_cudnn_attention_is_computed_without_it_elsewhere() -> None:

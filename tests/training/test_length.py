@@ -41,8 +41,8 @@ def test_a_complete_run_that_grows_is_the_longer_run(recipe, tmp_path, capsys) -
     assert train(recipe, grown, CONSTANT, FOUR) == 0
     assert train(recipe, grown, CONSTANT) == 0
     said = capsys.readouterr().err
-    assert "config.total: the run is 6 steps long now, it was 4. The schedule is that of" in said
-    assert "learning rate of step 4 is 0.001, it was 0.001 of the old length" in said
+    assert "config.total: the run is 6 steps long now, it was 4. The schedule follows" in said
+    assert "learning rate after step 4 is 0.001, with the old length it was 0.001" in said
     runs.assert_same_bits(runs.arrays(grown), runs.arrays(straight))
     trained = [line for line in runs.lines(grown) if "loss" in line]
     assert trained == [line for line in runs.lines(straight) if "loss" in line]
@@ -56,7 +56,8 @@ def test_the_schedule_is_that_of_the_new_length(recipe, tmp_path, capsys) -> Non
     assert train(recipe, tmp_path) == 0
     rates = [line["learning_rate"] for line in runs.lines(tmp_path) if "loss" in line]
     assert rates[4] == pytest.approx(0.5e-3 * (1 + np.cos(np.pi * 3 / 5)), rel=1e-5)
-    assert f"the learning rate of step 4 is {rates[4]:.4g}, it was 0 of" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"the learning rate after step 4 is {rates[4]:.4g}, with the old length it was 0" in said
 
 
 def test_what_a_new_length_changes_is_said_and_written_once(tmp_path) -> None:
@@ -84,10 +85,10 @@ def test_what_a_new_length_changes_is_said_and_written_once(tmp_path) -> None:
     first, *others = change.notes
     cosine = 0.5e-3 * (1 + np.cos(np.pi / 4))
     assert "the run is 80 steps long now, it was 40" in first
-    assert f"of step 20 is {cosine:.4g}, it was 0.0005 of the old length" in first
+    assert f"after step 20 is {cosine:.4g}, with the old length it was 0.0005" in first
     assert others == [
-        "evaluation every 40 steps, before every 20",
-        "checkpoint every 8 steps, before every 4",
+        "evaluation every 40 steps now, it was every 20",
+        "checkpoint every 8 steps now, it was every 4",
     ]
     assert run_config.read_config(tmp_path / "run") == before, "nothing is written yet"
     for _ in range(2):  # the second as after a kill between its two files
@@ -172,11 +173,11 @@ def test_a_branch_of_a_file_or_of_nothing_is_refused(recipe, four, tmp_path, cap
     assert main(["convert", str(four), str(exported), "--layout", "vit_jax"]) == 0
     workdir = tmp_path / "branch"
     assert train(recipe, workdir, f"--config.init_from={exported}", ALL) == 2
-    assert "is no run: a released file holds parameters only" in capsys.readouterr().err
+    assert "is not a run: a released file holds parameters only" in capsys.readouterr().err
     assert train(recipe, workdir, ALL) == 2
     assert "name the run to start from" in capsys.readouterr().err
     without = tmp_path / "without"
     assert train(recipe, without, "--config.ema=0.0", "--config.total.steps=2") == 0
     assert train(recipe, workdir, f"--config.init_from={without}", ALL) == 2
-    assert "keeps no average to start from" in capsys.readouterr().err
+    assert "has no average to start from" in capsys.readouterr().err
     assert not workdir.exists()

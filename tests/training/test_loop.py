@@ -136,7 +136,7 @@ def test_a_run_that_diverges_at_once_may_begin_anew_in_its_workdir(
     assert store.saved_steps(tmp_path) == []
     assert train(recipe, tmp_path, overrides[1]) == 0
     said = capsys.readouterr().err
-    assert f"{tmp_path} holds a run that saved nothing: it starts anew" in said
+    assert f"{tmp_path} holds a run that saved nothing: it starts again" in said
     assert "optimizer.learning_rate is 1e+30 there and 0.001 here" in said
     assert run_config.read_config(tmp_path).optimizer.learning_rate == 1e-3
     assert [line["step"] for line in runs.lines(tmp_path)] == [1, 2, 3, 4, 5, 6, 6]

@@ -111,7 +111,7 @@ def test_a_checkpoint_gives_the_model_but_not_how_it_is_regularised(tmp_path) ->
     options = setup.fresh_start(changed, FACTS).options
     assert options == dataclasses.replace(model.options, dropout=0.25)
     other = resolve(source | {"model": {"depths": (2, 2)}})  # of another family than the file's
-    with pytest.raises(ValueError, match="config.model.depths is no field of the model: did you"):
+    with pytest.raises(ValueError, match="config.model.depths is not a field of the model"):
         setup.fresh_start(other, FACTS)
 
 

@@ -206,7 +206,7 @@ def test_sgd_takes_its_own_momentum_and_decays_after_clipping(momentum):
     [
         ({"frozen": ("^block/",)}, r"frozen: '\^block/' matches no parameter.*blocks/fc/kernel"),
         ({"decay_mask": ("kernel$", "wieght")}, r"decay_mask: 'wieght' matches no parameter"),
-        ({"frozen": ("(",)}, r"frozen: '\(' is no regular expression"),
+        ({"frozen": ("(",)}, r"frozen: '\(' is not a regular expression"),
         ({"frozen": ("",)}, r"nothing to train"),
         ({"weight_decay": -0.1}, r"weight_decay is -0\.1"),
         ({"name": "sgd", "momentum": 1.0}, r"momentum is 1\.0"),

@@ -1,4 +1,4 @@
-"""The commands, a file each: its arguments, and `run`, whose docstring is its help."""
+"""The commands. Each file defines a command's arguments and `run`, whose docstring is its help."""
 
 from types import ModuleType
 

@@ -1,4 +1,4 @@
-"""`config`: the fields of a recipe, what each can be and what it means."""
+"""`config`: shows the fields of a config, their types, defaults and meanings."""
 
 import argparse
 import itertools
@@ -13,24 +13,27 @@ from vit_jax.text import printable
 from vit_jax.training import run_config
 
 WIDTH, INDENT = 100, " " * 8
-HINT = "Fields of a config, what each can be and what it means: vit_jax config [FIELD]"
+HINT = "The fields of a config, their types, defaults and meanings: vit_jax config [FIELD]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("field", nargs="?", default="", help="show this one, or those below it")
-    parser.add_argument("--config", metavar="FILE[:ARGUMENT]", help="show a recipe's values too")
+    parser.add_argument("field", nargs="?", default="", help="show only this field or group")
+    parser.add_argument(
+        "--config", metavar="FILE[:ARGUMENT]", help="show the values of a recipe too"
+    )
     parser.set_defaults(config_overrides=True)
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Show the fields of a config: type, default and meaning.
 
-    Those of a choice are there where it is taken: --config.optimizer.momentum=0.9 needs
-    --config.optimizer.name=sgd. With --config, and --config.FIELD=VALUE: what a recipe sets.
+    The fields of a choice exist only if it is selected: --config.optimizer.momentum=0.9 needs
+    --config.optimizer.name=sgd. With --config, and --config.FIELD=VALUE, the values of a recipe are
+    shown too.
     """
     field = options.field.removeprefix("config.")
     if overrides and not options.config:
-        raise ValueError(f"{overrides[0]} changes a recipe: name it with --config FILE")
+        raise ValueError(f"{overrides[0]} changes a recipe: name the recipe with --config FILE")
     config = configs.from_file(options.config, overrides) if options.config else None
     known = list(entries(Config, schema.plain(config) if config else {}))
     found = [entry for entry in known if not field or _is_below(entry, field)]
@@ -44,18 +47,18 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def _is_below(entry: Entry, field: str) -> bool:
-    """Whether a field is this one, one of its group, or one of the choice that it names."""
+    """Whether an entry is `field`, in the group `field`, or belongs to the choice `field`."""
     of_choice = entry.needs is not None and entry.needs[0] == field
     return of_choice or f"{entry.path}.".startswith(f"{field}.")
 
 
 def lines(found: Iterable[Entry], values: Mapping[str, str]) -> Iterable[str]:
-    """Of each group a heading, of each field what it is and below that what it means."""
+    """For each group a heading, and for each field a line with its type and its meaning below."""
     for group, members in itertools.groupby(found, key=lambda entry: entry.group):
-        yield from ("", *textwrap.wrap(group or "of the run:", WIDTH))
+        yield from ("", *textwrap.wrap(group or "The run:", WIDTH))
         for entry in members:
-            taken = entry.needs is None or values.get(entry.needs[0]) == entry.needs[1]
-            now = values.get(entry.path, entry.default) if taken else entry.default
+            selected = entry.needs is None or values.get(entry.needs[0]) == entry.needs[1]
+            now = values.get(entry.path, entry.default) if selected else entry.default
             here = f" (here: {now})" if now != entry.default else ""
             first = f"{entry.path} = {entry.default or 'unset'} ({entry.kind}){here}"
             yield from textwrap.wrap(first, WIDTH, initial_indent="  ", subsequent_indent=INDENT)
@@ -65,6 +68,6 @@ def lines(found: Iterable[Entry], values: Mapping[str, str]) -> Iterable[str]:
 
 
 def _values(config: Config) -> dict[str, str]:
-    """What a config holds, by path, as it is typed."""
+    """The values of a config by path, as they are typed on the command line."""
     typed = {path.removeprefix("."): value for path, value in schema.leaves(config, "")}
     return {path: shown(value) for path, value in (run_config.flat(config) | typed).items()}

@@ -1,4 +1,4 @@
-"""A config from the command line: a recipe's file, and overrides of its fields."""
+"""A config from the command line: the file of a recipe, and overrides of its fields."""
 
 import contextlib
 import importlib.util
@@ -21,39 +21,39 @@ from vit_jax.config import Config
 def from_file(spec: str, overrides: Sequence[str]) -> Config:
     """The config of `PATH` or `PATH:ARGUMENT`, with overrides such as `--config.seed=1`.
 
-    Raises ValueError where the file is missing or fails, or a field or its value is wrong.
+    Raises ValueError if the file is missing or fails, or if a field or its value is wrong.
     """
     return read(spec, overrides)[0]
 
 
 def read(spec: str, overrides: Sequence[str]) -> tuple[Config, list[str]]:
-    """As `from_file`, and in lines what the user should know of a config that is right."""
+    """The config as `from_file` returns it, and notes for the user about it."""
     path, _, argument = spec.partition(":")
     recipe = config_lib.plain_fields(_recipe(pathlib.Path(path), argument))
     values, renamed = config_formats.with_new_names(recipe)
-    with contextlib.suppress(schema.Missing):  # the command line may give it
-        schema.build(Config, values, "config")  # mistakes of the recipe's own
+    with contextlib.suppress(schema.Missing):  # the command line may set the missing field
+        schema.build(Config, values, "config")  # report errors of the recipe itself first
     config, notes = _override(values, overrides)
     return config, [*(f"note: {path}: {note}" for note in renamed), *notes]
 
 
 def override(config: Config, overrides: Sequence[str]) -> tuple[Config, list[str]]:
-    """`config` with overrides, and what to know of it, as `read` does."""
+    """`config` with overrides, and notes for the user, as `read` returns them."""
     return _override(schema.plain(config), overrides)
 
 
 def _recipe(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
-    """What `get_config` of a Python file returns."""
+    """The value of `get_config` in a Python file. Raises ValueError if that fails."""
     if not path.is_file():
-        raise ValueError(f"no config file at {path}")
+        raise ValueError(f"no recipe at {path}")
     spec = importlib.util.spec_from_file_location("recipe", path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no config file: its name must end in .py")
+        raise ValueError(f"{path} is not a recipe: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         fields = module.get_config(*([argument] if argument else []))
-    except Exception as error:  # of the user's code: any
+    except Exception as error:  # the user's code may raise any kind
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f.lineno for f in frames if f.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
@@ -66,16 +66,16 @@ def _recipe(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
 def _override(values: dict[str, Any], overrides: Sequence[str]) -> tuple[Config, list[str]]:
     given = [_read(text) for text in overrides]
     listed = [o for o in given if ".".join(o.path) in config_formats.AUGMENTATIONS]
-    values, said = _with_entries(values, listed)
+    values, moved = _with_entries(values, listed)
     values, changes = schema.apply(Config, values, [o for o in given if o not in listed])
-    notes = (*_renamed(overrides), *said, *changes)
+    notes = (*_renamed(overrides), *moved, *changes)
     return config_lib.of_values(values), [f"note: {note}" for note in notes]
 
 
 def _with_entries(
     values: dict[str, Any], overrides: Sequence[schema.Override]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The values with the fields that became entries of `augment`."""
+    """The values, after overrides of old fields that are entries of `augment` now, and notes."""
     data = dict(values.get("data", {}))
     for override in overrides:
         kind = config_formats.AUGMENTATIONS[".".join(override.path)]
@@ -84,7 +84,7 @@ def _with_entries(
 
 
 def _read(text: str) -> schema.Override:
-    """`--config.PATH=VALUE`, or `--noconfig.PATH`, as an override."""
+    """The override of `--config.PATH=VALUE` or `--noconfig.PATH`."""
     name, equals, value = text.partition("=")
     if not equals and not name.startswith("--no"):
         raise ValueError(f"{name} has no value: write {name}=VALUE")
@@ -99,7 +99,7 @@ def _read(text: str) -> schema.Override:
 
 
 def _parsed(flag: str, target: schema.Target, *, path: str, text: str) -> Any:
-    """The value of a flag, read by the type that the schema gives."""
+    """The value of a flag, read as the type in the schema."""
     if flag.endswith("=none") and types.NoneType in typing.get_args(target.kind):
         return None
     values = flags.FlagValues()
@@ -115,7 +115,7 @@ def _parsed(flag: str, target: schema.Target, *, path: str, text: str) -> Any:
 
 
 def _zero(kind: Any) -> Any:
-    """A value of a type, by which a flag of that type is read."""
+    """An example value of a type, which makes a flag of that type."""
     origin, members = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return type(members[0])()
@@ -127,7 +127,7 @@ def _zero(kind: Any) -> Any:
 
 
 def _wanted(target: schema.Target, path: str) -> str:
-    """What a field can be set to, told by its type and default."""
+    """A message that says what a field can be set to."""
     if target.below:
         return f"set its fields one by one: {', '.join(f'{path}.{name}' for name in target.below)}"
     kind = type(_zero(target.kind)).__name__

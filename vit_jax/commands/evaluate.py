@@ -1,4 +1,4 @@
-"""`evaluate`: measures a run's checkpoint on its held-out split."""
+"""`evaluate`: measures a checkpoint of a run, or a released file, on held-out images."""
 
 import argparse
 import pathlib
@@ -18,29 +18,34 @@ from vit_jax.parallel import agreement, multihost
 from vit_jax.text import printable, printable_json
 from vit_jax.training import evaluation, reporting, run_config
 
-# The parts of a config that an evaluation looks at.
+# The parts of a config that an evaluation uses.
 MATTERS = ("data", "mesh", "batch_size", "eval_batch_size", "objective", "evaluators", "checkpoint")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run, or a released file")
     parser.add_argument(
-        "--config", metavar="FILE[:ARGUMENT]", help="a recipe that says on what, for a file"
+        "--config",
+        metavar="FILE[:ARGUMENT]",
+        help="for a released file: the recipe with data and evaluators",
     )
     parser.add_argument(
-        "--only", action="append", metavar="NAME", help="an evaluator of the config; repeatable"
+        "--only",
+        action="append",
+        metavar="NAME",
+        help="only this evaluator; repeatable",
     )
-    parser.add_argument("--images", type=pathlib.Path, help="folder of images to measure on")
+    parser.add_argument("--images", type=pathlib.Path, help="measure on the images in this folder")
     parser.add_argument(
         "--labels",
         type=pathlib.Path,
-        help="their classes, by number or name: JSON {NAME: CLASS}, or lines NAME CLASS",
+        help="classes of --images, by number or name: JSON {NAME: CLASS}, or lines NAME CLASS",
     )
     parser.add_argument("--image-size", type=size, help="HEIGHT or HEIGHT,WIDTH, with --images")
     parser.add_argument(
         "--orientation",
         action="store_true",
-        help="with --images: turn them as their EXIF orientation says, as predict does",
+        help="with --images: turn images as their EXIF orientation says, as predict does",
     )
     parser.add_argument(
         "--step", type=checkpoint_step, default="latest", help="latest, best, or a number"
@@ -51,18 +56,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Evaluate a checkpoint, exactly, on any number of devices.
+    """Evaluate a checkpoint exactly, on any number of devices.
 
-    The config of a run says on what and how (its evaluators, --only for some of them);
-    --config.data.eval_split=test and the like change it. A released file needs a recipe, --config,
-    that does. With --images and --labels: any checkpoint on the images of a folder.
+    A run is measured by the evaluators of its config, or by --only some, on the data of its config;
+    --config.data.eval_split=test and the like change the config. A released file needs a recipe,
+    --config. With --images and --labels any checkpoint is measured on the images of a folder.
     """
     multihost.initialize()
     notes: list[str] = []
     if options.images or options.labels:
         given = [*overrides, *(("--config",) if options.config else ()), *(options.only or ())]
         if given:
-            raise ValueError(f"{given[0]} says nothing of --images and --labels: leave it out")
+            raise ValueError(f"{given[0]} does not apply to --images and --labels: leave it out")
         shown, metrics = _on_images(options)
     else:
         with agreement.Meeting():
@@ -91,10 +96,10 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Config, list[str]]:
-    """What the evaluation goes by, of a run or of a recipe, and what should be said of it."""
+    """The config of the run or of the recipe, and notes for the user."""
     if run_folder.is_run(options.workdir):
         if options.config:
-            raise ValueError("--config is for a released file: a run has a config of its own")
+            raise ValueError("--config is for a released file: a run has its config already")
         config, notes = configs.override(run_config.read_config(options.workdir), overrides)
     elif options.config:
         config, notes = configs.read(
@@ -102,20 +107,20 @@ def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Conf
         )
     else:
         raise ValueError(
-            f"{options.workdir} is no run: name a recipe that says on what to measure it, --config,"
-            " or images and their classes, --images and --labels"
+            f"{options.workdir} is not a run: name a recipe with data and evaluators, --config, or"
+            " images and their classes, --images and --labels"
         )
     return config, notes
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
-    """Raises ValueError for a field that an evaluation does not look at."""
+    """Raises ValueError for a field that an evaluation does not use."""
     for text in overrides:
         field = text.partition("=")[0].partition(".")[2]
         if field.partition(".")[0] not in MATTERS:
             raise ValueError(
-                f"{text}: the checkpoint's own model is measured, which config.{field} does not"
-                f" change: of a config, evaluate takes {', '.join(MATTERS)}"
+                f"{text}: evaluate measures the model in the checkpoint and does not use"
+                f" config.{field}: it uses only {', '.join(MATTERS)}"
             )
 
 
@@ -136,7 +141,7 @@ def _on_images(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, f
 
 
 def checkpoint_step(text: str) -> int | str:
-    """`latest`, `best`, or a step."""
+    """`latest`, `best`, or the number of a step."""
     if text in ("latest", "best"):
         return text
     if not text.isdecimal():

@@ -1,4 +1,4 @@
-"""`figures`: pictures of a run."""
+"""`figures`: draws pictures of a run."""
 
 import argparse
 import io
@@ -59,10 +59,10 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _write(drawn: Mapping[str, Figure], folder: epath.Path) -> Iterator[epath.Path]:
-    """Raises ValueError where a picture cannot be written; what is there is whole."""
+    """Writes each picture whole; yields its path. Raises ValueError if writing fails."""
     for name, figure in drawn.items():
         png = io.BytesIO()
-        with warnings.catch_warnings():  # a class name may have letters that no font has
+        with warnings.catch_warnings():  # the font may lack letters of a class name
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             figure.savefig(png, format="png", dpi=120)
         path = folder / f"{name}.png"

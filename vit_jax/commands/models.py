@@ -1,4 +1,4 @@
-"""`models`: the table of the zoo."""
+"""`models`: prints the table of the zoo."""
 
 import argparse
 import math
@@ -10,14 +10,15 @@ from vit_jax.models import flops, zoo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    del parser  # it takes none
+    del parser  # this command has no arguments
 
 
 def run(_: argparse.Namespace, __: Sequence[str]) -> int:
     """List the models of the zoo: sizes, parameters, cost.
 
-    As published: 224 pixels, 1000 classes unless pretraining has none; the cost is of a forward
-    pass without masking, a multiply-add counting as two. Other patch sizes work too: "B/8", "S/14".
+    The models are as published: 224 pixels, and 1000 classes, except those of pretraining. The cost
+    is that of a forward pass without masking; a multiply-add counts as two. Other patch sizes
+    work too, such as "B/8" or "S/14".
     """
     header = ("model", "width", "depth", "mlp", "heads", "tokens", "parameters", "GFLOPs")
     rows = [header, *(_row(name) for name in zoo.names())]

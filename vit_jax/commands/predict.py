@@ -1,4 +1,4 @@
-"""`predict`: the classes of image files."""
+"""`predict`: prints the most probable classes of image files."""
 
 import argparse
 import sys
@@ -26,8 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--step", type=checkpoint_step, default="latest", help="latest, best, or a number"
     )
-    parser.add_argument("--top", type=count, default=5, help="classes to show of each image")
-    parser.add_argument("--json", action="store_true", help="one JSON object an image, a line each")
+    parser.add_argument(
+        "--top", type=count, default=5, help="number of classes to show for each image"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object per image, each on a line"
+    )
 
 
 def run(options: argparse.Namespace, _: Sequence[str]) -> int:
@@ -50,7 +54,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
 def predict(
     model: Model, paths: Sequence[str], *, top: int
 ) -> Iterator[tuple[str, list[tuple[str, float]] | str]]:
-    """For every path the `top` (class, probability), or what is wrong with the file."""
+    """For every path the `top` pairs (class, probability), or a message if the file is bad."""
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
     transform = transform_of(model)
@@ -67,12 +71,12 @@ def predict(
 
 
 def classify(model: Model, *, top: int) -> Callable[[np.ndarray], list[list[tuple[str, float]]]]:
-    """A function of images uint8 (B, H, W, C) to the `top` (class, probability) of each."""
+    """A function from images uint8 (B, H, W, C) to the `top` pairs (class, probability) of each."""
     zoo.check_head(model.options)
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
     names = model.class_names or tuple(str(i) for i in range(model.options.num_classes))
-    # Parameters are an argument, and not constants of the compiled program.
+    # Parameters are an argument, so that they are not constants in the compiled program.
     graphdef, params = nnx.split(model)
 
     @jax.jit
@@ -91,7 +95,7 @@ def classify(model: Model, *, top: int) -> Callable[[np.ndarray], list[list[tupl
 
 
 def _read(path: str, transform: preprocess.EvalTransform) -> np.ndarray | str:
-    """Pixels for the model (H, W, C), or what is wrong with the file."""
+    """Pixels for the model, uint8 (H, W, C), or a message if the file is bad."""
     try:
         return read_pixels(path, transform)
     except ValueError as error:

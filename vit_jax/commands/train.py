@@ -1,4 +1,4 @@
-"""`train`: starts a run, or goes on with it."""
+"""`train`: starts or resumes a run."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from vit_jax.training import loop, reporting
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="the recipe")
-    parser.add_argument("--workdir", required=True, help="folder of the run; made if missing")
+    parser.add_argument("--workdir", required=True, help="folder of the run; created if missing")
     parser.add_argument("--profile", action="store_true", help="record steps 10 to 15 in profile/")
     parser.set_defaults(config_overrides=True)
     parser.epilog = config_command.HINT
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Train a model, or go on with a run.
+    """Train a model: start a run, or resume it.
 
-    Any field of the config can be set: --config.optimizer.learning_rate=1e-3. The same command
-    run again resumes from the last checkpoint.
+    Any field of the config can be set, as in --config.optimizer.learning_rate=1e-3. The same
+    command resumes an interrupted run from its last checkpoint.
     """
     multihost.initialize()
     with agreement.Meeting():

@@ -1,17 +1,14 @@
-"""How a model is judged: one file an evaluator, and a table of them.
-
-`contract` says what each is.
-"""
+"""Evaluators: how a model is measured. One file each, and a table; `contract` defines them."""
 
 from vit_jax.evaluators.contract import Context, Evaluator, Measure
 from vit_jax.evaluators.held_out import HeldOut
 from vit_jax.evaluators.knn import Knn
 
-HELD_OUT = "held_out"  # the name of the evaluator whose metrics are called without it
+HELD_OUT = "held_out"  # the name of the evaluator whose metrics have no prefix
 
 __all__ = ["HELD_OUT", "EVALUATORS", "Context", "Evaluator", "HeldOut", "Knn", "Measure"]
 
-# By the name that a config gives them.
+# By the name in a config.
 EVALUATORS: dict[str, type[Evaluator]] = {
     "held_out": HeldOut,
     "knn": Knn,

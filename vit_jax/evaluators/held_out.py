@@ -1,4 +1,4 @@
-"""The objective's own measure of held-out images: every one counts once, on any mesh."""
+"""The objective's measure of the held-out images: every image counts once, on any mesh."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -17,12 +17,12 @@ from vit_jax.evaluators.contract import Context, Evaluator, Measure, add_up
 from vit_jax.objectives import Direction, Objective
 
 EvalStep = Callable[..., dict[str, jax.Array]]  # (params, batch, frozen) -> sums
-COUNTS = ("count", "unlabelled", "broken")  # the same for every model of a run
+COUNTS = ("count", "unlabelled", "broken")  # equal for the parameters and their average
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldOut(Evaluator):
-    """What the objective measures: of classification top-1, top-5 and loss."""
+    """The objective's metrics; for classification top-1, top-5 and loss."""
 
     every: Duration = Duration()  # unset: evaluate_every
 

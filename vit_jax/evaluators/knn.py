@@ -1,8 +1,8 @@
-"""The classes of held-out images by their nearest training images, in the space of features.
+"""Nearest neighbours: classes of held-out images from training images with similar features.
 
-It needs no head, so it judges pretraining without labels too. The vote is DINO's ("Emerging
-Properties in Self-Supervised Vision Transformers", arXiv 2104.14294, section 4.1 and its code).
-Shapes: Q queries, N images of the bank in batches of B, D features, k neighbours, K classes.
+This needs no head, so it measures pretraining without labels too. The vote is that of DINO
+("Emerging Properties in Self-Supervised Vision Transformers", arXiv 2104.14294, section 4.1 and its
+code). Shapes: Q queries, N images of the bank in batches of B, D features, k neighbours, K classes.
 """
 
 import dataclasses
@@ -33,12 +33,12 @@ INPUTS = ("image", "label", "mask")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Knn(Evaluator):
-    """Top-1 and top-5 of a vote of the `k` training images with the largest cosine similarity."""
+    """Top-1 and top-5 of a vote by the `k` training images with the largest cosine similarity."""
 
     every: Duration = Duration()  # unset: evaluate_every
     k: int = 20  # neighbours that vote
-    temperature: float = 0.07  # a neighbour's vote is exp(similarity / temperature); 0: one vote
-    train_images: int = 0  # of the training split, at equal distances; 0: all
+    temperature: float = 0.07  # a vote weighs exp(similarity / temperature); 0: all weigh 1
+    train_images: int = 0  # evenly spaced images of the training split to compare with; 0: all
 
     needs_train: ClassVar[bool] = True
 
@@ -58,7 +58,7 @@ class Knn(Evaluator):
         train = spread(train, self.train_images)
         if self.k > len(train):
             raise ValueError(
-                f"kNN wants k = {self.k} neighbours, but there are {len(train)} training images"
+                f"kNN needs k = {self.k} neighbours, but there are {len(train)} training images"
             )
         bad = BadImages(size=len(train), max_bad=context.bad.max_bad, reported=context.bad.reported)
         features = _feature_step(context)
@@ -91,8 +91,8 @@ Search = Callable[[Bank, jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
 def make_search(mesh: Mesh, *, k: int, num_classes: int, temperature: float) -> Search:
     """(bank, queries (Q, D), labels (Q,), mask (Q,)) -> sums of top1, top5 and count.
 
-    Every device finds the nearest of its own rows, of which then the nearest are taken: the result
-    is exact. Of equal similarities the earlier training image goes first, on any mesh.
+    Every device finds the nearest of its own rows, then the nearest of all devices are selected, so
+    the result is exact. Of equal similarities the earlier training image goes first, on any mesh.
     """
     rows = P(None, BATCH_AXES)
     of_bank = (P(None, BATCH_AXES, None), rows, rows)
@@ -104,16 +104,16 @@ def make_search(mesh: Mesh, *, k: int, num_classes: int, temperature: float) -> 
         out_specs=P(None, BATCH_AXES),
         check_vma=False,
     )
-    def nearest_of_each(bank: tuple[jax.Array, ...], places: jax.Array, queries: jax.Array) -> Any:
-        return _nearest(Bank(*bank), places, queries, k=k)
+    def nearest_of_each(bank: tuple[jax.Array, ...], numbers: jax.Array, queries: jax.Array) -> Any:
+        return _nearest(Bank(*bank), numbers, queries, k=k)
 
     @jax.jit
     def search(
         bank: Bank, queries: jax.Array, labels: jax.Array, mask: jax.Array
     ) -> dict[str, jax.Array]:
         batches, size = bank.labels.shape
-        places = jnp.arange(batches * size, dtype=jnp.int32).reshape(batches, size)
-        found = nearest_of_each(tuple(bank), places, queries)  # each (Q, devices * k)
+        numbers = jnp.arange(batches * size, dtype=jnp.int32).reshape(batches, size)
+        found = nearest_of_each(tuple(bank), numbers, queries)  # each (Q, devices * k)
         similarity, _, neighbours = jax.lax.sort(
             (-found[0], found[1], found[2]), dimension=1, num_keys=2
         )
@@ -130,9 +130,12 @@ def make_search(mesh: Mesh, *, k: int, num_classes: int, temperature: float) -> 
 
 
 def _nearest(
-    bank: Bank, places: jax.Array, queries: jax.Array, *, k: int
+    bank: Bank, numbers: jax.Array, queries: jax.Array, *, k: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Similarity, place and label (Q, k) of the nearest rows of this device, batch by batch."""
+    """Similarity, number and label, (Q, k) each, of the nearest rows of this device.
+
+    `numbers` (N / B, B) are those of the images in the training split.
+    """
     count = len(queries)
     start = (
         jnp.full((count, k), -jnp.inf),
@@ -141,37 +144,37 @@ def _nearest(
     )
 
     def add(best: Any, batch: Any) -> tuple[Any, None]:
-        (features, labels, valid), place = batch
+        (features, labels, valid), number = batch
         similarity = jnp.matmul(queries, features.T, precision=jax.lax.Precision.HIGHEST)
         similarity = jnp.where(valid[None], similarity, -jnp.inf)
         shape = similarity.shape
-        new = similarity, jnp.broadcast_to(place, shape), jnp.broadcast_to(labels, shape)
+        new = similarity, jnp.broadcast_to(number, shape), jnp.broadcast_to(labels, shape)
         both = [jnp.concatenate(pair, axis=1) for pair in zip(best, new, strict=True)]
-        # The places ascend, and `top_k` prefers what comes first.
+        # The numbers ascend, and of equal values `top_k` selects the first.
         values, index = jax.lax.top_k(both[0], k)
         return (values, *(jnp.take_along_axis(x, index, axis=1) for x in both[1:])), None
 
-    best, _ = jax.lax.scan(add, start, (bank, places))
+    best, _ = jax.lax.scan(add, start, (bank, numbers))
     return best
 
 
 def _votes(
     similarity: jax.Array, neighbours: jax.Array, num_classes: int, temperature: float
 ) -> jax.Array:
-    """Votes (Q, K) of the classes of the neighbours (Q, k)."""
-    there = jnp.isfinite(similarity)
+    """Votes (Q, K) for each class by the neighbours, whose classes are (Q, k)."""
+    found = jnp.isfinite(similarity)
     weight = jnp.exp(similarity / temperature) if temperature else jnp.ones_like(similarity)
-    weight = jnp.where(there, weight, 0)
+    weight = jnp.where(found, weight, 0)
     of_class = jax.nn.one_hot(neighbours, num_classes, dtype=jnp.float32)
     return jnp.einsum("qk,qkc->qc", weight, of_class, precision=jax.lax.Precision.HIGHEST)
 
 
 def _labelled(context: Context) -> tuple[Source, Source]:
-    """Training and held-out images with the same labels. Raises ValueError where they have none."""
+    """Training and held-out images with the same labels. Raises ValueError if that cannot be."""
     train, held_out = context.train, context.held_out
     if train is None:
         raise ValueError(
-            "kNN needs training images to compare with: name a run, or a dataset by --config.data"
+            "kNN needs training images to compare with: name a run, or a recipe with --config"
         )
     for source in (train, held_out):
         if not source.class_names:
@@ -187,7 +190,7 @@ def _labelled(context: Context) -> tuple[Source, Source]:
             f"kNN needs the same classes in {train.name} and {held_out.name}: {match.note}"
         )
     if match.kind == "reordered":
-        # `rows` gives for each held-out class its number in training, which is what it becomes.
+        # `rows` gives the number in the training split for each held-out class.
         held_out = Relabelled(held_out, match.rows)
     return train, held_out
 

@@ -145,24 +145,9 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
             )
 
     def _check_attention(self) -> None:
-        """Checks what cuDNN needs. Raises ValueError."""
-        if self.attention != "cudnn":
-            return
-        size, otherwise = self.width // self.num_heads, "or use attention 'auto'"
-        if self.dtype != "bfloat16":
-            raise ValueError(
-                f"attention 'cudnn' needs dtype 'bfloat16', not {self.dtype!r}: set it, {otherwise}"
-            )
-        if self.tokens % 2:
-            raise ValueError(
-                f"attention 'cudnn' needs an even number of tokens, not {self.tokens}: change"
-                f" registers by one, {otherwise}"
-            )
-        if size % 8 or size > 256:
-            raise ValueError(
-                "attention 'cudnn' needs heads whose width is a multiple of 8 and at most 256, not"
-                f" {size}: change num_heads, {otherwise}"
-            )
+        """Raises ValueError if cuDNN is chosen and cannot compute the attention."""
+        if self.attention == "cudnn":
+            check_cudnn(self.dtype, tokens=self.tokens, head=self.width // self.num_heads)
 
     def _check_task(self) -> None:
         """Checks what the task needs. Raises ValueError."""
@@ -299,6 +284,25 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
         sizes = f"of width {self.width}, depth {self.depth}, {self.num_heads} heads"
         patches = f"patches of {rows}x{columns}"
         return ", ".join((f"{self.kind} {sizes}", patches, *self._input_and_output()))
+
+
+def check_cudnn(dtype: str, *, tokens: int, head: int) -> None:
+    """Raises ValueError if cuDNN cannot compute attention of these tokens, of heads this wide."""
+    otherwise = "or use attention 'auto'"
+    if dtype != "bfloat16":
+        raise ValueError(
+            f"attention 'cudnn' needs dtype 'bfloat16', not {dtype!r}: set it, {otherwise}"
+        )
+    if tokens % 2:
+        raise ValueError(
+            f"attention 'cudnn' needs an even number of tokens, not {tokens}: add or remove one,"
+            f" such as a register, {otherwise}"
+        )
+    if head % 8 or head > 256:
+        raise ValueError(
+            "attention 'cudnn' needs heads whose width is a multiple of 8 and at most 256, not"
+            f" {head}: change the number of heads, {otherwise}"
+        )
 
 
 def _check_values(options: EncoderOptions) -> None:

@@ -29,7 +29,7 @@ from vit_jax.models.layers import (
     layer_norm,
 )
 from vit_jax.models.model import Model, ModelOptions
-from vit_jax.models.options import Compute, Regularisation
+from vit_jax.models.options import Compute, Regularisation, check_cudnn
 from vit_jax.models.positions import Grid, relative_index
 from vit_jax.models.preprocessing import check_images
 from vit_jax.models.windows import Padding, Windows, shrink
@@ -76,6 +76,11 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
             if width % number:
                 raise ValueError(f"width {width} does not divide into {number} heads")
         self.stage_grids(self.image_size)
+        if self.attention == "cudnn":
+            for (rows, columns), width, heads in zip(
+                self.stage_windows, self.widths, self.stage_heads, strict=True
+            ):
+                check_cudnn(self.dtype, tokens=rows * columns, head=width // heads)
 
     @property
     def grid(self) -> Grid:

@@ -202,7 +202,7 @@ def change(options: AnyOptions, **changes: Any) -> AnyOptions:
 
 def runnable(options: AnyOptions, *, platform: str) -> AnyOptions:
     """The same model with options that this platform ("cpu", "gpu", "tpu") supports."""
-    cudnn = isinstance(options, EncoderOptions) and options.attention == "cudnn"
+    cudnn = isinstance(options, EncoderOptions | SwinOptions) and options.attention == "cudnn"
     return change(options, attention="auto") if cudnn and platform != "gpu" else options
 
 

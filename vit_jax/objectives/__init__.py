@@ -1,7 +1,4 @@
-"""What is minimised: one file an objective, and a table of them. `contract` says what each gives.
-
-From the outputs of a model and a batch to a loss and its metrics.
-"""
+"""Objectives: what training minimises. One file each, and a table; `contract` defines them."""
 
 from vit_jax.objectives.classification import Classification
 from vit_jax.objectives.contract import Batch, Direction, Frozen, FrozenModel, Loss, Objective
@@ -10,7 +7,7 @@ from vit_jax.objectives.mae import MaskedAutoencoding
 
 __all__ = ["OBJECTIVES", "Batch", "Direction", "Frozen", "FrozenModel", "Loss", "Objective"]
 
-# By the name that a config gives them.
+# By the name in a config.
 OBJECTIVES: dict[str, type[Objective]] = {
     "classification": Classification,
     "distillation": Distillation,

@@ -22,7 +22,7 @@ Kind = Literal["softmax", "sigmoid"]
 class Classification(Objective):
     """Cross-entropy of the classes of labelled images."""
 
-    cross_entropy: Kind = "softmax"  # over all classes, or of each class by itself
+    cross_entropy: Kind = "softmax"  # softmax over all classes, or sigmoid of each class alone
     label_smoothing: float = 0.0  # share of the target that is spread over all classes
 
     metrics: ClassVar[Mapping[str, Direction]] = {"top1": "max", "top5": "max", "loss": "min"}
@@ -39,15 +39,15 @@ class Classification(Objective):
         if zoo.classifier(base) != base:
             raise ValueError(
                 "config.objective is classification, but config.model.name is a model of masked"
-                " pretraining: name the model that is fine-tuned, such as MAE-B/16 for"
-                " MAE-pretrain-B/16, or another objective"
+                " pretraining: name the model for fine-tuning, such as MAE-B/16 for"
+                " MAE-pretrain-B/16, or choose another objective"
             )
 
     def model(self, base: zoo.Options, facts: DataFacts) -> zoo.Options:
         if not facts.num_classes:
             raise ValueError(
                 "config.objective is classification, but the images have no classes: choose another"
-                " objective, or images in folders of classes"
+                " objective, or images in folders named by class"
             )
         self.check_kind(base)
         return zoo.change(base, num_classes=facts.num_classes)
@@ -73,10 +73,10 @@ class Classification(Objective):
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.Array:
-    """Of logits (B, K) against target probabilities (B, K): float32 (B,), in nats.
+    """Cross-entropy, float32 (B,) in nats, of logits (B, K) and target probabilities (B, K).
 
-    "sigmoid" is one binary problem a class and sums over the classes, as big_vision does, so that
-    its gradients have the scale of softmax; timm's BinaryCrossEntropy averages: 1/K of this.
+    "sigmoid" sums the binary cross-entropies of all classes, as big_vision does, so that its
+    gradients have the scale of softmax. timm's BinaryCrossEntropy is the mean: 1/K of this.
     """
     assert logits.shape == targets.shape, (logits.shape, targets.shape)
     logits, targets = logits.astype(jnp.float32), targets.astype(jnp.float32)
@@ -88,7 +88,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.A
 def one_hot_targets(labels: jax.Array, *, num_classes: int, smoothing: float = 0.0) -> jax.Array:
     """Labels, int (B,), as float32 (B, K): smoothing / K everywhere, the rest on the label.
 
-    Szegedy et al. 2016, section 7; so do PyTorch and timm, for softmax and sigmoid alike.
+    As in Szegedy et al. 2016, section 7, PyTorch and timm, for softmax and sigmoid alike.
     """
     on_label = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     return (1 - smoothing) * on_label + smoothing / num_classes
@@ -97,12 +97,12 @@ def one_hot_targets(labels: jax.Array, *, num_classes: int, smoothing: float = 0
 def metrics(
     logits: jax.Array, targets: jax.Array, *, mask: jax.Array, kind: Kind
 ) -> dict[str, jax.Array]:
-    """Sums over the examples where `mask`, bool (B,), holds: top1, top5, loss, count, float32 ().
+    """Sums of top1, top5, loss and count, float32 (), over the examples with a True `mask`, (B,).
 
-    Sums, because they are exact however a data set is cut into batches and batches over devices;
-    divide by `count` at the very end. An example counts as a hit when one of the k classes with
-    the largest logits is a target (the only one, or one of several); of equal logits the lower
-    class goes first. With fewer than 5 classes every example is a top-5 hit.
+    Sums are exact however a dataset is split into batches and batches over devices; divide by
+    `count` at the end. An example is a hit if one of the k classes with the largest logits is a
+    target; of equal logits the lower class goes first. With fewer than 5 classes every example is a
+    top-5 hit.
     """
     logits = logits.astype(jnp.float32)
     _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))  # (B, 5)
@@ -113,5 +113,5 @@ def metrics(
         "loss": cross_entropy(logits, targets, kind=kind),
         "count": jnp.ones(len(logits)),
     }
-    # Selected, not multiplied: padding may hold anything, NaN too.
+    # Not multiplied by the mask: padding may hold anything, such as NaN.
     return {name: jnp.where(mask, value, 0).sum() for name, value in per_example.items()}

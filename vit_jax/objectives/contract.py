@@ -1,7 +1,7 @@
-"""The contract between what is minimised and the step, the evaluation and the design of a run.
+"""The contract between an objective and the step, the evaluation and the design of a run.
 
-Shapes: B examples of a batch. A batch is a dict of arrays whose first axis is B; it may be the
-global batch or a micro-batch of it, and its arrays may be split over devices.
+Shapes: B examples of a batch. A batch is a dict of arrays whose first axis is B. It may be the
+global batch or a micro-batch, and its arrays may be split over devices.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,8 +14,8 @@ from vit_jax.models.zoo import Options
 
 Batch = dict[str, jax.Array]
 Direction = Literal["max", "min"]
-# Models by the names of `Objective.frozen_models`. They take the images that the trained model
-# takes, whatever value range is their own.
+# Models by the names of `Objective.frozen_models`. They take the same images as the trained model,
+# and convert them to the value range that they were trained with.
 Frozen = Mapping[str, Callable[..., Any]]
 
 
@@ -29,69 +29,71 @@ class FrozenModel(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Of a batch. What is minimised is sum(values) / sum(weights) over the global batch.
+    """The loss of a batch. Training minimises sum(values) / sum(weights) over the global batch.
 
-    So the result does not depend on how the batch is cut into micro-batches, devices or masks.
+    So the result does not depend on how the batch is split into micro-batches or over devices.
     """
 
-    values: jax.Array  # float32 (B,), each already times its weight
-    weights: jax.Array  # float32 (B,), which do not depend on the parameters
+    values: jax.Array  # float32 (B,), each already multiplied by its weight
+    weights: jax.Array  # float32 (B,), independent of the parameters
     extras: dict[str, jax.Array] = {}  # float32 (B,) each, reported as sum / sum(weights)
 
 
 class Objective(Protocol):
-    """What is minimised. A frozen dataclass: its fields are its part of the config."""
+    """What training minimises. A frozen dataclass: its fields are its part of the config."""
 
-    # Of `measure`: which way each gets better. Any of them may choose the best checkpoint.
+    # The metrics of `measure`, and whether the largest or the smallest value is the best. Each of
+    # them may choose the best checkpoint.
     metrics: ClassVar[Mapping[str, Direction]]
-    # What of a training batch goes to the device. Without "label", images need none.
+    # The arrays of a training batch that go to the devices. Without "label", images need no label.
     inputs: ClassVar[tuple[str, ...]] = ("image", "sample_index")
-    # What `prepare` adds to a batch for augmentations to change along with the images.
+    # The arrays that `prepare` adds to a batch and that augmentations may change with the images.
     gives: ClassVar[frozenset[str]] = frozenset()
-
-    # Whether the loss needs the images in float32, not in the dtype that the model computes in.
+    # Whether the loss needs the images in float32 instead of the dtype of the model.
     exact_images: ClassVar[bool] = False
 
     def check_kind(self, base: Options) -> None:
-        """Raises ValueError if it cannot train models such as `base`, whatever their sizes are."""
+        """Raises ValueError if it can train no model of this kind, whatever its sizes are."""
         return None
 
     def model(self, base: Options, facts: DataFacts) -> Options:
-        """The options of the task model that it trains, from those of a model of the zoo.
+        """The options of the task model that it trains, made of those of a model of the zoo.
 
-        Raises ValueError where that model, or these data, cannot serve it.
+        Raises ValueError if it cannot train that model, or not on these data.
         """
         ...
 
     def adopted(self, options: Options) -> Options:
-        """The options of a checkpoint that training starts from, without parts of other tasks."""
+        """The options of a checkpoint to start from, without the parts of other tasks."""
         return options
 
     def frozen_models(self) -> Mapping[str, FrozenModel]:
-        """Checkpoints of models that the loss needs and that do not train, by name."""
+        """The frozen models that it needs, by name."""
         return {}
 
     def check_frozen(self, options: Options, frozen: Mapping[str, Options]) -> None:
-        """Raises ValueError where a frozen model does not fit the one that trains."""
+        """Raises ValueError if a frozen model does not fit the model that trains."""
         return None
 
     def prepare(self, batch: Batch, *, options: Options, key: jax.Array) -> Batch:
-        """Adds what the loss needs of every sample: targets, masks. Runs on the device.
+        """Adds what the loss needs of every sample, such as targets or masks, on the device.
 
-        Before the augmentations, so that they can change it. Random numbers are keyed by
-        `batch["sample_index"]`, uint32 (B, 2). `key`: of the run.
+        It runs before the augmentations, so that they can change what it adds. Derive random
+        numbers from `key`, which is the same at every step, and `batch["sample_index"]`,
+        uint32 (B, 2).
         """
         return batch
 
     def loss(self, model: Any, batch: Batch, *, key: jax.Array, frozen: Frozen) -> Loss:
-        """Of a prepared and augmented batch: images float (B, height, width, channels)."""
+        """The loss of a prepared and augmented batch: image float (B, height, width, channels)."""
         ...
 
     def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
-        """Of held-out images: the sum of each metric over the examples that count, float32 ().
+        """The sum of each metric, float32 (), over the held-out images that count.
 
         `batch` holds image float (B, height, width, channels), label int32 (B,), sample_index
-        uint32 (B, 2), and mask bool (B,), which is false for padding, broken images, and images
-        without a label where `inputs` names it. The sums are divided by their number at the end.
+        uint32 (B, 2), and mask bool (B,). The mask is False for padding and broken images, and for
+        images without a label if `inputs` has "label". At the end of the split each sum is divided
+        by the number of images that count.
         """
         ...

@@ -22,12 +22,12 @@ TEACHER = "teacher"  # its name among the frozen models
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distillation(Classification):
-    """Classification, and the distillation head imitates a frozen teacher."""
+    """Classification, while the distillation head imitates a frozen teacher."""
 
-    teacher: str = ""  # a run, or a released file, of a classifier of the same classes
-    distillation: Literal["hard", "soft"] = "hard"  # its decision, or its probabilities
+    teacher: str = ""  # a run or a released file: a classifier of the same classes
+    distillation: Literal["hard", "soft"] = "hard"  # imitate its class, or its probabilities
     alpha: float = 0.5  # weight of the teacher's part of the loss
-    temperature: float = 1.0  # soft: of the probabilities of teacher and student
+    temperature: float = 1.0  # soft: divides the logits of teacher and student
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,7 +43,7 @@ class Distillation(Classification):
         if getattr(options, "heads", 1) != 2:
             raise ValueError(
                 "config.objective is distillation, but the model has no second head to learn from"
-                " the teacher: name one that has, such as DeiT-distilled-Ti/16"
+                " the teacher: name a model with two heads, such as DeiT-distilled-Ti/16"
             )
         return options
 
@@ -73,8 +73,8 @@ def imitation_loss(
     """How far the student is from its teacher, float32 (B,).
 
     hard: cross-entropy with the teacher's class. soft: the Kullback-Leibler divergence of the
-    probabilities at `temperature`, times its square, over the number of classes: the original
-    divides by the number of all elements, and so does this.
+    probabilities at `temperature`, times temperature squared, divided by the number of classes: the
+    original averages over all elements.
     """
     logits, teacher = logits.astype(jnp.float32), teacher.astype(jnp.float32)
     if kind == "hard":

@@ -19,18 +19,18 @@ from vit_jax.models.options import EncoderOptions
 from vit_jax.models.zoo import Options
 from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective
 
-_NOISE = 3  # the stream of random numbers of the masks, beside those of the augmentations
+_NOISE = 3  # the random stream of the masks; the augmentations have other numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedAutoencoding(Objective):
-    """Mean squared error of the pixels of hidden patches, by what the visible ones tell."""
+    """Mean squared error of the pixels of hidden patches, predicted from the visible patches."""
 
     mask_ratio: float = 0.75  # share of the patches that are hidden
-    normalise: bool = True  # every patch of the target has zero mean and unit variance
+    normalise: bool = True  # normalise every target patch to zero mean and unit variance
 
     metrics: ClassVar[Mapping[str, Direction]] = {"loss": "min"}
-    exact_images: ClassVar[bool] = True  # they are the target
+    exact_images: ClassVar[bool] = True  # the images are the target
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:
@@ -46,8 +46,8 @@ class MaskedAutoencoding(Objective):
         rows, columns = options.grid
         if not 0 < int(rows * columns * (1 - self.mask_ratio)) < rows * columns:
             raise ValueError(
-                f"config.objective.mask_ratio {self.mask_ratio} leaves no visible or hidden patch"
-                f" of {rows * columns}: take smaller patches, or another ratio"
+                f"config.objective.mask_ratio {self.mask_ratio} leaves no visible or no hidden"
+                f" patch of {rows * columns}: use smaller patches, or another ratio"
             )
         return options
 
@@ -60,7 +60,7 @@ class MaskedAutoencoding(Objective):
         return Loss(error.sum(axis=1), mask.sum(axis=1, dtype=jnp.float32))
 
     def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
-        """The loss, with the masks that every image has in all evaluations."""
+        """The loss. The mask of an image is the same in all evaluations."""
         noise = patch_noise(batch["sample_index"], model.options, key=jax.random.key(_NOISE))
         error, mask = self._errors(model, batch["image"], noise, None)
         loss = error.sum(axis=1) / mask.sum(axis=1, dtype=jnp.float32)
@@ -69,7 +69,7 @@ class MaskedAutoencoding(Objective):
     def _errors(
         self, model: Any, images: jax.Array, noise: jax.Array, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Errors (B, N) of the hidden patches, 0 elsewhere, and what is hidden (B, N) bool."""
+        """The errors (B, N) of hidden patches, 0 for visible ones, and the mask (B, N) bool."""
         prediction, mask = model.reconstruct(
             images, noise=noise, mask_ratio=self.mask_ratio, key=key
         )
@@ -78,13 +78,13 @@ class MaskedAutoencoding(Objective):
 
 
 def masked_autoencoder(base: Options) -> MaskedAutoencoderOptions:
-    """The masked autoencoder with the encoder of `base`. Raises ValueError where it has none."""
+    """The masked autoencoder with the encoder of `base`. Raises ValueError if that cannot be."""
     if isinstance(base, MaskedAutoencoderOptions):
         return base
     if not isinstance(base, ViTOptions) or base.stem:
         raise ValueError(
-            f"config.objective is mae, which a {base.kind} cannot be trained by: it needs an"
-            " encoder that reads patches of the image one by one, such as MAE-pretrain-B/16"
+            f"config.objective is mae, which cannot train a {base.kind}: it needs an encoder that"
+            " reads the patches of the image one by one, such as that of MAE-pretrain-B/16"
         )
     names = (field.name for field in dataclasses.fields(EncoderOptions))
     kept = {name: getattr(base, name) for name in names}
@@ -93,7 +93,7 @@ def masked_autoencoder(base: Options) -> MaskedAutoencoderOptions:
 
 
 def patch_noise(sample_index: jax.Array, options: EncoderOptions, *, key: jax.Array) -> jax.Array:
-    """Uniform numbers (B, N) of the patches of every sample: the largest are hidden."""
+    """Uniform numbers (B, N) for the patches of every sample; the largest are hidden."""
     patches = options.grid[0] * options.grid[1]
     return jax.vmap(lambda index: jax.random.uniform(at(key, index), (patches,)))(sample_index)
 
@@ -104,7 +104,7 @@ def targets(
     *,
     normalise: bool,
 ) -> jax.Array:
-    """What is to be predicted, float32 (B, N, P).
+    """The target of the prediction, float32 (B, N, P).
 
     With `normalise` every patch has zero mean and unit variance (section 4.1, "reconstruction
     target").
@@ -112,13 +112,13 @@ def targets(
     target = patches(images.astype(jnp.float32), patch_size)
     if not normalise:
         return target
-    # As the original, with the unbiased variance.
+    # The original uses the unbiased variance.
     mean, variance = target.mean(-1, keepdims=True), target.var(-1, ddof=1, keepdims=True)
     return (target - mean) / jnp.sqrt(variance + 1e-6)
 
 
 def patch_errors(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean squared error of every patch, float32 (B, N), of two (B, N, P)."""
+    """Mean squared error of every patch, float32 (B, N), between two arrays (B, N, P)."""
     assert prediction.shape == target.shape, (prediction.shape, target.shape)
     return jnp.square(prediction.astype(jnp.float32) - target).mean(axis=-1)
 

@@ -1,1 +1,1 @@
-"""Where arrays live: the mesh, the rules from parameter paths to axes, several processes."""
+"""Parallelism: the mesh, the rules from parameter paths to mesh axes, and several processes."""

@@ -1,7 +1,7 @@
-"""Points at which all processes of a job must come, unharmed and with the same facts.
+"""Points that all processes of a job must reach without an error and with the same facts.
 
-They talk through the job's coordinator, not through the devices: nothing has to be compiled, and
-nothing hangs where one process computes something else than the others.
+The processes communicate through the job's coordinator, not through the devices. So nothing has to
+be compiled, and nothing hangs if one process computes something else than the other processes.
 """
 
 import collections
@@ -19,16 +19,16 @@ from vit_jax.errors import RunFailed
 from vit_jax.parallel import multihost
 from vit_jax.text import few
 
-_POLL = 0.1  # seconds between two looks of the primary process
-_SHOWN = 5  # differences in a message
+_POLL = 0.1  # seconds after which the primary process looks again for what others published
+_SHOWN = 5  # the most differences in a message
 _DAY = 24 * 3600 * 1000  # milliseconds
-_NUMBERS = itertools.count()  # all processes meet in the same order
+_NUMBERS = itertools.count()  # of meetings; all processes meet in the same order
 
 
 class Meeting:
-    """A part of a program that ends well on all processes, or fails on all of them.
+    """A part of a program that succeeds on all processes, or fails on all of them.
 
-    Use it as a context manager; `end` is where they meet, at the latest when the context ends.
+    A context manager. The processes wait for each other in `end`, or when the context ends.
     """
 
     def __init__(self) -> None:
@@ -56,8 +56,8 @@ class Meeting:
     def end(self, facts: Mapping[str, str] | None = None) -> None:
         """Waits for all processes.
 
-        Raises ValueError on all of them where their `facts` are not the same, or one process
-        raised ValueError; RunFailed where one failed otherwise.
+        Raises ValueError on all of them if their `facts` differ or one process raised ValueError,
+        and RunFailed if a process failed with another error.
         """
         if self._ended or self._alone:
             return
@@ -73,7 +73,7 @@ class Meeting:
         client = ocp.multihost.get_jax_distributed_client()
         client.key_value_set(f"{self._key}/of/{jax.process_index()}", json.dumps(mine))
         if multihost.is_primary():
-            # Here, so that a primary process that fails still answers the others.
+            # Here, so that a primary process that fails still answers the other processes.
             client.key_value_set(f"{self._key}/verdict", json.dumps(self._judge(client)))
 
     def _verdict(self) -> dict[str, str]:
@@ -84,32 +84,33 @@ class Meeting:
         return verdict
 
     def _judge(self, client: Any) -> dict[str, str]:
-        """What is wrong, as soon as one process failed or all have come."""
+        """What is wrong, as soon as one process failed or all have published their facts."""
         while True:
             found = client.key_value_dir_get(f"{self._key}/of/")
-            said = {int(key.rsplit("/", 1)[1]): json.loads(text) for key, text in found}
-            for index, words in sorted(said.items()):
+            published = {int(key.rsplit("/", 1)[1]): json.loads(text) for key, text in found}
+            for index, content in sorted(published.items()):
                 for kind in ("wrong", "failed"):
-                    if kind in words:
-                        return {kind: f"process {index}: {words[kind]}"}
-            if len(said) == jax.process_count():
-                return {"wrong": differences([said[i]["facts"] for i in range(len(said))])}
+                    if kind in content:
+                        return {kind: f"process {index}: {content[kind]}"}
+            if len(published) == jax.process_count():
+                facts = [published[index]["facts"] for index in range(len(published))]
+                return {"wrong": differences(facts)}
             time.sleep(_POLL)
 
 
 def compare(facts: Mapping[str, str]) -> None:
-    """Raises ValueError on all processes where these facts are not the same on all of them."""
+    """Raises ValueError on all processes unless these facts are equal on all of them."""
     with Meeting() as meeting:
         meeting.end(facts)
 
 
 def differences(facts: Sequence[Mapping[str, str]]) -> str:
-    """What differs between processes, with all values and whose they are; "" where nothing does."""
+    """A message that lists the facts that differ, with all their values; "" if all are equal."""
     found = []
     for name in dict.fromkeys(name for of_one in facts for name in of_one):
         holders: dict[str, list[int]] = collections.defaultdict(list)
         for index, of_one in enumerate(facts):
-            holders[of_one.get(name, "not there")].append(index)
+            holders[of_one.get(name, "missing")].append(index)
         if len(holders) > 1:
             values = [f"{value} in {_processes(of)}" for value, of in holders.items()]
             found.append(f"{name} is {' and '.join(values[:_SHOWN])}")

@@ -1,4 +1,4 @@
-"""The device mesh of a run, and the part of a global batch that a process holds."""
+"""The device mesh of a run, and the rows of a global batch that a process provides."""
 
 import dataclasses
 import math
@@ -19,28 +19,28 @@ BATCH = P(BATCH_AXES)  # how the leading axis of a batch is split
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Devices along each axis; -1 (one axis at most) takes what is left."""
+    """The number of devices along each axis; -1, for at most one axis, means all that are left."""
 
-    data: int = -1  # batch split, parameters replicated
-    fsdp: int = 1  # batch split, parameters and optimizer state split too
-    tensor: int = 1  # heads and MLP columns split
+    data: int = -1  # splits the batch; parameters are replicated
+    fsdp: int = 1  # splits the batch, the parameters and the optimizer state
+    tensor: int = 1  # splits heads and MLP columns
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Devices (unset: all there are) along the axes `data`, `fsdp`, `tensor`.
+    """A mesh of `devices` (unset: all devices) with the axes `data`, `fsdp` and `tensor`.
 
-    Raises ValueError where the axes do not multiply to the number of devices.
+    Raises ValueError if the product of the axes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [getattr(config, axis) for axis in AXES]
     shown = ", ".join(f"{axis}: {size}" for axis, size in zip(AXES, sizes, strict=True))
     if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
-        raise ValueError(f"mesh {{{shown}}}: sizes are positive, and one of them at most is -1")
+        raise ValueError(f"mesh {{{shown}}}: sizes are positive, and at most one of them is -1")
     known = math.prod(size for size in sizes if size != -1)
     if len(devices) % known or (-1 not in sizes and known != len(devices)):
         raise ValueError(
-            f"mesh {{{shown}}} does not divide {len(devices)} devices:"
-            " let the product be their number, or one axis be -1"
+            f"mesh {{{shown}}} does not divide {len(devices)} devices: make the product of the"
+            " axes the number of devices, or set one axis to -1"
         )
     sizes = [len(devices) // known if size == -1 else size for size in sizes]
     auto = (jax.sharding.AxisType.Auto,) * len(AXES)
@@ -48,10 +48,10 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def arrange(devices: Sequence[Any], sizes: tuple[int, int, int]) -> np.ndarray:
-    """Devices as (data, fsdp, tensor), such that the rows of a process are one block.
+    """Devices as an array (data, fsdp, tensor) in which the rows of a process are one block.
 
-    Neighbours on the network stay together where that allows it. On slices of several hosts it
-    mostly does not, as the order of the network weaves the rows of hosts: then by process.
+    Neighbours on the network stay together if that gives such blocks. On slices of several
+    processes the order of the network often mixes their rows: then devices are sorted by process.
     """
     near = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     processes = np.array([device.process_index for device in near.flat]).reshape(-1, sizes[-1])
@@ -64,7 +64,7 @@ def arrange(devices: Sequence[Any], sizes: tuple[int, int, int]) -> np.ndarray:
 
 
 def batch_parts(mesh: Mesh) -> int:
-    """Into how many parts a mesh splits a batch."""
+    """The number of parts into which a mesh splits a batch."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
@@ -80,7 +80,7 @@ def check_batch(mesh: Mesh, batch_size: int, *, accumulate: int = 1, name: str) 
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
-    """The rows of a global batch that this process must provide: one contiguous block."""
+    """The rows of a global batch that this process provides: one contiguous block."""
     sharding = NamedSharding(mesh, BATCH)
     held = sharding.addressable_devices_indices_map((batch_size,)).values()
     rows = {index[0].indices(batch_size)[:2] for index in held if index is not None}
@@ -90,7 +90,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> slice:
 
 
 def to_global(batch: dict[str, np.ndarray], mesh: Mesh, *, batch_size: int) -> dict[str, jax.Array]:
-    """Makes one global array of each host array of this process's `local_rows`."""
+    """Global arrays, made of the host arrays that hold the `local_rows` of every process."""
     sharding = NamedSharding(mesh, BATCH)
     start = local_rows(mesh, batch_size).start
 

@@ -1,13 +1,13 @@
-"""Several processes as one job: joining it, and the few things its processes must agree on.
+"""Several processes as one job: joining it, and decisions that the processes make together.
 
-Every process runs the same program. `initialize` finds out, before anything else of JAX is used,
-whether there are others, in this order:
+Every process runs the same program. Before JAX is used, `initialize` finds the other processes
+from the first of these sources:
 
 1. the arguments, or VIT_JAX_COORDINATOR, VIT_JAX_NUM_PROCESSES and VIT_JAX_PROCESS_ID
    (`launch/local.py` sets them);
 2. a Slurm step of several tasks;
 3. a Cloud TPU slice;
-4. otherwise this process is alone, and the network is not touched.
+4. otherwise this process is alone, and the network is not used.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from jax.experimental import multihost_utils
 
 from vit_jax import stopping
 
-AGREE_EVERY = 10  # steps between questions whether another process was told to stop
-READ_LIMIT = 30.0  # seconds that a process of several, told to stop, still waits for images
-JOIN_LIMIT = 290.0  # seconds that a process waits for the others; JAX's own limit is 300
+AGREE_EVERY = 10  # steps after which processes ask each other whether one was told to stop
+READ_LIMIT = 30.0  # seconds that one of several processes waits for images after a stop signal
+JOIN_LIMIT = 290.0  # seconds that a process waits for the others; the limit of JAX is 300
 
 
 def initialize(
@@ -37,21 +37,21 @@ def initialize(
 ) -> None:
     """Joins the job this process belongs to; calling it again does nothing.
 
-    `coordinator` is `HOST:PORT` of process 0. Each argument that is None is read from its
-    environment variable. Raises ValueError where only some of the three are given, or they
+    `coordinator` is `HOST:PORT` of process 0. An argument that is None is read from its
+    environment variable. Raises ValueError if only some of the three are given, or if they
     contradict each other.
     """
     if jax.distributed.is_initialized():
         return
-    # JAX's own preemption service would take SIGTERM away from the training loop, which saves
-    # on it and agrees with the other processes by `agree`.
+    # The preemption service of JAX would handle SIGTERM instead of the training loop, which saves
+    # after that signal, together with the other processes (`agree`).
     jax.config.update("jax_enable_preemption_service", False)
     explicit = _explicit(coordinator, num_processes, process_id)
     if explicit is not None:
         address, count, index = explicit
         if count > 1:
             with _limited(f" of {count} to {address}"):
-                # Without "deactivate" JAX would still take the device of a surrounding Slurm task.
+                # Without "deactivate" JAX would use only the device of a surrounding Slurm task.
                 jax.distributed.initialize(
                     address, count, index, cluster_detection_method="deactivate"
                 )
@@ -67,14 +67,14 @@ def initialize(
 
 @contextlib.contextmanager
 def _limited(where: str) -> Iterator[None]:
-    """Ends the process with one line where joining a job takes too long.
+    """Ends the process with one line if joining a job takes too long.
 
-    JAX itself would abort it a little later, with a trace of its C++.
+    A little later JAX would abort the process with a C++ stack trace.
     """
 
     def end() -> None:
         print(
-            f"vit_jax: the other processes{where} did not all come within {JOIN_LIMIT:.0f} s: look"
+            f"vit_jax: the other processes{where} did not all join within {JOIN_LIMIT:.0f} s: look"
             " for one that failed, was not started, or cannot reach the coordinator",
             file=sys.stderr,
             flush=True,
@@ -91,14 +91,14 @@ def _limited(where: str) -> Iterator[None]:
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that prints and writes what is written once."""
+    """Whether this process prints, and writes the files that are written once."""
     return jax.process_index() == 0
 
 
 def agree(flag: bool) -> bool:
-    """Whether `flag` is true on any process; all must call it, all get the same answer.
+    """Whether `flag` is True on any process. All processes must call it.
 
-    Waits for what is queued on the devices: call it every few steps, not within every one.
+    It waits for the work queued on the devices, so do not call it at every step.
     """
     if jax.process_count() == 1:
         return flag
@@ -106,9 +106,9 @@ def agree(flag: bool) -> bool:
 
 
 def told_to_stop(count: int) -> bool:
-    """Whether to stop after `count` steps or batches: all processes must, or none.
+    """Whether to stop after `count` steps or batches: the answer is the same on all processes.
 
-    Several ask each other every `AGREE_EVERY` of them only.
+    Several processes ask each other only after every `AGREE_EVERY` steps.
     """
     if jax.process_count() == 1:
         return stopping.told()
@@ -116,21 +116,21 @@ def told_to_stop(count: int) -> bool:
 
 
 def give_up_reading() -> bool:
-    """Whether to wait no longer for images that are not ready. Several processes wait a while."""
+    """Whether to stop waiting for images: told to stop, for `READ_LIMIT` if there are several."""
     return stopping.told(for_seconds=READ_LIMIT if jax.process_count() > 1 else 0.0)
 
 
 def primary_first(name: str, act: Callable[[], None]) -> None:
-    """Calls `act` on the primary process; the others wait for its end, however long it takes.
+    """Calls `act` on the primary process; the other processes wait until it ends.
 
-    `name` is used once in a job. Raises on every process the ValueError that `act` raises.
+    Use a `name` once in a job. A ValueError of `act` is raised on every process.
     """
     if jax.process_count() == 1:
         act()
         return
     client, key = ocp.multihost.get_jax_distributed_client(), f"vit_jax/{name}"
     if not is_primary():
-        # Not by the devices, whose collectives do not wait for minutes.
+        # Not through the devices: their collectives do not wait for minutes.
         if error := client.blocking_key_value_get(key, 3600 * 1000):
             raise ValueError(error)
         return
@@ -146,24 +146,24 @@ def primary_first(name: str, act: Callable[[], None]) -> None:
 
 
 def leave(code: int) -> None:
-    """Ends this process at once where there are others; does nothing where it is alone.
+    """Ends this process at once if there are other processes; does nothing if it is alone.
 
-    For a process that failed: at an ordinary exit JAX waits minutes for the others to exit too,
-    while they wait for its part of the next step.
+    Used after a failure: at an ordinary exit JAX waits minutes for the other processes to exit,
+    while they wait for this process in the next step.
     """
     if not jax.distributed.is_initialized():
         return
     sys.stdout.flush()
     sys.stderr.flush()
     if is_primary():
-        time.sleep(1)  # it serves the others: those that fail for the same reason can say so
+        time.sleep(1)  # it is the coordinator: the others can still print why they failed
     os._exit(code)
 
 
 def _explicit(
     coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> tuple[str, int, int] | None:
-    """(address, number of processes, index), or None where nothing is given."""
+    """(address, number of processes, index), or None if none of them is given."""
     coordinator = coordinator or os.environ.get("VIT_JAX_COORDINATOR") or None
     if num_processes is None:
         num_processes = _integer("VIT_JAX_NUM_PROCESSES")
@@ -205,16 +205,16 @@ def _integer(variable: str) -> int | None:
 
 
 def _in_slurm_step() -> bool:
-    """Whether `srun` started this process with others; a batch script itself is no step."""
+    """Whether `srun` started this process with others; a batch script alone is not a step."""
     step = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
     return all(name in os.environ for name in step) and (_integer("SLURM_NTASKS") or 1) > 1
 
 
 def _slurm_devices() -> list[int] | None:
-    """This task's GPUs, as indices of those it can see; None leaves one per task to JAX.
+    """This task's GPUs, as indices of the visible ones; None: JAX selects one for each task.
 
-    JAX gives task i of a node its i-th GPU, which is wrong where Slurm has already bound one GPU
-    to each task, and leaves GPUs idle where one task drives the whole node.
+    JAX gives task i of a node its i-th GPU. That is wrong if Slurm has bound one GPU to each task,
+    and leaves GPUs idle if one task uses the whole node.
     """
     visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     one_task_per_node = _integer("SLURM_NTASKS") == _integer("SLURM_STEP_NUM_NODES")
@@ -226,8 +226,8 @@ def _slurm_devices() -> list[int] | None:
 def _in_tpu_slice() -> bool:
     """Whether this is a TPU host that may have neighbours.
 
-    On import JAX puts "tpu" first among its platforms only if it sees a TPU or was told so, and
-    sets TPU_SKIP_MDS_QUERY where there is no TPU; so a machine without one is never asked.
+    On import JAX puts "tpu" first among its platforms only if it finds a TPU or a setting says so,
+    and sets TPU_SKIP_MDS_QUERY if there is no TPU. So no other machine contacts a TPU service.
     """
     platforms = jax.config.jax_platforms or ""  # type: ignore[attr-defined]
     if "tpu" not in platforms.split(","):

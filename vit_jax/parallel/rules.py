@@ -1,9 +1,9 @@
-"""From the path of an array to the mesh axes it is split over.
+"""From the path of an array to the mesh axes that split it.
 
-The same rules serve parameters, gradients, moments and averages: all of them end in the path of a
-parameter. `tensor` splits heads and MLP columns (Megatron-LM, arXiv 1909.08053, section 3);
-`fsdp` then splits the largest axis that is left and divides, never the layer axis, over which the
-model scans.
+The same rules apply to parameters, gradients, moments and averages, because their paths end in the
+path of a parameter. `tensor` splits heads and MLP columns (Megatron-LM, arXiv 1909.08053, section
+3). `fsdp` then splits the largest of the other axes that it divides, but never the layer axis, over
+which the model scans.
 """
 
 import re
@@ -13,7 +13,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-# A parameter's path ends in the pattern; the number is the axis that `tensor` splits.
+# The end of a parameter's path, and the axis that `tensor` splits.
 TENSOR_AXIS = (
     (r"attention/qkv/kernel$", -2),  # (..., D, 3, H, d): heads
     (r"attention/qkv/bias$", -2),
@@ -37,7 +37,7 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def placed_shapes(tree: Any, mesh: Mesh) -> Any:
-    """A tree of shapes with the sharding of every leaf."""
+    """The tree of shapes with a sharding for every leaf."""
     return jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
         tree,
@@ -46,9 +46,9 @@ def placed_shapes(tree: Any, mesh: Mesh) -> Any:
 
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    """Mesh axis of every array axis; an axis that does not divide stays whole."""
+    """The mesh axis of every array axis. An array axis that cannot be divided is not split."""
     axes: list[str | None] = [None] * len(shape)
-    if path == "key":  # two words, needed whole on every device
+    if path == "key":  # two words that every device needs
         return P(*axes)
     for pattern, axis in TENSOR_AXIS:
         if not re.search(pattern, path) or len(shape) < -axis:  # a factored moment has fewer axes

@@ -1,8 +1,8 @@
-"""A run that starts from all of another one: parameters, optimizer state and average.
+"""A run that starts from the whole state of another run: `config.init_state="all"`.
 
-`config.init_state="all"`. The new run has a schedule, an order of examples and a seed of its own,
-from step 0. What it takes over goes on as it was: the counts by which Adam corrects its moments too
-(from 0 they would make the first updates several times too large), but not that of the schedule.
+It takes over the parameters, the optimizer state and the average. The schedule, the order of
+examples and the seed are new and begin at step 0. Adam's counts are taken over: from 0 its bias
+correction would make the first updates several times too large. The schedule's count is reset.
 """
 
 import dataclasses
@@ -18,32 +18,32 @@ from vit_jax.config import Config, OptimizerConfig
 from vit_jax.models import zoo
 from vit_jax.training import optimizer, run_config, state
 
-TAKEN = ("params", "opt_state", "step", "key")
+_TAKEN_OVER = ("params", "opt_state", "step", "key")
 
 
 def first_state(
     config: Config, options: zoo.Options, *, abstract: state.State, class_names: tuple[str, ...]
 ) -> tuple[state.State, tuple[str, ...]]:
-    """The state at step 0, placed as `abstract` says, and what was taken over, in lines.
+    """The state at step 0, placed as `abstract` says, and lines that report what was taken over.
 
-    Raises ValueError where the other run does not fit: another model, other classes, another
-    optimizer, no average where one is wanted.
+    Raises ValueError if the other run has another model, other classes or another optimizer, or
+    lacks an average that is wanted.
     """
     origin = config.init_from
     if not run_folder.is_run(origin):
         raise ValueError(
-            f"config.init_state is 'all', but config.init_from ({origin}) is no run: a released"
-            " file holds parameters only, so leave init_state at 'parameters'"
+            f"config.init_state is 'all', but config.init_from ({origin}) is not a run: a"
+            " released file holds parameters only, so leave init_state at 'parameters'"
         )
     card = run_folder.read_card(origin)
     _check_model(origin, card, options, class_names)
     _check_optimizer(config, run_config.read_optimizer(origin), options, abstract)
     if config.ema and not card.average:
         raise ValueError(
-            f"config.ema is {config.ema}, but {origin} keeps no average to start from: set it to 0,"
+            f"config.ema is {config.ema}, but {origin} has no average to start from: set it to 0,"
             " or config.init_state to 'parameters'"
         )
-    wanted = {name: abstract[name] for name in (*TAKEN, *(("ema",) if config.ema else ()))}
+    wanted = {name: abstract[name] for name in (*_TAKEN_OVER, *(("ema",) if config.ema else ()))}
     with store.Store(origin, store.CheckpointConfig(), read_only=True) as saved:
         found = fallback.restore(saved, wanted, "latest", substitute=False)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
@@ -59,7 +59,7 @@ def first_state(
 
 
 def _restarted(old: state.State, *, seed: int) -> state.State:
-    """At step 0, with a key of its own."""
+    """The state at step 0, with a new key. Only the schedule's count is reset."""
 
     def restart(part: Any) -> Any:
         is_schedule = isinstance(part, optax.ScaleByScheduleState)
@@ -89,10 +89,10 @@ def _check_model(
         if name not in zoo.RUN_FIELDS and there.get(name) != here.get(name)
     ]
     if card.class_names and names and card.class_names != names:
-        differing.append("the classes are others, or in another order")
+        differing.append("the classes differ, or their order does")
     if differing:
         raise ValueError(
-            f"config.init_state is 'all', but {origin} is of another model"
+            f"config.init_state is 'all', but {origin} has another model"
             f" ({'; '.join(differing)}): make them the same, or set it to 'parameters'"
         )
 
@@ -100,7 +100,10 @@ def _check_model(
 def _check_optimizer(
     config: Config, theirs: OptimizerConfig, options: zoo.Options, abstract: state.State
 ) -> None:
-    """Another optimizer has another state; its rates and decay may be others."""
+    """Raises ValueError for another rule or another shape of its state.
+
+    The learning rate, the decay and other numbers may differ.
+    """
     shapes = state.abstract_params(options)[1]
     rule = optimizer.make_optimizer(theirs, lambda _: 0.0, shapes)
     there = jax.eval_shape(rule.init, shapes)
@@ -110,7 +113,7 @@ def _check_optimizer(
         return
     differing = run_config.differences(theirs, config.optimizer)
     raise ValueError(
-        f"config.init_state is 'all', but {config.init_from} is of another optimizer"
+        f"config.init_state is 'all', but {config.init_from} has another optimizer"
         f" ({'; '.join(differing)}): make them the same, or set it to 'parameters'"
     )
 

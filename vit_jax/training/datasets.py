@@ -1,6 +1,6 @@
-"""The data of a run: opened, compared with what the run began with, and recorded in data.json.
+"""The data of a run: opened, compared with the data that the run began with, and recorded.
 
-data.json    for each split what defines it, and every change that the user accepted since
+data.json    what defines each split, and every change that the user accepted since
 """
 
 import dataclasses
@@ -26,20 +26,20 @@ class DataRecord:
     """What a run was trained and evaluated on."""
 
     splits: Mapping[str, Identity]  # by the names of SPLITS
-    accepted: tuple[Mapping[str, Any], ...] = ()  # step, what was, what is, in words
+    accepted: tuple[Mapping[str, Any], ...] = ()  # changes: the step, and both summaries
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """Both splits of a run, and what is known of them."""
+    """Both splits of a run, and what was found when they were opened."""
 
     train: Source
     held_out: Source
     record: DataRecord
-    is_new: bool  # the record is not in the workdir yet
-    change: Mapping[str, Any] | None = None  # that the user accepts, not in the record yet
+    is_new: bool  # whether the record must be written
+    change: Mapping[str, Any] | None = None  # a change that the user accepts, not yet recorded
     class_names: tuple[str, ...]  # of the model, by label
-    card: run_folder.Card | None = None  # of a run that goes on, where its classes have new names
+    card: run_folder.Card | None = None  # the card to write, if the classes have new names
     notes: tuple[str, ...] = ()
 
     @property
@@ -49,9 +49,9 @@ class Data:
         return DataFacts(train_size=len(self.train), class_names=names, num_classes=len(names))
 
     def write(self, workdir: str | os.PathLike[str], *, step: int) -> None:
-        """Writes data.json where it is not there as it is, for a run that goes on after `step`.
+        """Writes data.json, and model.json, if they must change in a run that resumes at `step`.
 
-        Raises ValueError where it cannot.
+        Raises ValueError if that fails.
         """
         if self.is_new:
             now = dataclasses.asdict(self.record)
@@ -63,16 +63,16 @@ class Data:
 
 
 def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool) -> Data:
-    """The data of a new run, or of one that goes on.
+    """The data of a run, new or `resumed`.
 
-    Raises ValueError that names what changed where a run would go on with other classes or other
-    examples, which `config.data.accept_changes` allows: what was and what is goes into the record.
+    Raises ValueError that names the changes if a run would resume with other classes or other
+    examples. `config.data.accept_changes` allows it: both summaries go into the record.
     """
     labelled = "label" in config.objective.inputs
     train = opening.open_train(config.data, labelled=labelled)
     held_out = opening.open_eval(config.data, labelled=labelled)
     first = train.identity()
-    # A folder without splits is both.
+    # A folder without splits is used for both.
     same = (type(train), train.name, len(train)) == (type(held_out), held_out.name, len(held_out))
     now = DataRecord(splits={"train": first, "eval": first if same else held_out.identity()})
     if not resumed:
@@ -101,8 +101,11 @@ def open_data(config: Config, workdir: str | os.PathLike[str], *, resumed: bool)
 
 
 def _match(workdir: str | os.PathLike[str], card: run_folder.Card, train: Source) -> classes.Match:
-    """The classes of a model that goes on among those of the data. Raises ValueError for others."""
-    if not card.options.num_classes:  # it has no head, whatever labels the images have
+    """How the classes of a resumed model are found in the data.
+
+    Raises ValueError if their number differs.
+    """
+    if not card.options.num_classes:  # it has no head, so labels do not matter
         return classes.Match(kind="same")
     if len(train.class_names) != card.options.num_classes:
         raise ValueError(
@@ -120,17 +123,17 @@ def _match(workdir: str | os.PathLike[str], card: run_folder.Card, train: Source
 
 
 def evaluated_otherwise(workdir: str | os.PathLike[str], name: str, held_out: Identity) -> str:
-    """In words, how this split differs from the one that the run was evaluated on; "" if not."""
+    """A note that tells how this split differs from the run's held-out split; "" if equal."""
     try:
         record = read(workdir)
-    except ValueError as error:  # no reason not to evaluate
+    except ValueError as error:  # a damaged record does not prevent an evaluation
         return str(error)
     found = changes(record.splits["eval"], held_out) if record else ()
     return f"{name} is not what the run was evaluated on: {'; '.join(found)}" if found else ""
 
 
 def read(workdir: str | os.PathLike[str]) -> DataRecord | None:
-    """The record of a run; None where it has none. Raises ValueError where it is damaged."""
+    """The record of a run, or None if there is none. Raises ValueError if it is damaged."""
     content = run_folder.read_json(workdir, NAME)
     if content is None:
         return None
@@ -142,7 +145,7 @@ def read(workdir: str | os.PathLike[str]) -> DataRecord | None:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{workdir}/{NAME} is damaged: {type(error).__name__} {error}: restore it, or remove"
-            " it to take the data as they are now"
+            " it to accept the data as they are now"
         ) from error
 
 
@@ -160,7 +163,7 @@ def _identity(content: Mapping[str, Any]) -> Identity:
 def _changes(
     before: DataRecord | None, now: DataRecord, names: tuple[str, ...]
 ) -> dict[str, tuple[str, ...]]:
-    """What changed, by split. A run of before there were records knows its classes only."""
+    """What changed, by split. Without a record only the classes in model.json are compared."""
     if before is None:
         found = class_changes(names, now.splits["train"].class_names) if names else []
         return {"train": tuple(found)} if found else {}
@@ -193,18 +196,18 @@ def _notes(
     notes = []
     if before is None:
         notes.append(
-            f"note: the run has no record of its data ({NAME}): they are taken to be those it"
-            " began with, and recorded now"
+            f"note: the run has no record of its data ({NAME}): it is assumed that they did not"
+            " change, and they are recorded now"
         )
     if found:
-        notes.append(f"note: the data changed, which you accept: {_said(found)}")
+        notes.append(f"note: the data changed, which you accept: {_listed(found)}")
     if before and "train" in found:
         old, new = (
             setup.lengths(config, dataset_size=record.splits["train"].examples).total
             for record in (before, now)
         )
         if old != new:
-            notes.append(f"note: with them the run has {new} steps, and had {old}")
+            notes.append(f"note: with these data the run has {new} steps; it had {old}")
     if assumed:
         notes.append(f"note: {assumed}")
     return tuple(notes)
@@ -212,11 +215,11 @@ def _notes(
 
 def _refused(workdir: str | os.PathLike[str], found: Mapping[str, tuple[str, ...]]) -> str:
     return (
-        f"the data of the run in {workdir} changed since it began: {_said(found)}: bring them back,"
-        f" start another run with --config.init_from={workdir}, or go on with them all the same"
-        " with --config.data.accept_changes=true"
+        f"the data of the run in {workdir} changed since it began: {_listed(found)}: restore them,"
+        f" start another run with --config.init_from={workdir}, or continue with the changed data:"
+        " --config.data.accept_changes=true"
     )
 
 
-def _said(found: Mapping[str, tuple[str, ...]]) -> str:
+def _listed(found: Mapping[str, tuple[str, ...]]) -> str:
     return "; ".join(f"{split}: {'; '.join(what)}" for split, what in found.items())

@@ -23,7 +23,7 @@ from vit_jax.models.zoo import Options
 from vit_jax.objectives import Batch, Objective
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import frozen as frozen_lib
-from vit_jax.training import optimizer, schedules, setup, state
+from vit_jax.training import optimizer, setup, state
 from vit_jax.training.step import Bind, Prepare, make_train_step
 
 
@@ -84,7 +84,7 @@ def design(
     _check_devices(options, mesh)
     _check_inputs(objective)
     augment.check(config.augment, gives=objective.gives)
-    schedule = _schedule(config, total_steps=lengths.total, dataset_size=facts.train_size)
+    schedule = setup.schedule(config, dataset_size=facts.train_size)
     graphdef, shapes = state.abstract_params(options)
     rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
     abstract = state.abstract_state(options, rule, average=config.ema > 0, mesh=mesh)
@@ -123,18 +123,8 @@ def design(
     )
 
 
-def _schedule(config: Config, *, total_steps: int, dataset_size: int) -> optax.Schedule:
-    return schedules.make_schedule(
-        config.schedule,
-        peak=config.optimizer.learning_rate,
-        total_steps=total_steps,
-        batch_size=config.batch_size,
-        dataset_size=dataset_size,
-    )
-
-
 def _preparation(config: Config, options: Options) -> Prepare:
-    """From a batch of the pipeline to what the loss takes, on the devices.
+    """A function from a batch of the pipeline to the batch for the loss; it runs on the devices.
 
     The objective adds targets and masks, then the augmentations change images and targets.
     """

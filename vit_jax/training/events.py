@@ -1,4 +1,7 @@
-"""TensorBoard's event files: scalars, on disk when `write` returns, and what a folder shows."""
+"""TensorBoard's event files: writing scalars, and reading which scalars files show.
+
+A scalar is on disk when `write` returns.
+"""
 
 import pathlib
 import socket
@@ -13,14 +16,14 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 Shown = set[tuple[int, str]]  # step and tag of each scalar
 
-_VERSION = "brain.Event:2"  # with it TensorBoard heeds what `SessionLog.START` purges
+_VERSION = "brain.Event:2"  # from this version on TensorBoard obeys `SessionLog.START`
 
 
 class Events:
-    """Writes event files, the first of which hides what older ones have beyond `start_step`."""
+    """Writes event files. The first one hides what older files have beyond `start_step`."""
 
     def __init__(self, folder: pathlib.Path, *, start_step: int, older: int = 0) -> None:
-        """`older` is how many files there are already: names are in the order of writing."""
+        """`older` is the number of older files: the names of files sort in the order of writing."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._count = folder, older
         self._open()
@@ -34,7 +37,7 @@ class Events:
         self._file.flush()
 
     def next_file(self, *, larger_than: int) -> None:
-        """Goes on in another file once this one has more than so many bytes."""
+        """Continues in another file if this one has more than `larger_than` bytes."""
         if self._file.tell() > larger_than:
             self.close()
             self._open()
@@ -43,7 +46,7 @@ class Events:
         self._file.close()
 
     def _open(self) -> None:
-        # As TensorBoard expects it: what is written later is later in the order of names.
+        # TensorBoard expects names that sort in the order of writing.
         stem = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
         self._file = (self._folder / f"{stem}.{self._count:06d}").open("xb")
         self._count += 1
@@ -56,7 +59,7 @@ class Events:
 
 
 def shown(files: Iterable[bytes]) -> Shown:
-    """The scalars that TensorBoard shows of event files, given in the order of their names."""
+    """The scalars that TensorBoard shows of these event files, which are sorted by name."""
     found: Shown = set()
     for content in files:
         for event in _events(content):
@@ -68,7 +71,7 @@ def shown(files: Iterable[bytes]) -> Shown:
 
 
 def _events(content: bytes) -> Iterator[Event]:
-    """The events of a file, to the first that a kill cut: nobody reads on from there."""
+    """The events of a file, up to the first damaged one: TensorBoard stops reading there too."""
     at = 0
     while at + 12 <= len(content):
         header, check = content[at : at + 8], content[at + 8 : at + 12]

@@ -1,4 +1,4 @@
-"""What must be the same on all processes of a run, in words: a name and a value each."""
+"""Facts that must be equal on all processes of a run: texts by name."""
 
 import hashlib
 import importlib.metadata
@@ -18,20 +18,20 @@ from vit_jax.data.identity import Identity
 from vit_jax.text import few
 from vit_jax.training import run_config
 
-# Fields that are each host's own: where it finds its files, and how it reads them. What the files
-# hold is compared all the same.
+# Fields that may differ between processes: where files are and how they are read. The content of
+# the files is compared.
 OWN = ("data.path", "data.threads", "data.prefetch", "init_from")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
-# Settings of JAX, from the environment for most, by which the same program computes something else.
+# Settings of JAX that change what a program computes; most come from the environment.
 _SETTINGS = (
     *("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl"),
     *("jax_threefry_partitionable", "jax_numpy_dtype_promotion", "jax_disable_jit"),
 )
-_PARTS = 200  # classes or shards of a split that are compared one by one
+_PARTS = 200  # the most classes or shards of a split that are compared one by one
 
 
 def of_start(config: Config, workdir: str | os.PathLike[str]) -> dict[str, str]:
-    """The config, the code, and the checkpoints that there are."""
+    """The config, the code, and the list of checkpoints."""
     fields = run_config.flat(config)
     facts = {f"config.{name}": repr(v) for name, v in fields.items() if name not in OWN}
     facts |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
@@ -64,7 +64,7 @@ def of_frozen(digests: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_data(splits: Mapping[str, Identity]) -> dict[str, str]:
-    """What the splits hold."""
+    """The content of the splits."""
     facts = {}
     for split, identity in splits.items():
         data = f"the data ({split})"
@@ -78,18 +78,18 @@ def of_data(splits: Mapping[str, Identity]) -> dict[str, str]:
 
 
 def of_workdir(workdir: str | os.PathLike[str]) -> dict[str, str]:
-    """The folder that the primary process holds: by the lease in it, not by its name."""
+    """The workdir, identified by the lease in it: its path may differ between machines."""
     alone = jax.process_count() == 1
     return {} if alone else {"the workdir, by its lease,": lease.seen(workdir) or "another folder"}
 
 
 def of_parameters(params: Mapping[str, Any] | None) -> dict[str, str]:
-    """What was read from `init_from`, which each process reads for itself."""
+    """The parameters of `init_from`, which each process reads by itself."""
     return {} if params is None else {"the content of config.init_from": digest(params)}
 
 
 def digest(params: Mapping[str, Any]) -> str:
-    """Of the names and values of a model's parameters, flat, by path."""
+    """A checksum of the names and values of a model's parameters, flat, by path."""
     total = 0
     for name in sorted(params):
         total = zlib.crc32(

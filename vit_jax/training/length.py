@@ -1,4 +1,4 @@
-"""A run whose `config.total` changes when it is resumed: what that does, said and written down."""
+"""A run whose `config.total` changes when it is resumed: what this changes, noted and recorded."""
 
 import dataclasses
 import os
@@ -6,9 +6,9 @@ import os
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config
 from vit_jax.evaluators import HELD_OUT
-from vit_jax.training import run_config, schedules, setup
+from vit_jax.training import run_config, setup
 
-HISTORY = "history.json"  # of the workdir: what of its config was changed, and when
+HISTORY = "history.json"  # in the workdir: every change of `config.total`, and its step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class NewLength:
 def change(
     workdir: str | os.PathLike[str], config: Config, *, step: int, dataset_size: int
 ) -> NewLength | None:
-    """What another `config.total` does to the run in `workdir`, saved at `step`; None if nothing.
+    """What another `config.total` changes in the run in `workdir`, saved at `step`; None if equal.
 
-    Raises ValueError where the run would end before that step.
+    Raises ValueError if the run would end before that step.
     """
     before = run_config.read_config(workdir)
     if before.total == config.total:
@@ -46,16 +46,16 @@ def change(
     if here.total < step:
         raise ValueError(
             f"config.total is {here.total} steps, but {workdir} is saved at step {step} of"
-            f" {there.total}: a run cannot become shorter than it is; for a shorter one give"
-            " another --workdir, and this one as config.init_from"
+            f" {there.total}: a run cannot become shorter than it is; for a shorter one use"
+            " another --workdir, and this workdir as config.init_from"
         )
     notes = []
     if here.total != there.total:
         notes.append(
             f"config.total: the run is {here.total} steps long now, it was {there.total}. The"
-            " schedule is that of the new length, warm-up and cooldown in percent too: the"
-            f" learning rate of step {step} is {rate(config, step, dataset_size):.4g}, it was"
-            f" {rate(before, step, dataset_size):.4g} of the old length"
+            " schedule follows the new length, as do a warm-up and a cooldown in percent: the"
+            f" learning rate after step {step} is {rate(config, step, dataset_size):.4g}, with the"
+            f" old length it was {rate(before, step, dataset_size):.4g}"
         )
     periods = {}
     for name, new in here.evaluate_every.items():
@@ -64,17 +64,10 @@ def change(
     periods["checkpoint"] = (there.checkpoint_every, here.checkpoint_every)
     for what, (old, new) in periods.items():
         if old != new:
-            notes.append(f"{what} every {new} steps, before every {old}")
+            notes.append(f"{what} every {new} steps now, it was every {old}")
     return NewLength(step=step, before=before, now=config, notes=tuple(notes))
 
 
 def rate(config: Config, step: int, dataset_size: int) -> float:
     """The learning rate of the update that follows `step`."""
-    schedule = schedules.make_schedule(
-        config.schedule,
-        peak=config.optimizer.learning_rate,
-        total_steps=setup.lengths(config, dataset_size=dataset_size).total,
-        batch_size=config.batch_size,
-        dataset_size=dataset_size,
-    )
-    return float(schedule(step))
+    return float(setup.schedule(config, dataset_size=dataset_size)(step))

@@ -1,4 +1,4 @@
-"""What a run says when it does not fit into memory: how much it asked for, and what would help."""
+"""The error of a run that does not fit into memory: what it asked for, and what may help."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from vit_jax.errors import RunFailed
 
 @contextlib.contextmanager
 def explained(config: Config, *, evaluation: bool = False) -> Iterator[None]:
-    """Turns an error of too little memory, of the devices or the host, into a RunFailed."""
+    """Turns an out-of-memory error, of a device or the host, into a RunFailed."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -67,5 +67,5 @@ def _evaluation_helps(config: Config) -> list[str]:
 
 
 def _parts(config: Config) -> int:
-    """Into how many parts the devices split a batch."""
+    """The number of parts into which the devices split a batch."""
     return max(jax.device_count() // max(config.mesh.tensor, 1), 1)

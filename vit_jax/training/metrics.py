@@ -23,20 +23,20 @@ from vit_jax.workdir import lines as lines_lib
 from vit_jax.workdir import place
 from vit_jax.workdir.mirror import Changes, Mirror
 
-UPLOAD_EVERY = 30.0  # seconds, to a bucket; and before every checkpoint
-LARGE = 2**18  # bytes after which what is uploaded whole goes on in another file
+UPLOAD_EVERY = 30.0  # seconds between uploads to a bucket; each checkpoint uploads too
+LARGE = 2**18  # bytes; a file that is uploaded whole continues in a new file beyond this size
 EVENTS = "tensorboard"
 
 
 class MetricWriter:
     """Appends to `metrics.jsonl` and to TensorBoard events in the run's folder.
 
-    What an interrupted run wrote beyond `start_step` is dropped, for it will be written again, and
-    so are lines that are damaged; events that it lost are written again. `messages` says so. On a
-    bucket, the lines since metrics.jsonl are in files of `metrics/`, and both these and the events
-    are uploaded now and then and by `flush`. Only the primary process writes.
+    Lines beyond `start_step` are dropped, because the resumed run writes them again; damaged lines
+    are dropped too. Lost events are written again. `messages` notes this. On a bucket the lines
+    since metrics.jsonl are in the files of `metrics/`. These files and the events are uploaded
+    every `UPLOAD_EVERY` seconds and by `flush`. Only the primary process writes.
 
-    Raises RunFailed where writing fails.
+    Raises RunFailed if writing fails.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, start_step: int) -> None:
@@ -51,7 +51,7 @@ class MetricWriter:
             self._events = stack.enter_context(contextlib.closing(self._rebuilt(start_step, kept)))
             self._thread = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
             self._upload: concurrent.futures.Future[None] | None = None
-            self._uploaded = -math.inf  # when
+            self._uploaded = -math.inf  # time of the last upload
             self._stack = stack.pop_all()
 
     def __enter__(self) -> "MetricWriter":
@@ -69,11 +69,14 @@ class MetricWriter:
         except RunFailed:
             if kind is None:
                 raise
-            with contextlib.suppress(OSError):  # what ended the run is told, not this too
+            with contextlib.suppress(OSError):  # only the error that ended the run is reported
                 self._stack.close()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """One line `{"step": ..., name: value}`, on disk when this returns (null: no number)."""
+        """Writes the line `{"step": ..., name: value}`, which is on disk when this returns.
+
+        A value that is not finite is written as null.
+        """
         if not self._primary:
             return
         with _failing(self._mirror.remote):
@@ -87,9 +90,9 @@ class MetricWriter:
             self._upload = self._thread.submit(self._put, changes)
 
     def flush(self) -> None:
-        """Returns when all that was written is where the workdir is.
+        """Returns when everything that was written is in the workdir.
 
-        To be called before a checkpoint: a run that resumes from it has lost nothing then.
+        Called before a checkpoint, so that a run that resumes from it has lost no line.
         """
         if not self._primary or not self._mirror.uploads:
             return
@@ -100,7 +103,7 @@ class MetricWriter:
             self._uploaded = time.monotonic()
 
     def _keep(self, start_step: int) -> list[lines_lib.Line]:
-        """Leaves the good lines up to `start_step` in metrics.jsonl, and returns them."""
+        """Keeps only the intact lines up to `start_step` in metrics.jsonl, and returns them."""
         found = lines_lib.read(self._mirror.remote)
         if found.bad:
             count = "1 damaged line was" if found.bad == 1 else f"{found.bad} damaged lines were"
@@ -110,7 +113,7 @@ class MetricWriter:
         return kept
 
     def _rebuilt(self, start_step: int, kept: list[lines_lib.Line]) -> Events:
-        """New events that, with those that are there, show every number of the lines."""
+        """New events, with the numbers of the lines that the existing events do not show."""
         folder = self._mirror.remote / EVENTS
         files = sorted(folder.iterdir()) if folder.exists() else []
         files = [path for path in files if ".tfevents." in path.name]
@@ -138,7 +141,7 @@ class MetricWriter:
         return changes
 
     def _put(self, changes: Changes) -> None:
-        """In the background. The next one puts all again; before a checkpoint it must succeed."""
+        """Uploads in the background. After an error the next upload has these changes too."""
         try:
             self._mirror.put(changes)
         except Exception as error:
@@ -147,7 +150,7 @@ class MetricWriter:
 
 
 class _LineFile:
-    """metrics.jsonl, or for a bucket the files of `metrics/`."""
+    """The file metrics.jsonl, or the files of `metrics/` for a bucket."""
 
     def __init__(self, mirror: Mirror) -> None:
         self._folder, self._count = mirror.local / lines_lib.SEGMENTS, 0
@@ -178,7 +181,7 @@ class _LineFile:
 
 
 def _merge(folder: epath.Path, lines: Sequence[lines_lib.Line]) -> None:
-    """Makes these lines metrics.jsonl, and removes the files that they were in besides."""
+    """Writes these lines to metrics.jsonl, and removes the files of `metrics/`."""
     path, content = folder / lines_lib.NAME, lines_lib.to_bytes(lines)
     there = path.read_bytes() if path.exists() else b""
     if content != there:
@@ -189,7 +192,7 @@ def _merge(folder: epath.Path, lines: Sequence[lines_lib.Line]) -> None:
 
 @contextlib.contextmanager
 def _failing(workdir: Any, *, begins: bool = False) -> Iterator[None]:
-    """An error of the disk or the bucket as one line."""
+    """Turns an error of the disk or the bucket into a RunFailed, a ValueError if `begins`."""
     try:
         yield
     except (RunFailed, ValueError, KeyboardInterrupt):
@@ -202,13 +205,13 @@ def _failing(workdir: Any, *, begins: bool = False) -> Iterator[None]:
         if begins and number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise ValueError(f"cannot write to the workdir {workdir}: {reason}") from error
         raise RunFailed(
-            f"what the run reports cannot be written to {workdir}: {reason}: when that is mended,"
-            " run the same command to go on from its last checkpoint"
+            f"the metrics of the run cannot be written to {workdir}: {reason}: repair this, then"
+            " run the same command to continue from the last checkpoint"
         ) from error
 
 
 class Progress:
-    """The line of progress; without a terminal, a line at every update. Times the steps."""
+    """A progress line; without a terminal, a new line for every update. Times the steps."""
 
     def __init__(self, *, start_step: int, total_steps: int, batch_size: int) -> None:
         self._batch_size, self._since = batch_size, (start_step, time.perf_counter())
@@ -231,13 +234,13 @@ class Progress:
         self._bar.update()
 
     def rate(self, step: int) -> float:
-        """Images a second since the last call, or since `restart`."""
+        """Images per second since the last call, or since `restart`."""
         (then, start), now = self._since, time.perf_counter()
         self._since = (step, now)
         return (step - then) * self._batch_size / max(now - start, 1e-9)
 
     def restart(self, step: int) -> None:
-        """Leaves what happened since the last `rate` (compilation, evaluation) out of the next."""
+        """Excludes the time since the last `rate`, such as an evaluation, from the next `rate`."""
         self._since = (step, time.perf_counter())
 
     def show(self, step: int, metrics: dict[str, Any]) -> None:
@@ -248,7 +251,7 @@ class Progress:
             self._bar.set_postfix_str(text)
 
     def say(self, text: str) -> None:
-        """A line above the progress line."""
+        """Prints lines above the progress line, on the primary process."""
         if self._primary:
             lines = map(printable, text.split("\n"))
             tqdm.tqdm.write("\n".join(lines), file=sys.stderr)

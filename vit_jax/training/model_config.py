@@ -1,4 +1,4 @@
-"""What a config says of the model: a name, and any field of the options of its family."""
+"""The part `config.model`: a name of the zoo, and any fields of the model's options."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,22 +8,23 @@ from vit_jax import schema
 from vit_jax.models import zoo
 from vit_jax.schema.forms import fields, group_of
 
-# Fields that begin from their defaults in every run: those by which a model is run, and the layer
-# before the head, which belongs to the task that a checkpoint was trained for.
+# Fields that have their defaults in every run unless the config sets them, whatever a checkpoint
+# has: how a model is trained and computed, and the layer before the head, which belongs to the task
+# of the checkpoint.
 FRESH = (*zoo.RUN_FIELDS, "representation_size")
-# A run keeps the activations of matrix products only, whatever its options begin with.
+# The defaults of a run where they may differ from those of the options.
 _DEFAULTS = {"remat": "dots"}
 _REFUSED = {
-    "num_classes": "the data say how many classes there are",
+    "num_classes": "the number of classes comes from the data",
     "image_size": "set config.image_size",
-    "family": "config.model.name says which it is",
+    "family": "the family follows from config.model.name",
 }
-# What a number of 0 means nothing of: it leaves the field to the zoo, or to the checkpoint.
+# Fields that cannot be 0: then 0 means unset.
 _NEVER_ZERO = ("width", "depth", "mlp_dim", "num_heads", "channels")
 
 
 def _kinds(values: Mapping[str, Any]) -> tuple[type, ...]:
-    """The options that a model of this name has, whatever its task; without a name all there are.
+    """The options of models with this name, whatever their task; without a name all options.
 
     Raises ValueError for an unknown name.
     """
@@ -33,7 +34,7 @@ def _kinds(values: Mapping[str, Any]) -> tuple[type, ...]:
 
 
 def _read(key: str, value: Any) -> Any:
-    """A value as it is meant: one side of a patch is both, and what cannot be is unset."""
+    """The value of a field: `UNSET` if it means that, and both sides of a patch."""
     if value in ("", ()) or (key in _NEVER_ZERO and value == 0 and value is not False):
         return schema.UNSET
     if key in FRESH and value == default(key):
@@ -45,7 +46,7 @@ def _read(key: str, value: Any) -> Any:
 
 
 def default(key: str) -> Any:
-    """What a field of `FRESH` is where it is not set; None for one that no model has."""
+    """The value of a field of `FRESH` that is not set; None if no model has the field."""
     own = next((fields(kind)[key] for kind in zoo.option_classes() if key in fields(kind)), None)
     return _DEFAULTS.get(key, own.default if own else None)
 
@@ -55,18 +56,18 @@ class ModelConfig:
     """What to build: the zoo's entry `name`, or the model of `init_from`, with some fields set."""
 
     name: str = ""  # "B/16", "R50+B/16", ...; unset: the model of `init_from`
-    # Fields of the options of the model; unset: as the zoo says, or the checkpoint of `init_from`.
+    # Any fields of the model's options; unset: as the zoo says, or the checkpoint of `init_from`.
     fields: schema.FrozenMapping = schema.any_of(_kinds, refused=_REFUSED, read=_read)
 
     def get(self, key: str) -> Any:
-        """A field where it is set; its default if it is one of `FRESH`, else None."""
+        """The value of a field that is set, else the default of a field of `FRESH`, else None."""
         return self.fields.get(key, default(key) if key in FRESH else None)
 
     def change(self, base: zoo.Options, **always: Any) -> zoo.Options:
-        """The model with its fields that are set, and those of `FRESH` as this run has them.
+        """`base` with the fields that are set, those of `FRESH`, and those in `always`.
 
-        Fields that only the model of a task has are set by `finish`. Raises ValueError for sizes
-        that do not fit.
+        `finish` sets the fields that only a task model has. Raises ValueError for sizes that do
+        not fit.
         """
         known = fields(type(base))
         fresh = {key: default(key) for key in FRESH if key in known}
@@ -74,16 +75,16 @@ class ModelConfig:
         return zoo.change(base, **(fresh | given | always))
 
     def finish(self, target: zoo.Options, base: zoo.Options) -> zoo.Options:
-        """The model that an objective trains, with the fields that set which `base` did not have.
+        """`target`, the model that an objective makes of `base`, with the fields that it added.
 
-        Raises ValueError for a field that neither has.
+        Raises ValueError for a field that neither of them has.
         """
         known, before = fields(type(target)), fields(type(base))
         given = {key: value for key, value in self.fields.items() if key not in before}
         for key in given:
             if key not in known:
                 raise ValueError(
-                    f"config.model.{key} is no field of {self.name or 'the model'}:"
+                    f"config.model.{key} is not a field of {self.name or 'the model'}:"
                     f" {schema.nearest(key, known)}"
                 )
         rest = {key: _over(target, key, value) for key, value in given.items()}
@@ -91,7 +92,7 @@ class ModelConfig:
 
 
 def _over(base: Any, key: str, value: Any) -> Any:
-    """A value of a field of `base`: of a part of it, what is set of that part."""
+    """The value of a field of `base`; a mapping changes only some fields of a part."""
     if not isinstance(value, Mapping):
         return value
     part = getattr(base, key)

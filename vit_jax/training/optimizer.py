@@ -1,8 +1,8 @@
-"""How parameters move: Optax optimizers with regular expressions over parameter paths.
+"""Optimizers: Optax rules, and regular expressions over parameter paths.
 
-A path joins the keys of a nested dict with "/", such as `blocks/mlp/fc1/kernel`.
-The state of an optimizer repeats the nested dict of the parameters for each moment, below a prefix
-of its own; what shards a parameter by its path therefore shards its moments too.
+A path joins the keys of a nested dict with "/", such as `encoder/blocks/mlp/fc1/kernel`. The state
+of an optimizer repeats the nested dict of the parameters for each moment, below a prefix. So the
+rules that shard a parameter by its path also shard its moments.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ MomentDtype = Literal["float32", "bfloat16"]
 
 
 class Rule(Protocol):
-    """An entry of `OPTIMIZERS`: a dataclass whose fields are those of a config."""
+    """An entry of `OPTIMIZERS`: a dataclass whose fields are part of the config."""
 
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        """From clipped gradients to updates of `params`, of which only the paths are read.
+        """Turns clipped gradients into updates of `params`, of which only the paths are read.
 
         Raises ValueError for a field out of range.
         """
@@ -45,7 +45,7 @@ class Adam:
 class AdamW(Adam):
     """Adam with decay decoupled from the gradient (Loshchilov & Hutter 2019).
 
-    The scheduled rate times the decay times the parameter is subtracted. big_vision multiplies its
+    Subtracts the scheduled rate times `weight_decay` times the parameter. big_vision multiplies its
     decay by the schedule but not by the peak rate: its `wd / lr` is the `weight_decay` here.
     """
 
@@ -59,7 +59,7 @@ class AdamW(Adam):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sgd:
-    """Gradient descent with momentum; decay is part of the gradient, as in PyTorch."""
+    """Gradient descent with momentum; decay is added to the gradient, as in PyTorch."""
 
     momentum: float = 0.9  # decay of the sum of gradients; 0: none
     nesterov: bool = False  # look ahead by one step of momentum
@@ -85,13 +85,13 @@ OPTIMIZERS: dict[str, type[Rule]] = {"adamw": AdamW, "adam": Adam, "sgd": Sgd}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """How parameters move. Paths are those of the model, such as `blocks/mlp/fc1/kernel`."""
+    """The optimizer. Paths of parameters are such as `encoder/blocks/mlp/fc1/kernel`."""
 
     rule: Rule = schema.choice(OPTIMIZERS, "adamw", key="name")  # how gradients become updates
     learning_rate: float = 1e-3  # peak of the schedule
     frozen: tuple[str, ...] = ()  # regular expressions of the paths that do not train
     clip_norm: float = 1.0  # largest global gradient norm; 0: no clipping
-    accumulate: int = 1  # micro-batches a step; the batch size stays the same
+    accumulate: int = 1  # micro-batches per step; the batch size stays the same
 
 
 def make_optimizer(
@@ -103,7 +103,7 @@ def make_optimizer(
     Frozen parameters have no state, get zero updates and do not count in the gradient norm.
 
     Raises ValueError for a regular expression that matches no parameter, a value out of range, and
-    nothing left to train.
+    if nothing is left to train.
     """
     _check_positive(clip_norm=optimizer.clip_norm)
     frozen = _matches(params, optimizer.frozen, field="frozen")
@@ -121,13 +121,12 @@ def make_optimizer(
 def ema_update(ema: Any, params: Any, *, decay: float, step: jax.typing.ArrayLike) -> Any:
     """The Polyak average of `params` after one more update: decay * ema + (1 - decay) * params.
 
-    `step`, int () counted from 0, is the number of updates `ema` has seen. Update 0 copies
-    `params`, so that the average never contains the initialisation (as timm's ModelEmaV3); from
-    then on the decay is constant.
+    `step`, int (), is the number of updates in `ema` so far. At 0 `params` are copied, so that the
+    average never contains the initial values (as in timm's ModelEmaV3); then the decay is constant.
     """
     weight = jnp.where(jnp.asarray(step) > 0, 1 - decay, 1.0)
-    # Not decay * ema + weight * params: in float32 the two factors do not sum to 1, and the average
-    # is wrong by up to 6e-4 at a decay of 0.9999; this form stays within 5e-6.
+    # Not decay * ema + weight * params: in float32 the two factors do not sum to 1, which makes an
+    # error of up to 6e-4 at a decay of 0.9999. The error of this form is at most 5e-6.
     return jax.tree.map(lambda e, p: e + weight.astype(e.dtype) * (p - e), ema, params)
 
 
@@ -141,13 +140,13 @@ def _adam(rule: Adam) -> dict[str, Any]:
 def _decayed(rule: AdamW | Sgd, params: Any) -> Any:
     """A bool for every parameter: does it decay?"""
     _check_positive(weight_decay=rule.weight_decay)
-    # The default is exempt: a model need not have kernels.
+    # The default may match nothing: a model need not have kernels.
     default = rule.decay_mask == AdamW.decay_mask
     return _matches(params, rule.decay_mask, field="decay_mask", may_miss=default)
 
 
 def _promoting(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same rule where strict dtype promotion is asked for: optax computes b1 ** count."""
+    """The same rule under strict dtype promotion, which optax breaks: it computes b1 ** count."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         with jax.numpy_dtype_promotion("standard"):
@@ -166,12 +165,12 @@ def _matches(params: Any, patterns: tuple[str, ...], *, field: str, may_miss: bo
             hits = [re.search(pattern, path) is not None for path in paths]
         except re.error as error:
             raise ValueError(
-                f"config.optimizer.{field}: {pattern!r} is no regular expression: {error}"
+                f"config.optimizer.{field}: {pattern!r} is not a regular expression: {error}"
             ) from error
         if not (any(hits) or may_miss):
             raise ValueError(
-                f"config.optimizer.{field}: {pattern!r} matches no parameter;"
-                f" there are {', '.join(paths)}"
+                f"config.optimizer.{field}: {pattern!r} matches no parameter:"
+                f" choose from {', '.join(paths)}"
             )
         matched = [a or b for a, b in zip(matched, hits, strict=True)]
     return jax.tree.unflatten(treedef, matched)

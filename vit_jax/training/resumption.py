@@ -1,4 +1,4 @@
-"""How a run goes on: the state that it has, and what is written down before its next step."""
+"""Resuming a run: its latest state, and what is written before its next step."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from vit_jax.training import length
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resumption:
-    """A run that goes on after `step`. Nothing is changed until `write`."""
+    """A run that resumes after `step`. Nothing is changed until `write`."""
 
     workdir: str | os.PathLike[str]
     step: int
@@ -24,7 +24,7 @@ class Resumption:
     new_length: length.NewLength | None
 
     def write(self) -> None:
-        """To be called by one process. Raises ValueError where the workdir cannot be written to."""
+        """Called by one process. Raises ValueError if the workdir cannot be written to."""
         for folder, name in self.aside:
             try:
                 fallback.move(folder, name)
@@ -44,14 +44,14 @@ def resume(
 ) -> Resumption:
     """The latest state that can be read, placed as `abstract` says.
 
-    Raises ValueError where there is none, or `config` makes the run shorter than it is.
+    Raises ValueError if there is none, or if `config` makes the run shorter than it is.
     """
     found = fallback.resume(workdir, config.checkpoint, abstract)
     new_length = length.change(workdir, config, step=found.step, dataset_size=dataset_size)
     aside = fallback.put_aside(workdir, found)
     notes = found.notes
     notes += tuple(
-        f"{folder} is kept as {name.name}: delete it when you have no use for it"
+        f"{folder} is kept as {name.name}: delete it when you do not need it"
         for folder, name in aside
     )
     return Resumption(

@@ -1,4 +1,4 @@
-"""The config.json of a run: written, read, and compared with that of who goes on with it."""
+"""The config.json of a run: written, read, and compared with the config that resumes the run."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from vit_jax import schema
 from vit_jax.checkpoints import run_folder, s3
 from vit_jax.config import Config, OptimizerConfig
 
-# What may differ when a run is resumed: nothing that changes its result.
+# Fields that may differ when a run is resumed, because they do not change its result.
 RUN_OPTIONS = (
     *(
         "mesh",
@@ -21,19 +21,19 @@ RUN_OPTIONS = (
         "checkpoint",
         "init_from",
     ),
-    *("init_state", "total"),  # `training.length` says what another length does
+    *("init_state", "total"),  # `training.length` notes what another length changes
     *("data.threads", "data.prefetch", "data.max_bad", "data.path", "data.accept_changes"),
     *("model.remat", "model.unroll", "model.attention"),
 )
 
 
 def write_run(workdir: str | os.PathLike[str], config: Config, card: run_folder.Card) -> None:
-    """Writes config.json and model.json. Raises ValueError where `workdir` cannot be written to."""
+    """Writes config.json and model.json. Raises ValueError if `workdir` cannot be written to."""
     run_folder.write_run(workdir, config_lib.to_fields(config), card)
 
 
 def write_config(workdir: str | os.PathLike[str], config: Config) -> None:
-    """Writes config.json anew. Raises ValueError where `workdir` cannot be written to."""
+    """Writes config.json again. Raises ValueError if `workdir` cannot be written to."""
     run_folder.write_json(workdir, run_folder.CONFIG, config_lib.to_fields(config))
 
 
@@ -60,21 +60,20 @@ def _named(workdir: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
-    """Raises ValueError if `workdir` holds a run of another config, naming what differs."""
+    """Raises ValueError that names what differs if `workdir` holds a run with another config."""
     if not run_folder.exists(s3.folder(workdir) / "config.json"):
         return
     if differing := differences(read_config(workdir), config):
         raise ValueError(
-            f"{workdir} holds a run of another config ({'; '.join(differing)}):"
+            f"{workdir} holds a run with another config ({'; '.join(differing)}):"
             " use another --workdir, or the same config to resume"
         )
 
 
 def replaced_run(workdir: str | os.PathLike[str], config: Config) -> str:
-    """In words, which run without any checkpoint a new one replaces; "" where there is none.
+    """A note that a new run replaces a run without a checkpoint; "" if there is no run.
 
-    Raises ValueError where the config.json that is there is not that of a run: it is not ours to
-    replace.
+    Raises ValueError if there is a config.json that is not of a run: it is not replaced.
     """
     if not run_folder.exists(s3.folder(workdir) / "config.json"):
         return ""
@@ -83,25 +82,25 @@ def replaced_run(workdir: str | os.PathLike[str], config: Config) -> str:
     except ValueError as error:
         raise ValueError(f"{error}: move that file away, or use another --workdir") from error
     change = f", with another config ({'; '.join(other)})" if other else ""
-    return f"note: {workdir} holds a run that saved nothing: it starts anew{change}"
+    return f"note: {workdir} holds a run that saved nothing: it starts again{change}"
 
 
 def flat(config: Any) -> dict[str, Any]:
-    """Every field of a config, or of a part of one, by its path, such as `data.path`."""
+    """Every field of a config, or of a part of it, by its path, such as `data.path`."""
     return dict(_flat(schema.plain(config), ""))
 
 
 def differences(there: Any, here: Any) -> list[str]:
-    """In words, the fields that change the result, where their values differ.
+    """A text for each field that changes the result and differs.
 
-    Of a choice that is another one only its name is told.
+    If a choice differs, only its name is listed, not its fields.
     """
     old, new = (_matters(flat(config)) for config in (there, here))
     differing = {path for path in old.keys() & new.keys() if old[path] != new[path]}
     groups = {path.rpartition(".")[0] for path in differing}
     differing |= {path for path in old.keys() ^ new.keys() if path.rpartition(".")[0] not in groups}
     return [
-        f"{path} is {_said(old, path)} there and {_said(new, path)} here"
+        f"{path} is {_shown(old, path)} there and {_shown(new, path)} here"
         for path in dict.fromkeys((*old, *new))
         if path in differing
     ]
@@ -116,10 +115,10 @@ def _flat(fields: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _matters(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what changes nothing of the result."""
+    """The fields that change the result of a run."""
     options = tuple(f"{option}." for option in RUN_OPTIONS)
     return {path: v for path, v in fields.items() if not f"{path}.".startswith(options)}
 
 
-def _said(fields: Mapping[str, Any], path: str) -> str:
+def _shown(fields: Mapping[str, Any], path: str) -> str:
     return repr(fields[path]) if path in fields else "not set"

@@ -11,12 +11,12 @@ import optax
 from vit_jax import schema
 from vit_jax.duration import Duration
 
-# From the steps of decay so far and their share of all of them, float32 (), to the rate.
+# (elapsed, progress) -> rate, float32 () each: the steps of decay so far, and their share of all.
 Curve = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Decay(Protocol):
-    """An entry of `DECAYS`: a dataclass whose fields are those of a config."""
+    """An entry of `DECAYS`: a dataclass whose fields are part of the config."""
 
     def curve(self, peak: float, /, **units: int) -> Curve:
         """The rate after the warm-up, from `peak`; `units` are those of `Duration.to_steps`.
@@ -67,7 +67,7 @@ class ReciprocalSqrt:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Constant:
-    """The peak, throughout."""
+    """The peak rate at every step."""
 
     def curve(self, peak: float, /, **units: int) -> Curve:
         return lambda elapsed, progress: jnp.float32(peak)
@@ -97,11 +97,10 @@ def make_schedule(
 
     rate(step) = decay(step) * min(1, step / warmup) * min(1, (total_steps - step) / cooldown)
 
-    The decay is `peak` until the warm-up is over and starts there. So step 0 of a run with warm-up
-    moves nothing, step `warmup` is the first with the full `peak`, and cosine and linear would
-    reach `end_value` at step `total_steps`, one after the last. This is what both vit_jax and
-    big_vision compute; where vit_jax ends its linear decay at 1e-5 unasked, set
-    `schedule.end_value`.
+    During the warm-up the decay is `peak`. So step 0 of a run with warm-up changes nothing, step
+    `warmup` is the first with the full `peak`, and cosine and linear reach `end_value` at step
+    `total_steps`, the one after the last. The original vit_jax and big_vision compute the same; the
+    original vit_jax ends its linear decay at 1e-5, for which set `schedule.end_value`.
 
     Raises ValueError if warm-up and cooldown do not fit into the run.
     """

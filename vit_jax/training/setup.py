@@ -1,9 +1,10 @@
-"""From a config to the parts of a run: model, lengths, and where it starts."""
+"""From a config to parts of a run: its lengths, its model, and the parameters it starts from."""
 
 import dataclasses
 from collections.abc import Mapping
 
 import jax
+import optax
 from jax.sharding import Mesh
 
 from vit_jax.checkpoints import classes, load, run_folder, surgery
@@ -14,20 +15,21 @@ from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.text import printable
+from vit_jax.training import schedules
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lengths:
-    """Everything a config gives as a duration, in steps; 0 is never."""
+    """The durations of a config in steps; a period of 0 means never."""
 
     total: int
-    evaluate_every: Mapping[str, int]  # by evaluator
+    evaluate_every: Mapping[str, int]  # by the name of the evaluator
     checkpoint_every: int
     log_every: int
 
 
 def lengths(config: Config, *, dataset_size: int) -> Lengths:
-    """Raises ValueError for a run of no steps."""
+    """The lengths of a run. Raises ValueError if it has no step."""
     units = {"batch_size": config.batch_size, "dataset_size": dataset_size}
     total = config.total.to_steps(**units)
     if total < 1:
@@ -57,25 +59,36 @@ def _given(duration: Duration) -> bool:
     return any(dataclasses.astuple(duration))
 
 
+def schedule(config: Config, *, dataset_size: int) -> optax.Schedule:
+    """The learning rate as a function of the step. Raises ValueError if it does not fit the run."""
+    return schedules.make_schedule(
+        config.schedule,
+        peak=config.optimizer.learning_rate,
+        total_steps=lengths(config, dataset_size=dataset_size).total,
+        batch_size=config.batch_size,
+        dataset_size=dataset_size,
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a run begins with."""
+    """The model that a run starts from."""
 
     options: zoo.Options
-    preprocessing: Preprocessing  # what the parameters were trained with, if there are any
-    resize: Methods = Methods()  # of the family they are from
+    preprocessing: Preprocessing  # that the parameters were trained with, or that of the zoo
+    resize: Methods = Methods()  # how arrays of its family are resized
     params: surgery.Params | None = None  # of `init_from`, fitted to the model
-    report: str = ""  # what was fitted
+    report: str = ""  # how they were fitted
 
 
 def zoo_start(config: Config, facts: DataFacts) -> Start:
-    """A freshly initialised model of the zoo, as the objective trains it on such data. Pure.
+    """A model of the zoo, as the objective trains it on data with these facts. Pure.
 
     Raises ValueError for an unknown model, sizes that do not fit, and a model that the objective
     cannot train.
     """
     if config.init_from:
-        raise ValueError(f"the model of {config.init_from} is known only once it is read")
+        raise ValueError(f"the model of {config.init_from} is not known before it is read")
     options = _target(zoo.options(config.model.name), config, facts)
     expects = zoo.preprocessing(config.model.name, image_size=options.image_size)
     return Start(options=options, preprocessing=expects.for_channels(options.channels))
@@ -84,8 +97,8 @@ def zoo_start(config: Config, facts: DataFacts) -> Start:
 def fresh_start(config: Config, facts: DataFacts) -> Start:
     """The model of a new run, and the parameters of `init_from` fitted to it.
 
-    The head of `init_from` is kept where its classes are those of the run: by name, or by number
-    where one of the two has no names, or `init_head` says so. Raises ValueError as `zoo_start`
+    The head of `init_from` is kept if it has the classes of the run. Classes are compared by name,
+    or by number if one side has no names or `init_head` says so. Raises ValueError as `zoo_start`
     does, and for a checkpoint that does not fit.
     """
     if not config.init_from:
@@ -127,7 +140,7 @@ def fresh_start(config: Config, facts: DataFacts) -> Start:
 
 
 def resumed_start(config: Config, card: run_folder.Card) -> Start:
-    """The model of a run that goes on: what does not change its result may be new."""
+    """The model of a run that is resumed; only its compute options may differ from before."""
     known = {f.name for f in dataclasses.fields(card.options)}
     new = {name: config.model.get(name) for name in ("attention", "remat", "unroll")}
     options = zoo.change(card.options, **{k: v for k, v in new.items() if k in known})
@@ -135,9 +148,9 @@ def resumed_start(config: Config, card: run_folder.Card) -> Start:
 
 
 def with_value_range(config: Config, preprocessing: Preprocessing) -> Config:
-    """The config with mean and std of the pixels set: those given, or those of the parameters.
+    """The config with `data.mean` and `data.std` set; unset, they come from `preprocessing`.
 
-    Raises ValueError unless they are a number for each channel.
+    Raises ValueError unless both have a number for each channel.
     """
     data = dataclasses.replace(
         config.data,
@@ -147,20 +160,20 @@ def with_value_range(config: Config, preprocessing: Preprocessing) -> Config:
     number = len(preprocessing.mean)
     if not len(data.mean) == len(data.std) == number:
         raise ValueError(
-            f"config.data.mean is {data.mean} and std {data.std}: the model takes"
+            f"config.data.mean is {data.mean} and std {data.std}: the model has"
             f" {number} channels, give a number for each, or none"
         )
     return dataclasses.replace(config, data=data)
 
 
 def augmentations(config: Config) -> tuple[augment.Augmentation, ...]:
-    """What is done to training images on the device, in this order."""
+    """The augmentations of training images on the device, in order."""
     data = config.data
     return tuple(kind.bound(mean=data.mean, std=data.std) for kind in config.augment)
 
 
 def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run_folder.Card:
-    """What is saved beside the config; `config` comes from `with_value_range`."""
+    """The content of model.json; `config` comes from `with_value_range`."""
     preprocessing = Preprocessing(
         image_size=start.options.image_size,
         crop_pct=config.data.crop_pct,
@@ -191,7 +204,7 @@ def messages(
     step: int,
     notes: tuple[str, ...],
 ) -> tuple[str, ...]:
-    """What the user should know when a run starts, in lines."""
+    """The lines that are printed when a run starts; empty `notes` are left out."""
     height, width = options.image_size
     classes = f", {options.num_classes} classes" if options.num_classes else ""
     tokens = f", {options.tokens} tokens" if options.tokens else ""
@@ -212,16 +225,16 @@ def image_size(config: Config) -> tuple[int, int]:
 
 
 def _target(base: zoo.Options, config: Config, facts: DataFacts) -> zoo.Options:
-    """The model that the objective trains, with what the config sets.
+    """The model that the objective trains, with the fields that the config sets.
 
-    Raises ValueError for a field that it does not have.
+    Raises ValueError for a field that the model does not have.
     """
     changed = config.model.change(base, image_size=image_size(config))
     return config.model.finish(config.objective.model(changed, facts), base)
 
 
 def _heads(config: Config) -> int:
-    """The number of heads that a file does not tell; 0: it is not set, or one for each stage."""
+    """`config.model.num_heads` for a file that lacks it; 0: unset, or a number for each stage."""
     heads = config.model.get("num_heads")
     return heads if isinstance(heads, int) else 0
 

@@ -1,7 +1,7 @@
 """The state of a run: a plain dict of arrays, created where the mesh says they live.
 
-params     nested dict by path, float32        opt_state  that of the optimizer
-ema        Polyak average, where there is one  step       int32 (), updates done
+params     nested dict by path, float32     opt_state  state of the optimizer
+ema        Polyak average, if there is one  step       int32 (), updates done
 key        uint32 (2,), data of the run's key; every random number folds the step into it
 """
 
@@ -47,9 +47,9 @@ def create(
     seed: int,
     params: Mapping[str, np.ndarray] | None = None,
 ) -> State:
-    """The first state: fresh, or from the flat host arrays `params`.
+    """The first state: newly initialised, or from the flat host arrays `params`.
 
-    Every device computes or receives its own shards only; no array is ever whole on one.
+    Every device computes or receives only its own shards of the arrays.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     average = "ema" in abstract
@@ -71,7 +71,7 @@ def create(
 
 
 def placed(params: Any, abstract: Any) -> Any:
-    """A tree of host arrays as float32 arrays where the shapes of an equal tree say."""
+    """A tree of host arrays as float32 device arrays, with the shardings of the tree `abstract`."""
     return jax.tree.map(lambda array, leaf: _place(array, leaf.sharding), params, abstract)
 
 
@@ -89,7 +89,7 @@ def _complete(
         "step": jnp.zeros((), jnp.int32),
         "key": jax.random.key_data(key),
     }
-    # A copy: an array that stands twice in a donated state cannot be donated.
+    # A copy: an array that is in the state twice cannot be donated.
     return state | ({"ema": jax.tree.map(jnp.copy, params)} if average else {})
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run before it starts: whose it is, and what is in it."""
+"""The workdir before a run starts: which run it holds, and whether another process uses it."""
 
 import contextlib
 import functools
@@ -14,9 +14,9 @@ from vit_jax.training import run_config
 
 
 def saved(workdir: str | os.PathLike[str], config: Config) -> tuple[list[int], str]:
-    """The steps to go on from; where there are none, what a new run replaces, in words.
+    """The saved steps of the run, and a note of what a new run replaces if there are none.
 
-    Raises ValueError where the workdir holds a run of another config.
+    Raises ValueError if the workdir holds a run with another config.
     """
     if steps := store_lib.saved_steps(workdir):
         run_config.check_same_run(workdir, config)
@@ -25,7 +25,10 @@ def saved(workdir: str | os.PathLike[str], config: Config) -> tuple[list[int], s
 
 
 def hold(workdir: str | os.PathLike[str], stack: contextlib.ExitStack) -> lease_lib.Lease | None:
-    """The lease of the workdir, on the primary process. Raises ValueError on all where refused."""
+    """The lease of the workdir; only the primary process gets it.
+
+    Raises ValueError on all processes if another process trains there.
+    """
     held: list[lease_lib.Lease] = []
 
     def take() -> None:

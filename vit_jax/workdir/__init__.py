@@ -1,1 +1,1 @@
-"""The folder of a run, on this machine or on a bucket: paths, lines of metrics, and uploads."""
+"""The workdir of a run, on this machine or on a bucket: paths, lines of metrics, and uploads."""

@@ -1,7 +1,7 @@
-"""metrics.jsonl: a JSON object a line, read whatever a kill or a power cut left in it.
+"""metrics.jsonl: one JSON object per line, read even if a kill or a power cut damaged it.
 
-On a bucket, where nothing can be appended to a file, what a start of the run writes is in
-`metrics/000000.jsonl` and on, until the next start or the end puts it into metrics.jsonl.
+A file on a bucket cannot be appended to. There a run writes its lines to `metrics/000000.jsonl`
+and further files; its end, or its next start, moves them to metrics.jsonl.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ Line = dict[str, Any]  # {"step": 1, name: value, ...}
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
-    """What was read: the good lines, and how many others there were."""
+    """The intact lines of a file, and the number of damaged lines."""
 
     good: tuple[Line, ...]
     bad: int = 0
 
 
 def read(workdir: str | os.PathLike[str]) -> Lines:
-    """The lines of a run, in the order they were written; none where there is no file."""
+    """The lines of a run, in the order of writing; none if there is no file."""
     folder = place.folder(workdir)
     whole = parse(_content(folder / NAME))
     seen = {to_bytes([line]) for line in whole.good}
@@ -43,7 +43,7 @@ def read(workdir: str | os.PathLike[str]) -> Lines:
 
 
 def segments(folder: epath.Path) -> list[epath.Path]:
-    """What was written since metrics.jsonl, in order; only on a bucket."""
+    """The files of `metrics/` on a bucket, in the order of writing."""
     parts = folder / SEGMENTS
     if not place.is_bucket(folder) or not parts.exists():
         return []
@@ -51,10 +51,10 @@ def segments(folder: epath.Path) -> list[epath.Path]:
 
 
 def parse(content: bytes) -> Lines:
-    """The lines that are JSON objects with a whole number `step`; what else there is, counted."""
+    """The lines that are JSON objects with a whole number `step`; other lines are counted."""
     good, bad = [], 0
     for raw in content.split(b"\n"):
-        # A power cut leaves blocks of zeros; a cut line may be continued by a whole one.
+        # A power cut leaves blocks of zeros; a whole line may follow a cut one without a line end.
         text = raw.strip(b"\0\r\t ")
         bad += b"\0" in raw and not text
         if not text:
@@ -69,12 +69,12 @@ def parse(content: bytes) -> Lines:
 
 
 def to_bytes(lines: Sequence[Line]) -> bytes:
-    """JSON has no NaN and no infinity: those are written as null."""
+    """The content of a file; NaN and infinities are written as null, for JSON lacks them."""
     return b"".join(json.dumps(_finite(line), allow_nan=False).encode() + b"\n" for line in lines)
 
 
 def numbers(line: Line) -> dict[str, float]:
-    """The values of a line by name, without its step and what is no number."""
+    """The numbers of a line by name, without its step."""
     return {
         name: float(value)
         for name, value in line.items()
@@ -97,7 +97,7 @@ def _line(text: bytes) -> Line | None:
         if not isinstance(line, dict):
             return None
         if any(isinstance(value, list | dict) for value in line.values()):
-            json.dumps(line)  # what is too deep to be written again is not kept
+            json.dumps(line)  # drop a line that is nested too deep to be written again
     except (ValueError, RecursionError):
         return None
     step = line.get("step")
@@ -107,7 +107,7 @@ def _line(text: bytes) -> Line | None:
 
 
 def _integer(text: str) -> int | None:
-    return int(text) if len(text) < 19 else None  # no count of ours is longer
+    return int(text) if len(text) < 19 else None  # counts of a run are shorter
 
 
 def _fraction(text: str) -> float | None:

@@ -1,4 +1,4 @@
-"""A folder on this machine that stands for a run's folder on a bucket."""
+"""A local folder for files of a workdir that may be on a bucket."""
 
 import os
 import pathlib
@@ -10,11 +10,11 @@ Changes = dict[str, bytes]  # content of files by their path in the folder
 
 
 class Mirror:
-    """`local` is where to write what a run appends to, or what a library can only write here.
+    """A local folder, `local`, for files that are appended to or that a library writes locally.
 
-    Where the run's folder is on this machine it is that folder itself. Where it is on a bucket,
-    what changed under `local` is copied there by `put(changes())`, each file whole: whoever
-    appends begins another file before this costs much. Use as a context manager.
+    If the workdir is on this machine, `local` is the workdir. If it is on a bucket,
+    `put(changes())` copies changed files there. Each file is copied whole, so begin a new file when
+    one becomes large. Use as a context manager.
     """
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
@@ -38,7 +38,7 @@ class Mirror:
         return self._temporary is not None
 
     def changes(self) -> Changes:
-        """The files that grew since they were last put."""
+        """The files whose size changed since the last `put`."""
         if not self.uploads:
             return {}
         files = {
@@ -54,6 +54,7 @@ class Mirror:
         return {name: path.read_bytes() for name, path in changed.items()}
 
     def put(self, changes: Changes) -> None:
+        """Copies files to the bucket."""
         for name, content in changes.items():
             (self.remote / name).write_bytes(content)
             self._sizes[name] = len(content)

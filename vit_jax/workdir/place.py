@@ -1,4 +1,4 @@
-"""Where a run's folder is: on this machine, or on a bucket (gs://, s3://)."""
+"""Paths of workdirs and checkpoints, on this machine or on a bucket (gs://, s3://)."""
 
 import contextlib
 import functools
@@ -13,9 +13,9 @@ from typing import Any
 import fsspec
 from etils import epath
 
-_BLOCK = 2**24  # bytes of a file in memory at once
+_BLOCK = 2**24  # bytes of a file that are in memory at once
 
-# What serves a bucket, and what installs it.
+# The library for each kind of bucket, and the command that installs it.
 _LIBRARIES = {
     "gs": ("gcsfs", "pip install 'etils[epath-gcs]'"),
     "s3": ("s3fs", "pip install 'etils[epath-s3]' 's3fs>=2025.1'"),
@@ -23,10 +23,10 @@ _LIBRARIES = {
 
 
 def folder(path: str | os.PathLike[str]) -> epath.Path:
-    """The absolute path of a run's folder, wherever it is.
+    """The absolute path of a folder, on this machine or on a bucket.
 
-    Raises ValueError in one line where it is on a bucket that cannot be reached: its library is
-    not installed, it does not exist, or there is no permission.
+    Raises ValueError in one line if it is on a bucket that cannot be used: its library is not
+    installed, the bucket does not exist, or there is no permission.
     """
     text = os.fspath(path)
     if not text:
@@ -37,7 +37,7 @@ def folder(path: str | os.PathLike[str]) -> epath.Path:
     bucket = rest.partition("/")[0]
     if scheme not in _LIBRARIES:
         known = " and ".join(f"{name}://" for name in _LIBRARIES)
-        raise ValueError(f"{text}: {scheme}:// is not known here: buckets are {known}")
+        raise ValueError(f"{text}: {scheme}:// is not supported: buckets are {known}")
     if not bucket or not rest.partition("/")[2].strip("/"):
         raise ValueError(f"{text}: name a folder of a bucket, such as {scheme}://BUCKET/RUN")
     _check_bucket(scheme, bucket)
@@ -45,14 +45,14 @@ def folder(path: str | os.PathLike[str]) -> epath.Path:
 
 
 def is_bucket(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is on a bucket, where a file is written whole and cannot be appended to."""
+    """Whether a path is on a bucket, where a file is written whole and never appended to."""
     return "://" in os.fspath(path)
 
 
 def write_whole(path: epath.Path, data: bytes) -> None:
-    """Writes a file so that it is there whole, or as it was before."""
+    """Writes a file whole: after a failure it is as it was before."""
     if is_bucket(path):
-        path.write_bytes(data)  # an object appears when all of it is there
+        path.write_bytes(data)  # an object appears when it is complete
         return
     temporary = pathlib.Path(path).with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -67,9 +67,9 @@ def write_whole(path: epath.Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """A released model as files of this machine: a copy, where it is on a bucket.
+    """A released model as local files; a copy of it, with its config, if it is on a bucket.
 
-    Of a file on a bucket its config is copied too. Raises ValueError where nothing is there.
+    Raises ValueError if there is nothing at `path`.
     """
     if not is_bucket(path):
         yield pathlib.Path(path)
@@ -94,9 +94,9 @@ def reading(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """A path of this machine; the file or folder written there goes to the bucket at the end.
+    """A local path; the file or folder that is written there is copied to the bucket at the end.
 
-    Raises ValueError where a folder with anything in it is there.
+    Raises ValueError if `path` is a folder that is not empty.
     """
     target = folder(path)
     if target.is_dir() and any(target.iterdir()):
@@ -104,13 +104,13 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory(prefix="vit_jax-") as temporary, _named(temporary, target):
         here = pathlib.Path(temporary) / target.name
         yield here
-        # What makes it a run or a model comes last: a half-written one is none.
+        # The files that make it a run or a model come last, so that half a copy is neither.
         names = sorted(
             (file.relative_to(here).as_posix() for file in here.rglob("*") if file.is_file()),
             key=lambda name: (name in ("config.json", "model.json"), "commit_" in name, name),
         )
         copies = {here / name: target / name for name in names}
-        if not here.is_dir():  # its config goes under its own name, over that of no other file
+        if not here.is_dir():  # the config gets the name of its file, and replaces no other config
             config = here.with_name("config.json")
             own = target.parent / f"{target.name}.config.json"
             copies = {here: target} | ({config: own} if config.is_file() else {})
@@ -121,7 +121,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _named(temporary: str, path: epath.Path) -> Iterator[None]:
-    """Errors name the path on the bucket, and are of one kind."""
+    """Makes errors ValueErrors that name the path on the bucket instead of the local copy."""
     try:
         yield
     except ValueError as error:
@@ -132,27 +132,27 @@ def _named(temporary: str, path: epath.Path) -> Iterator[None]:
 
 
 def _beside(name: str, read: str) -> bool:
-    """Whether a file is read together with another one of its folder."""
+    """Whether the file `name` is needed to read the file `read` in the same folder."""
     names = ("config.json", f"{read}.config.json", "preprocessor_config.json")
     shard = read.endswith(".index.json") and name.endswith((".safetensors", ".bin"))
     return name != read and (shard or name in names)
 
 
 def file_system(scheme: str) -> Any:
-    """The file system of `gs` or `s3` that all of the program uses."""
-    # Other machines, and TensorStore on this one, write too: a kept listing would be wrong.
+    """The file system of `gs` or `s3` that the whole program uses."""
+    # Other machines and TensorStore write too, so a cached listing would be wrong.
     fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
-    # epath would ask TensorFlow where that is installed, and it knows no s3://.
+    # epath would use TensorFlow if it is installed, which does not support s3://.
     os.environ.setdefault("EPATH_USE_TF", "false")
     return fsspec.filesystem(scheme)
 
 
 @functools.cache
 def _check_bucket(scheme: str, bucket: str) -> None:
-    """Raises ValueError where a bucket cannot be reached.
+    """Raises ValueError if a bucket cannot be used.
 
-    Nothing would tell it later: s3fs makes a bucket that is missing, and most questions are
-    answered by "no such file".
+    No later error would be as clear: s3fs creates a missing bucket, and most calls only report that
+    a file does not exist.
     """
     library, install = _LIBRARIES[scheme]
     if importlib.util.find_spec(library) is None:
@@ -161,6 +161,6 @@ def _check_bucket(scheme: str, bucket: str) -> None:
         file_system(scheme).info(bucket)
     except FileNotFoundError as error:
         raise ValueError(f"there is no bucket {scheme}://{bucket}: create it first") from error
-    except Exception as error:  # each library and its transport raise their own
+    except Exception as error:  # each library raises other kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(f"the bucket {scheme}://{bucket} cannot be reached: {reason}") from error
