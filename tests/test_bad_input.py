@@ -103,7 +103,7 @@ def test_two_mistakes_of_a_command_line(recipe, tmp_path, refused: Refused) -> N
 def test_an_averaged_metric_without_an_average(recipe, tmp_path, refused: Refused) -> None:
     overrides = ["--config.ema=0", "--config.checkpoint.metric=ema_top1"]
     said = refused("train", "--config", recipe, "--workdir", tmp_path, *overrides, folder=tmp_path)
-    assert "'ema_top1', but nothing is averaged: set config.ema" in said
+    assert "'ema_top1', but the run has no average: set config.ema" in said
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,8 @@ def test_the_default_needs_a_model_only() -> None:
             {"batch_size": 30, "optimizer__accumulate": 4},
             "config.batch_size 30 does not divide into config.optimizer.accumulate 4 micro-batches",
         ),
-        ({"checkpoint__metric": "ema_top1"}, "nothing is averaged: set config.ema, or choose"),
-        ({"checkpoint__metric": "ema_loss"}, "nothing is averaged: set config.ema, or choose"),
+        ({"checkpoint__metric": "ema_top1"}, "the run has no average: set config.ema, or"),
+        ({"checkpoint__metric": "ema_loss"}, "the run has no average: set config.ema, or"),
         ({"init_grid": (2,)}, r"config.init_grid is \(2,\): give \(rows, columns\)"),
         ({"init_grid": (2, 0)}, r"config.init_grid is \(2, 0\): give \(rows, columns\)"),
         ({"init_state": "all"}, "name the run to start from, config.init_from"),
@@ -358,7 +358,7 @@ def test_the_config_of_an_older_run_is_read(caplog) -> None:
         config_lib.of_fields(old | {"format": 1})
     first = fields | {"format": 1, "model": fields["model"] | {"gelu": "erf"}}
     assert config_lib.of_fields(first).model.fields["activation"] == "gelu_erf"
-    with pytest.raises(ValueError, match="its format is 99, and this version of vit_jax knows"):
+    with pytest.raises(ValueError, match="its format is 99, and this version of vit_jax reads"):
         config_lib.of_fields(fields | {"format": 99})
 
 

@@ -14,17 +14,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-# JAX and the rest are imported by `main`, for they take seconds, after signals are seen to.
+# `main` imports JAX and the rest, which takes seconds, after signal handlers are installed.
 from vit_jax import errors, stopping
 from vit_jax.text import printable
 
 ERROR = 1  # the run failed
-BAD_INPUT = 2  # what was asked for cannot be done; nothing was changed
-LONGEST = 4000  # characters of a line on stderr
+BAD_INPUT = 2  # the input is wrong; nothing was changed
+LONGEST = 4000  # the most characters of an error line
 
 
 def program() -> None:
-    """The command line as a process of its own, which signals end as `stopping` says."""
+    """The command line as a process, which handles signals as described in `stopping`."""
     if sys.argv[1:2] == ["train"]:
         stopping.ends_at_once("interrupted before the first step: nothing to save")
     stopping.install()
@@ -33,9 +33,9 @@ def program() -> None:
 
 
 def repeat_on_gpus() -> None:
-    """Has XLA compute the same bits in every run on GPUs, unless XLA_FLAGS says otherwise.
+    """Makes XLA compute the same bits in every run on GPUs, unless XLA_FLAGS has the flag already.
 
-    By default it does not, and a resumed run would be another one: docs/gpu.md.
+    By default runs differ, so a resumed run would differ from an uninterrupted one: docs/gpu.md.
     """
     flags, name = os.environ.get("XLA_FLAGS", ""), "xla_gpu_deterministic_ops"
     plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin")
@@ -44,9 +44,9 @@ def repeat_on_gpus() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. The exit code is 0, or one of the above with one line on stderr.
+    """Runs one command. Returns the exit code: 0, or `ERROR` or `BAD_INPUT` with one error line.
 
-    After a signal it is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
+    After a signal it is 128 plus the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
     """
     import absl.logging
     import jax
@@ -54,10 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vit_jax.parallel import multihost
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Orbax reports every step of its work as a warning, Pillow what it reads over in a file.
+    # Orbax logs its ordinary work as warnings; Pillow warns of parts of a file that it ignores.
     absl.logging.set_verbosity(absl.logging.ERROR)
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the terminal's encoding may lack some letters
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
@@ -75,26 +75,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{stop}{_command(arguments) if alone else ''}", stop.code)
     except errors.RunFailed as error:
         code = _fail(error, ERROR)
-        multihost.leave(code)  # the others may wait for this process
+        multihost.leave(code)  # other processes may wait for this one
         return code
-    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (what is left to flush goes there)
+    except BrokenPipeError:  # the reader of stdout, such as `head`, ended
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (takes the rest of the output)
         return ERROR
     except (KeyboardInterrupt, errors.Interrupted):
         return _fail("interrupted", stopping.exit_code())
     except Exception as error:
-        # Only what our own code, or that of a guest, says of the input is put in one line; an error
-        # that a library raised is a bug here, and its traceback is wanted.
-        told = isinstance(error, ValueError) and _raised_by_us(error)
-        if told and not os.environ.get("VIT_JAX_TRACEBACK"):
+        # A ValueError that this package or a guest raised is about the input: one line. An error
+        # that a library raised is a bug here, and needs its traceback.
+        bad_input = isinstance(error, ValueError) and _raised_by_us(error)
+        if bad_input and not os.environ.get("VIT_JAX_TRACEBACK"):
             code = _fail(error, BAD_INPUT)
             multihost.leave(code)
             return code
         if jax.distributed.is_initialized():
             if isinstance(error, jax.errors.JaxRuntimeError) and _lost_another(error):
                 _fail(
-                    f"another process of this job is gone ({str(error).splitlines()[0][:200]}):"
-                    " start the job again, and it goes on from its last checkpoint",
+                    f"another process of this job ended ({str(error).splitlines()[0][:200]}):"
+                    " start the job again to continue from its last checkpoint",
                     ERROR,
                 )
             else:
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, as all of the program does."""
+    """Reports errors in one line, like the rest of the program."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
@@ -143,14 +143,14 @@ def _lost_another(error: Exception) -> bool:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """`: vit_jax train ...`, as it can be typed again."""
+    """`: vit_jax train ...`, the command to type again."""
     name = pathlib.Path(sys.argv[0])
     program = ["python", "-m", "vit_jax"] if name.name == "__main__.py" else [name.name]
     return f": {shlex.join([*program, *arguments])}"
 
 
 def _raised_by_us(error: BaseException) -> bool:
-    """Whether this package raised it, or that of an entry which somebody added to a table."""
+    """Whether this package raised the error, or the package of a guest: an entry of a table."""
     frames = list(traceback.walk_tb(error.__traceback__))
     if not frames:
         return False
@@ -159,7 +159,7 @@ def _raised_by_us(error: BaseException) -> bool:
 
 
 def _packages_of_entries() -> set[str]:
-    """The packages, or scripts, of all that is in the tables of the program."""
+    """The packages, or scripts, that define the entries of the tables."""
     from vit_jax import commands, schema
     from vit_jax.checkpoints import layouts
     from vit_jax.config import Config
@@ -170,7 +170,7 @@ def _packages_of_entries() -> set[str]:
 
 
 def _modules(entry: Any) -> Iterator[str]:
-    """Where the classes, functions and modules of an entry are from."""
+    """The modules that define the classes and functions of an entry."""
     if isinstance(entry, types.ModuleType):
         yield entry.__name__
     elif isinstance(entry, tuple):

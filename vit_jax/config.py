@@ -1,9 +1,9 @@
 """The schema of a run: every field, its default and its meaning.
 
-A recipe (`configs/*.py`) fills an `ml_collections.ConfigDict` made by `default_config()`;
-`resolve()` turns it into the frozen, typed `Config` the program works with, and refuses what the
-schema does not know. A choice (of an optimizer, a source, ...) is a dataclass of its own, beside
-what it configures: its fields stand beside its name, and are errors where it is not taken.
+A recipe (`configs/*.py`) fills an `ml_collections.ConfigDict` made by `default_config()`.
+`resolve()` checks it and turns it into the frozen, typed `Config` that the program uses. Each
+optimizer, source or other choice is a dataclass beside the code that it configures. In a config its
+fields stand beside its name; a field of a choice that is not selected is an error.
 """
 
 import dataclasses
@@ -32,9 +32,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """What a recipe starts from: shared fields at their defaults, and the names of choices.
+    """The config that a recipe starts from: shared fields at their defaults, and names of choices.
 
-    The fields of a choice and the units of a duration are not there: to set one is to add it.
+    It lacks the fields of choices and the units of durations; a recipe adds those that it sets.
     """
     return ml_collections.ConfigDict(schema.unset(Config))
 
@@ -42,8 +42,8 @@ def default_config() -> ml_collections.ConfigDict:
 def resolve(config: Mapping[str, Any] | ml_collections.ConfigDict) -> "Config":
     """Checks a config against the schema and freezes it.
 
-    Raises ValueError that names the field, its value and the remedy: unknown field, wrong type,
-    value outside the allowed ones, or fields that contradict each other.
+    Raises ValueError that names the field, its value and the remedy for an unknown field, a wrong
+    type, a value that is not allowed, and fields that contradict each other.
     """
     values, notes = config_formats.with_new_names(plain_fields(config))
     resolved = of_values(values)
@@ -58,11 +58,13 @@ def plain_fields(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[
 
 
 def of_values(values: Mapping[str, Any]) -> "Config":
-    """As `resolve`, of fields under the names of today."""
+    """As `resolve`, for fields under their current names."""
     try:
         resolved: Config = schema.build(Config, values, "config")
     except ValueError as error:
-        raise _first_reason(values) or error from error
+        if reason := _first_reason(values):
+            raise reason from error
+        raise
     _check(resolved)
     return resolved
 
@@ -86,17 +88,20 @@ def _first_reason(values: Mapping[str, Any]) -> ValueError | None:
 
 
 def to_fields(config: "Config") -> dict[str, Any]:
-    """What config.json holds of a config; `of_fields` makes an equal `Config` of it."""
+    """The content of config.json; `of_fields` makes an equal `Config` of it."""
     return {"format": config_formats.FORMAT, **schema.plain(config)}
 
 
 def of_fields(fields: Mapping[str, Any]) -> "Config":
-    """The config of a run, of this version or an earlier one. Raises ValueError if damaged."""
+    """The config in a config.json of this version or an earlier one.
+
+    Raises ValueError if it is damaged.
+    """
     return of_values(config_formats.of_file(Config, plain_fields(fields)))
 
 
 def optimizer_of(fields: Mapping[str, Any]) -> OptimizerConfig:
-    """The optimizer of such a config. The other fields may be those of another version."""
+    """The optimizer in a config.json, whose other fields may be those of another version."""
     values = config_formats.of_file(Config, plain_fields(fields))
     part = values.get("optimizer", {})
     optimizer: OptimizerConfig = schema.build(OptimizerConfig, part, "config.optimizer")
@@ -113,38 +118,40 @@ def _plain(value: Any) -> Any:
 class Config:
     """A run."""
 
-    seed: int = 0  # of initial values, the order of examples and every random number
-    init_from: str = ""  # a run of ours or a released file to start from
-    # What of `init_from` is taken; all: its optimizer and average too.
+    seed: int = 0  # seed of the initial values, the order of examples and all random numbers
+    init_from: str = ""  # run or released file to start from
+    # Start from the parameters of `init_from`, or from its whole state: optimizer and average too.
     init_state: Literal["parameters", "all"] = "parameters"
-    init_layout: str = ""  # layout of a released file; unset: recognised from its keys
-    init_grid: tuple[int, ...] = ()  # (rows, columns) of its positions where they are not square
-    init_resize: str = ""  # how its positions are interpolated; unset: as its family does
-    init_head: Literal["by_name", "by_number"] = "by_name"  # how its classes are matched with ours
-    # Whether its first kernel may be summed or repeated for other `model.channels`, as timm does.
+    init_layout: str = ""  # layout of the file `init_from`; unset: recognised from its keys
+    init_grid: tuple[int, ...] = ()  # (rows, columns) of `init_from`'s positions if not square
+    # Interpolation of the positions of `init_from` to another grid; unset: as its family does.
+    init_resize: str = ""
+    # How the classes of `init_from` are matched with those of the data.
+    init_head: Literal["by_name", "by_number"] = "by_name"
+    # For another `model.channels`, sum or repeat the first kernel of `init_from`, as timm does.
     init_adapt_channels: bool = False
     image_size: tuple[int, ...] = (224, 224)  # (height, width) in pixels; one number: square
-    batch_size: int = 256  # images of a step, over all devices and hosts
-    total: Duration = Duration(epochs=90.0)  # length of the run; may grow when it is resumed
-    # How often the held-out split is measured; none: at the end only.
+    batch_size: int = 256  # images per step, over all devices and processes
+    total: Duration = Duration(epochs=90.0)  # length of the run; it may grow when a run is resumed
+    # Period of the evaluations; 0: only at the end.
     evaluate_every: Duration = Duration(percent=10.0)
-    eval_batch_size: int = 0  # images of an evaluation step, likewise; 0: `batch_size`
-    log_every: Duration = Duration(steps=50)  # how often metrics are written
-    ema: float = 0.0  # decay of the Polyak average of the parameters; 0: none
+    eval_batch_size: int = 0  # images per step of an evaluation, over all devices; 0: `batch_size`
+    log_every: Duration = Duration(steps=50)  # period of the lines in metrics.jsonl
+    ema: float = 0.0  # decay of the Polyak average of the parameters; 0: no average
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    # What is done to training images on the device, in this order.
+    # Augmentations of training images on the device, in this order.
     augment: tuple[Augmentation, ...] = schema.listed(AUGMENTATIONS, (Flip(), ValueRange()))
-    # How the model is judged, by names of the user's: metrics are called NAME/METRIC.
+    # How the model is measured. The metrics of an evaluator are NAME/METRIC.
     evaluators: Mapping[str, Evaluator] = schema.named(EVALUATORS, {HELD_OUT: HeldOut()})
-    objective: Objective = schema.group(OBJECTIVES, "classification")  # what is minimised
+    objective: Objective = schema.group(OBJECTIVES, "classification")  # what training minimises
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     mesh: MeshConfig = MeshConfig()
 
 
-# Beyond these a number is a mistake: none of them is a limit of a run that can be.
+# Larger numbers are mistakes; no possible run reaches these limits.
 _MOST_OF_DURATION = {"steps": 2**31 - 1, "epochs": 1e9, "examples": 2**53, "percent": 1e6}
 _MOST = {
     **{"batch_size": 2**20, "eval_batch_size": 2**20, "optimizer.accumulate": 2**20},
@@ -154,7 +161,7 @@ _MOST = {
 
 
 def _check(config: Config) -> None:
-    """What single types cannot say. Raises ValueError."""
+    """Raises ValueError for values and combinations that the types allow but no run can have."""
     _check_durations(config)
     _check_bounds(config)
     _check_channels(config)
@@ -176,7 +183,7 @@ def _check(config: Config) -> None:
 
 
 def _check_metric(config: Config) -> None:
-    """The metric by which the best checkpoint is kept is one that the run has."""
+    """Raises ValueError if the run does not have the metric of the best checkpoint."""
     name = config.checkpoint.metric
     if not name:
         return
@@ -189,7 +196,7 @@ def _check_metric(config: Config) -> None:
         )
     if metric.startswith("ema_") and not config.ema:
         raise ValueError(
-            f"config.checkpoint.metric is {name!r}, but nothing is averaged:"
+            f"config.checkpoint.metric is {name!r}, but the run has no average:"
             " set config.ema, or choose another metric"
         )
     known = config.evaluators[evaluator].metrics(config.objective)
@@ -202,9 +209,10 @@ def _check_metric(config: Config) -> None:
 
 
 def best_metric(config: Config) -> tuple[str, Direction] | None:
-    """What chooses the best checkpoint, as evaluations call it, and which way it gets better.
+    """The metric that chooses the best checkpoint, by its name in evaluations, and its direction.
 
-    Unset, it is the first metric of the held-out measure, or else of the first evaluator.
+    If it is unset, it is the first metric of the evaluator `held_out`, or of the first evaluator if
+    there is no `held_out`.
     """
     if not config.evaluators:
         return None
@@ -260,8 +268,9 @@ def _check_bounds(config: Config) -> None:
 
 
 def _check_channels(config: Config) -> None:
-    """Mean and std are a number for each channel."""
-    channels = config.model.get("channels") or (0 if config.init_from else 3)  # 0: told by the file
+    """Raises ValueError unless mean and std have a number for each channel."""
+    unknown = 0  # until the file is read
+    channels = config.model.get("channels") or (unknown if config.init_from else 3)
     if channels and not {len(config.data.mean), len(config.data.std)} <= {0, channels}:
         number = "three numbers" if channels == 3 else f"{channels} for the model's channels"
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Configs of earlier versions: fields that were called otherwise, and the files of runs."""
+"""Configs of earlier versions: renamed fields, and older formats of config.json."""
 
 import copy
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ MOVED = {
 # New values of fields, by the field's old path.
 MOVED_VALUES: dict[str, dict[Any, str]] = {"model.gelu": old_names.ACTIVATIONS}
 
-# Fields that are augmentations today, and the type of their values.
+# Old fields that are entries of `augment` now, and the types of their values.
 AUGMENTATIONS: dict[str, type] = {"data.flip": bool, "data.mixup": float}
 DEFAULT_AUGMENT = ("flip", "value_range")
 
 
 def with_new_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The values under the names of today, and a line for each that had another one."""
+    """The values under their current names, and a note for each renamed field."""
     found: dict[str, Any] = copy.deepcopy(dict(values))
     notes = _listed(found)
     for old, new in MOVED.items():
@@ -72,12 +72,12 @@ def _listed(found: dict[str, Any]) -> list[str]:
 
 
 def new_path(path: str) -> str:
-    """The path of a field today, of one that had another name."""
+    """The current path of a field; `path` may be an old one."""
     return MOVED.get(path, path)
 
 
 def new_value(path: str, value: Any) -> Any:
-    """The value today of a field whose old path is `path`."""
+    """The current value of a field whose old path is `path`."""
     values = MOVED_VALUES.get(path, {})
     return values.get(value, value) if isinstance(value, str) else value
 
@@ -87,27 +87,26 @@ def renamed(path: str) -> str:
 
 
 def of_file(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config.json says, of any format. Raises ValueError for one of a later version."""
+    """The values in a config.json of any format. Raises ValueError for a later format."""
     values = dict(values)
     number = values.pop("format", 0)
     if type(number) is not int or number > FORMAT:
         raise ValueError(
-            f"its format is {number!r}, and this version of vit_jax knows those up to {FORMAT}:"
+            f"its format is {number!r}, and this version of vit_jax reads formats up to {FORMAT}:"
             " use the version that wrote it, or a later one"
         )
     if number < FORMAT:
         values, _ = with_new_names(values)
     if number == 0:
-        values = _taken(kind, values)
-        if (
-            values.get("checkpoint", {}).get("metric") == "top1"
-        ):  # the default, of any objective now
+        values = _selected(kind, values)
+        # The old default. Now the default depends on the objective.
+        if values.get("checkpoint", {}).get("metric") == "top1":
             values["checkpoint"] = {k: v for k, v in values["checkpoint"].items() if k != "metric"}
     return values
 
 
-def _taken(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the fields of choices that were not taken, which had no meaning."""
+def _selected(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without the fields of entries that are not selected, which had no effect."""
     found = dict(values)
     for name, field in fields(kind).items():
         if choice := field.beside:
@@ -115,7 +114,7 @@ def _taken(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
             for key in choice.fields() - (set(fields(chosen)) if chosen else choice.fields()):
                 found.pop(key, None)
         elif not field.form and is_group(field.kind) and isinstance(found.get(name), Mapping):
-            found[name] = _taken(field.kind, found[name])
+            found[name] = _selected(field.kind, found[name])
     return found
 
 

@@ -1,4 +1,4 @@
-"""A number of steps, in the unit that suits the purpose."""
+"""Durations: a number of steps in one of several units."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from vit_jax.schema import OneUnit
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Duration(OneUnit):
-    """A number of steps, given in any one unit; all zero means none."""
+    """A number of steps, given in one unit; all zero means none."""
 
     steps: int = 0  # optimizer steps
     epochs: float = 0.0  # passes over the training split
@@ -15,7 +15,7 @@ class Duration(OneUnit):
     percent: float = 0.0  # of the whole run
 
     def to_steps(self, *, batch_size: int, dataset_size: int, total_steps: int = 0) -> int:
-        """Rounds to whole steps. `total_steps` gives `percent` its meaning."""
+        """The duration, rounded to whole steps; `percent` is that of `total_steps`."""
         if self.epochs:
             return round(self.epochs * dataset_size / batch_size)
         if self.examples:

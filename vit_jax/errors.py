@@ -1,21 +1,21 @@
-"""Ends of a command that are no bug and no wrong input: each is one line and an exit code."""
+"""Errors that are neither bugs nor bad input: each ends a command with one line and a code."""
 
 
 class RunFailed(RuntimeError):
-    """The run cannot go on, though what was asked for is right; what it saved is kept. Code 1.
+    """The run failed although its input is right; its checkpoints are kept. The exit code is 1.
 
     The message is one line: what failed, what is kept, and what to do.
     """
 
 
 class Stopped(RuntimeError):
-    """The run was told to stop, and has saved a state to go on from."""
+    """The run was told to stop, and saved a state to resume from."""
 
     def __init__(self, message: str, *, code: int = 143) -> None:
-        """`code`: the exit code, 128 and the number of the signal."""
+        """`code`: the exit code, 128 plus the number of the signal."""
         super().__init__(message)
         self.code = code
 
 
 class Interrupted(RuntimeError):
-    """What was waited for is given up: the run was told to stop."""
+    """A wait was stopped, because the run was told to stop."""

@@ -1,22 +1,22 @@
-"""JSON from anybody: damaged, deep and repeated content ends in one line that says so."""
+"""Reads untrusted JSON: damaged, deeply nested or repeated content is an error of one line."""
 
 import json
 from typing import Any
 
-MAX_DEPTH = 100  # of what we and the peers write, the deepest has 8
+MAX_DEPTH = 100  # files that this package and its peers write have at most 8 levels
 
 
 def loads(text: str, *, unique_keys: bool = False) -> Any:
-    """The content of a JSON text. Raises ValueError, of one line, where it is damaged or deep.
+    """The content of a JSON text. Raises ValueError of one line if it is damaged or too deep.
 
-    With `unique_keys` also where an object has a key twice, of which Python would keep the last.
+    With `unique_keys` a key that an object has twice is an error too; Python keeps the last one.
     """
     try:
         content = json.loads(text, object_pairs_hook=_unique if unique_keys else None)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON: {error}") from error
+        raise ValueError(f"it is not JSON: {error}") from error
     _check_depth(content)
     return content
 
@@ -31,7 +31,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_depth(content: Any) -> None:
-    """Without recursion, and so that showing any part of the content needs little of it."""
+    """Raises ValueError for more than MAX_DEPTH levels. It does not recurse."""
     level = [content]
     for _ in range(MAX_DEPTH):
         level = [

@@ -1,12 +1,12 @@
-"""What SIGINT, SIGTERM and SIGHUP do to this program: they end it at once, or after a save.
+"""SIGINT, SIGTERM and SIGHUP: they end the program at once, or after it has saved.
 
-Python runs the handler of a signal between two steps of the main thread, which may compile, read
-or wait in C++ for minutes. So the program (`install`) lets a thread receive the signals: it ends
-the process where nothing would be lost, and otherwise leaves a note (`told`) that a run looks at
-wherever it can save. A second signal always ends the process at once.
+Python runs a signal handler only between two bytecodes of the main thread, which may compile, read
+or wait in C++ for minutes. So the program (`install`) receives signals in a thread. If nothing
+would be lost, the thread ends the process. Otherwise it records the signal (`told`), and the run
+checks this record whenever it can save. A second signal always ends the process at once.
 
-Where `train` is called from Python, by a notebook or a test, the process is not ours: only within
-`saving` a first signal is noted, and everything else stays as it was.
+If Python code calls `train`, in a notebook or a test, the process is not ours: a first signal is
+recorded only within `saving`, and nothing else changes.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-GRACE = 5.0  # seconds that an interrupted command gets to clean up
+GRACE = 5.0  # seconds that an interrupted command has to clean up
 _NUMBERS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -26,7 +26,7 @@ _Mode = Literal["end", "raise", "save"]
 
 
 class _State:
-    """Of this process: what the next signal does, and what was received."""
+    """What the next signal does in this process, and which signal was received."""
 
     def __init__(self) -> None:
         self.installed = False
@@ -40,11 +40,11 @@ _STATE = _State()
 
 
 def install() -> None:
-    """Makes signals end this process as described above. For the program's first lines."""
+    """Makes signals end this process as described above. Call it when the program starts."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     for number in _heeded():
-        # Received by the thread; here only what the main thread alone can do.
+        # The thread receives the signal; this handler does what only the main thread can do.
         signal.signal(number, _interrupt_main_thread)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     _STATE.installed = True
@@ -52,7 +52,7 @@ def install() -> None:
 
 
 def told(*, for_seconds: float = 0.0) -> bool:
-    """Whether a signal was received, and that long ago."""
+    """Whether a signal was received, at least `for_seconds` ago."""
     return bool(_STATE.number) and time.monotonic() - _STATE.since >= for_seconds
 
 
@@ -61,23 +61,23 @@ def signal_name() -> str:
 
 
 def exit_code(*, default: int = signal.SIGINT) -> int:
-    """128 and the number of the signal received, as shells count; `default` where there is none."""
+    """128 plus the number of the received signal, as in shells; `default`: if there was none."""
     return 128 + (_STATE.number or default)
 
 
 def ends_at_once(text: str) -> None:
-    """From now on a signal ends the program at once with this line: there is nothing to save."""
+    """From now on a signal ends the program at once and prints `text`: nothing must be saved."""
     _STATE.mode, _STATE.text = "end", lambda: text
 
 
 def raises() -> None:
-    """From now on a signal raises KeyboardInterrupt in the main thread, so that it can clean up."""
+    """From now on a signal raises KeyboardInterrupt in the main thread, which can clean up."""
     _STATE.mode, _STATE.text = "raise", lambda: "interrupted"
 
 
 @contextlib.contextmanager
 def cleanup(action: Callable[[], None]) -> Iterator[None]:
-    """Has `action` called too where a signal ends the process at once, out of the middle."""
+    """Within, `action` is called if a signal ends the process at once."""
     _STATE.cleanups.append(action)
     try:
         yield
@@ -87,7 +87,7 @@ def cleanup(action: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def saving(text: Callable[[], str]) -> Iterator[None]:
-    """Within, the first signal is noted for `told`; a second one ends at once, saying `text()`."""
+    """Within, the first signal is recorded for `told`; a second one ends at once with `text()`."""
     if _STATE.installed:
         _STATE.mode, _STATE.text = "save", text
         try:
@@ -116,7 +116,7 @@ def saving(text: Callable[[], str]) -> Iterator[None]:
 
 
 def leave(code: int) -> None:
-    """Ends the program with this code, soon, even where a thread waits for ever for a read."""
+    """Ends the program with this code within `GRACE`, even if a thread blocks in a read."""
     if code and _STATE.installed:
 
         def end() -> None:
@@ -128,7 +128,7 @@ def leave(code: int) -> None:
 
 
 def _heeded() -> list[int]:
-    """The signals that were not ignored from the start, as `nohup` and a shell's `&` have it."""
+    """The signals to handle: those that `nohup` or a shell's `&` does not ignore."""
     return [n for n in _NUMBERS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
 
 
@@ -143,7 +143,7 @@ def _interrupt_main_thread(*_: object) -> None:
 
 
 def _receive(read: int) -> None:
-    """The thread: one byte for every signal that came."""
+    """The thread that receives the signals, as one byte each."""
     while True:
         for number in os.read(read, 64):
             if number not in _NUMBERS:
@@ -156,21 +156,21 @@ def _receive(read: int) -> None:
 
 
 def _end(number: int) -> None:
-    """Ends the process, whatever its other threads are at."""
-    said = ["interrupted"]
-    cleaning = threading.Thread(target=_clean_up, args=(said,), daemon=True)
+    """Ends the process, whatever its other threads do."""
+    lines = ["interrupted"]
+    cleaning = threading.Thread(target=_clean_up, args=(lines,), daemon=True)
     cleaning.start()
-    cleaning.join(GRACE)  # it may reach for a bucket
-    line = f"vit_jax: {said[-1]}\n"
+    cleaning.join(GRACE)  # it may use a bucket
+    line = f"vit_jax: {lines[-1]}\n"
     with contextlib.suppress(OSError):
-        # Not by sys.stderr, which the main thread may hold.
+        # Not through sys.stderr, whose lock the main thread may hold.
         os.write(2, (("\n" if os.isatty(2) else "") + line).encode())
     os._exit(128 + number)
 
 
-def _clean_up(said: list[str]) -> None:
+def _clean_up(lines: list[str]) -> None:
     with contextlib.suppress(Exception):
-        said.append(_STATE.text())
+        lines.append(_STATE.text())
     for action in reversed(_STATE.cleanups):
         with contextlib.suppress(Exception):
             action()

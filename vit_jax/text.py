@@ -1,7 +1,7 @@
-"""Text from elsewhere, such as names of files and classes, as it can be shown.
+"""Makes untrusted text, such as names of files and classes, safe to print.
 
-A terminal obeys escape sequences, a browser HTML, and a name that is no valid text cannot be
-encoded: what is shown has none of them. What is stored keeps them.
+Terminals obey escape sequences, browsers obey HTML, and invalid text cannot be encoded. All of them
+are escaped in printed text, but kept in stored text.
 """
 
 import json
@@ -10,15 +10,15 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-_JOINERS = "\u200c\u200d"  # letters of Persian and Hindi, and emoji, are written with them
+_JOINERS = "\u200c\u200d"  # Persian, Hindi and emoji need them
 _TAG = re.compile(r"<(?=[a-zA-Z/!?])")
 
 
 def printable(text: object) -> str:
     """`str(text)` in one line without control characters, escape sequences and HTML tags.
 
-    They become backslash escapes: `\\n`, `\\x1b`, `\\u202e` (which reverses what follows), `\\x3c`
-    for the `<` of a tag, and `\\udc80` for a byte of a file name that is no UTF-8.
+    They become backslash escapes: `\\n`, `\\x1b`, `\\u202e` (which reverses the text after it),
+    `\\x3c` for the `<` of a tag, and `\\udc80` for a byte of a file name that is not UTF-8.
     """
     return _TAG.sub(r"\\x3c", "".join(map(_escaped, str(text))))
 
@@ -29,13 +29,13 @@ def printable_json(value: Any) -> str:
 
 
 def few(values: Iterable[object], most: int = 3) -> str:
-    """The first of a list, such as names, for a message: `a, b, c, ...`."""
+    """The first `most` values of a list, for a message: `a, b, c, ...`."""
     values = tuple(values)
     return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
 
 
 def shortened(text: str) -> str:
-    """A value in a message, of at most a line."""
+    """A text for a message, cut to 80 characters."""
     return text if len(text) < 80 else text[:80] + "..."
 
 

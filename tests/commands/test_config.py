@@ -98,5 +98,5 @@ def test_a_guest_is_shown_by_its_own_comments(monkeypatch, capsys) -> None:
     monkeypatch.setitem(OPTIMIZERS, "toy", Toy)  # type: ignore[arg-type]
     out = shown(capsys, "optimizer.name")
     assert "optimizer.name=toy: A guest.\n" in out
-    assert "optimizer.luggage = 0.5,1.0 (2 of number)\n        How much it brings with it." in out
+    assert "optimizer.luggage = 0.5,1.0 (2 numbers)\n        How much it brings with it." in out
     assert "optimizer.seat = none (whole number or none)\n        where it sits" in out

@@ -45,10 +45,10 @@ def test_a_mesh_takes_all_devices(sizes, shape) -> None:
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
-        ({"fsdp": 3}, "mesh {data: -1, fsdp: 3, tensor: 1} does not divide 8 devices: let the"),
+        ({"fsdp": 3}, "mesh {data: -1, fsdp: 3, tensor: 1} does not divide 8 devices: make the"),
         ({"data": 4}, "mesh {data: 4, fsdp: 1, tensor: 1} does not divide 8 devices"),
         ({"data": 16}, "does not divide 8 devices"),
-        ({"fsdp": -1}, "mesh {data: -1, fsdp: -1, tensor: 1}: sizes are positive, and one of"),
+        ({"fsdp": -1}, "mesh {data: -1, fsdp: -1, tensor: 1}: sizes are positive, and at most"),
         ({"fsdp": 0}, "sizes are positive"),
         ({"tensor": -2}, "sizes are positive"),
     ],

@@ -118,7 +118,7 @@ def test_entries_of_an_order_are_set_by_their_names_after_the_order_is() -> None
 @pytest.mark.parametrize(
     ("overrides", "augment", "said"),
     [
-        ([("augment.mixup.alpha", 0.5)], ("flip",), "config.augment is flip: name it there"),
+        ([("augment.mixup.alpha", 0.5)], ("flip",), "config.augment is flip: add it to that list"),
         ([("augment.flip.alpha", 0.5)], ("flip",), "unknown config field config.augment.flip.alph"),
         ([], ("flip", "flip"), "config.augment names 'flip' twice"),
         ([], ("flp",), "config.augment.name is 'flp': choose one of 'flip', 'mixup'"),

@@ -69,8 +69,12 @@ def test_fields_of_a_part_change_that_part_only() -> None:
         ("Ti/16", "layerscale=1", "unknown config field config.model.layerscale of Ti/16: did you"),
         ("Ti/16", "depths=1,2", "unknown config field config.model.depths of Ti/16: did you mean"),
         ("R50x1", "dropout=0.1", "unknown config field config.model.dropout of R50x1: known: "),
-        ("Ti/16", "num_classes=5", "config.model.num_classes is not set here: the data say how"),
-        ("Ti/16", "image_size=32", "config.model.image_size is not set here: set config.image_siz"),
+        ("Ti/16", "num_classes=5", "config.model.num_classes cannot be set here: the number of"),
+        (
+            "Ti/16",
+            "image_size=32",
+            "config.model.image_size cannot be set here: set config",
+        ),
         ("Ti/16", "layer_scale=x", "layer_scale=x: the value must be of type float"),
         (
             "Ti/16",

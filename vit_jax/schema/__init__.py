@@ -1,4 +1,4 @@
-"""From the types of JSON to dataclasses, whose annotations and defaults are the schema."""
+"""Configs: JSON types to and from dataclasses, whose annotations and defaults are the schema."""
 
 from vit_jax.schema.build import Missing as Missing
 from vit_jax.schema.build import build as build

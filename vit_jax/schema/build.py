@@ -1,4 +1,4 @@
-"""From JSON types to dataclasses, whose annotations are the schema."""
+"""Builds dataclasses from JSON types. Their annotations are the schema."""
 
 import dataclasses
 import difflib
@@ -28,7 +28,7 @@ from vit_jax.schema.forms import (
 def build(kind: Any, value: Any, path: str) -> Any:
     """`value`, made of JSON types, as an instance of `kind`, such as a dataclass.
 
-    Every misfit is a ValueError that names the field by its `path`.
+    Raises ValueError that names the field by its `path` if the value does not fit.
     """
     if is_group(kind):
         return _group(kind, value, path)
@@ -58,15 +58,15 @@ def build(kind: Any, value: Any, path: str) -> Any:
 
 
 class Missing(ValueError):
-    """A field that has no default is not given."""
+    """A field without a default is missing."""
 
 
 def one_unit(
     kind: Any, lower: Mapping[str, Any], given: Mapping[str, Any], path: str
 ) -> dict[str, Any]:
-    """The units of a quantity where `given` is set over `lower`: one replaces all others.
+    """The units of a quantity after `given` is set over `lower`: one unit replaces all others.
 
-    A unit that is set to 0 takes away that unit only. Raises ValueError for two.
+    A unit that is 0 in `given` removes only that unit. Raises ValueError for two units.
     """
     units = [name for name in fields(kind) if given.get(name)]
     if len(units) > 1:
@@ -86,7 +86,7 @@ def entry(choice: Choice, value: Mapping[str, Any], path: str) -> Any:
 
 
 def unknown(kind: Any, key: str, value: Mapping[str, Any], path: str) -> ValueError:
-    """What to say of a field that is not there: of another choice, or of none."""
+    """The error for an unknown field, or for a field of an entry that is not selected."""
     for field in fields(kind).values():
         if (choice := field.beside) and (owners := choice.owners(key)):
             return _belongs(choice, owners, key, value, path)
@@ -105,7 +105,7 @@ def _belongs(
 
 
 def _group(kind: Any, value: Any, path: str) -> Any:
-    """A dataclass of a mapping that holds its fields, and those of its choices."""
+    """A dataclass, made of a mapping with its fields and those of its choices."""
     if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
@@ -146,7 +146,7 @@ def _field(field: Field, value: Any, path: str) -> Any:
 
 
 def by_name(choice: Choice, value: Any, path: str) -> dict[str, dict[str, Any]]:
-    """The entries of an ordered choice by their names, each with its name and fields."""
+    """The entries of a list by their names; each holds its name and fields."""
     if isinstance(value, Mapping) and all(isinstance(item, Mapping) for item in value.values()):
         value = [{choice.key: name, **item} for name, item in value.items()]
     if not isinstance(value, str | list | tuple):
@@ -162,7 +162,7 @@ def by_name(choice: Choice, value: Any, path: str) -> dict[str, dict[str, Any]]:
 
 
 def _own(choice: Choice, value: Any, path: str) -> Any:
-    """An entry in a group of its own."""
+    """An entry whose group holds only its name and its fields."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{path} must hold {choice.key} and the fields of a choice, got {value!r}")
     for key in value.keys() - {choice.key, *choice.fields()}:
@@ -172,12 +172,12 @@ def _own(choice: Choice, value: Any, path: str) -> Any:
 
 
 def _beside(choice: Choice, rest: dict[str, Any], path: str) -> Any:
-    """The entry that a group names; its fields are taken out of `rest`."""
+    """The entry that a group names. Its name and fields are removed from `rest`."""
     kind, given = entry(choice, rest, path), dict(rest)
     rest.pop(choice.key, None)
     own = {key: rest.pop(key) for key in keys(kind) & rest.keys()}
     for key in choice.fields() & rest.keys():
-        if rest.pop(key) != {}:  # a group in which nothing is set
+        if rest.pop(key) != {}:  # an empty group sets nothing
             raise _belongs(choice, choice.owners(key), key, given, path)
     return build(kind, own, path)
 
@@ -185,7 +185,7 @@ def _beside(choice: Choice, rest: dict[str, Any], path: str) -> Any:
 def _any(
     form: Open, given: Mapping[str, Any], group: Mapping[str, Any], path: str
 ) -> FrozenMapping:
-    """What is set of the fields of other dataclasses."""
+    """The fields of other dataclasses that are set."""
     read = {key: form.read(key, value) for key, value in given.items()}
     some = {key: value for key, value in read.items() if value is not UNSET and value != {}}
     found = {}
@@ -196,9 +196,9 @@ def _any(
 
 
 def candidates(form: Open, key: str, group: Mapping[str, Any], path: str) -> list[Any]:
-    """The types that a field may have. Raises ValueError where there is none."""
+    """The types that a field may have. Raises ValueError for an unknown or refused field."""
     if key in form.refused:
-        raise ValueError(f"{path}.{key} is not set here: {form.refused[key]}")
+        raise ValueError(f"{path}.{key} cannot be set here: {form.refused[key]}")
     known = [fields(kind) for kind in form.kinds(group)]
     if found := [own[key].kind for own in known if key in own]:
         return list(dict.fromkeys(found))
@@ -208,7 +208,7 @@ def candidates(form: Open, key: str, group: Mapping[str, Any], path: str) -> lis
 
 
 def _first(kinds: list[Any], value: Any, path: str) -> Any:
-    """`value` as the first of the types that it fits."""
+    """`value` as the first of the types that fits."""
     errors = []
     for kind in kinds:
         try:
@@ -219,7 +219,7 @@ def _first(kinds: list[Any], value: Any, path: str) -> Any:
 
 
 def _some(kind: Any, value: Any, path: str) -> Any:
-    """As `build`, but of a dataclass only what is set."""
+    """As `build`, but a dataclass becomes a mapping of the fields that are set."""
     own = group_of(kind)
     if own is None or not isinstance(value, Mapping):
         return build(kind, value, path)
@@ -235,14 +235,14 @@ def _required(field: Field) -> bool:
 
 
 def _member(union: Any, value: Any) -> Any:
-    """The type of a union with None; of dataclasses the one of the value's `family`."""
+    """The member of a union besides None; of several, the one whose `family` is the value's."""
     members = [kind for kind in typing.get_args(union) if kind is not types.NoneType]
     family = value.get("family") if isinstance(value, Mapping) else None
     return next((m for m in members if getattr(m, "family", None) == family), members[0])
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """` Did you mean 'x'?`, or the list of all known names where none is close."""
+    """`did you mean 'x'?`, or the list of all known names if no name is close."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -1,6 +1,6 @@
-"""What can be set in a config, in words: types and defaults of the schema, comments of its source.
+"""Describes the fields of a config: their types and defaults, and their meanings.
 
-The meaning of a field is the comment at the end of its line, or on the lines above it.
+The meaning of a field is the comment at the end of its line or on the lines above it.
 """
 
 import dataclasses
@@ -37,21 +37,21 @@ class Entry:
     kind: str
     default: str
     meaning: str
-    group: str  # what its group is, in words
-    needs: tuple[str, str] | None = None  # the choice that it belongs to: its field, and its name
+    group: str  # a title for its group
+    needs: tuple[str, str] | None = None  # the field and the value of the choice it belongs to
 
 
 def entries(
     kind: Any, values: Mapping[str, Any], prefix: str = "", group: str = ""
 ) -> Iterator[Entry]:
-    """Every field of a dataclass, of all its choices, in the order of the source.
+    """Every field of a dataclass and of all its choices, in the order of the source.
 
-    `values` are those of a config, as far as they are known: of what can be set of a model that is
-    named, only the fields of its family are told.
+    `values` are those of a config, as far as they are known. If they name a model, only the fields
+    of its family are listed.
     """
-    told, below = meanings(kind), list[Iterator[Entry]]()
+    known, below = meanings(kind), list[Iterator[Entry]]()
     for name, field in fields(kind).items():
-        path, meaning = f"{prefix}{name}", told.get(name, "")
+        path, meaning = f"{prefix}{name}", known.get(name, "")
         match field.form:
             case Choice(beside=True) as form:
                 yield _name(form, prefix, form.default, meaning, group)
@@ -60,11 +60,11 @@ def entries(
                 yield _name(form, f"{path}.", form.default, meaning, group)
                 below.append(_choices(form, f"{path}."))
             case Named(form):
-                yield _name(form, f"{path}.NAME.", "", f"{meaning}; NAME is yours", group)
+                yield _name(form, f"{path}.NAME.", "", f"{meaning} Choose any NAME.", group)
                 below.append(_choices(form, f"{path}.NAME."))
             case Listed(form):
                 order = shown(tuple(form.name(item) for item in field.default))
-                names = f"any of {', '.join(form.table)}, in an order"
+                names = f"a list of {', '.join(form.table)}"
                 yield Entry(path=path, kind=names, default=order, meaning=meaning, group=group)
                 below.append(_items(form, path))
             case Open() as form:
@@ -93,13 +93,13 @@ def _choices(form: Choice, prefix: str) -> Iterator[Entry]:
 
 
 def _items(form: Choice, path: str) -> Iterator[Entry]:
-    """The fields of each entry of an ordered choice."""
+    """The fields of each entry of a list."""
     for name, own in form.table.items():
         yield from entries(own, {}, f"{path}.{name}.", f"{path} with {name}: {doc(own)}")
 
 
 def _any(form: Open, prefix: str, values: Mapping[str, Any]) -> Iterator[Entry]:
-    """The fields of other dataclasses; a default is told where it is the one that is meant."""
+    """The fields of other dataclasses. A default is shown only if it applies when unset."""
     for own in form.kinds(values):
         title = f"{prefix}* of {own.__name__}: {doc(own)}"
         for entry in entries(own, {}, prefix, title):
@@ -126,7 +126,7 @@ def _plain(field: Field, path: str, meaning: str, group: str) -> Entry:
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed on the command line; "" where there is none or it is unset."""
+    """A value as it is typed on the command line; "" if there is none or it is unset."""
     if value is dataclasses.MISSING:
         return ""
     if is_one_unit(type(value)):
@@ -139,7 +139,7 @@ def shown(value: Any) -> str:
 
 
 def type_in_words(kind: Any) -> str:
-    """What a field can be, in words."""
+    """The type of a field in words."""
     origin, members = typing.get_origin(kind), typing.get_args(kind)
     if is_one_unit(kind):
         return "one of ." + ", .".join(fields(kind))
@@ -152,13 +152,14 @@ def type_in_words(kind: Any) -> str:
     if origin is tuple:
         several = members[-1] is Ellipsis
         each = type_in_words(members[0])
-        return f"any number of {each}" if several else f"{len(members)} of {each}"
+        each += "s" if each.endswith(("number", "text")) else ""
+        return f"list of {each}" if several else f"{len(members)} {each}"
     words = {bool: "true or false", str: "text", int: "whole number", float: "number"}
     return words.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def doc(kind: Any) -> str:
-    """What the docstring of a dataclass says first."""
+    """The first paragraph of a dataclass's docstring, without what it raises."""
     text = inspect.cleandoc(kind.__dict__.get("__doc__") or "")
     if text.startswith(f"{kind.__name__}("):  # made by dataclasses
         return ""
@@ -166,7 +167,7 @@ def doc(kind: Any) -> str:
 
 
 def meanings(kind: Any) -> dict[str, str]:
-    """The comment of every field of a dataclass, of its bases too."""
+    """The comment of every field of a dataclass and of its bases."""
     found: dict[str, str] = {}
     for part in reversed(kind.__mro__):
         if is_group(part):
@@ -175,7 +176,7 @@ def meanings(kind: Any) -> dict[str, str]:
 
 
 def _comments(kind: type) -> dict[str, str]:
-    """Of the fields that a class itself has; nothing where there is no source."""
+    """The comments of the fields that the class itself defines; {} if there is no source."""
     try:
         source = textwrap.dedent(inspect.getsource(kind))
     except (OSError, TypeError):

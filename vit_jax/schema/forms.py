@@ -1,17 +1,17 @@
-"""How a dataclass declares its fields: plain ones, durations, and choices with fields of their own.
+"""How a dataclass declares its fields: plain fields, durations, and choices that have fields.
 
 A choice names one entry of a table, which maps names to dataclasses. In a config the fields of the
 entry stand beside its name:
 
-    optimizer: {name: adamw, b1: 0.9, learning_rate: 1e-3}     beside those of the group (`choice`)
-    objective: {name: classification, label_smoothing: 0.1}    in a group of their own (`group`)
-    evaluators: {nearest: {kind: knn, k: 20}, ...}             under names of the user's (`named`)
-    augment: ["flip", {name: mixup, alpha: 0.2}]               in an order (`listed`)
+    optimizer: {name: adamw, b1: 0.9, learning_rate: 1e-3}     in the group of the choice (`choice`)
+    objective: {name: classification, label_smoothing: 0.1}    in a separate group (`group`)
+    evaluators: {nearest: {kind: knn, k: 20}, ...}             under names of the user (`named`)
+    augment: ["flip", {name: mixup, alpha: 0.2}]               in a list (`listed`)
 
-The fields of other dataclasses may be set beside those of a group too (`any_of`).
+A group may also hold any fields of other dataclasses (`any_of`).
 
-The typed value holds an instance of the entry's dataclass in every case. Tables are read when they
-are used, so that an entry may be added to them at any time.
+The typed value always holds an instance of the entry's dataclass. Tables are read when they are
+used, so that entries can be added at any time.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ _FORM = "schema form"
 
 
 class OneUnit:
-    """Base of a dataclass that gives a quantity in one of several units: the others are zero."""
+    """Base of a dataclass for a quantity in one of several units; the other units are 0."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,9 @@ class Choice:
     """One entry of a table, named by the config field `key`."""
 
     table: Mapping[str, Any]  # name -> dataclass
-    default: str = ""  # "": it must be named
+    default: str = ""  # "": there is none, so a config must name an entry
     key: str = "name"
-    beside: bool = False  # its fields stand in the group that has the choice
+    beside: bool = False  # whether the entry's fields stand in the group that holds the choice
 
     def name(self, value: Any) -> str:
         """The name of the entry that `value` is an instance of."""
@@ -52,28 +52,28 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """Any number of entries, each under a name of the user's."""
+    """Any number of entries, each under a name that the user chooses."""
 
     choice: Choice
 
 
 @dataclasses.dataclass(frozen=True)
 class Listed:
-    """Entries in an order, each at most once."""
+    """A list of entries, each at most once."""
 
     choice: Choice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Open:
-    """Any fields of other dataclasses, which stand beside those of the group that has the form.
+    """Any fields of other dataclasses, in the same group as the field with this form.
 
-    Only what is set is held, in a `FrozenMapping`: the rest is decided elsewhere.
+    The value is a `FrozenMapping` of the fields that are set.
     """
 
-    kinds: Callable[[Mapping[str, Any]], tuple[Any, ...]]  # of the group's values: whose fields
-    refused: Mapping[str, str]  # those that are set elsewhere, and where
-    read: Callable[[str, Any], Any]  # a value as it is meant; `UNSET` where that is none
+    kinds: Callable[[Mapping[str, Any]], tuple[Any, ...]]  # the group's values -> the dataclasses
+    refused: Mapping[str, str]  # fields that are set elsewhere, and where
+    read: Callable[[str, Any], Any]  # (field, value) -> value, or `UNSET` if that means unset
 
 
 UNSET = object()
@@ -95,14 +95,14 @@ def group(table: Mapping[str, Any], default: str, *, key: str = "name") -> Any:
 def named(
     table: Mapping[str, Any], default: Mapping[str, Any] | None = None, *, key: str = "kind"
 ) -> Any:
-    """A field that maps names of the user's to entries of `table`."""
+    """A field that maps names, which the user chooses, to entries of `table`."""
     form = Named(Choice(table=table, key=key))
     given = FrozenMapping(default or {})
     return dataclasses.field(default=given, metadata={_FORM: form})
 
 
 def listed(table: Mapping[str, Any], default: Sequence[Any] = (), *, key: str = "name") -> Any:
-    """A field that holds entries of `table` in the order in which the config names them."""
+    """A field that holds a list of entries of `table`."""
     form = Listed(Choice(table=table, key=key))
     return dataclasses.field(default=tuple(default), metadata={_FORM: form})
 
@@ -113,14 +113,14 @@ def any_of(
     refused: Mapping[str, str],
     read: Callable[[str, Any], Any],
 ) -> Any:
-    """A field that holds what a config sets of the fields of other dataclasses."""
+    """A field that holds the fields of other dataclasses that a config sets."""
     form = Open(kinds=kinds, refused=refused, read=read)
     return dataclasses.field(default=FrozenMapping(), metadata={_FORM: form})
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A field of a dataclass as a config sees it."""
+    """A field of a dataclass, with its form in a config."""
 
     name: str
     kind: Any  # its type
@@ -129,18 +129,18 @@ class Field:
 
     @property
     def default(self) -> Any:
-        """Its default, `dataclasses.MISSING` where it has none."""
+        """Its default, or `dataclasses.MISSING`."""
         factory = self.source.default_factory
         return self.source.default if factory is dataclasses.MISSING else factory()
 
     @property
     def beside(self) -> Choice | None:
-        """The choice whose fields stand in the same group."""
+        """The choice, if its fields stand in the same group."""
         return self.form if isinstance(self.form, Choice) and self.form.beside else None
 
     @property
     def flat(self) -> bool:
-        """Whether its own fields stand in the group that has it, and it is no key of it."""
+        """Whether its fields stand in its group, so that its name is not a key of the config."""
         return self.beside is not None or isinstance(self.form, Open)
 
 
@@ -160,7 +160,7 @@ def _fields(kind: Any) -> dict[str, Field]:
 
 
 def tables(kind: Any) -> Iterator[Mapping[str, Any]]:
-    """The tables of all choices of a dataclass, those of its groups and of their entries too."""
+    """The tables of all choices of a dataclass, of its groups, and of the entries of tables."""
     for field in fields(kind).values():
         match field.form:
             case Choice() as form:
@@ -177,7 +177,7 @@ def tables(kind: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def keys(kind: Any) -> set[str]:
-    """What a config may set in the group of a dataclass, of all its choices."""
+    """The keys that a config may set in the group of a dataclass, for all its choices."""
     found: set[str] = set()
     for name, field in fields(kind).items():
         if isinstance(field.form, Open):
@@ -193,7 +193,7 @@ def is_group(kind: Any) -> bool:
 
 
 def group_of(kind: Any) -> Any:
-    """The dataclass that a type is, or may be beside None; None where it is no group."""
+    """The dataclass in a type such as `X` or `X | None`; None if there is none."""
     members = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     return next((member for member in members if is_group(member)), None)
 
@@ -203,7 +203,7 @@ def is_one_unit(kind: Any) -> bool:
 
 
 class FrozenMapping(Mapping[str, Any]):
-    """A mapping that cannot change, hashable where its values are."""
+    """A mapping that cannot change; it is hashable if its values are."""
 
     def __init__(self, items: Mapping[str, Any] | None = None) -> None:
         self._items = dict(items or {})
@@ -225,7 +225,7 @@ class FrozenMapping(Mapping[str, Any]):
 
 
 def plain(value: Any) -> Any:
-    """A typed value as a config writes it: mappings, tuples, numbers and texts only."""
+    """A typed value as mappings, tuples, numbers and texts, as a config holds it."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
@@ -261,7 +261,7 @@ def _item(form: Choice, value: Any) -> Any:
 
 
 def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Every value below a typed one with its path in the config; quantities are one value each."""
+    """Every value in a typed value, with its path in the config; a quantity is one value."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from leaves(item, f"{path}.{key}")
@@ -276,10 +276,10 @@ def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def unset(kind: Any) -> dict[str, Any]:
-    """What a recipe starts from: shared fields and the names of choices.
+    """The values that a recipe starts from: shared fields and the names of choices.
 
-    Nothing is set of a choice's own fields and of durations, so that what a recipe sets of them
-    can be told from their defaults; groups are there, but empty.
+    The fields of choices and the units of durations are absent, so that the ones that a recipe sets
+    differ from defaults. Groups are empty mappings.
     """
     found: dict[str, Any] = {}
     for name, field in fields(kind).items():
@@ -308,7 +308,7 @@ def unset(kind: Any) -> dict[str, Any]:
 
 
 def _chosen(form: Choice, value: Any) -> dict[str, Any]:
-    """The name of an entry, and those of its fields that are not at their defaults."""
+    """The name of an entry, and the fields whose values are not the defaults."""
     known, own = fields(type(value)), plain(value)
     empty: dict[str, Any] = {name: {} for name, field in known.items() if is_one_unit(field.kind)}
     changed = {n: own[n] for n, f in known.items() if getattr(value, n) != f.default and n in own}

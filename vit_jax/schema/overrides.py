@@ -1,4 +1,4 @@
-"""Fields of a config set one by one, over those of a recipe, by a path such as `total.steps`."""
+"""Overrides: single fields of a config that replace those of a recipe, such as `total.steps`."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -23,18 +23,18 @@ Values = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a path leads to."""
+    """The field that a path leads to."""
 
-    kind: Any  # the type of a value there
+    kind: Any  # the type of its value
     default: Any = None
-    choice: Choice | None = None  # of which it names the entry
-    below: tuple[str, ...] = ()  # its own fields, where it takes no value
-    late: bool = False  # other fields of its group say of what type it is
+    choice: Choice | None = None  # the choice whose entry it names
+    below: tuple[str, ...] = ()  # the fields of a group, which has no value
+    late: bool = False  # whether its type depends on other fields of its group
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Override:
-    """A field that the user sets: `text` is what was typed, `parse` reads its value."""
+    """A field that the user sets: `text` is as typed, `parse` reads the value."""
 
     path: tuple[str, ...]
     text: str
@@ -42,9 +42,9 @@ class Override:
 
 
 def locate(kind: Any, path: Sequence[str], values: Mapping[str, Any], at: str) -> Target:
-    """What a path leads to in a config of these values, which say what is chosen.
+    """The field that a path leads to; `values` say which entries are selected.
 
-    Raises ValueError for no field, and for one of a choice that is not taken.
+    Raises ValueError for an unknown field, and for a field of an entry that is not selected.
     """
     key, *rest = path
     field = fields(kind).get(key)
@@ -86,7 +86,7 @@ def _locate_beside(kind: Any, path: Sequence[str], values: Mapping[str, Any], at
 
 
 def _locate_any(kinds: list[Any], path: Sequence[str], at: str) -> Target:
-    """A field of one of several types; a value of any of them is read as Python writes it."""
+    """A field of one of several types; then its value is read as a Python literal."""
     inner = next((own for own in map(group_of, kinds) if own), None)
     if inner and path[1:]:
         target = locate(inner, path[1:], {}, f"{at}.{path[0]}")
@@ -114,17 +114,17 @@ def _locate_item(field: Field, choice: Choice, path: Sequence[str], values: Any,
     items = by_name(choice, values or (), at)
     if path[0] not in items:
         raise ValueError(
-            f"{at}.{path[0]}: {at} is {', '.join(items) or 'empty'}: name it there, in the place"
-            f" where it belongs ({at} can be any of {', '.join(choice.table)})"
+            f"{at}.{path[0]}: {at} is {', '.join(items) or 'empty'}: add it to that list at the"
+            f" right position ({at} can have {', '.join(choice.table)})"
         )
     return _locate_entry(choice, path[1:], items[path[0]], f"{at}.{path[0]}")
 
 
 def apply(kind: Any, values: Values, overrides: Sequence[Override]) -> tuple[Values, list[str]]:
-    """The values with overrides, and what a choice's change took away, in words.
+    """The values with overrides, and notes of what a new choice removed.
 
-    Choices are named before their fields are set, in whatever order they are given. Raises
-    ValueError where a field or its value is wrong.
+    Choices are applied before their fields, whatever the order of the overrides. Raises ValueError
+    if a field or its value is wrong.
     """
     notes: list[str] = []
     values, rest = _opened(kind, values), list(overrides)
@@ -149,15 +149,15 @@ def apply(kind: Any, values: Values, overrides: Sequence[Override]) -> tuple[Val
 
 
 def _is(kind: Any, override: Override, values: Values, what: str) -> bool:
-    """Whether an override leads to a choice, or to what depends on other fields."""
+    """The attribute `what` of the target: whether it is a choice, or is `late`."""
     try:
         return bool(getattr(locate(kind, override.path, values, "config"), what))
     except ValueError:
-        return what == "late"  # of a choice that comes later, or a mistake that is told then
+        return what == "late"  # it needs a later choice, or is wrong and reported later
 
 
 def _choose(values: Values, override: Override, target: Target) -> list[str]:
-    """Names another entry, which starts from its defaults."""
+    """Selects another entry, which starts from its defaults; returns notes."""
     *where, key = override.path
     value, choice, group = override.parse(target), target.choice, _parent(values, override.path)
     assert choice is not None
@@ -169,19 +169,19 @@ def _choose(values: Values, override: Override, target: Target) -> list[str]:
     if value == before:
         return []
     dropped = {k: group.pop(k) for k in choice.fields() & group.keys() if k != key}
-    told = [f"{'.'.join((*where, k))}={v!r}" for k, v in sorted(dropped.items()) if v != {}]
-    return [f"{override.text} starts from its defaults, without {', '.join(told)}"] if told else []
+    lost = [f"{'.'.join((*where, k))}={v!r}" for k, v in sorted(dropped.items()) if v != {}]
+    return [f"{override.text} starts from its defaults, without {', '.join(lost)}"] if lost else []
 
 
 def _parent(values: Values, path: Sequence[str]) -> Values:
-    """The group of `values` that holds a field, made where it is not there."""
+    """The group of `values` that holds a field; it is created if missing."""
     for key in path[:-1]:
         values = values.setdefault(key, {})
     return values
 
 
 def _opened(kind: Any, values: Mapping[str, Any]) -> Values:
-    """A copy in which the entries of lists are found by their names."""
+    """A copy in which lists of entries are mappings by name."""
     known, copy = fields(kind), {}
     for key, value in values.items():
         field = known.get(key)
