@@ -2,8 +2,8 @@
 
 Python runs a signal handler only between two bytecodes of the main thread, which may compile, read
 or wait in C++ for minutes. So the program (`install`) receives signals in a thread. If nothing
-would be lost, the thread ends the process. Otherwise it records the signal (`told`), and the run
-checks this record whenever it can save. A second signal always ends the process at once.
+would be lost, the thread ends the process. Otherwise it records the signal, and the run checks
+`requested` whenever it can save. A second signal always ends the process at once.
 
 If Python code calls `train`, in a notebook or a test, the process is not ours: a first signal is
 recorded only within `saving`, and nothing else changes.
@@ -51,7 +51,7 @@ def install() -> None:
     threading.Thread(target=_receive, args=(read,), name="signals", daemon=True).start()
 
 
-def told(*, for_seconds: float = 0.0) -> bool:
+def requested(*, for_seconds: float = 0.0) -> bool:
     """Whether a signal was received, at least `for_seconds` ago."""
     return bool(_STATE.number) and time.monotonic() - _STATE.since >= for_seconds
 
@@ -87,7 +87,7 @@ def cleanup(action: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def saving(text: Callable[[], str]) -> Iterator[None]:
-    """Within, the first signal is recorded for `told`; a second one ends at once with `text()`."""
+    """Within, a first signal is recorded (`requested`); a second one prints `text()` and ends."""
     if _STATE.installed:
         _STATE.mode, _STATE.text = "save", text
         try:

@@ -128,7 +128,7 @@ def test_several_processes_ask_each_other_every_few_steps_and_wait_for_images(
     """One process alone looks for a signal after every step, and waits for no image then."""
     asked, waits = [], []
     told = lambda *, for_seconds=0.0: waits.append(for_seconds) or True  # noqa: E731
-    monkeypatch.setattr(stopping, "told", told)
+    monkeypatch.setattr(stopping, "requested", told)
     monkeypatch.setattr(multihost, "agree", lambda flag: asked.append(flag) or flag)
     assert [multihost.told_to_stop(step) for step in range(1, 21)] == [True] * 20
     assert multihost.give_up_reading()

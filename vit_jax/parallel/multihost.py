@@ -111,13 +111,13 @@ def told_to_stop(count: int) -> bool:
     Several processes ask each other only after every `AGREE_EVERY` steps.
     """
     if jax.process_count() == 1:
-        return stopping.told()
-    return count % AGREE_EVERY == 0 and agree(stopping.told())
+        return stopping.requested()
+    return count % AGREE_EVERY == 0 and agree(stopping.requested())
 
 
 def give_up_reading() -> bool:
     """Whether to stop waiting for images: told to stop, for `READ_LIMIT` if there are several."""
-    return stopping.told(for_seconds=READ_LIMIT if jax.process_count() > 1 else 0.0)
+    return stopping.requested(for_seconds=READ_LIMIT if jax.process_count() > 1 else 0.0)
 
 
 def primary_first(name: str, act: Callable[[], None]) -> None:

@@ -80,7 +80,7 @@ def _steps(
         reporter.push(done, values)
         run.store.check()
         if done == start + 1:
-            reporter.restart(done)  # compilation is no measure of speed
+            reporter.restart(done)  # the time of compilation is not measured
         last, stop = done == total, multihost.told_to_stop(done)
         evaluated: dict[str, float] = {}
         if not stop and (names := _evaluators_due(run, done)):
@@ -138,7 +138,7 @@ def _late_evaluation(run: Run, reporter: Reporter, step: int) -> dict[str, float
             run.store.remove(step)
             _save(run, reporter, step, metrics)
             run.store.wait()
-            if multihost.agree(stopping.told()):
+            if multihost.agree(stopping.requested()):
                 raise _stopped(run, step)
     return metrics
 
