@@ -227,7 +227,7 @@ def test_an_unknown_option_names_the_nearest() -> None:
         ({"dropout": 1.0}, r"dropout is 1.0: it must be in \[0, 1\)"),
         ({"pool": "cls"}, "pool is 'cls': choose one of 'token', 'gap', 'token_gap', 'map'"),
         ({"position": "relative", "position_at": "every_block"}, "does not apply, use 'input'"),
-        ({"position": "sincos2d", "position_at": "every_block"}, "no copy per block"),
+        ({"position": "sincos2d", "position_at": "every_block"}, "no table per block"),
         ({"position": "learned_2d", "width": 30, "num_heads": 3}, "multiple of 4"),
         (
             {"stem": StemOptions(num_layers=(1, 1))},

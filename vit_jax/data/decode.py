@@ -168,7 +168,8 @@ def _check_pixels(height: int, width: int, *, num_bytes: int) -> None:
         )
     if pixels > max(LARGE, MAX_PIXELS_PER_BYTE * num_bytes):
         raise BrokenImageError(
-            f"refused to decode {height} x {width} pixels from {num_bytes} bytes: it is damaged"
+            f"refused to decode {height} x {width} pixels from {num_bytes} bytes:"
+            " the file is damaged"
         )
 
 

@@ -32,7 +32,9 @@ class ViTOptions(EncoderOptions):
 
     def _check_task(self) -> None:
         if self.class_token is False and (self.distillation or self.pool.startswith("token")):
-            raise ValueError(f"pool {self.pool!r} or distillation needs the class token")
+            raise ValueError(
+                f"pool {self.pool!r} or distillation needs the class token: set class_token to True"
+            )
         if self.distillation and self.pool != "token":
             raise ValueError(f"distillation pools its tokens: pool {self.pool!r} does not apply")
         if self.pool in ("token_gap", "map") and self.norm_at == "pooled":

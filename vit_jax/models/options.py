@@ -124,7 +124,7 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
                 f" {self.position_at!r} does not apply, use 'input'"
             )
         if self.position == "sincos2d" and self.position_at == "every_block":
-            raise ValueError("fixed sincos2d positions have no copy per block: use 'input'")
+            raise ValueError("position 'sincos2d' has no table per block: use position_at 'input'")
         if self.position in ("sincos2d", "learned_2d") and self.width % 4:
             raise ValueError(f"{self.position} positions need a width that is a multiple of 4")
         if self.fixed_position and (self.position != "learned_1d" or self.width % 4):
