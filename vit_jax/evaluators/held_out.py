@@ -60,6 +60,8 @@ def make_eval_step(
 ) -> EvalStep:
     """The jitted step: sums of the objective's metrics, `count` and `unlabelled`, each ()."""
 
+    objective = objective.bound(mean=mean, std=std)
+
     def step(
         params: Any, batch: dict[str, jax.Array], frozen: Mapping[str, Any]
     ) -> dict[str, jax.Array]:

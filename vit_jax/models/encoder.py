@@ -53,6 +53,7 @@ class Encoder(nnx.Module):
         images: jax.Array,
         *,
         mask: jax.Array | None = None,  # (B, N) bool
+        source: jax.Array | None = None,  # (B, N) int
         keep: jax.Array | None = None,  # (B, n) int
         key: jax.Array | None = None,
         return_intermediates: bool = False,
@@ -60,12 +61,13 @@ class Encoder(nnx.Module):
         """All tokens (B, T, D) after the last block, and the `Intermediates` if requested.
 
         The tokens are normalised, unless `options.norm_at` is "pooled": the task model then
-        normalises the pooled features. The mask token replaces each patch where `mask` is true.
-        With `keep`, only the patches with these indices are encoded.
+        normalises the pooled features. The mask token replaces each patch where `mask` is true;
+        each other place has the embedding of the patch whose index is in `source`. With `keep`,
+        only the patches with these indices are encoded.
         """
         options = self.options
         keys = [None] * 3 if key is None else list(jax.random.split(key, 3))
-        x = self.patches(images, mask)
+        x = self.patches(images, mask, source)
         x = self.add_prefix(x, keep)
         x = dropout(x, options.dropout, keys[0])
         if options.input_norm:
@@ -88,8 +90,13 @@ class Encoder(nnx.Module):
         )
         return (self.norm(x) if options.norm_at == "tokens" else x), intermediates
 
-    def patches(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Embeds images as patches (B, N, D); see `__call__` for `mask`."""
+    def patches(
+        self,
+        images: jax.Array,
+        mask: jax.Array | None = None,
+        source: jax.Array | None = None,
+    ) -> jax.Array:
+        """Embeds images as patches (B, N, D); see `__call__` for `mask` and `source`."""
         options = self.options
         check_images(images, channels=options.channels, image_size=options.image_size)
         x = split_batch(images).astype(jnp.dtype(options.dtype))
@@ -97,6 +104,8 @@ class Encoder(nnx.Module):
             x = self.stem(x)
         x = self.embedding(x)
         x = x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])
+        if source is not None:
+            x = jnp.take_along_axis(x, source[..., None], axis=1)
         return x if mask is None else jnp.where(mask[..., None], self.mask[...].astype(x.dtype), x)
 
     def add_prefix(self, x: jax.Array, keep: jax.Array | None = None) -> jax.Array:
@@ -192,11 +201,12 @@ class TaskModel(Model):
         images: jax.Array,
         *,
         mask: jax.Array | None = None,
+        source: jax.Array | None = None,
         keep: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> jax.Array:
         """The tokens (B, T, D) of the encoder: see `Encoder.__call__`."""
-        return self.encoder(images, mask=mask, keep=keep, key=key)[0]
+        return self.encoder(images, mask=mask, source=source, keep=keep, key=key)[0]
 
     @property
     def patch_kernel(self) -> jax.Array:

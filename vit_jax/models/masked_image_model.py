@@ -24,7 +24,7 @@ class MaskedImageModelOptions(PretrainingOptions):
     part: ClassVar[str] = "mim_classes"
 
     mask_token: bool = True
-    mim_classes: int = 8192  # number of visual tokens
+    mim_classes: int = 8192  # outputs of the head for each patch: logits of visual tokens
     mim_norm: bool = False  # a second norm before the head (Hugging Face, without mean pooling)
 
 
@@ -38,10 +38,18 @@ class MaskedImageModel(TaskModel):
         self.mim_head = heads.linear_head(options.width, options.mim_classes, bias=0, rngs=rngs)
 
     def patch_logits(
-        self, images: jax.Array, *, mask: jax.Array | None = None, key: jax.Array | None = None
+        self,
+        images: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        source: jax.Array | None = None,
+        key: jax.Array | None = None,
     ) -> jax.Array:
-        """Logits (B, N, `options.mim_classes`) float32 of every patch's visual token."""
-        tokens = self.encode(images, mask=mask, key=key)
+        """Outputs of the head (B, N, `options.mim_classes`) float32 for every patch.
+
+        BEiT's are logits of visual tokens. See `Encoder.__call__` for `mask` and `source`.
+        """
+        tokens = self.encode(images, mask=mask, source=source, key=key)
         if self.options.mim_norm:
             tokens = self.mim_norm(tokens)
         return self.mim_head(tokens[:, self.options.prefix_tokens :]).astype(jnp.float32)

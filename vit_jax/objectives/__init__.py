@@ -4,6 +4,7 @@ from vit_jax.objectives.classification import Classification
 from vit_jax.objectives.contract import Batch, Direction, Frozen, FrozenModel, Loss, Objective
 from vit_jax.objectives.distillation import Distillation
 from vit_jax.objectives.mae import MaskedAutoencoding
+from vit_jax.objectives.masked_patch import MaskedPatchPrediction
 
 __all__ = ["OBJECTIVES", "Batch", "Direction", "Frozen", "FrozenModel", "Loss", "Objective"]
 
@@ -12,4 +13,5 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "classification": Classification,
     "distillation": Distillation,
     "mae": MaskedAutoencoding,
+    "masked_patch": MaskedPatchPrediction,
 }

@@ -75,6 +75,13 @@ class Objective(Protocol):
         """Raises ValueError if a frozen model does not fit the model that trains."""
         return None
 
+    def bound(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "Objective":
+        """The objective for images that are normalised with this mean and std, by channel.
+
+        Only a bound objective is asked for `loss` and `measure`.
+        """
+        return self
+
     def prepare(self, batch: Batch, *, options: Options, key: jax.Array) -> Batch:
         """Adds what the loss needs of every sample, such as targets or masks, on the device.
 

@@ -110,7 +110,7 @@ def design(
         step=make_train_step(
             graphdef,
             prepare=_preparation(config, options),
-            objective=objective,
+            objective=objective.bound(mean=config.data.mean, std=config.data.std),
             optimizer=rule,
             schedule=schedule,
             abstract=abstract,

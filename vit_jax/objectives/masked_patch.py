@@ -1,0 +1,204 @@
+"""Masked patch prediction: the colours of corrupted patches, predicted from the whole image.
+
+"An Image is Worth 16x16 Words" (arXiv 2010.11929), section 4.6 and appendix B.1.2. Shapes: B
+images, N patches, C channels, P pixels of a patch times channels.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vit_jax.data.augment import at
+from vit_jax.data.record import DataFacts
+from vit_jax.models.classifier import ViTOptions
+from vit_jax.models.masked_image_model import MaskedImageModelOptions
+from vit_jax.models.options import EncoderOptions
+from vit_jax.models.zoo import Options
+from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective
+from vit_jax.objectives.mae import patches
+
+Target = Literal["mean_colour", "colours_4x4", "pixels"]
+
+_BINS = 8  # of each channel: 3 bits
+_SIDE = 4  # `colours_4x4` reduces a patch to 4 x 4 pixels
+_STREAM = 3  # of random numbers, apart from those of the augmentations
+# What becomes of a corrupted patch: a mask token, or another patch of the image, or (10%) itself.
+_MASKED, _REPLACED = 0.8, 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedPatchPrediction(Objective):
+    """Predicts the corrupted patches of an image: colours, or pixels."""
+
+    # mean_colour: which of 512 colours (3 bits a channel) the patch has on average; colours_4x4:
+    # the same of each pixel of the patch reduced to 4x4; pixels: all pixels, by squared error.
+    target: Target = "mean_colour"
+    corrupt: float = 0.5  # share of the patches that are corrupted and predicted
+
+    metrics: ClassVar[Mapping[str, Direction]] = {"loss": "min"}
+    exact_images: ClassVar[bool] = True  # they are the target
+
+    def __post_init__(self) -> None:
+        if not 0 < self.corrupt < 1:
+            raise ValueError(
+                f"config.objective.corrupt is {self.corrupt}: it must be between 0 and 1"
+            )
+
+    def model(self, base: Options, facts: DataFacts) -> Options:
+        encoder = _encoder(base)
+        rows, columns = encoder.grid
+        if not 0 < _corrupted(rows * columns, self.corrupt) < rows * columns:
+            raise ValueError(
+                f"config.objective.corrupt {self.corrupt} corrupts all or none of {rows * columns}"
+                " patches: use smaller patches, or another share"
+            )
+        return dataclasses.replace(encoder, mim_classes=self._outputs(encoder))
+
+    def bound(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "MaskedPatchPrediction":
+        return _Bound(target=self.target, corrupt=self.corrupt, mean=mean, std=std)
+
+    def prepare(self, batch: Batch, *, options: Any, key: jax.Array) -> Batch:
+        key = jax.random.fold_in(key, _STREAM)
+        return (
+            batch
+            | corruption(batch["sample_index"], options, share=self.corrupt, key=key)._asdict()
+        )
+
+    def loss(self, model: Any, batch: Batch, *, key: jax.Array, frozen: Frozen) -> Loss:
+        changes = Corruption(**{name: batch[name] for name in Corruption._fields})
+        errors = self._errors(model, batch["image"], changes, key)
+        weights = changes.corrupted.sum(axis=1, dtype=jnp.float32)
+        return Loss(errors.sum(axis=1), weights)
+
+    def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
+        """The loss, with a corruption that is the same in every evaluation."""
+        changes = corruption(
+            batch["sample_index"], model.options, share=self.corrupt, key=jax.random.key(_STREAM)
+        )
+        errors = self._errors(model, batch["image"], changes, None)
+        loss = errors.sum(axis=1) / changes.corrupted.sum(axis=1, dtype=jnp.float32)
+        return {"loss": jnp.where(batch["mask"], loss, 0).sum()}
+
+    def _errors(
+        self, model: Any, images: jax.Array, changes: "Corruption", key: jax.Array | None
+    ) -> jax.Array:
+        """Errors (B, N) of the corrupted patches, 0 elsewhere, float32."""
+        outputs = model.patch_logits(images, mask=changes.masked, source=changes.source, key=key)
+        images, size = images.astype(jnp.float32), model.options.patch_size
+        if self.target == "pixels":
+            errors = jnp.square(outputs - patches(images, size)).mean(axis=-1)
+        else:
+            side = _SIDE if self.target == "colours_4x4" else 1
+            errors = colour_errors(outputs, colours(self._pixels(images), size, side=side))
+        return jnp.where(changes.corrupted, errors, 0)
+
+    def _pixels(self, images: jax.Array) -> jax.Array:
+        """Normalised images with their values in [0, 1] again."""
+        raise NotImplementedError("the mean and std are unknown: call `bound` first")
+
+    def _outputs(self, options: EncoderOptions) -> int:
+        """Outputs of the head for each patch. Raises ValueError where the target does not fit."""
+        colours = _BINS**options.channels
+        if self.target == "mean_colour":
+            return colours
+        if self.target == "pixels":
+            return options.patch_size[0] * options.patch_size[1] * options.channels
+        if any(side % _SIDE for side in options.patch_size):
+            raise ValueError(
+                f"config.objective.target is {self.target}, which needs a patch size that is a"
+                f" multiple of {_SIDE}, not {options.patch_size}"
+            )
+        return colours * _SIDE**2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Bound(MaskedPatchPrediction):
+    """Knows the mean and std, by channel, that images are normalised with."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def _pixels(self, images: jax.Array) -> jax.Array:
+        std, mean = (jnp.asarray(v, jnp.float32)[None, None, None] for v in (self.std, self.mean))
+        return images * std + mean
+
+
+class Corruption(NamedTuple):
+    """What is done to the patches of every image before the encoder sees them."""
+
+    corrupted: jax.Array  # bool (B, N): predicted
+    masked: jax.Array  # bool (B, N): those of them that become the mask token
+    source: jax.Array  # int32 (B, N): the patch whose embedding is used; mostly the patch itself
+
+
+def corruption(
+    sample_index: jax.Array,  # uint32 (B, 2)
+    options: EncoderOptions,
+    *,
+    share: float,
+    key: jax.Array,
+) -> Corruption:
+    """Corrupts `share` of the patches of each image, as many in every image (appendix B.1.2)."""
+    count = options.grid[0] * options.grid[1]
+
+    def of_sample(index: jax.Array) -> Corruption:
+        order, kind, other = jax.random.split(at(key, index), 3)
+        rank = jnp.argsort(jnp.argsort(jax.random.uniform(order, (count,))))
+        corrupted = rank < _corrupted(count, share)
+        kinds = jax.random.uniform(kind, (count,))
+        masked = corrupted & (kinds < _MASKED)
+        replaced = corrupted & ~masked & (kinds < _MASKED + _REPLACED)
+        own = jnp.arange(count)
+        step = jax.random.randint(other, (count,), 1, count)  # never to the patch itself
+        source = jnp.where(replaced, (own + step) % count, own)
+        return Corruption(corrupted, masked, source)
+
+    return jax.vmap(of_sample)(sample_index)
+
+
+def colours(pixels: jax.Array, patch_size: tuple[int, int], *, side: int = 1) -> jax.Array:
+    """The 3-bit colours int32 (B, N, side * side) of images with values in [0, 1].
+
+    Each patch is averaged down to side x side pixels. A colour is r + 8 g + 64 b of the bins of its
+    channels. A value between two bins belongs to the lower one.
+    """
+    whole = patches(jnp.minimum(pixels, 1), patch_size)  # (B, N, P)
+    shape = (patch_size[0] // side, side, patch_size[1] // side, pixels.shape[-1])
+    means = whole.reshape(*whole.shape[:2], side, *shape).mean(axis=(3, 5))  # (B, N, side, side, C)
+    borders = jnp.arange(1, _BINS, dtype=jnp.float32) / _BINS
+    bins = jnp.searchsorted(borders, means, side="left")
+    weights = _BINS ** jnp.arange(pixels.shape[-1])
+    return (bins @ weights).reshape(*whole.shape[:2], side * side)
+
+
+def colour_errors(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Cross-entropy (B, N) of colours (B, N, S): the mean over the S pixels of a patch.
+
+    `logits`: (B, N, S times the number of colours), those of one pixel side by side.
+    """
+    logits = logits.reshape(*labels.shape, -1).astype(jnp.float32)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(axis=-1)
+
+
+def _corrupted(count: int, share: float) -> int:
+    """How many of `count` patches."""
+    return round(count * share)
+
+
+def _encoder(base: Options) -> MaskedImageModelOptions:
+    """A masked image model with the encoder of `base`. Raises ValueError where it has none."""
+    if isinstance(base, MaskedImageModelOptions):
+        return base
+    if not isinstance(base, ViTOptions) or base.stem:
+        raise ValueError(
+            f"config.objective is masked_patch, which cannot train a {base.kind}: it needs a Vision"
+            " Transformer that embeds patches of the image itself, such as B/16"
+        )
+    names = (field.name for field in dataclasses.fields(EncoderOptions))
+    kept = {name: getattr(base, name) for name in names}
+    own = {"class_token": base.has_class_token, "mask_token": True}
+    return MaskedImageModelOptions(**kept | own)
