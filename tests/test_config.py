@@ -12,7 +12,7 @@ from vit_jax import schema
 from vit_jax.commands import configs
 from vit_jax.config import Config, Duration, default_config, resolve
 from vit_jax.data.crops import Shift
-from vit_jax.training.optimizer import AdamW, Sgd
+from vit_jax.training.optimizers import AdamW, Sgd
 from vit_jax.training.schedules import ReciprocalSqrt
 
 
@@ -232,7 +232,7 @@ def test_overrides_are_read_by_the_type_of_the_field() -> None:
     assert (config.schedule.warmup, config.total) == (Duration(percent=5.0), Duration(steps=7))
 
 
-SGD_B1 = "config.optimizer.b1 belongs to adamw and adam; config.optimizer.name is 'sgd'"
+SGD_B1 = "config.optimizer.b1 belongs to adamw, adam, .*; config.optimizer.name is 'sgd'"
 
 
 @pytest.mark.parametrize(
@@ -241,9 +241,12 @@ SGD_B1 = "config.optimizer.b1 belongs to adamw and adam; config.optimizer.name i
         ({"optimizer__name": "sgd", "optimizer__b1": 0.9}, SGD_B1),
         (
             {"optimizer__name": "adam", "optimizer__weight_decay": 0.0},
-            "config.optimizer.weight_decay belongs to adamw and sgd; .* is 'adam'",
+            "config.optimizer.weight_decay belongs to adamw, sgd, .*; .* is 'adam'",
         ),
-        ({"optimizer__momentum": 0.9}, "config.optimizer.momentum belongs to sgd; .* is 'adamw'"),
+        (
+            {"optimizer__momentum": 0.9},
+            "config.optimizer.momentum belongs to sgd, lars and muon; .* is 'adamw'",
+        ),
         ({"data__shift": 2}, "config.data.shift belongs to shift; config.data.crop is 'inception'"),
         ({"data__path": "x"}, "belongs to image_folder and tfds; config.data.source is 'embedded'"),
         (

@@ -1,6 +1,7 @@
 """Training and loading give the numbers they always gave, bit for bit on the machine of the record.
 
-On another machine, or with other versions, rounding differs: there they agree to 1e-5. After a
+On another machine, or with other versions, rounding differs and grows with the steps: by 1e-5 of
+the gradient's norm after 20 steps between jax 0.10 and 0.12. There they agree to 1e-4. After a
 change that is meant to move the numbers, record them again, in the environment that golden.json
 names (the reference models are optional there):
 
@@ -18,7 +19,7 @@ from scripts import record_golden
 
 GOLDEN = json.loads(pathlib.Path(__file__).with_name("golden.json").read_text())
 SAME_MACHINE = GOLDEN["facts"] == record_golden.facts()
-RTOL = 0.0 if SAME_MACHINE else 1e-5
+RTOL = 0.0 if SAME_MACHINE else 1e-4
 # One of each family, without resizing: tests of the layouts compare them all with the originals.
 MODELS = (
     *("vitjax_hybrid_r/ckpt.npz", "bv_vit_map/ckpt.npz", "bv_bit_paper/ckpt.npz"),

@@ -39,7 +39,7 @@ def test_a_field_of_each_choice_is_shown_where_it_belongs(capsys) -> None:
     (sgd,) = (part for part in parts if part.startswith("optimizer.name=sgd: Gradient descent"))
     assert "optimizer.momentum = 0.9" in sgd and "optimizer.b1" not in sgd
     assert "data." not in out and "schedule." not in out
-    assert shown(capsys, "config.optimizer.momentum").count(" = ") == 1
+    assert shown(capsys, "config.optimizer.nesterov").count(" = ") == 2  # of sgd and muon
     assert "data.shift = 0 (whole number)" in shown(capsys, "data.crop")
     assert "total = epochs=90.0 (one of .steps, .epochs, .exa" in shown(capsys, "total")
     assert "depths" not in shown(capsys, "model", "--config", "configs/quickstart.py")

@@ -137,8 +137,8 @@ def test_guests_train_resume_evaluate_and_are_loaded(tmp_path, capsys) -> None:
     assert train("other", "--config.data.train_split=validation") == 2
     assert "dots validation: 64 of 64 images have no label" in capsys.readouterr().err
     assert train("other", "--config.optimizer.b1=0.5") == 2
-    assert "config.optimizer.b1 belongs to adamw and adam; config.optimizer.name is 'sign'" in (
-        capsys.readouterr().err
-    )
+    error = capsys.readouterr().err
+    assert "config.optimizer.b1 belongs to adamw, adam, " in error
+    assert "; config.optimizer.name is 'sign'" in error
     assert main(["config", "schedule.decay"]) == 0
     assert "schedule.decay=stairs: Halves the rate at regular steps." in (capsys.readouterr().out)

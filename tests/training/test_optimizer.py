@@ -12,7 +12,8 @@ import pytest
 from tests.parts import optimizer_config
 from vit_jax import schema
 from vit_jax.config import Duration, OptimizerConfig, ScheduleConfig
-from vit_jax.training.optimizer import Sgd, ema_update, make_optimizer
+from vit_jax.training.optimizer import ema_update, make_optimizer
+from vit_jax.training.optimizers import Sgd
 from vit_jax.training.schedules import make_schedule
 
 OPTIMIZERS = [

@@ -49,7 +49,11 @@ def build(kind: Any, value: Any, path: str) -> Any:
         value = tuple(value)
         if args[-1] is not Ellipsis and len(value) != len(args):
             raise ValueError(f"{path} needs {len(args)} values, got {value!r}")
-        return tuple(build(args[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        return tuple(
+            build(kind, item, f"{path}[{i}]")
+            for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        )
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < sys.float_info.max else math.inf
     if type(value) is not kind:

@@ -1,86 +1,17 @@
-"""Optimizers: Optax rules, and regular expressions over parameter paths.
-
-A path joins the keys of a nested dict with "/", such as `encoder/blocks/mlp/fc1/kernel`. The state
-of an optimizer repeats the nested dict of the parameters for each moment, below a prefix. So the
-rules that shard a parameter by its path also shard its moments.
-"""
+"""How parameters move: an optimizer, clipping, and rates that differ by path or layer."""
 
 import dataclasses
 import re
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vit_jax import schema
-
-MomentDtype = Literal["float32", "bfloat16"]
-
-
-class Rule(Protocol):
-    """An entry of `OPTIMIZERS`: a dataclass whose fields are part of the config."""
-
-    def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        """Turns clipped gradients into updates of `params`, of which only the paths are read.
-
-        Raises ValueError for a field out of range.
-        """
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Adam:
-    """Adam (Kingma & Ba 2015)."""
-
-    b1: float = 0.9  # decay of the first moment
-    b2: float = 0.999  # decay of the second moment
-    eps: float = 1e-8  # added to the root of the second moment
-    moment_dtype: MomentDtype = "float32"  # of the first moment
-
-    def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        return optax.adam(schedule, **_adam(self))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AdamW(Adam):
-    """Adam with decay decoupled from the gradient (Loshchilov & Hutter 2019).
-
-    Subtracts the scheduled rate times `weight_decay` times the parameter. big_vision multiplies its
-    decay by the schedule but not by the peak rate: its `wd / lr` is the `weight_decay` here.
-    """
-
-    weight_decay: float = 0.0  # times the scheduled rate
-    decay_mask: tuple[str, ...] = ("kernel$",)  # regular expressions of the decayed paths
-
-    def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        mask, decay = _decayed(self, params), self.weight_decay
-        return optax.adamw(schedule, **_adam(self), weight_decay=decay, mask=mask)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sgd:
-    """Gradient descent with momentum; decay is added to the gradient, as in PyTorch."""
-
-    momentum: float = 0.9  # decay of the sum of gradients; 0: none
-    nesterov: bool = False  # look ahead by one step of momentum
-    moment_dtype: MomentDtype = "float32"  # of the sum of gradients
-    weight_decay: float = 0.0  # times the parameter, added to the clipped gradient
-    decay_mask: tuple[str, ...] = ("kernel$",)  # regular expressions of the decayed paths
-
-    def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        mask = _decayed(self, params)
-        _check_fraction(momentum=self.momentum)
-        sgd = optax.sgd(
-            schedule,
-            momentum=self.momentum or None,  # None: no accumulator in the state
-            nesterov=self.nesterov,
-            accumulator_dtype=jnp.dtype(self.moment_dtype),
-        )
-        decay = optax.add_decayed_weights(self.weight_decay, mask=mask)
-        return optax.chain(decay, sgd) if self.weight_decay else sgd
-
-
-OPTIMIZERS: dict[str, type[Rule]] = {"adamw": AdamW, "adam": Adam, "sgd": Sgd}
+from vit_jax.training.optimizers import OPTIMIZERS as OPTIMIZERS
+from vit_jax.training.optimizers import Rule, contract
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,6 +20,10 @@ class OptimizerConfig:
 
     rule: Rule = schema.choice(OPTIMIZERS, "adamw", key="name")  # how gradients become updates
     learning_rate: float = 1e-3  # peak of the schedule
+    # Factor of the rate from each layer to the one below it; 1: the same rate everywhere.
+    layer_decay: float = 1.0
+    # (regular expression of paths, factor of their rate); the first that matches counts.
+    rate_factors: tuple[tuple[str, float], ...] = ()
     frozen: tuple[str, ...] = ()  # regular expressions of the paths that do not train
     clip_norm: float = 1.0  # largest global gradient norm; 0: no clipping
     accumulate: int = 1  # micro-batches per step; the batch size stays the same
@@ -99,23 +34,56 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Clips float32 gradients by their global norm and turns them into updates of the parameters.
 
-    `params` is a nested dict of arrays or `jax.ShapeDtypeStruct`s: only its paths are read.
+    `params` is a nested dict of arrays or `jax.ShapeDtypeStruct`s: only paths and shapes are read.
     Frozen parameters have no state, get zero updates and do not count in the gradient norm.
 
     Raises ValueError for a regular expression that matches no parameter, a value out of range, and
     if nothing is left to train.
     """
-    _check_positive(clip_norm=optimizer.clip_norm)
-    frozen = _matches(params, optimizer.frozen, field="frozen")
+    contract.check_positive(clip_norm=optimizer.clip_norm)
+    frozen = contract.matches(params, optimizer.frozen, field="frozen")
+    factors = rate_factors(optimizer, params)
+    if optimizer.frozen and all(jax.tree.leaves(frozen)):
+        raise ValueError(f"config.optimizer.frozen {optimizer.frozen} leaves nothing to train")
     moves = _promoting(optimizer.rule.updates(schedule, params))
+    if factors is not None:
+        moves = optax.chain(moves, _scaled(factors))
     if optimizer.clip_norm:
         moves = optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), moves)
     if not optimizer.frozen:
         return moves
-    if all(jax.tree.leaves(frozen)):
-        raise ValueError(f"config.optimizer.frozen {optimizer.frozen} leaves nothing to train")
     labels = jax.tree.map(lambda f: "frozen" if f else "trained", frozen)
     return optax.partition({"trained": moves, "frozen": optax.set_to_zero()}, labels)
+
+
+def rate_factors(optimizer: OptimizerConfig, params: Any) -> Any:
+    """The factor of the learning rate of every parameter: float32 (), or (L, 1, ...) by layer.
+
+    `layer_decay` d gives the head d ** 0, the last block d ** 1, the first of L blocks d ** L, and
+    what is before the blocks d ** (L + 1), as MAE and BEiT do. A norm after the blocks has d ** 0;
+    timm gives d ** 1 to a norm before pooling, which `rate_factors` can say. None where every
+    factor is 1. Raises ValueError for a value out of range.
+    """
+    if not 0 < optimizer.layer_decay <= 1:
+        raise ValueError(
+            f"config.optimizer.layer_decay is {optimizer.layer_decay}: it must be in (0, 1]"
+        )
+    for pattern, given in optimizer.rate_factors:
+        contract.matches(params, (pattern,), field="rate_factors")
+        contract.check_positive(rate_factors=given)
+    if optimizer.layer_decay == 1 and not optimizer.rate_factors:
+        return None
+    depth = _depth(params) if optimizer.layer_decay < 1 else 0
+
+    def factor(path: str, leaf: Any) -> np.ndarray:
+        found = (f for pattern, f in optimizer.rate_factors if re.search(pattern, path))
+        below = _layers_below_head(path, depth) if depth else np.zeros(())
+        value = next(found, 1.0) * optimizer.layer_decay**below
+        layered = value.ndim and contract.is_stacked(path)
+        shape = (depth, *(1,) * (len(leaf.shape) - 1)) if layered else ()
+        return np.asarray(value, np.float32).reshape(shape)
+
+    return jax.tree.map(factor, contract.paths(params), params)
 
 
 def ema_update(ema: Any, params: Any, *, decay: float, step: jax.typing.ArrayLike) -> Any:
@@ -130,19 +98,35 @@ def ema_update(ema: Any, params: Any, *, decay: float, step: jax.typing.ArrayLik
     return jax.tree.map(lambda e, p: e + weight.astype(e.dtype) * (p - e), ema, params)
 
 
-def _adam(rule: Adam) -> dict[str, Any]:
-    _check_fraction(b1=rule.b1, b2=rule.b2)
-    _check_positive(eps=rule.eps)
-    moment_dtype = jnp.dtype(rule.moment_dtype)
-    return {"b1": rule.b1, "b2": rule.b2, "eps": rule.eps, "mu_dtype": moment_dtype}
+def _depth(params: Any) -> int:
+    """The number of blocks. Raises ValueError unless there is one stack of them."""
+    sizes = {
+        leaf.shape[0]
+        for path, leaf in zip(
+            jax.tree.leaves(contract.paths(params)), jax.tree.leaves(params), strict=True
+        )
+        if re.match(r"encoder/blocks/", path)
+    }
+    if len(sizes) != 1:
+        raise ValueError(
+            "config.optimizer.layer_decay is for Vision Transformers, whose blocks are one stack;"
+            " set it to 1 for this model"
+        )
+    return sizes.pop()
 
 
-def _decayed(rule: AdamW | Sgd, params: Any) -> Any:
-    """A bool for every parameter: does it decay?"""
-    _check_positive(weight_decay=rule.weight_decay)
-    # The default may match nothing: a model need not have kernels.
-    default = rule.decay_mask == AdamW.decay_mask
-    return _matches(params, rule.decay_mask, field="decay_mask", may_miss=default)
+def _layers_below_head(path: str, depth: int) -> np.ndarray:
+    """How often the rate of the head is decayed: (), or (depth,) for the parameters of blocks."""
+    if re.match(r"encoder/blocks/", path):
+        return np.arange(depth, 0, -1.0)
+    before = path.startswith("encoder/") and not re.match(r"encoder/(norm|relative_bias)", path)
+    return np.asarray(depth + 1.0 if before else 0.0)
+
+
+def _scaled(factors: Any) -> optax.GradientTransformation:
+    return contract.stateless(
+        lambda updates, params: jax.tree.map(lambda u, f: u * f.astype(u.dtype), updates, factors)
+    )
 
 
 def _promoting(rule: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -153,36 +137,3 @@ def _promoting(rule: optax.GradientTransformation) -> optax.GradientTransformati
             return rule.update(updates, state, params)
 
     return optax.GradientTransformation(rule.init, update)
-
-
-def _matches(params: Any, patterns: tuple[str, ...], *, field: str, may_miss: bool = False) -> Any:
-    """A bool for every parameter: does one of `patterns` match somewhere in its path?"""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    matched = [False] * len(paths)
-    for pattern in patterns:
-        try:
-            hits = [re.search(pattern, path) is not None for path in paths]
-        except re.error as error:
-            raise ValueError(
-                f"config.optimizer.{field}: {pattern!r} is not a regular expression: {error}"
-            ) from error
-        if not (any(hits) or may_miss):
-            raise ValueError(
-                f"config.optimizer.{field}: {pattern!r} matches no parameter:"
-                f" choose from {', '.join(paths)}"
-            )
-        matched = [a or b for a, b in zip(matched, hits, strict=True)]
-    return jax.tree.unflatten(treedef, matched)
-
-
-def _check_fraction(**fields: float) -> None:
-    for field, value in fields.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"config.optimizer.{field} is {value}: it must be in [0, 1)")
-
-
-def _check_positive(**fields: float) -> None:
-    for field, value in fields.items():
-        if value < 0:
-            raise ValueError(f"config.optimizer.{field} is {value}: it must not be negative")

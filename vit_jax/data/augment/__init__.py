@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.data.augment.contract import PIXELS, VALUES, Augmentation, Batch, at
+from vit_jax.data.augment.erase import Erase
 from vit_jax.data.augment.flip import Flip
+from vit_jax.data.augment.mix import Mix
 from vit_jax.data.augment.mixup import Mixup
 from vit_jax.data.augment.value_range import HALF, ValueRange, normalize
 
@@ -33,6 +35,8 @@ AUGMENTATIONS: dict[str, type[Augmentation]] = {
     "flip": Flip,
     "value_range": ValueRange,
     "mixup": Mixup,
+    "mix": Mix,
+    "erase": Erase,
 }
 
 

@@ -1,0 +1,175 @@
+"""Mixup with CutMix mixes as timm does, given the same draws, and draws as it does."""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.data.augment import AUGMENTATIONS
+from vit_jax.data.augment.erase import Erase, rectangle
+from vit_jax.data.augment.mix import Draw, Mix, box_of_share, box_of_sides, mixed
+from vit_jax.objectives.classification import one_hot_targets
+
+KEY = jax.random.key(0)
+CASES = [
+    *("mixup_batch", "cutmix_batch", "cutmix_minmax_batch", "cutmix_nocorrect"),
+    *("both_pair", "both_elem"),
+]
+
+
+def draws_of(log: list[Any], *, count: int, pair: bool) -> Draw:
+    """The draws that timm's log tells."""
+    (_, (shares, cuts)), *boxes = log
+    shares, cuts = np.atleast_1d(shares), np.atleast_1d(cuts)
+    table = np.zeros((len(shares), 4), int)
+    places = [i for i in range(len(shares)) if cuts[i] and shares[i] != 1]
+    for i, (_, (top, bottom, left, right, _)) in zip(places, boxes, strict=True):
+        table[i] = (top, bottom, left, right)
+    if pair:
+        shares, cuts, table = (np.concatenate([a, a[::-1]]) for a in (shares, cuts, table))
+    assert len(shares) in (1, count)
+    return Draw(jnp.asarray(shares, jnp.float32), jnp.asarray(cuts), jnp.asarray(table, jnp.int32))
+
+
+def test_the_same_draws_give_what_timm_gives(shared) -> None:
+    folder = shared / "fixtures/timm_mixup"
+    io, draws = np.load(folder / "io.npz"), json.loads((folder / "meta.json").read_text())["draws"]
+    images, labels = jnp.asarray(io["images"]), jnp.asarray(io["labels"], jnp.int32)
+    seen = set()
+    for name, drawn in draws.items():
+        kind, _, rest = name.partition("_s0")
+        targets = one_hot_targets(labels, num_classes=10, smoothing=0.1 if rest[:2] == ".1" else 0)
+        draw = draws_of(drawn["log"], count=8, pair="pair" in name)
+        got = mixed(
+            {"image": images, "targets": targets}, draw, exact_share="nocorrect" not in name
+        )
+        np.testing.assert_allclose(got["targets"], io[f"{name}_targets"], atol=1e-6, err_msg=name)
+        if f"{name}_images" in io:
+            np.testing.assert_allclose(got["image"], io[f"{name}_images"], atol=1e-6, err_msg=name)
+            seen.add(kind)
+    assert len(seen) >= 5, seen
+
+
+def test_boxes_are_timms() -> None:
+    """Clipped to the image, around any of its pixels, with the floor of the sides."""
+    draws = jax.vmap(lambda key: box_of_share(key, (12, 16), share=jnp.float32(0.7)))(
+        jax.random.split(KEY, 2000)
+    )
+    top, bottom, left, right = np.asarray(draws).T
+    assert top.min() == left.min() == 0 and (bottom.max(), right.max()) == (12, 16)
+    assert (bottom - top).max() == int(12 * np.sqrt(0.3)) == 6
+    assert (right - left).max() == int(16 * np.sqrt(0.3)) == 8
+    np.testing.assert_allclose(np.mean((top + bottom) / 2), 5.7, atol=0.3)
+    sides = jax.vmap(lambda key: box_of_sides(key, (12, 16), low=0.25, high=0.75))(
+        jax.random.split(KEY, 2000)
+    )
+    top, bottom, left, right = np.asarray(sides).T
+    assert ((bottom - top).min(), (bottom - top).max()) == (3, 8)  # randint leaves out the end
+    assert ((right - left).min(), (right - left).max()) == (4, 11)
+    assert top.min() == left.min() == 0 and (bottom.max(), right.max()) == (12, 16)
+
+
+def batch(count: int = 6) -> dict[str, jax.Array]:
+    images = jax.random.normal(jax.random.key(1), (count, 8, 8, 3))
+    targets = jax.nn.one_hot(jnp.arange(count), count)
+    index = jnp.stack([jnp.zeros(count, jnp.uint32), jnp.arange(count, dtype=jnp.uint32)], 1)
+    return {"image": images, "targets": targets, "sample_index": index}
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "sample"])
+def test_shares_of_targets_sum_to_one_and_follow_the_mode(mode) -> None:
+    got = Mix(mode=mode, cutmix_alpha=0.0)(batch(), key=KEY)
+    targets = np.asarray(got["targets"])
+    np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
+    shares = np.diag(targets)
+    if mode == "batch":
+        assert len(np.unique(shares)) == 1
+    elif mode == "pair":
+        np.testing.assert_array_equal(shares, shares[::-1])
+        assert len(np.unique(shares)) == 3
+    else:
+        assert len(np.unique(shares)) == 6
+
+
+def test_the_draw_of_a_sample_depends_on_its_place_alone() -> None:
+    whole = Mix(mode="sample")
+    size = (8, 8)
+    one = whole.draw(jax.random.key(3), size=size)
+    again = jax.jit(lambda key: whole.draw(key, size=size))(jax.random.key(3))
+    for ours, theirs in zip(one, again, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_a_probability_of_none_changes_nothing() -> None:
+    given = batch()
+    for options in ({}, {"cutmix_sides": (0.2, 0.8)}, {"mode": "pair"}):
+        got = Mix(probability=0.0, **options)(given, key=KEY)
+        for name in ("image", "targets"):
+            np.testing.assert_array_equal(got[name], given[name])
+
+
+def test_shares_have_the_moments_of_their_distributions() -> None:
+    mix = Mix(mixup_alpha=0.8, cutmix_alpha=1.0, cutmix_probability=0.3, mode="sample")
+    draw = jax.vmap(lambda key: mix.draw(key, size=(8, 8)))(jax.random.split(KEY, 20_000))
+    cut = np.asarray(draw.cut)
+    assert abs(cut.mean() - 0.3) < 0.02
+    for alpha, chosen in ((0.8, ~cut), (1.0, cut)):
+        shares = np.asarray(draw.share)[chosen]
+        assert abs(shares.mean() - 0.5) < 0.02
+        np.testing.assert_allclose(shares.var(), 1 / (4 * (2 * alpha + 1)), rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mixup_alpha": -1.0}, "mixup_alpha is -1.0"),
+        ({"mixup_alpha": float("nan")}, "mixup_alpha is nan"),
+        ({"mixup_alpha": 0.0, "cutmix_alpha": 0.0}, "are 0: leave it out"),
+        ({"probability": 1.5}, "probability is 1.5: it must be in"),
+        ({"cutmix_probability": -0.5}, "cutmix_probability is -0.5"),
+        ({"cutmix_sides": (0.5,)}, "cutmix_sides are"),
+        ({"cutmix_sides": (0.8, 0.2)}, "cutmix_sides are"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        Mix(**options)
+
+
+def test_erased_rectangles_have_the_areas_and_proportions_of_the_paper() -> None:
+    masks = np.asarray(jax.vmap(lambda key: rectangle(key, (40, 60)))(jax.random.split(KEY, 1500)))
+    areas = masks.mean(axis=(1, 2))
+    assert areas.min() > 0.015 and areas.max() < 0.36
+    np.testing.assert_allclose(areas.mean(), (0.02 + 1 / 3) / 2, atol=0.02)
+    heights, widths = masks.any(2).sum(1), masks.any(1).sum(1)
+    np.testing.assert_array_equal(masks.sum((1, 2)), heights * widths)
+    ratio = np.log(heights / widths)
+    assert abs(ratio).max() < -np.log(0.3) + 0.3 and abs(np.median(ratio)) < 0.1
+
+
+@pytest.mark.parametrize("fill", ["noise", "colour", "zero"])
+def test_a_share_of_the_images_is_erased_by_what_is_asked_for(fill) -> None:
+    given = batch(400)
+    got = Erase(probability=0.25, fill=fill)(given, key=KEY)["image"]
+    changed = np.asarray((got != given["image"]).any(-1))
+    assert abs(changed.any((1, 2)).mean() - 0.25) < 0.06
+    first = int(np.argmax(changed.any((1, 2))))
+    inside = np.asarray(got[first])[changed[first]]
+    if fill == "zero":
+        assert not inside.any()
+    elif fill == "colour":
+        np.testing.assert_array_equal(inside, np.broadcast_to(inside[:1], inside.shape))
+    else:
+        assert len(np.unique(inside)) == inside.size
+
+
+def test_an_erasing_probability_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="probability is 2: it must be in"):
+        Erase(probability=2)
+
+
+def test_both_have_a_name_in_configs() -> None:
+    assert (AUGMENTATIONS["mix"], AUGMENTATIONS["erase"]) == (Mix, Erase)

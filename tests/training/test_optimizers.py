@@ -1,0 +1,222 @@
+"""The trajectories of optimizers are those of the projects whose recipes use them."""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.parts import optimizer_config
+from tests.training.test_optimizer import below, nest, train
+from vit_jax.config import Duration, OptimizerConfig, ScheduleConfig
+from vit_jax.training.optimizer import make_optimizer, rate_factors
+from vit_jax.training.optimizers import contract, muon
+from vit_jax.training.schedules import make_schedule
+
+ALL = ("",)  # a pattern that matches every path
+
+
+def trajectory(path: Any) -> tuple[Any, list[Any], dict[int, Any]]:
+    """Initial parameters, gradients and the parameters after some of the steps of a fixture."""
+    io = np.load(path / "io.npz")
+    names = [name.removesuffix("_init") for name in io if name.endswith("_init")]
+    steps = sum(name.startswith("grad0_step") for name in io)
+    gradients = [{n: jnp.asarray(io[f"grad{n[1:]}_step{s}"]) for n in names} for s in range(steps)]
+    after = {
+        s: {n: io[f"{n}_after{s}"] for n in names}
+        for s in range(1, steps + 1)
+        if f"p0_after{s}" in io
+    }
+    return {n: jnp.asarray(io[f"{n}_init"]) for n in names}, gradients, after
+
+
+def assert_follows(path: Any, optimizer: OptimizerConfig, *, rate: float, atol: float) -> None:
+    params, gradients, expected = trajectory(path)
+    actual = train(params, gradients, optimizer, lambda step: rate)
+    for step, theirs in expected.items():
+        for name, array in theirs.items():
+            np.testing.assert_allclose(actual[step][name], array, rtol=0, atol=atol, err_msg=name)
+
+
+def test_lamb_equals_timm(shared) -> None:
+    optimizer = optimizer_config(name="lamb", weight_decay=0.02, clip_norm=1.0, decay_mask=ALL)
+    assert_follows(shared / "fixtures/timm_lamb", optimizer, rate=0.01, atol=2e-6)
+
+
+def test_lars_equals_maes_linear_probe(shared) -> None:
+    optimizer = optimizer_config(name="lars", weight_decay=1e-4, clip_norm=0.0, decay_mask=("p0",))
+    assert_follows(shared / "fixtures/mae_lars", optimizer, rate=0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 6e-4), ("bfloat16", 6e-4)])
+def test_muon_equals_timm(shared, dtype, atol) -> None:
+    """Timm iterates in bfloat16, whose rounding is what is left."""
+    optimizer = optimizer_config(
+        name="muon",
+        weight_decay=0.01,
+        clip_norm=0.0,
+        decay_mask=ALL,
+        matrices=("p0", "p2", "p3"),
+        iteration_dtype=dtype,
+    )
+    assert_follows(shared / "fixtures/timm_muon", optimizer, rate=0.02, atol=atol)
+
+
+def test_adafactor_equals_big_vision(shared) -> None:
+    folder = shared / "fixtures/bv_optim_adafactor_bv"
+    steps, after = (dict(np.load(folder / f"{name}.npz")) for name in ("grads", "io"))
+    schedule = make_schedule(
+        ScheduleConfig(warmup=Duration(steps=2)),
+        peak=1e-2,
+        total_steps=10,
+        batch_size=1,
+        dataset_size=1,
+    )
+    wanted = json.loads((folder / "meta.json").read_text())["config"]
+    assert (wanted["lr"], wanted["wd"], wanted["optax"]) == (0.01, 0.03, {"beta2_cap": 0.95})
+    optimizer = optimizer_config(name="adafactor", b2_cap=0.95, weight_decay=0.03 / 1e-2)
+    gradients = [nest(below(f"step{s}/", steps)) for s in range(6)]
+    actual = train(nest(dict(np.load(folder / "init.npz"))), gradients, optimizer, schedule)
+    for step in (1, 2, 3, 6):
+        names = contract.paths(actual[step])
+        flat = dict(zip(jax.tree.leaves(names), jax.tree.leaves(actual[step]), strict=True))
+        for name, theirs in below(f"params_after_{step}/", after).items():
+            # Compiled or not, the original itself differs by 1e-4 (its meta.json).
+            np.testing.assert_allclose(flat[name], theirs, rtol=0, atol=1e-4, err_msg=name)
+
+
+def test_lion_is_the_sign_of_the_average_with_decay() -> None:
+    optimizer = optimizer_config(name="lion", weight_decay=0.1, clip_norm=0.0)
+    params = {"kernel": jnp.asarray([1.0, -2.0])}
+    gradients = [{"kernel": jnp.asarray([3.0, -4.0])}, {"kernel": jnp.asarray([-0.2, -4.0])}]
+    *_, last = train(params, gradients, optimizer, lambda step: 0.5)
+    first = params["kernel"] - 0.5 * (jnp.asarray([1.0, -1.0]) + 0.1 * params["kernel"])
+    # The moment after one step is 0.01 of the gradient: 0.9 * 0.03 - 0.1 * 0.2 is positive.
+    np.testing.assert_allclose(
+        last["kernel"], first - 0.5 * (jnp.asarray([1.0, -1.0]) + 0.1 * first), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["lamb", "lars", "muon"])
+def test_a_stack_of_layers_moves_as_its_layers_do(name) -> None:
+    """Other projects have a parameter for each layer: norms and matrices are of one."""
+    key = jax.random.key(0)
+    stacked = jax.random.normal(key, (3, 4, 6)) * jnp.asarray([1.0, 10, 100])[:, None, None]
+    gradient = jax.random.normal(jax.random.key(1), (3, 4, 6))
+    options = {"matrices": ("kernel",)} if name == "muon" else {}
+    optimizer = optimizer_config(name=name, weight_decay=0.1, clip_norm=0.0, **options)
+    whole = train(
+        {"blocks": {"kernel": stacked}}, [{"blocks": {"kernel": gradient}}] * 2, optimizer, rate
+    )[-1]["blocks"]["kernel"]
+    for layer in range(3):
+        alone = train(
+            {"kernel": stacked[layer]}, [{"kernel": gradient[layer]}] * 2, optimizer, rate
+        )[-1]["kernel"]
+        np.testing.assert_allclose(whole[layer], alone, rtol=2e-3 if name == "muon" else 1e-5)
+
+
+def rate(step: jax.Array) -> float:
+    return 0.1
+
+
+def test_muon_joins_heads_and_makes_singular_values_about_one() -> None:
+    assert muon.as_matrices("blocks/attention/qkv/kernel", jnp.zeros((2, 8, 3, 2, 4))).shape == (
+        *(2, 8, 24),
+    )
+    assert muon.as_matrices("blocks/attention/out/kernel", jnp.zeros((2, 2, 4, 8))).shape == (
+        *(2, 8, 8),
+    )
+    assert muon.as_matrices("embedding/kernel", jnp.zeros((4, 4, 3, 8))).shape == (48, 8)
+    x = jax.random.normal(jax.random.key(0), (2, 6, 9))
+    values = {"coefficients": muon.COEFFICIENTS["quintic"], "dtype": jnp.dtype("float32")}
+    made = muon.newton_schulz(x, **values)
+    spread = jnp.linalg.svd(made, compute_uv=False)
+    assert spread.min() > 0.6 and spread.max() < 1.3
+    np.testing.assert_allclose(muon.newton_schulz(x.mT, **values), made.mT, atol=1e-5)
+
+
+def a_vit() -> dict[str, Any]:
+    block = {"attention": {"qkv": {"kernel": jnp.ones((2, 4, 3, 1, 4))}}}
+    return {
+        "encoder": {
+            "blocks": block,
+            "cls": jnp.ones((1, 1, 4)),
+            "embedding": {"kernel": jnp.ones((2, 2, 3, 4))},
+            "norm": {"scale": jnp.ones(4)},
+        },
+        "head": {"kernel": jnp.ones((4, 5))},
+    }
+
+
+def test_rates_decay_from_the_head_down_as_in_mae(shared) -> None:
+    table = json.loads((shared / "fixtures/mae_schedule_layerdecay/meta.json").read_text())
+    theirs = {name: row[0] for name, row in table["layer_decay_table"].items()}
+    ours = rate_factors(optimizer_config(layer_decay=0.75), a_vit())
+    encoder = ours["encoder"]
+    qkv = encoder["blocks"]["attention"]["qkv"]["kernel"]
+    assert qkv.shape == (2, 1, 1, 1, 1)
+    for layer in range(2):
+        np.testing.assert_allclose(qkv[layer], theirs[f"blocks.{layer}.attn.qkv.weight"])
+    np.testing.assert_allclose(encoder["cls"], theirs["cls_token"])
+    np.testing.assert_allclose(encoder["embedding"]["kernel"], theirs["patch_embed.proj.weight"])
+    assert encoder["norm"]["scale"] == theirs["fc_norm.weight"] == 1
+    assert ours["head"]["kernel"] == theirs["head.weight"] == 1
+
+
+def test_a_factor_of_the_rate_scales_update_and_decay_of_its_parameters() -> None:
+    optimizer = optimizer_config(
+        weight_decay=0.5, rate_factors=(("^head", 0.1), ("kernel$", 0.5)), clip_norm=0.0
+    )
+    params, gradient = a_vit(), jax.tree.map(jnp.ones_like, a_vit())
+    moved = train(params, [gradient], optimizer, rate)[-1]
+    plain = train(params, [gradient], optimizer_config(weight_decay=0.5, clip_norm=0.0), rate)[-1]
+
+    def ratio(path: tuple[str, ...]) -> float:
+        a, b, start = moved, plain, params
+        for part in path:
+            a, b, start = a[part], b[part], start[part]
+        return float(((a - start) / (b - start)).mean())
+
+    assert ratio(("head", "kernel")) == pytest.approx(0.1, rel=1e-5)
+    assert ratio(("encoder", "embedding", "kernel")) == pytest.approx(0.5, rel=1e-5)
+    assert ratio(("encoder", "norm", "scale")) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"layer_decay": 0.0}, "layer_decay is 0.0: it must be in"),
+        ({"layer_decay": 1.5}, "layer_decay is 1.5: it must be in"),
+        ({"rate_factors": (("haed", 0.1),)}, "rate_factors: 'haed' matches no parameter"),
+        ({"rate_factors": (("head", -1.0),)}, "rate_factors is -1.0: it must not be negative"),
+        ({"name": "muon", "matrices": ("haed",)}, "matrices: 'haed' matches no parameter"),
+        ({"name": "lars", "trust_coefficient": -1.0}, "trust_coefficient is -1.0"),
+        ({"name": "adafactor", "b2_cap": 1.0}, "b2_cap is 1.0: it must be in"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        make_optimizer(optimizer_config(**options), rate, a_vit())
+
+
+def test_layer_decay_is_refused_for_a_model_without_one_stack_of_blocks() -> None:
+    with pytest.raises(ValueError, match="layer_decay is for Vision Transformers"):
+        rate_factors(optimizer_config(layer_decay=0.5), {"head": {"kernel": jnp.ones((2, 2))}})
+
+
+@pytest.mark.parametrize("name", ["lamb", "lars", "lion", "adafactor", "muon"])
+def test_moments_lie_under_the_paths_of_their_parameters(name) -> None:
+    """So that the rules of sharding find them."""
+    shapes = jax.eval_shape(a_vit)
+    optimizer = optimizer_config(name=name)
+    state = jax.eval_shape(make_optimizer(optimizer, rate, shapes).init, shapes)
+    names = jax.tree.leaves(contract.paths(shapes))
+    seen = set()
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(state):
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        owners = [n for n in names if path.endswith("/" + n)]
+        assert owners or leaf.shape == (), path
+        seen |= set(owners)
+    assert seen == set(names)

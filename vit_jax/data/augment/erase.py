@@ -1,0 +1,67 @@
+"""Random erasing: a rectangle of the image becomes noise (arXiv 1708.04896), as timm does it."""
+
+import dataclasses
+import math
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax.data.augment.contract import VALUES, Augmentation, Batch, at
+
+_AREA = (0.02, 1 / 3)  # smallest and largest share of the image
+_ASPECT = 0.3  # height / width is between this and its inverse
+_ATTEMPTS = 10  # to draw a rectangle that is smaller than the image
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Erase(Augmentation):
+    """Erases one rectangle of an image, after the value range."""
+
+    probability: float = 0.25  # of erasing, for each image
+    # What stands there: normal noise in each pixel, one normal colour, or zeros.
+    fill: Literal["noise", "colour", "zero"] = "noise"
+
+    stream: ClassVar[int] = 5
+    needs: ClassVar[frozenset[str]] = frozenset({VALUES})
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"erase's probability is {self.probability}: it must be in [0, 1]")
+
+    def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
+        def one(image: jax.Array, index: jax.Array) -> jax.Array:
+            keys = jax.random.split(at(key, index), 3)
+            erases = jax.random.uniform(keys[0]) < self.probability
+            inside = rectangle(keys[1], (image.shape[0], image.shape[1]))
+            noise = self._fill(keys[2], image.shape).astype(image.dtype)
+            return jnp.where(erases & inside[..., None], noise, image)
+
+        return batch | {"image": jax.vmap(one)(batch["image"], batch["sample_index"])}
+
+    def _fill(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        if self.fill == "zero":
+            return jnp.zeros(shape)
+        if self.fill == "noise":
+            return jax.random.normal(key, shape)
+        return jnp.broadcast_to(jax.random.normal(key, (1, 1, shape[-1])), shape)
+
+
+def rectangle(key: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Bool (height, width): inside the first drawn rectangle that is smaller than the image."""
+    area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
+    low, high = (share * size[0] * size[1] for share in _AREA)
+    area = jax.random.uniform(area_key, (_ATTEMPTS,), minval=low, maxval=high)
+    bound = -math.log(_ASPECT)
+    aspect = jnp.exp(jax.random.uniform(aspect_key, (_ATTEMPTS,), minval=-bound, maxval=bound))
+    heights = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
+    widths = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
+    fits = (heights < size[0]) & (widths < size[1])
+    first = jnp.argmax(fits)
+    height, width = heights[first], widths[first]
+    top = jax.random.randint(top_key, (), 0, jnp.maximum(size[0] - height + 1, 1))
+    left = jax.random.randint(left_key, (), 0, jnp.maximum(size[1] - width + 1, 1))
+    rows, columns = jnp.arange(size[0]), jnp.arange(size[1])
+    in_rows, in_columns = (top <= rows) & (rows < top + height), (left <= columns)
+    in_columns &= columns < left + width
+    return fits[first] & in_rows[:, None] & in_columns[None]

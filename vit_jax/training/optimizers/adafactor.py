@@ -1,0 +1,53 @@
+"""Adafactor as big_vision trains with it: a factored second moment and a small first one."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vit_jax.training.optimizers import contract
+from vit_jax.training.optimizers.contract import KERNELS, MomentDtype
+
+_SMALLEST = 32  # axes below this length are not factored
+_DECAY_POWER = 0.8  # the second moment of step t decays by 1 - t ** -0.8
+_EPS = 1e-30  # added to squared gradients
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adafactor:
+    """Adafactor (Shazeer & Stern 2018), the variant of "Scaling Vision Transformers", appendix D.
+
+    The rate is absolute, updates are not clipped, and the decay of the second moment is capped. As
+    in `adamw`, the decay is multiplied by the scheduled rate: big_vision's `wd / lr`.
+    """
+
+    b1: float = 0.9  # decay of the first moment; 0: none is kept
+    b2_cap: float = 0.999  # largest decay of the second moment
+    moment_dtype: MomentDtype = "bfloat16"  # of the first moment
+    weight_decay: float = 0.0  # times the scheduled rate
+    decay_mask: tuple[str, ...] = KERNELS  # regular expressions of the decayed paths
+
+    def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
+        mask = contract.decayed(self, params)
+        contract.check_fraction(b1=self.b1, b2_cap=self.b2_cap)
+
+        def decay_rate(step: jax.Array, power: float) -> jax.Array:
+            t = jnp.asarray(step, jnp.float32) + 1
+            return jnp.minimum(self.b2_cap, 1 - t ** (-power))
+
+        second = optax.scale_by_factored_rms(
+            min_dim_size_to_factor=_SMALLEST,
+            decay_rate=_DECAY_POWER,
+            epsilon=_EPS,
+            decay_rate_fn=decay_rate,
+        )
+        dtype = jnp.dtype(self.moment_dtype)
+        first = optax.ema(self.b1, debias=False, accumulator_dtype=dtype)
+        return optax.chain(
+            second,
+            first if self.b1 else optax.identity(),
+            optax.add_decayed_weights(self.weight_decay, mask=mask),
+            optax.scale_by_learning_rate(schedule),
+        )

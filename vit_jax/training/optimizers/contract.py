@@ -1,0 +1,128 @@
+"""What an optimizer is, and how its options select parameters by their paths.
+
+A path joins the keys of a nested dict with "/", such as `encoder/blocks/mlp/fc1/kernel`. Below
+`blocks/` the first axis of every parameter is the layer: a parameter of one layer, as other
+projects have it, is one slice along that axis.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+MomentDtype = Literal["float32", "bfloat16"]
+
+KERNELS = ("kernel$",)  # the parameters that decay unless a config says otherwise
+
+
+class Rule(Protocol):
+    """An entry of `OPTIMIZERS`: a dataclass whose fields are part of the config."""
+
+    def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
+        """The transformation of clipped gradients to updates of `params`.
+
+        Only the paths and shapes of `params` are read. Raises ValueError for a field out of range.
+        """
+
+
+def paths(params: Any) -> Any:
+    """A tree like `params` with the path of each parameter."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
+    )
+
+
+def matches(params: Any, patterns: tuple[str, ...], *, field: str, may_miss: bool = False) -> Any:
+    """A bool for every parameter: whether one of `patterns` matches somewhere in its path.
+
+    Raises ValueError for a pattern that is no regular expression, and, unless `may_miss`, for one
+    that matches no parameter.
+    """
+    names = paths(params)
+    found = jax.tree.leaves(names)
+    for pattern in patterns:
+        try:
+            hit = any(re.search(pattern, path) for path in found)
+        except re.error as error:
+            raise ValueError(
+                f"config.optimizer.{field}: {pattern!r} is not a regular expression: {error}"
+            ) from error
+        if not (hit or may_miss):
+            raise ValueError(
+                f"config.optimizer.{field}: {pattern!r} matches no parameter:"
+                f" choose from {', '.join(found)}"
+            )
+    return jax.tree.map(lambda path: any(re.search(p, path) for p in patterns), names)
+
+
+def decayed(rule: Any, params: Any) -> Any:
+    """A bool for every parameter: whether it decays. `rule` has weight_decay and decay_mask."""
+    check_positive(weight_decay=rule.weight_decay)
+    # The default may match nothing: a model need not have kernels.
+    default = rule.decay_mask == KERNELS
+    return matches(params, rule.decay_mask, field="decay_mask", may_miss=default)
+
+
+def is_stacked(path: str) -> bool:
+    """Whether the first axis of the parameter is the layer."""
+    return re.search(r"(^|/)blocks/", path) is not None
+
+
+def layer_norms(tree: Any) -> Any:
+    """The Euclidean norm of every array of a tree, in float32; of each layer where it is stacked.
+
+    The axes are kept, so that the result broadcasts against the array.
+    """
+
+    def norm(path: str, array: jax.Array) -> jax.Array:
+        axes = tuple(range(int(is_stacked(path)), array.ndim))
+        squares = jnp.square(array.astype(jnp.float32))
+        return jnp.sqrt(squares.sum(axis=axes, keepdims=True))
+
+    return jax.tree.map(norm, paths(tree), tree)
+
+
+def scale_by_trust_ratio(mask: Any, *, coefficient: float = 1.0) -> optax.GradientTransformation:
+    """Multiplies each update by coefficient * |parameter| / |update|, where `mask` is true.
+
+    The norms are those of one layer. A norm of zero leaves the update as it is.
+    """
+
+    def scale(adapts: bool, update: jax.Array, ours: jax.Array, theirs: jax.Array) -> jax.Array:
+        if not adapts:
+            return update
+        both = (ours > 0) & (theirs > 0)
+        ratio = jnp.where(both, coefficient * ours / jnp.where(both, theirs, 1), 1)
+        return update * ratio.astype(update.dtype)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        scaled = jax.tree.map(scale, mask, updates, layer_norms(params), layer_norms(updates))
+        return scaled, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def stateless(function: Callable[[Any, Any], Any]) -> optax.GradientTransformation:
+    """The transformation that gives `function(updates, params)`."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return function(updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def check_fraction(**fields: float) -> None:
+    """Raises ValueError unless every value is in [0, 1)."""
+    for field, value in fields.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"config.optimizer.{field} is {value}: it must be in [0, 1)")
+
+
+def check_positive(**fields: float) -> None:
+    """Raises ValueError for a negative value."""
+    for field, value in fields.items():
+        if not value >= 0:
+            raise ValueError(f"config.optimizer.{field} is {value}: it must not be negative")
