@@ -92,7 +92,7 @@ def test_a_plain_encoder_becomes_a_masked_autoencoder():
 
 @pytest.mark.parametrize("name", ["R50x1", "Swin-T", "R50+B/16", "BEiT-pretrain-B/16"])
 def test_a_model_without_such_an_encoder_is_refused(name):
-    with pytest.raises(ValueError, match=r"objective is mae, which a .* cannot be"):
+    with pytest.raises(ValueError, match=r"objective is mae, which cannot train a"):
         MaskedAutoencoding().model(zoo.options(name), FACTS)
 
 
