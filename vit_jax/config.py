@@ -138,6 +138,8 @@ class Config:
     eval_batch_size: int = 0  # images per step of an evaluation, over all devices; 0: `batch_size`
     log_every: Duration = Duration(steps=50)  # period of the lines in metrics.jsonl
     ema: float = 0.0  # decay of the Polyak average of the parameters; 0: no average
+    # p: after n updates the decay is at most 1 - (1 + n) ** -p (timm: 2/3); 0: no warm-up.
+    ema_warmup: float = 0.0
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     # Augmentations of training images on the device, in this order.
@@ -252,7 +254,7 @@ def _check_bounds(config: Config) -> None:
     for path, most in _MOST.items():
         if (value := _get(config, path)) > most:
             raise ValueError(f"config.{path} is {value}: it must be at most {most}")
-    unset_or_positive = ("eval_batch_size", "checkpoint.keep_best", "data.max_bad")
+    unset_or_positive = ("eval_batch_size", "checkpoint.keep_best", "data.max_bad", "ema_warmup")
     for path in unset_or_positive:
         if not _get(config, path) >= 0:
             raise ValueError(f"config.{path} is {_get(config, path)}: it must not be negative")

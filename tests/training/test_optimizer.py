@@ -237,6 +237,15 @@ def test_ema_equals_timm(shared):
         np.testing.assert_allclose(ema["w"], io[f"plain_ema_after{step + 1}"], rtol=0, atol=5e-7)
 
 
+def test_a_warmed_up_ema_equals_timm(shared):
+    io = np.load(shared / "fixtures/timm_ema/io.npz")
+    ema = {"w": jnp.asarray(io["w0"])}
+    for step in range(5):
+        new = {"w": io[f"w{step + 1}"]}
+        ema = ema_update(ema, new, decay=0.9, step=step, warmup=2 / 3)
+        np.testing.assert_allclose(ema["w"], io[f"warmup_ema_after{step + 1}"], rtol=0, atol=5e-7)
+
+
 def test_ema_stays_exact_over_many_updates():
     rng = np.random.default_rng(0)
     weights = np.linspace(0.3, 1.4, 64) + 0.001 * rng.normal(size=(30_000, 64))

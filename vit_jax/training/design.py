@@ -117,6 +117,7 @@ def design(
             bind=bind,
             accumulate=config.optimizer.accumulate,
             ema=config.ema,
+            ema_warmup=config.ema_warmup,
             ema_begins=config.init_state != "all",  # "all": the average of the other run continues
         ),
         eval_step=held_out.make_eval_step(graphdef, objective=objective, bind=bind, **value_range),

@@ -1,6 +1,7 @@
 """How parameters move: an optimizer, clipping, and rates that differ by path or layer."""
 
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -71,6 +72,8 @@ def rate_factors(optimizer: OptimizerConfig, params: Any) -> Any:
     for pattern, given in optimizer.rate_factors:
         contract.matches(params, (pattern,), field="rate_factors")
         contract.check_positive(rate_factors=given)
+        if not math.isfinite(given):
+            raise ValueError(f"config.optimizer.rate_factors has {given}: it must be finite")
     if optimizer.layer_decay == 1 and not optimizer.rate_factors:
         return None
     depth = _depth(params) if optimizer.layer_decay < 1 else 0
@@ -86,13 +89,24 @@ def rate_factors(optimizer: OptimizerConfig, params: Any) -> Any:
     return jax.tree.map(factor, contract.paths(params), params)
 
 
-def ema_update(ema: Any, params: Any, *, decay: float, step: jax.typing.ArrayLike) -> Any:
+def ema_update(
+    ema: Any,
+    params: Any,
+    *,
+    decay: float,
+    step: jax.typing.ArrayLike,
+    warmup: float = 0.0,
+) -> Any:
     """The Polyak average of `params` after one more update: decay * ema + (1 - decay) * params.
 
     `step`, int (), is the number of updates in `ema` so far. At 0 `params` are copied, so that the
-    average never contains the initial values (as in timm's ModelEmaV3); then the decay is constant.
+    average never contains the initial values (as in timm's ModelEmaV3); then the decay is constant,
+    or with `warmup` p the smaller one of `decay` and 1 - (1 + step) ** -p.
     """
-    weight = jnp.where(jnp.asarray(step) > 0, 1 - decay, 1.0)
+    step = jnp.asarray(step)
+    weight = jnp.where(step > 0, 1 - decay, 1.0)
+    if warmup:
+        weight = jnp.maximum(weight, (1 + step.astype(jnp.float32)) ** jnp.float32(-warmup))
     # Not decay * ema + weight * params: in float32 the two factors do not sum to 1, which makes an
     # error of up to 6e-4 at a decay of 0.9999. The error of this form is at most 5e-6.
     return jax.tree.map(lambda e, p: e + weight.astype(e.dtype) * (p - e), ema, params)

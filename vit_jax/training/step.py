@@ -30,6 +30,7 @@ def make_train_step(
     bind: Bind = dict,
     accumulate: int = 1,
     ema: float = 0.0,
+    ema_warmup: float = 0.0,
     ema_begins: bool = True,
 ) -> jax.stages.Wrapped:
     """The jitted step: (state, batch, frozen) -> (next state, metrics). It donates the state only.
@@ -58,7 +59,7 @@ def make_train_step(
         if ema:
             updates_seen = state["step"] + (0 if ema_begins else 1)
             new_state["ema"] = optimizer_lib.ema_update(
-                state["ema"], new_params, decay=ema, step=updates_seen
+                state["ema"], new_params, decay=ema, step=updates_seen, warmup=ema_warmup
             )
         metrics = means | {
             "grad_norm": optax.tree.norm(grads),
