@@ -91,8 +91,8 @@ REFUSED = (
     "no place for|cannot be written|needs a class token|is written for|relative biases of a|"
     "no representation layer"
 )
-FREE = {"dropout", "attention_dropout", "drop_path", "dtype", "attention", "remat", "unroll",
-        "head_bias"}  # fmt: skip
+FREE = {"dropout", "attention_dropout", "drop_path", "drop_path_grows", "dtype", "attention",
+        "remat", "unroll", "head_bias"}  # fmt: skip
 
 
 def checkpoint(options: Any, **images: Any) -> load.Checkpoint:

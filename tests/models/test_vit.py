@@ -192,6 +192,14 @@ def test_drop_path_grows_linearly_and_keeps_the_mean() -> None:
     assert (drops[2] & drops[3]).mean() == pytest.approx(0.12, abs=0.025), "layers are independent"
 
 
+def test_drop_path_has_one_rate_where_it_does_not_grow() -> None:
+    model = with_constant_branches(drop_path=0.4, drop_path_grows=False, depth=4)
+    features = np.asarray(seen(model, tiny.images(1000), KEYS[0]).features)
+    for branch in np.diff(features, axis=0)[:, :, 0, 0]:
+        np.testing.assert_allclose(np.unique(branch.round(3)), [0, round(1 / 0.6, 3)])
+        assert (branch < 0.5).mean() == pytest.approx(0.4, abs=0.05)
+
+
 @pytest.mark.parametrize("rate", ["drop_path", "dropout"])
 def test_the_two_branches_of_a_block_are_dropped_independently(rate) -> None:
     model = with_constant_branches(attention=1, mlp=10, depth=2, **{rate: 0.5})

@@ -82,7 +82,7 @@ class Encoder(nnx.Module):
             table=None if layered else table,
             tables=table if layered else None,
             bias=grid_bias(self.relative_bias[...], options.grid) if shared else None,
-            drop_path=options.drop_path,
+            drop_path=options.drop_path_rates,
             key=keys[1],
             return_intermediates=return_intermediates,
             remat=options.remat,

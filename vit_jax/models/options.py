@@ -73,7 +73,13 @@ class Regularisation:
 
     dropout: float = 0.0
     attention_dropout: float = 0.0
-    drop_path: float = 0.0  # rate of the last block; grows linearly from 0 in the first
+    drop_path: float = 0.0  # rate of the last block
+    drop_path_grows: bool = True  # linearly from 0 in the first block; False: one rate (DeiT III)
+
+    @property
+    def drop_path_rates(self) -> tuple[float, float]:
+        """The rates of the first and the last block, between which they grow linearly."""
+        return (0.0 if self.drop_path_grows else self.drop_path), self.drop_path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ def scan(
     table: jax.Array | None = None,
     tables: jax.Array | None = None,
     bias: jax.Array | None = None,
-    drop_path: float = 0.0,
+    drop_path: tuple[float, float] = (0.0, 0.0),
     key: jax.Array | None = None,
     return_intermediates: bool = False,
     remat: str = "none",
@@ -51,6 +51,7 @@ def scan(
 
     Before every block the positions `table` (1, R, D), or the block's entry of `tables`
     (L, 1, R, D), are added. `bias` (1, H, T, T) is added to the attention logits of every block.
+    `drop_path` are the rates of the first and the last block.
     """
     block, params = nnx.split(blocks)
     layers: dict[str, Any] = {"params": params}
@@ -58,7 +59,7 @@ def scan(
         layers["table"] = tables
     if key is not None:
         layers["key"] = jax.random.split(key, depth)
-        layers["drop_rate"] = jnp.linspace(0.0, drop_path, depth)
+        layers["drop_rate"] = jnp.linspace(*drop_path, depth)
 
     def body(x: jax.Array, layer: dict[str, Any]) -> tuple[jax.Array, Any]:
         positions = layer.get("table", table)

@@ -209,8 +209,9 @@ class Stage(nnx.Module):
         self.depth, self.remat, self.unroll = options.depths[stage], options.remat, options.unroll
         first = sum(options.depths[:stage])
         last = max(sum(options.depths) - 1, 1)
-        rates = (options.drop_path * i / last for i in range(first, first + self.depth))
-        self.drop_rates = tuple(rates)
+        start, end = options.drop_path_rates
+        blocks = range(first, first + self.depth)
+        self.drop_rates = tuple(start + (end - start) * i / last for i in blocks)
         self.merges = stage > 0
         if self.merges:
             self.merge = Merge(options.widths[stage], options.dtype, rngs=rngs)
