@@ -231,9 +231,12 @@ def test_a_damaged_description(recipe, run, refused: Refused, name) -> None:
     assert f"{run / name} is damaged" in refused("evaluate", "--workdir", run, folder=run)
 
 
-@pytest.mark.parametrize("command", [["evaluate"], ["predict", "image.png"]])
-def test_a_folder_that_is_no_run(tmp_path, refused: Refused, command) -> None:
-    assert f"{tmp_path} is no" in refused(*command, "--workdir", tmp_path, folder=tmp_path)
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [(["evaluate"], "is not a run"), (["predict", "image.png"], "has no model.json of a run")],
+)
+def test_a_folder_that_is_no_run(tmp_path, refused: Refused, command, message) -> None:
+    assert message in refused(*command, "--workdir", tmp_path, folder=tmp_path)
 
 
 def test_a_run_without_a_checkpoint(run, refused: Refused) -> None:

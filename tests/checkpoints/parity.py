@@ -1,4 +1,4 @@
-"""How tests read a checkpoint, run it, and hold it against the original."""
+"""Helpers of tests that compare a checkpoint's outputs with those of the original code."""
 
 import pathlib
 from typing import Any
@@ -25,12 +25,12 @@ TINY = ViTOptions(
 
 
 def changed(options: ViTOptions, **changes: Any) -> Any:
-    """The options with other fields, those of pretraining too: its models have other options."""
+    """The options with changed fields, also those that only models for pretraining have."""
     return zoo.of_parts(**vars(options) | changes)
 
 
 def read(path: pathlib.Path, **how: Any) -> Any:
-    """A checkpoint whose options are of the type that the test knows."""
+    """A checkpoint, typed as Any because each test knows the type of its options."""
     return load.read(path, **how)
 
 
@@ -42,7 +42,7 @@ def logits_and_features(model: Any, images: jax.Array) -> tuple[jax.Array, jax.A
 def assert_close(
     ours: Any, theirs: Any, *, rtol: float = 1e-5, floor: float = 0, about: str = ""
 ) -> None:
-    """Asserts that they differ by at most `rtol` of the largest value, or of `floor`."""
+    """Asserts that values differ by at most `rtol` times the largest value, or times `floor`."""
     ours, theirs = np.asarray(jax.device_get(ours)), np.asarray(theirs)
     scale = max(np.abs(theirs).max(), floor)
     np.testing.assert_allclose(ours, theirs, atol=rtol * scale, rtol=0, err_msg=about)

@@ -1,4 +1,4 @@
-"""A save that fails in the background: one error, nothing printed, nothing half-written left."""
+"""A save that fails in the background raises one error, prints nothing and leaves no files."""
 
 import contextlib
 import pathlib
@@ -27,7 +27,7 @@ def state(size: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """No file can grow beyond a few bytes; needs no rights, unlike a small disk."""
+    """Limits the size of files to a few bytes. Unlike a small disk, it needs no special rights."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**15, hard))
     try:
@@ -64,21 +64,21 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, capfd) -> None:
     assert names(tmp_path) == ["1", "2"]
 
 
-def test_what_fails_at_the_end_is_raised_when_the_store_closes(tmp_path) -> None:
+def test_a_save_that_fails_last_raises_when_the_store_closes(tmp_path) -> None:
     with full_disk():
         with (
-            pytest.raises(RunFailed, match="no other checkpoint is there"),
+            pytest.raises(RunFailed, match="there is no other checkpoint"),
             store.Store(tmp_path, KEEP) as checkpoints,
         ):
             checkpoints.save(2, state(100_000), {})
         with pytest.raises(KeyError), store.Store(tmp_path, KEEP) as checkpoints:
             checkpoints.save(3, state(100_000), {})
-            raise KeyError("what ended the run is told, not the save too")
+            raise KeyError("the error that ended the run is raised, not that of the save")
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("instead", ["nothing", "a file"])
-def test_a_deleted_folder_ends_the_run_and_is_not_made_anew(tmp_path, instead) -> None:
+def test_a_deleted_folder_ends_the_run_and_is_not_created_again(tmp_path, instead) -> None:
     run = tmp_path / "run"
     with (
         pytest.raises(RunFailed, match="checkpoint 2 was not saved: the folder .* is gone"),

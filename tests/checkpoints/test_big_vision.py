@@ -1,4 +1,4 @@
-"""big_vision's ViT files, of every age and prefix, against the original code's outputs."""
+"""big_vision's ViT files of all versions and prefixes give the outputs of the original code."""
 
 import json
 from typing import Any
@@ -82,7 +82,7 @@ def test_a_vit_jax_file_stays_one_unless_the_layout_is_named(shared):
 
 @pytest.fixture
 def modern(shared):
-    """Arrays of a class-token and of a pooling model, without prefix."""
+    """Arrays of a model with a class token and of one with attention pooling, without prefix."""
     found = []
     for name in ("bv_vit_tok_scan", "bv_vit_map"):
         arrays = np.load(shared / "fixtures" / name / "ckpt.npz")
@@ -166,7 +166,7 @@ def test_a_grid_that_is_not_square_keeps_its_first_position(modern, tmp_path):
     np.testing.assert_array_equal(found.params["encoder/position"], positions)
 
 
-def test_no_positions_are_fixed_ones(modern, tmp_path):
+def test_a_file_without_positions_has_fixed_positions(modern, tmp_path):
     _, arrays = modern
     del arrays["pos_embedding"]
     found = as_read(tmp_path, arrays)
@@ -194,7 +194,7 @@ def test_names_and_shapes_at_full_size(shared):
         assert {k: list(v.shape) for k, v in written.items()} == tensors
 
 
-def test_what_the_layout_cannot_hold_is_refused():
+def test_models_that_the_layout_cannot_hold_are_refused():
     for change in ({"activation": "gelu_erf"}, {"norm_eps": 1e-12}, {"position": "none"}):
-        with pytest.raises(ValueError, match="has no place"):
+        with pytest.raises(ValueError, match="layout cannot hold"):
             big_vision.entries(zoo.change(ViTOptions(), **change))

@@ -1,4 +1,4 @@
-"""BiT ResNets in the layouts that they were released in."""
+"""BiT ResNets are read and written in all layouts in which they were released."""
 
 import json
 from typing import Any
@@ -114,7 +114,7 @@ def test_a_backbone_without_head_has_features_only(fixture):
     assert hf_bit.infer(arrays, Hints()).num_classes == 0
 
 
-def test_a_config_that_is_not_known_is_refused(fixture):
+def test_an_unsupported_config_is_refused(fixture):
     checkpoint = read(fixture / "ckpt.npz")
     written = table.write(hf_bit.entries(checkpoint.options), checkpoint.params)
     with pytest.raises(ValueError, match="output_stride=8"):
@@ -136,7 +136,7 @@ def test_a_missing_unit_and_stage_are_named(fixture, tmp_path):
             read(tmp_path / "part.npz")
 
 
-def test_the_zoo_makes_the_published_sizes():
+def test_zoo_models_have_the_published_sizes():
     sizes = {"R50x1": 25.5e6, "R101x3": 387.9e6, "R152x4": 936.5e6}  # with 1000 classes
     for name, published in sizes.items():
         shapes = surgery.shapes(zoo.options(name))

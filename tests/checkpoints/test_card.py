@@ -1,4 +1,4 @@
-"""A model.json that somebody changed is refused in one line."""
+"""model.json reads back equal, and a damaged or newer one is refused in one line."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ def run(tmp_path) -> pathlib.Path:
     return tmp_path
 
 
-def test_what_was_written_is_read(run) -> None:
+def test_a_card_reads_back_equal(run) -> None:
     assert run_folder.read_card(run) == CARD
 
 
@@ -72,30 +72,30 @@ def test_a_run_is_loaded_with_its_average_where_it_keeps_one(tmp_path, average) 
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("argument", "message"),
     [
-        ({"layout": "timm"}, "layout is 'timm': it has none, leave it out"),
-        ({"num_heads": 2}, "num_heads is 2: its own is 3"),
-        ({"decoder_heads": 2}, "decoder_heads is 2: it has none"),
-        ({"grid": (1, 4)}, r"grid is \(1, 4\): its own is \(2, 2\)"),
+        ({"layout": "timm"}, "is a run without layout, not 'timm': leave it out"),
+        ({"num_heads": 2}, "is a run with num_heads 3, not 2: leave it out"),
+        ({"decoder_heads": 2}, "is a run without decoder_heads, not 2"),
+        ({"grid": (1, 4)}, r"is a run with grid \(2, 2\), not \(1, 4\)"),
     ],
 )
-def test_what_a_run_tells_by_itself_is_not_told_otherwise(run, monkeypatch, told, said) -> None:
+def test_an_argument_that_contradicts_a_run_is_refused(run, monkeypatch, argument, message) -> None:
     checkpoint = load.Checkpoint(options=OPTIONS, params={}, preprocessing=CARD.preprocessing)
     monkeypatch.setattr(load, "_read_run", lambda *_, **__: checkpoint)
     assert load.read(run, num_heads=3, grid=(2, 2)) is checkpoint
-    with pytest.raises(ValueError, match=said):
-        load.read(run, **told)
+    with pytest.raises(ValueError, match=message):
+        load.read(run, **argument)
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "message"),
     [
-        ("class_names", ["a"], "it names 1 of the model's 3 classes"),
+        ("class_names", ["a"], "it has 1 class names for 3 classes"),
         ("class_names", [1, 2, 3], "must be str"),
         ("preprocessing/image_size", [0, 0], "image_size is 0 x 0: it must have 1 to"),
         ("preprocessing/image_size", [10**6, 10**6], "image_size is 1000000 x 1000000"),
-        ("preprocessing/image_size", [32, 64], "its images are of (32, 64), its model is for"),
+        ("preprocessing/image_size", [32, 64], "makes images of size (32, 64), its model takes"),
         ("preprocessing/crop_pct", 1e-9, "crop_pct is 1e-09: it must be in"),
         ("preprocessing/crop_pct", 0.0, "crop_pct is 0.0: it must be in"),
         ("preprocessing/crop_pct", 2.0, "crop_pct is 2.0: it must be in"),
@@ -110,7 +110,7 @@ def test_what_a_run_tells_by_itself_is_not_told_otherwise(run, monkeypatch, told
         ("unknown", 1, "unknown config field"),
     ],
 )
-def test_a_changed_card_is_refused(run, path: str, value: Any, said: str) -> None:
+def test_a_changed_card_is_refused(run, path: str, value: Any, message: str) -> None:
     content = json.loads((run / "model.json").read_text())
     *outer, name = path.split("/")
     place = content
@@ -120,7 +120,7 @@ def test_a_changed_card_is_refused(run, path: str, value: Any, said: str) -> Non
     (run / "model.json").write_text(json.dumps(content))
     with pytest.raises(ValueError) as error:
         run_folder.read_card(run)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def changed(run: pathlib.Path, **fields: Any) -> None:
@@ -134,33 +134,37 @@ def test_a_field_that_the_file_declares_optional_is_left_out_with_a_note(run) ->
     card = run_folder.read_card(run)
     assert card.options == OPTIONS
     (note,) = card.notes
-    assert note == "model.json has options.new_part, licence, which this version ignores: optional"
+    wanted = "this version ignores optional fields of model.json: options.new_part, licence"
+    assert note == wanted
 
 
-def test_a_known_field_is_read_though_it_is_optional(run) -> None:
+def test_a_known_field_is_read_even_if_it_is_optional(run) -> None:
     changed(run, average=True, optional=["average", "options"])
     card = run_folder.read_card(run)
     assert card.average and not card.notes
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
-        ({"format": 3}, "has format 3, this version of vit_jax reads up to 2: update it"),
+        ({"format": 3}, "has format 3, this version of vit_jax reads formats up to 2: update"),
         ({"format": "1"}, "its format is '1'"),
         ({"format": 0}, "its format is 0"),
-        ({"family": "resnext"}, "of the family 'resnext': known are vit, masked_autoencoder"),
-        ({"family": ["vit"]}, "of the family"),
+        (
+            {"family": "resnext"},
+            "unknown model family 'resnext': known are vit, masked_autoencoder",
+        ),
+        ({"family": ["vit"]}, "unknown model family"),
         ({"optional": [1]}, "optional[0] must be str"),
         ({"licence": "MIT"}, "unknown config field"),
         ({"licence": "MIT", "optional": ["options.licence"]}, "unknown config field"),
     ],
 )
-def test_what_this_version_cannot_read_is_refused(run, fields, said) -> None:
+def test_cards_that_this_version_cannot_read_are_refused(run, fields, message) -> None:
     changed(run, **fields)
     with pytest.raises(ValueError) as error:
         run_folder.read_card(run)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_card_of_format_1_is_read_under_the_new_names_of_its_fields(run) -> None:
@@ -201,7 +205,7 @@ def test_a_card_that_cannot_be_read_is_refused(run, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", "3", '"x"', '{"options": {}}', ""])
-def test_a_card_that_holds_something_else_is_refused(run, text) -> None:
+def test_a_card_that_is_not_an_object_is_refused(run, text) -> None:
     (run / "model.json").write_text(text)
     with pytest.raises(ValueError) as error:
         run_folder.read_card(run)

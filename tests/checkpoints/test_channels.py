@@ -1,4 +1,4 @@
-"""Models of other channels than three: weights adapted as timm does it, files and commands."""
+"""Models with another number of channels than three: weights adapted as in timm, and files."""
 
 import dataclasses
 import warnings
@@ -51,7 +51,7 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize(("name", "changes", "path"), FAMILIES)
-def test_every_family_is_adapted_where_asked_for_and_else_refused(name, changes, path) -> None:
+def test_every_family_is_adapted_only_if_the_user_asks(name, changes, path) -> None:
     options = zoo.options(name, image_size=(32, 32), num_classes=3, **changes)
     given = load.Checkpoint(
         options=options,
@@ -60,18 +60,21 @@ def test_every_family_is_adapted_where_asked_for_and_else_refused(name, changes,
     )
     with pytest.raises(ValueError, match="takes 3 channels, the model 1: .*--adapt-channels"):
         load.adapted(given, channels=1)
-    for number, said in ((1, "summed to 1, as timm"), (4, "repeated and scaled for 4, as timm")):
+    for number, message in (
+        (1, "summed to 1, as in timm"),
+        (4, "repeated and scaled for 4, as in timm"),
+    ):
         changed, report = load.adapted(given, channels=number, adapt_channels=True)
         expected = timms(given.params[path], number)
         np.testing.assert_allclose(changed.params[path], expected, rtol=1e-5, atol=1e-6)
         assert changed.options.channels == len(changed.preprocessing.std) == number
-        assert said in changed.notes[-1] and said in str(report)
+        assert message in changed.notes[-1] and message in str(report)
         assert f"{path} {given.params[path].shape} -> {expected.shape}" in report.resized
         others = set(given.params) - {path}
         assert all(np.array_equal(changed.params[o], given.params[o]) for o in others)
 
 
-def test_a_sum_gives_what_three_equal_channels_gave() -> None:
+def test_one_summed_channel_gives_the_output_of_three_equal_channels() -> None:
     model = tiny.model()
     given = load.Checkpoint(
         options=model.options,
@@ -86,7 +89,7 @@ def test_a_sum_gives_what_three_equal_channels_gave() -> None:
     np.testing.assert_allclose(forward(grey, values), same, rtol=1e-4, atol=1e-5)
 
 
-def test_mean_and_std_are_those_of_the_channels() -> None:
+def test_mean_and_std_follow_the_channels() -> None:
     three = Preprocessing(image_size=(8, 8), mean=(0.1, 0.2, 0.6), std=(0.1, 0.2, 0.3))
     assert three.for_channels(1).mean == pytest.approx((0.3,))
     assert three.for_channels(4).mean == (0.1, 0.2, 0.6, 0.1)
@@ -98,7 +101,7 @@ def test_mean_and_std_are_those_of_the_channels() -> None:
 
 @pytest.mark.parametrize("number", [1, 4])
 @pytest.mark.parametrize("layout", ["timm", "hf", "vit_jax"])
-def test_files_of_other_channels_read_back_equal_and_are_fed(tmp_path, layout, number) -> None:
+def test_files_with_other_channels_read_back_equal_and_run(tmp_path, layout, number) -> None:
     model = tiny.model(channels=number, image_size=(16, 16))
     path = tmp_path / {"timm": "m.safetensors", "hf": "m", "vit_jax": "m.npz"}[layout]
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Which class is which: by name where there are names, and what was assumed is said."""
+"""Classes are matched by name where there are names, and assumptions are noted."""
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ def match(theirs: tuple[str, ...], ours: tuple[str, ...], count: int = 3) -> cla
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours", "kind", "rows", "said"),
+    ("theirs", "ours", "kind", "rows", "message"),
     [
         (("a", "b", "c"), ("a", "b", "c"), "same", (), ""),
         # ImageNet has "crane" twice: the same list is the same classes.
@@ -29,12 +29,12 @@ def match(theirs: tuple[str, ...], ours: tuple[str, ...], count: int = 3) -> cla
         (
             ("crane", "dog", "crane"),
             ("crane", "crane", "dog"),
-            *("other", (), "the name crane stands for several classes"),
+            *("other", (), "several classes have the name crane"),
         ),
         (("crane", "dog", "crane"), ("crane", "dog", "cat"), "other", (), "cat only here"),
         (("zebra", "cat", "dog"), ("cat", "dog", "zebra"), "reordered", (1, 2, 0), "order"),
-        (("Cat", "Dog"), ("cat", "dog"), "same", (), "but for case"),
-        (("Dog", "Cat "), ("cat", "dog"), "reordered", (1, 0), "but for case"),
+        (("Cat", "Dog"), ("cat", "dog"), "same", (), "ignoring case"),
+        (("Dog", "Cat "), ("cat", "dog"), "reordered", (1, 0), "ignoring case"),
         # Two classes that differ in case only are two classes.
         (("cat", "Cat"), ("Cat", "cat"), "reordered", (1, 0), "another order"),
         (("cat", "Cat"), ("cat", "dog"), "other", (), "Cat only there; dog only here"),
@@ -47,14 +47,14 @@ def match(theirs: tuple[str, ...], ours: tuple[str, ...], count: int = 3) -> cla
         ((), ("a", "b"), "other", (), "3 classes there, 2 here"),
     ],
 )
-def test_classes_are_matched_by_name_and_what_is_assumed_is_said(
-    theirs, ours, kind, rows, said
+def test_classes_are_matched_by_name_and_assumptions_are_noted(
+    theirs, ours, kind, rows, message
 ) -> None:
     found = classes.match(
         theirs, ours, their_count=len(theirs) or 3, our_count=len(ours) or len(theirs) or 3
     )
     assert (found.kind, found.rows) == (kind, rows)
-    assert said in found.note and bool(said) == bool(found.note)
+    assert message in found.note and bool(message) == bool(found.note)
 
 
 @pytest.mark.parametrize("distillation", [False, True])
@@ -90,7 +90,7 @@ def test_other_names_get_a_zero_head_in_every_family(name) -> None:
         classes=match(("bus", "car"), ("polyp", "ulcer")),
     )
     assert not after["head/kernel"].any() and not after["head/bias"].any()
-    assert "the classes of the head are others (bus, car only there; polyp, ulcer only here)" in (
+    assert "because the classes differ: bus, car only there; polyp, ulcer only here" in (
         str(report)
     )
 
@@ -108,7 +108,7 @@ def test_same_classes_but_another_feature_size_get_a_new_head() -> None:
     assert report.reordered == () and "head/kernel" in report.initialised
 
 
-def test_what_became_of_a_head_is_said_only_where_both_models_have_one() -> None:
+def test_a_note_on_the_head_needs_a_head_in_both_models() -> None:
     for classes_there, classes_here in ((3, 0), (0, 3)):
         source, target = (tiny.options(num_classes=n) for n in (classes_there, classes_here))
         _, report = surgery.adapt(
@@ -129,8 +129,8 @@ def started(path, class_names, **fields) -> setup.Start:
     return setup.fresh_start(config, facts)
 
 
-def test_a_run_takes_the_head_of_a_named_file_by_name(tmp_path) -> None:
-    """A Hugging Face folder says what its logits are."""
+def test_a_run_takes_over_a_head_by_class_name(tmp_path) -> None:
+    """The class names come from a Hugging Face folder."""
     model = tiny.model(activation="gelu_erf", image_size=(16, 16), num_heads=2, num_classes=3)
     model.class_names = ("zebra", "cat", "dog")
     vit_jax.save(model, tmp_path / "hf", layout="hf")
@@ -143,7 +143,7 @@ def test_a_run_takes_the_head_of_a_named_file_by_name(tmp_path) -> None:
 
     begin = started(tmp_path / "hf", ("polyp", "ulcer", "wound"))
     assert begin.params is not None and not begin.params["head/kernel"].any()
-    assert "it starts at zero" in begin.report
+    assert "the head starts at zero" in begin.report
 
     begin = started(tmp_path / "hf", ("n01", "n02", "n03"), init_head="by_number")
     assert begin.params is not None
@@ -151,7 +151,7 @@ def test_a_run_takes_the_head_of_a_named_file_by_name(tmp_path) -> None:
     assert "matched by number" in begin.report
 
 
-def test_a_file_without_names_gives_its_head_by_number_with_a_note(tmp_path) -> None:
+def test_a_head_without_class_names_is_matched_by_number_with_a_note(tmp_path) -> None:
     model = tiny.model(image_size=(16, 16), num_heads=2, num_classes=2)
     vit_jax.save(model, tmp_path / "a.npz", layout="vit_jax")
     begin = started(tmp_path / "a.npz", ("cat", "dog"))
@@ -161,9 +161,12 @@ def test_a_file_without_names_gives_its_head_by_number_with_a_note(tmp_path) -> 
     )
 
 
-def test_a_head_for_another_number_of_classes_is_said_to_be_gone(tmp_path, caplog) -> None:
+def test_a_head_for_another_number_of_classes_starts_at_zero_with_a_note(tmp_path, caplog) -> None:
     model = tiny.model(image_size=(16, 16), num_heads=2, num_classes=2)
     vit_jax.save(model, tmp_path / "a.npz", layout="vit_jax")
     again = vit_jax.load(tmp_path / "a.npz", num_heads=2, num_classes=5)
     assert not again.head.kernel[...].any()
-    assert "2 classes there, 5 here): it starts at zero" in caplog.text
+    assert (
+        "the head starts at zero, because the classes differ: 2 classes there, 5 here"
+        in caplog.text
+    )

@@ -1,4 +1,4 @@
-"""Any model goes to any layout that can hold it and back, whole or not at all."""
+"""Any model can be written in every layout that can hold it, and read back."""
 
 import json
 import warnings
@@ -32,8 +32,8 @@ def test_parameters_survive_every_layout(shared, tmp_path, source):
     for layout in SOURCES[source]:
         target = tmp_path / f"m{layout}{SUFFIX.get(layout, '.pth')}"
         save.write(original, target, layout=layout)
-        told = TOLD if layout else {}  # a run tells all
-        again = load.read(target, layout=layout, **told)
+        given = TOLD if layout else {}  # a run needs no hints
+        again = load.read(target, layout=layout, **given)
         assert set(again.params) == set(original.params), layout
         for path, array in original.params.items():
             np.testing.assert_array_equal(again.params[path], array, err_msg=f"{layout}: {path}")
@@ -51,7 +51,7 @@ def test_big_vision_adds_the_row_of_the_class_token_to_the_token(shared, tmp_pat
         np.testing.assert_allclose(logits, io["expected_logits"], atol=1e-5)
 
 
-def test_the_report_says_what_became_of_the_model(shared, tmp_path):
+def test_the_report_lists_what_was_changed(shared, tmp_path):
     source = shared / "fixtures/hf_vit"
     target = tmp_path / "m.npz"
     report = convert(source, target, image_size=(24, 40), num_classes=3, check=True)
@@ -60,7 +60,7 @@ def test_the_report_says_what_became_of_the_model(shared, tmp_path):
         "resized: encoder/position (1, 17, 48) -> (1, 16, 48)",
         "dropped: head/bias, head/kernel",
         "initialised: head/bias, head/kernel",
-        "note: readers of the vit_jax layout compute activation gelu_tanh, the model gelu_erf",
+        "note: readers of the vit_jax layout assume activation gelu_tanh, the model has gelu_erf",
         "check: read back, logits differ by at most",
         "is not installed",
     ):
@@ -68,7 +68,7 @@ def test_the_report_says_what_became_of_the_model(shared, tmp_path):
     assert load_vit(target, grid=(3, 5)).options.image_size == (24, 40)
 
 
-def test_a_run_keeps_the_method_of_its_origin(shared, tmp_path):
+def test_a_run_keeps_the_resize_methods_of_its_origin(shared, tmp_path):
     source = shared / "fixtures/hf_vit"
     assert "a run, 48,487 parameters" in convert(source, tmp_path / "run")
     images = np.load(shared / "fixtures/hf_posemb_interp/io.npz")
@@ -78,10 +78,10 @@ def test_a_run_keeps_the_method_of_its_origin(shared, tmp_path):
     )
 
 
-def test_save_warns_of_what_the_layout_cannot_say(shared, tmp_path):
+def test_save_warns_of_options_that_readers_of_the_layout_assume_differently(shared, tmp_path):
     model = load_vit(shared / "fixtures/timm_vit_cls/model.safetensors", num_heads=3)
     with pytest.warns(
-        UserWarning, match="readers of the vit_jax layout compute activation gelu_tanh"
+        UserWarning, match="readers of the vit_jax layout assume activation gelu_tanh"
     ):
         vit_jax.save(model, tmp_path / "m.npz")
     with warnings.catch_warnings():
@@ -94,16 +94,16 @@ def test_save_warns_of_what_the_layout_cannot_say(shared, tmp_path):
 @pytest.mark.parametrize(
     ("target", "layout", "message"),
     [
-        ("m.safetensors", "", "name the layout of a .safetensors: vit_jax, "),
-        ("m.npz", "timm", "files of the timm layout end on .safetensors or .pth"),
-        ("m.safetensors", "hf", "the hf layout is a folder, give a name without suffix"),
+        ("m.safetensors", "", "a .safetensors file needs a layout: give one of vit_jax, "),
+        ("m.npz", "timm", "files of the timm layout end in .safetensors or .pth"),
+        ("m.safetensors", "hf", "the hf layout is a folder: give a name without .safetensors"),
         ("m.pth", "pytorch", "unknown layout 'pytorch': choose one of vit_jax, "),
-        ("m.pth", "beit", "the beit layout has no place for "),
+        ("m.pth", "beit", "the beit layout cannot hold "),
         ("full", "hf", "exists and is not empty: choose another folder"),
         ("file/m.npz", "vit_jax", "cannot be written: "),
     ],
 )
-def test_what_cannot_be_written_leaves_nothing(shared, tmp_path, target, layout, message):
+def test_a_refused_conversion_leaves_no_files(shared, tmp_path, target, layout, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
@@ -127,7 +127,7 @@ def test_an_interrupted_write_leaves_the_old_file(shared, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     "source", ["vitjax_cls/ckpt.npz", "timm_vit_cls/model.safetensors", "hf_vit/model.safetensors"]
 )
-def test_missing_and_misshapen_arrays_are_all_named(shared, tmp_path, source):
+def test_all_arrays_that_are_missing_or_have_a_wrong_shape_are_named(shared, tmp_path, source):
     arrays = files.read_arrays(shared / "fixtures" / source)
     missing, misshapen = [n for n in sorted(arrays) if "bias" in n and "head" not in n][-2:]
     arrays.pop(missing)
@@ -152,11 +152,11 @@ def test_missing_and_misshapen_arrays_are_all_named(shared, tmp_path, source):
         ("bert.encoder.layer.0.attention.self.query.weight", "bert.pooler.dense.weight"),
     ],
 )
-def test_a_language_model_is_none_of_the_layouts(tmp_path, names):
+def test_a_language_model_fits_no_layout(tmp_path, names):
     path = tmp_path / "model.safetensors"
     safetensors_numpy.save_file({name: np.zeros((4, 4), np.float32) for name in names}, path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(ValueError, match="no known layout holds keys such as "):
+    with pytest.raises(ValueError, match="no known layout has arrays named "):
         convert(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -173,7 +173,7 @@ def test_a_language_model_is_none_of_the_layouts(tmp_path, names):
         ({"resize": "nearest"}, "unknown interpolation 'nearest': choose one of align_corners"),
     ],
 )
-def test_what_cannot_be_fitted_is_one_line(shared, changes, message):
+def test_models_that_do_not_fit_are_refused_in_one_line(shared, changes, message):
     with pytest.raises(ValueError, match=message) as error:
         load_vit(shared / "fixtures/vitjax_cls/ckpt.npz", **changes)
     assert "\n" not in str(error.value)
@@ -193,18 +193,18 @@ def listing(folder):
 
 
 def load_vit(path, **changes: Any) -> Any:
-    """A model of whatever kind, for checks that know which."""
+    """A model, typed as Any because each test knows its type."""
     return vit_jax.load(path, **changes)
 
 
-def test_what_is_assumed_is_said(shared, tmp_path, caplog):
-    """A folder of Hugging Face without its preprocessor_config.json does not tell the pixels."""
+def test_assumptions_are_noted(shared, tmp_path, caplog):
+    """A Hugging Face folder without preprocessor_config.json has no mean and std."""
     report = convert(shared / "fixtures/hf_vit", tmp_path / "out.npz")
-    said = "no file beside it tells mean, std: assumed mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5)"
-    assert f"note: {said}" in report
+    message = "no file beside it has mean, std: assumed mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5)"
+    assert f"note: {message}" in report
     vit_jax.load(shared / "fixtures/hf_vit")
-    assert caplog.messages == [f"{shared / 'fixtures/hf_vit'}: {said}"]
+    assert caplog.messages == [f"{shared / 'fixtures/hf_vit'}: {message}"]
     caplog.clear()
     vit_jax.load(shared / "fixtures/vitjax_cls/ckpt.npz")
     (note,) = caplog.messages  # the layout alone tells all but the grid
-    assert "16 positions are read as 4x4, as no file beside it tells more" in note
+    assert "16 positions are read as 4x4, because no file beside it gives a size" in note

@@ -1,4 +1,4 @@
-"""What images a checkpoint expects, as the files beside it tell, is what evaluation gives it."""
+"""The preprocessing in the files beside a checkpoint is read and applied in evaluation."""
 
 import json
 
@@ -62,9 +62,9 @@ REFUSED = {
     "resample 4": {"resample": 4},
     "do_resize false": {"do_resize": False},
     "size {'longest_edge': 64}": {"size": {"longest_edge": 64}},
-    "size {'shortest_edge': 64} and cuts nothing": {"size": {"shortest_edge": 64}},
-    "crop_size 80: the cut must be within": {"size": 64, "crop_size": 80, "do_center_crop": True},
-    "of another aspect ratio": {"size": SQUARE, "do_center_crop": True}
+    "size {'shortest_edge': 64} and no crop": {"size": {"shortest_edge": 64}},
+    "crop_size 80: the crop must be within": {"size": 64, "crop_size": 80, "do_center_crop": True},
+    "with different aspect ratios": {"size": SQUARE, "do_center_crop": True}
     | {"crop_size": {"height": 56, "width": 48}},
     "rescale_factor 0": {"rescale_factor": 0},
     "not a number for each of 3 channels": {"image_mean": [0.5, 0.5]},
@@ -79,13 +79,13 @@ def test_processors_of_transformers(file, expected):
 
 
 @pytest.mark.parametrize(("what", "file"), REFUSED.items(), ids=list(REFUSED))
-def test_what_cannot_be_said_is_refused_in_one_line(what, file):
+def test_unsupported_preprocessing_is_refused_in_one_line(what, file):
     with pytest.raises(ValueError, match="correct that file, or remove it") as error:
         released((56, 56), Hints(preprocessor=file))
     assert what in str(error.value) and "\n" not in str(error.value)
 
 
-def test_timm_squashes_where_its_config_says_so():
+def test_timms_crop_mode_squash_is_read():
     config = {"crop_pct": 0.9, "crop_mode": "squash", "interpolation": "bicubic", "mean": [0.1] * 3}
     found = released((56, 56), Hints(config={"pretrained_cfg": config}))
     assert (found.fit, found.crop_pct, found.interpolation) == ("squash", 0.9, "bicubic_antialias")
@@ -93,7 +93,7 @@ def test_timm_squashes_where_its_config_says_so():
         released((56, 56), Hints(config={"pretrained_cfg": {"crop_mode": "border"}}))
 
 
-def test_squashing_is_pillows_resize_of_both_sides_then_a_cut():
+def test_squashing_is_pillows_resize_of_both_sides_then_a_crop():
     image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
     whole = PIL.Image.fromarray(image)
     squash = EvalTransform(
@@ -109,7 +109,7 @@ def test_squashing_is_pillows_resize_of_both_sides_then_a_cut():
     np.testing.assert_array_equal(cut(image), np.asarray(expected))
 
 
-def test_an_odd_margin_is_larger_after_the_cut_in_transformers_processors():
+def test_transformers_processors_leave_the_larger_part_of_an_odd_margin_after_the_crop():
     image = np.random.default_rng(0).integers(0, 256, (32, 51, 3), np.uint8)  # a margin of 19
     crop = EvalTransform(
         size=(32, 32), center=1.0, interpolation="bicubic_antialias", fit="crop_floor"
@@ -131,7 +131,7 @@ def test_an_odd_margin_is_larger_after_the_cut_in_transformers_processors():
         ),
     ],
 )
-def test_folders_and_runs_tell_it_again(tmp_path, changes, processor):
+def test_written_folders_and_runs_have_the_same_preprocessing(tmp_path, changes, processor):
     preprocessing = Preprocessing(image_size=(16, 16), mean=(0.1, 0.2, 0.3), **changes)
     model = tiny()
     model.preprocessing = preprocessing
@@ -144,7 +144,7 @@ def test_folders_and_runs_tell_it_again(tmp_path, changes, processor):
         assert load.read(tmp_path / folder).preprocessing == preprocessing
 
 
-def test_evaluation_and_training_fit_images_as_they_are_told():
+def test_evaluation_and_training_use_their_configured_fit():
     image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
     expected = PIL.Image.fromarray(image).resize((16, 16), PIL.Image.Resampling.BICUBIC)
     kernel = "bicubic_antialias"

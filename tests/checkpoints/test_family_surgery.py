@@ -1,4 +1,4 @@
-"""Fitting a checkpoint to another model gives what the families' own fine-tuning code gives."""
+"""Fitting a checkpoint to another model equals the fine-tuning code of the model's family."""
 
 import dataclasses
 from typing import Any
@@ -82,7 +82,7 @@ def test_timm_resizes_in_two_ways(shared, file, prefix, changes):
         )
 
 
-def test_a_class_row_that_goes_becomes_part_of_the_token():
+def test_a_removed_class_row_is_added_to_the_token():
     options = dataclasses.replace(TINY, class_position=True, num_classes=3)
     params = random_params(options)
     images = np.random.default_rng(1).normal(size=(2, 16, 24, 3)).astype(np.float32)
@@ -95,7 +95,7 @@ def test_a_class_row_that_goes_becomes_part_of_the_token():
     np.testing.assert_allclose(assemble(options, back)(images), expected, atol=1e-5)
 
 
-def test_tokens_that_one_model_lacks_are_dropped_or_drawn():
+def test_tokens_that_one_model_lacks_are_dropped_or_initialised():
     distilled = dataclasses.replace(TINY, distillation=True, registers=2)
     params = random_params(distilled)
     plain, report = adapt(params, distilled, TINY)
@@ -111,7 +111,7 @@ def test_tokens_that_one_model_lacks_are_dropped_or_drawn():
     )
 
 
-def test_another_feature_size_gets_a_new_head_though_the_classes_are_the_same():
+def test_another_feature_size_gets_a_new_head_for_the_same_classes():
     params = random_params(TINY)
     wider = dataclasses.replace(TINY, pool="token_gap")
     assert wider.feature_size == 2 * TINY.feature_size
@@ -124,7 +124,7 @@ def test_another_feature_size_gets_a_new_head_though_the_classes_are_the_same():
     assert report.dropped == ("head/bias", "head/kernel"), "of equal size, but of other features"
 
 
-def test_a_smaller_patch_sees_the_enlarged_image_the_same():
+def test_a_larger_patch_embeds_an_enlarged_image_equally():
     options = dataclasses.replace(TINY, position="none", num_classes=3)
     params = random_params(options)
     images = np.random.default_rng(1).normal(size=(2, 16, 24, 3)).astype(np.float32)
@@ -208,7 +208,7 @@ def random_params(options):
 
 
 def load_vit(path, **changes: Any) -> Any:
-    """A model of whatever kind, for checks that know which."""
+    """A model, typed as Any because each test knows its type."""
     return vit_jax.load(path, **changes)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint files of every format are read; what is damaged or hostile is refused in one line."""
+"""Checkpoint files of every format are read; damaged and hostile ones are refused in one line."""
 
 import argparse
 import importlib
@@ -72,16 +72,16 @@ def test_sharded_checkpoints_are_joined(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ({"a": 3}, "its weight_map holds more than names of files"),
-        ({"a": 3, "b": "1.safetensors"}, "its weight_map holds more than names of files"),
-        ({"a": {"b": 1}}, "its weight_map holds more than names of files"),
-        ({"a": "model.safetensors.index.json"}, "holds no arrays"),
+        ({"a": 3}, "its weight_map has values that are not names"),
+        ({"a": 3, "b": "1.safetensors"}, "its weight_map has values that are not names"),
+        ({"a": {"b": 1}}, "its weight_map has values that are not names"),
+        ({"a": "model.safetensors.index.json"}, "is not a file of arrays"),
         ({"a": "/1.safetensors"}, "in another folder"),
         ({"a": ".."}, "is missing"),
         (["a"], "it has no weight_map"),
     ],
 )
-def test_an_index_that_is_none_is_refused(tmp_path, names, message):
+def test_a_bad_index_is_refused(tmp_path, names, message):
     safetensors_numpy.save_file({"a": VALUES}, tmp_path / "1.safetensors")
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": names}))
@@ -103,19 +103,19 @@ def test_an_index_that_is_none_is_refused(tmp_path, names, message):
         (None, {"a": {"dtype": "F8_E4M3", "shape": [12], "data_offsets": [0, 12]}}),
     ],
 )
-def test_a_safetensors_header_that_lies_is_refused(tmp_path, claimed, header):
+def test_a_safetensors_header_with_a_wrong_size_is_refused(tmp_path, claimed, header):
     text = json.dumps(header).encode()
     length = len(text) if claimed is None else claimed
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", length) + text + bytes(12))
-    with pytest.raises(ValueError, match="is no readable checkpoint") as error:
+    with pytest.raises(ValueError, match="is not a readable checkpoint") as error:
         files.read_arrays(tmp_path / "a.safetensors")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
-def test_a_config_that_is_no_json_object_is_refused(tmp_path, text):
+def test_a_config_that_is_not_a_json_object_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match="config.json (is no readable JSON|holds no JSON object)"):
+    with pytest.raises(ValueError, match="config.json (is not readable JSON|must hold a JSON obj)"):
         files.read_beside(tmp_path / "model.safetensors")
 
 
@@ -148,12 +148,12 @@ def test_a_training_checkpoint_gives_the_tensors_of_its_model(tmp_path, torch_na
     whole = path.read_bytes()
     for length in range(4, len(whole) - 1, len(whole) // 40):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="is no readable checkpoint: it") as error:
+        with pytest.raises(ValueError, match="is not a readable checkpoint: it") as error:
             files.read_arrays(path)
         assert "\n" not in str(error.value)
 
 
-def test_the_teacher_of_a_file_is_read_and_the_choice_said(tmp_path, torch_names):
+def test_the_teacher_of_a_file_is_read_with_a_note(tmp_path, torch_names):
     def tensor(start):
         storage = Storage(str(start), "FloatStorage", np.arange(start, start + 6, dtype=np.float32))
         return Tensor(storage, 0, (2, 3), (3, 1))
@@ -180,7 +180,7 @@ def test_the_teacher_of_a_file_is_read_and_the_choice_said(tmp_path, torch_names
 
 
 class Call:
-    """Pickled as the call of a function."""
+    """An object that is pickled as the call of a function."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -248,9 +248,9 @@ def test_views_of_one_storage_read_it_once(tmp_path, torch_names, monkeypatch, l
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.pth", "a.safetensors", "a.bin"])
-def test_a_text_file_is_named_for_what_it_is(tmp_path, name):
+def test_a_text_file_is_refused_with_its_first_bytes(tmp_path, name):
     (tmp_path / name).write_text("<html>404: not found</html>\n" * 3)
-    with pytest.raises(ValueError, match="it begins with b'<html>40', and is none of .npz"):
+    with pytest.raises(ValueError, match="it begins with b'<html>40', which is none of .npz"):
         files.read_arrays(tmp_path / name)
 
 
@@ -261,7 +261,7 @@ def test_a_truncated_file_is_refused(tmp_path, name):
     whole = (tmp_path / name).read_bytes()
     for length in range(0, len(whole), max(len(whole) // 20, 1)):
         (tmp_path / name).write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="is no readable checkpoint") as error:
+        with pytest.raises(ValueError, match="is not a readable checkpoint") as error:
             files.read_arrays(tmp_path / name)
         assert "\n" not in str(error.value)
 
@@ -275,12 +275,12 @@ def test_objects_in_an_npz_are_refused(tmp_path):
 def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):
     with pytest.raises(ValueError, match="no checkpoint at .*absent.npz"):
         files.locate(tmp_path / "absent.npz")
-    with pytest.raises(ValueError, match="is no run, and holds no"):
+    with pytest.raises(ValueError, match="has no model.json of a run and no"):
         files.locate(tmp_path)
 
 
 def training_checkpoint():
-    """What DeiT and MAE save around a model."""
+    """A training checkpoint as DeiT and MAE save it: the model with the trainer's state."""
     base = Storage("0", "FloatStorage", np.arange(24, dtype=np.float32))
     brain = Storage("1", "BFloat16Storage", (VALUES.view(np.uint32) >> 16).astype(np.uint16))
     steps = Storage("2", "LongStorage", np.array([1, 2, 3]))

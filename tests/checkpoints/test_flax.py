@@ -1,4 +1,4 @@
-"""Models of transformers' Flax classes are read from their own files, and damaged ones refused."""
+"""Models of transformers' Flax classes are read from their files; damaged files are refused."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def made(kind):
-    """Options, parameters, arrays by the names of PyTorch, and config.json."""
+    """Options, parameters, arrays with PyTorch's names, and config.json."""
     options = parity.changed(TINY, **MODELS[kind])
     rng = np.random.default_rng(0)
     params = {
@@ -66,7 +66,7 @@ def made(kind):
 
 
 def flax_names(arrays):
-    """The same as Flax has them."""
+    """The same arrays with Flax's names and axes."""
     out = {}
     for name, array in arrays.items():
         layer, _, leaf = name.rpartition(".")
@@ -112,8 +112,8 @@ def test_models_of_flax_are_those_of_pytorch(tmp_path, kind):
     read = check(write(tmp_path / "flax", arrays, config), options, params)
     resized = "keys_offset" if kind == "dinov2" else "bicubic"
     assert (read.resize.position, read.resize.patch) == (resized, "bicubic_antialias")
-    told = "\n".join(read.notes)
-    assert ("visual_projection is read as the head" in told) == (kind == "clip")
+    notes = "\n".join(read.notes)
+    assert ("visual_projection is read as the head" in notes) == (kind == "clip")
 
     torch = tmp_path / "torch"
     torch.mkdir()
@@ -123,7 +123,7 @@ def test_models_of_flax_are_those_of_pytorch(tmp_path, kind):
     check(torch, options, params)
 
 
-def test_what_is_assumed_without_a_config_is_said(tmp_path):
+def test_assumptions_without_a_config_are_noted(tmp_path):
     _, _, arrays, config = made("clip")
     folder = write(tmp_path / "flax", arrays, config)
     (folder / "config.json").unlink()
@@ -133,9 +133,9 @@ def test_what_is_assumed_without_a_config_is_said(tmp_path):
         load.read(folder)
 
 
-def test_other_containers_of_flax(tmp_path, monkeypatch):
+def test_chunked_sharded_and_safetensors_files_of_flax_are_read(tmp_path, monkeypatch):
     options, params, arrays, config = made("clip")
-    # The text tower of a whole CLIP is left out, and said to be.
+    # The text tower of a whole CLIP is left out, with a note.
     arrays |= {"text_model.final_layer_norm.weight": np.ones(8, np.float32)}
     monkeypatch.setattr(serialization, "MAX_CHUNK_SIZE", 64)
     read = check(write(tmp_path / "chunks", arrays, config), options, params)
@@ -205,7 +205,7 @@ def test_a_flax_folder_at_another_size_and_layout(tmp_path):
     with pytest.warns(UserWarning) as warned:
         save.save(model, tmp_path / "a.safetensors", layout="timm")
     assert len(warned) == 1
-    assert "compute activation gelu_erf, the model gelu_quick" in str(warned[0].message)
+    assert "assume activation gelu_erf, the model has gelu_quick" in str(warned[0].message)
     again: Any = vit_jax.load(
         tmp_path / "a.safetensors", num_heads=3, grid=(6, 4), activation="gelu_quick", norm_eps=1e-5
     )
@@ -213,7 +213,7 @@ def test_a_flax_folder_at_another_size_and_layout(tmp_path):
 
 
 def packed(*items) -> bytes:
-    """A map of one name, and what it holds."""
+    """The bytes of a map with one name and the given value."""
     return b"\x81\xa1a" + b"".join(items)
 
 
@@ -227,18 +227,18 @@ def array_of(shape, dtype, data) -> bytes:
     [
         (packed(b"\x90" * 3), "extra data"),
         (packed(b"\x93\xc0\xc0\xc0"), "exceeds max_array_len"),
-        (packed(b"\xc0"), "'a' is no array"),
-        (packed(b"\xa1b"), "'a' is no array"),
-        (packed(b"\xd6\xff\x00\x00\x00\x00"), "'a' is no array"),
+        (packed(b"\xc0"), "'a' is not an array"),
+        (packed(b"\xa1b"), "'a' is not an array"),
+        (packed(b"\xd6\xff\x00\x00\x00\x00"), "'a' is not an array"),
         (packed(msgpack.packb(msgpack.ExtType(2, b"ab"))), "an extension of kind 2"),
         (packed(msgpack.packb(msgpack.ExtType(1, b"ab"))), "damaged"),
         (packed(array_of((2, 3), "float32", bytes(20))), "damaged"),
-        (packed(array_of((2**40, 2**40), "float32", bytes(24))), "its shape is not"),
-        (packed(array_of((-2, -3), "float32", bytes(24))), "its shape is not"),
+        (packed(array_of((2**40, 2**40), "float32", bytes(24))), "its shape does not"),
+        (packed(array_of((-2, -3), "float32", bytes(24))), "its shape does not"),
         (packed(array_of((2, 3), "float32", bytes(23))), "damaged"),
-        (packed(array_of((1,), "object", bytes(8))), "which is not read"),
-        (packed(array_of((1,), "float8_e4m3fn", bytes(1))), "which is not read"),
-        (packed(array_of(("a",), "float32", bytes(4))), "its shape is not"),
+        (packed(array_of((1,), "object", bytes(8))), "which cannot be read"),
+        (packed(array_of((1,), "float8_e4m3fn", bytes(1))), "which cannot be read"),
+        (packed(array_of(("a",), "float32", bytes(4))), "its shape does not"),
         (b"\x82\xa1a" + array_of((), "float32", bytes(4)) + b"\xa1a\xc0", "a name twice"),
         (b"\x81\x01\xc0", "damaged"),
         (b"\x81\xa2\xff\xfe\xc0", "damaged"),
@@ -251,13 +251,13 @@ def array_of(shape, dtype, data) -> bytes:
 def test_a_damaged_file_of_flax_is_refused_in_one_line(tmp_path, content, reason):
     path = tmp_path / "flax_model.msgpack"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no readable checkpoint") as error:
+    with pytest.raises(ValueError, match="is not a readable checkpoint") as error:
         files.read(path)
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_file_of_small_things_costs_no_more_than_it_holds(tmp_path):
+def test_a_file_of_many_small_objects_takes_little_memory(tmp_path):
     path = tmp_path / "flax_model.msgpack"
     one = b"\xa1a\x81\xa1b\x80"
     names = b"".join(b"\xa3%03d" % i + b"\x81" + one for i in range(900))
@@ -268,14 +268,14 @@ def test_a_file_of_small_things_costs_no_more_than_it_holds(tmp_path):
         path.write_bytes(content)
         tracemalloc.start()
         try:
-            with pytest.raises(ValueError, match="no readable checkpoint"):
+            with pytest.raises(ValueError, match="not a readable checkpoint"):
                 files.read(path)
             assert tracemalloc.get_traced_memory()[1] < 100 * 2**20 + 3 * len(content)
         finally:
             tracemalloc.stop()
 
 
-def test_what_begins_a_file_of_flax():
+def test_flax_files_are_recognised_by_their_first_byte():
     for tree in ({"a": 1}, {str(i): 1 for i in range(20)}, {str(i): 1 for i in range(70_000)}):
         assert msgpack_file.begins(msgpack.packb(tree)[:16])
     for other in (b"", b"\x80\x02", b"PK\x03\x04", b"\x93NUMPY", b"<html>", b"{"):

@@ -1,4 +1,4 @@
-"""Hugging Face's folders give the outputs of the original code, by old and new names, both ways."""
+"""Hugging Face's folders, with old and new names, give the outputs of the original code."""
 
 import dataclasses
 import json
@@ -93,7 +93,7 @@ def test_positions_are_resized_to_any_grid(shared):
             assert_close(model(io[name]), io[f"expected_logits_{size}"])
 
 
-def test_beit_names_visual_tokens(shared):
+def test_beit_predicts_visual_tokens(shared):
     folder = shared / "fixtures/hf_beit_mim"
     io = np.load(folder / "io.npz")
     model = load_vit(folder)
@@ -120,7 +120,7 @@ def test_mae_reconstructs_with_the_positions_of_the_file(shared):
     np.testing.assert_array_equal(mask, io["expected_mask"])
 
 
-def test_hybrid(shared):
+def test_vit_hybrid_gives_the_logits_of_transformers(shared):
     folder = shared / "fixtures/hf_vit_hybrid"
     io = np.load(folder / "io.npz")
     assert_close(apply(load_vit(folder), io["images"]), io["expected_logits"])
@@ -143,7 +143,7 @@ def test_sharded_half_precision_and_torch_files_are_the_same_model(shared, tmp_p
 
 
 @pytest.mark.parametrize("changes", WRITTEN.values(), ids=list(WRITTEN))
-def test_what_is_written_reads_back_the_same(tmp_path, changes):
+def test_written_folders_read_back_equal(tmp_path, changes):
     options = parity.changed(TINY, **changes)
     params = random_params(options)
     model = load.assemble(options, params)
@@ -200,7 +200,7 @@ def test_full_size_models_have_the_released_names_and_shapes(shared):
         assert options.width == 768 and options.depth == 12 and options.num_heads == 12
 
 
-def test_the_folder_tells_preprocessing_and_class_names(shared, tmp_path):
+def test_preprocessing_and_class_names_are_read_from_the_folder(shared, tmp_path):
     model = load_vit(shared / "fixtures/hf_vit")
     model.class_names = tuple("abcdefg")
     model.preprocessing = dataclasses.replace(
@@ -216,13 +216,13 @@ def test_heads_are_never_guessed(shared, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(
         (shared / "fixtures/hf_vit/model.safetensors").read_bytes()
     )
-    with pytest.raises(ValueError, match="width 48 is of no known model: give num_heads"):
+    with pytest.raises(ValueError, match="no known model has width 48: give num_heads"):
         load_vit(tmp_path)
     assert load_vit(tmp_path, num_heads=3).options.num_heads == 3
 
 
 def check_gradients(model, gradients, folder):
-    """Gradients by the names of parameters in memory, which positions kept fixed have none of."""
+    """Compares gradients, given by the names of parameters in memory. Fixed positions have none."""
     theirs = hf.canonical(files.read_arrays(folder / "grads_live_names.safetensors"), Hints())
     options = model.options
     expected = layouts.table.read(hf.entries(options), theirs, surgery.shapes(options))
@@ -239,7 +239,7 @@ def check_gradients(model, gradients, folder):
 
 
 def in_memory(arrays):
-    """The names that 5.x gives parameters in memory."""
+    """The arrays with the names of parameters in memory in transformers 5.x."""
     out = {}
     for name, array in arrays.items():
         name = re.sub(r"^((?:vit|deit|beit)\.)encoder\.layer\.", r"\1layers.", name)
@@ -259,7 +259,7 @@ def in_memory(arrays):
 
 
 def bare(arrays):
-    """The names of a body that is saved without a head; others stay."""
+    """The arrays with the names of a body that is saved without a head."""
     kind = names.family(arrays)
     if any(not name.startswith(names.BODIES[kind]) for name in arrays):
         return arrays
@@ -267,7 +267,7 @@ def bare(arrays):
 
 
 def effective(options):
-    """Options that say the same are the same."""
+    """The options with equivalent values made equal."""
     return dataclasses.replace(
         options,
         class_token=options.has_class_token,
@@ -297,5 +297,5 @@ def assert_close(ours, theirs):
 
 
 def load_vit(path, **changes: Any) -> Any:
-    """A model of whatever kind, for checks that know which."""
+    """A model, typed as Any because each test knows its type."""
     return vit_jax.load(path, **changes)

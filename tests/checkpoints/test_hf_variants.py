@@ -1,4 +1,4 @@
-"""Hugging Face's models beside the released ones: what their configs can ask for."""
+"""Variants of Hugging Face's models that a config can specify, beyond the released models."""
 
 import json
 from typing import Any
@@ -41,7 +41,7 @@ BEIT: dict[str, Any] = {
 TABLE = "relative_position_bias.relative_position_bias_table"
 
 
-def test_heads_that_a_config_leaves_out_are_the_default_of_transformers(tmp_path):
+def test_missing_heads_in_a_config_have_transformers_default(tmp_path):
     arrays = write(tmp_path, ViTOptions(**SMALL), {"model_type": "vit", "hidden_size": 24})
     assert read(tmp_path).options.num_heads == 12
     save(tmp_path, arrays, {"hidden_size": 24})  # of no family that says so
@@ -49,7 +49,7 @@ def test_heads_that_a_config_leaves_out_are_the_default_of_transformers(tmp_path
         load.read(tmp_path)
 
 
-def test_a_vision_config_inside_another_tells(tmp_path):
+def test_a_nested_vision_config_is_read(tmp_path):
     options = ViTOptions(**SMALL | {"pool": "map", "num_classes": 0, "activation": "gelu_tanh"})
     inner = {"model_type": "siglip_vision_model", "hidden_act": "gelu", "layer_norm_eps": 1e-3}
     arrays = write(tmp_path, options, {"model_type": "siglip", "vision_config": inner})
@@ -58,7 +58,7 @@ def test_a_vision_config_inside_another_tells(tmp_path):
     assert (found.activation, found.norm_eps, found.num_heads) == ("gelu_erf", 1e-3, 12)
 
 
-def test_shared_and_own_relative_biases_add_up(tmp_path):
+def test_shared_and_per_block_relative_biases_are_added(tmp_path):
     options = ViTOptions(**SMALL | BEIT | {"relative_bias": "per_block"})
     config = {"model_type": "beit", "use_relative_position_bias": True}
     config |= {"use_shared_relative_position_bias": True}
@@ -94,7 +94,7 @@ def test_a_window_that_is_not_square_is_read_as_transformers_uses_it(tmp_path):
     np.testing.assert_array_equal(found.params["encoder/relative_bias"][3:], table[3:])
 
 
-def test_beit_may_have_no_positions_where_its_config_says_so(tmp_path):
+def test_beit_may_have_no_positions_if_its_config_says_so(tmp_path):
     options = ViTOptions(**SMALL | BEIT)
     arrays = write(tmp_path, options, {"model_type": "beit", "image_size": 16})
     found = read(tmp_path)
@@ -104,7 +104,7 @@ def test_beit_may_have_no_positions_where_its_config_says_so(tmp_path):
         load.read(tmp_path)
 
 
-def test_beit_by_class_token_names_visual_tokens_after_a_second_norm(tmp_path):
+def test_beit_with_a_token_pool_predicts_visual_tokens_after_a_second_norm(tmp_path):
     changes = {"pool": "token", "norm_at": "tokens", "num_classes": 0, "mim_classes": 5}
     options = zoo.of_parts(**SMALL | BEIT | changes | {"relative_bias": "shared", "mim_norm": True})
     model = load.assemble(options, random_params(options))
@@ -120,7 +120,7 @@ def test_beit_by_class_token_names_visual_tokens_after_a_second_norm(tmp_path):
     assert np.abs(ours - once).max() > 0.1
 
 
-def test_pixels_beyond_the_last_whole_patch_are_not_seen(tmp_path):
+def test_edge_pixels_that_do_not_fill_a_patch_are_ignored(tmp_path):
     options = ViTOptions(**SMALL)
     write(tmp_path, options, {"model_type": "vit", "image_size": 19})
     model: Any = vit_jax.load(tmp_path)
@@ -132,7 +132,7 @@ def test_pixels_beyond_the_last_whole_patch_are_not_seen(tmp_path):
     assert read(tmp_path / "again").options == model.options
 
 
-def test_what_a_classifier_does_not_use_is_left_out(tmp_path):
+def test_arrays_that_a_classifier_does_not_use_are_left_out(tmp_path):
     options = ViTOptions(**SMALL)
     arrays = write(tmp_path, options, {"model_type": "vit"})
     pooler = {"weight": np.ones((24, 24), np.float32), "bias": np.ones(24, np.float32)}
@@ -147,13 +147,13 @@ def test_what_a_classifier_does_not_use_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("config", "extra", "message"),
     [
-        ({"model_type": "vit", "pooler_act": "relu"}, {}, "pooler_act 'relu' of the config"),
+        ({"model_type": "vit", "pooler_act": "relu"}, {}, "pooler_act 'relu': only 'tanh'"),
         ({"model_type": "vit", "hidden_act": "relu"}, {}, "hidden_act 'relu'"),
-        ({"model_type": "vit", "hidden_size": 32}, {}, "config.json is of another model"),
+        ({"model_type": "vit", "hidden_size": 32}, {}, "config.json is for another model"),
         (
             {"model_type": "llama"},
             {},
-            "config.json is of a llama, and the arrays are those of a vit",
+            "config.json is for a llama, but the arrays are those of a vit",
         ),
         ({"num_attention_heads": "12"}, {}, "num_attention_heads '12', which must be a positive"),
         ({"image_size": [16]}, {}, "image_size .16., which must be a positive whole number or two"),
@@ -161,7 +161,7 @@ def test_what_a_classifier_does_not_use_is_left_out(tmp_path):
         ({"model_type": "vit"}, {"decoder.0.weight": (192, 24, 1, 1)}, "masked image modeling"),
     ],
 )
-def test_other_models_are_named(tmp_path, config, extra, message):
+def test_unsupported_models_are_refused_by_name(tmp_path, config, extra, message):
     options = ViTOptions(**SMALL | {"num_classes": 0, "representation_size": 24})
     arrays = write(tmp_path, options, None)
     save(tmp_path, arrays | {k: np.ones(s, np.float32) for k, s in extra.items()}, config)
@@ -185,7 +185,7 @@ def test_mae_without_biases_and_its_decoder_at_another_size(tmp_path):
     np.testing.assert_allclose(again.decoder.position[:, 1:], expected, atol=1e-5)
 
 
-def test_dinov2_takes_its_positions_for_a_square(tmp_path):
+def test_dinov2s_positions_are_resized_from_a_square_grid(tmp_path):
     fields = {"image_size": (8, 32), "layer_scale": 1.0, "num_classes": 0, "norm_eps": 1e-6}
     arrays = write(tmp_path, ViTOptions(**SMALL | fields | {"image_size": (16, 16)}), None)
     save(tmp_path, arrays, {"model_type": "dinov2", "image_size": [8, 32]})
@@ -198,7 +198,7 @@ def test_dinov2_takes_its_positions_for_a_square(tmp_path):
     )
 
 
-def test_positions_of_a_swin_fix_its_image_size(tmp_path):
+def test_a_swin_with_positions_has_a_fixed_image_size(tmp_path):
     options = SwinOptions(
         image_size=(32, 32),
         width=8,
@@ -228,7 +228,7 @@ def test_positions_of_a_swin_fix_its_image_size(tmp_path):
 
 
 def write(folder, options, config):
-    """A folder of Hugging Face's with random arrays, which are returned by name."""
+    """Writes a Hugging Face folder with random arrays; returns these by name."""
     arrays = layouts.table.write(hf.entries(options), random_params(options))
     save(folder, arrays, config)
     return arrays

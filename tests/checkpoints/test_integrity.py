@@ -1,4 +1,4 @@
-"""What is damaged is found, named, and the checkpoint before it is used; nothing else changes."""
+"""Damaged checkpoints are detected and named, and the previous checkpoint is used."""
 
 import pathlib
 import random
@@ -29,7 +29,7 @@ ABSTRACT = store.local_shapes(jax.eval_shape(lambda: jax.tree.map(jax.numpy.asar
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> pathlib.Path:
-    """A run of which step 2 is the best."""
+    """A run whose best checkpoint is step 2."""
     folder = tmp_path_factory.mktemp("saved")
     with store.Store(folder, KEEP) as checkpoints:
         for step, top1 in zip(STEPS, (0.1, 0.9, 0.5), strict=True):
@@ -48,7 +48,7 @@ def folder_of(run: pathlib.Path, step: int) -> pathlib.Path:
 
 
 def files_of(run: pathlib.Path, step: int, part: str = "") -> list[pathlib.Path]:
-    """Files of a step that hold something, without what marks its commit."""
+    """The files of a step that are not empty, without the file that marks its commit."""
     found = sorted(path for path in folder_of(run, step).rglob("*") if path.is_file())
     marker = folder_of(run, step) / "commit_success.txt"
     return [p for p in found if part in str(p) and p.stat().st_size and p != marker]
@@ -143,7 +143,7 @@ DAMAGES = (
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_step_is_named_and_the_one_before_is_used(run, damage) -> None:
+def test_a_damaged_step_is_named_and_the_previous_one_is_used(run, damage) -> None:
     damage(run, random.Random(0))
     with pytest.raises(ValueError, match=r"the checkpoint .*/3 is damaged: ") as error:
         read(run, 3)
@@ -163,13 +163,13 @@ def test_a_damaged_step_is_named_and_the_one_before_is_used(run, damage) -> None
     assert len(found.notes) == 2
 
 
-def test_the_best_has_a_substitute_too(run) -> None:
+def test_a_damaged_best_checkpoint_has_a_substitute(run) -> None:
     flip(files_of(run, 2, "/params/")[0], random.Random(0))
     assert read(run, "best").step == 3
     assert read(run).step == 3
 
 
-def test_damaged_metrics_are_named_and_do_not_count(run) -> None:
+def test_damaged_metrics_are_named_and_ignored(run) -> None:
     metrics = folder_of(run, 2) / "metrics" / "metrics"
     metrics.write_text(metrics.read_text().replace("0.9", "0.8"))
     found = read(run, "best")
@@ -188,7 +188,7 @@ def test_damaged_metrics_are_named_and_do_not_count(run) -> None:
         assert checkpoints.find("best") == 4
 
 
-def test_where_all_are_damaged_all_are_named(run) -> None:
+def test_if_all_checkpoints_are_damaged_all_are_named(run) -> None:
     for step in STEPS:
         flip(files_of(run, step, "/params/")[0], random.Random(0))
     before = sorted(run.rglob("*"))
@@ -197,7 +197,7 @@ def test_where_all_are_damaged_all_are_named(run) -> None:
     assert sorted(run.rglob("*")) == before
 
 
-def test_a_damaged_step_gets_a_name_of_its_own_and_is_saved_again(run) -> None:
+def test_a_damaged_step_is_renamed_and_saved_again(run) -> None:
     for copy in ("3.damaged", "3.damaged-2"):
         flip(files_of(run, 3, "/params/")[0], random.Random(0))
         found = fallback.resume(run, KEEP, ABSTRACT)
@@ -219,14 +219,14 @@ def test_a_checkpoint_without_checksums_is_read_with_a_note(run) -> None:
     found = read(run)
     assert found.step == 3
     assert found.notes == (
-        "checkpoint 3 was saved without checksums: damage of it is not always found",
+        "checkpoint 3 was saved without checksums: damage to it may go unnoticed",
     )
 
 
-def test_a_sound_checkpoint_of_another_model_is_no_damage(run) -> None:
+def test_an_intact_checkpoint_of_another_model_is_not_called_damaged(run) -> None:
     other = {"params": {"c": ABSTRACT["params"]["a"]}}
     with (
         store.Store(run, KEEP, read_only=True) as checkpoints,
-        pytest.raises(ValueError, match="cannot be read, though it is what was saved"),
+        pytest.raises(ValueError, match="is not damaged, but cannot be read"),
     ):
         fallback.restore(checkpoints, other, "latest", substitute=True)

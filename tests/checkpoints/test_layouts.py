@@ -1,4 +1,4 @@
-"""A layout is one value in a table, and says what it does not have by documented defaults."""
+"""A layout is one value in a table; functions that it does not set have documented defaults."""
 
 import dataclasses
 from typing import Any
@@ -18,7 +18,7 @@ from vit_jax.models.interpolation import Methods
 
 
 def infer(arrays: Any, hints: Hints) -> ViTOptions:
-    """Of one model alone, whose classes and image size its files tell."""
+    """The options of the only model of the layout; the hints have its classes and image size."""
     size = hints.config.get("image_size") or TINY.image_size
     return dataclasses.replace(TINY, num_classes=len(arrays["head/bias"]), image_size=tuple(size))
 
@@ -54,22 +54,22 @@ def test_a_new_layout_is_written_recognised_and_read(model, tmp_path) -> None:
     np.testing.assert_array_equal(vit_jax.load(tmp_path / "m.npz")(images), model(images))
 
 
-def test_by_default_a_layout_is_a_npz_of_its_own_types_of_models(model, tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"files of the toy layout end on \.npz"):
+def test_by_default_a_layout_is_a_npz_for_its_types_of_models(model, tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"files of the toy layout end in \.npz"):
         vit_jax.save(model, tmp_path / "m.pth", layout="toy")
     with pytest.raises(ValueError, match="a Swin cannot be written in the toy layout"):
         layouts.writer(zoo.options("Swin-T"), "toy")
 
 
-def test_a_layout_that_is_only_read_is_not_written(model, monkeypatch, tmp_path) -> None:
+def test_a_read_only_layout_cannot_be_written(model, monkeypatch, tmp_path) -> None:
     monkeypatch.setitem(layouts.LAYOUTS, "toy", (dataclasses.replace(TOY, read_only=True),))
     with pytest.raises(ValueError, match="a ViT cannot be written in the toy layout"):
         vit_jax.save(model, tmp_path / "m.npz", layout="toy")
 
 
 @pytest.mark.parametrize("name", layouts.LAYOUTS)
-def test_what_readers_fix_is_not_how_a_model_is_run(name) -> None:
-    """A file knows nothing of the computation, so that reading it changes nothing of that."""
+def test_numerics_of_a_layout_exclude_fields_of_a_run(name) -> None:
+    """Files do not contain these fields, so reading a file must not change them."""
     for layout in layouts.LAYOUTS[name]:
         for kind in layout.models:
             assert not set(layout.numerics(kind())) & set(zoo.COMPUTE_FIELDS)

@@ -1,4 +1,4 @@
-"""One run, one workdir: who holds it, who is refused, and who takes it over."""
+"""Only one run uses a workdir: who holds the lease, who is refused, and who takes it over."""
 
 import json
 import os
@@ -45,8 +45,8 @@ def of(process: dict, **more) -> bytes:
 ELSEWHERE = {"host": ["other", "b", "p"], "pid": 7, "start": "1"}
 
 
-def take(workdir: str, said: list[str] | None = None) -> lease.Lease:
-    return lease.acquire(workdir, say=(said if said is not None else []).append)
+def take(workdir: str, messages: list[str] | None = None) -> lease.Lease:
+    return lease.acquire(workdir, say=(messages if messages is not None else []).append)
 
 
 def test_a_living_holder_of_this_host_is_named_and_kept(workdir, folder) -> None:
@@ -85,19 +85,19 @@ def test_a_dead_holder_of_this_host_is_replaced_at_once(workdir, folder) -> None
         b"\xff",
     ],
 )
-def test_a_holder_that_cannot_be_asked_is_replaced_when_its_lease_stays_as_it_is(
+def test_a_holder_in_an_unknown_state_is_replaced_if_its_lease_is_not_renewed(
     tmp_path, content
 ) -> None:
     exclusive.folder(tmp_path).replace(lease.NAME, content)
-    said: list[str] = []
+    messages: list[str] = []
     began = time.monotonic()
-    take(str(tmp_path), said).release()
+    take(str(tmp_path), messages).release()
     assert time.monotonic() - began > lease.EXPIRES
-    assert len(said) == 1
-    assert "waiting up to" in said[0]
+    assert len(messages) == 1
+    assert "waiting up to" in messages[0]
 
 
-def test_a_holder_elsewhere_that_renews_its_lease_is_kept(workdir, folder) -> None:
+def test_a_holder_on_another_host_that_renews_its_lease_is_kept(workdir, folder) -> None:
     folder.replace(lease.NAME, of(ELSEWHERE, beat=0))
     renew = threading.Timer(0.2, folder.replace, (lease.NAME, of(ELSEWHERE, beat=1)))
     renew.start()
@@ -106,17 +106,17 @@ def test_a_holder_elsewhere_that_renews_its_lease_is_kept(workdir, folder) -> No
     renew.join()
 
 
-def test_what_a_lease_says_is_printed_without_control_characters(tmp_path) -> None:
+def test_a_lease_is_printed_without_control_characters(tmp_path) -> None:
     process = {"host": ["\x1b[31m", "b", "p"], "pid": "\n1"}
-    said: list[str] = []
+    messages: list[str] = []
     exclusive.folder(tmp_path).replace(lease.NAME, of(process, since="2026-01-01T00:00:00+00:00"))
-    take(str(tmp_path), said).release()
-    assert said[0].isprintable()
+    take(str(tmp_path), messages).release()
+    assert messages[0].isprintable()
 
 
 @pytest.mark.parametrize("content", [None, of(processes.identity() | {"start": "1"})])
-def test_of_many_that_start_at_once_one_succeeds(workdir, folder, content) -> None:
-    """As processes do: each with its own view of the folder."""
+def test_exactly_one_of_many_simultaneous_starts_succeeds(workdir, folder, content) -> None:
+    """Each thread has its own view of the folder, as a process would."""
     if content:
         folder.replace(lease.NAME, content)
     held, refused, barrier = [], [], threading.Barrier(8)
@@ -138,9 +138,7 @@ def test_of_many_that_start_at_once_one_succeeds(workdir, folder, content) -> No
     held[0].release()
 
 
-def test_a_holder_notices_that_another_took_over_and_leaves_its_lease_alone(
-    workdir, folder
-) -> None:
+def test_a_holder_notices_a_takeover_and_leaves_the_new_lease_alone(workdir, folder) -> None:
     paused = take(workdir)
     theirs = of(ELSEWHERE)
     folder.replace(lease.NAME, theirs)
@@ -164,8 +162,8 @@ def test_a_holder_notices_by_itself_that_its_lease_is_gone(workdir, folder) -> N
     assert folder.read(lease.NAME) is None
 
 
-def test_a_dead_claim_does_not_stand_in_the_way(workdir, folder, monkeypatch) -> None:
-    """What a process leaves that was killed as it took over."""
+def test_the_claim_of_a_dead_process_is_removed(workdir, folder, monkeypatch) -> None:
+    """A process that is killed while it takes over a lease leaves a claim."""
     folder.replace(lease.NAME, of(processes.identity() | {"start": "1"}))
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
         killed.setattr(type(folder), "replace", lambda *_: exec("raise KeyboardInterrupt"))
@@ -174,14 +172,14 @@ def test_a_dead_claim_does_not_stand_in_the_way(workdir, folder, monkeypatch) ->
     take(workdir).release()
 
 
-def test_nothing_is_left_where_a_run_is_refused(tmp_path) -> None:
+def test_a_refused_run_leaves_no_files(tmp_path) -> None:
     with pytest.raises(ValueError, match="no"), lease.hold(tmp_path / "a" / "b"):
         assert (tmp_path / "a" / "b" / lease.NAME).exists()
         raise ValueError("no")
     assert not (tmp_path / "a").exists()
 
 
-def test_without_hard_links_a_lease_is_exclusive_too(tmp_path, monkeypatch) -> None:
+def test_a_lease_is_exclusive_without_hard_links(tmp_path, monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError("no links here")
 

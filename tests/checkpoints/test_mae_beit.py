@@ -74,7 +74,7 @@ def test_a_new_masked_autoencoder_has_the_positions_of_the_file(autoencoder):
         np.testing.assert_array_equal(table, state[path])
 
 
-def test_the_encoder_of_an_autoencoder_is_a_model_to_fine_tune(autoencoder, shared):
+def test_the_encoder_of_an_autoencoder_can_be_fine_tuned(autoencoder, shared):
     model, io, folder = autoencoder
     path = folder / "checkpoint.pth"
     tuned: Any = vit_jax.load(
@@ -97,11 +97,11 @@ def test_the_encoder_of_an_autoencoder_is_a_model_to_fine_tune(autoencoder, shar
 
 def test_an_unknown_decoder_needs_its_heads(shared):
     path = shared / "fixtures/mae_pretrain_normpix/checkpoint.pth"
-    with pytest.raises(ValueError, match="width 32 is of no known one: give decoder_heads"):
+    with pytest.raises(ValueError, match="no known decoder has width 32: give decoder_heads"):
         vit_jax.load(path, num_heads=3)
 
 
-def test_beit_names_the_visual_tokens(shared):
+def test_beit_predicts_the_visual_tokens(shared):
     folder = shared / "fixtures/beit_pretrain_mim"
     io = np.load(folder / "io.npz")
     model: Any = vit_jax.load(folder / "checkpoint.pth")
@@ -121,7 +121,7 @@ def test_beit_names_the_visual_tokens(shared):
 
 @pytest.mark.parametrize("size", [24, 32, 48, 80])
 def test_fine_tuning_starts_as_beits_does(shared, size):
-    """One shared table becomes one a block, on another grid; head and norm are new."""
+    """The shared table becomes one table per block, on another grid; head and norm are new."""
     folder = shared / "fixtures/beit_finetune_interp"
     io = np.load(folder / "io.npz")
     path = folder / "checkpoint_pretrain_shared.pth"
@@ -146,7 +146,7 @@ def test_fine_tuning_starts_as_beits_does(shared, size):
         ("beit_pretrain_mim", "checkpoint.pth", "beit", 0),
     ],
 )
-def test_files_come_back_as_they_were(shared, tmp_path, name, file, layout, heads):
+def test_files_are_written_as_they_were_read(shared, tmp_path, name, file, layout, heads):
     source = shared / "fixtures" / name / file
     contents = files.contents(source)
     arrays, key = contents.arrays, contents.key
@@ -163,8 +163,8 @@ def test_files_come_back_as_they_were(shared, tmp_path, name, file, layout, head
 
 
 @pytest.mark.parametrize("kind", ["per_block", "shared", "none"])
-def test_every_table_of_a_beit_has_the_numbers_of_its_offsets_beside_it(tmp_path, kind):
-    """As the original code expects them when it loads a file."""
+def test_every_relative_bias_of_a_beit_is_written_with_its_index(tmp_path, kind):
+    """The original code expects these arrays when it loads a file."""
     options = ViTOptions(image_size=(8, 12), width=24, depth=3, mlp_dim=32, num_heads=3,
                          activation="gelu_erf", patch_size=(4, 4), class_token=True, key_bias=False,
                          relative_bias=kind)  # fmt: skip
@@ -181,7 +181,7 @@ def test_every_table_of_a_beit_has_the_numbers_of_its_offsets_beside_it(tmp_path
         np.testing.assert_array_equal(arrays[name], positions.relative_index((2, 3)))
 
 
-def test_encoders_without_head_are_of_mae(tmp_path):
+def test_encoders_without_head_are_read_as_mae(tmp_path):
     options = ViTOptions(image_size=(16, 16), width=24, depth=1, mlp_dim=32, num_heads=3,
                          num_classes=0, activation="gelu_erf", patch_size=(4, 4))  # fmt: skip
     shapes = surgery.shapes(options)
@@ -197,19 +197,19 @@ def test_encoders_without_head_are_of_mae(tmp_path):
     assert read.preprocessing.mean == (0.485, 0.456, 0.406)
 
 
-def test_layouts_refuse_what_they_have_no_name_for():
+def test_layouts_refuse_models_that_they_cannot_hold():
     options = ViTOptions(layer_scale=0.1)
-    with pytest.raises(ValueError, match="mae layout has no place for layer_scale"):
+    with pytest.raises(ValueError, match="mae layout cannot hold layer_scale"):
         mae.entries(options)
-    with pytest.raises(ValueError, match="beit layout has no place for key_bias"):
+    with pytest.raises(ValueError, match="beit layout cannot hold key_bias"):
         beit.entries(options)
-    with pytest.raises(ValueError, match="mae layout has no place for pool and norm_at"):
+    with pytest.raises(ValueError, match="mae layout cannot hold pool='map' with norm_at='tokens'"):
         mae.entries(ViTOptions(pool="map", class_token=True))
     with pytest.raises(ValueError, match="mae layout needs a class token"):
         mae.entries(ViTOptions(class_position=False))
 
 
-def test_beit_of_another_window_is_told_by_its_table():
+def test_beits_grid_is_read_from_its_table():
     options = dataclasses.replace(
         ViTOptions(image_size=(16, 24), patch_size=(4, 4), width=24, depth=1, mlp_dim=32,
                    num_heads=3, activation="gelu_erf", key_bias=False, class_token=True,

@@ -1,4 +1,4 @@
-"""Runs from before model.json had a format are used as they were."""
+"""Runs whose model.json has no format number are loaded with their old parameter paths."""
 
 import json
 import pathlib
@@ -29,7 +29,7 @@ ALL = {"num_classes": 0, "pool": "token", "norm_at": "tokens", "representation_s
 
 
 def age(run: pathlib.Path, model: Any, *, ema: float = 0.0) -> None:
-    """Makes the folder of a run what earlier versions wrote."""
+    """Rewrites the folder of a run in the form that earlier versions wrote."""
     card = json.loads((run / "model.json").read_text())
     for name in ("format", "average", "metric"):
         del card[name]

@@ -1,4 +1,4 @@
-"""A run that an older version wrote is loaded, evaluated and resumed as by that version."""
+"""A run that an older version wrote gives the same results when loaded, evaluated or resumed."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ def workdir(tmp_path, name) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_old_run_gives_the_parameters_and_logits_it_gave(name):
+def test_an_old_run_gives_the_same_parameters_and_logits(name):
     model, expected = vit_jax.load(OLD / name), EXPECTED[name]
     params = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model, nnx.Param)), sep="/")
     # Not by name: the paths of parameters may change between versions. Of the run `beit`, which
@@ -43,7 +43,7 @@ def test_an_old_run_gives_the_parameters_and_logits_it_gave(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_old_run_is_evaluated_as_it_was(name, capsys):
+def test_an_old_run_is_evaluated_with_the_same_result(name, capsys):
     assert main(["evaluate", "--workdir", str(OLD / name), "--json"]) == 0
     found, expected = json.loads(capsys.readouterr().out), EXPECTED[name]["evaluation"]
     assert found.keys() >= expected.keys()
@@ -54,7 +54,7 @@ def test_an_old_run_is_evaluated_as_it_was(name, capsys):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_old_run_goes_on_as_it_would_have(name, workdir):
+def test_an_old_run_resumes_to_the_same_values(name, workdir):
     recipe = f"{OLD / 'recipe.py'}:{name}"
     arguments = ["--config", recipe, "--workdir", str(workdir), "--config.total.steps=8"]
     assert main(["train", *arguments]) == 0

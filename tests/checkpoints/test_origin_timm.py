@@ -1,4 +1,4 @@
-"""`convert --check` against timm: every kind of model that it has gives the same logits there."""
+"""`convert --check` with timm: every kind of model that timm has gives the same logits."""
 
 import dataclasses
 import re
@@ -90,8 +90,8 @@ def test_a_converted_file_is_checked_against_timm(tmp_path):
     assert "timm" in line and difference(line) < 1e-5, report
 
 
-def test_what_has_no_origin_is_said(tmp_path):
-    """Without timm that is said instead."""
+def test_a_model_that_timm_lacks_is_reported(tmp_path):
+    """Without timm installed, the report says so instead."""
     sizes = DecoderOptions(width=8, depth=1, mlp_dim=8, num_heads=2)
     options = parity.changed(TINY, decoder=sizes, num_classes=0)
     (line,) = check.against_origin(random_checkpoint(options), folder=tmp_path)
@@ -114,7 +114,7 @@ def random_checkpoint(options: Any) -> Checkpoint:
 
 
 def difference(line: str) -> float:
-    """Relative to the largest logit."""
-    found = re.search(r"logits differ by (\S+) of (\S+)$", line)
+    """The difference in a line of the report, relative to the largest logit."""
+    found = re.search(r"logits differ by (\S+) \(the largest logit is (\S+)\)$", line)
     assert found, line
     return float(found[1]) / float(found[2])

@@ -1,4 +1,4 @@
-"""torchvision's ViT, facebookresearch's DINOv2 and MoCo v3 are read by their own names."""
+"""torchvision's ViT and facebookresearch's DINOv2 and MoCo v3 are read with their names."""
 
 import dataclasses
 import re
@@ -31,7 +31,7 @@ def random_params(options) -> dict[str, np.ndarray]:
 
 
 def check(path, options, params, **how):
-    """That the file gives the model; returns the checkpoint."""
+    """Asserts that a file reads as the given model; returns the checkpoint."""
     read = parity.read(path, **(HEADS | how))
     shown = ("registers", "mlp", "num_classes", "num_heads", "depth", "representation_size")
     assert {n: getattr(read.options, n) for n in shown} == {n: getattr(options, n) for n in shown}
@@ -98,7 +98,7 @@ def test_the_heads_of_torchvisions_five_models_are_known():
         assert torchvision.preprocessing(options, Hints()).crop_pct == crop
 
 
-def test_torchvisions_own_encoder_is_no_wrapper(tmp_path):
+def test_the_encoder_prefix_of_torchvision_is_not_removed(tmp_path):
     params = random_params(TINY)
     arrays = table.write(torchvision.entries(TINY), params)
     for prefix in ("encoder.", "module.encoder.", "encoder.encoder.", "_orig_mod.net."):
@@ -108,7 +108,7 @@ def test_torchvisions_own_encoder_is_no_wrapper(tmp_path):
 
 
 @pytest.mark.parametrize("head", ["heads.", "heads.0."])
-def test_a_head_that_somebody_put_on_torchvisions_is_read(tmp_path, head):
+def test_a_users_head_on_a_torchvision_model_is_read(tmp_path, head):
     params = random_params(TINY)
     arrays = table.write(torchvision.entries(TINY), params)
     arrays = {name.replace("heads.head.", head): array for name, array in arrays.items()}
@@ -116,7 +116,7 @@ def test_a_head_that_somebody_put_on_torchvisions_is_read(tmp_path, head):
     check(tmp_path / "a.pth", TINY, params)
 
 
-def test_torchvisions_own_stem_is_refused_by_name(tmp_path):
+def test_torchvisions_convolutional_stem_is_refused_by_name(tmp_path):
     arrays = table.write(torchvision.entries(TINY), random_params(TINY))
     arrays["conv_proj.conv_last.weight"] = arrays.pop("conv_proj.weight")
     torch_file.write(tmp_path / "a.pth", arrays)
@@ -125,7 +125,7 @@ def test_torchvisions_own_stem_is_refused_by_name(tmp_path):
 
 
 def dino_arrays(options, params, chunk=0) -> dict[str, np.ndarray]:
-    """A model by facebookresearch's names, its blocks in chunks of so many."""
+    """A model's arrays with facebookresearch's names; `chunk` is the number of blocks per chunk."""
     arrays = {}
     for name, array in table.write(dinov2.entries(options), params).items():
         name = name.replace("reg_token", "register_tokens")
@@ -148,7 +148,7 @@ def dino_arrays(options, params, chunk=0) -> dict[str, np.ndarray]:
         ({"layer_scale": 0.0}, "bicubic_offset"),
     ],
 )
-def test_dinov2_is_read_whatever_it_is_made_of(tmp_path, chunk, changes, method):
+def test_dinov2_is_read_with_all_its_parts(tmp_path, chunk, changes, method):
     options = dataclasses.replace(DINO, **changes)
     params = random_params(options)
     arrays = dino_arrays(options, params, chunk)
@@ -176,7 +176,7 @@ def moco_arrays(params, **more) -> dict[str, np.ndarray]:
     return arrays | more
 
 
-def test_of_mocos_pretraining_the_trained_encoder_is_read(tmp_path):
+def test_the_trained_encoder_of_mocos_pretraining_is_read(tmp_path):
     params = random_params(MOCO)
     arrays = moco_arrays(params)
     params["encoder/position"] = arrays["pos_embed"]
@@ -190,12 +190,12 @@ def test_of_mocos_pretraining_the_trained_encoder_is_read(tmp_path):
     whole |= {"module.predictor.0.weight": np.zeros((4, 4), np.float32)}
     torch_file.write(tmp_path / "a.pth", whole, key="state_dict")
     read = check(tmp_path / "a.pth", MOCO, params, num_heads=2)
-    told = "\n".join(read.notes)
+    notes = "\n".join(read.notes)
     assert read.layout == "moco"
     assert (read.resize.position, read.resize.patch) == ("sincos2d", "bicubic_antialias")
-    assert "'module.base_encoder.', not under 'module.momentum_encoder.'" in told
-    assert "module.predictor.0.weight" in told
-    assert "left out: head.* (3 arrays), a projection" in told
+    assert "'module.base_encoder.', not under 'module.momentum_encoder.'" in notes
+    assert "module.predictor.0.weight" in notes
+    assert "left out: head.* (3 arrays), a projection" in notes
 
     torch_file.write(tmp_path / "deit.pth", arrays, key="model")  # as its converter writes it
     assert check(tmp_path / "deit.pth", MOCO, params, num_heads=2).layout == "moco"
@@ -223,7 +223,7 @@ def test_mocos_small_model_has_twelve_heads(tmp_path):
     assert any("assumed num_heads 12" in note for note in read.notes)
 
 
-def test_mocos_fixed_positions_are_computed_anew_and_others_interpolated():
+def test_mocos_fixed_positions_are_computed_again_and_others_interpolated():
     fixed = np.pad(positions.moco((4, 4), 24), ((0, 0), (1, 0), (0, 0)))
     moved = positions.resize(fixed, source=(4, 4), target=(6, 5), method="sincos2d")
     np.testing.assert_array_equal(moved[:, 1:], positions.moco((6, 5), 24))
@@ -236,7 +236,7 @@ def test_mocos_fixed_positions_are_computed_anew_and_others_interpolated():
     )
 
 
-def test_mocos_positions_are_those_of_its_formula():
+def test_mocos_positions_follow_its_formula():
     # y counts rows here: the original's "w" is the first axis of its grid.
     table = positions.moco((3, 3), 16)
     omega = 1 / 10_000.0 ** (np.arange(4) / 4)
@@ -266,18 +266,18 @@ def test_interpolation_with_an_offset_resizes_an_axis_of_the_same_size():
         (["storage_tokens", "rope_embed.periods"], "a DINOv3"),
         (["embeddings.patch_embeddings.weight", "layer.0.layer_scale1.lambda1"], "a DINOv3"),
         (["blocks.0.mlp.w1.weight", "blocks.0.mlp.w2.weight"], "gate and value in two layers"),
-        (["visual.transformer.resblocks.0.attn.in_proj_weight"], "a CLIP of OpenAI's"),
-        (["text_model.embeddings.token_embedding.weight"], "a text tower, and no vision model"),
+        (["visual.transformer.resblocks.0.attn.in_proj_weight"], "a CLIP with the names of OpenAI"),
+        (["text_model.embeddings.token_embedding.weight"], "a text tower, but no vision model"),
     ],
 )
-def test_what_looks_like_them_and_is_not_is_refused_by_name(tmp_path, names, what):
+def test_similar_unsupported_models_are_refused_by_name(tmp_path, names, what):
     torch_file.write(tmp_path / "a.pth", {name: np.zeros((2, 2), np.float32) for name in names})
     with pytest.raises(ValueError, match=what) as error:
         load.read(tmp_path / "a.pth")
     assert "\n" not in str(error.value)
 
 
-def test_timms_files_stay_timms(tmp_path):
+def test_timms_files_are_not_read_as_others(tmp_path):
     arrays = table.write(timm.entries(TINY), random_params(TINY))
     torch_file.write(tmp_path / "a.pth", arrays)
     assert load.read(tmp_path / "a.pth", **HEADS).layout == "timm"

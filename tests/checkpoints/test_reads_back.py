@@ -1,6 +1,7 @@
-"""Everything that is written reads back equal: model, images, names and parameters, in any layout.
+"""A written file reads back equal in any layout: options, preprocessing, names and parameters.
 
-Neither the arrays of a layout nor its own JSON tell all of a model: what lies beside does.
+Neither the arrays of a layout nor its JSON fields specify the whole model: the rest is under
+the key `vit_jax` of config.json.
 """
 
 import dataclasses
@@ -88,7 +89,8 @@ IMAGES = itertools.cycle(
 )
 SUFFIXES = {"vit_jax": ".npz", "big_vision": ".npz", "timm": ".safetensors", "hf": ""}
 REFUSED = (
-    "no place for|cannot be written|needs a class token|is written for|relative biases of a|"
+    "layout cannot hold|cannot be written|needs a class token|can be written for|"
+    "relative biases of a|"
     "no representation layer"
 )
 FREE = {"dropout", "attention_dropout", "drop_path", "drop_path_grows", "dtype", "attention",
@@ -130,7 +132,7 @@ def models():
 
 
 @pytest.mark.parametrize("options", list(models()))
-def test_what_is_written_reads_back_equal_in_every_layout_that_holds_it(options, tmp_path):
+def test_a_model_reads_back_equal_from_every_layout_that_holds_it(options, tmp_path):
     written = 0
     for layout in layouts.LAYOUTS:
         original = checkpoint(options, **next(IMAGES))
@@ -157,7 +159,7 @@ def test_what_is_written_reads_back_equal_in_every_layout_that_holds_it(options,
 
 
 def meaning(options: Any) -> dict[str, Any]:
-    """What a model computes."""
+    """The options that change what a model computes."""
     fields = {k: v for k, v in vars(options).items() if k not in FREE}
     if "class_token" in fields:
         fields["class_token"] = options.has_class_token
@@ -165,7 +167,7 @@ def meaning(options: Any) -> dict[str, Any]:
 
 
 def assert_same_tokens(read: Any, original: Any) -> None:
-    """big_vision has no row for the class token: it is added to the token."""
+    """The big_vision layout has no row for the class token: it is added to the token."""
     if "encoder/cls" not in original or "encoder/position" not in original:
         return
     first = [
@@ -196,7 +198,7 @@ def test_files_in_one_folder_keep_their_own_configs(tmp_path):
     assert load.read(tmp_path / "f.npz").options.grid == (3, 5)
 
 
-def test_a_config_of_somebody_else_is_kept(tmp_path):
+def test_a_config_that_we_did_not_write_is_kept(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "preprocessor_config.json").write_text('{"do_pad": true}')
     save.write(checkpoint(vit()), tmp_path / "a.safetensors", layout="timm")
@@ -204,15 +206,17 @@ def test_a_config_of_somebody_else_is_kept(tmp_path):
     assert load.read(tmp_path / "a.safetensors").options.grid == (14, 12)
 
 
-def test_the_config_of_a_run_is_not_that_of_a_file_in_its_folder(tmp_path):
+def test_the_config_of_a_run_is_not_used_for_a_file_in_its_folder(tmp_path):
     original = checkpoint(vit((4, 4)))
     save.write(original, tmp_path / "run")
     save.write(original, tmp_path / "a.npz", layout="vit_jax")
     (tmp_path / "a.npz").rename(tmp_path / "run/a.npz")
-    assert "as no file beside it tells more" in "".join(load.read(tmp_path / "run/a.npz").notes)
+    assert "because no file beside it gives a size" in "".join(
+        load.read(tmp_path / "run/a.npz").notes
+    )
 
 
-def test_what_a_user_changes_in_the_config_is_read(tmp_path):
+def test_a_users_change_in_the_config_is_read(tmp_path):
     save.write(checkpoint(vit()), tmp_path / "m", layout="timm")
     path = tmp_path / "m/config.json"
     config = json.loads(path.read_text())
@@ -224,7 +228,7 @@ def test_what_a_user_changes_in_the_config_is_read(tmp_path):
     assert model.preprocessing.mean == (0.1, 0.2, 0.3)
 
 
-def test_timms_config_tells_timm_what_its_names_do_not(tmp_path):
+def test_timms_config_has_options_that_names_do_not_show(tmp_path):
     options = vit(activation="gelu_tanh", registers=2, class_position=False, layer_scale=1e-5)
     save.write(checkpoint(options, mean=(0.1, 0.2, 0.3)), tmp_path / "m", layout="timm")
     config = json.loads((tmp_path / "m/config.json").read_text())
@@ -238,15 +242,15 @@ def test_timms_config_tells_timm_what_its_names_do_not(tmp_path):
     assert arguments == arguments | wanted
 
 
-def test_the_gelu_of_an_export_is_told_and_the_check_shows_no_difference(tmp_path):
+def test_another_gelu_is_noted_and_the_check_shows_no_difference(tmp_path):
     save.write(checkpoint(vit((4, 4), activation="gelu_tanh")), tmp_path / "run")
     report = convert(tmp_path / "run", tmp_path / "m", layout="timm", check=True)
-    compute = "note: readers of the timm layout compute activation gelu_erf, the model gelu_tanh"
+    compute = "note: readers of the timm layout assume activation gelu_erf, the model has gelu_tanh"
     assert f"{compute}, unless they read its config.json" in report
     assert "check: read back, logits differ by at most 0.0e+00" in report
 
 
-def test_how_a_model_is_trained_and_run_is_no_matter_of_a_layout(tmp_path):
+def test_layouts_ignore_how_a_model_is_trained_and_run(tmp_path):
     how: dict[str, Any] = {"dropout": 0.1, "attention_dropout": 0.1, "drop_path": 0.1}
     how |= {"head_bias": -1.0, "remat": "full", "unroll": 2, "dtype": "bfloat16"}
     original = checkpoint(vit((4, 4), activation="gelu_erf", attention="xla", **how))
@@ -256,15 +260,15 @@ def test_how_a_model_is_trained_and_run_is_no_matter_of_a_layout(tmp_path):
         assert meaning(load.read(path).options) == meaning(vit((4, 4), activation="gelu_erf"))
 
 
-def test_readers_that_compute_a_part_otherwise_are_told_of(tmp_path):
+def test_options_that_readers_assume_differently_are_noted(tmp_path):
     stem = dataclasses.replace(StemOptions(num_layers=(1,), root_width=32, groups=8), std_eps=1e-3)
     options = vit((4, 4), patch_size=(1, 1), stem=stem, norm_eps=1e-4)
     notes = save.write(checkpoint(options), tmp_path / "m.npz", layout="vit_jax")
-    assert "readers of the vit_jax layout compute stem std_eps 1e-05, the model 0.001" in notes
-    assert "readers of the vit_jax layout compute norm_eps 1e-06, the model 0.0001" in notes
+    assert "readers of the vit_jax layout assume stem std_eps 1e-05, the model has 0.001" in notes
+    assert "readers of the vit_jax layout assume norm_eps 1e-06, the model has 0.0001" in notes
 
 
-def test_a_file_is_as_readable_as_others_of_the_user_and_says_that_it_is_of_pytorch(tmp_path):
+def test_a_safetensors_file_has_default_permissions_and_pytorch_metadata(tmp_path):
     (tmp_path / "other").touch()
     for layout, suffix in (("timm", ".safetensors"), ("deit", ".pth"), ("vit_jax", ".npz")):
         save.write(checkpoint(vit((4, 4))), tmp_path / f"m{suffix}", layout=layout)
@@ -274,20 +278,21 @@ def test_a_file_is_as_readable_as_others_of_the_user_and_says_that_it_is_of_pyto
         assert file.metadata() == {"format": "pt"}
 
 
-def test_a_check_tells_how_far_what_is_read_back_is_off(tmp_path):
+def test_a_check_reports_the_difference_of_the_model_read_back(tmp_path):
     original = checkpoint(vit((3, 5)))
     other = dict(original.params)
     other["head/bias"] = original.params["head/bias"] - np.float32(4)
     further = dataclasses.replace(original, params=other)
     for one, two in ((original, further), (further, original)):
-        assert "logits differ by at most 4.0e+00 of" in check.compare(one, two)
+        assert "logits differ by at most 4.0e+00 (the largest" in check.compare(one, two)
     fewer = dataclasses.replace(original.options, num_classes=0)
     headless = checkpoint(fewer)
-    assert "differ by at most all: (2, 3) against (2, 24)" in check.compare(original, headless)
+    differ = "differ by at most everything: shapes are (2, 3) and (2, 24)"
+    assert differ in check.compare(original, headless)
 
 
 @pytest.mark.parametrize("layout", ["timm", "deit", "vit_jax", "hf"])
-def test_a_check_reads_back_a_model_whose_width_tells_no_heads(tmp_path, layout):
+def test_a_check_reads_back_a_model_with_an_unknown_number_of_heads(tmp_path, layout):
     save.write(
         checkpoint(vit((4, 4), activation="gelu_erf", width=40, num_heads=5)), tmp_path / "run"
     )
@@ -300,11 +305,11 @@ def test_a_check_reads_back_a_model_whose_width_tells_no_heads(tmp_path, layout)
     ("entry", "message"),
     [
         ([], "^$"),
-        ([1], "an entry vit_jax that is not known"),
-        ({"other": 1}, "an entry vit_jax that is not known"),
-        ({"file": 7}, "vit_jax file 7, which has another type"),
-        ({"file": "../x"}, "which is no name"),
-        ({"options": [1]}, "vit_jax options .* another type"),
+        ([1], "vit_jax must be an object with the fields"),
+        ({"other": 1}, "vit_jax must be an object with the fields"),
+        ({"file": 7}, r"vit_jax\.file must be a text, got 7"),
+        ({"file": "../x"}, "must be the name of a file"),
+        ({"options": [1]}, r"vit_jax\.options must be an object"),
         (
             {"options": {"activation": "relu"}},
             "vit_jax.options.activation is 'relu': choose one of",
@@ -318,7 +323,7 @@ def test_a_check_reads_back_a_model_whose_width_tells_no_heads(tmp_path, layout)
         ({"preprocessing": {"crop_pct": "x"}}, "vit_jax.preprocessing.crop_pct must be float"),
     ],
 )
-def test_an_entry_of_ours_that_was_damaged_is_refused_in_one_line(tmp_path, entry, message):
+def test_a_damaged_vit_jax_entry_is_refused_in_one_line(tmp_path, entry, message):
     save.write(checkpoint(vit()), tmp_path / "m", layout="timm")
     path = tmp_path / "m/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"vit_jax": entry}))
@@ -330,7 +335,7 @@ def test_an_entry_of_ours_that_was_damaged_is_refused_in_one_line(tmp_path, entr
     assert "\n" not in str(error.value)
 
 
-def test_a_plain_state_under_model_is_taken_for_deits_and_that_is_said(tmp_path, caplog):
+def test_a_plain_vit_under_the_key_model_is_read_as_deit_with_a_note(tmp_path, caplog):
     for name, changes, family in (("a", {}, "DeiT"), ("b", {"num_classes": 0}, "MAE")):
         path = tmp_path / f"{name}.pth"
         save.write(
@@ -339,10 +344,10 @@ def test_a_plain_state_under_model_is_taken_for_deits_and_that_is_said(tmp_path,
         (tmp_path / "config.json").unlink()
         vit_jax.load(path, num_heads=3)
         report = convert(path, tmp_path / f"{name}.safetensors", layout="timm", num_heads=3)
-        for said in (
-            "no file beside it tells activation, mean, std: assumed activation 'gelu_erf', mean (",
-            f"it is taken for {family}'s: of the same names are other models too",
+        for message in (
+            "no file beside it has activation, mean, std: assumed activation 'gelu_erf', mean (",
+            f"it is read as a {family} model, but models of timm and others have the same names",
         ):
-            assert said in caplog.text
-            assert f"note: {said}" in report
+            assert message in caplog.text
+            assert f"note: {message}" in report
         (tmp_path / "config.json").unlink()

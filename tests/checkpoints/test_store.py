@@ -1,4 +1,4 @@
-"""Checkpoints of a run: exact on any mesh, kept as asked, and refused where damaged."""
+"""Checkpoints of a run are exact on any mesh, kept as configured, and refused if damaged."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def abstract(mesh: MeshConfig) -> state.State:
 
 
 def filled(shapes: state.State) -> state.State:
-    """Random values for every array, where it belongs."""
+    """Random values for every array, with the array's sharding."""
     rng = np.random.default_rng(0)
 
     def fill(leaf: Any) -> jax.Array:
@@ -60,7 +60,7 @@ def assert_same_bits(one: jax.Array, other: jax.Array) -> None:
 
 
 def save_steps(folder: pathlib.Path, top1: list[float | None], **keep: Any) -> store.Store:
-    """Steps 1, 2, ... with these metrics; the store is closed."""
+    """Saves steps 1, 2, ... with these metrics; returns the closed store."""
     config = CheckpointConfig(**({"keep_last": 2, "keep_best": 1} | keep))
     with store.Store(folder, config) as checkpoints:
         for step, value in enumerate(top1, 1):
@@ -95,7 +95,7 @@ def test_the_last_and_the_best_are_kept(tmp_path, top1, keep, kept, best) -> Non
             checkpoints.find(77)
 
 
-def test_what_is_best_is_known_before_it_is_on_disk_and_after_a_restart(tmp_path) -> None:
+def test_the_best_is_known_before_it_is_on_disk_and_after_a_restart(tmp_path) -> None:
     with store.Store(tmp_path, KEEP) as checkpoints:
         assert checkpoints.is_best({"top1": 0.0})
         checkpoints.save(1, SMALL, {"top1": 0.5})
@@ -119,7 +119,7 @@ def test_a_reader_writes_and_removes_nothing(tmp_path) -> None:
     assert not empty.exists()
 
 
-def test_a_half_written_checkpoint_is_not_there(tmp_path) -> None:
+def test_a_half_written_checkpoint_is_not_visible(tmp_path) -> None:
     save_steps(tmp_path, [None, None])
     half = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"
     half.mkdir()
@@ -168,11 +168,11 @@ def test_a_run_of_another_config_names_what_differs(tmp_path) -> None:
     other = {"optimizer.learning_rate": 0.5, "image_size": (32, 32), "mesh.fsdp": 2}
     with pytest.raises(ValueError, match="holds a run with another config") as error:
         run_config.check_same_run(tmp_path, make_config(**other))
-    said = str(error.value)
-    assert "optimizer.learning_rate is 0.001 there and 0.5 here" in said
-    assert "image_size is (224, 224) there and (32, 32) here" in said
-    assert "fsdp" not in said
-    assert "use another --workdir, or the same config to resume" in said
+    message = str(error.value)
+    assert "optimizer.learning_rate is 0.001 there and 0.5 here" in message
+    assert "image_size is (224, 224) there and (32, 32) here" in message
+    assert "fsdp" not in message
+    assert "use another --workdir, or the same config to resume" in message
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_run_of_another_config_names_what_differs(tmp_path) -> None:
         ("eval_batch_size", 8),
     ],
 )
-def test_what_does_not_change_the_result_may_change(tmp_path, field, value) -> None:
+def test_fields_that_do_not_change_the_result_may_change(tmp_path, field, value) -> None:
     run_config.write_run(tmp_path, make_config(), make_card())
     run_config.check_same_run(tmp_path, make_config(**{field: value}))
 
@@ -210,10 +210,10 @@ def test_a_run_is_loaded_with_its_average(tmp_path) -> None:
     assert jax.eval_shape(larger, tiny.images(size=(32, 24))).shape == (2, 2)
 
 
-def test_files_that_are_no_run_are_refused(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"is no run: it has no model.json"):
+def test_folders_that_are_not_runs_are_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"is not a run: it has no model.json"):
         run_folder.read_card(tmp_path)
-    with pytest.raises(ValueError, match=r"is no run: it has no config.json"):
+    with pytest.raises(ValueError, match=r"is not a run: it has no config.json"):
         run_config.read_config(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps({"options": {}})[:-1])
     with pytest.raises(ValueError, match=r"model.json is damaged: .*: restore it, or start anew"):

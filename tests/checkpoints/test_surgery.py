@@ -1,4 +1,4 @@
-"""Surgery: every parameter is loaded, resized, dropped or drawn, and said to be."""
+"""Surgery loads, resizes, drops or initialises every parameter, and reports which."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 
 
 def adapt(source: dict, target: dict) -> tuple[dict, surgery.Params, surgery.Report]:
-    """The parameters before and after, and the report, of surgery between two tiny models."""
+    """Surgery between two tiny models: the parameters before and after, and the report."""
     before = tiny.params(tiny.options(**source))
     after, report = surgery.adapt(
         before, source=tiny.options(**source), target=tiny.options(**target), key=KEY
@@ -48,7 +48,7 @@ def test_another_number_of_classes_gets_a_zero_head() -> None:
 
 
 def test_a_dropped_pre_logits_layer_takes_the_head_with_it() -> None:
-    """Even at the same width, the old head reads what is not there any more."""
+    """Even at the same width, the input of the old head no longer exists."""
     _, after, report = adapt({"representation_size": 32}, {})
     dropped = ("head/bias", "head/kernel", "pre_logits/bias", "pre_logits/kernel")
     assert report.dropped == dropped
@@ -56,7 +56,7 @@ def test_a_dropped_pre_logits_layer_takes_the_head_with_it() -> None:
     assert not after["head/kernel"].any()
 
 
-def test_a_new_pre_logits_layer_is_drawn() -> None:
+def test_a_new_pre_logits_layer_is_initialised() -> None:
     _, after, report = adapt({}, {"representation_size": 16})
     assert report.dropped == ("head/bias", "head/kernel")
     assert len(report.initialised) == 4
@@ -64,7 +64,7 @@ def test_a_new_pre_logits_layer_is_drawn() -> None:
     assert not after["head/kernel"].any()
 
 
-def test_no_head_is_wanted() -> None:
+def test_a_target_without_classes_has_no_head() -> None:
     _, after, report = adapt({}, {"num_classes": 0})
     assert report.dropped == ("head/bias", "head/kernel")
     assert "head/kernel" not in after
@@ -86,7 +86,7 @@ def test_gap_to_token_starts_the_class_token_at_zero() -> None:
     np.testing.assert_array_equal(after["encoder/position"][:, 1:], before["encoder/position"])
 
 
-def test_token_to_map_draws_the_pool() -> None:
+def test_token_to_map_initialises_the_pool() -> None:
     _, after, report = adapt({}, {"pool": "map"})
     assert report.dropped == ("encoder/cls",)
     assert {path.split("/")[0] for path in report.initialised} == {"pool"}
@@ -95,7 +95,7 @@ def test_token_to_map_draws_the_pool() -> None:
 
 @pytest.mark.parametrize("place", ["input", "every_block"])
 def test_positions_are_resized_from_grid_to_grid(place) -> None:
-    """To 3 x 4 from 2 x 3; a table per block layer by layer."""
+    """From 2 x 3 to 3 x 4; with a table per block, each is resized."""
     name = "encoder/position" if place == "input" else "encoder/blocks/position"
     before, after, report = adapt(
         {"position_at": place}, {"position_at": place, "image_size": (24, 32)}
@@ -125,7 +125,7 @@ def test_positions_of_a_decoder_are_resized_as_one_row_or_as_a_grid(kind) -> Non
     np.testing.assert_allclose(after["encoder/position"], grid, atol=1e-6)
 
 
-def test_a_grid_of_the_same_count_is_resized_too() -> None:
+def test_a_grid_with_the_same_number_of_patches_is_resized() -> None:
     before, after, report = adapt({}, {"image_size": (24, 16)})
     assert report.resized == ("encoder/position (1, 7, 32) -> (1, 7, 32)",)
     assert np.abs(after["encoder/position"] - before["encoder/position"]).max() > 0.1
@@ -141,7 +141,7 @@ def test_learned_2d_tables_are_resized_along_their_side() -> None:
     )
 
 
-def test_another_kind_of_positions_is_drawn() -> None:
+def test_another_kind_of_positions_is_initialised() -> None:
     _, after, report = adapt({"position": "sincos2d"}, {})
     assert report.initialised == ("encoder/position",)
     assert 0.01 < after["encoder/position"].std() < 0.03
@@ -150,8 +150,8 @@ def test_another_kind_of_positions_is_drawn() -> None:
     assert report.initialised == ("encoder/blocks/attention/relative",)
 
 
-def test_positions_added_elsewhere_are_drawn() -> None:
-    """Though the table has the same shape: it was trained for the input alone."""
+def test_positions_added_in_other_places_are_initialised() -> None:
+    """The table has the same shape, but was trained to be added only to the input."""
     before, after, report = adapt({}, {"position_at": "every_block_shared"})
     assert (report.dropped, report.initialised) == (("encoder/position",), ("encoder/position",))
     assert np.abs(after["encoder/position"] - before["encoder/position"]).max() > 0.1
@@ -179,7 +179,7 @@ def test_tables_of_blocks_lose_and_gain_the_row_of_the_class_token() -> None:
 
 
 def test_rows_of_positions_follow_their_tokens() -> None:
-    """Of class, distillation token, registers and patches, in this order."""
+    """The order is class token, distillation token, registers, patches."""
     rows = {"register_position": True, "registers": 2}
     before, after, _ = adapt(rows | {"distillation": True}, rows)
     kept = np.delete(before["encoder/position"], 1, axis=1)
@@ -199,30 +199,30 @@ def test_rows_of_positions_follow_their_tokens() -> None:
     np.testing.assert_array_equal(after["encoder/registers"], added)
 
 
-def test_scales_of_branches_may_be_new_but_are_not_dropped() -> None:
+def test_layer_scales_may_be_new_but_are_not_dropped() -> None:
     _, after, report = adapt({}, {"layer_scale": 0.125})
     assert report.initialised == ("encoder/blocks/scale1", "encoder/blocks/scale2")
     assert (after["encoder/blocks/scale1"] == 0.125).all() and (
         after["encoder/blocks/scale2"] == 0.125
     ).all()
-    with pytest.raises(ValueError, match="encoder/blocks/scale1 has no place in the model"):
+    with pytest.raises(ValueError, match="the model has no encoder/blocks/scale1"):
         adapt({"layer_scale": 0.125}, {})
 
 
-def test_a_head_of_other_visual_tokens_is_new() -> None:
+def test_a_head_for_other_visual_tokens_is_new() -> None:
     _, after, report = adapt(*({"mim_classes": n, "num_classes": 0} for n in (4, 5)))
     assert report.dropped == report.initialised == ("mim_head/bias", "mim_head/kernel")
     assert not after["mim_head/kernel"].any()
 
 
-def test_a_norm_of_something_else_is_new() -> None:
+def test_a_norm_in_another_place_is_new() -> None:
     gap = {"pool": "gap", "norm_at": "pooled"}
     _, after, report = adapt({"pool": "gap"}, gap)
     assert report.dropped == report.initialised == ("encoder/norm/bias", "encoder/norm/scale")
     assert (after["encoder/norm/scale"] == 1).all() and not after["encoder/norm/bias"].any()
 
 
-def test_what_is_new_is_drawn_by_the_key() -> None:
+def test_new_parameters_depend_on_the_key() -> None:
     source, target = tiny.options(), tiny.options(distillation=True)
     params = tiny.params(source)
     first, again, other = (
@@ -241,9 +241,9 @@ def test_all_misfits_are_listed_at_once() -> None:
         surgery.adapt(
             params, source=tiny.options(), target=tiny.options(depth=2, mlp_dim=64), key=KEY
         )
-    said = str(error.value)
-    assert "encoder/blocks/mlp/fc1/kernel is (3, 32, 48), the model has (2, 32, 64)" in said
-    assert "encoder/blocks/norm1/scale is (3, 32), the model has (2, 32)" in said
-    assert "encoder/blocks/extra has no place in the model" in said
-    assert "encoder/norm/scale is missing" in said
-    assert "\n" not in said
+    message = str(error.value)
+    assert "encoder/blocks/mlp/fc1/kernel is (3, 32, 48), the model has (2, 32, 64)" in message
+    assert "encoder/blocks/norm1/scale is (3, 32), the model has (2, 32)" in message
+    assert "the model has no encoder/blocks/extra" in message
+    assert "encoder/norm/scale is missing" in message
+    assert "\n" not in message

@@ -1,4 +1,4 @@
-"""What stands around a model in a file: prefixes, a trainer's state, other models, a probe."""
+"""Other content of a model's file: prefixes, a trainer's state, other models, a linear probe."""
 
 import dataclasses
 import pathlib
@@ -34,7 +34,7 @@ forward = jax.jit(lambda model, images: model(images))
 @pytest.mark.parametrize(
     "prefix", ["", "params/", "optimizer/target/", "target/params/", "opt/target/", "img/"]
 )
-def test_a_trainers_prefix_and_state_do_not_count(tmp_path, prefix) -> None:
+def test_a_trainers_prefix_and_state_are_ignored(tmp_path, prefix) -> None:
     model = random_model(TINY)
     arrays = written(model, tmp_path, "vit_jax")
     np.savez(tmp_path / "b.npz", **{prefix + k: v for k, v in arrays.items()}, **STATE)
@@ -43,22 +43,22 @@ def test_a_trainers_prefix_and_state_do_not_count(tmp_path, prefix) -> None:
     same(load.assemble(read.options, read.params), model)
 
 
-def test_the_tower_of_texts_is_left_out_and_that_is_said(tmp_path) -> None:
+def test_a_text_tower_is_left_out_with_a_note(tmp_path) -> None:
     model = random_model(dataclasses.replace(TINY, pool="map"))
     arrays = written(model, tmp_path, "big_vision")
     towers = {k.replace("params/", "params/img/"): v for k, v in arrays.items()}
     towers |= {"params/txt/Embed_0/embedding": np.ones((9, 24)), "params/t": np.ones(1)}
     np.savez(tmp_path / "b.npz", **towers)
     same(vit_jax.load(tmp_path / "b.npz"), model)
-    said = convert.convert(tmp_path / "b.npz", tmp_path / "c.npz", layout="big_vision")
-    assert "note: left out: params/t, params/txt" in said
+    message = convert.convert(tmp_path / "b.npz", tmp_path / "c.npz", layout="big_vision")
+    assert "note: left out: params/t, params/txt" in message
 
 
-def test_a_model_without_positions_is_told(tmp_path) -> None:
+def test_a_model_without_positions_needs_position_none(tmp_path) -> None:
     model = random_model(dataclasses.replace(TINY, position="none"))
     arrays = written(model, tmp_path, "vit_jax")
     assert not any("pos" in name for name in arrays)
-    with pytest.raises(ValueError, match="pos_embedding missing .*position='none'"):
+    with pytest.raises(ValueError, match="arrays: .*pos_embedding .*position='none'"):
         vit_jax.load(tmp_path / "a.npz", layout="vit_jax")
     again = vit_jax.load(tmp_path / "a.npz", layout="vit_jax", position="none", image_size=16)
     same(again, model)
@@ -73,7 +73,7 @@ def test_fixed_positions_are_written_as_a_table(tmp_path) -> None:
         same(again, model)
 
 
-def test_a_row_for_no_class_token_tells_big_visions_oldest_files(tmp_path) -> None:
+def test_a_class_row_without_a_class_token_marks_big_visions_oldest_files(tmp_path) -> None:
     model = random_model(dataclasses.replace(TINY, pool="gap"))
     arrays = written(model, tmp_path, "vit_jax")
     name = "Transformer/posembed_input/pos_embedding"
@@ -118,7 +118,7 @@ def test_beit_without_biases_of_queries_is_not_mae() -> None:
     assert layouts.find(arrays, "", path="", key="model") is beit
 
 
-def test_what_pretrains_beits_class_token_alone_is_left_out(tmp_path) -> None:
+def test_blocks_that_pretrain_beits_class_token_are_left_out(tmp_path) -> None:
     options = parity.changed(TINY, activation="gelu_erf", position="none", key_bias=False,
                              relative_bias="shared", class_token=True, num_classes=0,
                              mask_token=True, mim_classes=9)  # fmt: skip
@@ -144,15 +144,15 @@ def test_what_pretrains_beits_class_token_alone_is_left_out(tmp_path) -> None:
         ("blocks.3.norm1.alpha", "a ResMLP"),
         ("blocks.0.norm11.weight", "a ViT of parallel blocks"),
         ("patch_embed.proj.0.weight", "more than one convolution"),
-        ("embedding/kernel", "without a transformer"),
+        ("embedding/kernel", "neither a transformer"),
     ],
 )
-def test_models_of_other_families_are_named(name, what) -> None:
+def test_models_of_other_families_are_refused_by_name(name, what) -> None:
     with pytest.raises(ValueError, match=rf"^x: it holds .*{what}"):
         layouts.find({name: np.zeros(1)}, "", path="x")
 
 
-def test_tensors_beside_a_state_are_not_the_models(tmp_path) -> None:
+def test_tensors_beside_a_state_dict_are_ignored(tmp_path) -> None:
     """PyTorch's random state is a tensor too."""
     torch_file.write(tmp_path / "a.pth", {"x": np.ones(3)}, key="model")
     with zipfile.ZipFile(tmp_path / "a.pth") as archive:
@@ -189,7 +189,7 @@ for path in sys.argv[1:]:
 
 
 def test_nested_tuples_are_not_hashed(tmp_path) -> None:
-    """They take for ever to hash, and fill no file. A process of its own, for it can be ended."""
+    """Hashing them would take for ever. The test uses another process, which can be ended."""
     for name, opcodes in HASHED.items():
         with zipfile.ZipFile(tmp_path / f"{name}.pth", "w") as archive:
             content = b"\x80\x04" + opcodes.replace(b"%", NESTED) + b"."
@@ -203,9 +203,9 @@ def test_nested_tuples_are_not_hashed(tmp_path) -> None:
         timeout=limit(60),
         check=False,
     )
-    told = ended.stdout.splitlines()
-    assert len(told) == len(HASHED), ended.stderr
-    assert all("it holds no named tensors" in line for line in told)
+    lines = ended.stdout.splitlines()
+    assert len(lines) == len(HASHED), ended.stderr
+    assert all("it holds no named tensors" in line for line in lines)
 
 
 def test_an_archive_that_fills_the_memory_is_refused(tmp_path, monkeypatch) -> None:
@@ -213,11 +213,13 @@ def test_an_archive_that_fills_the_memory_is_refused(tmp_path, monkeypatch) -> N
     for name in ("x.npy", "archive/data.pkl"):
         with zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(name, bytes(2**20))
-        with pytest.raises(ValueError, match="it claims to unpack to 1048576 bytes"):
+        with pytest.raises(ValueError, match="it would unpack to 1048576 bytes"):
             files.read_arrays(tmp_path / "a")
 
 
-def test_names_of_big_vision_without_positions_are_fixed_ones_unless_told(tmp_path) -> None:
+def test_a_big_vision_file_without_positions_has_fixed_ones_unless_config_says_none(
+    tmp_path,
+) -> None:
     model = random_model(dataclasses.replace(TINY, position="sincos2d", pool="gap"))
     written(model, tmp_path, "big_vision")
     same(vit_jax.load(tmp_path / "a.npz", image_size=16), model)

@@ -1,4 +1,4 @@
-"""Swin of timm, of Microsoft and of Hugging Face."""
+"""The layouts of timm's, Microsoft's and Hugging Face's Swin."""
 
 import json
 
@@ -85,8 +85,8 @@ def test_the_names_of_hugging_face_of_both_releases_read_the_same(file, tmp_path
             {k: np.ascontiguousarray(v) for k, v in spelt.items()}, tmp_path / "model.safetensors"
         )
         found = read(tmp_path)
-        told = {"activation": "gelu_tanh", "norm_eps": 1e-6, "padding": "before_shift"}
-        assert found.options == zoo.change(checkpoint.options, image_size=(32, 32), **told)
+        fields = {"activation": "gelu_tanh", "norm_eps": 1e-6, "padding": "before_shift"}
+        assert found.options == zoo.change(checkpoint.options, image_size=(32, 32), **fields)
         assert (found.resize.relative, found.resize.patch) == ("bicubic", "bicubic_antialias")
         for path, array in checkpoint.params.items():
             np.testing.assert_array_equal(found.params[path], array)
@@ -117,7 +117,7 @@ def test_tables_are_resized_only_when_the_window_changes(file):
     assert params["stage2/blocks/relative_bias"].shape == (2, 7 * 5, 4)
 
 
-def test_windows_that_are_not_square_must_be_told(file, tmp_path):
+def test_windows_that_are_not_square_must_be_given(file, tmp_path):
     checkpoint = read(file)
     target = zoo.change(checkpoint.options, image_size=(64, 64), windows=((3, 5),))
     params, _ = surgery.adapt(
@@ -127,7 +127,7 @@ def test_windows_that_are_not_square_must_be_told(file, tmp_path):
     safetensors.numpy.save_file(
         {k: np.ascontiguousarray(v) for k, v in arrays.items()}, tmp_path / "file.safetensors"
     )
-    with pytest.raises(ValueError, match="45 relative positions are of no square window"):
+    with pytest.raises(ValueError, match="45 relative positions do not fit a square window"):
         read(tmp_path / "file.safetensors")
     assert read(tmp_path / "file.safetensors", grid=(3, 5)).options.windows == ((3, 5),) * 2
 
@@ -153,7 +153,7 @@ def test_a_missing_stage_and_an_unknown_activation_are_named(file):
     with pytest.raises(ValueError, match="stages are .0, 2.: some are missing"):
         timm_swin.infer(later, Hints())
     trimmed = arrays | {"patch_embed.proj.weight": arrays["patch_embed.proj.weight"][..., :1]}
-    with pytest.raises(ValueError, match="patch_embed.proj.weight is of 2x1 patches"):
+    with pytest.raises(ValueError, match="patch_embed.proj.weight has 2x1 patches"):
         timm_swin.infer(trimmed, Hints())
     with pytest.raises(ValueError, match="hidden_act is 'relu'"):
         hf_swin.infer({}, Hints(config={"hidden_act": "relu"}))

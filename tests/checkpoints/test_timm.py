@@ -1,4 +1,4 @@
-"""timm's and DeiT's files give the outputs of the original code, and come back as they were."""
+"""timm's and DeiT's files give the outputs of the original code and are written unchanged."""
 
 import dataclasses
 import io as io_lib
@@ -70,7 +70,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(("name", "file", "layout"), FIXTURES)
-def test_outputs_are_those_of_the_original(shared, name, file, layout):
+def test_outputs_equal_those_of_the_original(shared, name, file, layout):
     folder = shared / "fixtures" / name
     io = np.load(folder / "io.npz")
     contents = files.contents(folder / file)
@@ -95,7 +95,7 @@ def everything(model, images):
 
 
 @pytest.mark.parametrize("name", ["timm_vit_cls", "timm_beit_relpos"])
-def test_gradients_are_those_of_the_original(shared, name):
+def test_gradients_equal_those_of_the_original(shared, name):
     folder = shared / "fixtures" / name
     io = np.load(folder / "io.npz")
     model: Any = vit_jax.load(folder / "model.safetensors", num_heads=3)
@@ -117,7 +117,7 @@ def test_gradients_are_those_of_the_original(shared, name):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_is_written_is_the_same_model_when_read(variant):
+def test_a_written_model_reads_back_equal(variant):
     options = dataclasses.replace(TINY, **VARIANTS[variant])
     arrays = written(options, "timm")
     hints = Hints(num_heads=3, grid=options.grid)
@@ -193,7 +193,7 @@ def test_real_weights_give_the_stored_logits(shared):
 def test_the_number_of_heads_is_never_guessed(tmp_path):
     path = tmp_path / "model.safetensors"
     safetensors_numpy.save_file(written(TINY, "timm"), path)
-    with pytest.raises(ValueError, match="width 24 is of no known model: give num_heads"):
+    with pytest.raises(ValueError, match="no known model has width 24: give num_heads"):
         vit_jax.load(path)
     (tmp_path / "config.json").write_text(json.dumps({"model_args": {"num_heads": 3}}))
     assert vit_jax.load(path).options.num_heads == 3  # type: ignore[union-attr]
@@ -210,7 +210,7 @@ def test_released_widths_have_known_heads():
     assert timm.infer(arrays, Hints()).num_heads == 6
 
 
-def test_config_json_tells_what_arrays_cannot():
+def test_config_json_specifies_what_arrays_do_not():
     arrays = written(dataclasses.replace(TINY, class_token=True, pool="gap"), "timm")
     hints = Hints(num_heads=3, config={"global_pool": "avg"})
     assert timm.infer(arrays, hints).pool == "gap"
@@ -225,7 +225,7 @@ def test_config_json_tells_what_arrays_cannot():
         assert timm.infer(arrays, named).activation == kind
 
 
-def test_a_grid_that_rows_leave_open_must_be_told():
+def test_a_grid_that_rows_leave_open_must_be_given():
     # 9 rows: 3x3 patches, or 2x2 with rows for 5 other tokens.
     options = dataclasses.replace(TINY, image_size=(12, 12), registers=4, class_position=False)
     arrays = written(options, "timm")
@@ -233,7 +233,7 @@ def test_a_grid_that_rows_leave_open_must_be_told():
         timm.infer(arrays, Hints(num_heads=3))
     assert timm.infer(arrays, Hints(num_heads=3, grid=(3, 3))).image_size == (12, 12)
     assert timm.infer(arrays, Hints(num_heads=3, grid=(2, 2))).register_position
-    with pytest.raises(ValueError, match="grid 2x3 is not that of the checkpoint"):
+    with pytest.raises(ValueError, match="grid 2x3 does not fit the checkpoint's positions"):
         timm.infer(arrays, Hints(num_heads=3, grid=(2, 3)))
 
 
@@ -241,11 +241,11 @@ def test_a_grid_that_rows_leave_open_must_be_told():
 def test_a_missing_tensor_is_named(name):
     arrays = written(TINY, "timm")
     del arrays[name]
-    with pytest.raises(ValueError, match=f"{name} missing"):
+    with pytest.raises(ValueError, match=f"missing or wrong-rank arrays: {name}"):
         timm.infer(arrays, Hints(num_heads=3))
 
 
-def test_deit_3_calls_its_layer_scale_otherwise(tmp_path):
+def test_deit_3_has_other_names_of_layer_scale(tmp_path):
     options = dataclasses.replace(TINY, class_position=False, layer_scale=1e-5)
     params = random_params(options)
     model: Any = load.assemble(options, params)
@@ -262,7 +262,7 @@ def test_deit_3_calls_its_layer_scale_otherwise(tmp_path):
     assert same(load.read(tmp_path / "deit3.pth", layout="timm", num_heads=3).options, options)
 
 
-def test_parts_tell_the_layout_where_the_key_does_not():
+def test_parts_decide_the_layout_where_the_key_does_not():
     def found(layout: str, *, key: str, **changes: Any) -> Any:
         arrays = written(parity.changed(TINY, **changes), layout)
         return layouts.find(arrays, "", path="", key=key)
@@ -294,13 +294,13 @@ def test_fixed_positions_are_written_as_a_table(tmp_path):
         ({"registers": 2}, "registers without positions"),
     ],
 )
-def test_what_the_layout_cannot_hold_is_refused(changes, reason):
-    with pytest.raises(ValueError, match=f"the timm layout has no place for .*{reason}"):
+def test_models_that_the_layout_cannot_hold_are_refused(changes, reason):
+    with pytest.raises(ValueError, match=f"the timm layout cannot hold .*{reason}"):
         timm.entries(dataclasses.replace(TINY, **changes))
 
 
 def written(options: ViTOptions, layout: str) -> dict[str, np.ndarray]:
-    """A file's arrays of random parameters."""
+    """The arrays of a written file with random parameters."""
     table = layouts.writer(options, layout)
     return {
         name: np.ascontiguousarray(array)
@@ -320,15 +320,15 @@ def random_params(options: ViTOptions) -> dict[str, np.ndarray]:
 
 
 def same(read: Any, options: ViTOptions) -> bool:
-    """Equal, but for what says the same in two ways."""
-    told = {"class_token": options.has_class_token, "remat": options.remat}
+    """Whether options are equal, apart from equivalent values."""
+    fields = {"class_token": options.has_class_token, "remat": options.remat}
     if options.position == "none" or not (options.has_class_token or options.registers):
-        told["class_position"] = read.class_position
-    return read == dataclasses.replace(options, **told)
+        fields["class_position"] = read.class_position
+    return read == dataclasses.replace(options, **fields)
 
 
 def prepared(content: bytes) -> np.ndarray:
-    """Short side 248, centre 224, in [-1, 1]: what the stored logits were made of."""
+    """The image for the stored logits: short side 248, centre crop 224, values in [-1, 1]."""
     image = Image.open(io_lib.BytesIO(content)).convert("RGB")
     scale = 248 / min(image.size)
     width, height = (248 if s == min(image.size) else int(s * scale) for s in image.size)

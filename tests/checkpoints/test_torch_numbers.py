@@ -1,4 +1,4 @@
-"""Tensors of any kind, order and way of saving are read from a file of PyTorch, no others."""
+"""PyTorch files: tensors of all dtypes, byte orders and formats are read; bad ones refused."""
 
 import io
 import pathlib
@@ -32,7 +32,7 @@ def test_plain_content_is_read_as_python_reads_it(protocol):
 
 
 @pytest.mark.parametrize("opcodes", [b"\x85", b"K\1\x86", b"NN\x87", b"N\x86\x85", b"(N", b"NN"])
-def test_a_pickle_that_takes_more_or_less_than_there_is_is_refused(opcodes):
+def test_a_pickle_that_pops_too_much_or_leaves_values_is_refused(opcodes):
     with pytest.raises(ValueError, match="its pickle is damaged"):
         torch_pickle.interpret(io.BytesIO(b"\x80\x02" + opcodes + b"."))
 
@@ -67,7 +67,7 @@ UNTYPED = {
 
 
 def numbered(kind: str, size: int, shape: int, *, view: bytes = b"", more: bytes = b"") -> bytes:
-    """The opcodes of a tensor (shape,) at offset 1 of storage 0, of a module and a name."""
+    """The opcodes of a tensor (shape,) at offset 1 of storage 0; `kind` is the storage's class."""
     called = b"_rebuild_tensor_v3" if more else b"_rebuild_tensor_v2"
     storage = b"(X\7\0\0\0storagec" + kind.encode() + b"\nX\1\0\0\0" + b"0X\3\0\0\0cpuK"
     storage += bytes([size]) + view + b"tQ"
@@ -83,7 +83,7 @@ def zipped(path: pathlib.Path, tensor: bytes, numbers: bytes) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("kind", UNTYPED)
-def test_a_tensor_of_an_untyped_storage_says_its_own_kind(tmp_path, kind):
+def test_a_tensor_of_an_untyped_storage_has_its_own_dtype(tmp_path, kind):
     numbers = np.array([-3, 1, 0, 100]).astype(UNTYPED[kind])
     more = f"ctorch\n{kind}\n".encode()
     tensor = numbered("torch.storage\nUntypedStorage", numbers.nbytes, 3, more=more)
@@ -117,15 +117,15 @@ def test_a_parameter_is_its_tensor(tmp_path, name, rest):
     np.testing.assert_array_equal(read, [1, 2])
 
 
-def test_an_archive_of_two_pickles_is_none_of_torch_save(tmp_path):
+def test_an_archive_with_two_pickles_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
         for root in ("a", "b"):
             archive.writestr(f"{root}/data.pkl", b"\x80\x02}.")
-    with pytest.raises(ValueError, match="it has no data.pkl|not of torch.save"):
+    with pytest.raises(ValueError, match="not of torch.save: it has 2 files data.pkl"):
         files.read_arrays(tmp_path / "a.pth")
 
 
-def test_whole_numbers_and_flags_are_written_as_int64(tmp_path):
+def test_integers_and_booleans_are_written_as_int64(tmp_path):
     given = {"count": np.int32([2**31 - 1, -1]), "flags": np.array([True, False]),
              "large": np.zeros(0, np.float16)}  # fmt: skip
     torch_file.write(tmp_path / "a.pth", given)
@@ -140,46 +140,46 @@ def test_whole_numbers_and_flags_are_written_as_int64(tmp_path):
     [((2,), (1,), -1), ((2,), (-1,), 1), ((2, 2), (2, -1), 1), ((-2,), (1,), 0)],
     ids=["offset", "stride", "one of two strides", "shape"],
 )
-def test_a_tensor_of_negative_numbers_is_refused(tmp_path, shape, strides, offset):
-    """It would show what lies before its storage, or its numbers in another order."""
+def test_a_tensor_with_negative_sizes_is_refused(tmp_path, shape, strides, offset):
+    """It would expose memory before its storage, or its numbers in another order."""
     path = pth(tmp_path / "a.pth", named(tensor(4, shape, strides, offset)))
     assert "its pickle is damaged" in refusal(path)
 
 
-def test_a_tensor_of_other_axes_than_strides_is_refused(tmp_path):
+def test_a_tensor_with_more_axes_than_strides_is_refused(tmp_path):
     path = pth(tmp_path / "a.pth", named(tensor(4, (2, 2), (1,))))
     assert "its pickle is damaged" in refusal(path)
 
 
 @pytest.mark.parametrize("kind", ["ComplexFloatStorage", "QInt8Storage", "Storage", "NoStorage"])
-def test_numbers_of_an_unknown_kind_are_refused(tmp_path, kind):
+def test_an_unknown_dtype_is_refused(tmp_path, kind):
     one = tensor(4, (4,), (1,)).replace(b"FloatStorage", kind.encode())
     path = pth(tmp_path / "a.pth", named(one), storage=bytes(64))
     name = kind.removesuffix("Storage")
-    assert f"a tensor of numbers that are not read: {name}" in refusal(path)
+    assert f"a tensor of type {name}, which cannot be read" in refusal(path)
 
 
-def test_a_tensor_of_too_many_axes_is_refused(tmp_path):
+def test_a_tensor_with_too_many_axes_is_refused(tmp_path):
     path = pth(tmp_path / "a.pth", named(tensor(1, (1,) * 65, (1,) * 65)))
     assert "its pickle is damaged" in refusal(path)
 
 
 @pytest.mark.parametrize(
-    ("pickle", "said"),
+    ("pickle", "message"),
     [
         (b"}(K\1u", "is damaged"),
         (b"(K\1d", "is damaged"),
-        (b"]Nb", "sets the state of something that is no record"),
+        (b"]Nb", "sets the state of an object that is not a record"),
         (b"cos\nMyStorage\n", "names os.MyStorage"),
         (b"ctorch\nload\n", "names torch.load"),
         (b"ctorch.hub\nfloat32\n", "names torch.hub.float32"),
-        (b"(X\6\0\0\0moduleNNNNtQ", "no tensor storage"),
-        (b"(X\7\0\0\0storageNtQ", "no tensor storage"),
+        (b"(X\6\0\0\0moduleNNNNtQ", "not a tensor's storage"),
+        (b"(X\7\0\0\0storageNtQ", "not a tensor's storage"),
         (
             numbered("torch\nFloatStorage", 4, 2).replace(b"storage", b"modules"),
-            "no tensor storage",
+            "not a tensor's storage",
         ),
     ],
 )
-def test_what_no_checkpoint_holds_is_named(tmp_path, pickle, said):
-    assert said in refusal(pth(tmp_path / "a.pth", pickle))
+def test_pickles_that_no_checkpoint_needs_are_refused(tmp_path, pickle, message):
+    assert message in refusal(pth(tmp_path / "a.pth", pickle))

@@ -1,4 +1,4 @@
-"""The vit_jax layout: our models compute what the originals compute from the same file."""
+"""The vit_jax layout: from the same file, models compute the same as the original code."""
 
 import json
 import pathlib
@@ -40,7 +40,7 @@ def assert_close(ours, theirs, *, tolerance: float = TOLERANCE) -> None:
         ("vitjax_hybrid_r", "ckpt.npz"),
     ],
 )
-def test_logits_and_features_are_the_original_ones(fixtures, folder, file) -> None:
+def test_logits_and_features_equal_the_original(fixtures, folder, file) -> None:
     model, expected = load.load(fixtures / folder / file), np.load(fixtures / folder / "io.npz")
     features, logits = jax.jit(lambda m, x: (m.features(x), m(x)))(model, expected["images"])
     assert_close(features, expected["expected_features"])
@@ -48,7 +48,7 @@ def test_logits_and_features_are_the_original_ones(fixtures, folder, file) -> No
 
 
 @pytest.mark.parametrize("folder", ["vitjax_cls", "vitjax_gap_rep"])
-def test_loss_and_gradients_are_the_original_ones(fixtures, folder) -> None:
+def test_loss_and_gradients_equal_the_original(fixtures, folder) -> None:
     model, expected = (
         load.load(fixtures / folder / "ckpt.npz"),
         np.load(fixtures / folder / "io.npz"),
@@ -87,7 +87,7 @@ def test_loss_and_gradients_are_the_original_ones(fixtures, folder) -> None:
         ((72, 40), "derived_logits_72x40"),
     ],
 )
-def test_other_resolutions_are_the_original_ones(fixtures, size, name) -> None:
+def test_other_resolutions_equal_the_original(fixtures, size, name) -> None:
     folder = fixtures / "vitjax_posemb_interp"
     expected = np.load(folder / "io.npz")
     model = vit_jax.load(folder / "ckpt.npz", layout="vit_jax", image_size=size, num_heads=3)
@@ -108,7 +108,7 @@ def test_writing_is_the_inverse_of_reading(fixtures, folder) -> None:
         np.testing.assert_array_equal(written[name], array)
 
 
-def test_both_spellings_are_one(fixtures) -> None:
+def test_both_kinds_of_block_names_read_the_same(fixtures) -> None:
     names = "ckpt.npz", "ckpt_linen_names.npz"
     one, other = (files.read_arrays(fixtures / "vitjax_cls" / name) for name in names)
     assert one.keys() != other.keys()
@@ -116,7 +116,7 @@ def test_both_spellings_are_one(fixtures) -> None:
 
 
 def manifest_names() -> list[str]:
-    """Of manifests/vit_jax_224_1000.json."""
+    """The names of the models in manifests/vit_jax_224_1000.json."""
     plain = ("Ti_16", "S_16", "S_32", "B_8", "B_16", "B_32", "L_16", "L_32", "H_14")
     gap = ("S_16", "S_32", "B_16", "B_32")
     hybrids = ("R+ViT-Ti_16", "R50+ViT-B_16", "R26+ViT-B_32", "R26+ViT-S_32", "R50+ViT-L_32")
@@ -125,7 +125,7 @@ def manifest_names() -> list[str]:
 
 @pytest.mark.parametrize("name", manifest_names())
 def test_released_models_are_recognised(fixtures, name) -> None:
-    """Names and shapes of all released files; the arrays take no memory."""
+    """For names and shapes of all released files; the arrays take no memory."""
     manifest = json.loads((fixtures / "manifests/vit_jax_224_1000.json").read_text())
     assert sorted(manifest) == sorted(manifest_names())
     shapes = manifest[name]["tensors"]
@@ -141,7 +141,7 @@ def test_released_models_are_recognised(fixtures, name) -> None:
     assert {n: a.shape for n, a in written.items()} == {n: a.shape for n, a in arrays.items()}
 
 
-def test_a_head_of_other_classes_is_zero(fixtures) -> None:
+def test_a_head_for_other_classes_is_zero(fixtures) -> None:
     model = vit_jax.load(fixtures / "vitjax_cls/ckpt.npz", num_classes=3)
     images = np.load(fixtures / "vitjax_cls/io.npz")["images"]
     np.testing.assert_array_equal(forward(model, images), np.zeros((3, 3)))
@@ -149,7 +149,7 @@ def test_a_head_of_other_classes_is_zero(fixtures) -> None:
 
 @pytest.fixture
 def changed(fixtures, tmp_path):
-    """Writes vitjax_cls with some arrays changed, and gives the path."""
+    """Returns a function that writes vitjax_cls with changed arrays and returns the path."""
 
     def write(**changes) -> pathlib.Path:
         arrays: dict[str, Any] = files.read_arrays(fixtures / "vitjax_cls/ckpt.npz")
@@ -175,32 +175,34 @@ def test_all_misfits_are_listed_at_once(changed) -> None:
     )
     with pytest.raises(ValueError, match=r"x\.npz: 6 misfits: ") as error:
         load.load(path)
-    said = str(error.value)
-    assert f"missing {block}/LayerNorm_0/scale" in said
-    assert f"{block}/MlpBlock_3/Dense_0/bias has shape (7,)" in said
-    assert f"{block}/MultiHeadDotProductAttention_1/key/bias has shape (4, 12)" in said
-    assert "unexpected mystery (2, 3)" in said
-    assert "\n" not in said
+    message = str(error.value)
+    assert f"missing {block}/LayerNorm_0/scale" in message
+    assert f"{block}/MlpBlock_3/Dense_0/bias has shape (7,)" in message
+    assert f"{block}/MultiHeadDotProductAttention_1/key/bias has shape (4, 12)" in message
+    assert "unexpected mystery (2, 3)" in message
+    assert "\n" not in message
 
 
 def test_a_missing_layer_is_named(changed, fixtures) -> None:
     with np.load(fixtures / "vitjax_cls/ckpt.npz") as file:
         first = {n: None for n in file.files if "encoderblock_0/" in n}
-    with pytest.raises(ValueError, match="not a vit_jax checkpoint: .*encoderblock_0.* missing"):
+    with pytest.raises(ValueError, match="not a vit_jax checkpoint: missing .*encoderblock_0"):
         load.load(changed(**first), layout="vit_jax")
 
 
-def test_positions_that_are_no_square_need_their_grid(changed) -> None:
+def test_positions_that_are_not_square_need_their_grid(changed) -> None:
     name = "Transformer/posembed_input/pos_embedding"
     path = changed(**{name: np.ones((1, 1 + 4 * 7, 48), np.float32)})
-    with pytest.raises(ValueError, match="28 positions are no square: give the checkpoint's grid"):
+    with pytest.raises(
+        ValueError, match="28 positions are not a square: give the checkpoint's grid"
+    ):
         load.load(path)
-    with pytest.raises(ValueError, match="grid 5x7 is not the checkpoint's 28 positions"):
+    with pytest.raises(ValueError, match="grid 5x7 does not fit .* of 28 patches"):
         load.load(path, grid=(5, 7))
     assert load.load(path, grid=(4, 7)).options.image_size == (32, 56)
 
 
-def test_a_grid_whose_count_is_a_square_can_be_told(changed) -> None:
+def test_another_grid_can_be_given_for_a_square_number_of_positions(changed) -> None:
     name = "Transformer/posembed_input/pos_embedding"
     table = np.random.default_rng(0).normal(size=(1, 1 + 36, 48)).astype(np.float32)
     path = changed(**{name: table})
@@ -211,7 +213,7 @@ def test_a_grid_whose_count_is_a_square_can_be_told(changed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         ({"num_heads": 4}, "num_heads is 4, the checkpoint has 3 heads"),
         ({"layout": "vit_jaxx"}, "unknown layout 'vit_jaxx': choose one of vit_jax"),
@@ -220,20 +222,20 @@ def test_a_grid_whose_count_is_a_square_can_be_told(changed) -> None:
         ({"mlp_dim": 64}, r"another model: .*fc1/kernel is \(2, 48, 96\)"),
     ],
 )
-def test_what_does_not_fit_the_file_is_refused(fixtures, asked, said) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_arguments_that_do_not_fit_the_file_are_refused(fixtures, asked, message) -> None:
+    with pytest.raises(ValueError, match=message):
         load.load(fixtures / "vitjax_cls/ckpt.npz", **asked)
 
 
-def test_files_of_no_known_layout_are_refused(tmp_path) -> None:
+def test_files_of_an_unknown_layout_are_refused(tmp_path) -> None:
     np.savez(tmp_path / "x.npz", a=np.ones(2), b=np.ones(3))
-    with pytest.raises(ValueError, match=r"x\.npz: no known layout holds keys such as a, b"):
+    with pytest.raises(ValueError, match=r"x\.npz: no known layout has arrays named a, b"):
         load.load(tmp_path / "x.npz")
-    with pytest.raises(ValueError, match="not a vit_jax checkpoint: .*missing or misshapen"):
+    with pytest.raises(ValueError, match="not a vit_jax checkpoint: missing or wrong-rank"):
         load.load(tmp_path / "x.npz", layout="vit_jax")
     with pytest.raises(
         ValueError,
-        match="is no run, and holds no model.safetensors",
+        match=r"has no model.json of a run and no model.safetensors",
     ):
         load.load(tmp_path)
 
@@ -250,7 +252,7 @@ def test_files_of_no_known_layout_are_refused(tmp_path) -> None:
 )
 def test_models_that_the_layout_cannot_hold_are_refused(changes) -> None:
     (name,) = changes
-    with pytest.raises(ValueError, match=f"the vit_jax layout has no place for {name}="):
+    with pytest.raises(ValueError, match=f"the vit_jax layout cannot hold {name}="):
         LAYOUT.entries(zoo.options("Ti/16", **changes))
 
 

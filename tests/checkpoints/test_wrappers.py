@@ -1,4 +1,4 @@
-"""A model is read out of what trained it, whatever the file, and what is left out is said."""
+"""A model is found in its trainer's checkpoint of any format, and left-out arrays are noted."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ def state(params) -> dict[str, np.ndarray]:
 
 
 def write(path, arrays):
-    """A file of the kind that its name tells; a folder is sharded."""
+    """Writes a file of the format of its suffix; a folder is written as a sharded checkpoint."""
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     if path.suffix == ".safetensors":
         safetensors_numpy.save_file(arrays, path)
@@ -62,7 +62,7 @@ PREFIXES = ["_orig_mod.", "module.", "model.", "backbone.", "encoder.", "student
 
 
 @pytest.mark.parametrize("file", ["a.safetensors", "a.pth", "a.npz", "folder"])
-def test_every_file_is_looked_through(tmp_path, params, state, file):
+def test_wrappers_are_removed_in_every_kind_of_file(tmp_path, params, state, file):
     foreign = {"criterion.weight": np.ones(3, np.float32), "loss.centre": np.ones(2, np.float32)}
     for i, prefix in enumerate(PREFIXES):
         wrapped = {prefix + name: array for name, array in state.items()} | foreign
@@ -80,7 +80,7 @@ def test_prefixes_in_any_order_are_removed(state):
         assert sorted(names.values()) == sorted(state)
 
 
-def test_a_compiled_part_of_a_model_is_one_too(state):
+def test_the_prefix_of_a_compiled_part_is_removed(state):
     def inside(name):
         return name.replace("blocks.1.", "blocks.1._orig_mod.").replace("mlp.", "mlp._orig_mod.")
 
@@ -89,7 +89,7 @@ def test_a_compiled_part_of_a_model_is_one_too(state):
     assert not notes
 
 
-def test_the_teacher_is_taken_and_the_choice_said(tmp_path, params, state):
+def test_the_teacher_is_read_with_a_note(tmp_path, params, state):
     other = {name: array + 1 for name, array in state.items()}
     arrays = {
         **{f"module.teacher.backbone.{name}": array for name, array in state.items()},
@@ -101,11 +101,11 @@ def test_the_teacher_is_taken_and_the_choice_said(tmp_path, params, state):
     }
     read = load.read(write(tmp_path / "a.safetensors", arrays), **HEADS)
     check(read, params)
-    told = "\n".join(read.notes)
-    assert "'module.teacher.backbone.', not under 'module.student.backbone.'" in told
+    notes = "\n".join(read.notes)
+    assert "'module.teacher.backbone.', not under 'module.student.backbone.'" in notes
     for name in ("module.teacher.head.mlp.0.weight", "module.student.* (", "dino_loss.center",
                  "optimizer.exp_avg"):  # fmt: skip
-        assert name in told
+        assert name in notes
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,9 @@ def test_the_teacher_is_taken_and_the_choice_said(tmp_path, params, state):
      ("target_encoder.", "encoder."), ("encoder_q.", "encoder_k."),
      ("averaged_model.module.", "model.")],
 )  # fmt: skip
-def test_of_two_models_the_one_that_its_trainer_takes(tmp_path, params, state, first, second):
+def test_of_two_models_the_one_that_its_trainer_evaluates_is_read(
+    tmp_path, params, state, first, second
+):
     arrays = {first + name: array for name, array in state.items()}
     arrays |= {second + name: array + 1 for name, array in state.items()}
     read = load.read(write(tmp_path / "a.pth", arrays), **HEADS)
@@ -122,7 +124,7 @@ def test_of_two_models_the_one_that_its_trainer_takes(tmp_path, params, state, f
     assert any(repr(second) in note for note in read.notes)
 
 
-def test_a_wrapper_of_any_name_is_said(tmp_path, params, state):
+def test_an_unknown_wrapper_is_removed_with_a_note(tmp_path, params, state):
     arrays = {f"system.my_vit.{name}": array for name, array in state.items()}
     arrays |= {"system.other.weight": np.ones(3, np.float32)}
     read = load.read(write(tmp_path / "a.safetensors", arrays), **HEADS)
@@ -130,7 +132,7 @@ def test_a_wrapper_of_any_name_is_said(tmp_path, params, state):
     assert any("read the model under 'system.my_vit.'" in note for note in read.notes)
 
 
-def test_what_makes_the_loss_is_left_out_of_a_bare_model_too(tmp_path, params, state):
+def test_arrays_of_the_loss_are_left_out_without_a_wrapper(tmp_path, params, state):
     arrays = state | {"criterion.weight": np.ones(3, np.float32)}
     read = load.read(write(tmp_path / "a.pth", arrays), **HEADS)
     check(read, params)
@@ -149,7 +151,7 @@ def test_two_models_of_equal_rank_are_refused(tmp_path, state):
         load.read(write(tmp_path / "a.pth", arrays), **HEADS)
 
 
-def test_what_is_the_models_own_is_never_left_out(tmp_path, state):
+def test_parts_of_the_model_are_never_left_out(tmp_path, state):
     wrapped = {f"model.{name}": array for name, array in state.items()}
     wrapped |= {"criterion.weight": np.ones(3, np.float32)}
     more = wrapped | {"model.blocks.1.extra": np.ones(3, np.float32)}
@@ -170,7 +172,7 @@ def test_what_is_the_models_own_is_never_left_out(tmp_path, state):
         load.read(write(tmp_path / "twice.safetensors", twice), **HEADS)
 
 
-def test_a_head_of_its_own_beside_a_backbone_is_named(tmp_path, state):
+def test_a_head_beside_a_backbone_is_noted(tmp_path, state):
     body = {f"backbone.{k}": v for k, v in state.items() if not k.startswith("head.")}
     arrays = body | {k: v for k, v in state.items() if k.startswith("head.")}
     read = load.read(write(tmp_path / "a.pth", arrays), **HEADS)
@@ -178,7 +180,7 @@ def test_a_head_of_its_own_beside_a_backbone_is_named(tmp_path, state):
     assert any("left out: head.* (2 arrays)" in note for note in read.notes)
 
 
-def test_hugging_faces_encoder_is_no_wrapper(tmp_path, params):
+def test_the_encoder_prefix_of_hugging_face_is_not_removed(tmp_path, params):
     options = TINY
     model: Any = load.assemble(options, params)
     save.save(model, tmp_path / "plain", layout="hf")

@@ -1,4 +1,4 @@
-"""Files as `torch.save` writes them, without PyTorch: by Python's pickle, or opcode by opcode."""
+"""Writes files like `torch.save`, without PyTorch: with Python's pickle, or from opcodes."""
 
 import dataclasses
 import io
@@ -40,7 +40,7 @@ class Tensor:
 
 
 class TorchNames:
-    """Pickles with the names of PyTorch's functions, which need not be installed."""
+    """Pickles with the names of PyTorch's functions; PyTorch need not be installed."""
 
     def __init__(self, monkeypatch):
         names = {
@@ -81,7 +81,7 @@ class TorchNames:
                 archive.writestr("archive/data.pkl", stream.getvalue())
                 for storage in storages.values():
                     archive.writestr(f"archive/data/{storage.key}", numbers(storage))
-                if order == ">":  # little where nothing is said
+                if order == ">":  # the default is little-endian
                     archive.writestr("archive/byteorder", b"big")
             return
         system = {"protocol_version": 1001, "little_endian": order == "<", "type_sizes": {}}

@@ -76,7 +76,7 @@ def test_a_target_that_is_the_source_in_any_guise(model, tmp_path, refused) -> N
     for target in (model, link, hard, folder / model.name):
         for more in ((), ("--overwrite",)):
             said = refused("convert", model, target, *HEADS, *more, folder=model.parent)
-            assert "is what is read" in said
+            assert "is the source or a part of it" in said
 
 
 def test_a_target_inside_of_what_is_read(model, tmp_path, refused) -> None:
@@ -85,21 +85,21 @@ def test_a_target_inside_of_what_is_read(model, tmp_path, refused) -> None:
     inside = run / "model.json"
     said = refused("convert", run, inside, "--layout", "vit_jax", "--overwrite", folder=run)
     assert "a part of it" in said
-    assert "is what is read" in refused("convert", run, run, folder=run)
+    assert "is the source or a part of it" in refused("convert", run, run, folder=run)
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("flags", "message"),
     [
-        (["--num-heads", "2"], "num_heads is 2: its own is 4"),
-        (["--grid", "9,9"], "grid is (9, 9): its own is (2, 2)"),
-        (["--decoder-heads", "3"], "decoder_heads is 3: it has none"),
-        (["--source-layout", "timm"], "layout is 'timm': it has none"),
+        (["--num-heads", "2"], "with num_heads 4, not 2"),
+        (["--grid", "9,9"], "with grid (2, 2), not (9, 9)"),
+        (["--decoder-heads", "3"], "without decoder_heads, not 3"),
+        (["--source-layout", "timm"], "without layout, not 'timm'"),
     ],
 )
-def test_what_a_run_tells_otherwise(run, tmp_path, refused, told, said) -> None:
-    arguments = ["convert", run, tmp_path / "o.npz", "--layout", "vit_jax", *told]
-    assert f"{run} is a run of ours, and {said}" in refused(*arguments, folder=tmp_path)
+def test_flags_that_contradict_a_run(run, tmp_path, refused, flags, message) -> None:
+    arguments = ["convert", run, tmp_path / "o.npz", "--layout", "vit_jax", *flags]
+    assert f"{run} is a run {message}" in refused(*arguments, folder=tmp_path)
 
 
 def test_a_target_that_is_there(model, tmp_path, refused, capsys) -> None:

@@ -144,7 +144,7 @@ def test_an_error_of_a_family_alone_is_one_line(life, capsys, monkeypatch) -> No
 
 def test_a_layout_refuses_what_it_cannot_hold(tmp_path) -> None:
     deep = zoo.init(RowsOptions(image_size=(28, 28), depth=2), key=jax.random.key(0))
-    with pytest.raises(ValueError, match="the rows layout has no place for depth=2"):
+    with pytest.raises(ValueError, match="the rows layout cannot hold depth=2"):
         vit_jax.save(deep, tmp_path / "deep.npz", layout="rows")
     plain = vit_jax.create("Rows-S", image_size=28)
     with pytest.raises(ValueError, match="a Rows cannot be written in the timm layout"):

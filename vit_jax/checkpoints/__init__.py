@@ -1,1 +1,1 @@
-"""Checkpoints: the state of a run, released files of other projects, and surgery between models."""
+"""Checkpoints: a run's states, released files of other projects, and surgery between models."""

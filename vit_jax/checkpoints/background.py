@@ -1,8 +1,8 @@
-"""Saving in the background: its errors are raised by the run, once, and leave nothing behind.
+"""Saving in the background: a failed save raises one error in the run and leaves no partial files.
 
-Orbax logs an error in every thread that it passes, asyncio in every task that was not awaited,
-TensorStore prints what it cannot deliver any more: hundreds of lines for one full disk. The run
-raises one of them; the others say the same.
+For one full disk, Orbax logs the error in every thread that it passes, asyncio logs it for every
+task that was not awaited, and TensorStore prints the errors that it could not deliver: hundreds of
+lines. The run raises the first error only; the rest repeat it.
 """
 
 import contextlib
@@ -20,27 +20,27 @@ import orbax.checkpoint as ocp
 
 from vit_jax.errors import RunFailed
 
-TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is not complete
-PATIENCE = 60  # seconds for a thread to end
+TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of a folder that is not complete
+JOIN_TIMEOUT = 60  # seconds to wait for a thread to end
 LOGGERS = ("absl", "asyncio")
-SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")  # in what TensorStore says
+SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")  # in TensorStore's messages
 
 
 class Saver:
-    """Saves by a manager of Orbax, and raises RunFailed where that fails, in the background too."""
+    """Saves with an Orbax manager; raises RunFailed where a save fails, in the background too."""
 
     def __init__(self, manager: ocp.CheckpointManager, *, listen: bool) -> None:
         self._manager, self._path = manager, manager.directory
-        self._heard = _Heard()
+        self._collector = _ErrorCollector()
         self._saving: int | None = None
         if listen:
-            self._heard.start()
+            self._collector.start()
 
     def save(self, step: int, args: ocp.args.Composite, metrics: Mapping[str, float]) -> None:
-        """Starts saving a step, when the one before is saved."""
+        """Waits until the previous step is saved, then starts saving this one."""
         self.wait()
         if "://" not in os.fspath(self._path) and not self._path.is_dir():
-            # Orbax would make it anew, and the rest of the run would be missing.
+            # Orbax would create the folder again, but without the rest of the run.
             raise RunFailed(f"checkpoint {step} was not saved: the folder {self._path} is gone")
         self._saving = step
         try:
@@ -50,16 +50,16 @@ class Saver:
 
     def check(self) -> None:
         """Raises RunFailed where the save in the background has failed."""
-        if self._heard.errors or not self._manager.is_saving_in_progress():
+        if self._collector.errors or not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
-        """Returns when all is saved."""
+        """Waits until everything is saved. Raises RunFailed where a save has failed."""
         if self._saving is None:
             return
-        if self._heard.errors and jax.process_count() > 1:
-            # The others wait for this process, and it for them: it has to leave.
-            raise self._failed(self._heard.errors[0])
+        if self._collector.errors and jax.process_count() > 1:
+            # All processes would wait for each other for ever: this one has to end.
+            raise self._failed(self._collector.errors[0])
         try:
             self._manager.wait_until_finished()
         except Exception as error:
@@ -67,48 +67,49 @@ class Saver:
         self._saving = None
 
     def close(self) -> None:
-        """Waits for the background and ends it. Of a save that failed nothing is left."""
+        """Waits for the last save and ends the threads. Removes the files of a failed save."""
         failed: RunFailed | None = None
         try:
-            if not self._heard.errors:
+            if not self._collector.errors:
                 self._manager.close()
                 return
         except Exception as error:
             failed = self._failed(error)
         finally:
-            self._heard.stop()
-        if jax.process_count() == 1:  # else the others may never come to where they all meet
+            self._collector.stop()
+        if jax.process_count() == 1:  # with more, one process may never reach Orbax's barrier
             self._clean_up()
         if failed:
             raise failed
 
     def _clean_up(self) -> None:
-        for _ in range(2):  # Orbax raises an error once to each who waits
+        for _ in range(2):  # Orbax raises an error once for each waiting object
             with contextlib.suppress(Exception):
                 self._manager.close()
-        for thread in threading.enumerate():  # they go on when one of them has given up
+        for thread in threading.enumerate():  # Orbax's threads go on after one of them has failed
             if type(thread).__module__.startswith("orbax."):
-                threading.Thread.join(thread, PATIENCE)  # Orbax's own raises the error again
+                # Orbax's own `join` would raise the error again.
+                threading.Thread.join(thread, JOIN_TIMEOUT)
         with contextlib.suppress(OSError):
             for path in self._path.glob(f"*{TEMPORARY}*"):
                 path.rmtree()
 
     def _failed(self, error: BaseException) -> RunFailed:
-        first = (self._heard.errors or [error])[0]
-        self._heard.errors.append(error)
+        first = (self._collector.errors or [error])[0]
+        self._collector.errors.append(error)
         try:
             kept = [s for s in ocp.utils.checkpoint_steps(self._path) if s != self._saving]
         except OSError:
             kept = []
-        is_kept = f"checkpoint {max(kept)} is kept" if kept else "no other checkpoint is there"
+        is_kept = f"checkpoint {max(kept)} is kept" if kept else "there is no other checkpoint"
         return RunFailed(
             f"checkpoint {self._saving} could not be saved in {self._path}: {reason(first)};"
             f" {is_kept}: remove the cause and run the same command to go on"
         )
 
 
-class _Heard(logging.Filter):
-    """Collects errors that Orbax's threads log or leave, from `start` on."""
+class _ErrorCollector(logging.Filter):
+    """Collects the errors that Orbax's threads log or do not catch, between `start` and `stop`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +124,7 @@ class _Heard(logging.Filter):
         threading.excepthook = self._in_thread
 
     def stop(self) -> None:
-        """Undoes `start`, unless there were errors: what they leave is collected at exit only."""
+        """Undoes `start`, unless there were errors: more of them may follow until the exit."""
         if self._before is None or self.errors:
             return
         for name in LOGGERS:
@@ -133,28 +134,28 @@ class _Heard(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if record.levelno < logging.ERROR or error is None or not _of_orbax(error):
+        if record.levelno < logging.ERROR or error is None or not _is_from_orbax(error):
             return True
         self.errors.append(error)
         return False
 
-    def _unraisable(self, told: Any) -> None:
-        # TensorStore calls it where the loop that waited for a write has given up.
-        closed = str(told.exc_value) == "Event loop is closed"
-        if not (closed or (told.exc_value and _of_orbax(told.exc_value))):
+    def _unraisable(self, args: Any) -> None:
+        # TensorStore raises this where the event loop that waited for a write has ended.
+        closed = str(args.exc_value) == "Event loop is closed"
+        if not (closed or (args.exc_value and _is_from_orbax(args.exc_value))):
             assert self._before is not None
-            self._before[0](told)
+            self._before[0](args)
 
-    def _in_thread(self, told: Any) -> None:
-        if told.exc_value and _of_orbax(told.exc_value):
-            self.errors.append(told.exc_value)
+    def _in_thread(self, args: Any) -> None:
+        if args.exc_value and _is_from_orbax(args.exc_value):
+            self.errors.append(args.exc_value)
         else:
             assert self._before is not None
-            self._before[1](told)
+            self._before[1](args)
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in a few words: TensorStore names the system's error far behind."""
+    """The cause of an error in a few words; TensorStore's long texts hold the system's error."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
     text = " ".join(str(error).split())
@@ -163,6 +164,6 @@ def reason(error: BaseException) -> str:
     return text.split(" [source locations")[0][:300] or type(error).__name__
 
 
-def _of_orbax(error: BaseException) -> bool:
+def _is_from_orbax(error: BaseException) -> bool:
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_globals.get("__name__", "").startswith("orbax.") for frame, _ in frames)

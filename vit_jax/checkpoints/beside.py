@@ -1,8 +1,8 @@
-"""The JSON files beside weights: which of them are a file's own, and what we add to them.
+"""The JSON files beside weights: which of them belong to a file, and the entry that we add.
 
-Releases keep config.json and preprocessor_config.json in the folder of their one file of weights.
-We write config.json beside any file. Where the folder has one of another file already, ours is
-called after the weights: `b.npz.config.json`. That name is looked for first.
+Released models have config.json and preprocessor_config.json in the same folder as the weights.
+`save` writes a config.json beside any file. If the folder has a config.json that belongs to another
+file, ours is named after the weights: `b.npz.config.json`. Readers look for that name first.
 """
 
 import dataclasses
@@ -16,53 +16,60 @@ from vit_jax.models import old_names
 from vit_jax.models.zoo import RUN_FIELDS, Options
 from vit_jax.schema import build
 
-_OURS = "vit_jax"  # the entry of a config.json that holds what no other reader knows
+_OURS = "vit_jax"  # the entry of a config.json that other readers do not know
 _CONFIG = "config.json"
-_LONGEST = 255  # bytes of the name of a file
+_MAX_NAME_BYTES = 255  # of a file's name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exact:
-    """What we know of a file that we wrote and that its arrays and other entries do not tell."""
+    """Our entry of a config.json: what the arrays and the other entries leave open or get wrong."""
 
-    file: str = ""  # the name of the weights that it was written with
+    file: str = ""  # the name of the file of weights that the config.json was written with
     layout: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def config_path(file: pathlib.Path) -> pathlib.Path:
-    """Where a file's config is written: never over that of another file."""
+    """The path to write a file's config to. The config of another file is never overwritten."""
     own, shared = own_config(file), file.with_name(_CONFIG)
-    return own if own.exists() or shared.exists() and not _is_of(shared, file) else shared
+    return own if own.exists() or shared.exists() and not _belongs_to(shared, file) else shared
 
 
 def own_config(file: pathlib.Path) -> pathlib.Path:
-    """The config that is called after its weights."""
+    """The path of a config that is named after its weights."""
     return file.with_name(f"{file.name}.{_CONFIG}")
 
 
-def whose(content: Mapping[str, Any], file: pathlib.Path) -> str:
-    """The file beside that a config.json was written with, "" where that is `file` or unknown."""
+def other_owner(content: Mapping[str, Any], file: pathlib.Path) -> str:
+    """The name of the other file in the folder that a config.json belongs to.
+
+    "" where the config.json belongs to `file`, to a file that no longer exists, or names none.
+    """
     name = exact(content).file
     other = name and name != file.name and (file.parent / name).exists()
     return name if other else ""
 
 
 def exact(content: Mapping[str, Any]) -> Exact:
-    """Our entry of a config.json. Raises ValueError where it is none that we wrote."""
+    """Our entry of a config.json. Raises ValueError where it has unknown or wrong fields."""
     entry = content.get(_OURS) or {}
     known = {field.name: type(field.default) for field in dataclasses.fields(Exact)}
     if not isinstance(entry, Mapping) or any(name not in known for name in entry):
-        raise ValueError(f"config.json has an entry {_OURS} that is not known here")
+        raise ValueError(
+            f"config.json: {_OURS} must be an object with the fields {', '.join(known)}, got"
+            f" {entry!r}"
+        )
     for name, value in entry.items():
         wanted = str if name in ("file", "layout") else Mapping
         if not isinstance(value, wanted):
-            raise ValueError(f"config.json has {_OURS} {name} {value!r}, which has another type")
+            kind = "a text" if wanted is str else "an object"
+            raise ValueError(f"config.json: {_OURS}.{name} must be {kind}, got {value!r}")
     name = entry.get("file", "")
-    long = len(name.encode(errors="surrogatepass")) > _LONGEST
+    long = len(name.encode(errors="surrogatepass")) > _MAX_NAME_BYTES
     if long or any(part in name for part in ("/", "\\", "\0")):
-        raise ValueError(f"config.json has {_OURS} file {entry['file']!r}, which is no name")
+        raise ValueError(f"config.json: {_OURS}.file must be the name of a file, got {name!r}")
     found = Exact(**entry)
     return dataclasses.replace(
         found,
@@ -72,41 +79,45 @@ def exact(content: Mapping[str, Any]) -> Exact:
 
 
 def with_exact(content: Mapping[str, Any], entry: Exact) -> dict[str, Any]:
-    """A config.json with our entry."""
+    """The content of a config.json with our entry added."""
     fields = {name: value for name, value in vars(entry).items() if value}
     return dict(content) | {_OURS: json.loads(json.dumps(fields))}
 
 
-def of_options(read: Options, wanted: Options) -> dict[str, Any]:
-    """As `differences`, without fields of training, and one that may leave it to another field."""
+def options_differences(read: Options, wanted: Options) -> dict[str, Any]:
+    """`differences` of the options that change a model's outputs.
+
+    Fields of a run are left out, and `class_token` where both models have a class token or none.
+    """
     same = read.has_class_token == wanted.has_class_token
-    return differences(read, wanted, but=(*RUN_FIELDS, *(("class_token",) if same else ())))
+    return differences(read, wanted, ignored=(*RUN_FIELDS, *(("class_token",) if same else ())))
 
 
-def differences(read: Any, wanted: Any, *, but: Collection[str] = ()) -> dict[str, Any]:
-    """The fields of a dataclass that were read otherwise than they are, as JSON has them."""
+def differences(read: Any, wanted: Any, *, ignored: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of the dataclass `wanted` that `read` has another value for, as JSON values."""
     return {
         name: _plain(value) if dataclasses.is_dataclass(value) else value
         for name, value in vars(wanted).items()
-        if name not in but and getattr(read, name) != value
+        if name not in ignored and getattr(read, name) != value
     }
 
 
-def corrected(read: Any, told: Mapping[str, Any], what: str) -> Any:
-    """A dataclass with the fields that are told. Raises ValueError where they do not fit it."""
-    if not told:
+def with_fields(read: Any, fields: Mapping[str, Any], what: str) -> Any:
+    """The dataclass `read` with some fields replaced. Raises ValueError where they do not fit."""
+    if not fields:
         return read
-    return build(type(read), _plain(read) | dict(told), f"config.json's {_OURS}.{what}")
+    return build(type(read), _plain(read) | dict(fields), f"config.json's {_OURS}.{what}")
 
 
 def _plain(value: Any) -> dict[str, Any]:
     return dict(dataclasses.asdict(value))
 
 
-def _is_of(config: pathlib.Path, file: pathlib.Path) -> bool:
-    """Whether we wrote a config.json with this file, or with one that is gone."""
+def _belongs_to(config: pathlib.Path, file: pathlib.Path) -> bool:
+    """Whether we wrote a config.json with this file, or with a file that no longer exists."""
     try:
         content = plain_json.loads(config.read_text())
-        return isinstance(content, dict) and bool(exact(content).file) and not whose(content, file)
+        ours = isinstance(content, dict) and bool(exact(content).file)
+        return ours and not other_owner(content, file)
     except (ValueError, OSError):
         return False

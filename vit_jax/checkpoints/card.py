@@ -1,8 +1,8 @@
-"""What a saved model is: all that is needed to use it, in one file, without its training config.
+"""The card of a saved model, model.json: all that is needed to use it without its training config.
 
 model.json holds the fields of `Card`, the name of the model's family and the number of the format.
-A field that a reader does not know is an error, unless the file lists it under `optional`: then it
-is left out, with a note. So a later version can add what an older one need not understand.
+An unknown field is an error, unless the file lists it under `optional`: then it is ignored, with a
+note. So a later version can add fields that older versions may ignore.
 """
 
 import dataclasses
@@ -16,22 +16,23 @@ from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.zoo import Options
 from vit_jax.schema import build
 
-FORMAT = 2  # 1: with the fields of `models.old_names`; a file without a number: `old_runs`
+# Format 1 has the field names of `models.old_names`; `old_runs` reads a file without a number.
+FORMAT = 2
 _NEEDED = ("options", "class_names", "preprocessing")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
-    """A model without its parameters."""
+    """A model's description, without its parameters."""
 
     options: Options
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
-    resize: Methods = Methods()  # of the family that it started from
-    average: bool = False  # whether an average of the parameters is kept, which is what is used
-    metric: str = ""  # by which the best checkpoint is found
-    better: Literal["max", "min"] = "max"  # which way it gets better
-    notes: tuple[str, ...] = ()  # what was left out of the file, in words
+    resize: Methods = Methods()  # how the family that it started from resizes parameters
+    average: bool = False  # whether checkpoints hold averaged parameters, which are used then
+    metric: str = ""  # the metric that chooses the best checkpoint
+    better: Literal["max", "min"] = "max"  # whether a larger or a smaller metric is better
+    notes: tuple[str, ...] = ()  # messages about ignored fields; not written to the file
 
 
 def to_json(card: Card) -> dict[str, Any]:
@@ -42,10 +43,10 @@ def to_json(card: Card) -> dict[str, Any]:
 
 
 def from_json(content: Any, *, config: Mapping[str, Any], path: str) -> Card:
-    """The card of a model.json at `path`.
+    """The card of a model.json at `path` with the given content.
 
-    `config` are the fields of config.json, which are looked at for a file without a format. Raises
-    ValueError where the file is damaged, of a later format, or contradicts itself.
+    `config` has the fields of config.json, used only for a file without a format. Raises ValueError
+    where the file is damaged, has a later format, or contradicts itself.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold the fields of {Card.__name__}, got {content!r}")
@@ -88,21 +89,22 @@ def _check_format(number: Any, path: str) -> None:
         raise ValueError(f"{path} is damaged: its format is {number!r}")
     if number > FORMAT:
         raise ValueError(
-            f"{path} has format {number}, this version of vit_jax reads up to {FORMAT}: update it"
+            f"{path} has format {number}, this version of vit_jax reads formats up to {FORMAT}:"
+            " update vit_jax"
         )
 
 
 def _kind(name: Any, path: str) -> type[Options]:
     if not isinstance(name, str) or name not in zoo.FAMILIES:
         known = ", ".join(zoo.FAMILIES)
-        raise ValueError(f"{path} is of a model of the family {name!r}: known are {known}")
+        raise ValueError(f"{path} names the unknown model family {name!r}: known are {known}")
     return zoo.FAMILIES[name].options
 
 
 def _without_optional(
     content: dict[str, Any], kind: type[Options], path: str
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The content without the unknown fields that it lists as optional, and a note of them."""
+    """The content without the unknown fields that it lists as optional, and a note about them."""
     parts: dict[str, Any] = {
         "": Card,
         "options": kind,
@@ -121,7 +123,7 @@ def _without_optional(
             left_out.append(field)
     if not left_out:
         return content, ()
-    return content, (f"model.json has {', '.join(left_out)}, which this version ignores: optional",)
+    return content, (f"this version ignores optional fields of model.json: {', '.join(left_out)}",)
 
 
 def _check(card: Card, path: str) -> None:
@@ -129,11 +131,11 @@ def _check(card: Card, path: str) -> None:
     expects, damaged = card.preprocessing, f"{path} is damaged"
     classes, names = card.options.num_classes, len(card.class_names)
     if names not in (0, classes):
-        raise ValueError(f"{damaged}: it names {names} of the model's {classes} classes")
+        raise ValueError(f"{damaged}: it has {names} class names for {classes} classes")
     if expects.image_size != card.options.image_size:
         raise ValueError(
-            f"{damaged}: its images are of {expects.image_size}, its model is for"
-            f" {card.options.image_size}"
+            f"{damaged}: its preprocessing makes images of size {expects.image_size}, its model"
+            f" takes {card.options.image_size}"
         )
     if not len(expects.mean) == len(expects.std) == card.options.channels:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Both sides of a conversion on the same images: what is written, and the original code.
+"""`convert --check`: logits of a model, of the written file and of the original code, compared.
 
-The original code is Hugging Face's, or timm's, which holds the models of DeiT, MAE and BEiT too. It
-is no dependency: where it is not installed nothing is compared with it, and that is said.
+The original code is Hugging Face's transformers, or timm, which has the models of DeiT, MAE and
+BEiT too. Neither is a dependency: a library that is not installed is reported as not compared.
 """
 
 import importlib
@@ -20,16 +20,16 @@ _SEED, _BATCH = 0, 2
 
 
 def compare(checkpoint: Checkpoint, again: Checkpoint) -> str:
-    """The largest difference of logits between a model and what was read back of it."""
+    """Message: the largest difference of logits between a model and the model read back."""
     images = _images(checkpoint)
     difference = _largest(_logits(checkpoint, images), _logits(again, images))
     return f"check: read back, logits differ by at most {difference}"
 
 
 def against_origin(checkpoint: Checkpoint, *, folder: pathlib.Path) -> list[str]:
-    """The largest difference between our logits and those of the original code.
+    """Message: the largest difference between our logits and those of the original code.
 
-    That is transformers' where `folder` is of Hugging Face, and timm's else.
+    The original code is transformers if `folder` holds a Hugging Face model, otherwise timm.
     """
     config = folder / "config.json"
     run = (folder / "model.json").is_file()
@@ -47,20 +47,20 @@ def against_origin(checkpoint: Checkpoint, *, folder: pathlib.Path) -> list[str]
             if hugging_face:
                 theirs = _transformers_logits(checkpoint, library, folder, tensor)
             else:
-                theirs = _of_timm(checkpoint, torch)(tensor).numpy()
+                theirs = _timm_model(checkpoint, torch)(tensor).numpy()
     except (ValueError, AssertionError, ImportError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return [f"check: not compared with {name}: {reason}"]
     return [f"check: {name} {library.__version__}, logits differ by {_largest(ours, theirs)}"]
 
 
-def _of_timm(checkpoint: Checkpoint, torch: Any) -> Any:
-    """A model of timm with the same options and parameters. Raises ValueError where it has none."""
+def _timm_model(checkpoint: Checkpoint, torch: Any) -> Any:
+    """A timm model with the same options and parameters. Raises ValueError if timm has none."""
     options, layout = checkpoint.options, layouts.writer(checkpoint.options, "timm")
     arrays = layouts.table.write(layout.entries(options), checkpoint.params)
     arrays |= layout.constants(options)
-    arrays.pop("mask_token", None)  # of pretraining
-    assert layout.original, "timm's layouts have one"
+    arrays.pop("mask_token", None)  # timm's models for classification have none
+    assert layout.original, "every timm layout can build timm's model"
     built = layout.original(options)
     state = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
     missing, unexpected = built.load_state_dict(state, strict=False)
@@ -73,7 +73,10 @@ def _of_timm(checkpoint: Checkpoint, torch: Any) -> Any:
 def _transformers_logits(
     checkpoint: Checkpoint, library: Any, folder: pathlib.Path, tensor: Any
 ) -> np.ndarray:
-    """What the model of its config gives for images (B, C, height, width)."""
+    """Logits (B, classes) of the transformers model in `folder`.
+
+    `tensor` has images (B, C, height, width).
+    """
     if not checkpoint.options.num_classes:
         raise ValueError("the model has no head")
     kind = json.loads((folder / "config.json").read_text())["architectures"][0]
@@ -93,5 +96,5 @@ def _logits(checkpoint: Checkpoint, images: np.ndarray) -> np.ndarray:
 
 def _largest(ours: np.ndarray, theirs: np.ndarray) -> str:
     if ours.shape != theirs.shape:
-        return f"all: {ours.shape} against {theirs.shape}"
-    return f"{np.abs(ours - theirs).max():.1e} of {np.abs(ours).max():.1e}"
+        return f"everything: shapes are {ours.shape} and {theirs.shape}"
+    return f"{np.abs(ours - theirs).max():.1e} (the largest logit is {np.abs(ours).max():.1e})"

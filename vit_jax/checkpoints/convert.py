@@ -1,10 +1,4 @@
-"""From any checkpoint to a file of any layout or to a run, with a report of what became of it.
-
-The command line adds its arguments to `convert` and prints what it returns:
-
-    convert(args.source, args.target, layout=args.layout, num_heads=args.num_heads,
-            check=args.check)
-"""
+"""Converts any checkpoint to a file of any layout or to a run, and reports what was changed."""
 
 import os
 import pathlib
@@ -34,13 +28,13 @@ def convert(
     check: bool = False,
     overwrite: bool = False,
 ) -> str:
-    """Writes `target`; returns the report: what was mapped, resized, dropped, initialised.
+    """Writes `target`; returns a report of what was loaded, resized, dropped and initialised.
 
-    Without a `layout`, a .npz is vit_jax's and a folder is a run of ours. The other arguments are
-    those of `load`. `check` compares the written model with the one read, and with the original
-    code where that is installed. Raises ValueError in one line, and writes nothing, where the
-    source cannot be read or does not fit, or the target is there: a file is replaced with
-    `overwrite`, unless it is the source, and a folder never.
+    Without a `layout`, a .npz gets the vit_jax layout and a folder becomes a run. The other
+    arguments are the same as in `load`. `check` compares the written model with the source, and
+    with the original code where it is installed. Raises ValueError with one line, and writes
+    nothing, where the source cannot be read or does not fit, or where the target exists:
+    `overwrite` replaces a file other than the source, but never a folder.
     """
     _check_target(pathlib.Path(source), pathlib.Path(target), overwrite)
     original = load.read(
@@ -84,14 +78,14 @@ def _check_target(source: pathlib.Path, target: pathlib.Path, overwrite: bool) -
         if not os.path.lexists(target):
             return
         if target.is_dir() and not source.samefile(target):
-            return  # written to only where it is empty
+            return  # `save.write` refuses it unless it is empty
         kept = source.parent if source.name.endswith(".index.json") else source
         folders = [folder.resolve() for folder in (kept,) if folder.is_dir()]
         if source.samefile(target) or set(folders) & {*target.resolve().parents}:
-            raise ValueError(f"{target} is what is read, or a part of it: choose another target")
+            raise ValueError(f"{target} is the source or a part of it: choose another target")
     except OSError as error:
         if isinstance(error, FileNotFoundError):
-            return  # no source, which reading it says, or a link to nothing, which is replaced
+            return  # no source: reading it raises; a broken link as target: it is replaced
         raise ValueError(f"{target} cannot be written: {error.strerror}") from error
     if not overwrite:
         raise ValueError(f"{target} exists: give another name, or --overwrite to replace it")

@@ -1,8 +1,8 @@
-"""Small files that processes of any host create, replace and read without a half-written one.
+"""Small files in a shared folder that are created, replaced and read as a whole.
 
-What a lease needs of a folder: creating a file is exclusive, so that of many processes exactly
-one succeeds. A local or shared file system does it with a hard link, a bucket with a conditional
-request of fsspec's library for it.
+A lease needs exclusive creation: if many processes on any hosts create the same file, exactly one
+succeeds. A local or shared file system does this with a hard link, a bucket with a conditional
+request of its fsspec library.
 """
 
 import contextlib
@@ -14,26 +14,26 @@ from typing import Protocol
 
 import fsspec
 
-READ_BACK = 1.0  # seconds until all see which of several writers was the last
+READ_BACK = 1.0  # seconds until every process sees which writer was the last
 
 
 class Folder(Protocol):
-    """Where the files are. Every method raises OSError where the folder cannot be reached."""
+    """A folder of small files. Every method raises OSError where it cannot be reached."""
 
     def make(self) -> None:
-        """Makes the folder and those above it where they are missing."""
+        """Makes the folder and its parents where they are missing."""
 
     def read(self, name: str) -> bytes | None:
-        """The content; None where there is no such file."""
+        """The content; None where the file does not exist."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Writes a new file, whole; False where there is one."""
+        """Writes a new file as a whole; returns False where the file exists."""
 
     def replace(self, name: str, content: bytes) -> None:
-        """Writes the file, whole, over what is there."""
+        """Writes the file as a whole, over an existing one."""
 
     def remove(self, name: str) -> None:
-        """Removes the file, if it is there."""
+        """Removes the file if it exists."""
 
 
 def folder(path: str | os.PathLike[str]) -> Folder:
@@ -43,7 +43,7 @@ def folder(path: str | os.PathLike[str]) -> Folder:
 
 
 class Local:
-    """A folder of this machine, or of a file system that several share."""
+    """A folder on this machine or on a shared file system."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -64,9 +64,9 @@ class Local:
                 os.link(temporary, self._at(name))
                 return True
             except FileExistsError:
-                # A network file system may do it, lose its answer, and try again.
+                # A network file system may make the link, lose the answer, and try again.
                 return os.stat(temporary).st_nlink == 2
-            except OSError:  # it has no hard links
+            except OSError:  # the file system has no hard links
                 return self._open_new(name, content)
 
     def replace(self, name: str, content: bytes) -> None:
@@ -102,7 +102,7 @@ class Local:
 
 
 class Bucket:
-    """A prefix of an object store. An object is whole or not there, whoever writes it."""
+    """A prefix of an object store, which writes objects as a whole."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
@@ -110,12 +110,12 @@ class Bucket:
             self._files, _ = fsspec.core.url_to_fs(self._url)
 
     def make(self) -> None:
-        """A prefix needs no making, and a bucket is not ours to make."""
+        """Nothing: a prefix needs no making, and buckets are made by the user."""
 
     def read(self, name: str) -> bytes | None:
         with _as_os_error():
             try:
-                # `open` may take the size from a list kept in memory, and cut the content.
+                # `open` may use an outdated size from a cached listing and cut the content.
                 return bytes(self._files.cat_file(self._at(name)))
             except FileNotFoundError:
                 return None
@@ -131,9 +131,9 @@ class Bucket:
         except OSError:
             if (found := self.read(name)) is not None:
                 return found == content
-            self.replace(name, content)  # raises where it cannot be written
-        # A store may know no conditional requests, or not heed them. Of those that write at once
-        # the last one stays, as all of them see a moment later.
+            self.replace(name, content)  # raises OSError where it cannot be written
+        # A store may refuse or ignore conditional requests. If several processes write at the same
+        # time, the last object stays, and a moment later every process reads that one.
         time.sleep(READ_BACK)
         return self.read(name) == content
 
@@ -151,7 +151,7 @@ class Bucket:
 
 @contextlib.contextmanager
 def _as_os_error() -> Iterator[None]:
-    """The libraries of the stores raise errors of the network, of HTTP and of their own."""
+    """Turns every error into an OSError: store libraries raise errors of many other kinds."""
     try:
         yield
     except OSError:

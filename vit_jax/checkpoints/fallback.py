@@ -1,4 +1,4 @@
-"""Which checkpoint is read where the one that was meant is damaged: the one before it."""
+"""Reads the previous checkpoint where the wanted one is damaged."""
 
 import dataclasses
 import os
@@ -10,17 +10,17 @@ from etils import epath
 from vit_jax.checkpoints import integrity, s3
 from vit_jax.checkpoints.store import CheckpointConfig, Store, Which
 
-ASIDE = ".damaged"  # added to the name of a folder that no one reads any more
+ASIDE = ".damaged"  # added to the name of a damaged folder: it is not read any more
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Restored:
-    """A state that was read, and what the user should know of it."""
+    """A state that was read, with messages about it."""
 
     step: int
     state: dict[str, Any]
-    damaged: tuple[int, ...] = ()  # steps that were meant before this one
-    notes: tuple[str, ...] = ()
+    damaged: tuple[int, ...] = ()  # steps that were tried before this one
+    notes: tuple[str, ...] = ()  # messages for the user
 
 
 def restore(
@@ -28,8 +28,9 @@ def restore(
 ) -> Restored:
     """The state of the step that `which` names.
 
-    Where that is damaged, the next one by date or rank with `substitute`, which is noted; a step
-    that is named by its number has no substitute. Raises ValueError that names what is damaged.
+    With `substitute`, a damaged latest (best) checkpoint is replaced by the next latest (next
+    best), and `notes` say so. A step that is given as a number has no substitute. Raises ValueError
+    that names the damaged checkpoints.
     """
     damaged: dict[int, str] = {}
     strict = not substitute or isinstance(which, int)
@@ -47,20 +48,20 @@ def restore(
             notes.insert(len(damaged), f"checkpoint {step} is used instead")
         if not (saved.path / str(step) / integrity.NAME).exists():
             notes.append(
-                f"checkpoint {step} was saved without checksums: damage of it is not always found"
+                f"checkpoint {step} was saved without checksums: damage to it may go unnoticed"
             )
         return Restored(step=step, state=state, damaged=tuple(damaged), notes=tuple(notes))
-    told = "; ".join(f"{step}: {why}" for step, why in damaged.items())
+    reasons = "; ".join(f"{step}: {why}" for step, why in damaged.items())
     raise ValueError(
-        f"all checkpoints in {saved.path} are damaged ({told}): restore one of them from a copy, or"
-        " start anew in another --workdir"
+        f"all checkpoints in {saved.path} are damaged ({reasons}): restore one of them from a copy,"
+        " or start anew in another --workdir"
     )
 
 
 def resume(
     workdir: str | os.PathLike[str], checkpoint: CheckpointConfig, abstract: Mapping[str, Any]
 ) -> Restored:
-    """The latest state of a run that can be read. Changes nothing: `put_aside` comes later."""
+    """The latest readable state of a run. Writes nothing: see `put_aside` for damaged steps."""
     with Store(workdir, checkpoint, read_only=True) as saved:
         return restore(saved, abstract, "latest", substitute=True)
 
@@ -68,13 +69,13 @@ def resume(
 def put_aside(
     workdir: str | os.PathLike[str], found: Restored
 ) -> list[tuple[epath.Path, epath.Path]]:
-    """The folders of damaged steps and the names that they get: the run saves these steps again."""
+    """The folder of each damaged step and its new name: the run will save these steps again."""
     folder = s3.folder(workdir) / "checkpoints"
     return [(folder / str(step), _free(folder / str(step))) for step in found.damaged]
 
 
 def move(folder: epath.Path, name: epath.Path) -> None:
-    """Gives a folder another name; on a bucket, which has no folders, file by file."""
+    """Renames a folder. A bucket has no folders: each file is copied, then all are deleted."""
     if "://" not in os.fspath(folder):
         folder.rename(name)
         return
@@ -84,7 +85,7 @@ def move(folder: epath.Path, name: epath.Path) -> None:
 
 
 def _free(folder: epath.Path) -> epath.Path:
-    """A name for a damaged folder that is not taken."""
+    """A name for a damaged folder that is not in use."""
     names = [folder.with_name(folder.name + ASIDE)]
     while names[-1].exists():
         names.append(folder.with_name(f"{folder.name}{ASIDE}-{len(names) + 1}"))

@@ -1,4 +1,4 @@
-"""Files from outside, whatever their format: read without running them, refused in one line."""
+"""Reads released files of every format. Nothing in a file is run; bad files raise one line."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ from vit_jax.checkpoints.torch_pickle import Tensor
 
 Arrays = dict[str, np.ndarray]
 
-# What a folder of a released model holds, the first that is there is read.
+# Files of weights in the folder of a released model; the first that exists is read.
 _NAMES = (
     *("model.safetensors", "model.safetensors.index.json"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
@@ -26,10 +26,11 @@ _NAMES = (
 )
 _FORMATS = ".npz, .safetensors, .pth, .bin, .msgpack or their .index.json"
 
-# Weights hardly compress; what grows a hundred times, and to more than that, fills the memory.
+# Weights hardly compress. An archive that unpacks to more than _SMALL bytes and to more than
+# _MAX_GROWTH times its size is made to fill the memory.
 _MAX_GROWTH, _SMALL = 100, 2**30
 
-# Keys under which trainers keep a model's tensors, the first that is there is read.
+# Keys under which trainers save a model's tensors; the first that exists is read.
 _STATES = (
     *("state_dict_ema", "state_dict", "model", "model_state_dict", "module", "teacher"),
     *("model_ema", "ema", "net", "network", "student", "backbone", "encoder"),
@@ -38,19 +39,22 @@ _STATES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a file holds of a model."""
+    """A model's arrays from a file."""
 
     arrays: Arrays
-    key: str = ""  # under which a file of `torch.save` kept them: it tells who saved it
-    notes: tuple[str, ...] = ()  # what of the file was taken and what was left out, in words
+    key: str = ""  # of the arrays in a file of `torch.save`: it shows which code saved the file
+    notes: tuple[str, ...] = ()  # messages about which parts of the file were read or left out
 
 
 def locate(path: str | os.PathLike[str]) -> pathlib.Path:
-    """The file to read of a released file or folder. Raises ValueError where there is none."""
+    """The file of weights at a path: the path itself, or a file in that folder.
+
+    Raises ValueError where there is none.
+    """
     path = pathlib.Path(path)
     try:
         found = path.is_file(), path.is_dir()
-    except OSError as error:  # a name that no file can have
+    except OSError as error:  # such as a name that is too long
         raise ValueError(f"no checkpoint at {path}: {error.strerror}") from error
     if found[0]:
         return path
@@ -59,7 +63,9 @@ def locate(path: str | os.PathLike[str]) -> pathlib.Path:
     for name in _NAMES:
         if (path / name).is_file():
             return path / name
-    raise ValueError(f"{path} is no run, and holds no {_NAMES[0]}: no checkpoint is there")
+    raise ValueError(
+        f"no checkpoint at {path}: the folder has no model.json of a run and no {_NAMES[0]}"
+    )
 
 
 def read_arrays(path: str | os.PathLike[str]) -> Arrays:
@@ -74,12 +80,12 @@ def read(path: str | os.PathLike[str]) -> tuple[Arrays, str]:
 
 
 def contents(path: str | os.PathLike[str]) -> Contents:
-    """A model's arrays by their own names; numbers with a fraction become float32.
+    """A model's arrays by their own names; floating-point arrays become float32.
 
     The format is recognised from the content: .npz, .safetensors, a .pth or .bin of `torch.save`,
-    a .msgpack of Flax, or the index of a sharded one. The names that trainers wrap around a
-    model's are removed, and what else they save is left out (see `wrappers`). Raises ValueError in
-    one line where it is missing, damaged, or of no such format.
+    a .msgpack of Flax, or the index of a sharded checkpoint. Prefixes that trainers add to names
+    are removed, and arrays outside the model are left out (see `wrappers`). Raises ValueError with
+    one line where the file is missing, damaged, or of another format.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -92,7 +98,7 @@ def contents(path: str | os.PathLike[str]) -> Contents:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, zipfile.BadZipFile):
             reason = "it is truncated or damaged"
-        raise ValueError(f"{path} is no readable checkpoint: {reason}") from error
+        raise ValueError(f"{path} is not a readable checkpoint: {reason}") from error
     return Contents(arrays=arrays, key=found.key, notes=found.notes + notes)
 
 
@@ -104,22 +110,25 @@ _ERRORS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Beside:
-    """The JSON files that releases keep beside their weights, {} where there is none."""
+    """The content of the JSON files beside weights, {} where there is no file."""
 
     config: dict[str, Any]
     preprocessor: dict[str, Any]
 
 
 def read_beside(file: pathlib.Path) -> Beside:
-    """What tells of a file of weights: config.json, or one that is called after the file."""
+    """The JSON files that belong to a file of weights.
+
+    The config is named after the file (`b.npz.config.json`) or config.json.
+    """
     if (own := beside.own_config(file)).is_file():
         return Beside(config=_read_json(own), preprocessor={})
-    in_run = file.with_name("model.json").is_file()  # whose config.json is of its training
+    in_run = file.with_name("model.json").is_file()  # then config.json is a training config
     config = {} if in_run else _read_json(file.with_name("config.json"))
-    if beside.whose(config, file):
+    if beside.other_owner(config, file):
         return Beside(config={}, preprocessor={})
-    whole = beside.exact(config).layout not in ("", "hf")
-    preprocessor = {} if whole else _read_json(file.with_name("preprocessor_config.json"))
+    one_file = beside.exact(config).layout not in ("", "hf")  # it has no preprocessor_config.json
+    preprocessor = {} if one_file else _read_json(file.with_name("preprocessor_config.json"))
     return Beside(config=config, preprocessor=preprocessor)
 
 
@@ -129,9 +138,9 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         content = plain_json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is no readable JSON: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is not readable JSON: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object")
+        raise ValueError(f"{path} must hold a JSON object")
     return content
 
 
@@ -148,18 +157,18 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Contents]:
         if methods - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             raise ValueError("it is compressed by a method that neither NumPy nor PyTorch uses")
         if size > max(_MAX_GROWTH * path.stat().st_size, _SMALL):
-            raise ValueError(f"it claims to unpack to {size} bytes: that is no checkpoint")
+            raise ValueError(f"it would unpack to {size} bytes, which no checkpoint needs")
         return _read_npz if any(n.endswith(".npy") for n in names) else _read_torch
-    if head[8:9] == b"{":  # after the 8 bytes of its header's length
+    if head[8:9] == b"{":  # the first 8 bytes are the header's length
         return _read_safetensors
     if head.startswith(b"\x80"):
         return _read_torch
     if msgpack_file.begins(head):
         return _read_msgpack
     if head.startswith(b"\x93NUMPY"):
-        raise ValueError("it holds one bare array, not named ones")
-    what = f"it begins with {head[:8]!r}" if head else "it is empty"
-    raise ValueError(f"{what}, and is none of {_FORMATS}")
+        raise ValueError("it holds one array without a name, a checkpoint has named arrays")
+    what = f"it begins with {head[:8]!r}, which is none of {_FORMATS}" if head else "it is empty"
+    raise ValueError(what)
 
 
 def _read_npz(path: pathlib.Path) -> Contents:
@@ -173,7 +182,7 @@ def _read_safetensors(path: pathlib.Path) -> Contents:
             try:
                 arrays[name] = file.get_tensor(name)
             except AttributeError as error:  # float8 and smaller
-                raise ValueError(f"{name} is of a type that is not read here: {error}") from error
+                raise ValueError(f"{name} has a type that cannot be read: {error}") from error
     return Contents(arrays=arrays)
 
 
@@ -194,17 +203,17 @@ def _read_sharded(path: pathlib.Path) -> Contents:
         raise ValueError("it has no weight_map")
     shards = list(wanted.values())
     if not all(isinstance(shard, str) for shard in shards):
-        raise ValueError("its weight_map holds more than names of files")
+        raise ValueError("its weight_map has values that are not names of files")
     arrays: Arrays = {}
     for shard in sorted(set(shards)):
         if shard.endswith(".json"):
-            raise ValueError(f"its shard {shard} holds no arrays")
+            raise ValueError(f"its shard {shard} is not a file of arrays")
         if pathlib.PurePath(shard).name != shard:
             raise ValueError(f"its shard {shard!r} is in another folder")
         if not (path.parent / shard).is_file():
             raise ValueError(f"its shard {shard} is missing")
         arrays |= _reader(path.parent / shard)(path.parent / shard).arrays
-    # Flax's index has slashes where the arrays are read with dots.
+    # Flax's index has slashes in names where the arrays were read with dots.
     names = {name if name in arrays else name.replace("/", ".") for name in wanted}
     if missing := sorted(names - set(arrays)):
         raise ValueError(f"its shards lack {', '.join(missing)}")
@@ -212,12 +221,12 @@ def _read_sharded(path: pathlib.Path) -> Contents:
 
 
 def _state(content: Any) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
-    """The model's tensors by name, out of what a trainer saved around them, and their key.
+    """The model's tensors by name, the key that a trainer saved them under, and notes.
 
-    With them comes, in words, what else with tensors was beside them.
+    A note names other keys with tensors, which are left out.
     """
     key, others = "", []
-    for _ in range(4):  # a state in a model in a file
+    for _ in range(4):  # keys may be nested
         outer = content if isinstance(content, dict) else {}
         found = [name for name in _STATES if isinstance(outer.get(name), dict)]
         if not found:
@@ -226,13 +235,13 @@ def _state(content: Any) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
         beside = [k for k, v in outer.items() if k != key and _holds_tensors(v)]
         others += [k if isinstance(k, str) and k.isprintable() else ascii(k) for k in beside]
     if state := _tensors(content):
-        taken = f"read {key!r} of the file; left out: {', '.join(others)}"
-        return state, key, (taken,) if others else ()
-    raise ValueError("it holds no named tensors, or none under a name such as 'model'")
+        note = f"read {key!r} of the file; left out: {', '.join(others)}"
+        return state, key, (note,) if others else ()
+    raise ValueError("it holds no named tensors, neither directly nor under a key such as 'model'")
 
 
 def _holds_tensors(value: Any, *, depth: int = 4) -> bool:
-    """Whether there are tensors in it, as there are in another model or an optimizer's state."""
+    """Whether a value holds tensors, as another model or an optimizer's state does."""
     if isinstance(value, dict) and depth:
         return any(_holds_tensors(one, depth=depth - 1) for one in value.values())
     return isinstance(value, Tensor)
@@ -252,4 +261,4 @@ def _as_float32(name: str, array: np.ndarray) -> np.ndarray:
         return array.astype(np.float32, copy=False)
     if array.dtype.kind in "iub":
         return array
-    raise ValueError(f"{name} holds {array.dtype}, which is no number")
+    raise ValueError(f"{name} holds {array.dtype}, which is not a number type")

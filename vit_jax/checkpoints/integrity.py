@@ -1,10 +1,12 @@
 """Checksums of a checkpoint: written before it is committed, compared before it is read.
 
-checksums.json in the folder of a step: its number, and the size and checksum of every file below.
+checksums.json in the folder of a step holds the step's number, and the size and checksum of every
+file in the folder.
 
-Neither Orbax nor TensorStore offers this: the chunks of arrays are written without checksums, and a
-file that was swapped for another of the same shapes would pass those of chunks anyway. Not covered
-is what marks the commit, commit_success.txt: it comes later, and its text is read by no one.
+Neither Orbax nor TensorStore offers this: chunks of arrays are written without checksums, and
+checksums of chunks would not detect that a file was replaced by another of the same shapes. The
+file that marks the commit, commit_success.txt, has no checksum: it is written later, and its
+content is never read.
 """
 
 import asyncio
@@ -23,39 +25,40 @@ from orbax.checkpoint import path as ocp_path
 from vit_jax import plain_json
 
 NAME = "checksums.json"
-ALGORITHM = "xxh3_128"  # the file names it: another one may follow
-METRICS = "metrics"  # Orbax's name of the item; a step can do without it
+ALGORITHM = "xxh3_128"  # checksums.json names the algorithm, so that it can change
+METRICS = "metrics"  # Orbax's name of the item; a step can be used without its metrics
 BLOCK = 2**18  # bytes read at once: they stay in the processor's cache
 THREADS = 4
-LONGEST = 400  # bytes of what one process tells the others
+LONGEST = 400  # bytes of a message that one process sends to the other processes
 
 
 class Damaged(ValueError):
-    """A checkpoint is not what was saved."""
+    """A checkpoint differs from what was saved."""
 
 
 def temporary_path(folder: epath.Path) -> type[Any]:
-    """Orbax's way to commit a checkpoint in `folder`, with checksums written just before."""
+    """Orbax's class that commits checkpoints in `folder`, extended to write checksums first."""
     renamed = ocp_path.atomicity.AtomicRenameTemporaryPath
     default = ocp_path.atomicity_defaults.get_default_temporary_path_class(folder)
     return _Renamed if issubclass(default, renamed) else _Committed
 
 
 class _WithChecksums:
-    """Mixed into a class of Orbax that writes a folder under another name, or unmarked, first."""
+    """Mixin for Orbax's classes that write a folder first and commit it when it is complete."""
 
     _metadata: Any = None
 
     @classmethod
     def from_final(cls, final_path: epath.Path, **options: Any) -> Any:
-        # Orbax would add the time of the commit to its metadata, after the checksums.
+        # Without this, Orbax would add the time of the commit to its metadata after the checksums.
         metadata = options.pop("checkpoint_metadata_store", None)
         made = super().from_final(final_path, **options)  # type: ignore[misc]
         made._metadata = metadata
         return made
 
     async def finalize(self) -> None:
-        if self.get_final().name.isdecimal():  # type: ignore[attr-defined]  # a step, no item of it
+        # The folder is a step's (its name is a number), not an item's.
+        if self.get_final().name.isdecimal():  # type: ignore[attr-defined]
             if self._metadata is not None:
                 await asyncio.to_thread(self._metadata.wait_until_finished)
             await asyncio.to_thread(write, self.get(), step=int(self.get_final().name))  # type: ignore[attr-defined]
@@ -67,11 +70,11 @@ class _Renamed(_WithChecksums, ocp_path.atomicity.AtomicRenameTemporaryPath):
 
 
 class _Committed(_WithChecksums, ocp_path.atomicity.CommitFileTemporaryPath):
-    """Committed by a last file: where folders cannot be renamed, as in a bucket."""
+    """Committed by a marker file, where folders cannot be renamed, as in a bucket."""
 
 
 def write(folder: epath.Path, *, step: int) -> None:
-    """Writes the checksums of all files of a step that is complete but for its commit."""
+    """Writes checksums.json of a step that is complete but not committed."""
     names = sorted(files(folder))
     sums = _checksums(folder, names)
     found = {name: [size, text] for name, (size, text) in zip(names, sums, strict=True)}
@@ -82,11 +85,12 @@ def write(folder: epath.Path, *, step: int) -> None:
 def verify(
     folder: epath.Path, *, step: int, items: Collection[str], share: tuple[int, int] = (0, 1)
 ) -> bool:
-    """Whether there are checksums to compare; raises Damaged where a file is not what was saved.
+    """Compares the files of a step with its checksums; returns False where it has none.
 
-    Of files in sub-folders the contents only of `items`, and with `share` (i, n) of every n-th of
-    them only, from the i-th: n processes divide the work. Files that were added do no harm, nor
-    does it where the metrics of a step are gone.
+    Reads the files at the top of the folder and those of `items`; for other items it only checks
+    that the files exist. `share` (i, n) reads every n-th file from the i-th, so that n processes
+    divide the work. Added files and missing metrics are ignored. Raises Damaged where a file
+    differs from what was saved.
     """
     if (files := _read(folder, step)) is None:
         return False
@@ -99,13 +103,13 @@ def verify(
 
 
 def verify_metrics(folder: epath.Path, *, step: int) -> None:
-    """Raises Damaged where the metrics of a step are not what was saved."""
+    """Raises Damaged where the metrics of a step differ from what was saved."""
     if (files := _read(folder, step)) is not None:
         _compare(folder, [n for n in files if n.startswith(f"{METRICS}/")], files)
 
 
 def verify_together(folder: epath.Path, *, step: int, items: Collection[str]) -> bool:
-    """As `verify`, by all processes at once: each reads its share, and all come to the same end."""
+    """As `verify`, called by all processes: each reads its share, all return or raise the same."""
     problem, found = "", False
     try:
         share = (jax.process_index(), jax.process_count())
@@ -125,7 +129,7 @@ def verify_together(folder: epath.Path, *, step: int, items: Collection[str]) ->
 
 
 def _read(folder: epath.Path, step: int) -> dict[str, tuple[int, str]] | None:
-    """Size and checksum by name; None without a file of them. Raises Damaged."""
+    """(size, checksum) by file name; None without checksums.json. Raises Damaged."""
     path = folder / NAME
     if not path.exists():
         return None
@@ -136,7 +140,7 @@ def _read(folder: epath.Path, step: int) -> dict[str, tuple[int, str]] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{NAME} is damaged") from error
     if algorithm != ALGORITHM:
-        raise Damaged(f"{NAME} is damaged: there are no checksums {algorithm!r}")
+        raise Damaged(f"{NAME} is damaged: it names the unknown algorithm {algorithm!r}")
     if saved_step != step:
         raise Damaged(f"it is the checkpoint of step {saved_step} under another name")
     return files
@@ -148,11 +152,11 @@ def _compare(folder: epath.Path, names: list[str], files: dict[str, tuple[int, s
         if size != saved_size:
             raise Damaged(f"{name} has {size} bytes, {saved_size} were saved")
         if text != saved_text:
-            raise Damaged(f"{name} is damaged: its checksum is not the one that was saved")
+            raise Damaged(f"{name} is damaged: its checksum differs from the saved one")
 
 
 def files(folder: epath.Path, prefix: str = "") -> Iterator[str]:
-    """Names of all files below a step's folder, but for that of the checksums."""
+    """Names of all files in a step's folder and below, without checksums.json."""
     for path in folder.iterdir():
         if path.is_dir():
             yield from files(path, f"{prefix}{path.name}/")

@@ -1,17 +1,17 @@
-"""One run, one workdir: the lease that a training run holds on its folder.
+"""The lease that a training run holds on its workdir, so that only one run writes there.
 
-`lease.json` in the workdir names the holder: host, process, when it began, and a number that its
-thread changes every few seconds. It works wherever the workdir is, a shared file system and a
-bucket too, and needs no clock in common: a process that wants the folder
+`lease.json` in the workdir names the holder (host, process, start time) and has a number that a
+thread of the holder changes every few seconds. This works on a local or shared file system and in a
+bucket, and hosts need no common clock. A process that wants the workdir
 
-- takes it where there is no lease;
-- is refused where the holder is a living process of this host, or changes the lease meanwhile;
-- takes it over where the holder is a dead process of this host, or leaves the lease as it is for
-  `EXPIRES` seconds.
+- gets it where there is no lease;
+- is refused where the holder is a living process on this host, or changes the number meanwhile;
+- takes over the lease where the holder is a dead process on this host, or does not change the
+  number for `EXPIRES` seconds.
 
-Of several that take over a lease one succeeds: the one that creates the file named after the
-lease's content. A holder that was paused for long finds another's lease in place of its own, at
-the latest before it saves again, and ends.
+If several processes try to take over a lease, exactly one succeeds: the one that creates a file
+named after the lease's content. A holder that was paused for a long time finds the lease of another
+process, before it saves again at the latest, and ends.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ from vit_jax.errors import RunFailed
 
 NAME = "lease.json"
 BEAT = 5.0  # seconds between two renewals
-EXPIRES = 60.0  # seconds without a renewal after which another may take the lease
-LATE = 60.0  # seconds after which a network file system shows a new file at the latest
+EXPIRES = 60.0  # seconds without a renewal after which another process may take over the lease
+LATE = 60.0  # seconds until a network file system shows a new file, at most
 POLL = 0.5  # seconds between two looks at a lease that may expire
 
 
@@ -44,12 +44,12 @@ class Lease:
         self._nonce, self._beat, self._lost = uuid.uuid4().hex, 0, ""
         self._process = processes.identity()
         self._since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self._confirmed = processes.clock()  # when the lease was last seen to be ours
+        self._confirmed = processes.clock()  # when the file last named this process
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def content(self) -> bytes:
-        """What the file says now."""
+        """The current content of lease.json."""
         holder = {"process": self._process, "since": self._since, "nonce": self._nonce}
         fields = holder | {"beat": self._beat}
         return (json.dumps(fields, indent=2) + "\n").encode()
@@ -60,23 +60,24 @@ class Lease:
         return self
 
     def check(self, *, now: bool = False) -> None:
-        """Raises RunFailed where another process has the folder now.
+        """Raises RunFailed where this process has lost the lease.
 
-        Looks at the file where `now` is set or it was not seen for some time; costs nothing else.
+        Reads the file if `now` is set or the last look is older than three beats, otherwise it is
+        free.
         """
         if not self._lost and (now or processes.clock() - self._confirmed > 3 * BEAT):
-            with self._lock, contextlib.suppress(OSError):  # out of reach: nobody else has it
+            with self._lock, contextlib.suppress(OSError):  # an unreachable file is no loss
                 self._confirm()
         if self._lost:
             raise RunFailed(self._lost)
 
     def release(self) -> None:
-        """Ends the lease; what another process has taken meanwhile stays."""
+        """Ends the lease and removes its file, unless the file names another process."""
         if self._ended.is_set():
             return
         self._ended.set()
         if not self._lock.acquire(timeout=BEAT):
-            return  # the file system hangs: the lease will expire
+            return  # the file system hangs: the lease will expire without us
         try:
             with contextlib.suppress(OSError):
                 if self._confirm():
@@ -86,14 +87,14 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._ended.wait(BEAT) and not self._lost:
-            with self._lock, contextlib.suppress(OSError):  # such as a full disk: tried again
+            with self._lock, contextlib.suppress(OSError):  # such as a full disk: try again later
                 if not self._ended.is_set() and self._confirm():
                     began = processes.clock()
                     self._beat += 1
                     self._folder.replace(NAME, self.content())
                     if processes.clock() - began > EXPIRES / 2:
-                        # Paused between looking and writing: another may have taken it, and
-                        # finds our lease in place of its own. Both end.
+                        # Paused between reading and writing: another process may have taken
+                        # the lease meanwhile. It will find ours in its place, so both end.
                         self._lost = self._message("this process was paused for too long")
 
     def _confirm(self) -> bool:
@@ -102,7 +103,7 @@ class Lease:
         if found is None:
             self._lost = self._message(f"its {NAME} is gone, or the whole folder")
         elif _nonce(found) != self._nonce:
-            self._lost = self._message(f"{_who(_parse(found))} took it over")
+            self._lost = self._message(f"{_holder(_parse(found))} took it over")
         else:
             self._confirmed = processes.clock()
         return not self._lost
@@ -118,10 +119,10 @@ class Lease:
 def hold(
     workdir: str | os.PathLike[str], *, say: Callable[[str], None] = lambda text: None
 ) -> Iterator[Lease]:
-    """Holds the lease of `workdir`, which is made where it is missing.
+    """Holds the lease of `workdir`; makes the folder where it is missing.
 
-    Raises ValueError where another process holds it, or where the folder cannot be written to;
-    then nothing is left in it. `say` is told why it takes long.
+    `say` is called with a message if it has to wait. Raises ValueError where another process holds
+    the lease, or where the folder cannot be written to; then nothing is left behind.
     """
     made = _missing(workdir)
     try:
@@ -135,15 +136,15 @@ def hold(
         finally:
             lease.release()
     finally:
-        for path in made:  # those that are empty: nothing was written
+        for path in made:  # removes only empty folders
             with contextlib.suppress(OSError):
                 path.rmdir()
 
 
 def seen(workdir: str | os.PathLike[str]) -> str:
-    """Which lease this process sees in `workdir`; "" where there is none for `LATE` seconds.
+    """An identifier of the lease in `workdir`; "" where there is none for `LATE` seconds.
 
-    All processes that see the same one have the same folder, whatever it is called on their hosts.
+    Processes that see the same lease share one folder, even if its path differs between hosts.
     """
     folder, deadline = exclusive.folder(workdir), processes.clock() + LATE
     while True:
@@ -156,10 +157,10 @@ def seen(workdir: str | os.PathLike[str]) -> str:
 
 
 def acquire(workdir: str | os.PathLike[str], *, say: Callable[[str], None]) -> Lease:
-    """Takes the lease of an existing folder, and begins to renew it. Errors as those of `hold`."""
+    """Takes the lease of an existing folder and starts to renew it. Raises errors as `hold`."""
     folder = exclusive.folder(workdir)
     lease = Lease(os.fspath(workdir), folder)
-    theirs, claim, told = _Seen(), _Seen(), False
+    theirs, claim, announced = _Seen(), _Seen(), False
     while True:
         theirs.look(folder, NAME)
         if theirs.content is None:
@@ -170,27 +171,27 @@ def acquire(workdir: str | os.PathLike[str], *, say: Callable[[str], None]) -> L
             alive = processes.alive(holder.get("process"))
             if alive or theirs.renewed:
                 raise ValueError(
-                    f"the workdir {workdir} is in use: {_who(holder)} trains in it; wait for its"
+                    f"the workdir {workdir} is in use: {_holder(holder)} trains in it; wait for its"
                     " end, stop it, or use another --workdir"
                 )
             if alive is False or theirs.unchanged() > EXPIRES:
                 if _take_over(folder, theirs.content, lease, claim):
                     return lease.start()
-            elif not told:
-                told = True
+            elif not announced:
+                announced = True
                 say(
-                    f"the workdir {workdir} is held by {_who(holder)}, which cannot be asked from"
-                    f" here: waiting up to {EXPIRES:.0f} s to see whether it is alive"
+                    f"the workdir {workdir} is held by {_holder(holder)}, which may run on another"
+                    f" host: waiting up to {EXPIRES:.0f} s to see whether it is alive"
                 )
         time.sleep(POLL)
 
 
 class _Seen:
-    """A file as this process sees it change, by its own clock."""
+    """A file's last content, and for how long this process has seen it unchanged."""
 
     def __init__(self) -> None:
         self.content: bytes | None = None
-        self.renewed = False  # its writer has written again
+        self.renewed = False  # whether the same holder has written it again
         self._since = processes.clock()
 
     def look(self, folder: exclusive.Folder, name: str) -> None:
@@ -201,17 +202,17 @@ class _Seen:
             self.content, self._since = found, processes.clock()
 
     def unchanged(self) -> float:
-        """Seconds."""
+        """Seconds since the content was first seen."""
         return processes.clock() - self._since
 
 
 def _take_over(folder: exclusive.Folder, theirs: bytes, lease: Lease, seen: _Seen) -> bool:
-    """Replaces the lease of a dead process, unless another process is about to."""
+    """Replaces the lease of a dead process; returns False if another process is doing it."""
     claim = f".lease-{hashlib.sha256(theirs).hexdigest()[:16]}"
     if not folder.create(claim, lease.content()):
         seen.look(folder, claim)
         dead = processes.alive(_parse(seen.content).get("process")) is False
-        if dead or seen.unchanged() > EXPIRES:  # it died as it took over
+        if dead or seen.unchanged() > EXPIRES:  # the other process died while taking over
             folder.remove(claim)
         return False
     try:
@@ -224,7 +225,7 @@ def _take_over(folder: exclusive.Folder, theirs: bytes, lease: Lease, seen: _See
 
 
 def _parse(content: bytes | None) -> dict[str, Any]:
-    """What a lease says; nothing where it is damaged."""
+    """The fields of a lease; {} where it is damaged."""
     try:
         fields = json.loads(content or b"")
     except (ValueError, RecursionError):
@@ -237,8 +238,8 @@ def _nonce(content: bytes | None) -> str:
     return nonce if isinstance(nonce, str) else ""
 
 
-def _who(holder: dict[str, Any]) -> str:
-    """`process PID on HOST (since TIME, N minutes ago)`, of a file that may hold anything."""
+def _holder(holder: dict[str, Any]) -> str:
+    """`process PID on HOST (since TIME, N min ago)`; the fields may be of any type."""
     process = holder.get("process")
     process = process if isinstance(process, dict) else {}
     host = process.get("host")
@@ -256,7 +257,7 @@ def _who(holder: dict[str, Any]) -> str:
 
 
 def _missing(workdir: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """The local folders that are to be made for `workdir`, the innermost first."""
+    """The local folders that have to be made for `workdir`, the innermost first."""
     path = pathlib.Path(workdir)
     return (
         [] if "://" in os.fspath(workdir) else [p for p in (path, *path.parents) if not p.exists()]

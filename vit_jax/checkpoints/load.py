@@ -1,4 +1,4 @@
-"""From a path to a model: a run of ours, or a released file."""
+"""Loads a model from the folder of a run or from a released file."""
 
 import dataclasses
 import logging
@@ -31,15 +31,15 @@ from vit_jax.workdir import place
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model's parameters on the host: flat, by path, float32."""
+    """A model's parameters on the host, with its description."""
 
     options: zoo.Options
-    params: dict[str, np.ndarray]
+    params: dict[str, np.ndarray]  # flat, by path, float32
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
-    resize: Methods = Methods()  # of the family it is from
-    layout: str = ""  # that it was read from; "" for a run of ours
-    notes: tuple[str, ...] = ()  # what its files left open and was assumed or not read, in words
+    resize: Methods = Methods()  # how its family resizes parameters
+    layout: str = ""  # the layout of the file that was read; "" for a run
+    notes: tuple[str, ...] = ()  # messages about what was assumed or not read
 
 
 def load(
@@ -61,24 +61,25 @@ def load(
 ) -> zoo.Model:
     """A model ready to call: `model(images)` with images (B, height, width, channels) float32.
 
-    `path` is the folder of a run (its averaged parameters where it keeps an average, at `step`;
-    with `substitute` the one before, where the latest or best is damaged) or a released file, whose
-    layout is recognised from its keys unless named.
+    `path` is the folder of a run or a released file. Of a run, the checkpoint at `step` is loaded,
+    with the averaged parameters if the run keeps an average; `substitute` allows the previous
+    checkpoint where the latest or best is damaged. The layout of a released file is recognised from
+    the names of its arrays unless `layout` is given.
 
-    At another `image_size` the position embeddings are interpolated, by the method of the
+    For another `image_size` the position embeddings are interpolated, with the method of the
     checkpoint's family unless `resize` names another. For another `patch_size` the patch embedding
-    is resampled as in FlexiViT. With another `num_classes` the head is new and zero. For other
-    `channels` the first kernel is summed or repeated as timm does it, with `adapt_channels` only.
+    is resampled as in FlexiViT. For another `num_classes` the head is new and zero. For other
+    `channels` the first kernel is summed or repeated as in timm, only with `adapt_channels`.
     `overrides` are fields of the model's options.
 
-    What a file does not tell: `num_heads`, where its width does not tell it either, and
-    `decoder_heads` for the decoder of a masked autoencoder; `grid`, its own grid of positions
-    (else that of config.json, of a released model, or of `image_size`, which is logged); and
-    `position="none"`, that the model of a .npz without positions has none.
+    Some arguments give what a file may not contain: `num_heads`, needed where it does not follow
+    from the width; `decoder_heads` of a masked autoencoder; `grid`, the file's grid of positions
+    (default: from config.json, a released model, or `image_size`, which is logged); and
+    `position="none"` for a model without positions whose .npz has none.
 
-    `model.preprocessing` says what images it expects, and `model.class_names` what the logits mean,
-    where that is known. What was assumed is logged as a warning. Raises ValueError in one line
-    where the file cannot be read, is of another layout or model, or does not fit what is asked for.
+    `model.preprocessing` holds the expected images, and `model.class_names` the meaning of the
+    logits where known. Assumptions are logged as warnings. Raises ValueError with one line where
+    the file cannot be read, has another layout or model, or does not fit the arguments.
     """
     checkpoint = read(
         path,
@@ -105,7 +106,7 @@ def load(
 
 
 def _ready(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> zoo.Model:
-    """The model, which says what images it expects and what its logits mean; logs the notes."""
+    """The model with its preprocessing and class names; logs the checkpoint's notes."""
     for note in checkpoint.notes:
         logging.getLogger(__name__).warning("%s: %s", printable(os.fspath(path)), printable(note))
     model = assemble(checkpoint.options, checkpoint.params)
@@ -125,7 +126,7 @@ def adapted(
     resize: str = "",
     **overrides: Any,
 ) -> tuple[Checkpoint, surgery.Report]:
-    """The checkpoint with other sizes, as `load` has it, and what became of its parameters."""
+    """The checkpoint with other sizes, arguments as in `load`; and a report of the changes."""
     changes: dict[str, Any] = dict(overrides)
     for field, size in (("image_size", image_size), ("patch_size", patch_size)):
         if size is not None:
@@ -170,15 +171,15 @@ def read(
     step: store.Which = "latest",
     substitute: bool = False,
 ) -> Checkpoint:
-    """The checkpoint at `path`, as it is. Raises ValueError as `load` does.
+    """The checkpoint at `path`, unchanged. Raises ValueError as `load` does.
 
-    `wanted_size` is that of the images it is read for, which tells the grid of its positions
-    where its files leave that open.
+    `wanted_size` is the image size of the caller, used to choose the grid of positions where the
+    files leave it open.
     """
     if run_folder.is_run(path):
         checkpoint = _read_run(path, step, substitute=substitute)
         given = {"layout": layout, "num_heads": num_heads, "decoder_heads": decoder_heads}
-        _check_told(path, checkpoint.options, given | {"grid": grid})
+        _check_given(path, checkpoint.options, given | {"grid": grid})
         return checkpoint
     hints = Hints(
         num_heads=num_heads,
@@ -191,35 +192,35 @@ def read(
         return _read_file(copy, layout, hints)
 
 
-def _read_file(path: str | os.PathLike[str], layout: str, said: Hints) -> Checkpoint:
-    """The checkpoint of a file that is no run, with what the user said of it."""
+def _read_file(path: str | os.PathLike[str], layout: str, given: Hints) -> Checkpoint:
+    """The checkpoint of a released file or folder; `given` has the user's arguments."""
     file = files.locate(path)
-    contents, told = files.contents(file), files.read_beside(file)
-    arrays, exact = contents.arrays, beside.exact(told.config)
+    contents, texts = files.contents(file), files.read_beside(file)
+    arrays, exact = contents.arrays, beside.exact(texts.config)
     found = layouts.find(arrays, layout or exact.layout, path=str(path), key=contents.key)
     try:
-        hints = dataclasses.replace(said, config=told.config, preprocessor=told.preprocessor)
+        hints = dataclasses.replace(given, config=texts.config, preprocessor=texts.preprocessor)
         notes = contents.notes + found.notes(arrays)
         arrays = found.canonical(arrays, hints)
         options = written = found.infer(arrays, hints)
         layouts.table.check_depth(options, number=len(arrays))
         if exact.options:
-            options = beside.corrected(options, exact.options, "options")
+            options = beside.with_fields(options, exact.options, "options")
             written = found.as_written(options)
             layouts.table.check_depth(written, number=len(arrays))
-            if options.fixed_table:  # which the model computes itself
+            if options.fixed_table:  # the model computes its positions
                 arrays = {name: a for name, a in arrays.items() if not _is_position(name)}
         params = layouts.table.read(found.entries(written), arrays, surgery.shapes(written))
         params = surgery.with_rows(params, source=written, target=options)
         expects = found.preprocessing(options, hints)
         preprocessing = expects.for_channels(options.channels)
         if len(set(expects.mean)) > 1 and preprocessing.mean != expects.mean:
-            notes += (f"mean and std are of {len(expects.mean)} channels, made those of the model",)
-        preprocessing = beside.corrected(preprocessing, exact.preprocessing, "preprocessing")
+            notes += (f"mean and std of {len(expects.mean)} channels were fitted to the model's",)
+        preprocessing = beside.with_fields(preprocessing, exact.preprocessing, "preprocessing")
         notes += found.assumptions(options, preprocessing, hints)
-        names, problems = class_names.told(hints.config, options.num_classes)
+        names, problems = class_names.read(hints.config, options.num_classes)
     except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"{path}: its arrays have shapes of no model that is known") from error
+        raise ValueError(f"{path}: its arrays have shapes that fit no known model") from error
     except ValueError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     return Checkpoint(
@@ -234,7 +235,7 @@ def _read_file(path: str | os.PathLike[str], layout: str, said: Hints) -> Checkp
 
 
 def assemble(options: zoo.Options, params: dict[str, np.ndarray]) -> zoo.Model:
-    """A model of these parameters, on the default device."""
+    """A model with these parameters, on the default device."""
     graphdef, _ = zoo.abstract(options)
     arrays = {path: jax.numpy.asarray(array) for path, array in params.items()}
     return nnx.merge(graphdef, traverse_util.unflatten_dict(arrays, sep="/"))
@@ -245,21 +246,19 @@ def _is_position(name: str) -> bool:
 
 
 def _pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    """(height, width), None where the sizes are no such thing, which `adapted` refuses."""
+    """(height, width); None for any other value, which `adapted` refuses."""
     if isinstance(size, int):
         return size, size
     return (size[0], size[1]) if isinstance(size, list | tuple) and len(size) == 2 else None
 
 
-def _check_told(path: str | os.PathLike[str], options: zoo.Options, told: dict[str, Any]) -> None:
-    """Raises ValueError where the user says of a run what is not so: it tells all by itself."""
+def _check_given(path: str | os.PathLike[str], options: zoo.Options, given: dict[str, Any]) -> None:
+    """Raises ValueError where an argument contradicts a run, which needs none of them."""
     known = options.load_arguments
-    for name, value in told.items():
+    for name, value in given.items():
         if value and value != known.get(name):
-            its = f"its own is {known[name]}" if known.get(name) else "it has none"
-            raise ValueError(
-                f"{path} is a run of ours, and {name} is {value!r}: {its}, leave it out"
-            )
+            fact = f"with {name} {known[name]}" if known.get(name) else f"without {name}"
+            raise ValueError(f"{path} is a run {fact}, not {value!r}: leave it out")
 
 
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Files of `np.savez`, read only where every member is an array whose header tells the truth."""
+"""Reads files of `np.savez`. Every member must be an array with a header that fits its size."""
 
 import math
 import pathlib
@@ -18,7 +18,7 @@ _HEADERS = {
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays by name. Raises ValueError for anything in the file that is no plain array."""
+    """All arrays by name. Raises ValueError where a member of the file is not a plain array."""
     arrays: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
@@ -34,24 +34,24 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _check(stream: IO[bytes], entry: zipfile.ZipInfo) -> None:
-    """Raises ValueError where the member is no array of numbers of just the member's size."""
+    """Raises ValueError unless the member is an array of numbers that fills the member."""
     name = entry.filename
     if not name.endswith(".npy") or stream.read(len(_MAGIC)) != _MAGIC:
-        raise ValueError(f"it holds {name}, which is no array: remove it from the file")
+        raise ValueError(f"it holds {name}, which is not an array: remove it from the file")
     version = (*stream.read(2),)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a header of Python 2 is read, with a warning
+            warnings.simplefilter("ignore")  # NumPy warns of headers written by Python 2
             shape, _, dtype = _HEADERS[version](stream)
-    except Exception as error:  # NumPy runs Python's parser over it, which raises many kinds
-        raise ValueError(f"the header of {name} is damaged, or of no plain array") from error
+    except Exception as error:  # NumPy runs Python's parser on it, which raises many kinds
+        raise ValueError(f"the header of {name} is damaged or not that of an array") from error
     if dtype.hasobject:
-        raise ValueError(f"{name} holds Python objects, which are not read: only numbers are")
+        raise ValueError(f"{name} holds Python objects: only numbers can be read")
     size = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or size != entry.file_size - stream.tell():
         raise ValueError(
-            f"{name} claims the shape {_short(shape)} of {dtype}, {_short(size)} bytes, but holds"
-            f" {entry.file_size - stream.tell()}"
+            f"{name} has the shape {_short(shape)} of {dtype} in its header, {_short(size)} bytes,"
+            f" but holds {entry.file_size - stream.tell()} bytes"
         )
 
 

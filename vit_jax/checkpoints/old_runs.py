@@ -1,7 +1,7 @@
-"""Runs from before model.json had a format: how they are read. This is the one place that knows.
+"""Reads runs whose model.json has no format number. No other module knows about them.
 
-Their parameters had no `encoder/` before the paths of the encoder, one class of options stood for
-all tasks of a ViT, and config.json alone said whether an average was kept.
+In these runs the paths of the encoder's parameters had no `encoder/` in front, one class of options
+served all tasks of a ViT, and only config.json recorded whether an average was kept.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _ENCODER = "encoder"
 
 
 def upgraded(card: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an old model.json as they are written today."""
+    """The fields of an old model.json in the current form."""
     options = card.get("options")
     checkpoint = config.get("checkpoint")
     metric = checkpoint.get("metric") if isinstance(checkpoint, Mapping) else ""
@@ -35,21 +35,21 @@ def upgraded(card: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, An
 
 
 def is_old(folder: epath.Path, items: Mapping[str, Any]) -> bool:
-    """Whether the parameters in `folder`, part of a state of `items`, have the paths of then."""
+    """Whether the parameters in `folder` have the old paths; `items` is the state to restore."""
     if not any(map(has_encoder, items.values())):
-        return False  # of a family whose paths are as they were
+        return False  # the paths of this family have not changed
     return _ENCODER not in ocp.StandardCheckpointHandler().metadata(folder)
 
 
 def has_encoder(tree: Any) -> bool:
-    """Whether there is an encoder in a tree of parameters: others have their old paths."""
+    """Whether a tree of parameters has an encoder. The paths of other trees have not changed."""
     return isinstance(tree, Mapping) and _ENCODER in tree
 
 
 def restore_args(items: Mapping[str, Any]) -> dict[str, ocp.args.PyTreeRestore]:
-    """How Orbax restores the items of an old run: without the parts that today's model has not.
+    """How Orbax restores the items of an old run: parts that the model lacks are left out.
 
-    A classifier of the name of a model of pretraining had a decoder or a head that nothing used.
+    An old classifier with the name of a pretraining model had an unused decoder or head.
     """
     return {
         name: ocp.args.PyTreeRestore(
@@ -62,9 +62,9 @@ def restore_args(items: Mapping[str, Any]) -> dict[str, ocp.args.PyTreeRestore]:
 
 
 def saved(state: Any) -> Any:
-    """A state whose every tree of parameters has the paths that an old run has them under.
+    """A state with the paths of an old run, in every tree of parameters.
 
-    The state of an optimizer repeats the tree for each moment.
+    An optimizer's state has such a tree for each moment.
     """
 
     def hoisted(tree: Any) -> Any:
@@ -77,7 +77,7 @@ def saved(state: Any) -> Any:
 
 
 def read(state: Any, *, like: Any) -> Any:
-    """The inverse of `saved`: what an old run holds, under the paths of `like`."""
+    """The inverse of `saved`: the state of an old run with the paths of `like`."""
 
     def lowered(tree: Any, old: Any) -> Any:
         if not has_encoder(tree):
@@ -89,7 +89,7 @@ def read(state: Any, *, like: Any) -> Any:
 
 
 def _task(options: Mapping[str, Any]) -> str:
-    """The family of a ViT's options: that of a task of pretraining, unless it has classes."""
+    """The family of an old ViT's options: that of its pretraining task, unless it has classes."""
     if not options.get("num_classes"):
         for name, family in zoo.FAMILIES.items():
             kind = family.options
@@ -99,7 +99,7 @@ def _task(options: Mapping[str, Any]) -> str:
 
 
 def _of_task(options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The options without the fields that other tasks alone have."""
+    """The options without the fields that belong only to other tasks."""
     names = {field for entry in zoo.FAMILIES.values() for field in _fields(entry.options)}
     own = _fields(zoo.FAMILIES[name].options)
     return {k: v for k, v in options.items() if k in own or k not in names}

@@ -1,4 +1,4 @@
-"""Which process this is, and whether another one that said so of itself still runs."""
+"""The identity of a process, and whether the process of an identity still runs."""
 
 import os
 import pathlib
@@ -11,20 +11,20 @@ _PROC = pathlib.Path("/proc")
 
 
 def clock() -> float:
-    """Seconds that pass while the machine sleeps too, where the system counts them."""
+    """Seconds of a monotonic clock, which also counts while the machine sleeps (on Linux)."""
     counted = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
     return time.monotonic() if counted is None else time.clock_gettime(counted)
 
 
 def identity() -> dict[str, Any]:
-    """What tells this process from every other: JSON values."""
+    """What distinguishes this process from every other, as JSON values."""
     return {"host": _host(), "pid": os.getpid(), "start": _state(os.getpid())[1]}
 
 
 def alive(process: Any) -> bool | None:
-    """Whether the process of an `identity` runs; None where that cannot be seen from here.
+    """Whether the process of an `identity` runs; None where this process cannot know it.
 
-    It cannot where the process is on another host or in another container, or is paused.
+    That is so for a process on another host or in another container, and for a paused one.
     """
     if not isinstance(process, dict) or process.get("host") != _host():
         return None
@@ -32,7 +32,7 @@ def alive(process: Any) -> bool | None:
     if not isinstance(pid, int) or isinstance(pid, bool) or not 0 < pid < 2**31:
         return None
     state, start = _state(pid)
-    if not start or state in "ZX":  # a zombie has ended: its parent has not looked yet
+    if not start or state in "ZX":  # a zombie has ended, but its parent has not collected it
         return False
     if start != process.get("start"):
         return False
@@ -40,7 +40,7 @@ def alive(process: Any) -> bool | None:
 
 
 def _host() -> list[str]:
-    """The machine since its last start, and the container: process numbers mean the same."""
+    """Identifies the machine since its last boot, and the container: the scope of a pid."""
     parts = [platform.node()]
     for path in (_PROC / "sys/kernel/random/boot_id", _PROC / "self/ns/pid"):
         try:
@@ -51,13 +51,13 @@ def _host() -> list[str]:
 
 
 def _state(pid: int) -> tuple[str, str]:
-    """The state's letter and the time of the start; two empty texts where there is none."""
+    """The letter of a process's state and its start time; ("", "") where there is no process."""
     if _PROC.is_dir():
         try:
             text = (_PROC / str(pid) / "stat").read_text()
         except OSError:
             return "", ""
-        fields = text.rpartition(")")[2].split()  # the name before it may hold anything
+        fields = text.rpartition(")")[2].split()  # the name in parentheses may hold any character
         return fields[0], fields[19]
     command = ["ps", "-o", "state=,lstart=", "-p", str(pid)]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout

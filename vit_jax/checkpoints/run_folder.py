@@ -1,9 +1,9 @@
-"""The folder of a run: its config, its model card, and what else is kept beside its checkpoints.
+"""The folder of a run: its config, its model card, and other files beside its checkpoints.
 
-config.json   the resolved config       (training/run_config.py)
-model.json    options, class names, preprocessing
-data.json     what the splits hold      (training/datasets.py)
-checkpoints/  one folder a step         (store.py)
+config.json   the resolved config                  (training/run_config.py)
+model.json    options, class names, preprocessing  (card.py)
+data.json     the identity of the data             (training/datasets.py)
+checkpoints/  one folder per step                  (store.py)
 """
 
 import contextlib
@@ -24,7 +24,7 @@ CONFIG = "config.json"
 
 
 def write_run(workdir: str | os.PathLike[str], config: Mapping[str, Any], card: Card) -> None:
-    """Writes config.json and model.json, each whole or not at all.
+    """Writes config.json and model.json, each as a whole or not at all.
 
     Raises ValueError where `workdir` cannot be written to.
     """
@@ -35,17 +35,17 @@ def write_run(workdir: str | os.PathLike[str], config: Mapping[str, Any], card: 
 
 
 def write_card(workdir: str | os.PathLike[str], card: Card) -> None:
-    """Writes model.json anew. Raises ValueError where `workdir` cannot be written to."""
+    """Writes model.json. Raises ValueError where `workdir` cannot be written to."""
     write_json(workdir, "model.json", card_lib.to_json(card))
 
 
 def write_json(workdir: str | os.PathLike[str], name: str, content: Mapping[str, Any]) -> None:
-    """Writes a file of JSON into the folder of a run as `write_text` does."""
+    """Writes a JSON file into the folder of a run. Raises ValueError as `write_text`."""
     write_text(workdir, name, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(workdir: str | os.PathLike[str], name: str, text: str) -> None:
-    """Writes a file into the folder of a run, whole or not at all.
+    """Writes a file into the folder of a run, as a whole or not at all.
 
     Raises ValueError where `workdir` cannot be written to.
     """
@@ -62,37 +62,41 @@ def _writing(workdir: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def read_json(workdir: str | os.PathLike[str], name: str) -> Any:
-    """What such a file holds; None where there is none. Raises ValueError where it is damaged."""
+    """The content of a JSON file in the folder of a run; None where there is no such file.
+
+    Raises ValueError where the file is damaged.
+    """
     return _read(workdir, name) if (s3.folder(workdir) / name).exists() else None
 
 
 def read_card(workdir: str | os.PathLike[str]) -> Card:
-    """The model of a run. Raises ValueError where there is none, or it contradicts itself."""
+    """The card of a run. Raises ValueError where it is missing, damaged or contradicts itself."""
     content = _read(workdir, "model.json")
     old = isinstance(content, Mapping) and "format" not in content
     config = _read(workdir, CONFIG) if old else {}
-    told = config if isinstance(config, Mapping) else {}
-    return card_lib.from_json(content, config=told, path=f"{workdir}/model.json")
+    fields = config if isinstance(config, Mapping) else {}
+    return card_lib.from_json(content, config=fields, path=f"{workdir}/model.json")
 
 
 def renew_card(workdir: str | os.PathLike[str]) -> None:
-    """Writes the model.json of an older version again, in today's format."""
+    """Rewrites a model.json of an older format in the current one."""
     if read_json(workdir, "model.json").get("format") != card_lib.FORMAT:
         write_card(workdir, read_card(workdir))
 
 
 def read_fields(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """What config.json holds. Raises ValueError where there is none, or it is damaged."""
+    """The fields of config.json. Raises ValueError where the file is missing or damaged."""
     fields = _read(workdir, CONFIG)
     if not isinstance(fields, dict):
-        raise ValueError(f"{workdir}/{CONFIG} is damaged: it holds {type(fields).__name__}")
+        kind = type(fields).__name__
+        raise ValueError(f"{workdir}/{CONFIG} is damaged: it must hold an object, got {kind}")
     return fields
 
 
 def _read(workdir: str | os.PathLike[str], name: str) -> Any:
     path = s3.folder(workdir) / name
     if not exists(path):
-        raise ValueError(f"{workdir} is no run: it has no {name}")
+        raise ValueError(f"{workdir} is not a run: it has no {name}")
     try:
         return plain_json.loads(path.read_text())
     except OSError as error:
@@ -102,12 +106,12 @@ def _read(workdir: str | os.PathLike[str], name: str) -> Any:
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is the folder of a run of ours."""
+    """Whether `path` is the folder of a run."""
     return exists(s3.folder(path) / "model.json")
 
 
 def exists(path: epath.Path) -> bool:
-    """Whether it is there; a path that no file can have is not."""
+    """Whether a path exists; False for an invalid path."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -1,9 +1,9 @@
-"""Checkpoints at s3://: TensorStore reads and writes there, and Orbax is told so.
+"""Makes Orbax save and restore checkpoints at s3://, through TensorStore.
 
-Orbax sends the arrays of gs:// and of local paths to TensorStore and refuses other paths; its
-pull request for s3:// is open. Until it is merged, the five functions that know gs:// are replaced
-here by such that know s3:// too. What is committed is told by a last file, as at gs://, since a
-folder cannot be renamed at once.
+Orbax passes gs:// and local paths to TensorStore and refuses other paths; its pull request for
+s3:// is open. Until it is merged, this module replaces the five functions of Orbax that handle
+gs:// by ones that handle s3:// too. As at gs://, a marker file commits a checkpoint, because a
+folder in a bucket cannot be renamed atomically.
 """
 
 import functools
@@ -23,7 +23,7 @@ def is_s3(path: str | os.PathLike[str]) -> bool:
 
 
 def folder(workdir: str | os.PathLike[str]) -> epath.Path:
-    """The folder of a run, as `place.folder` has it; Orbax reads and writes there then."""
+    """The folder of a run, as from `place.folder`; prepares Orbax if it is at s3://."""
     if is_s3(workdir):
         teach_orbax()
     return place.folder(workdir)
@@ -31,7 +31,7 @@ def folder(workdir: str | os.PathLike[str]) -> epath.Path:
 
 @functools.cache
 def teach_orbax() -> None:
-    """Makes Orbax read and write s3://. Raises ValueError where this version has changed."""
+    """Makes Orbax read and write s3://. Raises ValueError for an incompatible Orbax version."""
     replaced: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (tensorstore_utils, "_use_gcs_driver", _has_driver),
         (tensorstore_utils, "_normalize_path", _normalize_path),
@@ -50,7 +50,7 @@ def teach_orbax() -> None:
 
 
 def _for_s3(replacement: Callable[[Any], Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    """`replacement` of a path at s3://, and `original` of any other."""
+    """A function that calls `replacement` for a path at s3://, and `original` for others."""
 
     @functools.wraps(original)
     def choose(path: Any, *args: Any, **options: Any) -> Any:
@@ -74,7 +74,7 @@ def _committed_by_file(path: epath.Path) -> type[atomicity.CommitFileTemporaryPa
 
 
 def _kvstore(path: str) -> dict[str, Any]:
-    """TensorStore's name for a path. Server and region are those that all else here uses."""
+    """TensorStore's spec for a path, with the server and region of the package's other files."""
     bucket, _, key = path.removeprefix("s3://").partition("/")
     return {"driver": "s3", "bucket": bucket, "path": key} | _server()
 
@@ -87,9 +87,9 @@ def _server() -> dict[str, Any]:
     found: dict[str, Any] = {}
     if client.region_name and client.region_name != "aws-global":
         found["aws_region"] = client.region_name
-    if "amazonaws.com" not in client.endpoint_url:  # a server of one's own, such as MinIO
+    if "amazonaws.com" not in client.endpoint_url:  # another server, such as MinIO
         found["endpoint"] = client.endpoint_url
         found.setdefault("aws_region", "us-east-1")
-    if os.environ.get("AWS_ACCESS_KEY_ID"):  # or else wherever TensorStore finds credentials
+    if os.environ.get("AWS_ACCESS_KEY_ID"):  # otherwise TensorStore searches for credentials
         found["aws_credentials"] = {"type": "environment"}
     return found

@@ -1,4 +1,4 @@
-"""From a model to a file of any layout, or to the folder of a run. Whole, or not at all."""
+"""Saves a model as a file of any layout or as the folder of a run, as a whole or not at all."""
 
 import contextlib
 import dataclasses
@@ -29,12 +29,13 @@ _SUFFIXES = (".npz", ".safetensors", *_TORCH)
 
 
 def save(model: zoo.Model, path: str | os.PathLike[str], *, layout: str | None = None) -> None:
-    """Writes a model where `load` reads it back.
+    """Writes a model to a path from which `load` reads it back.
 
-    `layout` is one of `layouts.LAYOUTS`, whose files end on .npz, .safetensors or .pth (hf: a
-    folder). Without it, .npz is vit_jax's layout and a folder is a run. Warns where the readers
-    of the layout compute otherwise than the model, another GELU for instance. Raises ValueError
-    where the layout cannot hold the model or the path does not fit it; nothing is written then.
+    `layout` is one of `layouts.LAYOUTS`; `path` ends in .npz, .safetensors or .pth, or is a folder
+    (hf). Without a layout, a .npz gets the vit_jax layout and a folder becomes a run. Warns where
+    other readers of the layout compute something else than the model, for instance another GELU.
+    Raises ValueError, and writes nothing, where the layout cannot hold the model or the path does
+    not fit the layout.
     """
     state = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep="/")
     checkpoint = Checkpoint(
@@ -55,9 +56,9 @@ def save(model: zoo.Model, path: str | os.PathLike[str], *, layout: str | None =
 def write(
     checkpoint: Checkpoint, path: str | os.PathLike[str], *, layout: str = "", origin: str = ""
 ) -> tuple[str, ...]:
-    """As `save`; returns what the layout's readers compute otherwise, in words.
+    """As `save`; returns messages on what other readers of the layout compute differently.
 
-    `origin` is what the config of a run names as its source.
+    `origin` is the source that the config of a new run names.
     """
     if place.is_bucket(path):
         with place.writing(path) as here:
@@ -65,7 +66,7 @@ def write(
     path = pathlib.Path(path)
     if not layout and path.suffix in _SUFFIXES[1:]:
         known = ", ".join(layouts.LAYOUTS)
-        raise ValueError(f"{path}: name the layout of a {path.suffix}: {known}")
+        raise ValueError(f"{path}: a {path.suffix} file needs a layout: give one of {known}")
     if not layout and path.suffix != ".npz":
         _write_run(checkpoint, path, origin)
         return ()
@@ -90,8 +91,8 @@ def write(
             for name, text in texts.items():
                 (temporary / name).write_text(text)
             _write_arrays(temporary / weights.name, arrays, ".safetensors", key)
-    told = written.told_beside(checkpoint.options)
-    return _differences(checkpoint.options, options, layout, told=told)
+    in_config = written.config_only(checkpoint.options)
+    return _differences(checkpoint.options, options, layout, in_config=in_config)
 
 
 def _beside(
@@ -100,10 +101,10 @@ def _beside(
     arrays: Mapping[str, np.ndarray],
     weights: pathlib.Path,
 ) -> dict[str, str]:
-    """The JSON files beside the weights, by name.
+    """The texts of the JSON files beside the weights, by file name.
 
-    The files are read back as a reader would: what it would get wrong, because neither the arrays
-    nor other entries tell it, becomes our own entry of config.json.
+    The arrays and files are interpreted as on loading; fields that would come out wrong are added
+    to config.json in our own entry.
     """
     source, expects, names = checkpoint.options, checkpoint.preprocessing, checkpoint.class_names
     contents = written.beside(source, expects, names)
@@ -111,45 +112,50 @@ def _beside(
     hints = Hints(config=contents["config.json"], preprocessor=preprocessor)
     empty = {name: np.broadcast_to(np.float32(0), a.shape) for name, a in arrays.items()}
     found = written.infer(written.canonical(empty, hints), hints)
-    told = written.preprocessing(source, hints).for_channels(source.channels)
+    read = written.preprocessing(source, hints).for_channels(source.channels)
     entry = beside.Exact(
         file=weights.name,
         layout=layouts.name(written),
-        options=beside.of_options(found, source),
-        preprocessing=beside.differences(told, expects),
+        options=beside.options_differences(found, source),
+        preprocessing=beside.differences(read, expects),
     )
     contents["config.json"] = beside.with_exact(contents["config.json"], entry)
     return {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}
 
 
 def _differences(
-    options: Any, read: Any, layout: str, *, told: Collection[str] = (), prefix: str = ""
+    options: Any, read: Any, layout: str, *, in_config: Collection[str] = (), prefix: str = ""
 ) -> tuple[str, ...]:
-    """In words, the fields that readers of the arrays take otherwise; `told` are in the config."""
+    """Messages on the fields that readers of the arrays assume differently.
+
+    Readers that use config.json know the fields `in_config`.
+    """
     changes: tuple[str, ...] = ()
     for name, ours in vars(options).items():
         theirs = getattr(read, name)
         if name == "norm_at" and options.pool == read.pool == "token":
-            continue  # the norm of one token is the same before and after it is taken
+            continue  # the norm of one token is the same before and after it is selected
         if dataclasses.is_dataclass(ours):
             changes += _differences(ours, theirs, layout, prefix=f"{prefix}{name} ")
-        elif ours != theirs and name != "class_position":  # which changes no logits
-            change = f"readers of the {layout} layout compute {prefix}{name} {theirs}"
-            unless = ", unless they read its config.json" if name in told else ""
-            changes += (f"{change}, the model {ours}{unless}",)
+        elif ours != theirs and name != "class_position":  # it changes no logits
+            change = f"readers of the {layout} layout assume {prefix}{name} {theirs}"
+            unless = ", unless they read its config.json" if name in in_config else ""
+            changes += (f"{change}, the model has {ours}{unless}",)
     return changes
 
 
 def _check_path(path: pathlib.Path, layout: str, written: Layout, folder: bool) -> None:
     if folder:
         if path.suffix in _SUFFIXES:
-            raise ValueError(f"{path}: the {layout} layout is a folder, give a name without suffix")
+            raise ValueError(
+                f"{path}: the {layout} layout is a folder: give a name without {path.suffix}"
+            )
         return
     if path.suffix not in written.formats:
         known = " or ".join(written.formats)
-        raise ValueError(f"{path}: files of the {layout} layout end on {known}")
+        raise ValueError(f"{path}: files of the {layout} layout end in {known}")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, and the {layout} layout is a file")
+        raise ValueError(f"{path} is a folder, but the {layout} layout is a file")
 
 
 def _write_arrays(
@@ -157,19 +163,19 @@ def _write_arrays(
 ) -> None:
     arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
     if suffix == ".npz":
-        with path.open("wb") as file:  # savez would add its suffix to a name
+        with path.open("wb") as file:  # given a path, savez may add a suffix
             np.savez(file, allow_pickle=False, **arrays)
     elif suffix in _TORCH:
         torch_file.write(path, arrays, key=key)
     else:
         path.touch()
-        mode = path.stat().st_mode  # as the user's other files: the library makes private ones
+        mode = path.stat().st_mode  # the user's default mode: the library makes private files
         safetensors_numpy.save_file(arrays, path, metadata={"format": "pt"})
         path.chmod(mode)
 
 
 def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
-    """A run of no steps, to start from and to evaluate."""
+    """Writes a run at step 0, for `init_from` and `evaluate`."""
     expects = checkpoint.preprocessing
     config = {
         "format": 2,
@@ -201,7 +207,10 @@ def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
 
 @contextlib.contextmanager
 def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path beside `path` that takes its place when all is written, and else is removed."""
+    """A temporary path that replaces `path` at the end, or is removed where an error is raised.
+
+    Raises ValueError where `path` is a folder with files or cannot be written.
+    """
     if path.is_dir() and any(path.iterdir()):
         raise ValueError(f"{path} exists and is not empty: choose another folder")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Checkpoints of a run (Orbax), each complete or not there at all."""
+"""Checkpoints of a run, saved with Orbax; an incomplete one is never visible."""
 
 import dataclasses
 import math
@@ -19,21 +19,22 @@ Which = int | Literal["latest", "best"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """What is kept of a run."""
+    """When checkpoints are saved, and which are kept."""
 
-    every: Duration = Duration(percent=10.0)  # how often a checkpoint is saved; none: at the end
-    keep_last: int = 2  # checkpoints that are kept by their age
-    keep_best: int = 1  # checkpoints that are kept by `metric`, besides the last ones
-    # What says which is best: METRIC of the held-out measure, or EVALUATOR/METRIC; ema_METRIC is of
-    # the averaged parameters. Unset: the held-out measure's first, which is top1 for classifiers.
+    every: Duration = Duration(percent=10.0)  # how often one is saved; unset: only at the end
+    keep_last: int = 2  # number of latest checkpoints to keep
+    keep_best: int = 1  # number of best checkpoints by `metric` to keep, besides the latest
+    # The metric of the best checkpoint: METRIC of the held-out measure, or EVALUATOR/METRIC;
+    # ema_METRIC is that of the averaged parameters. Unset: the objective's first metric on held-out
+    # data, which is top1 for classifiers.
     metric: str = ""
 
 
 class Store:
     """Checkpoints of one run, saved in the background. Use as a context manager.
 
-    A state is a dict of trees of arrays: `params`, `ema` where averaged, and the rest. With
-    `read_only` nothing is written or cleaned up: the run may be training meanwhile.
+    A state is a dict of trees of arrays: `params`, `ema` if the run keeps an average, and the rest.
+    `read_only` writes and cleans up nothing, because the run may be training.
     """
 
     def __init__(
@@ -44,13 +45,16 @@ class Store:
         metric: tuple[str, Literal["max", "min"]] | None = None,
         read_only: bool = False,
     ) -> None:
-        """`metric` says what chooses the best and which way it gets better; unset: `checkpoint`."""
+        """`metric` is the name and direction of the best's metric; unset: that of `checkpoint`.
+
+        Raises ValueError where the path of the checkpoints is a file.
+        """
         self.path = s3.folder(workdir) / "checkpoints"
         name = checkpoint.metric.removeprefix("held_out/")
         self.metric = metric[0] if metric else name
         self._smaller = metric[1] == "min" if metric else name.endswith("loss")
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path} is no folder: move it away, or use another --workdir")
+            raise ValueError(f"{self.path} is a file: move it away, or use another --workdir")
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(
@@ -58,18 +62,18 @@ class Store:
                     last=checkpoint.keep_last, best=checkpoint.keep_best, value=self._value
                 ),
                 best_fn=self._rank_or_last,
-                # Orbax's own `read_only` does no more, and warns of itself.
+                # These two do the same as Orbax's `read_only`, which logs a warning.
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
-                # It would read the metrics of all steps, and fail where they are damaged.
+                # Otherwise Orbax reads the metrics of all steps and fails on damaged ones.
                 lightweight_initialize=True,
                 temporary_path_class=integrity.temporary_path(self.path),
             ),
         )
         self._saver = background.Saver(self._manager, listen=not read_only)
-        self.notes: dict[int, str] = {}  # what the user should know of a step's metrics
-        # Kept here, not asked of Orbax, which does not know a step before it is on disk: all
-        # processes must find the same.
+        self.notes: dict[int, str] = {}  # messages about a step's metrics
+        # Kept here because Orbax knows a step only when it is on disk, and all processes must
+        # find the same values.
         self._values = {step: self._saved_value(step) for step in self.steps}
 
     def __enter__(self) -> "Store":
@@ -83,24 +87,24 @@ class Store:
                 raise
 
     def save(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Starts saving; the arrays may be donated to the next step as soon as it returns.
+        """Starts saving. After it returns, the arrays may be donated to the next step.
 
-        Raises RunFailed where that, or the save before, fails.
+        Raises RunFailed where this save or the previous one fails.
         """
         items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
         self._values[step] = self._rank(metrics)
         self._saver.save(step, ocp.args.Composite(**items), metrics)
 
     def check(self) -> None:
-        """Raises RunFailed where a save in the background has failed; cheap, for every step."""
+        """Raises RunFailed where a save in the background has failed; cheap enough per step."""
         self._saver.check()
 
     def wait(self) -> None:
-        """Returns when all is saved. Raises RunFailed where it cannot be."""
+        """Waits until everything is saved. Raises RunFailed where a save has failed."""
         self._saver.wait()
 
     def remove(self, step: int) -> None:
-        """Deletes a checkpoint, such as one to be saved again with its metrics."""
+        """Deletes a checkpoint, for instance to save it again with metrics."""
         self._manager.delete(step)
         self._values.pop(step, None)
 
@@ -109,10 +113,10 @@ class Store:
         return (self.path / str(step) / "metrics").exists()
 
     def restore(self, abstract: Mapping[str, Any], *, step: int) -> dict[str, Any]:
-        """The state of a step, placed as `abstract` (shapes with shardings) says.
+        """The state of a step, with the shapes and shardings of `abstract`.
 
-        All processes must call it. Raises ValueError where the checkpoint is of another model, or
-        is not what was saved: its cause is a `Damaged` then.
+        All processes must call it. Raises ValueError where the checkpoint is of another model or
+        is damaged; the cause of the error is a `Damaged` in the second case.
         """
         try:
             return self._restore(abstract, step)
@@ -135,11 +139,11 @@ class Store:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # Orbax and TensorStore raise many kinds
             reason = " ".join(str(error).split())[:300]
-            if not checked:  # what cannot be read may be damaged
+            if not checked:  # without checksums, an unreadable checkpoint may be damaged
                 raise integrity.Damaged(f"it cannot be read: {reason}") from error
             raise ValueError(
-                f"the checkpoint {self.path / str(step)} cannot be read, though it is what was"
-                f" saved: {reason}"
+                f"the checkpoint {self.path / str(step)} is not damaged, but cannot be read:"
+                f" {reason}"
             ) from error
         state = {name: restored[name] for name in items}
         state = old_runs.read(state, like=items) if old else state
@@ -159,7 +163,7 @@ class Store:
         return self._manager.latest_step()
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
-        """Whether these metrics are better than those of all checkpoints."""
+        """Whether these metrics are better than the metrics of every checkpoint."""
         value = self._rank(metrics)
         return value is not None and all(
             value > other for other in self._values.values() if other is not None
@@ -170,9 +174,9 @@ class Store:
         return self.candidates(which)[0]
 
     def candidates(self, which: Which) -> list[int]:
-        """The step that `which` names, and those to take in its place, the nearest to it first.
+        """The step that `which` names, then the steps to try in turn if it is damaged.
 
-        Raises ValueError where there is none.
+        Raises ValueError where there is no such step.
         """
         if isinstance(which, int):
             if which not in self.steps:
@@ -190,7 +194,7 @@ class Store:
         return sorted(self.steps, key=rank, reverse=True)
 
     def _value(self, step: int) -> float | None:
-        """By what steps are compared, the larger the better; None where it is not known."""
+        """The value that ranks a step (larger is better); None where it is unknown."""
         return self._values.get(step)
 
     def _saved_value(self, step: int) -> float | None:
@@ -198,11 +202,11 @@ class Store:
             integrity.verify_metrics(self.path / str(step), step=step)
             metrics = self._manager.metrics(step) or {}
             return self._rank(metrics)
-        except Exception as error:  # JSON of anything
+        except Exception as error:  # the JSON may hold anything
             reason = str(error) if isinstance(error, integrity.Damaged) else "they cannot be read"
             self.notes[step] = (
-                f"the metrics of checkpoint {step} are damaged ({reason}): it counts as one"
-                " without metrics when the best is asked for"
+                f"the metrics of checkpoint {step} are damaged ({reason}): they are ignored in the"
+                " search for the best checkpoint"
             )
             return None
 
@@ -211,7 +215,7 @@ class Store:
         return -math.inf if rank is None else rank
 
     def _rank(self, metrics: Mapping[str, float]) -> float | None:
-        """The metric that chooses the best, the larger the better; None where it is not there."""
+        """The metric of the best, negated where smaller is better; None where it is missing."""
         name, smaller = self.metric, self._smaller
         if not name:
             name = "top1" if "top1" in metrics else "loss"
@@ -223,7 +227,7 @@ class Store:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Retention(managers.PreservationPolicy):
-    """Keeps the last steps and the best ones. Values come from us, not from files each time."""
+    """Keeps the last steps and the best ones; `value` ranks a step without reading files."""
 
     last: int
     best: int
@@ -237,14 +241,14 @@ class _Retention(managers.PreservationPolicy):
 
 
 def _items(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters and their average apart, so that they can be restored alone."""
+    """A state split into items `params`, `ema` and `rest`, which can be restored alone."""
     items = {name: state[name] for name in ("params", "ema") if name in state}
     rest = {name: tree for name, tree in state.items() if name not in items}
     return items | ({"rest": rest} if rest else {})
 
 
 def saved_steps(workdir: str | os.PathLike[str]) -> list[int]:
-    """Steps with a finished checkpoint; [] where there is no run."""
+    """Steps with a finished checkpoint, in order; [] where there is no run."""
     folder = s3.folder(workdir) / "checkpoints"
     return (
         sorted(ocp.utils.checkpoint_steps(folder))
@@ -254,6 +258,6 @@ def saved_steps(workdir: str | os.PathLike[str]) -> list[int]:
 
 
 def local_shapes(shapes: Any) -> Any:
-    """`shapes`, all of them on the first device of this process."""
+    """`shapes` with every array on the first device of this process."""
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)

@@ -1,4 +1,4 @@
-"""Surgery between two models: another resolution, another head, other pooling.
+"""Surgery: fits parameters to a model with another resolution, head or pooling.
 
 Parameters are flat dicts from a path to a float32 array on the host.
 """
@@ -22,14 +22,14 @@ Params = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What became of every parameter, by path."""
+    """What was done with every parameter, by path."""
 
     loaded: tuple[str, ...]
     resized: tuple[str, ...]
     dropped: tuple[str, ...]
     initialised: tuple[str, ...]
-    reordered: tuple[str, ...] = ()  # one entry a class, in the order of the target's classes
-    notes: tuple[str, ...] = ()  # in words, what was assumed of classes and channels
+    reordered: tuple[str, ...] = ()  # parameters with one entry per class, in the target's order
+    notes: tuple[str, ...] = ()  # messages about assumptions on classes and channels
 
     def __str__(self) -> str:
         lines = [f"loaded {len(self.loaded)} parameters as they are"]
@@ -37,7 +37,7 @@ class Report:
             lines.append(f"reordered by class name: {', '.join(self.reordered)}")
         for what in ("resized", "dropped", "initialised"):
             paths = getattr(self, what)
-            lines.append(f"{what}: {', '.join(paths) if paths else 'none'}")
+            lines.append(f"{what}: {', '.join(paths) or 'none'}")
         return "\n".join((*lines, *(f"note: {note}" for note in self.notes)))
 
 
@@ -51,13 +51,13 @@ def adapt(
     classes: Match | None = None,
     adapt_channels: bool = False,
 ) -> tuple[Params, Report]:
-    """Fits the parameters of `source` to the model `target`; `key` draws what is new.
+    """Fits the parameters of `source` to the model `target`; `key` initialises new ones.
 
-    What the family says (`models/fitting.py`) is resized to the target's sizes, and dropped or
-    drawn where one of the two models lacks it. The head is kept only where classes and features are
-    the same, and zero-initialised otherwise; `classes` says which class of the source is which of
-    the target (unset: the same number is the same class). Other channels are fitted with
-    `adapt_channels`. Raises ValueError that lists all other misfits.
+    The family's rules (`models/fitting.py`) say which parameters are resized to the target's sizes,
+    and which may be dropped or initialised where only one of the models has them. The head is kept
+    if classes and features are the same, otherwise it starts at zero; `classes` maps the source's
+    classes to the target's (unset: equal numbers are the same class). Another number of channels
+    needs `adapt_channels`. Raises ValueError that lists all other misfits.
     """
     family = _shared(source, target)
     expected, given = shapes(target), params
@@ -65,12 +65,12 @@ def adapt(
     params = family.realigned(params, source, target)
     params, reordered = _by_class(family, params, classes, replaced)
     out: Params = {}
-    resized, dropped, misfits = {}, [], {}  # resized and misfits in words, by path
+    resized, dropped, misfits = {}, [], {}  # resized, misfits: a message by path
     for path, array in params.items():
         if under(path, replaced) or path not in expected and under(path, family.optional):
             dropped.append(path)
         elif path not in expected:
-            misfits[path] = f"{path} has no place in the model"
+            misfits[path] = f"the model has no {path}"
         else:
             if change := family.resize(path):
                 before = given.get(path, array)
@@ -106,7 +106,7 @@ def _by_class(
     classes: Match | None,
     replaced: tuple[str, ...],
 ) -> tuple[Mapping[str, np.ndarray], tuple[str, ...]]:
-    """The heads' columns and biases in the order of the target's classes, and their paths."""
+    """`params` with the classes of the heads in the target's order, and the paths of the heads."""
     if not classes or classes.kind != "reordered":
         return params, ()
     rows = np.asarray(classes.rows)
@@ -118,18 +118,18 @@ def _by_class(
 def _about_classes(
     source: Options, target: Options, classes: Match | None, replaced: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """What became of the head because of what the classes are called, where that is to be said."""
+    """A message on the head where `classes` has a note and both models have classes."""
     if not (classes and classes.note and source.num_classes and target.num_classes):
         return ()
     if not classes.kept:
-        return (f"the classes of the head are others ({classes.note}): it starts at zero",)
+        return (f"the head starts at zero, because the classes differ: {classes.note}",)
     return () if under("head", replaced) else (f"the head is kept: {classes.note}",)
 
 
 def with_rows(params: Mapping[str, np.ndarray], *, source: Options, target: Options) -> Params:
-    """The parameters of `source` with the rows of positions for its class token that `target` has.
+    """The parameters of `source` with position rows for the same tokens as in `target`.
 
-    A row that there is no more becomes part of its token: both models compute the same.
+    A removed row of a token is added to the token, so that the model computes the same.
     """
     wanted = source.with_rows_of(target)
     if wanted == source:
@@ -138,7 +138,7 @@ def with_rows(params: Mapping[str, np.ndarray], *, source: Options, target: Opti
 
 
 def _shared(source: Options, target: Options) -> Fitting:
-    """What both models say of their parameters. Raises ValueError for models of two kinds."""
+    """The rules for fitting that both models share. Raises ValueError if they have none."""
     theirs, ours = zoo.family(source).fitting, zoo.family(target).fitting
     if theirs is not ours:
         raise ValueError(f"the checkpoint is of another model: {source.kind}, not {target.kind}")
@@ -148,7 +148,7 @@ def _shared(source: Options, target: Options) -> Fitting:
 def _replaced(
     family: Fitting, source: Options, target: Options, classes: Match | None
 ) -> tuple[str, ...]:
-    """Paths whose values mean something else in the target, though shapes may agree."""
+    """Paths of parameters that the target cannot use, even if shapes agree."""
     same_head = source.num_classes == target.num_classes and (classes is None or classes.kept)
     return family.replaced(source, target) + (() if same_head else family.heads)
 
@@ -166,7 +166,7 @@ def _initial(options: Options, key: jax.Array) -> dict[str, jax.Array]:
 
 
 def _fresh(options: Options, paths: list[str], key: jax.Array) -> Params:
-    """Initial values of some parameters; the compiler leaves the others out."""
+    """Initial values of the parameters at `paths`; the compiler removes all other work."""
     if not paths:
         return {}
     draw = jax.jit(lambda key: {p: v for p, v in _initial(options, key).items() if p in paths})

@@ -1,6 +1,7 @@
-"""Files of `torch.save`, read and written without PyTorch: the zip format, and the older one.
+"""Reads files of `torch.save` (the zip format and the older one) without PyTorch, and writes zip.
 
-Both hold a pickle that describes tensors (see `torch_pickle`) and the raw storages they view.
+Both formats hold a pickle that describes tensors (see `torch_pickle`) and the raw storages that
+the tensors view.
 """
 
 import io
@@ -21,7 +22,7 @@ from vit_jax.checkpoints.torch_pickle import Storage, Tensor
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
-# Storage and dtype names: a NumPy dtype; bfloat16 is kept as its 2 bytes.
+# Names of storages and dtypes -> NumPy dtypes. bfloat16 is read as 2-byte voids.
 _KINDS = {
     "FloatStorage": "f4",
     "DoubleStorage": "f8",
@@ -39,17 +40,17 @@ _DTYPES = {
     **{"int64": "i8", "int32": "i4", "int16": "i2", "int8": "i1"},
     **{"uint64": "u8", "uint32": "u4", "uint16": "u2", "uint8": "u1"},
 }
-# Tensors may repeat their storage (expanded ones, tied ones), but not without end: together they
-# are at most so many times the file, or this many bytes.
+# Tensors may share storages (expanded or tied tensors). Together they may not be larger than _SMALL
+# bytes and _MAX_GROWTH times the file.
 _MAX_GROWTH, _SMALL = 16, 2**26
 
-Bytes = Callable[[str], bytes]  # of a storage, by its key
+Bytes = Callable[[str], bytes]  # returns the bytes of a storage, given its key
 
 
 class TorchFile:
-    """What a file of `torch.save` holds: `content`, whose tensors `array` reads.
+    """A file of `torch.save`. `content` is the saved object; `arrays` reads its tensors.
 
-    Raises ValueError where it is damaged or holds anything but tensors and plain data.
+    Raises ValueError where the file is damaged or holds more than tensors and plain data.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -64,16 +65,17 @@ class TorchFile:
             self._open_legacy(path)
 
     def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """The values of tensors; bfloat16 as 2-byte voids.
+        """The values of tensors, by name; bfloat16 as 2-byte voids.
 
-        Raises ValueError before reading any where together they are far larger than the file.
+        Raises ValueError, before reading any, where all together are far larger than the file.
         """
         size = sum(math.prod(t.shape) * _dtype(t).itemsize for t in tensors.values())
         if size > max(_MAX_GROWTH * self._file_size, _SMALL):
             raise ValueError(
-                "its tensors repeat their numbers until they fill the memory: that is no checkpoint"
+                f"its tensors would take {size} bytes, far more than the file, which no checkpoint"
+                " needs"
             )
-        # In the order of their storages, each of which is read once.
+        # Ordered by storage, so that each storage is read once.
         ordered = sorted(tensors, key=lambda name: tensors[name].storage.key)
         found = {name: self._array(tensors[name]) for name in ordered}
         return {name: found[name] for name in tensors}
@@ -99,7 +101,7 @@ class TorchFile:
         return view.astype(dtype.newbyteorder("="))
 
     def _read(self, key: str) -> memoryview:
-        """A storage. The last one is kept: many tensors may be views of one, in turn."""
+        """The bytes of a storage. The last one is cached: several tensors may view it."""
         if self._last[0] != key:
             self._last = (key, memoryview(self._bytes(key)))
         return self._last[1]
@@ -108,7 +110,10 @@ class TorchFile:
         archive = zipfile.ZipFile(path)
         found = [n for n in archive.namelist() if n == "data.pkl" or n.endswith("/data.pkl")]
         if len(found) != 1:
-            raise ValueError("it is a zip archive, but not of torch.save: it has no data.pkl")
+            raise ValueError(
+                f"it is a zip archive, but not of torch.save: it has {len(found)} files data.pkl,"
+                " expected 1"
+            )
         root = found[0].removesuffix("data.pkl")
         with archive.open(found[0]) as stream:
             self.content = torch_pickle.interpret(io.BytesIO(stream.read()))
@@ -124,7 +129,7 @@ class TorchFile:
         self._bytes = read
 
     def _open_legacy(self, path: pathlib.Path) -> None:
-        places: dict[str, tuple[int, int]] = {}  # start and end of every storage
+        ranges: dict[str, tuple[int, int]] = {}  # start and end of every storage
         with path.open("rb") as stream:
             sizes = self._interpret_legacy(stream)
             for key, itemsize in sizes.items():
@@ -134,11 +139,11 @@ class TorchFile:
                 end = start + count * itemsize
                 if count < 0 or end > os.fstat(stream.fileno()).st_size:
                     raise ValueError("it is truncated: a tensor's numbers are missing")
-                places[key] = start, end
+                ranges[key] = start, end
                 stream.seek(end)
 
         def read(key: str) -> bytes:
-            start, end = places.get(key, (0, 0))
+            start, end = ranges.get(key, (0, 0))
             with path.open("rb") as stream:
                 stream.seek(start)
                 return stream.read(end - start)
@@ -146,7 +151,7 @@ class TorchFile:
         self._bytes = read
 
     def _interpret_legacy(self, stream: BinaryIO) -> dict[str, int]:
-        """Sets the content; returns the storages that follow, and the bytes of their numbers."""
+        """Sets `content`. Returns the keys of the storages that follow, and their item sizes."""
         interpret = torch_pickle.interpret
         if interpret(stream) != _MAGIC or interpret(stream) != _PROTOCOL:
             raise ValueError("it holds a pickle, but not of torch.save")
@@ -162,18 +167,18 @@ class TorchFile:
 
 
 def _dtype(tensor: Tensor) -> np.dtype:
-    """Of a tensor's numbers. Raises ValueError for those that are not read."""
+    """The NumPy dtype of a tensor. Raises ValueError for an unknown type."""
     kind = _KINDS.get(tensor.storage.kind) or _DTYPES.get(tensor.dtype)
     if kind is None:
         name = tensor.dtype or tensor.storage.kind.removesuffix("Storage")
-        raise ValueError(f"it holds a tensor of numbers that are not read: {name}")
+        raise ValueError(f"it holds a tensor of type {name}, which cannot be read")
     return np.dtype(kind)
 
 
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, key: str = "") -> None:
-    """A file that `torch.load` reads: a dict of tensors, under `key` where it is given.
+    """Writes a file for `torch.load`: a dict of tensors, or {key: dict of tensors} with `key`.
 
-    Whole numbers become int64, all others float32.
+    Integers and booleans become int64, all other numbers float32.
     """
     pickle = [b"\x80\x02"]
     if key:
@@ -193,7 +198,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, key: str = ""
 
 
 def _tensor_opcodes(key: str, array: np.ndarray) -> bytes:
-    """The call of `torch._utils._rebuild_tensor_v2` that makes a tensor of one storage."""
+    """Opcodes that call `torch._utils._rebuild_tensor_v2` for a tensor with its own storage."""
     strides = [s // array.itemsize for s in array.strides]
     kind = b"LongStorage" if array.dtype.kind == "i" else b"FloatStorage"
     storage = [b"(", _text("storage"), b"ctorch\n" + kind + b"\n", _text(key), _text("cpu")]

@@ -1,9 +1,8 @@
-"""The pickle in a PyTorch file, read as data: an interpreter that can build but not call.
+"""Reads the pickle in a PyTorch file as data, with an interpreter that never calls foreign code.
 
-A pickle is a program. This interpreter knows the opcodes that make numbers, strings and
-containers, and a fixed list of names that stand for a tensor, a storage, a container or a record
-to be kept unread (training arguments, NumPy scalars). Nothing is imported or called; any other
-name is refused.
+A pickle is a program. This interpreter knows the opcodes that make numbers, strings and containers,
+and a fixed list of names: those of tensors, storages, containers, and records that are kept unread
+(training arguments, NumPy scalars). Nothing is imported; any other name is refused.
 """
 
 import dataclasses
@@ -15,49 +14,49 @@ from typing import Any, BinaryIO
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A run of numbers elsewhere in the file."""
+    """A block of numbers elsewhere in the file."""
 
     key: str
     kind: str  # "FloatStorage", ...
     size: int  # in numbers; "UntypedStorage": in bytes
-    start: int = 0  # of a view, in numbers
+    start: int = 0  # where it begins in the file's storage, in numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A strided view of a storage, in numbers, not read yet."""
+    """A strided view of a storage that is not read yet. Offset and strides are in numbers."""
 
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    dtype: str = ""  # where the storage is untyped
+    dtype: str = ""  # set where the storage is untyped
 
 
 @dataclasses.dataclass(eq=False)
 class Inert:
-    """An object of a harmless class, its content unread."""
+    """An object of a harmless class, without its content."""
 
     name: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """A global of the pickle: what a REDUCE may build from."""
+    """A global name of the pickle, from which a REDUCE opcode may build an object."""
 
     path: str
 
 
-# A pickle costs time and memory in proportion to its length: what it names again and again is
-# not copied each time, and shapes are as short as NumPy's.
+# Reading a pickle must take time and memory in proportion to its length. So copies are counted
+# (see `_count_copies`), and shapes have at most as many axes as in NumPy.
 _MAX_AXES = 64
 
 
 def interpret(stream: BinaryIO, *, storages: dict[str, Storage] | None = None) -> Any:
-    """The object of the next pickle of the stream: containers, plain values, `Tensor`, `Inert`.
+    """The object of the next pickle in the stream: containers, plain values, `Tensor`, `Inert`.
 
-    All storages that it speaks of are added to `storages`, those of unread records too. Raises
-    ValueError that names the first thing refused, or says that the pickle is damaged.
+    Every storage that it names is added to `storages`, including those in unread records. Raises
+    ValueError that names the first refused item, or says that the pickle is damaged.
     """
     machine = _Machine({} if storages is None else storages)
     try:
@@ -72,7 +71,7 @@ def interpret(stream: BinaryIO, *, storages: dict[str, Storage] | None = None) -
     raise ValueError("its pickle is truncated")
 
 
-# struct.error and the like come from pickletools, the others from opcodes in a wrong place.
+# Errors of pickletools (such as struct.error), and of opcodes in a wrong place.
 _DAMAGE = (
     *(ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError),
     *(RecursionError, struct.error, MemoryError),
@@ -80,7 +79,7 @@ _DAMAGE = (
 
 
 class _Refused(Exception):
-    """Something that a checkpoint has no need of."""
+    """The pickle does something that no checkpoint needs."""
 
 
 class _Machine:
@@ -88,8 +87,8 @@ class _Machine:
 
     def __init__(self, storages: dict[str, Storage]) -> None:
         self.storages = storages
-        self.stack: list[Any] = []  # what came after the last mark
-        self.below: list[list[Any]] = []  # what came before it, a list for every mark
+        self.stack: list[Any] = []  # values pushed after the last mark
+        self.below: list[list[Any]] = []  # values pushed before each mark
         self.memo: dict[int, Any] = {}
         self.steps = self.copied = 0
 
@@ -135,9 +134,9 @@ class _Machine:
             self._count_copies(arguments)
             stack.append(_build(stack.pop(), arguments))
         elif opcode == "BUILD":
-            stack.pop()  # the state of a record, or the attributes of a dict: both unread
+            stack.pop()  # the state of a record or the attributes of a dict: not needed
             if not isinstance(stack[-1], Inert | dict | Tensor):
-                raise _Refused("it sets the state of something that is no record")
+                raise _Refused("it sets the state of an object that is not a record")
         elif opcode in _FILL:
             self._fill(opcode)
         elif opcode not in _FRAMING:
@@ -163,7 +162,7 @@ class _Machine:
                 )
             )
         elif isinstance(stack[-1], Inert):
-            return  # a record that is a container is unread too
+            return  # the items of a container that is a record are not needed
         elif opcode in ("APPEND", "APPENDS"):
             _expect(stack[-1], list).extend(items)
         elif opcode in ("SETITEM", "SETITEMS"):
@@ -177,7 +176,7 @@ class _Machine:
         return items
 
     def _count_copies(self, arguments: Any) -> None:
-        """What is called copies its arguments: in sum never more than the pickle itself holds."""
+        """Limits the values that calls copy to the number of opcodes (plus 1000)."""
         if not isinstance(arguments, tuple):
             raise TypeError
         self.copied += _length(arguments) + sum(_length(a) for a in arguments if type(a) is tuple)
@@ -186,12 +185,12 @@ class _Machine:
 
 
 def _length(values: Any) -> int:
-    """How many values the containers in `values` hold."""
+    """The number of values in the containers in `values`."""
     return sum(len(value) for value in values if isinstance(value, list | dict | tuple))
 
 
 def _key(value: Any) -> Any:
-    """What a dict or set can hold in no time: to hash nested tuples may take for ever."""
+    """A cheap key for a dict or set: hashing nested tuples may take for ever."""
     return value if isinstance(value, str | int | float | bytes | None) else Inert("key")
 
 
@@ -209,27 +208,27 @@ def _allowed(path: str) -> Name:
         return Name(path)
     raise _Refused(
         f"it names {module}.{name}, which could run code: only tensors and plain data are read."
-        " Save it again as safetensors, if you trust where it comes from"
+        " If you trust its source, save it again as safetensors"
     )
 
 
 def _build(name: Any, arguments: Any) -> Any:
     if not isinstance(name, Name):
-        raise _Refused("it calls something that has no name")
+        raise _Refused("it calls an object without a name")
     if name.path in _INERT:
         return Inert(name.path)
     if name.path not in _BUILD:
-        raise _Refused(f"it calls {name.path.replace(' ', '.')}, which is no function")
+        raise _Refused(f"it calls {name.path.replace(' ', '.')}, which cannot be called here")
     return _BUILD[name.path](*arguments)
 
 
 def _storage(identity: Any) -> Storage:
     if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
-        raise _Refused("it refers to something that is no tensor storage")
+        raise _Refused("it refers to an object that is not a tensor's storage")
     kind, key, _, size = identity[1:5]
     if not isinstance(key, str | int):
-        raise _Refused("it refers to something that is no tensor storage")
-    view = identity[5] if len(identity) > 5 else None  # of old files: (key, start, size)
+        raise _Refused("it refers to an object that is not a tensor's storage")
+    view = identity[5] if len(identity) > 5 else None  # in old files: (key, start, size)
     start, size = (int(view[1]), int(view[2])) if view else (0, int(size))
     return Storage(str(key), kind.path.split(" ")[1], size, start)
 
@@ -255,7 +254,7 @@ def _dict(pairs: Any = ()) -> dict:
 
 
 def _from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
-    del kind, state  # a subclass of Tensor, and its attributes
+    del kind, state  # a subclass of Tensor, and the attributes of its object
     if function.path == "torch._tensor _rebuild_from_type_v2":
         raise TypeError
     return _build(function, arguments)

@@ -1,17 +1,17 @@
-"""A model inside what trained it: names of wrappers are looked through, what is beside it is left.
+"""Finds a model's arrays among those of its trainer, and removes the trainer's prefixes.
 
 torch.compile, DataParallel, Lightning and self-supervised trainers put prefixes before the names of
-a model's arrays, and keep other models, losses and queues beside it. Where the model begins is told
-by its first layer, so that a prefix such as `encoder.` that is the model's own is kept.
+a model's arrays, and save other models, losses and queues beside it. The prefix is what stands
+before the model's first layer, so a prefix of the model itself, such as `encoder.`, is kept.
 """
 
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-# Wrapping words that add nothing, wherever they stand in a name.
+# Words that wrappers insert, removed anywhere in a name.
 _TRANSPARENT = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
-# Attributes that hold the model alone, as far as is known.
+# Attributes that usually hold the model and nothing else.
 _PLAIN = (
     *("module", "model", "net", "network", "base_model", "wrapped_model", "_forward_module"),
     *("params", "state_dict"),
@@ -19,18 +19,19 @@ _PLAIN = (
     *("encoder_q", "online_encoder", "online_network", "image_encoder", "vision_encoder"),
     *("vision_tower", "feature_extractor", "context_encoder"),
 )
-# Averages over training, which are what the trainers evaluate; and what is trained beside an
-# average, or an average that only gives targets to what is trained (MoCo).
+# Averages over training, which the trainers evaluate. They are preferred to other models.
 _AVERAGED = (
     *("teacher", "ema", "ema_model", "model_ema", "module_ema", "averaged_model", "teacher_model"),
     *("target_encoder", "target_network"),
 )
+# Models that are used last: those trained beside an average, and averages that only give targets
+# to the trained model (MoCo).
 _SECOND = ("student", "student_model", "momentum_encoder", "encoder_k", "key_encoder")
-_QUIET = _PLAIN[:9]  # of which nobody asks which model is meant
+_QUIET = _PLAIN[:9]  # common words: a prefix of only these needs no note
 
 _WORD = "|".join((*_PLAIN, *_AVERAGED, *_SECOND))
 _BODIES = "vit|deit|beit|dinov2|dinov2_with_registers|vision_model|swin|bit"
-# The first layer of the models of every layout whose names have dots.
+# The first layers of models, in every layout whose names have dots.
 _FIRST_LAYER = "|".join(
     (
         r"patch_embed\.(proj|backbone)\.",  # timm's names
@@ -41,31 +42,32 @@ _FIRST_LAYER = "|".join(
     )
 )
 _BEGINS = re.compile(rf"((?:(?:{_WORD})\.)*?)(?:{_FIRST_LAYER})")
-# An attribute of any other name, where none of these is there.
+# A prefix of any other words, used where no known one is found.
 _SOMEWHERE = re.compile(rf"((?:\w+\.){{1,4}}?)(?:{_FIRST_LAYER})")
 _LEADING = re.compile(rf"(?:(?:{_WORD})\.)*")
-# Beside a model in its own module: what makes its loss, and the state of the training.
+# Arrays that trainers save in the model's own module: parts of the loss and training state.
 _FOREIGN = re.compile(
     r"(criterion|criterions|criteria|loss|losses|loss_\w+|\w+_loss|optimizer|optimizers|optim"
     r"|scheduler|lr_scheduler|scaler|grad_scaler|metric|metrics|(train|val|valid|test)_\w+"
     r"|n_averaged|queue|queue_ptr|global_step|logit_scale_ema)(\.|$)"
 )
-# Of every model, where it has them: a wrapper has none of these.
+# Parts that only a model has, never a wrapper.
 _OWN = ("cls_token", "class_token", "dist_token", "reg_token", "pos_embed", "patch_embed", "blocks")
-_HEADS = ("head", "heads", "fc", "classifier", "linear")  # others may be beside the model
-_SHOWN = 8
+_HEADS = ("head", "heads", "fc", "classifier", "linear")  # the trainer may have these too
+_SHOWN = 8  # groups of names in a message
 
 
 def unwrapped(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The model's own name of each of its arrays, by the name in the file, and notes in words.
+    """Maps names in the file to the model's own names, without other arrays; returns notes too.
 
-    Where a file holds a model more than once, an average over training is taken before others.
-    Raises ValueError where it holds several and none comes first, or where an array of the model
-    seems to be outside of it.
+    If a file has several copies of a model, an average over training is preferred. Raises
+    ValueError where several models are equally good, or where an array outside the model looks
+    like a part of it.
     """
     plain = {name: _without_transparent(name) for name in names}
     if len(set(plain.values())) < len(plain):
-        raise ValueError(f"its names are not unique without {' and '.join(_TRANSPARENT)}")
+        removed = " and ".join(_TRANSPARENT)
+        raise ValueError(f"two names are equal after removing {removed}")
     roots = _roots(plain.values())
     if not roots:
         return _stripped(plain), ()
@@ -83,7 +85,7 @@ def unwrapped(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def left_out(names: Iterable[str], root: str = "") -> str:
-    """Names in words: those that leave the prefix `root` by the same part together."""
+    """Names as a text, grouped by the first part that is not in the prefix `root`."""
     groups: dict[str, list[str]] = {}
     inside = root.split(".")
     for name in sorted(names):
@@ -103,7 +105,7 @@ def _without_transparent(name: str) -> str:
 
 
 def _roots(names: Collection[str]) -> set[str]:
-    """The prefixes under which there are models."""
+    """The prefixes of models."""
     roots = {match[1] for name in names if (match := _BEGINS.match(name))}
     if not roots:
         found = (_SOMEWHERE.match(name) for name in names if not _FOREIGN.match(name))
@@ -112,15 +114,15 @@ def _roots(names: Collection[str]) -> set[str]:
 
 
 def _chosen(roots: Collection[str]) -> str:
-    """The prefix of the model to read. Raises ValueError where nothing tells."""
-    around = [root for root in roots if all(other.startswith(root) for other in roots)]
-    if around:  # a model that holds another, such as its teacher
-        return around[0]
+    """The prefix of the model to read. Raises ValueError where several are equally good."""
+    outer = [root for root in roots if all(other.startswith(root) for other in roots)]
+    if outer:  # this model contains the others, for instance its teacher
+        return outer[0]
     ranks = {root: _rank(root) for root in roots}
     first = sorted(root for root in roots if ranks[root] == min(ranks.values()))
     if len(first) > 1:
         raise ValueError(
-            f"it holds several models, under {', '.join(map(repr, first))}: save one of them alone"
+            f"it holds several models, under {', '.join(map(repr, first))}: save only one of them"
         )
     return first[0]
 
@@ -135,7 +137,7 @@ def _rank(root: str) -> int:
 def _check_outside(
     left: Iterable[str], kept: Collection[str], root: str, roots: Collection[str]
 ) -> None:
-    """Raises ValueError for an array beside the model that has a name of its parts."""
+    """Raises ValueError where an array outside the model has the name of a part of the model."""
     parts = {name.split(".")[0] for name in kept} | set(_OWN)
     parts -= set(_HEADS)
     others = tuple(other for other in roots if other and other != root)
@@ -143,7 +145,7 @@ def _check_outside(
         if name.startswith(others):
             continue
         leading = _LEADING.match(name)
-        assert leading  # it may be empty
+        assert leading  # the match may be empty
         if root.startswith(leading[0]) and name[leading.end() :].split(".")[0] in parts:
             raise ValueError(
                 f"{name!r} is not under {root!r}, as the other arrays of the model are"
@@ -162,7 +164,7 @@ def _notes(root: str, roots: Collection[str], left: Sequence[str]) -> tuple[str,
 
 
 def _stripped(names: dict[str, str]) -> dict[str, str]:
-    """Of a model whose first layer is not known: without the prefixes that all names have."""
+    """Removes known prefixes that all names share, where no first layer is known."""
     while prefix := _common_word(names.values()):
         names = {name: own.removeprefix(prefix) for name, own in names.items()}
     return names

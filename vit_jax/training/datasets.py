@@ -109,9 +109,9 @@ def _match(workdir: str | os.PathLike[str], card: run_folder.Card, train: Source
         return classes.Match(kind="same")
     if len(train.class_names) != card.options.num_classes:
         raise ValueError(
-            f"{train.name} has the classes {classes.said(train.class_names)}, the run in"
-            f" {workdir} {classes.said(card.class_names, card.options.num_classes)}: another number"
-            f" of classes is another model: start a run in another --workdir with"
+            f"{train.name} has the classes {classes.described(train.class_names)}, the run in"
+            f" {workdir} {classes.described(card.class_names, card.options.num_classes)}: another"
+            f" number of classes is another model: start a run in another --workdir with"
             f" --config.init_from={workdir}"
         )
     return classes.match(

@@ -65,9 +65,9 @@ def relabelled(
     )
     if not match.kept:
         raise ValueError(
-            f"{source.name} has the classes {classes.said(source.class_names)}, the model"
-            f" {classes.said(class_names, num_classes)}: train and evaluate on the same classes"
-            f" ({match.note})"
+            f"{source.name} has the classes {classes.described(source.class_names)}, the model"
+            f" {classes.described(class_names, num_classes)}: train and evaluate on the same"
+            f" classes ({match.note})"
         )
     if match.kind == "reordered":
         return Relabelled(source, match.rows), f"labels are matched by name: {match.note}"

@@ -1,4 +1,4 @@
-"""Released layouts: one table of entries a family, by which its files are read and written."""
+"""Layouts of released files: for each family, a table of entries to read and write its files."""
 
 from collections.abc import Mapping
 
@@ -20,8 +20,7 @@ from vit_jax.models import zoo
 
 __all__ = ["LAYOUTS", "Layout", "find", "name", "table", "writer"]
 
-# What a name of the command line means: a layout for every kind of models that it can hold, tried
-# in this order.
+# Name for --layout -> its layouts, one per kind of model. Files are recognised in this order.
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "vit_jax": (vit_jax.LAYOUT,),
     "big_vision": (big_vision.LAYOUT, bit_npz.LAYOUT),
@@ -37,10 +36,10 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
 
 
 def find(arrays: Mapping[str, np.ndarray], name: str, *, path: str, key: str = "") -> Layout:
-    """The layout that recognises the keys, of those called `name` unless that is empty.
+    """The layout that recognises the names of `arrays`, among those called `name` if given.
 
-    timm, DeiT and MAE share most keys: what tells them apart is whether a .pth keeps its arrays
-    under a `key`, as `Layout.torch_key` says. Raises ValueError where none does.
+    timm, DeiT and MAE share most names. They are distinguished by whether a .pth has its arrays
+    under a `key` (see `Layout.torch_key`). Raises ValueError where no layout recognises the names.
     """
     foreign.refuse(arrays, path=path)
     candidates = _named(name) if name else [t for tables in LAYOUTS.values() for t in tables]
@@ -49,13 +48,13 @@ def find(arrays: Mapping[str, np.ndarray], name: str, *, path: str, key: str = "
     if found:
         return min(found, key=lambda layout: bool(layout.torch_key) != keyed)
     if name:
-        return candidates[0]  # to say what is missing
+        return candidates[0]  # its `infer` raises an error that names the missing arrays
     shown = ", ".join(sorted(arrays)[:4])
-    raise ValueError(f"{path}: no known layout holds keys such as {shown}")
+    raise ValueError(f"{path}: no known layout has arrays named {shown}")
 
 
 def writer(options: zoo.Options, name: str) -> Layout:
-    """The layout to write a model with. Raises ValueError where there is none."""
+    """The layout called `name` that can write the model. Raises ValueError where there is none."""
     for candidate in _named(name):
         if type(options) in candidate.models and not candidate.read_only:
             return candidate
@@ -63,7 +62,7 @@ def writer(options: zoo.Options, name: str) -> Layout:
 
 
 def name(found: Layout) -> str:
-    """What a layout is called."""
+    """The name of a layout in `LAYOUTS`."""
     return next(name for name, layouts in LAYOUTS.items() if any(found is one for one in layouts))
 
 

@@ -1,4 +1,4 @@
-"""What a file's keys and shapes cannot tell: said by the user, or by the files beside it."""
+"""Facts that a file's names and shapes leave open: given by the user or by the files beside it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -10,16 +10,19 @@ from vit_jax.models.preprocessing import Preprocessing
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hints:
-    """Empty where unknown. What the user says wins over the files."""
+    """The user's arguments and the files beside a checkpoint; empty where unknown.
+
+    The user's arguments win over the files.
+    """
 
     num_heads: int = 0
     decoder_heads: int = 0  # of a masked autoencoder
-    grid: tuple[int, int] | None = None  # of the positions, where it is not square
-    position: str = ""  # their kind, where the file has none
+    grid: tuple[int, int] | None = None  # of the positions
+    position: str = ""  # kind of positions, where the file has no array of them
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # config.json
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    wanted_size: tuple[int, int] | None = None  # of the images that the model is asked for
-    notes: list[str] = dataclasses.field(default_factory=list)  # what was assumed, in words
+    wanted_size: tuple[int, int] | None = None  # image size that the model is loaded for
+    notes: list[str] = dataclasses.field(default_factory=list)  # messages about assumptions
 
     def __post_init__(self) -> None:
         for config in (self.config, self.config.get("vision_config") or {}):
@@ -27,11 +30,11 @@ class Hints:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What config.json tells, with timm's arguments of the model as if they were of it."""
+        """The fields of config.json, with timm's `model_args` merged into them."""
         return {**self.config, **self.config.get("model_args", {})}
 
     def nominal(self, patch: tuple[int, int]) -> tuple[int, int]:
-        """The grid of patches of a model without positions: that of most released ones."""
+        """The grid of a model without positions: the user's, or that of images of 224 pixels."""
         return self.grid or (max(224 // patch[0], 1), max(224 // patch[1], 1))
 
 
@@ -47,9 +50,9 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _check_kinds(config: Any) -> None:
-    """Raises ValueError where a config.json has something else where a number has to be."""
+    """Raises ValueError where a field of config.json has a wrong type."""
     if not isinstance(config, Mapping):
-        raise ValueError(f"config.json has a vision_config {config!r}, which must be an object")
+        raise ValueError(f"config.json has vision_config {config!r}, which must be an object")
     for name, (kind, fits) in _KINDS.items():
         value = config.get(name)
         if value is not None and not fits(value):
@@ -67,17 +70,17 @@ def _whole_or_two(value: Any) -> bool:
 
 
 def heads(hints: Hints, known: Mapping[int, int], *, width: int) -> int:
-    """Heads of a fused projection: told, or those of the known model of this width.
+    """The number of heads: from the hints, or that of the known model with this width.
 
-    Raises ValueError where neither tells: a number of heads is never guessed.
+    Raises ValueError where both are missing: a number of heads is never guessed.
     """
     config = hints.config
-    told = hints.num_heads or config.get("num_attention_heads", 0) or config.get("num_heads", 0)
-    number = told or known.get(width, 0)
+    given = hints.num_heads or config.get("num_attention_heads", 0) or config.get("num_heads", 0)
+    number = given or known.get(width, 0)
     if not number:
         raise ValueError(
-            f"the file does not tell the number of heads and width {width} is of no known"
-            " model: give num_heads (convert: --num-heads)"
+            f"the file does not contain the number of heads, and no known model has width {width}:"
+            " give num_heads (convert: --num-heads)"
         )
     if width % number:
         raise ValueError(f"width {width} does not divide into {number} heads")
@@ -85,30 +88,30 @@ def heads(hints: Hints, known: Mapping[int, int], *, width: int) -> int:
 
 
 def decoder_heads(hints: Hints, *, width: int) -> int:
-    """Heads of a masked autoencoder's decoder: told, or those of the released width.
+    """The number of heads of a masked autoencoder's decoder: from the hints, or 16 at width 512.
 
-    Raises ValueError where neither tells.
+    Raises ValueError where it is unknown.
     """
     config = hints.config
-    told = config.get("decoder_num_attention_heads", 0) or config.get("decoder_num_heads", 0)
-    number = hints.decoder_heads or told or (16 if width == 512 else 0)
+    given = config.get("decoder_num_attention_heads", 0) or config.get("decoder_num_heads", 0)
+    number = hints.decoder_heads or given or (16 if width == 512 else 0)
     if not number:
         raise ValueError(
-            "the file does not tell the number of heads of its decoder and width"
-            f" {width} is of no known one: give decoder_heads (convert: --decoder-heads)"
+            "the file does not contain the number of heads of its decoder, and no known decoder has"
+            f" width {width}: give decoder_heads (convert: --decoder-heads)"
         )
     return number
 
 
 def refuse_pools(hints: Hints) -> None:
-    """Raises ValueError where timm's config.json tells of another pool than the mean."""
-    told = hints.arguments.get("global_pool", "")
-    if told not in ("avg", ""):
-        raise ValueError(f"a model with global_pool={told!r} is not supported")
+    """Raises ValueError where timm's config.json specifies another pool than the mean."""
+    pool = hints.arguments.get("global_pool", "")
+    if pool not in ("avg", ""):
+        raise ValueError(f"a model with global_pool={pool!r} is not supported")
 
 
 def nominal_size(hints: Hints) -> tuple[int, int] | None:
-    """The image size that the files beside the checkpoint tell: for what works at any size."""
+    """(height, width) of images in the files beside the checkpoint; None where they have none."""
     timm = hints.config.get("pretrained_cfg") or hints.config
     if isinstance(size := timm.get("input_size"), list) and len(size) == 3:
         return _pixels("input_size", size[1]), _pixels("input_size", size[2])
@@ -124,37 +127,37 @@ def nominal_size(hints: Hints) -> tuple[int, int] | None:
 
 
 def released(image_size: tuple[int, int], hints: Hints, **default: Any) -> Preprocessing:
-    """The preprocessing that the files beside the checkpoint tell, else the family's default.
+    """The preprocessing in the files beside the checkpoint, completed by the family's `default`.
 
-    Raises ValueError where they tell what `Preprocessing` cannot say.
+    Raises ValueError for a value that `Preprocessing` cannot express.
     """
-    told = expects.told(hints.preprocessor, hints.config)
-    return Preprocessing(image_size=image_size, **(default | told))
+    found = expects.read(hints.preprocessor, hints.config)
+    return Preprocessing(image_size=image_size, **(default | found))
 
 
 def assumed(preprocessing: Preprocessing, hints: Hints, **fields: Any) -> tuple[str, ...]:
-    """In words, what the files beside the checkpoint should tell and do not, as it was taken.
-
-    `fields` are those of the model; the value range of pixels is added where it is not told.
-    """
-    if "mean" not in expects.told(hints.preprocessor, hints.config):
+    """A message about values that no file specifies: `fields` of the model, and mean and std."""
+    if "mean" not in expects.read(hints.preprocessor, hints.config):
         fields |= {"mean": preprocessing.mean, "std": preprocessing.std}
     if not fields:
         return ()
-    taken = ", ".join(f"{name} {value!r}" for name, value in fields.items())
-    return (f"no file beside it tells {', '.join(fields)}: assumed {taken}",)
+    values = ", ".join(f"{name} {value!r}" for name, value in fields.items())
+    return (f"no file beside it has {', '.join(fields)}: assumed {values}",)
 
 
 def assumed_pixels(options: object, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:
-    """As `assumed`, of a family whose arrays tell all of the model: the value range of pixels."""
+    """As `assumed`, for a family whose arrays specify the whole model: only mean and std."""
     del options
     return assumed(preprocessing, hints)
 
 
 def _pixels(name: str, value: Any) -> int:
-    """A side of an image, as a JSON file tells it. Raises ValueError for no whole number."""
+    """A side of an image from a JSON file. Raises ValueError unless it is a positive integer."""
     if type(value) is not int or value < 1:
-        raise ValueError(f"the files beside the checkpoint have {name} {value!r}: no whole number")
+        raise ValueError(
+            f"the files beside the checkpoint have {name} {value!r}, which must be a positive whole"
+            " number"
+        )
     return value
 
 

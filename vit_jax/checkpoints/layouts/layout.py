@@ -1,4 +1,4 @@
-"""What a layout is: how the files of one family of models are read and written."""
+"""The type of a layout: how the files of one family of models are read and written."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -30,47 +30,48 @@ def _empty_config(options: Options, expects: Preprocessing, class_names: tuple[s
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A layout of models of some types. What it does not say has the default that is told here.
+    """The functions that read and write the files of one family of models.
 
-    Reading goes `recognises`, `canonical`, `infer`, `entries`, `preprocessing`, in this order;
-    writing `numerics`, `entries`, `constants`, `beside`. None tells how a model is run (dtype,
-    remat, ...), which no file knows. All raise ValueError where a file or a model does not fit.
+    Reading calls `recognises`, `canonical`, `infer`, `entries`, `preprocessing`, in this order;
+    writing calls `numerics`, `entries`, `constants`, `beside`. None of them sets how a model is run
+    (dtype, remat, ...), because no file contains that. All raise ValueError where a file or a model
+    does not fit.
     """
 
     models: tuple[type[Options], ...]  # the types of options that it can hold
-    # Whether the arrays are of this layout, by their names, which another layout may share.
+    # Whether the names of the arrays are those of this layout. Layouts may share names.
     recognises: Callable[[Found], bool]
-    # The model of canonical arrays.
+    # The options of the model, from canonical arrays.
     infer: Callable[[Found, Hints], Any]
-    # Which array is which parameter of a model, both ways.
+    # The table that maps arrays to parameters of a model and back.
     entries: Callable[[Any], list[Entry]]
-    # What images a model expects, as the files beside it tell, else as released models of its kind.
+    # The images that a model expects: from the files beside it, or as for released models.
     preprocessing: Callable[[Any, Hints], Preprocessing]
-    # The arrays of a model alone, in one spelling. By itself: the arrays as they are.
+    # The model's arrays with unified names, without other arrays. Default: the arrays unchanged.
     canonical: Callable[[Found, Hints], Arrays] = _same
-    # How a model of the layout is resized. By itself: as vit_jax's.
+    # How the original code resizes parameters. Default: as vit_jax does.
     resize: Callable[[Any], Methods] = lambda options: Methods()
-    # The fields of a model that readers fix, because files do not tell them. By itself: none.
+    # Fields that every reader of the files assumes, because the files lack them. Default: none.
     numerics: Callable[[Any], dict[str, Any]] = lambda options: {}
-    # What is written besides parameters, such as fixed positions. By itself: nothing.
+    # Arrays to write besides the parameters, such as fixed positions. Default: none.
     constants: Callable[[Any], Arrays] = lambda options: {}
-    # In words, which arrays are left out. By itself: none.
+    # Messages on arrays that are left out. Default: none.
     notes: Callable[[Found], tuple[str, ...]] = lambda arrays: ()
-    # In words, what is taken for granted where no file beside tells it. By itself: nothing.
+    # Messages on values that are assumed because no file has them. Default: none.
     assumptions: Callable[[Any, Preprocessing, Hints], tuple[str, ...]] = _nothing_assumed
-    # The JSON files beside the weights, config.json among them. By itself: an empty one.
+    # The JSON files to write beside the weights. Default: a config.json without fields.
     beside: Callable[[Any, Preprocessing, tuple[str, ...]], Beside] = _empty_config
-    # The fields that `beside` tells and the arrays do not, which other readers may not look at.
-    told_beside: Callable[[Any], tuple[str, ...]] = lambda options: ()
-    # The same model as the code that the layout is from builds it (PyTorch), to compare with.
+    # Fields that only config.json has: other readers may ignore them. Default: none.
+    config_only: Callable[[Any], tuple[str, ...]] = lambda options: ()
+    # Builds the model of the original code (PyTorch), to compare with. None: not available.
     original: Callable[[Any], Any] | None = None
-    # How its files end. `folders`: whether it is written as a folder of several: "never", "always",
-    # or where the path has no ending ("also").
+    # The suffixes of its files, and whether it is written as a folder: "never", "always", or "also"
+    # (if the path has no suffix).
     formats: tuple[str, ...] = (".npz",)
     folders: str = "never"
-    torch_key: str = ""  # under which a .pth keeps its arrays
-    read_only: bool = False
+    torch_key: str = ""  # the key of the arrays in a .pth
+    read_only: bool = False  # whether models cannot be written in it
 
     def as_written(self, options: Options) -> Any:
-        """The model that readers of the files make of it."""
+        """The options that a reader of the written arrays gets."""
         return dataclasses.replace(options, **self.numerics(options))

@@ -1,4 +1,4 @@
-"""The ResNets of all layouts, alone or as a hybrid's stem: one table, spelt by each layout."""
+"""One table of entries for the ResNets of all layouts, whether models or stems of hybrids."""
 
 import dataclasses
 import re
@@ -19,22 +19,23 @@ def _same(array: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spelling:
-    """The names of a layout, whole ones; those of a unit and below follow `unit`.
+    """The names of a ResNet's arrays in a layout. Names within a unit are appended to `unit`.
 
-    `{b}` and `{u}` stand for the numbers of stage and unit, which count from `first`; `{n}` is 1,
-    2 or 3. A norm's name lacks its leaf. `unit` is a format: `{u:02d}` has two digits.
+    `{b}` and `{u}` stand for the numbers of stage and unit, which start at `first`; `{n}` is 1, 2
+    or 3. `unit` is a format string: `{u:02d}` has two digits. Names of norms are without the last
+    part, which `leaves` adds.
     """
 
     root: str
-    root_norm: str = ""  # post-activation
+    root_norm: str = ""  # only of post-activation
     unit: str
     first: int
     conv: str
     norm: str
     proj: str
-    proj_norm: str = ""  # post-activation
-    final_norm: str = ""  # pre-activation
-    leaves: tuple[str, str] = ("scale", "bias")  # of norms, with their separator
+    proj_norm: str = ""  # only of post-activation
+    final_norm: str = ""  # only of pre-activation
+    leaves: tuple[str, str] = ("scale", "bias")  # last parts of norms' names, with the separator
     conv_join: Join = _same
     conv_split: Split = lambda kernel: (kernel,)
     norm_join: Join = _same
@@ -49,8 +50,7 @@ def hwio_to_oihw(kernel: np.ndarray) -> tuple[np.ndarray]:
     return (kernel.transpose(3, 2, 0, 1),)
 
 
-# What the layouts of vit_jax and big_vision share, and those of timm and Hugging Face: they differ
-# in where the parts are.
+# Names shared by vit_jax and big_vision (NPZ), and by timm and Hugging Face (TORCH).
 NPZ = Spelling(
     root="conv_root/kernel",
     root_norm="gn_root",
@@ -76,7 +76,7 @@ TORCH = Spelling(
 
 
 def of_timm(prefix: str) -> Spelling:
-    """The names of timm's ResNets below a prefix."""
+    """The names of timm's ResNets, after `prefix`."""
     return dataclasses.replace(
         TORCH,
         root=f"{prefix}stem.conv.weight",
@@ -88,7 +88,7 @@ def of_timm(prefix: str) -> Spelling:
 
 
 def of_hugging_face(prefix: str) -> Spelling:
-    """The names of Hugging Face's BiT below a prefix."""
+    """The names of Hugging Face's BiT, after `prefix`."""
     return dataclasses.replace(
         TORCH,
         root=f"{prefix}embedder.convolution.weight",
@@ -100,14 +100,17 @@ def of_hugging_face(prefix: str) -> Spelling:
 
 
 def with_numerics(stem: StemOptions, numerics: StemOptions, *, kept: Sequence[str] = ()) -> dict:
-    """The field of a model whose readers know the sizes of its stem, and fix all else."""
+    """The field `stem` that readers assume: `numerics`, with sizes and the fields `kept` of `stem`.
+
+    Returned as {"stem": options}.
+    """
     names = ("num_layers", "root_width", "widths", *kept)
     sizes = {name: getattr(stem, name) for name in names}
     return {"stem": dataclasses.replace(numerics, **sizes)}
 
 
 def stem_entries(stem: StemOptions, spelling: Spelling, *, path: str = "stem") -> list[Entry]:
-    """The table of a body of ours that is under `path`."""
+    """The table of a ResNet body whose parameters are under `path`."""
     post = not stem.preactivation
     table = [_conv(spelling, f"{path}/root", spelling.root)]
     if post:
@@ -131,9 +134,9 @@ def stem_entries(stem: StemOptions, spelling: Spelling, *, path: str = "stem") -
 def infer_stem(
     shapes: Mapping[str, Sequence[int]], spelling: Spelling, *, numerics: StemOptions
 ) -> StemOptions:
-    """The sizes of a body from the shapes of a file's arrays, all else from `numerics`.
+    """The options of a ResNet body: sizes from the shapes of arrays, the rest from `numerics`.
 
-    Raises ValueError where stages are missing.
+    Raises ValueError where stages or arrays are missing.
     """
     layers = _depths(shapes, spelling)
     root = _output(shapes, spelling, spelling.root)
@@ -148,7 +151,7 @@ def infer_stem(
 
 
 def _depths(names: Collection[str], spelling: Spelling) -> tuple[int, ...]:
-    """Units of every stage; none where the root stands alone."""
+    """The number of units of each stage; () where there is only a root."""
     pattern = re.escape(spelling.unit).replace(r"\{b\}", r"(\d+)")
     pattern = re.sub(r"\\\{u(:02d)?\\\}", r"(\\d+)", pattern)
     depths: dict[int, int] = {}
@@ -163,10 +166,10 @@ def _depths(names: Collection[str], spelling: Spelling) -> tuple[int, ...]:
 
 
 def _output(shapes: Mapping[str, Sequence[int]], spelling: Spelling, name: str) -> int:
-    """Output channels of a convolution."""
+    """The output channels of a convolution. Raises ValueError where its shape is wrong."""
     shape = shapes.get(name, ())
     if len(shape) != 4:
-        raise ValueError(f"not a ResNet: {name} missing or misshapen")
+        raise ValueError(f"not a ResNet: missing or wrong-rank array: {name}")
     return spelling.conv_join(np.broadcast_to(np.float32(0), shape)).shape[-1]
 
 

@@ -1,4 +1,4 @@
-"""What the layouts of Swin share: the sizes that arrays tell, and the table of entries."""
+"""Code shared by the layouts of Swin: sizes from shapes of arrays, and the table of entries."""
 
 import dataclasses
 import re
@@ -15,7 +15,7 @@ from vit_jax.models.windows import Padding, shrink
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spelling:
-    """The names of a layout. `{s}` stands for a stage's number, `{i}` for a block's in it."""
+    """Names of a Swin's arrays in a layout. `{s}` is the number of a stage, `{i}` of a block."""
 
     embedding: str
     embedding_norm: str
@@ -26,13 +26,13 @@ class Spelling:
     out: str
     fc1: str
     fc2: str
-    merge: str  # of the stage that starts with it
-    merge_from: int  # what that stage's number is more than the name's
+    merge: str  # the merging of patches at the start of a stage
+    merge_from: int  # this number is subtracted from the stage's number in the name of `merge`
     norm: str
     head: str
-    position: str = ""  # of the patches, where a layout has them
+    position: str = ""  # positions of the patches, "" where the layout has none
     qkv: Callable[..., list[Entry]]  # (path, name of the block, heads=, bias=)
-    bias: str  # of a query, key or value in a block
+    bias: str  # a bias of query, key or value in a block
 
 
 def infer(
@@ -44,12 +44,13 @@ def infer(
     wanted: Sequence[Grid] = (),
     **more: Any,
 ) -> SwinOptions:
-    """The model of a file's shapes.
+    """The options of a model, from the shapes of its arrays.
 
-    `wanted` are the windows of the stages where the files beside tell them: they are smaller in the
-    arrays where a stage has fewer features. Else windows are square, unless `hints.grid` is told.
-    The image size is the smallest at which no window shrinks, unless the files beside tell it.
-    Raises ValueError where arrays are missing or misshapen.
+    `wanted` are the windows of the stages from the files beside the weights, () if unknown; the
+    windows in the arrays are smaller where a stage has fewer features. Without `wanted`, a window
+    is that of `hints.grid`, or square. The image size is that of the files beside the weights, or
+    the smallest at which no window shrinks. Raises ValueError where arrays are missing or have a
+    wrong rank.
     """
     blocks = depths(shapes, spelling)
     first = [spelling.block.format(s=s, i=0) for s in range(len(blocks))]
@@ -58,12 +59,12 @@ def infer(
     needed |= {f"{name}{spelling.fc1}.weight": 2 for name in first}
     wrong = [k for k, rank in needed.items() if len(shapes.get(k, ())) != rank]
     if wrong:
-        raise ValueError(f"not a Swin checkpoint: {', '.join(wrong)} missing or misshapen")
+        raise ValueError(f"not a Swin checkpoint: missing or wrong-rank arrays: {', '.join(wrong)}")
     tables = [shapes[name + spelling.table] for name in first]
     width, channels, *patch = shapes[f"{spelling.embedding}.weight"]
     if patch[0] != patch[1]:
         raise ValueError(
-            f"{spelling.embedding}.weight is of {patch[0]}x{patch[1]} patches: not square"
+            f"{spelling.embedding}.weight has {patch[0]}x{patch[1]} patches: they must be square"
         )
     stages = _windows([rows for rows, _ in tables], patch, hints, wanted=wanted, padding=padding)
     sides = [
@@ -71,9 +72,9 @@ def infer(
         for axis, size in enumerate(patch)
     ]
     size = nominal_size(hints) or (sides[0], sides[1])
-    placed = shapes.get(spelling.position)
-    if placed:
-        size = _placed_size(placed, size, patch, hints)
+    positions = shapes.get(spelling.position)
+    if positions:
+        size = _positions_size(positions, size, patch, hints)
         more["position"] = "learned_1d"
     options = SwinOptions(
         image_size=size,
@@ -89,14 +90,14 @@ def infer(
         qkv_bias=first[0] + spelling.bias in shapes,
         **more,
     )
-    if placed or options.stage_windows == tuple(used for _, used in stages):
+    if positions or options.stage_windows == tuple(used for _, used in stages):
         return options
     larger = (max(sides[0], options.image_size[0]), max(sides[1], options.image_size[1]))
     return dataclasses.replace(options, image_size=larger)
 
 
 def entries(options: SwinOptions, spelling: Spelling) -> list[Entry]:
-    """The table of a model."""
+    """The table of entries of a model."""
     table = [
         *torch.conv("embedding", spelling.embedding),
         *torch.norm("embedding_norm", spelling.embedding_norm),
@@ -124,7 +125,7 @@ def entries(options: SwinOptions, spelling: Spelling) -> list[Entry]:
 
 
 def depths(names: Mapping[str, Any], spelling: Spelling) -> tuple[int, ...]:
-    """Blocks of every stage. Raises ValueError where a stage is missing."""
+    """The number of blocks of each stage. Raises ValueError where a stage is missing."""
     pattern = re.escape(spelling.block)
     pattern = pattern.replace(r"\{s\}", r"(\d+)").replace(r"\{i\}", r"(\d+)")
     depths: dict[int, int] = {}
@@ -138,8 +139,8 @@ def depths(names: Mapping[str, Any], spelling: Spelling) -> tuple[int, ...]:
     return tuple(depths[stage] for stage in stages)
 
 
-def _placed_size(table: Sequence[int], size: Grid, patch: Sequence[int], hints: Hints) -> Grid:
-    """The image size of a table (1, N, D) of positions: told, or of a square grid."""
+def _positions_size(table: Sequence[int], size: Grid, patch: Sequence[int], hints: Hints) -> Grid:
+    """The image size that a table (1, N, D) of positions is for: `size` if it fits."""
     count = table[-2] if len(table) == 3 else 0
     if count == -(-size[0] // patch[0]) * -(-size[1] // patch[1]) and not hints.grid:
         return size
@@ -155,23 +156,31 @@ def _windows(
     wanted: Sequence[Grid],
     padding: Padding,
 ) -> list[tuple[Grid, Grid]]:
-    """The window of each stage as it was wanted, and as its table has it, from its rows."""
+    """For each stage: its window as specified, and as its table has it.
+
+    `tables` are the numbers of rows of the tables. Raises ValueError where no window fits.
+    """
     squares = [_square(rows) for rows in tables]
     largest = max((square for square in squares if square), default=None)
     image = nominal_size(hints)
     found = []
     for stage, (rows, square) in enumerate(zip(tables, squares, strict=True)):
-        told = wanted[stage] if len(wanted) == len(tables) else None
+        given = wanted[stage] if len(wanted) == len(tables) else None
         grid = tuple(-(-i // (p * 2**stage)) for i, p in zip(image or patch, patch, strict=True))
-        # A window may be more than the features of its stage.
-        shrunk = [(w, shrink(w, (grid[0], grid[1]), padding) if image else w) for w in _known(told)]
+        # A window that is larger than the features of its stage shrinks.
+        shrunk = [
+            (w, shrink(w, (grid[0], grid[1]), padding) if image else w) for w in _known(given)
+        ]
         shrunk += [(window, window) for window in _known(hints.grid, square)]
         if image:
             more = _known(hints.grid, largest)
             shrunk += [(w, shrink(w, (grid[0], grid[1]), padding)) for w in more]
         fitting = [pair for pair in shrunk if (2 * pair[1][0] - 1) * (2 * pair[1][1] - 1) == rows]
         if not fitting:
-            raise ValueError(f"{rows} relative positions are of no square window: give it as grid")
+            raise ValueError(
+                f"{rows} relative positions do not fit a square window: give the window's size as"
+                " grid (convert: --grid)"
+            )
         found.append(fitting[0])
     return found
 

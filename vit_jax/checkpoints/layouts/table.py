@@ -1,7 +1,7 @@
-"""A layout as a table: which arrays of a file make which parameter, and back.
+"""A table of entries maps the arrays of a file to parameters, and back.
 
-An entry speaks about one layer; `{i}` in its names is the number of the layer, and the parameter
-has a leading layer axis then. `read` and `write` are inverse to each other.
+An entry describes one layer. If its names contain `{i}`, the number of the layer, then the
+parameter has a leading layer axis. `write` is the inverse of `read`.
 """
 
 import dataclasses
@@ -17,14 +17,14 @@ from vit_jax.models.zoo import RUN_FIELDS, Options
 
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
-VITS = (ViTOptions, MaskedAutoencoderOptions, MaskedImageModelOptions)  # of timm and others
+VITS = (ViTOptions, MaskedAutoencoderOptions, MaskedImageModelOptions)  # options of all ViTs
 LISTED = 20  # misfits in a message
-MOST_LAYERS = 1000  # that are believed of a file that holds fewer arrays
+MOST_LAYERS = 1000  # a file may name as many layers, even if it has fewer arrays
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """`path` is made of `names` by `join`; `split` is its inverse (both: one layer)."""
+    """The parameter at `path` is `join(arrays of names)`; `split` is the inverse. For one layer."""
 
     path: str
     names: tuple[str, ...]
@@ -33,9 +33,9 @@ class Entry:
 
 
 def read(entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], expected: Shapes) -> Arrays:
-    """Parameters by path, from a file's arrays. `expected` holds the shapes of the model.
+    """Parameters by path, from a file's arrays. `expected` has the shape of every parameter.
 
-    Raises ValueError that lists the misfits: arrays missing, left over, and misshapen.
+    Raises ValueError that lists the arrays that are missing, unexpected or have a wrong shape.
     """
     left, params, misfits = dict(arrays), {}, []
     for entry in entries:
@@ -70,12 +70,15 @@ def read(entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], expected: S
 
 
 def check_depth(options: Any, *, number: int) -> None:
-    """Raises ValueError where a model has far more layers than a file of `number` arrays.
+    """Raises ValueError where a model has far more layers than its file has arrays (`number`).
 
-    Names count them: a layer that is missing is a misfit, of a million the list fills the memory.
+    The depth comes from the numbers in names. A list of a million missing layers would fill the
+    memory.
     """
     if _layer_count(options) > max(number, MOST_LAYERS):
-        raise ValueError(f"its names count {_layer_count(options)} layers, of {number} arrays")
+        raise ValueError(
+            f"its arrays are named for {_layer_count(options)} layers, but there are only {number}"
+        )
 
 
 def _layer_count(options: Any) -> int:
@@ -89,7 +92,7 @@ def _layer_count(options: Any) -> int:
 
 
 def write(entries: Sequence[Entry], params: Mapping[str, np.ndarray]) -> Arrays:
-    """A file's arrays, from parameters by path."""
+    """A file's arrays by name, from parameters by path."""
     arrays: Arrays = {}
     shapes = {path: array.shape for path, array in params.items()}
     for entry in entries:
@@ -101,7 +104,7 @@ def write(entries: Sequence[Entry], params: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def pair(path: str, name: str, *leaves: str) -> list[Entry]:
-    """Entries of leaves that have the same names on both sides, under `path` and `name`."""
+    """Entries `path`/leaf <- `name`/leaf, for every leaf."""
     return [Entry(f"{path}/{leaf}", (f"{name}/{leaf}",)) for leaf in leaves]
 
 
@@ -114,10 +117,10 @@ def stacked(axis: int) -> tuple[Callable[..., np.ndarray], Callable[[np.ndarray]
 
 
 def check_holds(options: Options, layout: str, *, holds: Collection[str], **fixed: Any) -> None:
-    """Raises ValueError where a model needs what a layout cannot say.
+    """Raises ValueError where a layout cannot hold a model.
 
-    `holds` are the fields of the options that the layout's arrays tell, `fixed` those that have
-    one value in it; all others must have their defaults, but for those of training and computing.
+    `holds` are the fields of the options that follow from the layout's arrays, `fixed` the fields
+    with only one possible value. All others must have their defaults, except fields of a run.
     """
     options = options.plain()
     free = {*holds, "drop_edges", *RUN_FIELDS}
@@ -125,7 +128,7 @@ def check_holds(options: Options, layout: str, *, holds: Collection[str], **fixe
     expected |= {"decoder": None, "mim_classes": 0} | fixed
     wrong = [f"{k}={v!r}" for k, v in vars(options).items() if k not in free and v != expected[k]]
     if wrong:
-        raise ValueError(f"the {layout} layout has no place for {', '.join(wrong)}")
+        raise ValueError(f"the {layout} layout cannot hold {', '.join(wrong)}")
 
 
 def _stacked(entry: Entry) -> bool:

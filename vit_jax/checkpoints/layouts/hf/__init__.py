@@ -1,1 +1,1 @@
-"""The folders of Hugging Face's transformers: ViT and its kin, BiT, Swin, and Flax's files."""
+"""Models of Hugging Face's transformers: ViT and related models, BiT, Swin, and Flax files."""

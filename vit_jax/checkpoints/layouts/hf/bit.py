@@ -20,21 +20,21 @@ _DEFAULTS |= {"embedding_dynamic_padding": False, "hidden_act": "relu", "num_gro
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    """A model's own, not those of a backbone in another model."""
+    """Excludes a BiT that is the backbone of another model."""
     return any(name.removeprefix("bit.") == "embedder.convolution.weight" for name in arrays)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The same arrays, with the prefix that a model with a head has."""
+    """The same arrays, with the prefix of a model with a head."""
     del hints
     bare = ("embedder.", "encoder.", "norm.")
     return {f"bit.{k}" if k.startswith(bare) else k: v for k, v in arrays.items()}
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:
-    """The model of canonical arrays; what config.json tells is taken from it.
+    """The model of canonical arrays and config.json.
 
-    Raises ValueError where they cannot be one, or the config asks for what is not known here.
+    Raises ValueError where they cannot be a BiT, or config.json has an unsupported option.
     """
     shapes = {name: array.shape for name, array in arrays.items()}
     return BiTOptions(
@@ -53,24 +53,24 @@ def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
 
 
 def entries(options: BiTOptions) -> list[Entry]:
-    """The table of a model."""
+    """The table of entries of a model."""
     table = stem_entries(options.stem, _SPELLING)
     return table + (torch.linear("head", "classifier.1") if options.num_classes else [])
 
 
 def _numerics(hints: Hints, preactivation: bool) -> StemOptions:
-    told = {k: hints.config.get(k, v) for k, v in _DEFAULTS.items()}
-    same = str(told["global_padding"]).upper() == "SAME"
-    # All is padded as TensorFlow does, or, before a pooling of what no norm has seen, by one.
-    odd = same != bool(told["embedding_dynamic_padding"]) or not (same or preactivation)
-    if odd or told["hidden_act"] != "relu" or told["output_stride"] != 32:
-        shown = ", ".join(f"{k}={v!r}" for k, v in told.items())
-        raise ValueError(f"a BiT with {shown} is not known here")
+    fields = {k: hints.config.get(k, v) for k, v in _DEFAULTS.items()}
+    same = str(fields["global_padding"]).upper() == "SAME"
+    # Supported: TensorFlow's "SAME" padding everywhere; or, with pre-activation, fixed padding.
+    odd = same != bool(fields["embedding_dynamic_padding"]) or not (same or preactivation)
+    if odd or fields["hidden_act"] != "relu" or fields["output_stride"] != 32:
+        shown = ", ".join(f"{k}={v!r}" for k, v in fields.items())
+        raise ValueError(f"a BiT with {shown} is not supported")
     return dataclasses.replace(
         RESNET_V2,
         preactivation=preactivation,
         std_eps=1e-8,
-        groups=int(told["num_groups"]),
+        groups=int(fields["num_groups"]),
         padding="same" if same else "explicit",
         pool_padding="zero",
     )

@@ -1,4 +1,4 @@
-"""The JSON files beside Hugging Face's weights, as transformers reads them."""
+"""Writes the JSON files beside Hugging Face's weights for transformers to read."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ _CLIP = {
     "std": (0.26862954, 0.26130258, 0.27577711),
 }
 
-# What the releases of a family expect where no preprocessor_config.json tells.
+# Preprocessing of a family's released models, used where there is no preprocessor_config.json.
 _SQUASH = {"crop_pct": 1.0, "fit": "squash"}
 _CROP = {"crop_pct": 224 / 256, "interpolation": "bicubic_antialias"}
 PREPROCESSING: dict[str, dict[str, Any]] = {
@@ -39,11 +39,11 @@ def config(options: EncoderOptions, family: str, class_names: tuple[str, ...]) -
     """config.json. Raises ValueError for a family that is only read."""
     if family not in _PROCESSORS:
         known = ", ".join(_PROCESSORS)
-        raise ValueError(f"the hf layout is written for {known}, and this model is a {family}")
+        raise ValueError(f"the hf layout can be written for {known}, but this model is a {family}")
     height, width = options.image_size
     patch = options.patch_size
     if patch[0] != patch[1]:
-        raise ValueError(f"the hf layout has square patches, not {patch[0]}x{patch[1]}")
+        raise ValueError(f"the hf layout needs square patches, not {patch[0]}x{patch[1]}")
     fields: dict[str, Any] = {
         "architectures": [_architecture(options, family)],
         "model_type": family,
@@ -71,18 +71,19 @@ def config(options: EncoderOptions, family: str, class_names: tuple[str, ...]) -
 
 
 def preprocessor(family: str, preprocessing: Preprocessing) -> dict[str, Any]:
-    """preprocessor_config.json: of the family's processor, or of one that cuts as is expected.
+    """preprocessor_config.json, for the family's processor or another one that crops as needed.
 
-    No processor covers an image that is not square and keeps the aspect ratio: it is squashed.
+    No processor both keeps the aspect ratio and makes images that are not square: such images are
+    squashed.
     """
     height, width = preprocessing.image_size
     size = {"height": height, "width": width}
     covering = {k: math.floor(v / preprocessing.crop_pct + 1e-6) for k, v in size.items()}
-    cuts = preprocessing.crop_pct < 1
+    crops = preprocessing.crop_pct < 1
     name = _PROCESSORS[family]
     if preprocessing.fit != "squash" and height == width:
-        name, cuts, covering = "BitImageProcessor", True, {"shortest_edge": covering["height"]}
-    elif cuts and name == "ViTImageProcessor":  # which cannot
+        name, crops, covering = "BitImageProcessor", True, {"shortest_edge": covering["height"]}
+    elif crops and name == "ViTImageProcessor":  # it cannot crop
         name = "DeiTImageProcessor"
     fields = {
         "image_processor_type": name,
@@ -94,9 +95,9 @@ def preprocessor(family: str, preprocessing: Preprocessing) -> dict[str, Any]:
         "do_normalize": True,
         "image_mean": list(preprocessing.mean),
         "image_std": list(preprocessing.std),
-        "do_center_crop": cuts,
+        "do_center_crop": crops,
     }
-    return fields | ({"crop_size": size} if cuts else {})
+    return fields | ({"crop_size": size} if crops else {})
 
 
 def _architecture(options: EncoderOptions, family: str) -> str:
@@ -111,7 +112,7 @@ def _architecture(options: EncoderOptions, family: str) -> str:
 
 
 def _beit(options: EncoderOptions) -> dict[str, Any]:
-    mim = options.mim_classes > 0  # whose norm is outside the body
+    mim = options.mim_classes > 0  # then the norm is outside the body
     return {
         "use_mask_token": options.mask_token,
         "use_absolute_position_embeddings": options.position != "none",

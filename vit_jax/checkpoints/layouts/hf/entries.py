@@ -1,4 +1,4 @@
-"""The table of Hugging Face's vision transformers, of whatever family."""
+"""The table of entries of Hugging Face's vision transformers, for all families."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from vit_jax.models.options import EncoderOptions
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
-    """The table of a model. Raises ValueError for a model that no family can hold."""
+    """The table of entries of a model. Raises ValueError where its family cannot hold it."""
     kind = family(options)
     body, parts = names.BODIES[kind], names.parts(kind)
     _check_holds(options, kind)
@@ -68,7 +68,7 @@ def _heads(options: EncoderOptions, kind: str) -> list[Entry]:
 
 
 def family(options: EncoderOptions) -> str:
-    """The family whose options these are."""
+    """The Hugging Face family that a model belongs to."""
     marks = {
         "clip": options.input_norm,
         "vit_mae": options.decoder or options.fixed_position and not options.num_classes,
@@ -100,14 +100,14 @@ def _check_holds(options: EncoderOptions, kind: str) -> None:
     check_holds(options, f"hf ({kind})", holds=holds)
     if options.representation_size and options.num_classes:
         raise ValueError(
-            "transformers' classifiers have no representation layer: without its head"
-            " (num_classes=0) the model can be written, its layer as the pooler"
+            "transformers' classifiers have no representation layer: write the model without a head"
+            " (num_classes=0), then the layer becomes the pooler"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Plain:
-    """What a decoder's blocks have of an encoder's options."""
+    """The options of a decoder's blocks, with the names of `EncoderOptions`."""
 
     num_heads: int
     qkv_bias: bool
@@ -118,7 +118,7 @@ class _Plain:
 
 
 def _blocks(path: str, block: str, parts: Parts, options: Any) -> list[Entry]:
-    """The blocks of an encoder or of a decoder (`options`: `EncoderOptions` or `_Plain`)."""
+    """The entries of the blocks of an encoder (`EncoderOptions`) or decoder (`_Plain`)."""
     gated = options.mlp == "swiglu"
     mlp = ("mlp.weights_in", "mlp.weights_out") if gated else parts.mlp
     table = [
@@ -147,10 +147,10 @@ def _blocks(path: str, block: str, parts: Parts, options: Any) -> list[Entry]:
 
 
 def _relative_bias(path: str, name: str, options: EncoderOptions) -> Entry:
-    """A relative table, as transformers uses it.
+    """The entry of a table of relative biases, resized as transformers uses it.
 
-    It takes the table of a window h x w for one of w x h and resizes it back, whether or not the
-    image has another size: for a window that is not square it never uses the numbers it saves.
+    transformers interprets the table of a window h x w as one of w x h and resizes it to h x w. So
+    for a window that is not square, it never uses the numbers in its file.
     """
     rows, columns = options.grid
     if rows == columns:
@@ -182,13 +182,13 @@ def _positions(options: EncoderOptions, kind: str) -> list[Entry]:
 
 
 def _lead(path: str, name: str, *, axes: int) -> Entry:
-    """An array that lacks some leading axes of size 1."""
+    """The entry of an array that lacks the first `axes` axes, all of size 1."""
     first = (0,) * axes
     return Entry(path, (name,), lambda a: a[(None,) * axes], lambda a: (a[first],))
 
 
 def _square_positions(name: str, options: EncoderOptions) -> Entry:
-    """DINOv2's table, which transformers takes for a square grid's and resizes to any other."""
+    """The entry of DINOv2's positions: transformers resizes the table from a square grid."""
     grid = options.grid
     side = math.isqrt(grid[0] * grid[1])
     if grid[0] == grid[1] or side * side != grid[0] * grid[1]:
@@ -198,7 +198,7 @@ def _square_positions(name: str, options: EncoderOptions) -> Entry:
     def join(table: np.ndarray) -> np.ndarray:
         return positions.resize(table, source=(side, side), target=grid, method=method)
 
-    return Entry("encoder/position", (name,), join)  # DINOv2 is not written
+    return Entry("encoder/position", (name,), join)  # without `split`: DINOv2 is read only
 
 
 def _final_norm(options: EncoderOptions, kind: str) -> str:

@@ -1,7 +1,7 @@
-"""Models of the Flax classes of Hugging Face's transformers 4, as those of PyTorch. Only read.
+"""Models of the Flax classes in Hugging Face's transformers 4. Read only.
 
-They have the names of PyTorch's but for the last part, and the arrays of Flax. Their sizes and
-numerics are those of the same config.json, but DINOv2 resizes its positions otherwise.
+Their names are those of the PyTorch models except for the last part, and their arrays are laid out
+as in Flax. Config.json is the same; only DINOv2 resizes its positions in another way.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 
 def _name(name: str) -> str:
-    """The name of PyTorch: only what is inside of a layer has another one."""
+    """The PyTorch name of a Flax array: only the last part differs."""
     layer, dot, leaf = name.rpartition(".")
     return layer + dot + _LEAVES.get(leaf, leaf) if dot else name
 
@@ -53,7 +53,7 @@ def _as_torch(name: str, array: np.ndarray) -> np.ndarray:
         return array
     axes: dict[int, Any] = {2: (1, 0), 4: (3, 2, 0, 1)}
     if array.ndim not in axes:
-        raise ValueError(f"{name} has shape {array.shape}: no kernel of a layer that is known")
+        raise ValueError(f"{name} has shape {array.shape}, but a kernel must have 2 or 4 axes")
     return array.transpose(axes[array.ndim])
 
 

@@ -1,4 +1,4 @@
-"""The options of a file of Hugging Face's: from its names, shapes and config.json."""
+"""Infers the options of a Hugging Face model from names, shapes and config.json."""
 
 import dataclasses
 import re
@@ -19,7 +19,7 @@ from vit_jax.models.zoo import SIZES
 Shapes = Mapping[str, Sequence[int]]
 
 _HEADS = {width: number for width, _, _, number in SIZES.values()} | {1536: 24}
-# What a config may call a model of a family, where that is not the family's name alone.
+# Family -> its possible values of `model_type`, where these are more than the family's name.
 _MODEL_TYPES = {
     "vit": ("vit", "vit_mae", "vit_msn"),
     "vit_hybrid": ("vit-hybrid", "vit_hybrid"),
@@ -27,7 +27,7 @@ _MODEL_TYPES = {
     "clip": ("clip", "clip_vision_model"),
     "dinov2": ("dinov2", "dinov2_with_registers"),
 }
-_DEFAULT_HEADS = 12  # of every family's config, which may leave it out
+_DEFAULT_HEADS = 12  # the default of every family's config
 _GELU = {"gelu": "gelu_erf", "gelu_python": "gelu_erf", "quick_gelu": "gelu_quick"}
 _GELU |= dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "gelu_tanh")
 _EPS = {
@@ -45,7 +45,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     check_no_pixels(arrays)
     kind = hints.config.get("model_type", family)
     if kind not in _MODEL_TYPES.get(family, (family,)):
-        raise ValueError(f"config.json is of a {kind}, and the arrays are those of a {family}")
+        raise ValueError(f"config.json is for a {kind}, but the arrays are those of a {family}")
     config = hints.config.get("vision_config") or hints.config
     hints = dataclasses.replace(hints, config=config)
     body, parts = names.BODIES[family], names.parts(family)
@@ -56,7 +56,10 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     needed = {embedding: 4, f"{query}.weight": 2, fc1: 2}
     wrong = [k for k, rank in needed.items() if len(shapes.get(k, ())) != rank]
     if wrong:
-        raise ValueError(f"no {family} of Hugging Face: {', '.join(wrong)} missing or misshapen")
+        raise ValueError(
+            f"not a Hugging Face {family} checkpoint: missing or wrong-rank arrays:"
+            f" {', '.join(wrong)}"
+        )
     width, channels, *patch = shapes[embedding]
     table = _relative_table(shapes, body, block)
     known = {width: _DEFAULT_HEADS} if "model_type" in config else _HEADS
@@ -65,7 +68,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     stride = stem_options.stride if stem_options else 1
     pixels = (patch[0] * stride, patch[1] * stride)
     grid = _grid(shapes, family, hints, table, pixels)
-    size = _image_size(grid, pixels, None if stem_options else _told_size(hints))
+    size = _image_size(grid, pixels, None if stem_options else _config_size(hints))
     options = zoo.of_parts(
         image_size=size,
         drop_edges=any(side % p for side, p in zip(size, pixels, strict=True)),
@@ -88,16 +91,16 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
 
 
 def check_no_pixels(names: Collection[str]) -> None:
-    """Raises ValueError for the models that predict the pixels of masked patches (SimMIM)."""
+    """Raises ValueError for a model that predicts the pixels of masked patches (SimMIM)."""
     if any(name.startswith("decoder.0.") for name in names):
         raise ValueError(
-            "it is a model for masked image modeling, whose decoder of pixels is not known here:"
-            " save its body alone, such as ViTModel"
+            "it is a model for masked image modeling with a pixel decoder, which is not supported:"
+            " save only its body, such as ViTModel"
         )
 
 
 def _check_config(options: EncoderOptions, config: Mapping) -> None:
-    """Raises ValueError where config.json is of another model than the arrays."""
+    """Raises ValueError where config.json does not fit the arrays."""
     found = {
         "hidden_size": options.width,
         "num_hidden_layers": options.depth,
@@ -108,31 +111,33 @@ def _check_config(options: EncoderOptions, config: Mapping) -> None:
         "use_relative_position_bias": options.relative_bias == "per_block",
         "use_shared_relative_position_bias": options.relative_bias == "shared",
     }
-    told = dict(config)
-    if patch := told.get("patch_size"):
-        told["patch_size"] = tuple(patch) if isinstance(patch, list) else (patch, patch)
-    # Parts that the config denies may be there all the same.
+    fields = dict(config)
+    if patch := fields.get("patch_size"):
+        fields["patch_size"] = tuple(patch) if isinstance(patch, list) else (patch, patch)
+    # A part may exist although its field is False.
     wrong = [
-        f"{name} {told[name]}, its arrays {value}"
+        f"{name} is {fields[name]}, but its arrays have {value}"
         for name, value in found.items()
-        if name in told
-        and told[name] != value
-        and told[name] is not False
+        if name in fields
+        and fields[name] != value
+        and fields[name] is not False
         and not (
             name == "use_shared_relative_position_bias" and found["use_relative_position_bias"]
         )
     ]
     if wrong:
-        raise ValueError(f"config.json is of another model: it says {'; '.join(wrong)}")
-    unplaced = options.position == "none" and options.relative_bias == "none"
+        raise ValueError(f"config.json is for another model: its {'; its '.join(wrong)}")
+    no_positions = options.position == "none" and options.relative_bias == "none"
     if options.representation_size and config.get("pooler_act", "tanh") != "tanh":
-        raise ValueError(f"pooler_act {config['pooler_act']!r} of the config is not 'tanh'")
-    if unplaced and config.get("model_type") != "beit":  # whose default has no positions
+        raise ValueError(
+            f"config.json has pooler_act {config['pooler_act']!r}: only 'tanh' is supported"
+        )
+    if no_positions and config.get("model_type") != "beit":  # BEiT's default has no positions
         raise ValueError("it has no positions: a relative_position_bias_table is missing")
 
 
 def _extras(shapes: Shapes, family: str, config: Mapping, hints: Hints) -> dict[str, Any]:
-    """Options of what not every family has."""
+    """Options of parts that only some families have."""
     body = names.BODIES[family]
     head = next((n for n in ("classifier", "cls_classifier") if f"{n}.weight" in shapes), "")
     extras: dict[str, Any] = {
@@ -146,8 +151,7 @@ def _extras(shapes: Shapes, family: str, config: Mapping, hints: Hints) -> dict[
     elif family == "clip":
         if head:
             raise ValueError(
-                "it is a CLIPForImageClassification, whose head pools what no norm has seen:"
-                " that is not supported"
+                "CLIPForImageClassification is not supported: its head pools tokens without a norm"
             )
         extras |= {
             "input_norm": True,
@@ -207,7 +211,7 @@ def _gelu(config: Mapping, kind: str) -> Any:
     usual = {"siglip": "gelu_pytorch_tanh", "clip": "quick_gelu"}.get(kind, "gelu")
     name = config.get("hidden_act", usual)
     if name not in _GELU:
-        raise ValueError(f"hidden_act {name!r} of the config is none of {', '.join(_GELU)}")
+        raise ValueError(f"config.json has hidden_act {name!r}: known are {', '.join(_GELU)}")
     return _GELU[name]
 
 
@@ -217,12 +221,12 @@ def _depth(shapes: Shapes, body: str, parts: Parts) -> int:
 
 
 def _relative_table(shapes: Shapes, body: str, block: str) -> Sequence[int]:
-    places = (f"{body}encoder.{TABLE}", f"{block}.attention.attention.{TABLE}")
-    return next((shapes[name] for name in places if name in shapes), ())
+    candidates = (f"{body}encoder.{TABLE}", f"{block}.attention.attention.{TABLE}")
+    return next((shapes[name] for name in candidates if name in shapes), ())
 
 
-def _told_size(hints: Hints) -> tuple[int, int] | None:
-    """The image size of the config, unless the user gave the grid of positions."""
+def _config_size(hints: Hints) -> tuple[int, int] | None:
+    """The image size in config.json; None where it has none or the user gave a grid."""
     size = hints.config.get("image_size")
     if not size or hints.grid:
         return None
@@ -230,21 +234,21 @@ def _told_size(hints: Hints) -> tuple[int, int] | None:
 
 
 def _image_size(
-    grid: tuple[int, int], pixels: tuple[int, int], told: tuple[int, int] | None
+    grid: tuple[int, int], pixels: tuple[int, int], size: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """The told size where it has this grid, though it may not be of whole patches.
+    """`size` where it has this grid, even if it is not a multiple of the patch size.
 
-    transformers takes images of that size, and does not see what is left of the last patch.
+    transformers takes images of that size and ignores edge pixels that do not fill a patch.
     """
-    if told and (told[0] // pixels[0], told[1] // pixels[1]) == grid:
-        return told
+    if size and (size[0] // pixels[0], size[1] // pixels[1]) == grid:
+        return size
     return grid[0] * pixels[0], grid[1] * pixels[1]
 
 
 def _grid(
     shapes: Shapes, kind: str, hints: Hints, table: Sequence[int], pixels: tuple[int, int]
 ) -> tuple[int, int]:
-    """Told, that of the config's image size where it fits, or square. `pixels` are a patch's."""
+    """The grid of patches, as `grids.choose` finds it. A patch covers `pixels`."""
     body = names.BODIES[kind]
     if kind in ("siglip", "clip"):
         count = shapes.get(f"{body}embeddings.position_embedding.weight", (0,))[0]

@@ -1,7 +1,7 @@
-"""The folders of Hugging Face's transformers: config.json beside the weights.
+"""Folders of Hugging Face's transformers: weights and config.json.
 
-ViT, DeiT, BEiT, ViTMAE, ViTHybrid, DINOv2 and the vision towers of CLIP and SigLIP, by the names of
-every release. Written are ViT, DeiT, BEiT and ViTMAE, with a config.json that transformers reads.
+Reads ViT, DeiT, BEiT, ViTMAE, ViTHybrid, DINOv2 and the vision towers of CLIP and SigLIP, with the
+names of every release. Writes ViT, DeiT, BEiT and ViTMAE, with a config.json for transformers.
 """
 
 from collections.abc import Mapping
@@ -29,21 +29,21 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
     del hints
     if not names.family(arrays):
-        raise ValueError("not a vision model of Hugging Face that is known here")
+        raise ValueError("not a supported vision model of Hugging Face")
     return names.canonical(arrays)
 
 
 def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """The other tower of a model of two, and what the projection of CLIP's is read as."""
+    """Messages on a text tower, which is left out, and on CLIP's projection."""
     out = names.left_out(arrays)
-    told = [f"left out: {wrappers.left_out(out)}"] if out else []
+    messages = [f"left out: {wrappers.left_out(out)}"] if out else []
     if names.PROJECTION in arrays:
-        told.append("visual_projection is read as the head: it gives embeddings, not classes")
-    return tuple(told)
+        messages.append("visual_projection is read as the head: it gives embeddings, not classes")
+    return tuple(messages)
 
 
 def resize(options: EncoderOptions) -> Methods:
-    """DINOv2 with registers alone antialiases."""
+    """As transformers resizes: only DINOv2 with registers antialiases positions."""
     if options.registers:
         return Methods(position="bicubic_antialias", patch="bicubic_antialias")
     return Methods(
@@ -59,7 +59,7 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
 def assumptions(
     options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
 ) -> tuple[str, ...]:
-    """The numerics and the heads too, where weights are without their config.json."""
+    """A message on assumed values: without a config.json, numerics and heads are among them."""
     fields: dict[str, Any] = {}
     if not (hints.config.get("model_type") or hints.config.get("vision_config")):
         fields = {"norm_eps": options.norm_eps}
@@ -73,7 +73,7 @@ def assumptions(
 def beside(
     options: EncoderOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
 ) -> dict[str, dict[str, Any]]:
-    """The JSON files that transformers needs beside the weights, by name."""
+    """The content of the JSON files that transformers needs beside the weights, by file name."""
     family = entries_lib.family(options)
     return {
         "config.json": configs.config(options, family, class_names),

@@ -1,8 +1,8 @@
-"""The names of Hugging Face's models: one spelling of those of all releases.
+"""The names of arrays in Hugging Face's models, unified over all releases.
 
-Files of the 4.x releases and files of 5.x (which saves the older names) differ little, but 5.x
-renamed parameters in memory, and a file may hold those too. `canonical` spells all of them as the
-4.x releases, with the prefix of the model's body, which a model without a head is saved without.
+Files of the 4.x and 5.x releases have almost the same names. But 5.x renamed parameters in memory,
+and a file may have these names too. `canonical` returns the names of 4.x, with the prefix of the
+model's body, which is missing in files of models without a head.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts.table import Arrays
 
-# Family: prefix of the body's names.
+# Family -> prefix of the body's names.
 BODIES = {
     "vit": "vit.",
     "vit_hybrid": "vit.",
@@ -28,7 +28,7 @@ BODIES = {
 _BODY = re.compile(
     r"^(embeddings|encoder|layernorm|layers|pooler|pre_layrnorm|post_layernorm|head|shared_|norm)"
 )
-# What tells a family from the others, the first that some name contains.
+# Part of a name -> family. The first part that some name contains decides.
 _MARKS = {
     "pre_layrnorm": "clip",
     "backbone.bit.": "vit_hybrid",
@@ -42,7 +42,7 @@ _MARKS = {
     "patch_embeddings.projection": "vit",
 }
 
-# Names in memory of 5.x, and in its files, to those of 4.x.
+# Names of 5.x, in memory or in files (pattern) -> names of 4.x.
 _RENAMES = [
     (r"^((?:vit|deit|beit)\.)?layers\.(\d+)\.", r"\1encoder.layer.\2."),
     (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
@@ -65,7 +65,7 @@ _OTHER_TOWERS = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Names of the parts of a block, and of what stands around the blocks."""
+    """Names of the parts of a block, and of the embedding and the last norm."""
 
     block: str = "encoder.layer.{i}"
     norms: tuple[str, str] = ("layernorm_before", "layernorm_after")
@@ -96,10 +96,10 @@ _SIGLIP = Parts(
 
 
 def family(names: Mapping[str, object]) -> str:
-    """The kind of model that has such names; "" for none that is known."""
+    """The family of a model with these names; "" for an unknown one."""
     others = ("model.layers.", "blocks.", "swin.", "encoder.layers.0.blocks.")
     if any(name.startswith(others) for name in names):
-        return ""  # a language model's, timm's, Swin's
+        return ""  # a language model, a timm model, a Swin
     for mark, kind in _MARKS.items():
         if any(mark in name for name in names):
             return "beit" if kind == "vit" and _without_key_bias(names) else kind
@@ -107,7 +107,7 @@ def family(names: Mapping[str, object]) -> str:
 
 
 def _without_key_bias(names: Collection[str]) -> bool:
-    """BEiT alone has biases of queries and values only."""
+    """Whether only queries and values have a bias, as in BEiT."""
     ends = {name.rpartition(".attention.")[2] for name in names}
     return not ends.isdisjoint(("query.bias", "q_proj.bias")) and ends.isdisjoint(
         ("key.bias", "k_proj.bias")
@@ -115,7 +115,7 @@ def _without_key_bias(names: Collection[str]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """The same arrays by their names of the 4.x releases, without buffers."""
+    """The arrays of the vision model with the names of the 4.x releases, without buffers."""
     kind = family(arrays)
     renames = _RENAMES + (_MLP if kind in ("vit", "vit_hybrid", "vit_mae", "deit", "beit") else [])
     classifies = any(f"{head}classifier.weight" in arrays for head in ("", "cls_"))
@@ -124,7 +124,7 @@ def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
         if name.rpartition(".")[2] in _BUFFERS or name.startswith(_OTHER_TOWERS):
             continue
         if classifies and (name.startswith("vision_model.head.") or ".pooler.dense." in name):
-            continue  # saved, but not used by the classifier
+            continue  # the classifier does not use it
         if kind not in ("siglip", "clip"):
             for pattern, replacement in renames:
                 name = re.sub(pattern, replacement, name)
@@ -140,12 +140,12 @@ def canonical(arrays: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def left_out(names: Collection[str]) -> list[str]:
-    """Names of the parts of a model of two towers that are not of its vision model."""
+    """The names of a text tower and of other parts outside the vision model."""
     return [name for name in names if name.startswith(_OTHER_TOWERS)]
 
 
 def _summed_biases(arrays: Arrays, body: str) -> Arrays:
-    """Where BEiT adds a relative bias of every block and one of all: their sum as each block's."""
+    """Adds BEiT's shared relative bias to that of each block, where a file has both."""
     shared = f"{body}encoder.{TABLE}"
     own = [n for n in arrays if n.endswith(f"attention.attention.{TABLE}")]
     if shared not in arrays or not own:
@@ -155,7 +155,7 @@ def _summed_biases(arrays: Arrays, body: str) -> Arrays:
 
 
 def _fused_gates(arrays: Arrays) -> Arrays:
-    """The gate and the value of a gated MLP as one array, as in the files of 4.x."""
+    """Joins gate and value of a gated MLP into one array, as in files of 4.x."""
     out = {}
     for name, array in arrays.items():
         if ".mlp.up_proj." in name:
@@ -168,7 +168,7 @@ def _fused_gates(arrays: Arrays) -> Arrays:
 
 
 def parts(kind: str) -> Parts:
-    """Names of the parts of a family."""
+    """The names of the parts of a family's blocks."""
     return (
         _SIGLIP if kind in ("siglip", "clip") else _DINO if kind.startswith("dinov2") else Parts()
     )

@@ -11,22 +11,22 @@ SPELLING = of_hugging_face("vit.embeddings.patch_embeddings.backbone.bit.")
 
 
 def infer(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any]) -> StemOptions:
-    """Sizes from the shapes; numerics and padding as all of the releases have them.
+    """The stem's sizes from the shapes; numerics and padding are those of the released models.
 
-    Raises ValueError for a backbone that the config says is another one.
+    Raises ValueError where config.json specifies an unsupported backbone.
     """
-    told = config.get("backbone_config") or {}
+    backbone = config.get("backbone_config") or {}
     expected = {
         "layer_type": "bottleneck",
         "global_padding": "SAME",
         "embedding_dynamic_padding": True,
         "hidden_act": "relu",
     }
-    wrong = [f"{k} {told[k]!r}" for k, v in expected.items() if told.get(k, v) != v]
+    wrong = [f"{k} {backbone[k]!r}" for k, v in expected.items() if backbone.get(k, v) != v]
     if wrong:
-        raise ValueError(f"a backbone with {', '.join(wrong)} is not known here")
+        raise ValueError(f"a backbone with {', '.join(wrong)} is not supported")
     numerics = StemOptions(
-        groups=int(told.get("num_groups", 32)),
+        groups=int(backbone.get("num_groups", 32)),
         std_eps=1e-8,
         std_eps_in="variance",
         norm_eps=1e-5,

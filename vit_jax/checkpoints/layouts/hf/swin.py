@@ -1,4 +1,4 @@
-"""Hugging Face's Swin, by the names of the 4.x and 5.x releases. Read only."""
+"""Hugging Face's Swin, with the names of the 4.x and 5.x releases. Read only."""
 
 import re
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ _SPELLING = swin.Spelling(
     bias="attention.self.query.bias",
 )
 
-# Names of 5.x to those of 4.x, which its files have too.
+# Names of 5.x (pattern) -> names of 4.x, which files of 5.x may have too.
 _RENAMES = (
     (r"\.attention\.q_proj\.", ".attention.self.query."),
     (r"\.attention\.k_proj\.", ".attention.self.key."),
@@ -67,19 +67,19 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The same arrays by their names of the 4.x releases.
+    """The same arrays with the names of the 4.x releases.
 
-    Without buffers, and without the mask token, which only pretraining reads.
+    Buffers are left out, and the mask token, which is used only in pretraining.
     """
     del hints
     unused = ("relative_position_index", "embeddings.mask_token")
-    return {_of_4(k): v for k, v in arrays.items() if not k.endswith(unused)}
+    return {_name_of_4(k): v for k, v in arrays.items() if not k.endswith(unused)}
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
-    """The model of canonical arrays; what config.json tells is taken from it.
+    """The model of canonical arrays and config.json.
 
-    Raises ValueError where they cannot be one, or the config asks for what is not known here.
+    Raises ValueError where they cannot be a Swin, or config.json has an unsupported option.
     """
     check_no_pixels(arrays)
     activation = hints.config.get("hidden_act", "gelu")
@@ -109,11 +109,11 @@ def preprocessing(options: SwinOptions, hints: Hints) -> Preprocessing:
 
 
 def entries(options: SwinOptions) -> list[Entry]:
-    """The table of a model."""
+    """The table of entries of a model."""
     return swin.entries(options, _SPELLING)
 
 
-def _of_4(name: str) -> str:
+def _name_of_4(name: str) -> str:
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
     return name

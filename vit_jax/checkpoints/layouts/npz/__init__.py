@@ -1,4 +1,4 @@
-"""What surrounds a model in a .npz: the prefixes of trainers, their state, and other models."""
+"""Removes what trainers save around a model in a .npz: prefixes, their state, other models."""
 
 from collections.abc import Collection, Mapping
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from vit_jax.checkpoints.layouts.table import Arrays
 
-# Before the parameters: optax's trainers, flax's older optimizers, and the image tower of two.
+# Prefixes of parameters: of optax trainers, older flax optimizers, and an image tower.
 _PREFIXES = ("params/", "opt/target/", "optimizer/target/", "target/", "img/")
-# Beside parameters that have no prefix.
+# First parts of a trainer's state, beside parameters without prefix.
 _STATE = ("opt", "opt_state", "optimizer", "state", "chrono", "step", "epoch")
 
 
 def bare(arrays: Mapping[str, np.ndarray], *, roots: Collection[str]) -> Arrays:
-    """The arrays of the image model alone (no optimizer state, no text tower), without prefix.
+    """The arrays of the image model by names without prefix; no optimizer state, no text tower.
 
-    `roots` are names of which a model has one.
+    Every model has an array with one of the names `roots`.
     """
     prefix = _prefix(arrays, roots)
     found = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
@@ -23,7 +23,7 @@ def bare(arrays: Mapping[str, np.ndarray], *, roots: Collection[str]) -> Arrays:
 
 
 def left_out(arrays: Mapping[str, np.ndarray], *, roots: Collection[str]) -> tuple[str, ...]:
-    """What `bare` leaves out, in words: the first parts of the names."""
+    """A message that lists the first parts of the names that `bare` leaves out."""
     prefix = _prefix(arrays, roots)
     out = [
         name
@@ -35,7 +35,7 @@ def left_out(arrays: Mapping[str, np.ndarray], *, roots: Collection[str]) -> tup
 
 
 def _group(name: list[str], prefix: list[str]) -> str:
-    """The parts of a name up to where it leaves the prefix."""
+    """The parts of a name up to the first one that is not in the prefix."""
     same = (i for i, part in enumerate(name) if prefix[i : i + 1] != [part])
     return "/".join(name[: next(same, 0) + 1])
 

@@ -1,13 +1,14 @@
-"""The .npz layout of google-research/big_vision's ViT, of every age.
+"""The .npz layout of google-research/big_vision's ViT, in all versions.
 
-Arrays stand at the root or under `params/` or `opt/target/`, an image tower under `img/` there.
-Blocks are numbered, or scanned: one `encoderblock` with a leading layer axis. Old files keep the
-positions inside the encoder and with a row for the class token, which belongs to `cls` today:
-positions are added before the class token joins. Older ones number the parts of a block as before
-Linen, and hold the parts of the pooling at the root. Files are written as of today, unscanned.
+Arrays have no prefix, or `params/` or `opt/target/`; an image tower has `img/` after that. Blocks
+are numbered, or scanned: one `encoderblock` with a leading layer axis. Old files have the positions
+inside the encoder, with a row for the class token, which is added to `cls` on reading: the current
+model adds positions before it adds the class token. Even older files name the parts of a block as
+before Linen, and have the parts of the pooling at the root. Files are written in the current
+version, with numbered blocks.
 
-Two things leave no trace in a file. The pool types "0" (the first patch) and "none" are read as
-"gap". FlexiViT's model resizes its positions as `resize="bilinear_antialias"` does, while the
+Known gaps: models trained with pool_type='0' (the first patch) or 'none' cannot be told apart and
+load as "gap". FlexiViT's model resizes its positions like `resize="bilinear_antialias"`, but the
 code that loads it for fine-tuning resizes them as for any ViT, which is the default here.
 """
 
@@ -58,12 +59,13 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The image tower alone, spelt as of today under `params/`, blocks apart.
+    """The arrays of the image tower with current names under `params/`, and numbered blocks.
 
-    Raises ValueError for a file from before Linen without positions: fixed ones are younger.
+    Raises ValueError for a file from before Linen that lacks positions: such old models had no
+    fixed positions.
     """
     found = bare(arrays, roots=_ROOTS)
-    arrays = {f"params/{_today(k)}": v for k, v in found.items()}
+    arrays = {f"params/{_current_name(k)}": v for k, v in found.items()}
     prelinen = any("/LayerNorm_2/" in name for name in found)
     if _POSITION not in arrays and prelinen and hints.position != "none":
         raise ValueError(f"1 misfits: missing {_OLD_POSITION}")
@@ -78,7 +80,7 @@ def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
-    """The model of canonical arrays. A file without positions has fixed ones.
+    """The model of canonical arrays. Without an array of positions it has fixed ones.
 
     Raises ValueError where the arrays cannot be a model of this family.
     """
@@ -90,17 +92,19 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     if _POSITION in shapes and len(shapes[_POSITION]) != 3:
         wrong.append(_POSITION)
     if wrong:
-        raise ValueError(f"not a big_vision checkpoint: {', '.join(wrong)} missing or misshapen")
+        raise ValueError(
+            f"not a big_vision checkpoint: missing or wrong-rank arrays: {', '.join(wrong)}"
+        )
     heads = shapes[query][1]
     if hints.num_heads not in (0, heads):
         raise ValueError(f"num_heads is {hints.num_heads}, the checkpoint has {heads} heads")
     height, width = shapes["params/embedding/kernel"][:2]
     learned, token = _POSITION in shapes, "params/cls" in shapes
     if learned:
-        # What is left open was said when the row of the class token was found.
-        said = dataclasses.replace(hints, notes=[])
-        rows, columns = grids.plain(shapes[_POSITION][1], said, pixels=(height, width))
-    else:  # the size is no part of the model: that of most released ones
+        # `canonical` has added the notes already, so these are dropped.
+        unnoted = dataclasses.replace(hints, notes=[])
+        rows, columns = grids.plain(shapes[_POSITION][1], unnoted, pixels=(height, width))
+    else:  # the model works at any image size
         rows, columns = hints.nominal((height, width))
     return ViTOptions(
         image_size=(rows * height, columns * width),
@@ -119,9 +123,9 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
 
 
 def numerics(options: EncoderOptions) -> dict[str, Any]:
-    """The fields of the options that the readers of this layout fix.
+    """The fields of the options that readers of this layout assume.
 
-    Class tokens have no row of positions today: what old ones have is added to the token.
+    In the current version a class token has no row of positions: it is added to the token.
     """
     row = options.position == "learned_1d" and options.has_class_token and not options.registers
     return _NUMERICS | ({"class_position": False} if row else {})
@@ -132,12 +136,12 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
-    """The table of a model. Raises ValueError for a model this layout cannot hold."""
+    """The table of entries of a model. Raises ValueError where the layout cannot hold it."""
     holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads"}
     holds |= {"num_classes", "pool", "representation_size", "position", "class_position"}
     check_holds(options, "big_vision", holds=holds, **_NUMERICS)
     if options.position not in ("learned_1d", "sincos2d"):
-        raise ValueError(f"the big_vision layout has no place for position={options.position!r}")
+        raise ValueError(f"the big_vision layout cannot hold position={options.position!r}")
     table = [
         *pair("encoder/embedding", "params/embedding", "kernel", "bias"),
         *pair("encoder/blocks/norm1", f"{_BLOCK}/LayerNorm_0", "scale", "bias"),
@@ -178,16 +182,16 @@ def _mlp(path: str, name: str) -> list[Entry]:
     ]
 
 
-def _today(name: str) -> str:
+def _current_name(name: str) -> str:
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def _without_class_row(arrays: Arrays, hints: Hints) -> Arrays:
-    """Adds the first row of the positions to the class token, or drops it where there is none.
+    """Adds the row of positions of the class token to the token, or drops it without a token.
 
-    Old files alone have such a row. Raises ValueError where the number of rows leaves it open.
+    Only old files have this row. Raises ValueError where the number of rows leaves it open.
     """
     table, embedding = arrays.get(_POSITION), arrays.get("params/embedding/kernel")
     if table is None or table.ndim != 3 or embedding is None or embedding.ndim != 4:

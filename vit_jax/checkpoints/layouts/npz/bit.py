@@ -1,7 +1,7 @@
 """The .npz layouts of BiT ResNets: big_vision's `bit` (v1) and `bit_paper` (v2), and the paper's.
 
-The files of the paper itself (google-research/big_transfer) spell the v2 as TensorFlow did; they
-are read, and written as big_vision spells them.
+The files of the paper (google-research/big_transfer) have the v2 with TensorFlow's names. They can
+be read; models are written with big_vision's names.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ _V1 = dataclasses.replace(
     root=f"params/{NPZ.root}",
     root_norm=f"params/{NPZ.root_norm}",
     unit=f"params/{NPZ.unit}",
-    norm_join=lambda vector: vector.reshape(-1),  # old ones are (1, 1, 1, C)
+    norm_join=lambda vector: vector.reshape(-1),  # in old files they are (1, 1, 1, C)
 )
 _V2 = dataclasses.replace(
     _V1,
@@ -66,10 +66,10 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The same arrays, spelt as big_vision's under `params/`."""
-    del hints  # the arrays tell all
+    """The same arrays with big_vision's names under `params/`."""
+    del hints  # not needed: the arrays specify everything
     if any(name.startswith("resnet/") for name in arrays):
-        arrays = {_today(k): v for k, v in arrays.items() if k.startswith("resnet/")}
+        arrays = {_big_vision_name(k): v for k, v in arrays.items() if k.startswith("resnet/")}
         head = arrays.get("head/kernel")
         if head is not None and head.ndim == 4:
             arrays["head/kernel"] = head[0, 0]
@@ -82,7 +82,7 @@ def notes(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
-    del hints  # the arrays tell all but the image size, which the model does not depend on
+    del hints  # the arrays specify everything except the image size, which may be any
     shapes = {name: array.shape for name, array in arrays.items()}
     if _V2.root in shapes:
         stem = infer_stem(shapes, _V2, numerics=RESNET_V2)
@@ -100,13 +100,13 @@ def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
 
 
 def numerics(options: BiTOptions) -> dict[str, Any]:
-    """The fields of the options that the readers of this layout fix."""
+    """The fields of the options that readers of this layout assume."""
     fixed = RESNET_V2 if options.stem.preactivation else StemOptions()
     return with_numerics(options.stem, fixed)
 
 
 def entries(options: BiTOptions) -> list[Entry]:
-    """The table of a model."""
+    """The table of entries of a model."""
     table = stem_entries(options.stem, _V2 if options.stem.preactivation else _V1)
     return table + (pair("head", "params/head", "kernel", "bias") if options.num_classes else [])
 
@@ -118,7 +118,7 @@ def _bare(arrays: Mapping[str, np.ndarray]) -> Arrays:
     return bare(arrays, roots=_ROOTS)
 
 
-def _today(name: str) -> str:
+def _big_vision_name(name: str) -> str:
     for pattern, replacement in _PAPER:
         name = re.sub(pattern, replacement, name)
     return name

@@ -1,8 +1,8 @@
-"""The .npz layout of google-research/vision_transformer, in both spellings of its block names.
+"""The .npz layout of google-research/vision_transformer.
 
-Released files spell the parts of a block as before Linen (`LayerNorm_2`, `MlpBlock_3`), files
-saved by the Linen models as Linen numbers them (`LayerNorm_1`, `MlpBlock_0`). Written files are
-spelt as the released ones.
+Released files name the parts of a block as before Linen (`LayerNorm_2`, `MlpBlock_3`); files saved
+by the Linen models have Linen's numbers (`LayerNorm_1`, `MlpBlock_0`). Both are read; files are
+written with the names of the released ones.
 """
 
 import math
@@ -42,15 +42,15 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
         return False
     if NPZ.root in names or _POSITION not in names:
         return NPZ.root in names
-    # Files of big_vision before it had names of its own: a pool with parameters, or a row for a
-    # class token that there is not.
+    # Old big_vision files have the same names, but a pool with parameters, or a position row for a
+    # class token although they have no class token.
     pool = any(name == "probe" or name.startswith("MAPHead_") for name in names)
     patches = names[_POSITION].shape[-2] - 1 if names[_POSITION].ndim == 3 else 0
     return not pool and ("cls" in names or math.isqrt(patches) ** 2 != patches)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The model's arrays, spelt as the released files, with GroupNorm vectors as vectors."""
+    """The model's arrays with the names of released files; GroupNorm arrays become vectors."""
     del hints
     found = bare(arrays, roots=_ROOTS)
     return {_released_name(k): _squeezed(k, v) for k, v in found.items()}
@@ -74,9 +74,11 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     wrong = [k for k, rank in needed.items() if k not in shapes or len(shapes[k]) != rank]
     if wrong:
         hint = (
-            ": load it with position='none' if the model has none" if wrong == [_POSITION] else ""
+            " (give position='none' if the model has no positions)" if wrong == [_POSITION] else ""
         )
-        raise ValueError(f"not a vit_jax checkpoint: {', '.join(wrong)} missing or misshapen{hint}")
+        raise ValueError(
+            f"not a vit_jax checkpoint: missing or wrong-rank arrays: {', '.join(wrong)}{hint}"
+        )
     height, width = shapes["embedding/kernel"][:2]
     hybrid = NPZ.root in shapes
     stem = infer_stem(shapes, NPZ, numerics=StemOptions()) if hybrid else None
@@ -107,12 +109,12 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
-    """Values in [-1, 1]; the AugReg models' published accuracies are of this crop and kernel."""
+    """Values in [-1, 1]; crop and interpolation of the AugReg models' published accuracies."""
     return released(options.image_size, hints, crop_pct=0.9, interpolation="bicubic_antialias")
 
 
 def numerics(options: EncoderOptions) -> dict[str, Any]:
-    """The fields of the options that the readers of this layout fix."""
+    """The fields of the options that readers of this layout assume."""
     fixed: dict[str, Any] = {"activation": "gelu_tanh", "norm_eps": 1e-6}
     if options.stem:
         fixed |= with_numerics(options.stem, StemOptions())
@@ -120,14 +122,14 @@ def numerics(options: EncoderOptions) -> dict[str, Any]:
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
-    """The table of a model. Raises ValueError for a model this layout cannot hold."""
+    """The table of entries of a model. Raises ValueError where the layout cannot hold it."""
     holds = {"image_size", "patch_size", "channels", "width", "depth", "mlp_dim", "num_heads"}
     holds |= {"num_classes", "stem", "representation_size", "position", "class_position", "pool"}
     check_holds(options, "vit_jax", holds=holds, **numerics(options))
     if options.position not in ("learned_1d", "sincos2d", "none"):
-        raise ValueError(f"the vit_jax layout has no place for position={options.position!r}")
+        raise ValueError(f"the vit_jax layout cannot hold position={options.position!r}")
     if options.pool not in ("token", "gap"):
-        raise ValueError(f"the vit_jax layout has no place for pool={options.pool!r}")
+        raise ValueError(f"the vit_jax layout cannot hold pool={options.pool!r}")
     attention = f"{_BLOCK}/MultiHeadDotProductAttention_1"
     qkv = [f"{attention}/{part}" for part in ("query", "key", "value")]
     table = [
@@ -155,7 +157,7 @@ def entries(options: EncoderOptions) -> list[Entry]:
 
 
 def constants(options: EncoderOptions) -> Arrays:
-    """Fixed positions as the table that readers expect."""
+    """The table of fixed positions, which readers expect in the file."""
     if options.position != "sincos2d":
         return {}
     table = positions.sincos2d(options.grid, options.width)
@@ -165,7 +167,7 @@ def constants(options: EncoderOptions) -> Arrays:
 def _position(options: EncoderOptions) -> Entry:
     if options.class_position or not options.has_class_token:
         return Entry("encoder/position", (_POSITION,))
-    # The layout has a row for the class token: one of zeros says the same.
+    # The layout has a row for the class token: write zeros.
     return Entry(
         "encoder/position",
         (_POSITION,),

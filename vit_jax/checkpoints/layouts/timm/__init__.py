@@ -1,1 +1,1 @@
-"""timm's ViT, BiT and Swin: their layouts, the config.json beside them, and timm's own models."""
+"""timm's ViT, BiT and Swin: their layouts, their config.json, and building timm's own models."""

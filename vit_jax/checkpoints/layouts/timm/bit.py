@@ -1,4 +1,4 @@
-"""timm's BiT ResNets, `resnetv2_*_bit`: PyTorch names, pre-activation."""
+"""timm's BiT ResNets, `resnetv2_*_bit`, which are pre-activation ResNets."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ _NUMERICS = dataclasses.replace(RESNET_V2, std_eps=1e-8, pool_padding="zero")
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    """BiT's alone: other ResNets have batch norm, whose statistics are in the file."""
+    """Excludes ResNets with batch norm, whose statistics are in the file."""
     first = _SPELLING.unit.format(b=0, u=0)
     needed = (_SPELLING.root, f"{first}norm3.weight", f"{first}conv3.weight", "norm.weight")
     return all(name in arrays for name in needed) and "norm.running_mean" not in arrays
@@ -55,14 +55,15 @@ def preprocessing(options: BiTOptions, hints: Hints) -> Preprocessing:
 
 
 def numerics(options: BiTOptions) -> dict[str, Any]:
-    """The fields of the options that the readers of this layout fix."""
-    return with_numerics(options.stem, _NUMERICS, kept=("preactivation",))  # which is refused
+    """The fields of the options that readers of this layout assume."""
+    # `preactivation` is kept, so that `entries` can refuse post-activation.
+    return with_numerics(options.stem, _NUMERICS, kept=("preactivation",))
 
 
 def entries(options: BiTOptions) -> list[Entry]:
-    """The table of a model. Raises ValueError for a model this layout cannot hold."""
+    """The table of entries of a model. Raises ValueError where the layout cannot hold it."""
     if not options.stem.preactivation:
-        raise ValueError("the timm layout has no place for a ResNet with post-activation")
+        raise ValueError("the timm layout cannot hold a ResNet with post-activation")
     table = stem_entries(options.stem, _SPELLING)
     if options.num_classes:  # a 1x1 convolution
         kernel = Entry(

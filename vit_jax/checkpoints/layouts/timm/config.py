@@ -1,7 +1,7 @@
-"""timm's config.json: the name of a model, the arguments that make it ours, what it expects.
+"""timm's config.json: the name of an architecture, its arguments and its preprocessing.
 
-`timm.create_model("local-dir:FOLDER")` reads it, and so do our own layouts, which write it beside
-their weights too: the names of the arguments are timm's whatever the layout.
+`timm.create_model("local-dir:FOLDER")` reads it. All layouts except hf write this file beside their
+weights and read it, so its names of arguments are always timm's.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _INTERPOLATIONS = {
     "nearest": "nearest",
 }
 _SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
-_HYBRIDS: dict[tuple[int, ...], str] = {  # by the bottlenecks of their stages
+_HYBRIDS: dict[tuple[int, ...], str] = {  # by the number of bottlenecks per stage
     (): "vit_tiny_r_s16_p8_224",
     (2, 2, 2, 2): "vit_small_r26_s32_224",
     (3, 4, 9): "vit_base_r50_s16_224",
@@ -35,9 +35,9 @@ _SWINS = {96: "tiny", 128: "base", 192: "large"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Model:
-    """What timm calls a model and its parts."""
+    """A model in timm's terms."""
 
-    architecture: str  # a name whose model the arguments make ours; else the nearest
+    architecture: str  # with `arguments` it builds this model, or the nearest that timm has
     arguments: dict[str, Any]
     first_conv: str
     classifier: str | list[str] = "head.fc"
@@ -48,7 +48,7 @@ class _Model:
 def of_vit(
     options: EncoderOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
 ) -> Beside:
-    """config.json of a ViT. What timm has no word for is left out."""
+    """The config.json of a ViT, without options that timm does not have."""
     stem = options.stem
     first = f"backbone.{'stem.' if stem.num_layers else ''}conv" if stem else "proj"
     model = _Model(
@@ -67,7 +67,7 @@ def of_vit(
 def of_bit(
     options: BiTOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
 ) -> Beside:
-    """The same of a BiT."""
+    """The config.json of a BiT."""
     layers = _BITS.get(options.stem.num_layers, "50")
     name = f"{layers}x{max(options.stem.root_width // 64, 1)}"
     known = {"50x1", "50x3", "101x1", "101x3", "152x2", "152x4"}
@@ -83,7 +83,7 @@ def of_bit(
 def of_swin(
     options: SwinOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
 ) -> Beside:
-    """The same of a Swin."""
+    """The config.json of a Swin."""
     model = _Model(
         architecture=f"swin_{_SWINS.get(options.width, 'tiny')}_patch4_window7_224",
         arguments=swin_arguments(options),
@@ -123,7 +123,7 @@ def _beside(
 
 
 def vit_arguments(options: EncoderOptions) -> dict[str, Any]:
-    """The arguments of timm's model that JSON can hold."""
+    """The arguments of timm's ViT that are JSON values."""
     gated = options.mlp == "swiglu"
     found: dict[str, Any] = {
         "img_size": list(options.image_size),
@@ -156,7 +156,7 @@ def vit_arguments(options: EncoderOptions) -> dict[str, Any]:
 
 
 def swin_arguments(options: SwinOptions) -> dict[str, Any]:
-    """The same of a Swin."""
+    """The arguments of timm's Swin that are JSON values."""
     blocks = [options.block(stage) for stage in range(len(options.depths))]
     ratios = [ratio(block.mlp_dim, block.width) for block in blocks]
     return {
@@ -172,19 +172,19 @@ def swin_arguments(options: SwinOptions) -> dict[str, Any]:
     }
 
 
-def told(options: EncoderOptions) -> tuple[str, ...]:
-    """The fields of a ViT that timm's readers of the arrays alone would assume."""
+def config_only(options: EncoderOptions) -> tuple[str, ...]:
+    """The fields of a ViT that config.json specifies, but the arrays do not."""
     plain = not is_beit(options) and options.mlp == "plain"
     return ("pool", "activation") if plain else ("pool",)
 
 
 def is_beit(options: EncoderOptions) -> bool:
-    """Whether timm has it as a BEiT, which is another class of its models."""
+    """Whether timm's class for the model is Beit."""
     return options.qkv_bias and not options.key_bias or options.relative_bias != "none"
 
 
 def ratio(hidden: int, width: int) -> float:
-    """What times the width, rounded down, is the hidden width."""
+    """The `mlp_ratio` for which int(mlp_ratio * width) is the hidden width."""
     return (hidden + 0.5) / width if hidden % width else hidden / width
 
 

@@ -1,4 +1,4 @@
-"""The same model as timm builds it: the other side of a check. timm is no dependency of ours."""
+"""Builds timm's own model for some options, to compare logits with. timm is not a dependency."""
 
 import functools
 import importlib
@@ -14,7 +14,7 @@ from vit_jax.models.swin import SwinOptions
 def vit(options: EncoderOptions) -> Any:
     """A plain, distilled or hybrid ViT, or a BEiT. Raises ValueError where timm has none."""
     if options.mim_classes or options.decoder:
-        raise ValueError("models of masked pretraining are not built there")
+        raise ValueError("timm has no models for masked pretraining")
     arguments = config.vit_arguments(options) | {
         "num_classes": options.num_classes,
         "norm_layer": _norm(options),
@@ -34,9 +34,9 @@ def vit(options: EncoderOptions) -> Any:
 
 def _beit(options: EncoderOptions, arguments: dict[str, Any]) -> Any:
     if options.activation != "gelu_erf":
-        raise ValueError(f"timm has no BEiT with activation {options.activation!r}")
+        raise ValueError(f"timm has no BEiT with activation={options.activation!r}")
     pooled = options.norm_at == "pooled"
-    if pooled != (options.pool == "gap"):  # not known to all releases
+    if pooled != (options.pool == "gap"):  # older releases of timm lack this argument
         arguments["use_fc_norm"] = pooled
     return importlib.import_module("timm.models.beit").Beit(**arguments)
 
@@ -47,13 +47,16 @@ def bit(options: BiTOptions) -> Any:
 
 
 def swin(options: SwinOptions) -> Any:
-    """Raises ValueError where timm has none."""
+    """A Swin. Raises ValueError where timm has none."""
     windows, grids = options.stage_windows, options.stage_grids(options.image_size)
     tiled = all(
         g % w == 0 for pair in zip(grids, windows, strict=True) for g, w in zip(*pair, strict=True)
     )
     if options.padding != "after_shift" and not tiled or options.activation != "gelu_erf":
-        raise ValueError("a Swin that pads otherwise, or of another GELU, is not built there")
+        raise ValueError(
+            f"timm has no Swin with padding={options.padding!r} and"
+            f" activation={options.activation!r}"
+        )
     return importlib.import_module("timm.models.swin_transformer").SwinTransformer(
         **config.swin_arguments(options),
         num_classes=options.num_classes,
@@ -76,7 +79,7 @@ def _hybrid_stem(stem: StemOptions, channels: int) -> Any:
 
 
 def _stem(stem: StemOptions, channels: int) -> dict[str, Any]:
-    """The arguments of a ResNet."""
+    """The arguments of timm's ResNetV2."""
     library, same = importlib.import_module("timm.layers"), stem.padding == "same"
     kind = "same" if same else "fixed" if stem.pool_padding == "zero" else ""
     conv = library.StdConv2dSame if same else library.StdConv2d

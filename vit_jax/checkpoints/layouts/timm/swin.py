@@ -1,6 +1,7 @@
-"""timm's Swin, and Microsoft's original files, which are only read.
+"""timm's Swin. Microsoft's original files can be read too.
 
-The originals merge patches at the end of a stage, timm at the start of the next.
+The original files have the merging of patches at the end of a stage, timm's at the start of the
+next one.
 """
 
 import re
@@ -47,24 +48,24 @@ _BUFFERS = ("relative_position_index", "attn_mask", "relative_coords_table")
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Swin's alone: its second version has no tables but small networks for them."""
+    """Excludes Swin V2, which has small networks in place of tables of relative biases."""
     first = _SPELLING.block.format(s=0, i=0)
     needed = (f"{_SPELLING.embedding}.weight", first + _SPELLING.table)
     return all(name in arrays for name in needed)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The same arrays by timm's names, without buffers."""
+    """The same arrays with timm's names, without buffers."""
     del hints
     original = "layers.0.downsample.reduction.weight" in arrays
     kept = {k: v for k, v in arrays.items() if not k.endswith(_BUFFERS)}
-    return {_of_timm(k) if original else k: v for k, v in kept.items()}
+    return {_timm_name(k) if original else k: v for k, v in kept.items()}
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
-    """The model of canonical arrays; what config.json tells is taken from it.
+    """The model of canonical arrays and config.json.
 
-    Raises ValueError where they cannot be one, or the config asks for what is not known here.
+    Raises ValueError where they cannot be a Swin, or config.json has an unsupported option.
     """
     refuse_pools(hints)
     shapes = {name: array.shape for name, array in arrays.items()}
@@ -79,19 +80,19 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
     if hints.config.get("model_args", {}).get("always_partition") and any(
         side <= window for w, g in covered for window, side in zip(w, g, strict=True)
     ):
-        raise ValueError("always_partition of a window that covers the features is not supported")
+        raise ValueError("always_partition with a window that covers all features is not supported")
     return options
 
 
 def _wanted(hints: Hints, stages: int) -> tuple[Grid, ...]:
-    """The windows that config.json tells, of each stage: by themselves, or in the model's name."""
+    """The window of each stage, from the arguments or the architecture's name in config.json."""
     named = re.search(r"_window(\d+)", str(hints.config.get("architecture", "")))
-    told = hints.config.get("model_args", {}).get("window_size", named and int(named[1]))
-    if not isinstance(told, list):
-        return ((told, told),) * stages if told else ()
-    if len(told) == 2 and all(isinstance(side, int) for side in told):  # (height, width)
-        return ((told[0], told[1]),) * stages
-    pairs = [side if isinstance(side, list) else [side, side] for side in told]
+    sizes = hints.config.get("model_args", {}).get("window_size", named and int(named[1]))
+    if not isinstance(sizes, list):
+        return ((sizes, sizes),) * stages if sizes else ()
+    if len(sizes) == 2 and all(isinstance(side, int) for side in sizes):  # (height, width)
+        return ((sizes[0], sizes[1]),) * stages
+    pairs = [side if isinstance(side, list) else [side, side] for side in sizes]
     return tuple((rows, columns) for rows, columns in pairs)
 
 
@@ -110,11 +111,11 @@ def preprocessing(options: SwinOptions, hints: Hints) -> Preprocessing:
 
 
 def entries(options: SwinOptions) -> list[Entry]:
-    """The table of a model."""
+    """The table of entries of a model."""
     return swin.entries(options, _SPELLING)
 
 
-def _of_timm(name: str) -> str:
+def _timm_name(name: str) -> str:
     name = re.sub(r"^head\.(?=weight$|bias$)", "head.fc.", name)
     return re.sub(
         r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name

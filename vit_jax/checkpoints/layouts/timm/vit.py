@@ -1,4 +1,4 @@
-"""timm's ViT, DeiT, BEiT and hybrids: what `timm.create_model` saves, as .safetensors or .pth."""
+"""timm's ViT, DeiT, BEiT and hybrids: state dicts of its models, as .safetensors or .pth."""
 
 import dataclasses
 import re
@@ -19,7 +19,7 @@ from vit_jax.models.preprocessing import Preprocessing
 
 _SCALES, _BEIT_SCALES = ("ls1.gamma", "ls2.gamma"), ("gamma_1", "gamma_2")
 
-# Models of these names have other than the exact GELU, which no file but config.json tells.
+# Architectures (patterns) with another GELU than the exact one. Only config.json names them.
 _GELU: dict[str, Activation] = {
     r"quickgelu": "gelu_quick",
     r"siglip.*_512|patch32_siglip|giantopt_.*siglip|so400m_patch16_siglip": "gelu_tanh",
@@ -38,9 +38,9 @@ _HOLDS = {"stem", "distillation", "registers", "register_position", "pool", "nor
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Neither what pretraining adds, nor DeiT III, which calls its LayerScale otherwise.
+    """Excludes files with parts of pretraining, and DeiT III, whose LayerScale has other names.
 
-    Blocks of any kind: `infer` says what of them is not supported.
+    Accepts blocks of any kind: `infer` refuses unsupported ones with a clear error.
     """
     others = ("decoder_embed.weight", "lm_head.weight")
     if "patch_embed.proj.weight" not in arrays or any(name in arrays for name in others):
@@ -54,7 +54,7 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The parameters alone; LayerScale as timm calls it in such a model."""
+    """The parameters without buffers; LayerScale gets timm's names."""
     del hints
     scales = _BEIT_SCALES if names.is_beit(arrays) else _SCALES
     return names.canonical(arrays, scales=scales)
@@ -64,34 +64,34 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
     scale = (_BEIT_SCALES if names.is_beit(arrays) else _SCALES)[0]
     options = sizes.infer(arrays, hints, scale=scale)
-    return dataclasses.replace(options, **_told(options, hints))
+    return dataclasses.replace(options, **_config_numerics(options, hints))
 
 
-def _told(options: EncoderOptions, hints: Hints) -> dict[str, Any]:
-    """The numerics that config.json tells: by its arguments, or by the name of the model."""
+def _config_numerics(options: EncoderOptions, hints: Hints) -> dict[str, Any]:
+    """Fields that config.json specifies, by its arguments or by the name of the architecture."""
     name = str(hints.config.get("architecture", ""))
     arguments = hints.config.get("model_args", {})
-    told: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     kinds = [kind for pattern, kind in _GELU.items() if re.search(pattern, name)]
     if kinds and not re.search(_EXACT, name):
-        told["activation"] = kinds[0]
+        fields["activation"] = kinds[0]
     if kind := _ACTIVATIONS.get(arguments.get("act_layer")):
-        told["activation"] = kind
-    # CLIP's models alone have another epsilon than `norm_layer` has by itself.
+        fields["activation"] = kind
+    # Only CLIP's models have another epsilon than timm's default `norm_layer`.
     if options.input_norm and name and ("clip" not in name or "norm_layer" in arguments):
-        told["norm_eps"] = 1e-6
-    return told
+        fields["norm_eps"] = 1e-6
+    return fields
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
-    """The table of a model. Raises ValueError for a model this layout cannot hold."""
+    """The table of entries of a model. Raises ValueError where the layout cannot hold it."""
     beit = not options.key_bias or options.relative_bias != "none"
     scales = _BEIT_SCALES if beit else _SCALES
     return names.entries(options, "timm", holds=_HOLDS, scales=scales)
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
-    """What config.json says, or what released models of such parts have."""
+    """The preprocessing in config.json, or that of released models with the same parts."""
     beit = not options.key_bias or options.relative_bias != "none"
     facebook = options.distillation or options.layer_scale and not beit  # DeiT, DeiT III, DINOv2
     default: dict[str, Any] = {"crop_pct": 0.9, "interpolation": "bicubic_antialias"}
@@ -101,18 +101,18 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
 def assumptions(
     options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
 ) -> tuple[str, ...]:
-    """What released models of the same arrays differ in, unless config.json tells it."""
+    """A message on fields that models with the same arrays differ in and config.json lacks."""
     fields: dict[str, Any] = {}
-    told = hints.arguments
-    if not told.get("architecture"):
+    arguments = hints.arguments
+    if not arguments.get("architecture"):
         fields["activation"] = options.activation
-        shown = options.qk_norm or options.relative_bias != "none"
-        if not (shown or hints.num_heads or told.get("num_heads")):
+        in_shapes = options.qk_norm or options.relative_bias != "none"
+        if not (in_shapes or hints.num_heads or arguments.get("num_heads")):
             fields["num_heads"] = options.num_heads
         if options.input_norm:
             fields["norm_eps"] = options.norm_eps
     either = options.has_class_token and not options.distillation and options.pool != "map"
-    if either and not told.get("global_pool"):
+    if either and not arguments.get("global_pool"):
         fields["pool"] = options.pool
     return assumed(preprocessing, hints, **fields)
 
@@ -131,7 +131,7 @@ LAYOUT = Layout(
     constants=names.constants,
     assumptions=assumptions,
     beside=config.of_vit,
-    told_beside=config.told,
+    config_only=config.config_only,
     original=origin.vit,
     formats=(".safetensors", ".pth"),
     folders="also",

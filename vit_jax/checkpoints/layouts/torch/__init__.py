@@ -1,6 +1,6 @@
-"""Entries of PyTorch's layers: how their arrays are laid out, whatever their names.
+"""Entries of PyTorch's layers, for any names of arrays.
 
-PyTorch keeps a linear layer as (out, in), a convolution as (out, in, height, width).
+PyTorch's weight of a linear layer is (out, in), that of a convolution (out, in, height, width).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from vit_jax.checkpoints.layouts.table import Entry
 
 
 def norm(path: str, name: str) -> list[Entry]:
-    """LayerNorm or GroupNorm."""
+    """Entries of a LayerNorm or GroupNorm."""
     return [
         Entry(f"{path}/scale", (f"{name}.weight",)),
         Entry(f"{path}/bias", (f"{name}.bias",)),
@@ -24,7 +24,7 @@ def linear(path: str, name: str, *, bias: bool = True) -> list[Entry]:
 
 
 def conv(path: str, name: str, *, bias: bool = True) -> list[Entry]:
-    """A convolution with kernel (height, width, in, out)."""
+    """Entries of a convolution; our kernel is (height, width, in, out)."""
     entries = [
         Entry(
             f"{path}/kernel",
@@ -37,7 +37,7 @@ def conv(path: str, name: str, *, bias: bool = True) -> list[Entry]:
 
 
 def attention_out(path: str, name: str, *, heads: int) -> list[Entry]:
-    """The output projection: kernel (H, d, D)."""
+    """Entries of the output projection of attention; our kernel is (H, d, D)."""
     return [
         Entry(
             f"{path}/kernel",
@@ -52,7 +52,7 @@ def attention_out(path: str, name: str, *, heads: int) -> list[Entry]:
 def separate_qkv(
     path: str, names: Sequence[str], *, heads: int, bias: bool = True, key_bias: bool = True
 ) -> list[Entry]:
-    """Three linear layers as the fused projection: kernel (D, 3, H, d), bias (3, H, d)."""
+    """Entries of q, k, v in three linear layers; our kernel is (D, 3, H, d), bias (3, H, d)."""
     kernel = Entry(
         f"{path}/kernel",
         tuple(f"{name}.weight" for name in names),
@@ -79,7 +79,10 @@ def separate_qkv(
 
 
 def fused_qkv(path: str, weight: str, bias: str | Sequence[str], *, heads: int) -> list[Entry]:
-    """One linear layer of q, k and v after another: weight (3 D, D); its bias whole or (q, v)."""
+    """Entries of q, k, v in one linear layer with `weight` (3 D, D).
+
+    `bias` is the name of one array (3 D), the two names of the biases of q and v, or "".
+    """
     kernel = Entry(
         f"{path}/kernel",
         (weight,),
@@ -114,7 +117,7 @@ def _transposed_back(array: np.ndarray) -> tuple[np.ndarray]:
 
 
 def _of_rank(array: np.ndarray, rank: int) -> np.ndarray:
-    """The array. Raises ValueError if reshaping would hide that it has another rank."""
+    """The array unchanged. Raises ValueError for another rank, which reshaping would hide."""
     if array.ndim != rank:
-        raise ValueError(f"an array of rank {array.ndim}, not {rank}")
+        raise ValueError(f"an array has rank {array.ndim}, expected {rank}")
     return array

@@ -1,4 +1,4 @@
-"""microsoft/unilm: BEiT and BEiT v2, pretrained or fine-tuned, as .pth."""
+"""The .pth layout of microsoft/unilm: BEiT and BEiT v2, pretrained or fine-tuned."""
 
 from collections.abc import Mapping
 
@@ -21,15 +21,15 @@ _HOLDS = {"pool", "norm_at", "relative_bias", "qkv_bias", "key_bias", "layer_sca
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    # Without biases of queries and values it is told from MAE by its LayerScale.
+    # If queries and values have no bias, only the LayerScale distinguishes it from MAE.
     scaled = "fc_norm.weight" in arrays and "blocks.0.gamma_1" in arrays
     return names.is_plain(arrays) and (names.is_beit(arrays) or scaled)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The parameters alone, without the numbers of their offsets.
+    """The parameters without the index of relative offsets.
 
-    Nor the blocks by which BEiT v2 pretrains its class token: no output of the model needs them.
+    The blocks that pretrain BEiT v2's class token are left out: no output of the model needs them.
     """
     del hints
     kept = {k: v for k, v in arrays.items() if not k.startswith(_CLASS_PRETRAINING)}
@@ -47,16 +47,18 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
-    """The table of a model. Raises ValueError for a model this layout cannot hold."""
+    """The table of entries of a model. Raises ValueError where the layout cannot hold it."""
     if options.qkv_bias and options.key_bias:
-        raise ValueError("the beit layout has no place for key_bias=True")
+        raise ValueError("the beit layout cannot hold key_bias=True")
     if not options.has_class_token or options.position != "none" and not options.class_position:
-        raise ValueError("the beit layout needs a class token, with a position where patches have")
+        raise ValueError(
+            "the beit layout needs a class token, with a position if the patches have positions"
+        )
     return names.entries(options, "beit", holds=_HOLDS, scales=_SCALES)
 
 
 def constants(options: EncoderOptions) -> Arrays:
-    """The numbers of the offsets, which the original keeps beside each table of biases."""
+    """Fixed positions, and the index of relative offsets that the original saves per table."""
     index = positions.relative_index(options.grid).astype(np.int64)
     fixed = names.constants(options)
     if options.relative_bias == "shared":

@@ -1,4 +1,4 @@
-"""facebookresearch/deit: DeiT, with and without distillation, and DeiT III, as .pth."""
+"""The .pth layout of facebookresearch/deit: DeiT with and without distillation, DeiT III."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from vit_jax.models.interpolation import Methods
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 
-_SCALES = ("gamma_1", "gamma_2")  # of DeiT III
+_SCALES = ("gamma_1", "gamma_2")  # LayerScale of DeiT III
 _OF_MAE = {"fc_norm.weight", "decoder_embed.weight", "head.0.running_mean"}
 _HOLDS = {"distillation", "layer_scale", "qkv_bias"}
 
@@ -24,7 +24,7 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The parameters alone; LayerScale as DeiT III calls it."""
+    """The parameters without buffers; LayerScale gets the names of DeiT III."""
     del hints
     return names.canonical(arrays, scales=_SCALES)
 
@@ -35,7 +35,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
-    """The table of a model. Raises ValueError for a model this layout cannot hold."""
+    """The table of entries of a model. Raises ValueError where the layout cannot hold it."""
     return names.entries(options, "deit", holds=_HOLDS, scales=_SCALES)
 
 
@@ -51,7 +51,7 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
 
 
 def resize(options: EncoderOptions) -> Methods:
-    del options  # all of its models are resized alike
+    del options  # the same for all models
     return Methods(position="bicubic", patch="bicubic_antialias")
 
 

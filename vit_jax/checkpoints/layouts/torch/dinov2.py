@@ -1,8 +1,7 @@
-"""facebookresearch/dinov2 by its own names, with registers, in chunks, or gated. Only read.
+"""facebookresearch/dinov2: models with registers, chunked blocks or a gated MLP. Read only.
 
-Other names than timm's have the registers, the gated MLP and the blocks of models that were trained
-in chunks; the mask token is of rank 2. Its positions are of a square grid, and have a row for the
-class token alone.
+Registers, gated MLP and chunked blocks have other names than in timm, and the mask token has rank
+2. Positions are those of a square grid and of the class token, not of registers.
 """
 
 import dataclasses
@@ -26,7 +25,7 @@ _HOLDS = {"registers", "mlp", "layer_scale", "mask_token", "qkv_bias"}
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The parameters by timm's names, with a mask token of rank 3."""
+    """The parameters with timm's names, and a mask token of rank 3."""
     del hints
     out: Arrays = {}
     for name, array in arrays.items():
@@ -48,18 +47,18 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
-    """The table of a model that was read."""
+    """The table of entries of a model."""
     return names.entries(options, "dinov2", holds=_HOLDS, scales=_SCALES)
 
 
 def resize(options: EncoderOptions) -> Methods:
-    """Models with registers antialias; the others resize by a scale that is a little larger."""
+    """Models with registers antialias; the others use a slightly larger scale (+0.1 patches)."""
     position: Method = "bicubic_antialias" if options.registers else "bicubic_offset"
     return Methods(position=position, patch="bicubic_antialias")
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
-    """As the original evaluates: 224 of 256 pixels."""
+    """As the original code evaluates: it crops 224 of 256 pixels."""
     crop_pct = 224 / 256
     return released(
         options.image_size,
@@ -73,8 +72,8 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
 def assumptions(
     options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
 ) -> tuple[str, ...]:
-    told = hints.num_heads or hints.arguments.get("num_heads")
-    return assumed(preprocessing, hints, **({} if told else {"num_heads": options.num_heads}))
+    given = hints.num_heads or hints.arguments.get("num_heads")
+    return assumed(preprocessing, hints, **({} if given else {"num_heads": options.num_heads}))
 
 
 LAYOUT = Layout(

@@ -1,6 +1,7 @@
-"""facebookresearch/mae: encoder alone, whole masked autoencoder, or tuned model, as .pth.
+"""The .pth layout of facebookresearch/mae: encoders, masked autoencoders and fine-tuned models.
 
-Linear probing puts a BatchNorm without weights before the head: it is read into the head.
+A model from linear probing has a BatchNorm without weights before the head: reading folds it into
+the head.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ _PROBE, _PROBE_EPS = "head.0.running_mean", 1e-6
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
-    """A decoder, no head, a probe, or a norm after the pool beside a class token."""
+    """Requires a decoder, a norm after the pool, or no plain head (none, or a probe's)."""
     others = names.is_beit(arrays) or "blocks.0.gamma_1" in arrays
     if not names.is_plain(arrays) or others:
         return False
@@ -28,7 +29,7 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The parameters alone; of a linear probe, one head that does the same."""
+    """The parameters without buffers; the two layers of a linear probe become one head."""
     arrays = dict(arrays)
     if _PROBE in arrays:
         mean, variance = (arrays.pop(f"head.0.running_{n}") for n in ("mean", "var"))
@@ -41,10 +42,12 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
-    """The table of a model. Raises ValueError for a model this layout cannot hold."""
+    """The table of entries of a model. Raises ValueError where the layout cannot hold it."""
     pooling = (options.pool, options.norm_at)
     if pooling not in (("token", "tokens"), ("gap", "pooled")):
-        raise ValueError(f"the mae layout has no place for pool and norm_at {pooling}")
+        raise ValueError(
+            f"the mae layout cannot hold pool={options.pool!r} with norm_at={options.norm_at!r}"
+        )
     if not (options.has_class_token and options.class_position):
         raise ValueError("the mae layout needs a class token with a position")
     return names.entries(options, "mae", holds={"pool", "norm_at", "decoder", "qkv_bias"})

@@ -1,8 +1,8 @@
-"""facebookresearch/moco-v3: an encoder out of its pretraining, or with a linear classifier.
+"""The layout of facebookresearch/moco-v3: a pretrained encoder, or one with a linear classifier.
 
-The encoder is timm's ViT with fixed positions of its own, and with 12 heads at width 384 too. Of
-the two encoders of a pretraining the original goes on with `base_encoder`, not with the average
-that gave the targets; its projection to the loss is no classifier. Only read.
+The encoder is timm's ViT with other fixed positions, and with 12 heads even at width 384. A file of
+pretraining has two encoders: as in the original code, `base_encoder` is read, not the average that
+gave the targets. The projection for the loss is not a classifier, so it is left out. Read only.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ _PROJECTION = re.compile(r"head\.\d+\.")
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The parameters of the encoder, and its classifier where it has one."""
+    """The parameters of the encoder and of its classifier, without a projection."""
     kept = {k: v for k, v in arrays.items() if not _PROJECTION.match(k)}
     return timm.canonical(kept, hints)
 
@@ -46,12 +46,12 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
-    """The table of a model that was read."""
+    """The table of entries of a model."""
     return names.entries(options, "moco", holds={"qkv_bias"})
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
-    """As the original evaluates its linear classifiers: 224 of 256 pixels."""
+    """As the original code evaluates its linear classifiers: it crops 224 of 256 pixels."""
     crop_pct, interpolation = 224 / 256, "bilinear_antialias"
     return released(
         options.image_size, hints, crop_pct=crop_pct, interpolation=interpolation, **names.IMAGENET
@@ -61,9 +61,9 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
 def assumptions(
     options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
 ) -> tuple[str, ...]:
-    """No array tells the heads, of which its ViT-S has more than others."""
-    told = hints.num_heads or hints.arguments.get("num_heads")
-    return assumed(preprocessing, hints, **({} if told else {"num_heads": options.num_heads}))
+    """A message on the number of heads: the ViT-S of MoCo has more heads than other ViT-S."""
+    given = hints.num_heads or hints.arguments.get("num_heads")
+    return assumed(preprocessing, hints, **({} if given else {"num_heads": options.num_heads}))
 
 
 LAYOUT = Layout(

@@ -1,7 +1,7 @@
-"""The names that timm gave to the parts of a ViT, which DeiT, MAE and BEiT share.
+"""timm's names of the parts of a ViT, which DeiT, MAE and BEiT share.
 
-`timm`, `deit`, `mae` and `beit` are the layouts: they differ in the name of LayerScale, in what
-their readers fix, and in how they resize.
+The layouts `timm`, `deit`, `mae` and `beit` differ in the names of LayerScale, in the fields that
+their readers assume, and in how they resize parameters.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ ROOT_ALONE = dataclasses.replace(
 )
 
 
-# The fields that all of these layouts hold.
+# The fields that all these layouts can hold.
 SIZES = frozenset({"image_size", "patch_size", "channels", "width", "depth", "mlp_dim",
                    "num_heads", "num_classes", "class_token", "position", "class_position",
                    "fixed_position", "activation", "norm_eps"})  # fmt: skip
 
-# Parts that timm alone has.
+# Parts that only timm's models have.
 _TIMM = ("reg_token", "attn_pool.latent", "norm_pre.weight", "blocks.0.attn.q_norm.weight",
          "pre_logits.fc.weight", SPELLING.root, ROOT_ALONE.root)  # fmt: skip
 
@@ -50,7 +50,7 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def is_dinov2(arrays: Mapping[str, np.ndarray]) -> bool:
-    """DINOv2 by facebookresearch's names: registers, chunks, gates, or a mask token of rank 2."""
+    """Whether names are facebookresearch's of DINOv2: registers, chunks, gates, mask of rank 2."""
     if "patch_embed.proj.weight" not in arrays:
         return False
     mask = arrays.get("mask_token")
@@ -59,7 +59,7 @@ def is_dinov2(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def square_grid(arrays: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
-    """The grid of positions that are of a square and of a class token, if they are."""
+    """The square grid of positions with a row for a class token; None if the rows do not fit."""
     table = arrays.get("pos_embed")
     if table is None or table.ndim != 3 or table.shape[1] < 2:
         return None
@@ -68,7 +68,7 @@ def square_grid(arrays: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
 
 
 def is_moco(arrays: Mapping[str, np.ndarray]) -> bool:
-    """MoCo v3: a projection of several layers in place of the head, or its fixed positions."""
+    """Whether it is a MoCo v3: it has a projection of several layers, or MoCo's fixed positions."""
     if not recognises(arrays) or "cls_token" not in arrays:
         return False
     projection = arrays.get("head.0.weight")
@@ -81,19 +81,19 @@ def is_moco(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def is_plain(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether it could be of DeiT, MAE or BEiT."""
+    """Whether it could be a DeiT, MAE or BEiT."""
     timm = any(name in arrays for name in _TIMM) or is_dinov2(arrays) or is_moco(arrays)
     return recognises(arrays) and "cls_token" in arrays and not timm
 
 
 def is_beit(names: Mapping[str, Any]) -> bool:
-    """BEiT has no key bias, or a relative bias; blocks of other models have neither."""
+    """Whether it is a BEiT: only BEiTs have biases of queries and values only, or relative ones."""
     marks = ("blocks.0.attn.q_bias", f"blocks.0.attn.{TABLE}", SHARED_TABLE)
     return any(name in names for name in marks)
 
 
 def canonical(arrays: Mapping[str, np.ndarray], *, scales: Sequence[str]) -> Arrays:
-    """The parameters alone, with LayerScale called as `scales`."""
+    """The parameters without buffers; `scales` are the names for the two LayerScales."""
     names = {f"gamma_{i}": scales[i - 1] for i in (1, 2)} | {
         f"ls{i}.gamma": scales[i - 1] for i in (1, 2)
     }
@@ -103,11 +103,11 @@ def canonical(arrays: Mapping[str, np.ndarray], *, scales: Sequence[str]) -> Arr
         return block[1] + names[block[2]] if block else name
 
     kept = {k: v for k, v in arrays.items() if not k.endswith("relative_position_index")}
-    return _one_bias({renamed(k): v for k, v in kept.items()})
+    return _summed_biases({renamed(k): v for k, v in kept.items()})
 
 
-def _one_bias(arrays: Arrays) -> Arrays:
-    """Where blocks have tables beside the shared one, the sum of both in every block."""
+def _summed_biases(arrays: Arrays) -> Arrays:
+    """Adds a shared table of relative biases to that of each block, where a file has both."""
     if SHARED_TABLE not in arrays or f"blocks.0.attn.{TABLE}" not in arrays:
         return arrays
     shared = arrays.pop(SHARED_TABLE)
@@ -117,7 +117,10 @@ def _one_bias(arrays: Arrays) -> Arrays:
 def entries(
     options: EncoderOptions, layout: str, *, holds: Collection[str], scales: Sequence[str] = ()
 ) -> list[Entry]:
-    """The table of a model. Raises ValueError where it has more than the fields `holds`."""
+    """The table of entries of a model. `holds` are fields of the layout besides `SIZES`.
+
+    Raises ValueError where the layout cannot hold the model.
+    """
     _check(options, layout, holds)
     table = [
         *torch.conv("encoder/embedding", "patch_embed.proj", bias=options.patch_bias),
@@ -152,7 +155,7 @@ def entries(
 
 
 def constants(options: EncoderOptions) -> Arrays:
-    """Fixed positions as the table that readers expect."""
+    """The table of fixed positions, which readers expect in the file."""
     if options.position != "sincos2d":
         return {}
     table = positions.sincos2d(options.grid, options.width)
@@ -160,15 +163,15 @@ def constants(options: EncoderOptions) -> Arrays:
 
 
 def numerics(options: EncoderOptions) -> dict[str, Any]:
-    """The fields of the options that readers fix, unless a model's name tells them otherwise."""
+    """The fields that readers of the arrays assume, unless the architecture's name is known."""
     fixed: dict[str, Any] = {
         "activation": "gelu_erf",
         "norm_eps": 1e-5 if options.input_norm else 1e-6,
     }
     if options.stem:
         fixed |= with_numerics(options.stem, STEM)
-    # Beside a class token the last norm alone tells the pool, unless a config does. A norm of the
-    # class token alone is the same as that of all tokens.
+    # Without a config, readers infer the pool of a model with a class token from the name of the
+    # last norm. For the class token, a norm after the pool computes the same as one before it.
     if options.pool == "token" and options.norm_at != "tokens":
         fixed["norm_at"] = "tokens"
     usual = "gap" if options.norm_at == "pooled" and options.pool == "gap" else "token"
@@ -181,9 +184,9 @@ def numerics(options: EncoderOptions) -> dict[str, Any]:
 def assumptions(
     options: EncoderOptions, preprocessing: Preprocessing, hints: Hints, *, family: str, sure: bool
 ) -> tuple[str, ...]:
-    """What is taken for granted of a file of DeiT's or MAE's, unless config.json tells it.
+    """Messages on assumed values of a DeiT or MAE file without timm's config.json.
 
-    `sure` says whether it has parts that tell its family from others of the same names.
+    `sure` says whether the file has parts that only models of the `family` have.
     """
     fields: dict[str, Any] = {}
     if not hints.arguments.get("architecture"):
@@ -193,8 +196,8 @@ def assumptions(
     notes = assumed(preprocessing, hints, **fields)
     if sure or not notes:
         return notes
-    other = "of the same names are other models too, such as timm's (convert: --source-layout)"
-    return (*notes, f"it is taken for {family}'s: {other}")
+    other = "models of timm and others have the same names (give convert: --source-layout)"
+    return (*notes, f"it is read as a {family} model, but {other}")
 
 
 def _check(options: EncoderOptions, layout: str, holds: Collection[str]) -> None:
@@ -203,8 +206,8 @@ def _check(options: EncoderOptions, layout: str, holds: Collection[str]) -> None
         f"position={options.position!r}": options.position
         not in ("learned_1d", "none", "sincos2d"),
         "pool='token_gap'": options.pool == "token_gap",
-        "registers without positions beside a class token that has one (class_position=False"
-        " in `load` adds it to the token)": "register_position" in holds
+        "registers without positions beside a class token with a position (class_position=False"
+        " in `load` adds the position to the token)": "register_position" in holds
         and options.registers
         and options.class_position != options.register_position
         and options.has_class_token
@@ -212,7 +215,7 @@ def _check(options: EncoderOptions, layout: str, holds: Collection[str]) -> None
         "a pre-activation stem": options.stem and options.stem.preactivation,
     }
     if found := [what for what, present in wrong.items() if present]:
-        raise ValueError(f"the {layout} layout has no place for {', '.join(found)}")
+        raise ValueError(f"the {layout} layout cannot hold {', '.join(found)}")
 
 
 def _blocks(path: str, name: str, options: BlockOptions, scales: Sequence[str]) -> list[Entry]:
@@ -245,10 +248,10 @@ def _blocks(path: str, name: str, options: BlockOptions, scales: Sequence[str]) 
 
 
 def _attention_pool(options: EncoderOptions) -> list[Entry]:
-    """The query's projection is apart from that of keys and values."""
+    """Entries of attention pooling: the query's projection is separate from keys and values."""
     fused = torch.fused_qkv("pool/attention/qkv", "weight", "bias", heads=options.num_heads)
 
-    def apart(entry: Entry) -> Entry:
+    def separated(entry: Entry) -> Entry:
         leaf = entry.names[0]
         return Entry(
             entry.path,
@@ -259,7 +262,7 @@ def _attention_pool(options: EncoderOptions) -> list[Entry]:
 
     return [
         Entry("pool/probe", ("attn_pool.latent",)),
-        *map(apart, fused),
+        *map(separated, fused),
         *torch.attention_out("pool/attention/out", "attn_pool.proj", heads=options.num_heads),
         *torch.norm("pool/norm", "attn_pool.norm"),
         *torch.linear("pool/mlp/fc1", "attn_pool.mlp.fc1"),

@@ -1,14 +1,14 @@
-"""What other models of timm's names have and ours have not: refused by its name.
+"""Refuses models with timm's names that have parts which this package does not support.
 
-Most of it shows in the names of arrays. Some models differ in what they compute alone, which only
-the config.json beside them tells: its `architecture`, and `model_args` where those were given.
+Most of these parts show in the names of arrays. Others show only in config.json: in its
+`architecture`, and in `model_args` if there are any.
 """
 
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-# What is in the name of an array -> what it is for.
+# Pattern in the name of an array -> the unsupported part.
 _ARRAYS = {
     r"^rope\.|\.rope\.": "rotary positions",
     r"rel_pos\.": "relative positions computed by an MLP or from a table of timm's own",
@@ -20,7 +20,7 @@ _ARRAYS = {
     r"^patch_embed\.norm\.": "a norm of the embedded patches",
     r"^patch_embed\.backbone\..*running_mean$": "a stem with batch norm",
 }
-# Layers that have a bias in all models of ours.
+# Layers that have a bias in all supported models, by the part that is unsupported without it.
 _BIASED = {
     "RMSNorm": ("blocks.0.norm1", "blocks.0.norm2"),
     "layers without bias": ("blocks.0.attn.proj", "blocks.0.mlp.fc1"),
@@ -38,24 +38,24 @@ _ARGUMENTS = {
 }
 
 
-def refuse(names: Collection[str], told: Mapping[str, Any]) -> None:
-    """Raises ValueError where arrays of these names, or what config.json tells, are not ours."""
+def refuse(names: Collection[str], arguments: Mapping[str, Any]) -> None:
+    """Raises ValueError where `names` or the fields of config.json show an unsupported model."""
     found = [what for part, what in _ARRAYS.items() if any(re.search(part, name) for name in names)]
     found += [what for what, layers in _BIASED.items() if _without_bias(names, layers)]
     last = ("norm.weight", "norm.bias", "fc_norm.weight", "fc_norm.bias")
     if not any(name in names for name in last):
         found.append("no norm after the blocks")
-    architecture = str(told.get("architecture", ""))
+    architecture = str(arguments.get("architecture", ""))
     found += [what for part, what in _ARCHITECTURES.items() if re.search(part, architecture)]
     found += [
-        f"{name}={told[name]!r}"
+        f"{name}={arguments[name]!r}"
         for name, known in _ARGUMENTS.items()
-        if name in told and told[name] not in known
+        if name in arguments and arguments[name] not in known
     ]
     if found:
         raise ValueError(f"a ViT with {', '.join(dict.fromkeys(found))} is not supported")
 
 
 def _without_bias(names: Collection[str], layers: Collection[str]) -> bool:
-    """Whether none of the layers has a bias; one that is missing is a damage of the file."""
+    """Whether no layer has a bias. If only some lack it, the file is damaged."""
     return all(f"{n}.weight" in names and f"{n}.bias" not in names for n in layers)

@@ -1,4 +1,4 @@
-"""The model of a file with timm's names: what shapes and names tell, and what must be told."""
+"""Infers the options of a model with timm's names from names and shapes, completed by hints."""
 
 import dataclasses
 import re
@@ -27,16 +27,17 @@ from vit_jax.models.resnet import StemOptions
 
 Shapes = Mapping[str, Sequence[int]]
 
-# Width of the released models -> heads; 1152 is So400m.
+# Width of released models -> heads; 1152 is So400m.
 _HEADS = {64 * n: n for n in (3, 4, 5, 6, 8, 10, 12, 13, 14, 16)}
 _HEADS |= {1152: 16, 1280: 16, 1408: 16, 1664: 16}
-# Of width 1536: the giant of DINOv2 has a gated MLP, that of SigLIP 2 no class token.
+# Two giants have width 1536: DINOv2's has a gated MLP, SigLIP 2's has no class token.
 _GATED_HEADS, _SIGLIP_HEADS = _HEADS | {1536: 24}, _HEADS | {1536: 16}
-_GAP_BASE = r"^vit_base_patch16_gap"  # I-JEPA's, of the same arrays as others, has more heads
+# I-JEPA's B/16 has 16 heads, but the same arrays as models with 12 heads.
+_GAP_BASE = r"^vit_base_patch16_gap"
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> EncoderOptions:
-    """The model of canonical arrays whose first LayerScale is called `scale`.
+    """The model of canonical arrays; `scale` is the layout's name of the first LayerScale.
 
     Raises ValueError where the arrays cannot be a model of this family.
     """
@@ -44,16 +45,18 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> Enco
     outside.refuse(shapes, hints.arguments)
     qkv, fc1, fc2 = (f"blocks.0.{n}.weight" for n in ("attn.qkv", "mlp.fc1", "mlp.fc2"))
     needed = {"patch_embed.proj.weight": 4, qkv: 2, fc1: 2, fc2: 2}
-    told = _told(hints)
+    merged = dataclasses.replace(hints, config=hints.arguments)
     relative = SHARED_TABLE in shapes or f"blocks.0.attn.{TABLE}" in shapes
-    without = hints.position == "none" or told.config.get("pos_embed") in ("", "none")
+    without = hints.position == "none" or merged.config.get("pos_embed") in ("", "none")
     if "pos_embed" in shapes or not (relative or without):
         needed["pos_embed"] = 3
-    if "norm_pre.weight" not in shapes:  # only CLIP's have none
+    if "norm_pre.weight" not in shapes:  # only CLIP's patch embedding has no bias
         needed["patch_embed.proj.bias"] = 1
     wrong = [k for k, rank in needed.items() if len(shapes.get(k, ())) != rank]
     if wrong:
-        raise ValueError(f"no ViT of timm's names: {', '.join(wrong)} missing or misshapen")
+        raise ValueError(
+            f"not a ViT with timm's names: missing or wrong-rank arrays: {', '.join(wrong)}"
+        )
     width, channels, height, side = shapes["patch_embed.proj.weight"]
     stem = _infer_stem(shapes)
     stride = stem.stride if stem else 1
@@ -77,7 +80,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> Enco
         "depth": _depth(shapes, "blocks"),
         "mlp_dim": shapes[fc2][1],
         "mlp": "swiglu" if shapes[fc1][0] == 2 * shapes[fc2][1] else "plain",
-        "num_heads": _infer_heads(shapes, told, width=width),
+        "num_heads": _infer_heads(shapes, merged, width=width),
         "num_classes": shapes.get("head.weight", (0,))[0],
         "stem": stem,
         "class_position": prefix_rows > 0 or not (tokens["class_token"] and "pos_embed" in shapes),
@@ -91,17 +94,15 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints, *, scale: str) -> Enco
         "layer_scale": 1e-5 if f"blocks.0.{scale}" in shapes else 0.0,
         "representation_size": shapes.get("pre_logits.fc.weight", (0,))[0],
     }
-    fields |= tokens | _infer_pool(shapes, str(told.config.get("global_pool", "")))
-    return zoo.of_parts(**fields | _infer_attention(shapes) | _infer_pretraining(shapes, told))
-
-
-def _told(hints: Hints) -> Hints:
-    """What timm's config.json says of the model as if it were of the whole."""
-    return dataclasses.replace(hints, config=hints.arguments)
+    fields |= tokens | _infer_pool(shapes, str(merged.config.get("global_pool", "")))
+    return zoo.of_parts(**fields | _infer_attention(shapes) | _infer_pretraining(shapes, merged))
 
 
 def _infer_heads(shapes: Shapes, hints: Hints, *, width: int) -> int:
-    """The number of heads: some parts have its size, otherwise it is told or known."""
+    """The number of heads: from the shape of some parts, from the hints, or by the width.
+
+    Raises ValueError where it is unknown or contradicts the hints.
+    """
     tables = (shapes.get(n) for n in (SHARED_TABLE, f"blocks.0.attn.{TABLE}"))
     number = next((table[-1] for table in tables if table), 0)
     if norm := shapes.get("blocks.0.attn.q_norm.weight"):
@@ -115,13 +116,13 @@ def _infer_heads(shapes: Shapes, hints: Hints, *, width: int) -> int:
     return number or heads(hints, known, width=width)
 
 
-def _infer_pool(shapes: Shapes, told: str) -> dict[str, Any]:
-    """What is pooled, and whether the norm comes before: its name tells where."""
+def _infer_pool(shapes: Shapes, global_pool: str) -> dict[str, Any]:
+    """The kind of pool, and whether the last norm comes before or after it (by its name)."""
     pooled = "fc_norm.weight" in shapes
     if "attn_pool.latent" in shapes:
         return {"pool": "map"}
     usual = "avg" if pooled or "cls_token" not in shapes else "token"
-    pool = told if told in ("avg", "token") else usual
+    pool = global_pool if global_pool in ("avg", "token") else usual
     return {
         "pool": "gap" if pool == "avg" else "token",
         "norm_at": "pooled" if pooled else "tokens",
@@ -139,7 +140,7 @@ def _infer_attention(shapes: Shapes) -> dict[str, Any]:
 
 
 def _infer_pretraining(shapes: Shapes, hints: Hints) -> dict[str, Any]:
-    """Parts that pretraining adds: MAE's decoder, or BEiT's mask token and head."""
+    """Options of parts for pretraining: MAE's decoder, or BEiT's mask token and head."""
     if "decoder_embed.weight" not in shapes:
         classes = shapes.get("lm_head.weight", (0,))[0]
         return {"mask_token": classes > 0 or "mask_token" in shapes, "mim_classes": classes}
@@ -174,10 +175,10 @@ def _depth(shapes: Shapes, name: str) -> int:
 def _grid(
     shapes: Shapes, hints: Hints, *, pixels: tuple[int, int], prefix: int, bare: bool
 ) -> tuple[Grid, int]:
-    """The grid of patches, and the rows of the position table that are of other tokens.
+    """The grid of patches, and how many rows of the position table belong to other tokens.
 
-    Released models have other tokens without positions only where they are `bare`. Raises
-    ValueError where the number of rows leaves it open.
+    `prefix` is the number of other tokens. Only in `bare` models they may have no positions. Raises
+    ValueError where the number of rows leaves the grid open.
     """
     table = shapes.get(SHARED_TABLE) or shapes.get(f"blocks.0.attn.{TABLE}")
     relative = table[0] if table else 0
@@ -185,13 +186,13 @@ def _grid(
         if relative:
             return grids.of_relative(relative, hints, pixels=pixels), 0
         size = nominal_size(hints) or (224, 224)
-        told = (max(size[0] // pixels[0], 1), max(size[1] // pixels[1], 1))
-        return hints.grid or told, 0
+        default = (max(size[0] // pixels[0], 1), max(size[1] // pixels[1], 1))
+        return hints.grid or default, 0
     rows = shapes["pos_embed"][1]
     readings = [grids.Reading(rows)]
     if prefix:
-        alone = grids.Reading(rows, square="released" if bare else "never")
-        readings = [grids.Reading(rows - prefix, prefix), alone]
+        only_patches = grids.Reading(rows, square="released" if bare else "never")
+        readings = [grids.Reading(rows - prefix, prefix), only_patches]
         without = hints.arguments.get("no_embed_class")
         if without is not None:
             readings = [grids.Reading(rows)] if without else readings[:1]

@@ -1,4 +1,4 @@
-"""torchvision's VisionTransformer, by the names of all its releases. Only read."""
+"""torchvision's VisionTransformer, with the names of all its releases. Read only."""
 
 import math
 import re
@@ -16,7 +16,7 @@ from vit_jax.models.interpolation import Methods
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
-_HEADS = {768: 12, 1024: 16, 1280: 16}  # of B, L and H
+_HEADS = {768: 12, 1024: 16, 1280: 16}  # width of B, L and H -> heads
 _BLOCK = "encoder.layers.encoder_layer_"
 _OLD_MLP = re.compile(r"\.mlp\.linear_([12])\.")  # up to 0.13
 
@@ -28,7 +28,7 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """The same arrays, the MLP as the newer releases call it, and a head that users replace."""
+    """The same arrays with the newer names of the MLP. A user's own head becomes `heads.head`."""
     del hints
     newer = {"1": "0", "2": "3"}
     named = {_OLD_MLP.sub(lambda m: f".mlp.{newer[m[1]]}.", k): v for k, v in arrays.items()}
@@ -43,7 +43,9 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
     needed = {"conv_proj.weight": 4, "encoder.pos_embedding": 3, f"{_BLOCK}0.mlp.0.weight": 2}
     wrong = [k for k, rank in needed.items() if len(shapes.get(k, ())) != rank]
     if wrong:
-        raise ValueError(f"no ViT of torchvision: {', '.join(wrong)} missing or misshapen")
+        raise ValueError(
+            f"not a torchvision ViT checkpoint: missing or wrong-rank arrays: {', '.join(wrong)}"
+        )
     width, channels, *patch = shapes["conv_proj.weight"]
     grid = _grid(shapes["encoder.pos_embedding"][1] - 1, hints)
     layers = [int(m[1]) for name in shapes if (m := re.match(rf"{_BLOCK}(\d+)\.", name))]
@@ -63,7 +65,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ViTOptions:
 
 
 def entries(options: EncoderOptions) -> list[Entry]:
-    """The table of a model that was read."""
+    """The table of entries of a model."""
     block, number = f"{_BLOCK}{{i}}", options.num_heads
     attention = f"{block}.self_attention"
     table = [
@@ -91,9 +93,9 @@ def entries(options: EncoderOptions) -> list[Entry]:
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
-    """As `ViT_*_Weights.transforms` of the released models of these sizes.
+    """As `ViT_*_Weights.transforms` of the released model of the same size.
 
-    Those called SWAG do not cut anything off. At 224 pixels only that of H/14 is told by its size.
+    SWAG models crop nothing. At 224 pixels only the SWAG model H/14 is recognised, by its width.
     """
     swag = min(options.image_size) >= 384 or options.width == 1280
     crop_pct = 1.0 if swag else 224 / (242 if _is_l16(options) else 256)
@@ -110,7 +112,7 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
 def assumptions(
     options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
 ) -> tuple[str, ...]:
-    """No array tells the heads, nor what images the model expects."""
+    """A message on the number of heads and the preprocessing, which no array contains."""
     fields: dict[str, Any] = {}
     if not (hints.num_heads or hints.arguments.get("num_heads")):
         fields["num_heads"] = options.num_heads
@@ -123,12 +125,14 @@ def assumptions(
 
 
 def _grid(count: int, hints: Hints) -> tuple[int, int]:
-    """The grid of so many patches: torchvision has square ones alone. Raises ValueError."""
+    """The user's grid of `count` patches, or a square. Raises ValueError where it does not fit."""
     side = math.isqrt(max(count, 0))
     grid = hints.grid or (side, side)
     if not count or math.prod(grid) != count:
-        what = f"no grid of {grid[0]}x{grid[1]}" if hints.grid else "no square"
-        raise ValueError(f"{count} positions are {what}: give the checkpoint's (convert: --grid)")
+        what = f"a grid of {grid[0]}x{grid[1]}" if hints.grid else "a square grid"
+        raise ValueError(
+            f"{count} positions are not {what}: give the checkpoint's grid (convert: --grid)"
+        )
     return grid
 
 

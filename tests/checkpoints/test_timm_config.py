@@ -1,4 +1,4 @@
-"""What timm's config.json tells is used, what it asks for in vain is refused, the rest is noted."""
+"""timm's config.json: known options are used, unsupported ones refused, missing ones noted."""
 
 import dataclasses
 import json
@@ -32,14 +32,14 @@ SWIN = SwinOptions(
     ],
 )
 def test_arguments_of_the_model_are_used(arguments, field, value):
-    options = timm.infer(written(TINY), told(**arguments))
+    options = timm.infer(written(TINY), hints(**arguments))
     assert getattr(options, field) == value
 
 
-def test_clip_alone_has_another_epsilon():
+def test_only_clip_has_another_epsilon():
     arrays = written(dataclasses.replace(TINY, input_norm=True, patch_bias=False))
     for name, eps in {"vit_base_patch32_clip_224": 1e-5, "vit_tiny_patch16_224": 1e-6}.items():
-        assert timm.infer(arrays, told(architecture=name)).norm_eps == eps
+        assert timm.infer(arrays, hints(architecture=name)).norm_eps == eps
     assert timm.infer(arrays, Hints(num_heads=3)).norm_eps == 1e-5
 
 
@@ -52,7 +52,7 @@ def test_clip_alone_has_another_epsilon():
         (768, {"pool": "gap"}, "vit_base_patch16_gap_224", 16),  # I-JEPA
     ],
 )
-def test_heads_of_widths_that_models_share(width, changes, architecture, number):
+def test_heads_of_models_with_the_same_width(width, changes, architecture, number):
     sizes = {"width": width, "num_heads": 12, "depth": 1, "mlp_dim": 8}
     shapes = surgery.shapes(options := dataclasses.replace(TINY, **sizes, **changes))
     params = {k: np.broadcast_to(np.float32(0), s) for k, s in shapes.items()}
@@ -71,7 +71,7 @@ def test_heads_of_widths_that_models_share(width, changes, architecture, number)
         ({"model_args": {"act_layer": "relu"}}, "act_layer='relu'"),
     ],
 )
-def test_what_only_the_config_tells_apart_is_refused(config, reason):
+def test_unsupported_models_that_only_the_config_shows_are_refused(config, reason):
     with pytest.raises(ValueError, match=f"a ViT with {reason} is not supported"):
         timm.infer(written(TINY), Hints(num_heads=3, config=config))
 
@@ -87,7 +87,7 @@ def test_what_only_the_config_tells_apart_is_refused(config, reason):
         ("", "attn.proj.bias|mlp.fc1.bias", "layers without bias"),
     ],
 )
-def test_parts_of_other_models_are_named(tmp_path, added, removed, reason):
+def test_unsupported_parts_are_refused_by_name(tmp_path, added, removed, reason):
     dropped = tuple(removed.split("|")) if removed else ()
     arrays = {k: a for k, a in written(TINY).items() if not any(part in k for part in dropped)}
     if added:
@@ -97,8 +97,8 @@ def test_parts_of_other_models_are_named(tmp_path, added, removed, reason):
         load.read(tmp_path, num_heads=3)
 
 
-def test_layer_scale_of_beit_without_marks_is_read():
-    """A BEiT with absolute positions and no bias of q and v: nothing but its norm tells it."""
+def test_layer_scale_of_a_beit_that_only_its_norm_shows_is_read():
+    """A BEiT with absolute positions and no bias of q and v: only its norm shows what it is."""
     options = dataclasses.replace(
         TINY, pool="gap", norm_at="pooled", class_token=True, layer_scale=1e-5, qkv_bias=False
     )
@@ -111,12 +111,12 @@ def test_layer_scale_of_beit_without_marks_is_read():
     assert (read.layer_scale > 0, read.qkv_bias, read.norm_at) == (True, False, "pooled")
 
 
-def test_what_no_file_tells_is_noted(tmp_path):
+def test_values_that_no_file_has_are_noted(tmp_path):
     safetensors_numpy.save_file(written(TINY), tmp_path / "model.safetensors")
     target = tmp_path / "out.npz"
     report = convert(tmp_path, target, num_heads=3)
     assert (
-        "note: no file beside it tells activation, pool, mean, std: assumed activation 'gelu_erf'"
+        "note: no file beside it has activation, pool, mean, std: assumed activation 'gelu_erf'"
         in report
     )
     config = {
@@ -155,11 +155,11 @@ def test_windows_of_swin_that_are_not_square_or_shrunk(wanted, config):
     assert larger.stage_windows == pairs
 
 
-def test_a_pool_that_arrays_do_not_tell_is_noted_when_written(tmp_path):
+def test_a_pool_that_arrays_do_not_show_is_noted_when_written(tmp_path):
     checkpoint = _checkpoint(dataclasses.replace(TINY, pool="gap", class_token=True))
     notes = save.write(checkpoint, tmp_path / "model.safetensors", layout="timm")
     assert notes == (
-        "readers of the timm layout compute pool token, the model gap, unless they read"
+        "readers of the timm layout assume pool token, the model has gap, unless they read"
         " its config.json",
     )
     checkpoint = _checkpoint(dataclasses.replace(TINY, pool="gap", norm_at="pooled"))
@@ -174,7 +174,7 @@ def test_a_file_that_needs_its_config_reads_back_with_it(tmp_path):
     assert "check: read back, logits differ by at most 0.0e+00" in report
     assert load.read(target).options.stage_windows == options.windows
     (tmp_path / "config.json").unlink()
-    with pytest.raises(ValueError, match="21 relative positions are of no square window"):
+    with pytest.raises(ValueError, match="21 relative positions do not fit a square window"):
         load.read(target)
 
 
@@ -184,14 +184,14 @@ def test_other_pools_of_swin_are_refused():
             timm_swin.infer(written(SWIN), Hints(config={"global_pool": pool}))
 
 
-def told(**fields: Any) -> Hints:
-    """What config.json holds: the name of the model, or arguments."""
+def hints(**fields: Any) -> Hints:
+    """Hints with a config.json of timm: `architecture`, or arguments of the model."""
     name = fields.pop("architecture", "vit_tiny_patch16_224")
     return Hints(config={"architecture": name, "model_args": {"num_heads": 3} | fields})
 
 
 def _checkpoint(options: Any) -> load.Checkpoint:
-    """Random parameters."""
+    """A checkpoint with random parameters."""
     rng = np.random.default_rng(0)
     shapes = surgery.shapes(options)
     params = {k: rng.normal(size=s).astype(np.float32) * 0.1 for k, s in shapes.items()}
@@ -200,7 +200,7 @@ def _checkpoint(options: Any) -> load.Checkpoint:
 
 
 def written(options: Any) -> dict[str, np.ndarray]:
-    """A file's arrays of random parameters."""
+    """The arrays of a written file with random parameters."""
     table = layouts.writer(options, "timm")
     arrays = layouts.table.write(table.entries(options), _checkpoint(options).params)
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -1,4 +1,4 @@
-"""Positions that fit two readings: told by what lies beside, by the user, or refused."""
+"""The grid of ambiguous positions comes from the user or the files beside, or is refused."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from vit_jax.models.preprocessing import Preprocessing
 
 
 def checkpoint(**changes: Any) -> load.Checkpoint:
-    """A tiny model of random parameters with the values of the test."""
+    """A tiny model with random parameters."""
     options = dataclasses.replace(TINY, **{"depth": 1, **changes})
     rng = np.random.default_rng(0)
     shapes = surgery.shapes(options)
@@ -29,7 +29,7 @@ def checkpoint(**changes: Any) -> load.Checkpoint:
 
 
 def bare(path, layout: str, **changes: Any) -> load.Checkpoint:
-    """Writes such a model and takes away the config beside it."""
+    """Writes a tiny model and removes the config beside it."""
     original = checkpoint(**changes)
     save.write(original, path, layout=layout)
     (path.parent / "config.json").unlink()
@@ -44,14 +44,14 @@ def bare(path, layout: str, **changes: Any) -> load.Checkpoint:
         ("deit", {}, "169 positions leave the grid of patches open"),
         ("mae", {}, "169 positions leave the grid of patches open"),
         ("beit", {"key_bias": False}, "169 positions leave the grid of patches open"),
-        ("vit_jax", {"activation": "gelu_tanh"}, "168 positions are no square: .* 12x14, 8x21"),
-        ("timm", {"pool": "gap"}, "168 positions are no square"),
+        ("vit_jax", {"activation": "gelu_tanh"}, "168 positions are not a square: .* 12x14, 8x21"),
+        ("timm", {"pool": "gap"}, "168 positions are not a square"),
         ("big_vision", {"activation": "gelu_tanh"}, "168 positions leave the grid of patches open"),
         ("timm", {"image_size": (12, 20)}, "16 positions leave the grid of patches open"),
         ("deit", {"distillation": True, "image_size": (8, 28)}, "16 positions leave the grid"),
     ],
 )  # fmt: skip
-def test_a_grid_that_nothing_tells_is_refused_with_all_readings(tmp_path, layout, changes, message):
+def test_an_unknown_grid_is_refused_with_all_readings(tmp_path, layout, changes, message):
     suffix = {"timm": ".safetensors"}.get(layout, ".pth")
     path = tmp_path / f"m{'.npz' if layout in ('vit_jax', 'big_vision') else suffix}"
     size = {"image_size": (56, 48)} | changes
@@ -60,36 +60,36 @@ def test_a_grid_that_nothing_tells_is_refused_with_all_readings(tmp_path, layout
         load.read(path, num_heads=3)
     assert "give the checkpoint's grid (convert: --grid)" in str(error.value)
     grid = original.options.grid
-    told = load.read(path, num_heads=3, grid=grid)
+    given = load.read(path, num_heads=3, grid=grid)
     asked = load.read(path, num_heads=3, wanted_size=original.options.image_size)
-    for again in (told, asked):
+    for again in (given, asked):
         assert again.options.grid == grid
         for name, array in original.params.items():
             if layout != "big_vision" or name not in ("encoder/cls", "encoder/position"):
                 np.testing.assert_array_equal(again.params[name], array)
-    assert any("the image_size that is asked for" in note for note in asked.notes)
+    assert any("the grid of the given image_size" in note for note in asked.notes)
 
 
-def test_the_image_size_that_load_is_asked_for_tells_the_grid(tmp_path):
+def test_the_image_size_given_to_load_chooses_the_grid(tmp_path):
     original = bare(tmp_path / "m.safetensors", "timm", image_size=(56, 48))
     model: Any = vit_jax.load(tmp_path / "m.safetensors", num_heads=3, image_size=(56, 48))
     np.testing.assert_array_equal(model.encoder.position[...], original.params["encoder/position"])
 
 
-def test_a_square_is_taken_where_it_is_the_only_one_and_that_is_said(tmp_path):
+def test_the_only_square_grid_is_assumed_with_a_note(tmp_path):
     path = tmp_path / "m.npz"
     bare(path, "vit_jax", activation="gelu_tanh", image_size=(8, 32))
     read = load.read(path)
     assert read.options.grid == (4, 4)
     (note,) = read.notes
-    assert note.startswith("16 positions are read as 4x4, as no file beside it tells more")
+    assert note.startswith("16 positions are read as 4x4, because no file beside it gives a size")
     assert "2x8" in note
     assert load.read(path, wanted_size=(8, 32)).options.grid == (2, 8)
     assert load.read(path, grid=(2, 8)).options.grid == (2, 8)
 
 
 @pytest.mark.parametrize(
-    ("rows", "pixels", "tokens", "bare_tokens", "grid", "said"),
+    ("rows", "pixels", "tokens", "bare_tokens", "grid", "noted"),
     [
         (197, 16, 1, False, (14, 14), False),
         (577, 16, 1, False, (24, 24), False),
@@ -100,7 +100,7 @@ def test_a_square_is_taken_where_it_is_the_only_one_and_that_is_said(tmp_path):
         (1369, 14, 5, True, (37, 37), True),  # DINOv2 with registers
     ],
 )
-def test_released_models_are_read_by_their_size(rows, pixels, tokens, bare_tokens, grid, said):
+def test_grids_of_released_sizes_are_recognised(rows, pixels, tokens, bare_tokens, grid, noted):
     kinds = "always" if not tokens else "released" if bare_tokens else "never"
     readings = [grids.Reading(rows, square=kinds)]
     if tokens:
@@ -111,7 +111,7 @@ def test_released_models_are_read_by_their_size(rows, pixels, tokens, bare_token
     found, others = grids.choose(readings, hints, pixels=(pixels, pixels))
     assert found == grid
     assert others == rows - grid[0] * grid[1]
-    assert bool(hints.notes) == said
+    assert bool(hints.notes) == noted
 
 
 def test_relative_biases_alone_may_fit_two_grids():
@@ -122,7 +122,7 @@ def test_relative_biases_alone_may_fit_two_grids():
     assert grids.of_relative(table, Hints(wanted_size=(4, 20)), pixels=(4, 4)) == (1, 5)
 
 
-def test_config_json_of_another_size_is_not_used_and_that_is_said(tmp_path):
+def test_an_image_size_in_config_json_that_does_not_fit_is_noted(tmp_path):
     table = layouts.writer(TINY, "timm")
     arrays = layouts.table.write(table.entries(TINY), checkpoint(depth=2).params)
     arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
@@ -132,10 +132,11 @@ def test_config_json_of_another_size_is_not_used_and_that_is_said(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     read = load.read(tmp_path)
     assert read.options.grid == (4, 4)
-    assert "the files beside it tell images of 32x32: its positions do not fit" in read.notes
+    note = "its positions do not fit the image size 32x32 of the files beside it"
+    assert note in read.notes
 
 
-def test_timms_argument_tells_whether_the_class_token_has_a_position(tmp_path):
+def test_timms_no_embed_class_is_read(tmp_path):
     bare(tmp_path / "m.safetensors", "timm", image_size=(16, 16), class_position=False)
     with pytest.raises(ValueError, match="leave the grid of patches open"):
         load.read(tmp_path / "m.safetensors", num_heads=3)
@@ -144,14 +145,14 @@ def test_timms_argument_tells_whether_the_class_token_has_a_position(tmp_path):
     assert not load.read(tmp_path / "m.safetensors").options.class_position
 
 
-def test_an_image_size_tells_no_grid_where_another_patch_size_is_wanted(tmp_path):
-    """The image size is that of the new patches then: 4 x 4 of them, where old ones were 2 x 8."""
+def test_the_image_size_does_not_choose_the_grid_with_another_patch_size(tmp_path):
+    """The image size is then for the new patches: 4 x 4 of them, while the file has 2 x 8."""
     original = bare(tmp_path / "m.npz", "vit_jax", activation="gelu_tanh")
     model: Any = vit_jax.load(
         tmp_path / "m.npz", num_heads=3, patch_size=(2, 8), image_size=(8, 32)
     )
     np.testing.assert_array_equal(model.encoder.position[...], original.params["encoder/position"])
     assert model.preprocessing.image_size == (8, 32), "what it is fed follows"
-    told: Any = vit_jax.load(tmp_path / "m.npz", num_heads=3, image_size=(8, 32))
-    np.testing.assert_array_equal(told.encoder.position[...], original.params["encoder/position"])
-    assert told.options.grid == (2, 8)
+    given: Any = vit_jax.load(tmp_path / "m.npz", num_heads=3, image_size=(8, 32))
+    np.testing.assert_array_equal(given.encoder.position[...], original.params["encoder/position"])
+    assert given.options.grid == (2, 8)

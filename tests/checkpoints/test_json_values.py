@@ -1,4 +1,4 @@
-"""What the JSON files beside a checkpoint tell of names and sizes is checked before it is used."""
+"""Names and sizes in the JSON files beside a checkpoint are checked before use."""
 
 import pathlib
 
@@ -19,12 +19,12 @@ from vit_jax.checkpoints.layouts import hints
     ],
     ids=["timm", "list", "height", "edge"],
 )
-def test_a_size_that_is_no_whole_number_is_refused(config, value) -> None:
+def test_a_size_that_is_not_a_whole_number_is_refused(config, value) -> None:
     with pytest.raises(ValueError, match="whole number"):
         hints.nominal_size(hints.Hints(config=config(value)))
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "é" * 200, "a/b", "a\0b"])
-def test_a_name_that_no_file_can_have_is_refused(name, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="which is no name"):
-        beside.whose({"vit_jax": {"file": name}}, tmp_path / "model.npz")
+def test_an_invalid_file_name_is_refused(name, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="file must be the name of a file"):
+        beside.other_owner({"vit_jax": {"file": name}}, tmp_path / "model.npz")
