@@ -95,7 +95,7 @@ def test_mean_and_std_follow_the_channels() -> None:
     assert three.for_channels(4).mean == (0.1, 0.2, 0.6, 0.1)
     assert three.for_channels(3) == three
     assert Preprocessing(image_size=(8, 8)).for_channels(2).std == (0.5, 0.5)
-    with pytest.raises(ValueError, match="not a number for each of 3 channels"):
+    with pytest.raises(ValueError, match="has 2 values: give one for each of 3 channels"):
         Preprocessing(image_size=(8, 8), mean=(0.1, 0.2), std=(1.0, 1.0)).for_channels(3)
 
 

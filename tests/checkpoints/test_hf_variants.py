@@ -214,7 +214,7 @@ def test_a_swin_with_positions_has_a_fixed_image_size(tmp_path):
     model: Any = vit_jax.load(tmp_path)
     assert model.options.position == "learned_1d"
     images = np.ones((1, 32, 48, 3), np.float32)
-    with pytest.raises(ValueError, match="images have 8x12 patches, .* are of 8x8: load it with"):
+    with pytest.raises(ValueError, match="images have 8x12 patches, .* are for 8x8: load it with"):
         model(images)
     table = arrays["swin.embeddings.position_embeddings"][0].reshape(8, 8, -1)
     wider: Any = vit_jax.load(tmp_path, image_size=(32, 48))
