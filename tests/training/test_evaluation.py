@@ -100,6 +100,27 @@ def test_latest_best_and_numbered_steps(run, evaluate) -> None:
     )
 
 
+def test_a_run_resumed_with_another_metric_has_another_best_checkpoint(tmp_path, capsys) -> None:
+    """For the run, for `evaluate` and for `load`: model.json names the new metric."""
+    recipe, workdir = runs.write_recipe(tmp_path), tmp_path / "run"
+    every = ["--config.evaluate_every.steps=1", "--config.checkpoint.keep_last=9"]
+    command = ["train", "--config", str(recipe), "--workdir", str(workdir), *every]
+    assert main([*command, "--config.total.steps=2", "--config.checkpoint.metric=loss"]) == 0
+    other = "--config.checkpoint.metric=ema_loss"
+    assert main([*command, "--config.total.steps=4", other]) == 0
+    card = run_folder.read_card(workdir)
+    assert (card.metric, card.better) == ("ema_loss", "min")
+    capsys.readouterr()
+    assert main(["evaluate", "--workdir", str(workdir), "--json", "--step", "best"]) == 0
+    step = json.loads(capsys.readouterr().out)["step"]
+    losses = {n["step"]: n["eval_ema_loss"] for n in runs.lines(workdir) if "eval_ema_loss" in n}
+    assert losses[step] == min(losses.values())
+    kernel = np.asarray(vit_jax.load(workdir, step="best").head.kernel[...])
+    np.testing.assert_array_equal(kernel, runs.arrays(workdir, step=step)["ema/head/kernel"])
+    changed = "--config.checkpoint.metric=top1"
+    assert main(["evaluate", "--workdir", str(workdir), "--json", "--step", "best", changed]) == 0
+
+
 def test_the_result_in_one_line_for_people(run, evaluate, capsys) -> None:
     assert main(["evaluate", "--workdir", str(run)]) == 0
     printed = capsys.readouterr().out

@@ -19,9 +19,19 @@ from vit_jax.data.record import Source
 from vit_jax.evaluators import HELD_OUT, Context, Evaluator, HeldOut, Measure, held_out
 from vit_jax.images import transform_of
 from vit_jax.models import zoo
+from vit_jax.objectives import Direction
 from vit_jax.parallel import agreement, multihost, rules
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import datasets, evaluation_data, facts, frozen, memory, setup, state
+from vit_jax.training import (
+    datasets,
+    evaluation_data,
+    facts,
+    frozen,
+    memory,
+    run_config,
+    setup,
+    state,
+)
 from vit_jax.training.design import Design, eval_batch_size
 from vit_jax.training.step import Bind
 
@@ -124,7 +134,7 @@ def evaluate(
     graphdef, shapes = state.abstract_params(options)
     names = ("params", "ema") if card.average else ("params",)
     placed = rules.placed_shapes(shapes, mesh)
-    best = best_metric(config)
+    best = _best_metric(config, workdir, card)
     with store_lib.Store(workdir, config.checkpoint, metric=best, read_only=True) as store:
         found = fallback.restore(store, dict.fromkeys(names, placed), which, substitute=True)
     for note in found.notes:
@@ -191,6 +201,17 @@ def evaluate_model(
     with jax.set_mesh(mesh):
         context, params = _of_loaded(config, model, mesh=mesh, train=None, held_out=source, bad=bad)
         return HeldOut().open(context)(params, {})
+
+
+def _best_metric(
+    config: Config, workdir: str | os.PathLike[str], card: run_folder.Card
+) -> tuple[str, Direction] | None:
+    """The metric that chooses the best checkpoint: that of the config if it is changed here.
+
+    Otherwise it is that of model.json, which follows a run that was resumed with another metric.
+    """
+    changed = config.checkpoint.metric != run_config.read_config(workdir).checkpoint.metric
+    return best_metric(config) if changed or not card.metric else (card.metric, card.better)
 
 
 def _mesh_at_hand(config: Config) -> Mesh:

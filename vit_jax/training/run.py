@@ -199,6 +199,16 @@ def _write(config: Config, workdir: str | os.PathLike[str], origin: _Origin, par
         run_config.write_run(workdir, config, card)
         frozen.write(workdir, parts.frozen)
     data.write(workdir, step=origin.step)
+    if origin.resumed:  # last: the data may have renamed the classes in model.json
+        _write_metric(config, workdir)
+
+
+def _write_metric(config: Config, workdir: str | os.PathLike[str]) -> None:
+    """Makes model.json name the metric that chooses the best checkpoint from now on."""
+    card, best = run_folder.read_card(workdir), best_metric(config)
+    if best and best != (card.metric, card.better):
+        metric, better = best
+        run_folder.write_card(workdir, dataclasses.replace(card, metric=metric, better=better))
 
 
 def _created(plan: Design) -> state.State:
