@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import importlib.util
+import inspect
 import io
 import os
 import pathlib
@@ -116,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="vit_jax", description="Vision Transformers in JAX.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in commands.COMMANDS.items():
-        text = (command.run.__doc__ or "").strip()
+        text = inspect.cleandoc(command.run.__doc__ or "")
         sub = subparsers.add_parser(
             name,
             help=text.splitlines()[0],

@@ -58,9 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Evaluate a checkpoint exactly, on any number of devices.
 
-    A run is measured by the evaluators of its config, or by --only some, on the data of its config;
-    --config.data.eval_split=test and the like change the config. A released file needs a recipe,
-    --config. With --images and --labels any checkpoint is measured on the images of a folder.
+    A run is measured by the evaluators of its config, or by some of them (--only), on the data of
+    its config. Options such as --config.data.eval_split=test change the config. A released file
+    needs a recipe, --config. With --images and --labels any checkpoint is measured on the images
+    of a folder.
     """
     multihost.initialize()
     notes: list[str] = []

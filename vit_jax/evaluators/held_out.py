@@ -24,7 +24,7 @@ COUNTS = ("count", "unlabelled", "broken")  # equal for the parameters and their
 class HeldOut(Evaluator):
     """The objective's metrics; for classification top-1, top-5 and loss."""
 
-    every: Duration = Duration()  # unset: evaluate_every
+    every: Duration = Duration()  # period in a run; unset: evaluate_every
 
     needs_head: ClassVar[bool] = True
 

@@ -35,7 +35,7 @@ INPUTS = ("image", "label", "mask")
 class Knn(Evaluator):
     """Top-1 and top-5 of a vote by the `k` training images with the largest cosine similarity."""
 
-    every: Duration = Duration()  # unset: evaluate_every
+    every: Duration = Duration()  # period in a run; unset: evaluate_every
     k: int = 20  # neighbours that vote
     temperature: float = 0.07  # a vote weighs exp(similarity / temperature); 0: all weigh 1
     train_images: int = 0  # evenly spaced images of the training split to compare with; 0: all

@@ -53,9 +53,9 @@ def default(key: str) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What to build: the zoo's entry `name`, or the model of `init_from`, with some fields set."""
+    """The zoo's entry `name`, or the model of `init_from`, with some fields changed."""
 
-    name: str = ""  # "B/16", "R50+B/16", ...; unset: the model of `init_from`
+    name: str = ""  # a name of the zoo, such as "B/16"; unset: the model of `init_from`
     # Any fields of the model's options; unset: as the zoo says, or the checkpoint of `init_from`.
     fields: schema.FrozenMapping = schema.any_of(_kinds, refused=_REFUSED, read=_read)
 
