@@ -116,16 +116,17 @@ def test_it_pretrains_goes_on_with_the_same_bits_and_is_fine_tuned(tmp_path, mon
     assert vit_jax.load(tmp_path / "tuned").options.num_classes == 10
 
 
+@pytest.mark.parametrize("objective", ["mae", "masked_patch"])
 def test_an_objective_that_cannot_train_the_model_is_the_first_thing_that_is_reported(
-    tmp_path, capsys
+    tmp_path, capsys, objective
 ) -> None:
     """Before a field that the model does not have, such as the depth that the quick start sets."""
     recipe = runs.ROOT / "configs" / "quickstart.py"
     command = ["train", "--config", str(recipe), "--workdir", str(tmp_path / "run")]
-    overrides = ["--config.model.name=R50x1", "--config.objective.name=mae"]
+    overrides = ["--config.model.name=R50x1", f"--config.objective.name={objective}"]
     assert main([*command, *overrides]) == 2
     error = capsys.readouterr().err
-    assert "config.objective is mae" in error and error.count("\n") == 1
+    assert f"config.objective is {objective}" in error and error.count("\n") == 1
     assert main([*command, overrides[0]]) == 2
     assert "unknown config field config.model.depth of R50x1" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

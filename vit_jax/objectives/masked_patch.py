@@ -23,30 +23,33 @@ from vit_jax.objectives.mae import patches
 
 Target = Literal["mean_colour", "colours_4x4", "pixels"]
 
-_BINS = 8  # of each channel: 3 bits
+_BINS = 8  # values of each channel: 3 bits
 _SIDE = 4  # `colours_4x4` reduces a patch to 4 x 4 pixels
-_STREAM = 3  # of random numbers, apart from those of the augmentations
-# What becomes of a corrupted patch: a mask token, or another patch of the image, or (10%) itself.
+_STREAM = 3  # the random stream of the corruption; the augmentations have other numbers
+# Shares of the corrupted patches that become a mask token, or another patch; the rest stays.
 _MASKED, _REPLACED = 0.8, 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedPatchPrediction(Objective):
-    """Predicts the corrupted patches of an image: colours, or pixels."""
+    """Predicts the colours, or the pixels, of corrupted patches of an image."""
 
-    # mean_colour: which of 512 colours (3 bits a channel) the patch has on average; colours_4x4:
-    # the same of each pixel of the patch reduced to 4x4; pixels: all pixels, by squared error.
+    # mean_colour: the mean colour of a patch as one of 512 (3 bits per channel); colours_4x4: such
+    # a colour for each pixel of the patch resized to 4x4; pixels: all pixels, by squared error.
     target: Target = "mean_colour"
     corrupt: float = 0.5  # share of the patches that are corrupted and predicted
 
     metrics: ClassVar[Mapping[str, Direction]] = {"loss": "min"}
-    exact_images: ClassVar[bool] = True  # they are the target
+    exact_images: ClassVar[bool] = True  # the images are the target
 
     def __post_init__(self) -> None:
         if not 0 < self.corrupt < 1:
             raise ValueError(
                 f"config.objective.corrupt is {self.corrupt}: it must be between 0 and 1"
             )
+
+    def check_kind(self, base: Options) -> None:
+        _encoder(base)
 
     def model(self, base: Options, facts: DataFacts) -> Options:
         encoder = _encoder(base)
@@ -75,7 +78,7 @@ class MaskedPatchPrediction(Objective):
         return Loss(errors.sum(axis=1), weights)
 
     def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
-        """The loss, with a corruption that is the same in every evaluation."""
+        """The loss. The corruption of an image is the same in all evaluations."""
         changes = corruption(
             batch["sample_index"], model.options, share=self.corrupt, key=jax.random.key(_STREAM)
         )
@@ -101,7 +104,7 @@ class MaskedPatchPrediction(Objective):
         raise NotImplementedError("the mean and std are unknown: call `bound` first")
 
     def _outputs(self, options: EncoderOptions) -> int:
-        """Outputs of the head for each patch. Raises ValueError where the target does not fit."""
+        """Outputs of the head for each patch. Raises ValueError if the target does not fit."""
         colours = _BINS**options.channels
         if self.target == "mean_colour":
             return colours
@@ -117,7 +120,7 @@ class MaskedPatchPrediction(Objective):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Bound(MaskedPatchPrediction):
-    """Knows the mean and std, by channel, that images are normalised with."""
+    """The objective with the mean and std of the normalised images, for each channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -190,7 +193,7 @@ def _corrupted(count: int, share: float) -> int:
 
 
 def _encoder(base: Options) -> MaskedImageModelOptions:
-    """A masked image model with the encoder of `base`. Raises ValueError where it has none."""
+    """A masked image model with the encoder of `base`. Raises ValueError if that cannot be."""
     if isinstance(base, MaskedImageModelOptions):
         return base
     if not isinstance(base, ViTOptions) or base.stem:

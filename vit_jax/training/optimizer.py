@@ -1,4 +1,4 @@
-"""How parameters move: an optimizer, clipping, and rates that differ by path or layer."""
+"""From gradients to updates: an optimizer, clipping, and rates that differ by path or layer."""
 
 import dataclasses
 import math
@@ -21,9 +21,9 @@ class OptimizerConfig:
 
     rule: Rule = schema.choice(OPTIMIZERS, "adamw", key="name")  # how gradients become updates
     learning_rate: float = 1e-3  # peak of the schedule
-    # Factor of the rate from each layer to the one below it; 1: the same rate everywhere.
+    # Factor of the learning rate from each layer to the layer below it; 1: equal rates.
     layer_decay: float = 1.0
-    # (regular expression of paths, factor of their rate); the first that matches counts.
+    # Pairs (regular expression of paths, factor of their rate); the first match counts.
     rate_factors: tuple[tuple[str, float], ...] = ()
     frozen: tuple[str, ...] = ()  # regular expressions of the paths that do not train
     clip_norm: float = 1.0  # largest global gradient norm; 0: no clipping
@@ -60,10 +60,11 @@ def make_optimizer(
 def rate_factors(optimizer: OptimizerConfig, params: Any) -> Any:
     """The factor of the learning rate of every parameter: float32 (), or (L, 1, ...) by layer.
 
-    `layer_decay` d gives the head d ** 0, the last block d ** 1, the first of L blocks d ** L, and
-    what is before the blocks d ** (L + 1), as MAE and BEiT do. A norm after the blocks has d ** 0;
-    timm gives d ** 1 to a norm before pooling, which `rate_factors` can say. None where every
-    factor is 1. Raises ValueError for a value out of range.
+    With `layer_decay` d the factor is d ** 0 for the head, d ** 1 for the last block, d ** L for
+    the first of L blocks, and d ** (L + 1) for everything before the blocks, as in MAE and BEiT. A
+    norm after the blocks has d ** 0; timm uses d ** 1 for a norm before pooling, which
+    `rate_factors` can set. Returns None if every factor is 1. Raises ValueError for a value out of
+    range.
     """
     if not 0 < optimizer.layer_decay <= 1:
         raise ValueError(
@@ -130,7 +131,7 @@ def _depth(params: Any) -> int:
 
 
 def _layers_below_head(path: str, depth: int) -> np.ndarray:
-    """How often the rate of the head is decayed: (), or (depth,) for the parameters of blocks."""
+    """The number of decays from the head's rate: (), or (depth,) for parameters of blocks."""
     if re.match(r"encoder/blocks/", path):
         return np.arange(depth, 0, -1.0)
     before = path.startswith("encoder/") and not re.match(r"encoder/(norm|relative_bias)", path)

@@ -1,4 +1,4 @@
-"""Optimizers: one file a kind, and a table of them. `contract` says what each gives.
+"""Optimizers: one file each, and a table; `contract` defines them.
 
 The state of an optimizer repeats the nested dict of the parameters for each moment, below a prefix.
 So the rules that shard a parameter by its path also shard its moments.
@@ -15,7 +15,7 @@ from vit_jax.training.optimizers.sgd import Sgd
 
 __all__ = ["OPTIMIZERS", "Adam", "AdamW", "MomentDtype", "Rule", "Sgd"]
 
-# By the name that a config gives them.
+# By the name in a config.
 OPTIMIZERS: dict[str, type[Rule]] = {
     "adamw": AdamW,
     "adam": Adam,
