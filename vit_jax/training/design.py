@@ -81,8 +81,7 @@ def design(
     start = start or setup.zoo_start(config, facts)
     config = setup.with_value_range(config, start.preprocessing)
     objective, options = config.objective, start.options
-    _check_devices(options, mesh)
-    _check_inputs(objective)
+    _check(objective, options, mesh)
     augment.check(config.augment, gives=objective.gives)
     schedule = setup.schedule(config, dataset_size=facts.train_size)
     graphdef, shapes = state.abstract_params(options)
@@ -148,8 +147,9 @@ def eval_batch_size(config: Config, mesh: Mesh) -> int:
     return -(-wanted // parts) * parts
 
 
-def _check_devices(options: Options, mesh: Mesh) -> None:
-    """Raises ValueError if the model cannot be computed on the devices of `mesh`."""
+def _check(objective: Objective, options: Options, mesh: Mesh) -> None:
+    """Raises ValueError if the devices cannot compute the model, or batches lack an input."""
+    _check_inputs(objective)
     platform = mesh.devices.flat[0].platform
     if zoo.runnable(options, platform=platform) != options:
         raise ValueError(
