@@ -11,6 +11,7 @@ from tests import compiled, runs
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Simulated devices, for tests of the mesh. A setting, not an environment variable, which the
 # processes that tests start would inherit.
 jax.config.update("jax_num_cpu_devices", 8)
