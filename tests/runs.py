@@ -139,16 +139,6 @@ def arrays(workdir: pathlib.Path, *, step: int | None = None) -> dict[str, np.nd
     return {name: np.asarray(leaf) for name, (_, leaf) in zip(names, leaves, strict=True)}
 
 
-def assert_same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
-    assert left.keys() == right.keys()
-    differing = [
-        name
-        for name, array in left.items()
-        if array.dtype != right[name].dtype or array.tobytes() != right[name].tobytes()
-    ]
-    assert not differing
-
-
 def listing(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of every file below a folder; empty where there is none."""
     return {

@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from tests import runs
+from tests.compare import assert_same_bits
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import store
 from vit_jax.training import run_config
@@ -89,7 +90,7 @@ def test_too_many_broken_images_end_a_run_that_goes_on_later(recipe, images, tmp
     repaired = ["--config.data.max_bad=0.1", "--config.data.accept_changes=true"]
     assert train(recipe, later, images, *every, *repaired) == 0
     for resumed in (workdir, later):
-        runs.assert_same_bits(runs.arrays(resumed), runs.arrays(whole))
+        assert_same_bits(runs.arrays(resumed), runs.arrays(whole))
 
 
 def test_a_folder_that_vanishes_ends_the_run_and_keeps_its_checkpoint(

@@ -11,6 +11,7 @@ import pytest
 
 import vit_jax
 from tests import buckets, runs
+from tests.compare import assert_close, assert_same_bits
 from vit_jax.__main__ import main
 from vit_jax.training import metrics, run_config
 from vit_jax.workdir import lines, place
@@ -66,7 +67,7 @@ def without_clock(found: lines.Lines) -> list[lines.Line]:
 
 
 def test_a_killed_run_on_a_bucket_gives_the_bits_and_lines_of_one_on_a_disk(run, local) -> None:
-    runs.assert_same_bits(runs.arrays(run), runs.arrays(local))
+    assert_same_bits(runs.arrays(run), runs.arrays(local))
     assert without_clock(lines.read(run)) == without_clock(lines.read(local))
 
 
@@ -116,7 +117,7 @@ def test_commands_take_a_run_on_a_bucket(run, bucket, local, tmp_path, capsys) -
         model = vit_jax.load(f"{bucket}/models/{target}", num_heads=2)
         images = np.linspace(-1, 1, 28 * 28 * 3, dtype=np.float32).reshape(1, 28, 28, 3)
         expected = vit_jax.load(local)(images)
-        np.testing.assert_allclose(model(images), expected, rtol=1e-4, atol=1e-5)
+        assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
     assert main(["convert", run, f"{bucket}/models/copy"]) == 2
     assert "is not empty" in capsys.readouterr().err
 

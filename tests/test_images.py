@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 import vit_jax
+from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.commands import predict
 from vit_jax.data import image_list, preprocess
@@ -101,9 +102,9 @@ def test_every_reader_gives_what_the_model_takes(tmp_path) -> None:
         model.preprocessing = dataclasses.replace(model.preprocessing, crop_pct=1.0)
     grey = vit_jax.read_images([tmp_path / "three.png"], one)
     expected = np.asarray(PIL.Image.open(tmp_path / "three.png").convert("L")) / 127.5 - 1
-    np.testing.assert_allclose(grey[0, ..., 0], expected, atol=1e-6)
+    assert_close(grey[0, ..., 0], expected, atol=1e-6)
     pixels = vit_jax.read_images([tmp_path / "four.png"], four)
-    np.testing.assert_allclose(pixels[0], rgba / 127.5 - 1, atol=1e-6)
+    assert_close(pixels[0], rgba / 127.5 - 1, atol=1e-6)
     with pytest.raises(ValueError, match=r"three\.png: .* 3 channels \(RGB\), the model takes 4"):
         vit_jax.read_images([tmp_path / "three.png"], four)
     (tmp_path / "labels").write_text("three.png 0\nfour.png 1\n")

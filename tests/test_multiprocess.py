@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from tests import runs
+from tests.compare import assert_close
 
 STEPS = 80
 OVERRIDES = (
@@ -79,11 +80,11 @@ def ids(path: str) -> np.ndarray:
     return np.array([json.loads(line) for line in pathlib.Path(path).read_text().splitlines()])
 
 
-def assert_close(left: pathlib.Path, right: pathlib.Path) -> None:
+def assert_same_run(left: pathlib.Path, right: pathlib.Path) -> None:
     """The same run within rounding: every array, every line of the metrics."""
     arrays, others = runs.arrays(left), runs.arrays(right)
     for name, array in arrays.items():
-        np.testing.assert_allclose(others[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
+        assert_close(others[name], array, rtol=1e-5, atol=1e-5, about=name)
     assert len(runs.lines(left)) == len(runs.lines(right))
     for line, other in zip(runs.lines(left), runs.lines(right), strict=True):
         assert other.keys() == line.keys()
@@ -97,7 +98,7 @@ def test_two_processes_give_the_result_of_one(one, two) -> None:
     both = [ids(f"{two}-ids{index}") for index in range(2)]
     assert [part.shape for part in both] == [(STEPS, 8)] * 2
     np.testing.assert_array_equal(np.concatenate(both, axis=1), ids(f"{one}-ids0"))
-    assert_close(one, two)
+    assert_same_run(one, two)
 
 
 def test_two_processes_evaluate_every_example_once(command, two) -> None:
@@ -130,7 +131,7 @@ def test_sigterm_to_the_launcher_saves_and_any_number_of_processes_goes_on(comma
     ended = command(*job, devices=4)
     assert ended.returncode == 0, ended.stderr
     assert f"resumed after step {stopped[2]}" in ended.stderr
-    assert_close(workdir, two)
+    assert_same_run(workdir, two)
 
 
 # Each process has overrides of its own.

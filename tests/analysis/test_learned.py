@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import vit_jax
+from tests.compare import assert_close
 from vit_jax.analysis import figures, learned
 
 
@@ -20,8 +21,8 @@ def model():
 def test_filters_are_principal_components_scaled_to_pixels(model):
     images = learned.filters(model, count=5)
     assert images.shape == (5, 8, 8, 3)
-    np.testing.assert_allclose(images.min(axis=(1, 2, 3)), 0, atol=1e-12)
-    np.testing.assert_allclose(images.max(axis=(1, 2, 3)), 1, atol=1e-12)
+    assert_close(images.min(axis=(1, 2, 3)), 0, atol=1e-12)
+    assert_close(images.max(axis=(1, 2, 3)), 1, atol=1e-12)
 
 
 def test_similarity_of_positions_leaves_out_the_class_token(model):
@@ -29,8 +30,8 @@ def test_similarity_of_positions_leaves_out_the_class_token(model):
     assert similarity.shape == (2, 3, 2, 3)
     patches = np.asarray(model.encoder.position[...])[0, 1:]
     expected = patches[1] @ patches[5] / np.linalg.norm(patches[1]) / np.linalg.norm(patches[5])
-    np.testing.assert_allclose(similarity[0, 1, 1, 2], expected, rtol=1e-5)
-    np.testing.assert_allclose(np.diag(similarity.reshape(6, 6)), 1, rtol=1e-6)
+    assert_close(similarity[0, 1, 1, 2], expected, rtol=1e-5)
+    assert_close(np.diag(similarity.reshape(6, 6)), 1, rtol=1e-6)
 
 
 def test_a_model_without_positions_has_no_similarity():

@@ -4,7 +4,6 @@ import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from vit_jax.checkpoints import load
@@ -37,12 +36,3 @@ def read(path: pathlib.Path, **how: Any) -> Any:
 @nnx.jit
 def logits_and_features(model: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     return model(images), model.features(images)
-
-
-def assert_close(
-    ours: Any, theirs: Any, *, rtol: float = 1e-5, floor: float = 0, about: str = ""
-) -> None:
-    """Asserts that values differ by at most `rtol` times the largest value, or times `floor`."""
-    ours, theirs = np.asarray(jax.device_get(ours)), np.asarray(theirs)
-    scale = max(np.abs(theirs).max(), floor)
-    np.testing.assert_allclose(ours, theirs, atol=rtol * scale, rtol=0, err_msg=about)

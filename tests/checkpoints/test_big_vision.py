@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.checkpoints.parity import assert_close, logits_and_features, read
+from tests.checkpoints.parity import logits_and_features, read
+from tests.compare import assert_close
 from vit_jax.checkpoints import load, surgery
 from vit_jax.checkpoints.layouts import table
 from vit_jax.checkpoints.layouts.hints import Hints
@@ -50,7 +51,7 @@ def test_gradients_match_the_original(shared):
     theirs = table.write(big_vision.entries(checkpoint.options), gradients)
     for key, array in theirs.items():
         # The gradient of a key's bias is zero but for rounding.
-        np.testing.assert_allclose(ours[key], array, atol=2e-5 * np.abs(array).max() + 1e-7)
+        assert_close(ours[key], array, atol=2e-5 * np.abs(array).max() + 1e-7)
 
 
 def _flat(state):
@@ -126,9 +127,7 @@ def test_old_positions_in_the_encoder_with_a_row_of_the_class_token(modern, tmp_
     positions = np.concatenate([row, old.pop("pos_embedding")], axis=1)
     for name in ("Transformer/posembed_input/pos_embedding", "Transformer/pos_embedding"):
         found = as_read(tmp_path, old | {name: positions}, layout="big_vision")
-        np.testing.assert_allclose(
-            found.params["encoder/cls"], expected.params["encoder/cls"], atol=1e-7
-        )
+        assert_close(found.params["encoder/cls"], expected.params["encoder/cls"], atol=1e-7)
         found.params["encoder/cls"] = expected.params["encoder/cls"]
         same(found, expected)
 

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.checkpoints.parity import assert_close, logits_and_features, read
+from tests.checkpoints.parity import logits_and_features, read
+from tests.compare import assert_close
 from vit_jax.checkpoints import layouts, load, surgery
 from vit_jax.checkpoints.layouts import table
 from vit_jax.checkpoints.layouts.hf.bit import LAYOUT as hf_bit

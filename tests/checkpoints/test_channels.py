@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 import vit_jax
+from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.checkpoints import load
 from vit_jax.models import fitting, zoo
@@ -33,7 +34,7 @@ def test_kernels_are_adapted_as_timm_does_it(given: int, wanted: int) -> None:
     kernel = np.random.default_rng(0).normal(size=(2, 3, given, 5)).astype(np.float32)
     adapted = fitting.with_channels(kernel, wanted)
     assert adapted.dtype == np.float32
-    np.testing.assert_allclose(adapted, timms(kernel, wanted), rtol=1e-6, atol=1e-6)
+    assert_close(adapted, timms(kernel, wanted), rtol=1e-6, atol=1e-6)
 
 
 SWIN = {"width": 12, "depths": (1, 1), "num_heads": (1, 2), "windows": ((4, 4),)}
@@ -66,7 +67,7 @@ def test_every_family_is_adapted_only_if_the_user_asks(name, changes, path) -> N
     ):
         changed, report = load.adapted(given, channels=number, adapt_channels=True)
         expected = timms(given.params[path], number)
-        np.testing.assert_allclose(changed.params[path], expected, rtol=1e-5, atol=1e-6)
+        assert_close(changed.params[path], expected, rtol=1e-5, atol=1e-6)
         assert changed.options.channels == len(changed.preprocessing.std) == number
         assert message in changed.notes[-1] and message in str(report)
         assert f"{path} {given.params[path].shape} -> {expected.shape}" in report.resized
@@ -86,7 +87,7 @@ def test_one_summed_channel_gives_the_output_of_three_equal_channels() -> None:
     values = tiny.images()[..., :1]
     forward = jax.jit(lambda model, images: model(images))
     same = forward(model, np.repeat(values, 3, axis=-1))
-    np.testing.assert_allclose(forward(grey, values), same, rtol=1e-4, atol=1e-5)
+    assert_close(forward(grey, values), same, rtol=1e-4, atol=1e-5)
 
 
 def test_mean_and_std_follow_the_channels() -> None:

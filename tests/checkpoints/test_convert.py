@@ -9,6 +9,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 import vit_jax
+from tests.compare import assert_close
 from vit_jax.checkpoints import files, load, save
 from vit_jax.checkpoints.convert import convert
 
@@ -48,7 +49,7 @@ def test_big_vision_adds_the_row_of_the_class_token_to_the_token(shared, tmp_pat
     convert(tmp_path / "a.npz", tmp_path / "b.npz", layout="vit_jax")
     for name in ("a.npz", "b.npz"):
         logits = load_vit(tmp_path / name)(io["images"])
-        np.testing.assert_allclose(logits, io["expected_logits"], atol=1e-5)
+        assert_close(logits, io["expected_logits"], atol=1e-5)
 
 
 def test_the_report_lists_what_was_changed(shared, tmp_path):
@@ -73,9 +74,7 @@ def test_a_run_keeps_the_resize_methods_of_its_origin(shared, tmp_path):
     assert "a run, 48,487 parameters" in convert(source, tmp_path / "run")
     images = np.load(shared / "fixtures/hf_posemb_interp/io.npz")
     model = load_vit(tmp_path / "run", image_size=(32, 56))
-    np.testing.assert_allclose(
-        model(images["images_32x56"]), images["expected_logits_32x56"], atol=1e-5
-    )
+    assert_close(model(images["images_32x56"]), images["expected_logits_32x56"], atol=1e-5)
 
 
 def test_save_warns_of_options_that_readers_of_the_layout_assume_differently(shared, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import vit_jax
+from tests.compare import assert_close
 from vit_jax.checkpoints import load, surgery
 from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.interpolation import Methods
@@ -34,7 +35,7 @@ def test_beit_is_fine_tuned_with_its_shared_biases_in_every_block(shared):
         )
         table = tuned.params["encoder/blocks/attention/relative_bias"]
         for layer in table:
-            np.testing.assert_allclose(layer, io[f"expected_relpos_table_{size}"], atol=3e-6)
+            assert_close(layer, io[f"expected_relpos_table_{size}"], atol=3e-6)
         assert {"encoder/mask", "encoder/norm/bias", "encoder/norm/scale"} <= set(report.dropped)
         tuned.params["encoder/norm/scale"] = io["fc_norm_weight"]
         tuned.params["encoder/norm/bias"] = io["fc_norm_bias"]
@@ -43,9 +44,7 @@ def test_beit_is_fine_tuned_with_its_shared_biases_in_every_block(shared):
             io["head_bias"],
         )
         model = assemble(tuned.options, tuned.params)
-        np.testing.assert_allclose(
-            model(io[f"images_{size}"]), io[f"expected_logits_{size}"], atol=1e-5
-        )
+        assert_close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"], atol=1e-5)
 
 
 def test_deit_keeps_the_rows_of_both_tokens(shared):
@@ -53,12 +52,8 @@ def test_deit_keeps_the_rows_of_both_tokens(shared):
     path = shared / "fixtures/deit_distilled/checkpoint.pth"
     for size in (24, 48, 80):
         model = load_vit(path, num_heads=3, image_size=size)
-        np.testing.assert_allclose(
-            model.encoder.position[...], io[f"expected_posemb_{size}"], atol=3e-6
-        )
-        np.testing.assert_allclose(
-            model(io[f"images_{size}"]), io[f"expected_logits_{size}"], atol=1e-5
-        )
+        assert_close(model.encoder.position[...], io[f"expected_posemb_{size}"], atol=3e-6)
+        assert_close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +69,8 @@ def test_timm_resizes_in_two_ways(shared, file, prefix, changes):
     for size in ("24x24", "80x80", "32x56", "32x72"):
         height, width = map(int, size.split("x"))
         model = load_vit(folder / file, image_size=(height, width), **changes)
-        np.testing.assert_allclose(
-            model.encoder.position[...], io[f"{prefix}_expected_posemb_{size}"], atol=3e-6
-        )
-        np.testing.assert_allclose(
-            model(io[f"images_{size}"]), io[f"{prefix}_expected_logits_{size}"], atol=1e-5
-        )
+        assert_close(model.encoder.position[...], io[f"{prefix}_expected_posemb_{size}"], atol=3e-6)
+        assert_close(model(io[f"images_{size}"]), io[f"{prefix}_expected_logits_{size}"], atol=1e-5)
 
 
 def test_a_removed_class_row_is_added_to_the_token():
@@ -90,9 +81,9 @@ def test_a_removed_class_row_is_added_to_the_token():
     without = dataclasses.replace(options, class_position=False)
     moved, _ = adapt(params, options, without)
     assert moved["encoder/position"].shape[1] == 6
-    np.testing.assert_allclose(assemble(without, moved)(images), expected, atol=1e-5)
+    assert_close(assemble(without, moved)(images), expected, atol=1e-5)
     back, _ = adapt(moved, without, options)
-    np.testing.assert_allclose(assemble(options, back)(images), expected, atol=1e-5)
+    assert_close(assemble(options, back)(images), expected, atol=1e-5)
 
 
 def test_tokens_that_one_model_lacks_are_dropped_or_initialised():
@@ -134,7 +125,7 @@ def test_a_larger_patch_embeds_an_enlarged_image_equally():
     patches = images.reshape(2, 2, 8, 3, 8, 3).transpose(0, 1, 3, 2, 4, 5)
     enlarged = jax.image.resize(patches, (2, 2, 3, 16, 16, 3), "linear")
     enlarged = enlarged.transpose(0, 1, 3, 2, 4, 5).reshape(2, 32, 48, 3)
-    np.testing.assert_allclose(
+    assert_close(
         assemble(larger, moved)(enlarged),
         assemble(options, params)(images),
         atol=1e-4,
@@ -151,7 +142,7 @@ def test_a_timm_model_of_another_patch_size_is_resampled_as_timm_does(shared, tm
     sides = (2 * size[0], 3 * size[1])
     loaded = load_vit(tmp_path / "m", patch_size=size, image_size=sides)
     expected = io[f"flexivit_pi_resize_bicubic_aa_{size[0]}x{size[1]}"].transpose(2, 3, 1, 0)
-    np.testing.assert_allclose(loaded.encoder.embedding.kernel[...], expected, atol=3e-6)
+    assert_close(loaded.encoder.embedding.kernel[...], expected, atol=3e-6)
     np.testing.assert_array_equal(loaded.encoder.position[...], params["encoder/position"])
 
 

@@ -16,6 +16,7 @@ from safetensors import numpy as safetensors_numpy
 import vit_jax
 from tests.checkpoints import parity
 from tests.checkpoints.parity import TINY
+from tests.compare import assert_close
 from vit_jax.checkpoints import files, load, msgpack_file, save, surgery
 from vit_jax.checkpoints.layouts import table
 from vit_jax.checkpoints.layouts.hf.layout import LAYOUT as hf
@@ -103,7 +104,7 @@ def test_logits_are_those_of_transformers(shared, name):
     folder = shared / "fixtures" / name
     io = np.load(folder / "io.npz")
     model: Any = vit_jax.load(folder)
-    parity.assert_close(model(io["images"]), io["expected_logits"])
+    assert_close(model(io["images"]), io["expected_logits"])
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -194,7 +195,7 @@ def test_dinov2_resizes_as_its_flax_class_does():
             method="bicubic",
             antialias=False,
         )
-        np.testing.assert_allclose(ours[0, 1:], theirs.reshape(-1, 6), atol=2e-5)
+        assert_close(ours[0, 1:], theirs.reshape(-1, 6), atol=2e-5)
 
 
 def test_a_flax_folder_at_another_size_and_layout(tmp_path):
@@ -209,7 +210,7 @@ def test_a_flax_folder_at_another_size_and_layout(tmp_path):
     again: Any = vit_jax.load(
         tmp_path / "a.safetensors", num_heads=3, grid=(6, 4), activation="gelu_quick", norm_eps=1e-5
     )
-    parity.assert_close(again(images), model(images))
+    assert_close(again(images), model(images))
 
 
 def packed(*items) -> bytes:

@@ -15,6 +15,7 @@ from safetensors import numpy as safetensors_numpy
 
 import vit_jax
 from tests.checkpoints import parity
+from tests.compare import assert_close
 from vit_jax.checkpoints import files, layouts, load, surgery
 from vit_jax.checkpoints.layouts.hf import entries, names
 from vit_jax.checkpoints.layouts.hf.layout import LAYOUT as hf
@@ -87,9 +88,7 @@ def test_positions_are_resized_to_any_grid(shared):
             size = name.removeprefix("images_")
             height, width = map(int, size.split("x"))
             model = load_vit(folder, image_size=(height, width))
-            np.testing.assert_allclose(
-                model.encoder.position[...], io[f"expected_posemb_{size}"], atol=3e-6
-            )
+            assert_close(model.encoder.position[...], io[f"expected_posemb_{size}"], atol=3e-6)
             assert_close(model(io[name]), io[f"expected_logits_{size}"])
 
 
@@ -139,7 +138,7 @@ def test_sharded_half_precision_and_torch_files_are_the_same_model(shared, tmp_p
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     images = np.load(source / "io.npz")["images"]
     whole, sharded = load_vit(source), load_vit(tmp_path)
-    np.testing.assert_allclose(sharded(images), whole(images), atol=2e-2)
+    assert_close(sharded(images), whole(images), atol=2e-2)
 
 
 @pytest.mark.parametrize("changes", WRITTEN.values(), ids=list(WRITTEN))
@@ -229,13 +228,8 @@ def check_gradients(model, gradients, folder):
     ours = traverse_util.flatten_dict(nnx.to_pure_dict(gradients), sep="/")
     for path, array in expected.items():
         array = zero_key_bias(path, array, options)
-        scale = max(np.abs(array).max(), 1e-3)
-        np.testing.assert_allclose(
-            zero_key_bias(path, np.asarray(ours[path]), options) / scale,
-            array / scale,
-            atol=1e-4,
-            err_msg=path,
-        )
+        gradient = zero_key_bias(path, np.asarray(ours[path]), options)
+        assert_close(gradient, array, scaled=1e-4, floor=1e-3, about=path)
 
 
 def in_memory(arrays):
@@ -289,11 +283,6 @@ def random_params(options):
 
 def apply(model, images):
     return jax.jit(lambda model, x: model(x))(model, jnp.asarray(images))
-
-
-def assert_close(ours, theirs):
-    theirs = np.asarray(theirs)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5 * max(np.abs(theirs).max(), 1))
 
 
 def load_vit(path, **changes: Any) -> Any:

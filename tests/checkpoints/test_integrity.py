@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from tests.compare import assert_same_bits
 from vit_jax.checkpoints import fallback, integrity, store
 from vit_jax.config import CheckpointConfig
 
@@ -156,7 +157,7 @@ def test_a_damaged_step_is_named_and_the_previous_one_is_used(run, damage) -> No
         fallback.restore(checkpoints, ABSTRACT, "latest", substitute=False)
     found = read(run)
     assert found.step == 2
-    jax.tree.map(np.testing.assert_array_equal, found.state, state(2))
+    assert_same_bits(found.state, state(2))
     assert found.damaged == (3,)
     assert found.notes[0].startswith("checkpoint 3 is damaged: ")
     assert found.notes[1] == "checkpoint 2 is used instead"

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx, traverse_util
 
 import vit_jax
-from tests.checkpoints import parity
+from tests.compare import assert_close
 from vit_jax.checkpoints import files, layouts, load, surgery
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.layouts.torch.beit import LAYOUT as beit
@@ -54,10 +54,10 @@ def test_a_masked_autoencoder_gives_loss_and_gradients(autoencoder):
         return value, (prediction, mask, model.encode(images, keep=keep))
 
     (value, outputs), gradients = nnx.jit(nnx.value_and_grad(loss, has_aux=True))(model)
-    parity.assert_close(value, io["expected_loss"])
-    parity.assert_close(outputs[0], io["expected_pred"])
+    assert_close(value, io["expected_loss"])
+    assert_close(outputs[0], io["expected_pred"])
     np.testing.assert_array_equal(outputs[1], io["expected_mask"])
-    parity.assert_close(outputs[2], io["expected_latent"])
+    assert_close(outputs[2], io["expected_latent"])
     theirs = files.read_arrays(folder / "grads.safetensors")
     state = files.read_arrays(folder / "checkpoint.pth")
     for fixed in ("pos_embed", "decoder_pos_embed"):
@@ -113,8 +113,8 @@ def test_beit_predicts_the_visual_tokens(shared):
         return entropy.mean(), logits
 
     (value, logits), gradients = nnx.jit(nnx.value_and_grad(loss, has_aux=True))(model)
-    parity.assert_close(value, io["expected_loss"])
-    parity.assert_close(logits, io["expected_all_logits"])
+    assert_close(value, io["expected_loss"])
+    assert_close(logits, io["expected_all_logits"])
     theirs = files.read_arrays(folder / "grads.safetensors")
     check_gradients(gradients, beit, theirs, model.options)
 
@@ -129,13 +129,13 @@ def test_fine_tuning_starts_as_beits_does(shared, size):
     np.testing.assert_array_equal(model.head.kernel[...], 0)
     np.testing.assert_array_equal(model.encoder.norm.scale[...], 1)
     for table in model.encoder.blocks.attention.relative_bias[...]:
-        np.testing.assert_allclose(table, io[f"expected_relpos_table_{size}"], atol=1e-6)
+        assert_close(table, io[f"expected_relpos_table_{size}"], atol=1e-6)
     model.head.kernel[...], model.head.bias[...] = io["head_weight"].T, io["head_bias"]
     model.encoder.norm.scale[...], model.encoder.norm.bias[...] = (
         io["fc_norm_weight"],
         io["fc_norm_bias"],
     )
-    parity.assert_close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"])
+    assert_close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"])
 
 
 @pytest.mark.parametrize(
@@ -228,4 +228,4 @@ def check_gradients(gradients, layout, theirs, options) -> None:
     ours = traverse_util.flatten_dict(nnx.to_pure_dict(gradients), sep="/")
     assert ours.keys() == expected.keys()
     for path, array in expected.items():
-        parity.assert_close(ours[path], array, floor=1e-3, about=path)
+        assert_close(ours[path], array, floor=1e-3, about=path)

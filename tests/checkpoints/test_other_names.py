@@ -10,6 +10,7 @@ import pytest
 import vit_jax
 from tests.checkpoints import parity
 from tests.checkpoints.parity import TINY
+from tests.compare import assert_close
 from vit_jax.checkpoints import load, surgery, torch_file
 from vit_jax.checkpoints.layouts import table
 from vit_jax.checkpoints.layouts.hints import Hints
@@ -45,7 +46,7 @@ def test_torchvision_gives_the_logits_of_the_original(shared):
     folder = shared / "fixtures/torchvision_vit"
     io = np.load(folder / "io.npz")
     model: Any = vit_jax.load(folder / "checkpoint.pth", **HEADS)
-    parity.assert_close(model(io["images"]), io["expected_logits"])
+    assert_close(model(io["images"]), io["expected_logits"])
     assert model.preprocessing.mean == (0.485, 0.456, 0.406)
 
 
@@ -55,9 +56,9 @@ def test_dinov2_gives_the_tokens_of_the_original_at_other_sizes(shared):
     for size, end in (((56, 56), ""), ((84, 42), "_84x42")):
         model: Any = vit_jax.load(folder / "checkpoint.pth", image_size=size, **HEADS)
         tokens = model.encode(io["images" + end])
-        parity.assert_close(tokens[:, 0], io["expected_class" + end])
-        parity.assert_close(tokens[:, 1:], io["expected_patches" + end])
-        parity.assert_close(model.features(io["images" + end]), io["expected_class" + end])
+        assert_close(tokens[:, 0], io["expected_class" + end])
+        assert_close(tokens[:, 1:], io["expected_patches" + end])
+        assert_close(model.features(io["images" + end]), io["expected_class" + end])
 
 
 @pytest.mark.parametrize(
@@ -244,20 +245,20 @@ def test_mocos_positions_follow_its_formula():
         for column in range(3):
             y, x = row * omega, column * omega
             wanted = np.concatenate([np.sin(y), np.cos(y), np.sin(x), np.cos(x)])
-            np.testing.assert_allclose(table[0, 3 * row + column], wanted, atol=1e-6)
+            assert_close(table[0, 3 * row + column], wanted, atol=1e-6)
 
 
 def test_interpolation_with_an_offset_resizes_an_axis_of_the_same_size():
     # PyTorch's bicubic of 4 points at a scale of (4 + 0.1) / 4.
     weights = interpolation.matrix(4, 4, "bicubic_offset")
     assert not np.allclose(weights, np.eye(4))
-    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-12)
+    assert_close(weights.sum(axis=1), 1, atol=1e-12)
     table = np.random.default_rng(0).normal(size=(1, 17, 8)).astype(np.float32)
     for method in ("bicubic_offset", "keys_offset", "bicubic_align_corners"):
         same = positions.resize(table, source=(4, 4), target=(4, 4), method=method)  # type: ignore
         np.testing.assert_array_equal(same, table)
     corners = interpolation.matrix(4, 7, "bicubic_align_corners")
-    np.testing.assert_allclose(corners[::2], np.eye(4), atol=1e-12)
+    assert_close(corners[::2], np.eye(4), atol=1e-12)
 
 
 @pytest.mark.parametrize(

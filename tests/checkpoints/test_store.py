@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import vit_jax
+from tests.compare import assert_same_bits
 from tests.models import tiny
 from vit_jax.checkpoints import load, run_folder, store
 from vit_jax.config import CheckpointConfig, Config, MeshConfig, default_config, resolve
@@ -49,14 +50,9 @@ def test_a_state_comes_back_bit_for_bit_on_another_mesh(tmp_path) -> None:
         part = checkpoints.restore({"ema": wanted["ema"]}, step=3)
     assert found.keys() == saved.keys()
     assert part.keys() == {"ema"}
-    jax.tree.map(np.testing.assert_array_equal, part["ema"], saved["ema"])
-    jax.tree.map(assert_same_bits, found, saved)
+    assert_same_bits(part["ema"], saved["ema"])
+    assert_same_bits(found, saved)
     jax.tree.map(lambda a, s: a.sharding == s.sharding or pytest.fail(), found, wanted)
-
-
-def assert_same_bits(one: jax.Array, other: jax.Array) -> None:
-    assert one.dtype == other.dtype
-    assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
 def save_steps(folder: pathlib.Path, top1: list[float | None], **keep: Any) -> store.Store:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.checkpoints import surgery
 from vit_jax.models import positions
@@ -105,7 +106,7 @@ def test_positions_are_resized_from_grid_to_grid(place) -> None:
     tables = before[name].reshape(-1, 1, 7, 32)
     for old, new in zip(tables, after[name].reshape(-1, 1, 13, 32), strict=True):
         expected = positions.resize(old, source=(2, 3), target=(3, 4))
-        np.testing.assert_allclose(new, expected, atol=1e-6)
+        assert_close(new, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["flat", "grid"])
@@ -118,11 +119,11 @@ def test_positions_of_a_decoder_are_resized_as_one_row_or_as_a_grid(kind) -> Non
     name = "decoder/position"
     old, new = ((1, 6), (1, 12)) if kind == "flat" else ((2, 3), (3, 4))
     expected = positions.resize(before[name], source=old, target=new, method="bicubic")
-    np.testing.assert_allclose(after[name], expected, atol=1e-6)
+    assert_close(after[name], expected, atol=1e-6)
     grid = positions.resize(
         before["encoder/position"], source=(2, 3), target=(3, 4), method="bicubic"
     )
-    np.testing.assert_allclose(after["encoder/position"], grid, atol=1e-6)
+    assert_close(after["encoder/position"], grid, atol=1e-6)
 
 
 def test_a_grid_with_the_same_number_of_patches_is_resized() -> None:
@@ -162,7 +163,7 @@ def test_relative_positions_are_resized_as_a_line() -> None:
     before, after, report = adapt(relative, relative | {"image_size": (24, 32)})
     name = "encoder/blocks/attention/relative"
     assert report.resized == (f"{name} (3, 13, 8) -> (3, 25, 8)",)
-    np.testing.assert_allclose(after[name][:, ::2], before[name], atol=1e-6)
+    assert_close(after[name][:, ::2], before[name], atol=1e-6)
 
 
 def test_tables_of_blocks_lose_and_gain_the_row_of_the_class_token() -> None:

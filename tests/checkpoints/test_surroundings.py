@@ -13,6 +13,7 @@ import pytest
 
 import vit_jax
 from tests.checkpoints import parity
+from tests.compare import assert_close
 from tests.patience import limit
 from vit_jax.checkpoints import convert, files, layouts, load, surgery, torch_file
 from vit_jax.checkpoints.layouts.npz.big_vision import LAYOUT as big_vision
@@ -97,7 +98,7 @@ def test_a_linear_probe_is_one_head(tmp_path) -> None:
     assert read.layout == "mae"
     model: Any = load.assemble(read.options, read.params)
     normed = (np.asarray(model.features(IMAGES)) - mean) / np.sqrt(variance + 1e-6)
-    np.testing.assert_allclose(forward(model, IMAGES), normed @ weight.T + bias, atol=1e-5)
+    assert_close(forward(model, IMAGES), normed @ weight.T + bias, atol=1e-5)
 
 
 def test_biases_of_blocks_and_a_shared_one_are_summed(tmp_path) -> None:
@@ -251,4 +252,4 @@ def of_torch(model, folder, layout) -> dict[str, np.ndarray]:
 
 
 def same(ours, theirs) -> None:
-    np.testing.assert_allclose(forward(ours, IMAGES), forward(theirs, IMAGES), atol=1e-5)
+    assert_close(forward(ours, IMAGES), forward(theirs, IMAGES), atol=1e-5)

@@ -8,7 +8,8 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from tests.checkpoints.parity import assert_close, read
+from tests.checkpoints.parity import read
+from tests.compare import assert_close
 from vit_jax.checkpoints import layouts, load, surgery
 from vit_jax.checkpoints.layouts import table
 from vit_jax.checkpoints.layouts.hf.swin import LAYOUT as hf_swin

@@ -17,6 +17,7 @@ from safetensors import numpy as safetensors_numpy
 import vit_jax
 from tests.checkpoints import parity
 from tests.checkpoints.parity import TINY
+from tests.compare import assert_close
 from vit_jax.checkpoints import files, layouts, load, surgery
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.layouts.timm.vit import LAYOUT as timm
@@ -78,15 +79,15 @@ def test_outputs_equal_those_of_the_original(shared, name, file, layout):
     assert layouts.find(arrays, "", path="", key=key) is layouts.LAYOUTS[layout][0]
     model: Any = vit_jax.load(folder / file, num_heads=3)
     logits, heads, tokens, features = jax.jit(everything)(model, io["images"])
-    parity.assert_close(logits, io["expected_logits"])
+    assert_close(logits, io["expected_logits"])
     if "expected_features" in io:
         theirs = io["expected_features"]
         # timm's tests have 1e-6 in its standardised convolutions, its released hybrids 1e-8.
         tolerance = 5e-5 if model.options.stem else 1e-5
-        parity.assert_close(tokens if theirs.ndim == 3 else features, theirs, rtol=tolerance)
+        assert_close(tokens if theirs.ndim == 3 else features, theirs, scaled=tolerance)
     if "expected_logits_dist" in io:
-        parity.assert_close(heads[0], io["expected_logits_cls"])
-        parity.assert_close(heads[1], io["expected_logits_dist"])
+        assert_close(heads[0], io["expected_logits_cls"])
+        assert_close(heads[1], io["expected_logits_dist"])
 
 
 def everything(model, images):
@@ -105,7 +106,7 @@ def test_gradients_equal_those_of_the_original(shared, name):
         return optax.softmax_cross_entropy_with_integer_labels(logits, io["labels"]).mean()
 
     value, gradients = nnx.jit(nnx.value_and_grad(loss))(model)
-    parity.assert_close(value, io["expected_loss"])
+    assert_close(value, io["expected_loss"])
     theirs = layouts.table.read(
         timm.entries(model.options),
         files.read_arrays(folder / "grads.safetensors"),
@@ -113,7 +114,7 @@ def test_gradients_equal_those_of_the_original(shared, name):
     )
     ours = traverse_util.flatten_dict(nnx.to_pure_dict(gradients), sep="/")
     for path, array in theirs.items():
-        parity.assert_close(ours[path], array, floor=1e-3, about=path)
+        assert_close(ours[path], array, floor=1e-3, about=path)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -155,12 +156,12 @@ def test_positions_are_resized_as_timm_does(shared, size):
     io = np.load(folder / "io.npz")
     height, width = map(int, size.split("x"))
     model: Any = vit_jax.load(folder / "model.safetensors", num_heads=3, image_size=(height, width))
-    parity.assert_close(model.encoder.position[...], io[f"st_bicubic_aa_expected_posemb_{size}"])
-    parity.assert_close(model(io[f"images_{size}"]), io[f"st_bicubic_aa_expected_logits_{size}"])
+    assert_close(model.encoder.position[...], io[f"st_bicubic_aa_expected_posemb_{size}"])
+    assert_close(model(io[f"images_{size}"]), io[f"st_bicubic_aa_expected_logits_{size}"])
     model = vit_jax.load(
         folder / "ckpt_vitjax_cls.npz", image_size=(height, width), resize="bilinear"
     )
-    parity.assert_close(model.encoder.position[...], io[f"npz_bilinear_expected_posemb_{size}"])
+    assert_close(model.encoder.position[...], io[f"npz_bilinear_expected_posemb_{size}"])
 
 
 @pytest.mark.parametrize("size", [24, 48, 80])
@@ -168,8 +169,8 @@ def test_positions_of_deit_are_resized_as_deit_does(shared, size):
     io = np.load(shared / "fixtures/deit_finetune_interp/io.npz")
     path = shared / "fixtures/deit_distilled/checkpoint.pth"
     model: Any = vit_jax.load(path, num_heads=3, image_size=size)
-    parity.assert_close(model.encoder.position[...], io[f"expected_posemb_{size}"])
-    parity.assert_close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"])
+    assert_close(model.encoder.position[...], io[f"expected_posemb_{size}"])
+    assert_close(model(io[f"images_{size}"]), io[f"expected_logits_{size}"])
 
 
 def test_real_weights_give_the_stored_logits(shared):
@@ -185,7 +186,7 @@ def test_real_weights_give_the_stored_logits(shared):
             file = archive.extractfile(members[str(stored["files"][i]).rsplit("/", 1)[-1]])
             assert file
             images.append(prepared(file.read()))
-    np.testing.assert_allclose(
+    assert_close(
         jax.jit(model.__call__)(np.stack(images)), stored["logits"][list(chosen)], atol=2e-4
     )
 
@@ -282,7 +283,7 @@ def test_fixed_positions_are_written_as_a_table(tmp_path):
     vit_jax.save(model, tmp_path / "model.safetensors", layout="timm")
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
     read: Any = vit_jax.load(tmp_path / "model.safetensors", num_heads=3)
-    parity.assert_close(read(images), model(images))
+    assert_close(read(images), model(images))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx, traverse_util
 
 import vit_jax
+from tests.compare import assert_close
 from vit_jax.checkpoints import files, layouts, load, surgery
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.layouts.npz.vit_jax import LAYOUT
@@ -24,11 +25,6 @@ forward = jax.jit(lambda model, images: model(images))
 @pytest.fixture(scope="module")
 def fixtures(shared) -> pathlib.Path:
     return shared / "fixtures"
-
-
-def assert_close(ours, theirs, *, tolerance: float = TOLERANCE) -> None:
-    theirs = np.asarray(theirs)
-    np.testing.assert_allclose(ours, theirs, atol=tolerance * np.abs(theirs).max(), rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 import vit_jax
 from tests import runs
+from tests.compare import assert_close
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
 from vit_jax.data.arrays import EMBEDDED_CLASSES, open_embedded
@@ -56,7 +57,7 @@ def test_predict_gives_the_probabilities_of_the_loaded_model(run, images, capsys
         EMBEDDED_CLASSES[i] for i in np.argsort(-expected, kind="stable")
     ]
     probabilities = [c["probability"] for c in found["classes"]]
-    np.testing.assert_allclose(probabilities, sorted(expected, reverse=True), rtol=1e-5)
+    assert_close(probabilities, sorted(expected, reverse=True), rtol=1e-5)
 
 
 def test_models_lists_the_zoo_with_parameters_and_cost(capsys) -> None:
@@ -134,9 +135,7 @@ def test_fine_tuning_on_one_channel_sums_the_first_kernel_where_asked_for(
     assert fine_tune(recipe, grey, run, *overrides, "--config.init_adapt_channels=True") == 0
     assert "3 channels of its first kernel are summed to 1" in capsys.readouterr().err
     kernel = runs.arrays(run)["ema/encoder/embedding/kernel"].sum(axis=2, keepdims=True)
-    np.testing.assert_allclose(
-        runs.arrays(grey)["params/encoder/embedding/kernel"], kernel, rtol=1e-5
-    )
+    assert_close(runs.arrays(grey)["params/encoder/embedding/kernel"], kernel, rtol=1e-5)
     card = run_folder.read_card(grey)
     assert (card.options.channels, card.preprocessing.mean) == (1, (0.5,))
     assert main(["evaluate", "--workdir", str(grey)]) == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tests.compare import assert_close
 from vit_jax.data.augment import (
     AUGMENTATIONS,
     HALF,
@@ -46,7 +47,7 @@ def test_normalize_gives_minus_one_to_one_by_default(dtype: jnp.dtype) -> None:
     values = normalize(jnp.asarray(images), mean=HALF, std=HALF, dtype=dtype)
     assert values.dtype == dtype
     expected = images / 127.5 - 1
-    np.testing.assert_allclose(values.astype(jnp.float32), expected, atol=4e-3)
+    assert_close(values.astype(jnp.float32), expected, atol=4e-3)
     assert values.min() == -1 and values.max() == 1
 
 
@@ -54,7 +55,7 @@ def test_normalize_takes_mean_and_deviation_by_channel() -> None:
     images, _, _ = inputs(2)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     expected = (np.asarray(images) / 255 - np.array(mean)) / np.array(std)
-    np.testing.assert_allclose(normalize(images, mean=mean, std=std), expected, atol=1e-5)
+    assert_close(normalize(images, mean=mean, std=std), expected, atol=1e-5)
 
 
 def test_without_flip_and_mixup_only_the_range_changes() -> None:
@@ -86,11 +87,9 @@ def test_mixup_mixes_each_sample_with_its_predecessor_in_the_global_batch() -> N
     plain = normalize(images, mean=HALF, std=HALF)
     for row in range(8):
         expected = share * plain[row] + (1 - share) * plain[row - 1]
-        np.testing.assert_allclose(values[row], expected, atol=1e-6)
-        np.testing.assert_allclose(
-            mixed[row], share * targets[row] + (1 - share) * targets[row - 1], atol=1e-6
-        )
-    np.testing.assert_allclose(mixed.sum(-1), 1, atol=1e-6)
+        assert_close(values[row], expected, atol=1e-6)
+        assert_close(mixed[row], share * targets[row] + (1 - share) * targets[row - 1], atol=1e-6)
+    assert_close(mixed.sum(-1), 1, atol=1e-6)
     _, next_step = augmented((images, targets, inputs(8, start=8)[2]), PLAIN, mixup)
     assert not np.array_equal(next_step, mixed)
 
@@ -101,7 +100,7 @@ def test_mixup_share_is_the_larger_part_of_a_beta() -> None:
     assert shares.min() >= 0.5 and shares.max() <= 1
     # The mean of max(x, 1 - x) of Beta(0.2, 0.2) by numerical integration of its density.
     sample = np.random.default_rng(0).beta(0.2, 0.2, 200_000)
-    np.testing.assert_allclose(shares.mean(), np.maximum(sample, 1 - sample).mean(), atol=0.01)
+    assert_close(shares.mean(), np.maximum(sample, 1 - sample).mean(), atol=0.01)
 
 
 def test_mix_with_the_whole_share_changes_nothing() -> None:
@@ -138,10 +137,10 @@ def test_flips_and_mixup_are_those_of_every_earlier_version(start, flips, share)
     images = jnp.zeros((16, 1, 2, 3), jnp.uint8).at[:, :, 1].set(255)  # black left, white right
     targets = jnp.eye(16)
     values, mixed = FLIP_AND_MIXUP(images, targets, sample_index)
-    np.testing.assert_allclose(mixed.diagonal(), share, rtol=1e-6)
+    assert_close(mixed.diagonal(), share, rtol=1e-6)
     left = np.roll(np.array([flip == "1" for flip in flips]), 1) * (1 - share)
     left += np.array([flip == "1" for flip in flips]) * share
-    np.testing.assert_allclose(values[:, 0, 0, 0], 2 * left - 1, atol=1e-5)
+    assert_close(values[:, 0, 0, 0], 2 * left - 1, atol=1e-5)
 
 
 @pytest.mark.parametrize(

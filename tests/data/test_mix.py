@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compare import assert_close
 from vit_jax.data.augment import AUGMENTATIONS
 from vit_jax.data.augment.erase import Erase, rectangle
 from vit_jax.data.augment.mix import Draw, Mix, box_of_share, box_of_sides, mixed
@@ -46,9 +47,9 @@ def test_the_same_draws_give_what_timm_gives(shared) -> None:
         got = mixed(
             {"image": images, "targets": targets}, draw, exact_share="nocorrect" not in name
         )
-        np.testing.assert_allclose(got["targets"], io[f"{name}_targets"], atol=1e-6, err_msg=name)
+        assert_close(got["targets"], io[f"{name}_targets"], atol=1e-6, about=name)
         if f"{name}_images" in io:
-            np.testing.assert_allclose(got["image"], io[f"{name}_images"], atol=1e-6, err_msg=name)
+            assert_close(got["image"], io[f"{name}_images"], atol=1e-6, about=name)
             seen.add(kind)
     assert len(seen) >= 5, seen
 
@@ -62,7 +63,7 @@ def test_boxes_are_timms() -> None:
     assert top.min() == left.min() == 0 and (bottom.max(), right.max()) == (12, 16)
     assert (bottom - top).max() == int(12 * np.sqrt(0.3)) == 6
     assert (right - left).max() == int(16 * np.sqrt(0.3)) == 8
-    np.testing.assert_allclose(np.mean((top + bottom) / 2), 5.7, atol=0.3)
+    assert_close(np.mean((top + bottom) / 2), 5.7, atol=0.3)
     sides = jax.vmap(lambda key: box_of_sides(key, (12, 16), low=0.25, high=0.75))(
         jax.random.split(KEY, 2000)
     )
@@ -83,7 +84,7 @@ def batch(count: int = 6) -> dict[str, jax.Array]:
 def test_shares_of_targets_sum_to_one_and_follow_the_mode(mode) -> None:
     got = Mix(mode=mode, cutmix_alpha=0.0)(batch(), key=KEY)
     targets = np.asarray(got["targets"])
-    np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
+    assert_close(targets.sum(1), 1, rtol=1e-6)
     shares = np.diag(targets)
     if mode == "batch":
         assert len(np.unique(shares)) == 1
@@ -100,7 +101,7 @@ def test_the_draw_of_a_sample_depends_on_its_place_alone() -> None:
     one = whole.draw(jax.random.key(3), size=size)
     again = jax.jit(lambda key: whole.draw(key, size=size))(jax.random.key(3))
     for ours, theirs in zip(one, again, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+        assert_close(ours, theirs, rtol=1e-6)
 
 
 def test_a_probability_of_none_changes_nothing() -> None:
@@ -119,7 +120,7 @@ def test_shares_have_the_moments_of_their_distributions() -> None:
     for alpha, chosen in ((0.8, ~cut), (1.0, cut)):
         shares = np.asarray(draw.share)[chosen]
         assert abs(shares.mean() - 0.5) < 0.02
-        np.testing.assert_allclose(shares.var(), 1 / (4 * (2 * alpha + 1)), rtol=0.05)
+        assert_close(shares.var(), 1 / (4 * (2 * alpha + 1)), rtol=0.05)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_erased_rectangles_have_the_areas_and_proportions_of_the_paper() -> None
     masks = np.asarray(jax.vmap(lambda key: rectangle(key, (40, 60)))(jax.random.split(KEY, 1500)))
     areas = masks.mean(axis=(1, 2))
     assert areas.min() > 0.015 and areas.max() < 0.36
-    np.testing.assert_allclose(areas.mean(), (0.02 + 1 / 3) / 2, atol=0.02)
+    assert_close(areas.mean(), (0.02 + 1 / 3) / 2, atol=0.02)
     heights, widths = masks.any(2).sum(1), masks.any(1).sum(1)
     np.testing.assert_array_equal(masks.sum((1, 2)), heights * widths)
     ratio = np.log(heights / widths)

@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.compare import assert_same_bits
 from tests.patience import limit
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.bad_images import BadImages
@@ -64,13 +65,6 @@ def everything(batches: Batches) -> Batch:
     """All batches joined along their rows."""
     found = list(batches)
     return {key: np.concatenate([b[key] for b in found]) for key in found[0]}
-
-
-def assert_equal(one: Batch, other: Batch) -> None:
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        np.testing.assert_array_equal(value, other[key], err_msg=key)
-        assert value.dtype == other[key].dtype
 
 
 def test_shapes_and_types_are_the_documented_ones() -> None:
@@ -157,7 +151,7 @@ def test_batches_of_arrays_have_the_pixels_of_files_one_by_one(size: tuple[int, 
         everything(train_batches(source, transform, seed=3, batch_size=7, num_steps=4))
         for source in (arrays, Files(encoded))
     )
-    assert_equal(one, other)
+    assert_same_bits(one, other)
 
 
 BROKEN = {3: b"no image", 11: b"unreadable", 17: b"\xff\xd8\xff"}

@@ -9,6 +9,7 @@ import pytest
 
 import vit_jax
 from tests import runs
+from tests.compare import assert_same_bits
 from vit_jax.__main__ import main
 from vit_jax.parallel import multihost
 
@@ -41,7 +42,7 @@ class Life:
         assert self.train("halves", *overrides, stop_after=2) == STOPPED
         assert 0 < max(line["step"] for line in runs.lines(halves)) < 4
         assert self.train("halves", *overrides) == 0
-        runs.assert_same_bits(runs.arrays(whole), runs.arrays(halves))
+        assert_same_bits(runs.arrays(whole), runs.arrays(halves))
         assert runs.lines(whole) == runs.lines(halves)
         assert main(["evaluate", "--workdir", str(whole)]) == 0
         assert_loads_as_saved(whole)

@@ -9,6 +9,7 @@ import pytest
 
 import vit_jax
 from tests import runs
+from tests.compare import assert_same_bits
 from vit_jax.__main__ import main
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.crops import CROPS
@@ -128,7 +129,7 @@ def test_guests_train_resume_evaluate_and_are_loaded(tmp_path, capsys) -> None:
     assert train("whole") == train("halves", "--config.total.steps=2") == train("halves") == 0
     rates = [line["learning_rate"] for line in runs.lines(tmp_path / "whole") if "loss" in line]
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
-    runs.assert_same_bits(runs.arrays(tmp_path / "whole"), runs.arrays(tmp_path / "halves"))
+    assert_same_bits(runs.arrays(tmp_path / "whole"), runs.arrays(tmp_path / "halves"))
     assert main(["evaluate", "--workdir", str(tmp_path / "whole")]) == 0
     assert "on 64 images" in capsys.readouterr().out  # the test split: the other one has no labels
     assert vit_jax.load(tmp_path / "whole").class_names == ("dark", "bright")

@@ -15,6 +15,7 @@ from flax import nnx, traverse_util
 
 import vit_jax
 from tests import runs
+from tests.compare import assert_same_bits
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import store
 from vit_jax.data import augment
@@ -294,5 +295,5 @@ def test_a_run_of_guests_that_is_killed_resumes_to_the_same_bits(life, tmp_path)
     assert child.returncode == -signal.SIGKILL
     assert max(line["step"] for line in runs.lines(tmp_path / "killed")) < 24
     assert life.train("killed", *guests) == 0
-    runs.assert_same_bits(runs.arrays(tmp_path / "whole"), runs.arrays(tmp_path / "killed"))
+    assert_same_bits(runs.arrays(tmp_path / "whole"), runs.arrays(tmp_path / "killed"))
     assert runs.lines(tmp_path / "whole") == runs.lines(tmp_path / "killed")

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.compare import assert_close
 from vit_jax.models import interpolation, positions
 
 TIMM: dict[str, Any] = {
@@ -26,7 +27,7 @@ def test_absolute_positions_are_resized_as_timm_does(shared):
         ours = positions.resize(
             io["posemb_7x7_cls"], source=(7, 7), target=_grid(grid), method=TIMM[method]
         )
-        np.testing.assert_allclose(ours, io[name], atol=3e-6)
+        assert_close(ours, io[name], atol=3e-6)
 
 
 def test_relative_biases_are_resized_as_timm_and_beit_do(shared):
@@ -40,11 +41,11 @@ def test_relative_biases_are_resized_as_timm_and_beit_do(shared):
             ours = positions.resize_relative(
                 io["relpos_table_win7"], source=(7, 7), target=_grid(grid), method=method
             )
-            np.testing.assert_allclose(ours, io[f"relpos_{kind}_{grid}"], atol=3e-6)
+            assert_close(ours, io[f"relpos_{kind}_{grid}"], atol=3e-6)
     io = np.load(shared / "fixtures/beit_finetune_interp/io.npz")
     for side in (12, 10, 5):
         ours = positions.resize_relative(io["table_win7"], source=(7, 7), target=(side, side))
-        np.testing.assert_allclose(ours, io[f"table_win7_to_win{side}"], atol=1e-6)
+        assert_close(ours, io[f"table_win7_to_win{side}"], atol=1e-6)
 
 
 def test_patches_are_resampled_as_timm_does(shared):
@@ -52,7 +53,7 @@ def test_patches_are_resampled_as_timm_does(shared):
     kernel = io["patch_kernel_oihw_8"].transpose(2, 3, 1, 0)
     for size in ("4x4", "12x12", "6x10"):
         ours = positions.resample_patch(kernel, _grid(size)).transpose(3, 2, 0, 1)
-        np.testing.assert_allclose(ours, io[f"flexivit_pi_resize_bicubic_aa_{size}"], atol=3e-6)
+        assert_close(ours, io[f"flexivit_pi_resize_bicubic_aa_{size}"], atol=3e-6)
 
 
 @pytest.mark.parametrize(("old", "new"), [((4, 4), (8, 6)), ((4, 6), (8, 9)), ((3, 2), (3, 5))])
@@ -62,7 +63,7 @@ def test_resampled_patches_give_the_tokens_of_the_resized_image(old, new):
     larger = positions.resample_patch(kernel, new, method="bilinear")
     image = positions.resize(patch.reshape(1, -1, 1), source=old, target=new, method="bilinear")
     tokens = np.einsum("hw,hwd->d", image.reshape(new), larger[:, :, 0])
-    np.testing.assert_allclose(tokens, np.einsum("hw,hwd->d", patch, kernel[:, :, 0]))
+    assert_close(tokens, np.einsum("hw,hwd->d", patch, kernel[:, :, 0]), rtol=1e-7)
 
 
 @pytest.mark.parametrize("method", ["align_corners", "bicubic", "bicubic_antialias", "bilinear"])
@@ -70,18 +71,18 @@ def test_constant_tables_and_prefix_rows_stay(method):
     table = np.concatenate([np.arange(6.0).reshape(1, 3, 2), np.full((1, 15, 2), 7.0)], axis=1)
     resized = positions.resize(table, source=(3, 5), target=(4, 2), method=method)
     np.testing.assert_array_equal(resized[:, :3], table[:, :3])
-    np.testing.assert_allclose(resized[:, 3:], np.full((1, 8, 2), 7.0))
+    assert_close(resized[:, 3:], np.full((1, 8, 2), 7.0), rtol=1e-7)
 
 
 def test_cubic_kernels_have_the_sharpness_of_their_library():
     """Weights halfway between two points, with PyTorch's kernel and with JAX's."""
     matrix = interpolation.matrix(4, 7, "bicubic_align_corners")[3]
-    np.testing.assert_allclose(matrix, [-0.75 / 8, 0.59375, 0.59375, -0.75 / 8])
+    assert_close(matrix, [-0.75 / 8, 0.59375, 0.59375, -0.75 / 8], rtol=1e-7)
     antialias = interpolation.matrix(4, 8, "bicubic_antialias")
     where = np.array([1.75, 0.75, 0.25, 1.25])  # distances of the fourth of 8 points
     keys = [((-0.5 * d + 2.5) * d - 4) * d + 2 if d > 1 else (1.5 * d - 2.5) * d * d + 1
             for d in where]  # fmt: skip
-    np.testing.assert_allclose(antialias[4], np.array(keys)[[0, 1, 2, 3]], atol=1e-12)
+    assert_close(antialias[4], np.array(keys)[[0, 1, 2, 3]], atol=1e-12)
 
 
 @pytest.mark.parametrize("method", get_args(interpolation.Method))
@@ -90,7 +91,7 @@ def test_the_weights_of_every_point_sum_to_one(method):
         if method != "sincos2d":  # which has no matrix
             matrix = interpolation.matrix(source, target, method)
             assert matrix.shape == (target, source)
-            np.testing.assert_allclose(matrix.sum(axis=1), 1)
+            assert_close(matrix.sum(axis=1), 1, rtol=1e-7)
 
 
 @pytest.mark.parametrize("method", ["geometric_cubic", "geometric_linear"])
@@ -99,9 +100,9 @@ def test_relative_biases_stay_within_the_old_offsets(method):
     table = np.random.default_rng(0).normal(size=(25, 2))
     larger = positions.resize_relative(table, source=(3, 3), target=(9, 9), method=method)
     larger, old = larger.reshape(17, 17, 2), table.reshape(5, 5, 2)
-    np.testing.assert_allclose(larger[[0, 0, -1, -1], [0, -1, 0, -1]],
+    assert_close(larger[[0, 0, -1, -1], [0, -1, 0, -1]],
                                old[[0, 0, -1, -1], [0, -1, 0, -1]], atol=1e-6)  # fmt: skip
-    np.testing.assert_allclose(larger[0, 8], old[0, 2], atol=1e-6)
+    assert_close(larger[0, 8], old[0, 2], atol=1e-6)
 
 
 def test_the_smallest_windows_are_resized_too():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.models import heads, layers
 from vit_jax.models.resnet import StemOptions, group_norm
@@ -44,7 +45,7 @@ def test_norm_statistics_are_float32() -> None:
     assert out.dtype == jnp.bfloat16
     exact = np.asarray(x, np.float64)
     exact = (exact - exact.mean(1, keepdims=True)) / exact.std(1, keepdims=True)
-    np.testing.assert_allclose(np.asarray(out, np.float64), exact, rtol=2**-7, atol=1e-3)
+    assert_close(np.asarray(out, np.float64), exact, rtol=2**-7, atol=1e-3)
 
 
 def test_norms_do_not_cancel_where_the_mean_is_large() -> None:
@@ -52,10 +53,10 @@ def test_norms_do_not_cancel_where_the_mean_is_large() -> None:
     x = 1000 + np.random.default_rng(0).normal(size=(4, 256)).astype(np.float32)
     exact = (x - x.mean(1, keepdims=True, dtype=np.float64)) / x.std(1, keepdims=True, dtype="f8")
     out = layers.layer_norm(256, 1e-6, "float32", nnx.Rngs(0))(jnp.asarray(x))
-    np.testing.assert_allclose(out, exact, atol=1e-3)
+    assert_close(out, exact, atol=1e-3)
     stem = StemOptions(groups=1)
     grouped = group_norm(stem, 256, dtype="float32", rngs=nnx.Rngs(0))(jnp.asarray(x))
-    np.testing.assert_allclose(grouped, exact, atol=1e-3)
+    assert_close(grouped, exact, atol=1e-3)
 
 
 @pytest.mark.parametrize("eps", [1e-6, 0.5])
@@ -64,10 +65,10 @@ def test_norms_add_their_epsilon_to_the_variance(eps) -> None:
     variance = x.var(1, keepdims=True)
     exact = (x - x.mean(1, keepdims=True)) / np.sqrt(variance + eps)
     out = layers.layer_norm(32, eps, "float32", nnx.Rngs(0))(jnp.asarray(x))
-    np.testing.assert_allclose(out, exact, atol=1e-5)
+    assert_close(out, exact, atol=1e-5)
     stem = StemOptions(groups=1, norm_eps=eps)
     grouped = group_norm(stem, 32, dtype="float32", rngs=nnx.Rngs(0))(jnp.asarray(x))
-    np.testing.assert_allclose(grouped, exact, atol=1e-5)
+    assert_close(grouped, exact, atol=1e-5)
 
 
 def test_activations_are_those_of_their_definitions() -> None:
@@ -79,7 +80,7 @@ def test_activations_are_those_of_their_definitions() -> None:
         "gelu_quick": x / (1 + np.exp(-1.702 * x)),
     }
     for kind, values in expected.items():
-        np.testing.assert_allclose(layers.gelu(jnp.asarray(x), kind), values, atol=1e-6)
+        assert_close(layers.gelu(jnp.asarray(x), kind), values, atol=1e-6)
 
 
 def test_the_first_half_of_a_gated_mlp_is_the_gate() -> None:
@@ -90,7 +91,7 @@ def test_the_first_half_of_a_gated_mlp_is_the_gate() -> None:
     mlp.fc1.bias[...], mlp.fc2.kernel[...] = jnp.asarray(hidden[1], "f4"), jnp.asarray(kernel, "f4")
     gate, value = np.split(hidden[0] + hidden[1], 2)
     expected = (gate / (1 + np.exp(-gate)) * value) @ kernel
-    np.testing.assert_allclose(mlp(jnp.ones((1, 1, 32)))[0, 0], expected, atol=1e-4)
+    assert_close(mlp(jnp.ones((1, 1, 32)))[0, 0], expected, atol=1e-4)
 
 
 def test_attention_weights_are_a_float32_softmax() -> None:
@@ -101,7 +102,7 @@ def test_attention_weights_are_a_float32_softmax() -> None:
     q64, k64 = np.asarray(q, np.float64), np.asarray(k, np.float64)
     exact = np.exp(np.einsum("bqhd,bkhd->bhqk", q64, k64) / np.sqrt(8))
     exact /= exact.sum(-1, keepdims=True)
-    np.testing.assert_allclose(weights, exact, atol=1e-6)
+    assert_close(weights, exact, atol=1e-6)
 
 
 @pytest.mark.parametrize("pool", ["token", "map"])
@@ -150,7 +151,7 @@ def test_attention_dropout_drops_weights() -> None:
 
     plain, dropped, weights = run(jnp.ones((300, 1, 32)))
     share = np.asarray(dropped / plain).reshape(300, 4, 8)
-    np.testing.assert_allclose(share, share[..., :1].repeat(8, -1), atol=1e-5)
+    assert_close(share, share[..., :1].repeat(8, -1), atol=1e-5)
     assert set(np.unique(share.round(3))) == {0, 2}
     assert (share[..., 0] < 1).mean() == pytest.approx(0.5, abs=0.05)
     assert (np.asarray(weights) == 1).all(), "the weights shown are those before dropout"
@@ -169,7 +170,7 @@ def test_each_layer_of_the_mlp_is_followed_by_its_own_dropout() -> None:
         return mlp(x, key=key)
 
     out = np.asarray(run(jnp.ones((30, 10, 32))))
-    np.testing.assert_allclose(np.unique(out.round(4)), [0, 4])
+    assert_close(np.unique(out.round(4)), [0, 4], rtol=1e-7)
     assert (out > 0).mean() == pytest.approx(0.25, abs=0.02)
 
 
@@ -189,7 +190,7 @@ def test_the_attention_of_a_pool_is_dropped_too() -> None:
     np.testing.assert_array_equal(plain, 11)
     values, counts = np.unique(dropped, return_counts=True)
     assert values.tolist() == [0, 2, 20, 22]
-    np.testing.assert_allclose(counts / dropped.size, 0.25, atol=0.03)
+    assert_close(counts / dropped.size, 0.25, atol=0.03)
 
 
 def test_attention_needs_heads_that_divide_the_width() -> None:

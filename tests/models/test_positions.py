@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.checkpoints import surgery
 from vit_jax.models import positions
@@ -32,7 +33,7 @@ def test_sincos2d_is_the_table_of_big_vision(shared, name) -> None:
     expected = np.load(shared / "fixtures/bv_sincos/io.npz")[f"bv_sincos_{name}"]
     ours = positions.sincos2d((rows, columns), width)
     assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, expected, atol=2e-6)  # float32 sines of up to 13 radians
+    assert_close(ours, expected, atol=2e-6)  # float32 sines of up to 13 radians
 
 
 @pytest.mark.parametrize("width", [4, 30])
@@ -55,7 +56,7 @@ def test_resized_tables_are_those_of_vit_jax(shared, name, grid) -> None:
     folder = shared / "fixtures/vitjax_posemb_interp"
     table = np.load(folder / "ckpt.npz")["Transformer/posembed_input/pos_embedding"]
     resized = positions.resize(table, source=(4, 4), target=grid)
-    np.testing.assert_allclose(resized, np.load(folder / "io.npz")[name], atol=1e-6)
+    assert_close(resized, np.load(folder / "io.npz")[name], atol=1e-6)
 
 
 def test_a_resize_keeps_corners_prefix_and_leading_axes() -> None:
@@ -66,8 +67,8 @@ def test_a_resize_keeps_corners_prefix_and_leading_axes() -> None:
     patches, old = out[..., 2:, :].reshape(2, 1, 5, 9, 5), table[..., 2:, :].reshape(2, 1, 3, 4, 5)
     corners = np.ix_([0, -1], [0, -1])
     for layer in range(2):
-        np.testing.assert_allclose(patches[layer, 0][corners], old[layer, 0][corners], atol=1e-6)
-    np.testing.assert_allclose(patches[:, :, 2, 0], old[:, :, 1, 0], atol=1e-6)  # the middle row
+        assert_close(patches[layer, 0][corners], old[layer, 0][corners], atol=1e-6)
+    assert_close(patches[:, :, 2, 0], old[:, :, 1, 0], atol=1e-6)  # the middle row
 
 
 @pytest.mark.parametrize(("source", "target"), [((1, 1), (3, 2)), ((3, 2), (1, 1))])
@@ -89,11 +90,11 @@ def test_mocos_table_is_computed_anew_beside_rows_of_other_tokens() -> None:
     fixed = positions.moco((2, 3), 8)
     omega = 10_000.0 ** -(np.arange(2) / 2)
     waves = [f(place * omega) for place in (1, 2) for f in (np.sin, np.cos)]
-    np.testing.assert_allclose(fixed[0, 1 * 3 + 2], np.concatenate(waves), atol=1e-6)
+    assert_close(fixed[0, 1 * 3 + 2], np.concatenate(waves), atol=1e-6)
     table = np.concatenate([np.full((1, 2, 8), 5.0), fixed], axis=1)
     again = positions.resize(table, source=(2, 3), target=(4, 5), method="sincos2d")
     np.testing.assert_array_equal(again[:, :2], 5)
-    np.testing.assert_allclose(again[:, 2:], positions.moco((4, 5), 8), atol=1e-6)
+    assert_close(again[:, 2:], positions.moco((4, 5), 8), atol=1e-6)
     for other in (table + 0.01, table[..., :6]):
         resized = positions.resize(other, source=(2, 3), target=(4, 5), method="sincos2d")
         bicubic = positions.resize(other, source=(2, 3), target=(4, 5), method="bicubic")
@@ -175,9 +176,9 @@ def test_relative_positions_see_offsets_only() -> None:
     q = jax.numpy.asarray(rng.normal(size=(1, 5, 2, 4)), np.float32)
     table = jax.numpy.asarray(rng.normal(size=(9, 4)), np.float32)
     bias = np.asarray(relative_bias(jax.numpy.broadcast_to(q[:, :1], q.shape), table))
-    np.testing.assert_allclose(bias[..., 1:, 1:], bias[..., :-1, :-1], atol=1e-6)
+    assert_close(bias[..., 1:, 1:], bias[..., :-1, :-1], atol=1e-6)
     expected = np.einsum("hd,d->h", q[0, 0], table[3 - 1 + 4]) / 2
-    np.testing.assert_allclose(bias[0, :, 3, 1], expected, atol=1e-6)
+    assert_close(bias[0, :, 3, 1], expected, atol=1e-6)
 
 
 def test_tables_are_resized_under_jit_and_differentiated() -> None:
@@ -196,7 +197,7 @@ def test_tables_are_resized_under_jit_and_differentiated() -> None:
     traced = jax.jit(changed)(table, kernel, bias)
     for ours, exact in zip(traced, changed(table, kernel, bias), strict=True):
         assert isinstance(exact, np.ndarray)
-        np.testing.assert_allclose(ours, exact, atol=1e-5)
+        assert_close(ours, exact, atol=1e-5)
     gradient = jax.grad(
         lambda table: positions.resize(table, source=(3, 4), target=(6, 8))[:, 1:].sum()
     )(jnp.asarray(table))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.checkpoints import load
 from vit_jax.models.bit import RESNET_V2, BiT, BiTOptions
@@ -39,8 +40,8 @@ def test_standardized_kernels_have_no_mean_and_unit_variance():
     kernel = jax.random.normal(jax.random.key(0), (3, 3, 8, 4)) * 5 + 2
     for where in ("std", "variance"):
         out = np.asarray(standardize(kernel, eps=1e-10, eps_in=where))
-        np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-6)
-        np.testing.assert_allclose(out.var((0, 1, 2)), 1, atol=1e-5)
+        assert_close(out.mean((0, 1, 2)), 0, atol=1e-6)
+        assert_close(out.var((0, 1, 2)), 1, atol=1e-5)
     constant = jnp.full((1, 1, 1, 1), 3.0)
     assert standardize(constant, eps=1e-10, eps_in="variance") == 0
 
@@ -49,7 +50,7 @@ def test_the_epsilon_is_added_to_the_deviation_or_to_the_variance():
     kernel = np.array([1.0, -1.0], np.float32).reshape(1, 1, 2, 1)  # standard deviation 1
     for eps_in, divisor in (("std", 1.5), ("variance", math.sqrt(1.5))):
         out = standardize(jnp.asarray(kernel), eps=0.5, eps_in=eps_in)
-        np.testing.assert_allclose(out, kernel / divisor, rtol=1e-6)
+        assert_close(out, kernel / divisor, rtol=1e-6)
 
 
 @pytest.mark.parametrize("stages", [0, 1, 2, 3])
@@ -67,7 +68,7 @@ def test_features_are_a_float32_mean():
     images = jax.random.normal(jax.random.key(0), (2, 48, 32, 3))
     features, encoded = jax.jit(lambda m, x: (m.features(x), m.encode(x)))(model, images)
     assert (features.dtype, encoded.dtype) == (jnp.float32, jnp.bfloat16)
-    np.testing.assert_allclose(features, np.asarray(encoded, np.float32).mean((1, 2)), rtol=1e-5)
+    assert_close(features, np.asarray(encoded, np.float32).mean((1, 2)), rtol=1e-5)
 
 
 def test_the_pooling_pads_with_zero_or_with_nothing():

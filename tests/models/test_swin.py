@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.checkpoints import load, surgery
 from vit_jax.models import zoo
@@ -89,7 +90,7 @@ def test_remat_and_unroll_change_no_gradient(params, images):
         return jax.tree.leaves(jax.jit(jax.grad(loss))(params))
 
     for a, b in zip(gradient(), gradient(remat="full", unroll=2), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+        assert_close(a, b, atol=1e-5)
         assert np.isfinite(a).all()
 
 
@@ -99,7 +100,7 @@ def test_bfloat16_is_close_to_float32(params, images):
         for dtype in ("float32", "bfloat16")
     )
     assert half.dtype == jnp.bfloat16
-    np.testing.assert_allclose(plain, half.astype(jnp.float32), atol=0.1)
+    assert_close(plain, half.astype(jnp.float32), atol=0.1)
 
 
 def test_the_model_is_random_only_with_a_key(params, images):
@@ -133,7 +134,7 @@ def test_drop_path_grows_over_all_stages_to_the_last_block(depths, grows):
     sums = [0.0]
     for rate in [0.6 * i / 3 if grows else 0.6 for i in range(4)][-depths[-1] :]:
         sums = [a + b for a in sums for b in ((0, 1 / (1 - rate)) if rate else (1,))]
-    np.testing.assert_allclose(clusters(added), clusters(np.asarray(sums)), atol=0.02)
+    assert_close(clusters(added), clusters(np.asarray(sums)), atol=0.02)
 
 
 def test_the_two_branches_of_a_block_are_dropped_independently():
@@ -148,8 +149,8 @@ def test_the_two_branches_of_a_block_are_dropped_independently():
     normed = jax.jit(lambda m, x: m(x, key=KEY))(model, images)[:, 0]
     added = np.asarray(normed * jnp.sqrt(eps / (1 - normed**2))) - 1.1  # of the second block
     values, counts = np.unique(added.round(2), return_counts=True)
-    np.testing.assert_allclose(values, [0, 0.2, 2, 2.2], atol=0.02)
-    np.testing.assert_allclose(counts / 2000, 0.25, atol=0.03)  # 3 deviations
+    assert_close(values, [0, 0.2, 2, 2.2], atol=0.02)
+    assert_close(counts / 2000, 0.25, atol=0.03)  # 3 deviations
 
 
 def test_embedded_patches_are_dropped():
@@ -197,7 +198,7 @@ def test_features_are_a_float32_mean(params, images):
     model = nnx.merge(with_options(dtype="bfloat16"), params)
     features, encoded = jax.jit(lambda m, x: (m.features(x), m.encode(x)))(model, images)
     assert features.dtype == jnp.float32
-    np.testing.assert_allclose(features, np.asarray(encoded, np.float32).mean((1, 2)), atol=1e-6)
+    assert_close(features, np.asarray(encoded, np.float32).mean((1, 2)), atol=1e-6)
 
 
 def test_remat_saves_less_and_layers_are_unrolled_as_asked():

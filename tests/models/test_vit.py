@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.models.classifier import Classifier
 from vit_jax.models.decoder import DecoderOptions
@@ -51,8 +52,8 @@ def test_the_scan_is_a_loop_of_single_blocks(changes) -> None:
     model, images = tiny.model(**changes), tiny.images()
     logits, scanned = forward(model, images, intermediates=True)
     features, expected = jax.jit(by_hand)(model, images)
-    np.testing.assert_allclose(scanned.features, features, atol=2e-5)
-    np.testing.assert_allclose(logits, expected, atol=2e-5)
+    assert_close(scanned.features, features, atol=2e-5)
+    assert_close(logits, expected, atol=2e-5)
 
 
 def by_hand(model: Classifier, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -99,10 +100,8 @@ def plain_gradients() -> tuple[jax.Array, Any]:
 )
 def test_remat_and_unroll_change_nothing(plain_gradients, changes) -> None:
     value, grads = gradients(**changes)
-    np.testing.assert_allclose(value, plain_gradients[0], rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grads, plain_gradients[1]
-    )
+    assert_close(value, plain_gradients[0], scaled=1e-5)
+    assert_close(grads, plain_gradients[1], atol=1e-5)
 
 
 def test_remat_saves_less() -> None:
@@ -142,7 +141,7 @@ def test_layers_are_unrolled_as_asked() -> None:
 
 def test_no_key_is_deterministic(model, outputs) -> None:
     random = tiny.model(dropout=0.5, attention_dropout=0.5, drop_path=0.5)
-    np.testing.assert_allclose(forward(random, tiny.images()), outputs[0], atol=1e-5)
+    assert_close(forward(random, tiny.images()), outputs[0], atol=1e-5)
 
 
 def test_the_same_key_gives_the_same_dropout() -> None:
@@ -184,9 +183,9 @@ def test_drop_path_grows_linearly_and_keeps_the_mean() -> None:
     images, key = tiny.images(2000), KEYS[0]
     features = np.asarray(seen(model, images, key).features)
     added = np.diff(features, axis=0)  # of layers 2 to 5
-    np.testing.assert_allclose(added, added[:, :, :1, :1].repeat(7, 2).repeat(32, 3), atol=1e-4)
+    assert_close(added, added[:, :, :1, :1].repeat(7, 2).repeat(32, 3), atol=1e-4)
     for rate, branch in zip((0.1, 0.2, 0.3, 0.4), added[:, :, 0, 0], strict=True):
-        np.testing.assert_allclose(np.unique(branch.round(3)), [0, round(1 / (1 - rate), 3)])
+        assert_close(np.unique(branch.round(3)), [0, round(1 / (1 - rate), 3)], scaled=1e-7)
         assert (branch < 0.5).mean() == pytest.approx(rate, abs=0.035)  # 3 deviations
     drops = added[:, :, 0, 0] < 0.5
     assert (drops[2] & drops[3]).mean() == pytest.approx(0.12, abs=0.025), "layers are independent"
@@ -196,7 +195,7 @@ def test_drop_path_has_one_rate_where_it_does_not_grow() -> None:
     model = with_constant_branches(drop_path=0.4, drop_path_grows=False, depth=4)
     features = np.asarray(seen(model, tiny.images(1000), KEYS[0]).features)
     for branch in np.diff(features, axis=0)[:, :, 0, 0]:
-        np.testing.assert_allclose(np.unique(branch.round(3)), [0, round(1 / 0.6, 3)])
+        assert_close(np.unique(branch.round(3)), [0, round(1 / 0.6, 3)], rtol=1e-7)
         assert (branch < 0.5).mean() == pytest.approx(0.4, abs=0.05)
 
 
@@ -206,14 +205,14 @@ def test_the_two_branches_of_a_block_are_dropped_independently(rate) -> None:
     features = np.asarray(seen(model, tiny.images(2000), KEYS[0]).features)
     added, counts = np.unique((features[1] - features[0]).round(2), return_counts=True)
     assert added.tolist() == [0, 2, 20, 22]
-    np.testing.assert_allclose(counts / counts.sum(), 0.25, atol=0.03)  # 3 deviations
+    assert_close(counts / counts.sum(), 0.25, atol=0.03)  # 3 deviations
 
 
 def test_dropout_follows_the_projection_of_the_attention() -> None:
     model = with_constant_branches(attention=1, mlp=0, dropout=0.25, depth=2)
     features = np.asarray(seen(model, tiny.images(32), KEYS[0]).features)
     added = features[1] - features[0]
-    np.testing.assert_allclose(np.unique(added.round(3)), [0, 1.333])
+    assert_close(np.unique(added.round(3)), [0, 1.333], scaled=1e-7)
     assert (added < 0.5).mean() == pytest.approx(0.25, abs=0.02)
 
 
@@ -221,7 +220,7 @@ def test_the_embedded_tokens_are_dropped_before_the_first_norm() -> None:
     model = with_constant_branches(mlp=0, dropout=0.5, depth=1)
     images = tiny.images(16)
     share = np.asarray(seen(model, images, KEYS[0]).features / seen(model, images).features)
-    np.testing.assert_allclose(np.unique(share.round(3)), [0, 2])
+    assert_close(np.unique(share.round(3)), [0, 2], scaled=1e-7)
     assert (share < 1).mean() == pytest.approx(0.5, abs=0.03)
     normed = with_constant_branches(mlp=0, dropout=0.5, depth=1, input_norm=True)
     normed.encoder.input_norm.scale[...], normed.encoder.input_norm.bias[...] = (
@@ -229,7 +228,7 @@ def test_the_embedded_tokens_are_dropped_before_the_first_norm() -> None:
         jnp.zeros(32),
     )
     features = seen(normed, images, KEYS[0]).features
-    np.testing.assert_allclose(features.mean(-1), 0, atol=1e-5)
+    assert_close(features.mean(-1), 0, atol=1e-5)
 
 
 def test_bfloat16_computes_in_bfloat16_over_float32_parameters(outputs) -> None:
@@ -258,11 +257,9 @@ def test_intermediates_are_what_the_output_is_made_of(model, outputs) -> None:
     logits, found = outputs
     assert found.features.shape == (3, 2, 7, 32)
     assert found.attention.shape == (3, 2, 4, 7, 7)
-    np.testing.assert_allclose(found.attention.sum(-1), 1, atol=1e-6)
+    assert_close(found.attention.sum(-1), 1, atol=1e-6)
     assert (found.attention >= 0).all()
-    np.testing.assert_allclose(
-        logits, model.head(model.encoder.norm(found.features[-1])[:, 0]), atol=1e-5
-    )
+    assert_close(logits, model.head(model.encoder.norm(found.features[-1])[:, 0]), atol=1e-5)
 
 
 @pytest.mark.parametrize("position", ["learned_1d", "relative"])
@@ -271,7 +268,7 @@ def test_asking_for_weights_does_not_change_the_logits(position, pool) -> None:
     """Requested weights are computed by other code than `jax.nn.dot_product_attention`."""
     model = tiny.model(position=position, pool=pool, attention="xla", depth=2)
     with_weights, _ = forward(model, tiny.images(), intermediates=True)
-    np.testing.assert_allclose(forward(model, tiny.images()), with_weights, atol=1e-5)
+    assert_close(forward(model, tiny.images()), with_weights, atol=1e-5)
 
 
 def test_features_are_the_input_of_the_head() -> None:
@@ -280,7 +277,7 @@ def test_features_are_the_input_of_the_head() -> None:
     features = jax.jit(lambda m, x: m.features(x))(model, images)
     assert features.shape == (2, 24)
     assert np.abs(features).max() <= 1, "tanh"
-    np.testing.assert_allclose(forward(model, images), model.head(features), atol=1e-5)
+    assert_close(forward(model, images), model.head(features), atol=1e-5)
     headless = tiny.model(pool="gap", representation_size=24, depth=1, num_classes=0)
     assert not hasattr(headless, "head")
     assert forward(headless, images).shape == (2, 24)
@@ -308,7 +305,7 @@ def test_features_are_pooled_from_the_tokens_they_are_named_for(changes) -> None
     if model.options.norm_at == "pooled":
         expected = model.encoder.norm(jnp.asarray(expected))
     assert features.dtype == jnp.float32
-    np.testing.assert_allclose(features, expected, atol=1e-6)
+    assert_close(features, expected, atol=1e-6)
 
 
 def test_images_of_another_size_are_refused(model) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
+from tests.compare import assert_close
 from vit_jax.checkpoints import surgery
 from vit_jax.models import decoder, positions, zoo
 from vit_jax.models.classifier import ViTOptions
@@ -66,10 +67,10 @@ def test_two_heads_are_averaged():
     model = random_model(dataclasses.replace(TINY, distillation=True))
     heads = model(random_images(), return_heads=True)
     assert len(heads) == 2
-    np.testing.assert_allclose(model(random_images()), (heads[0] + heads[1]) / 2, rtol=1e-6)
+    assert_close(model(random_images()), (heads[0] + heads[1]) / 2, rtol=1e-6)
     features = model.features(random_images())
     tokens = model.encode(random_images())
-    np.testing.assert_allclose(features, (tokens[:, 0] + tokens[:, 1]) / 2, atol=1e-6)
+    assert_close(features, (tokens[:, 0] + tokens[:, 1]) / 2, atol=1e-6)
 
 
 def test_a_distillation_token_may_have_no_head():
@@ -98,8 +99,8 @@ def test_encoding_all_patches_in_another_order_changes_nothing():
     order = jnp.array([[3, 1, 5, 0, 2, 4]] * 2)
     tokens = model.encode(random_images())
     shuffled = model.encode(random_images(), keep=order)
-    np.testing.assert_allclose(shuffled[:, :2], tokens[:, :2], atol=1e-5)
-    np.testing.assert_allclose(shuffled[:, 2:], tokens[:, 2:][:, order[0]], atol=1e-5)
+    assert_close(shuffled[:, :2], tokens[:, :2], atol=1e-5)
+    assert_close(shuffled[:, 2:], tokens[:, 2:][:, order[0]], atol=1e-5)
 
 
 def test_an_autoencoder_trains_all_but_its_fixed_positions():
@@ -170,9 +171,7 @@ def test_fixed_positions_are_in_raster_order_on_a_grid_that_is_not_square():
         for row in range(2):
             for column in range(3):
                 waves = [f(place * omega) for place in (column, row) for f in (np.sin, np.cos)]
-                np.testing.assert_allclose(
-                    table[0, 1 + 3 * row + column], np.concatenate(waves), atol=1e-6
-                )
+                assert_close(table[0, 1 + 3 * row + column], np.concatenate(waves), atol=1e-6)
 
 
 def test_the_largest_noise_is_hidden():
@@ -203,7 +202,7 @@ def test_shared_and_per_block_relative_tables_agree():
     table = params.pop("encoder/relative_bias")
     params["encoder/blocks/attention/relative_bias"] = jnp.stack([table, table])
     nnx.update(own, traverse_util.unflatten_dict(params, sep="/"))
-    np.testing.assert_allclose(own(random_images()), shared(random_images()), atol=1e-6)
+    assert_close(own(random_images()), shared(random_images()), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compare import assert_close
 from vit_jax.objectives import classification
 
 
@@ -30,8 +31,8 @@ def test_loss_equals_timm(shared, name, kind, scale):
     value, gradient = jax.value_and_grad(
         lambda logits: scale * mean_loss(logits, targets, kind=kind)
     )(jnp.asarray(io["logits"]))
-    np.testing.assert_allclose(value, io[name], rtol=1e-6)
-    np.testing.assert_allclose(gradient, io[f"{name}_grad"], rtol=1e-5, atol=1e-7)
+    assert_close(value, io[name], rtol=1e-6)
+    assert_close(gradient, io[f"{name}_grad"], rtol=1e-5, atol=1e-7)
 
 
 def test_loss_equals_vit_jax(shared):
@@ -39,7 +40,7 @@ def test_loss_equals_vit_jax(shared):
     value = mean_loss(
         jnp.asarray(io["expected_logits"]), jnp.asarray(io["labels_soft"]), kind="softmax"
     )
-    np.testing.assert_allclose(value, io["expected_loss"], rtol=1e-6)
+    assert_close(value, io["expected_loss"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
@@ -55,7 +56,7 @@ def test_bfloat16_logits_are_computed_in_float32(kind):
 
 def test_smoothed_targets_sum_to_one():
     targets = classification.one_hot_targets(jnp.array([2, 0]), num_classes=4, smoothing=0.2)
-    np.testing.assert_allclose(targets, [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]])
+    assert_close(targets, [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]], rtol=1e-7)
 
 
 def sums(logits, labels, mask=None, kind="softmax"):
@@ -81,7 +82,7 @@ def test_metrics_of_padded_batches_add_up_to_those_of_the_whole(kind):
     labels, mask = np.append(labels, [-1, -1]), np.arange(12) < 10
     parts = [sums(padded[i : i + 4], labels[i : i + 4], mask[i : i + 4], kind) for i in (0, 4, 8)]
     for name, value in whole.items():
-        np.testing.assert_allclose(sum(part[name] for part in parts), value, rtol=1e-6)
+        assert_close(sum(part[name] for part in parts), value, rtol=1e-6)
     assert whole["count"] == 10
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compare import assert_close
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.objectives import classification
@@ -47,9 +48,9 @@ def test_loss_and_gradients_of_both_heads_equal_deit(shared, kind, alpha, temper
 
     heads = jnp.asarray(io["logits_cls"]), jnp.asarray(io["logits_dist"])
     value, gradients = jax.value_and_grad(mean, argnums=(0, 1))(*heads)
-    np.testing.assert_allclose(value, io[name], rtol=1e-5)
-    np.testing.assert_allclose(gradients[0], io[f"{name}_dcls"], rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(gradients[1], io[f"{name}_ddist"], rtol=1e-4, atol=1e-7)
+    assert_close(value, io[name], rtol=1e-5)
+    assert_close(gradients[0], io[f"{name}_dcls"], rtol=1e-4, atol=1e-7)
+    assert_close(gradients[1], io[f"{name}_ddist"], rtol=1e-4, atol=1e-7)
 
 
 def test_bfloat16_logits_are_compared_in_float32() -> None:

@@ -8,7 +8,7 @@ from flax import nnx
 
 import vit_jax
 from tests import runs
-from tests.checkpoints import parity
+from tests.compare import assert_close
 from tests.extending.life import Life
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
@@ -38,9 +38,9 @@ def test_patches_are_in_raster_order_with_pixels_row_column_channel():
 def test_normalised_targets_ignore_brightness_and_contrast():
     images = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
     plain, changed = (mae.targets(x, (4, 4), normalise=True) for x in (images, 3 * images + 2))
-    np.testing.assert_allclose(plain, changed, atol=1e-4)
-    np.testing.assert_allclose(plain.mean(-1), 0, atol=1e-5)
-    np.testing.assert_allclose(plain.var(-1, ddof=1), 1, rtol=1e-4)
+    assert_close(plain, changed, atol=1e-4)
+    assert_close(plain.mean(-1), 0, atol=1e-5)
+    assert_close(plain.var(-1, ddof=1), 1, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_loss_and_mask_through_the_objective_are_the_originals(shared, folder, f
         return values, weights
 
     values, weights = nnx.jit(sums)(batch)
-    parity.assert_close(values.sum() / weights.sum(), io["expected_loss"])
+    assert_close(values.sum() / weights.sum(), io["expected_loss"])
     np.testing.assert_array_equal(weights, io["expected_mask"].sum(1))
     parts = [
         nnx.jit(sums)({name: array[rows] for name, array in batch.items()})
         for rows in (slice(0, 1), slice(1, 3))
     ]
     total, weight = (sum(part[i].sum() for part in parts) for i in (0, 1))
-    parity.assert_close(total / weight, io["expected_loss"])
+    assert_close(total / weight, io["expected_loss"])
 
 
 def test_masks_are_keyed_by_the_place_of_a_sample_in_the_run():

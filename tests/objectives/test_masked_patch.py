@@ -7,7 +7,7 @@ import pytest
 
 import vit_jax
 from tests import runs
-from tests.checkpoints import parity
+from tests.compare import assert_close
 from tests.extending.life import Life
 from tests.models import tiny
 from vit_jax.data.record import DataFacts
@@ -35,8 +35,8 @@ def test_labels_loss_and_gradient_are_those_of_vit_pytorch(shared, kind) -> None
         return jnp.where(mask, errors, 0).sum() / mask.sum()
 
     value, gradient = jax.value_and_grad(loss)(jnp.asarray(io[f"{kind}_pred"]))
-    parity.assert_close(value, io[f"{kind}_loss"])
-    parity.assert_close(gradient, io[f"{kind}_dpred"])
+    assert_close(value, io[f"{kind}_loss"])
+    assert_close(gradient, io[f"{kind}_dpred"])
 
 
 @pytest.mark.parametrize(("target", "outputs"), [("mean_colour", 512), ("colours_4x4", 8192)])
@@ -68,7 +68,7 @@ def test_half_of_the_patches_are_corrupted_and_those_in_the_shares_of_the_paper(
     replaced = source != np.arange(100)
     assert not (masked & ~corrupted).any() and not (replaced & (~corrupted | masked)).any()
     shares = masked.sum() / corrupted.sum(), replaced.sum() / corrupted.sum()
-    np.testing.assert_allclose(shares, (0.8, 0.1), atol=0.01)
+    assert_close(shares, (0.8, 0.1), atol=0.01)
     assert (corrupted.mean(axis=0) - 0.5).max() < 0.06, "every patch as often as any other"
     again = masked_patch.corruption(index[7:], options, share=0.5, key=jax.random.key(1))
     np.testing.assert_array_equal(again.source, source[7:])
@@ -97,7 +97,7 @@ def test_the_loss_of_pixels_is_the_squared_error_of_corrupted_patches() -> None:
     outputs = model.patch_logits(batch["image"], mask=batch["masked"], source=batch["source"])
     image = np.asarray(batch["image"][1]).reshape(2, 8, 3, 8, 3).swapaxes(1, 2).reshape(6, -1)
     error = ((np.asarray(outputs[1]) - image) ** 2).mean(-1)
-    np.testing.assert_allclose(values[1], error[np.asarray(batch["corrupted"][1])].sum(), rtol=1e-5)
+    assert_close(values[1], error[np.asarray(batch["corrupted"][1])].sum(), rtol=1e-5)
     np.testing.assert_array_equal(weights, [3, 3])
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import vit_jax
 from tests import runs
+from tests.compare import assert_same_bits
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import Duration
@@ -101,7 +102,7 @@ def test_the_same_images_in_another_place_go_on_with_the_same_bits(
     assert train(recipe, run, data) == 0
     assert "note" not in capsys.readouterr().err
     assert (run / "data.json").read_bytes() == before
-    runs.assert_same_bits(runs.arrays(run), runs.arrays(finished))
+    assert_same_bits(runs.arrays(run), runs.arrays(finished))
 
 
 def first_class(data: pathlib.Path) -> None:

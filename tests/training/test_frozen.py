@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests import runs
+from tests.compare import assert_close
 from tests.extending.life import Life
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
@@ -59,7 +60,7 @@ def test_the_teacher_is_sharded_like_the_student_and_the_result_is_the_same(
     for name, mesh in (("data", ()), ("fsdp", ("--config.mesh.fsdp=4",))):
         assert main([*command, *mesh, "--workdir", str(tmp_path / name)]) == 0
         losses.append([line["loss"] for line in runs.lines(tmp_path / name) if "loss" in line])
-    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert_close(*losses, scaled=1e-5)
 
 
 def test_another_teacher_is_refused_when_the_run_goes_on(teachers, tmp_path, monkeypatch, capsys):
@@ -112,7 +113,7 @@ def test_a_teacher_sees_the_images_in_its_own_value_range() -> None:
     given = (pixels - np.float32(student["mean"])) / np.float32(student["std"])
     expected = (pixels - np.float32(own["mean"])) / np.float32(own["std"])
     found = design.bound(frozen.nnx.to_pure_dict(params))(jax.numpy.asarray(given))
-    np.testing.assert_allclose(found, model(jax.numpy.asarray(expected)), atol=1e-5)
+    assert_close(found, model(jax.numpy.asarray(expected)), atol=1e-5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import runs
+from tests.compare import assert_close, assert_same_bits
 from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config, Duration, ModelConfig
@@ -43,7 +44,7 @@ def test_a_complete_run_that_grows_is_the_longer_run(recipe, tmp_path, capsys) -
     said = capsys.readouterr().err
     assert "config.total: the run is 6 steps long now, it was 4. The schedule follows" in said
     assert "learning rate after step 4 is 0.001, with the old length it was 0.001" in said
-    runs.assert_same_bits(runs.arrays(grown), runs.arrays(straight))
+    assert_same_bits(runs.arrays(grown), runs.arrays(straight))
     trained = [line for line in runs.lines(grown) if "loss" in line]
     assert trained == [line for line in runs.lines(straight) if "loss" in line]
     assert run_config.read_config(grown) == run_config.read_config(straight)
@@ -129,7 +130,7 @@ def test_a_branch_has_the_parameters_the_moments_and_the_average(recipe, four, t
             np.testing.assert_array_equal(new[name], array, err_msg=name)
         if name.startswith("ema/"):
             towards = array + np.float32(0.1) * (old["params/" + name[4:]] - array)
-            np.testing.assert_allclose(new[name], towards, rtol=1e-5, atol=1e-7, err_msg=name)
+            assert_close(new[name], towards, rtol=1e-5, atol=1e-7, about=name)
             assert not np.array_equal(new[name], new["params/" + name[4:]]) or not array.any()
         if "/nu/" in name and array.any():
             assert np.all(new[name] >= 0.998 * array), name
@@ -145,7 +146,7 @@ def test_a_branch_reads_of_the_other_config_only_its_optimizer(recipe, four, tmp
     short = "--config.total.steps=2"
     for name, origin in (("one", four), ("two", other)):
         assert train(recipe, tmp_path / name, f"--config.init_from={origin}", ALL, short) == 0
-    runs.assert_same_bits(runs.arrays(tmp_path / "one"), runs.arrays(tmp_path / "two"))
+    assert_same_bits(runs.arrays(tmp_path / "one"), runs.arrays(tmp_path / "two"))
 
 
 @pytest.mark.parametrize(

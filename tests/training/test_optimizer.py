@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.compare import assert_close, assert_same_bits
 from tests.parts import optimizer_config
 from vit_jax import schema
 from vit_jax.config import Duration, OptimizerConfig, ScheduleConfig
@@ -75,7 +76,7 @@ def test_optimizer_equals_torch(shared, fixture, rate, optimizer):
     actual = train(params, gradients, optimizer, lambda step: rate)
     for ours, theirs in zip(actual[1:], expected, strict=True):
         for name in theirs:
-            np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=2e-6)
+            assert_close(ours[name], theirs[name], atol=2e-6)
 
 
 def test_adamw_with_bfloat16_moment_equals_big_vision(shared):
@@ -96,7 +97,7 @@ def test_adamw_with_bfloat16_moment_equals_big_vision(shared):
     for step in (1, 2, 3, 6):
         flat = flax.traverse_util.flatten_dict(actual[step], sep="/")
         for name, theirs in below(f"params_after_{step}/", after).items():
-            np.testing.assert_allclose(flat[name], theirs, rtol=0, atol=1e-6)
+            assert_close(flat[name], theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["adamw", "adam", "sgd"])
@@ -135,9 +136,9 @@ def test_frozen_parameters_stay_and_do_not_count_in_the_norm():
         name="sgd", momentum=0.0, weight_decay=0.1, frozen=("^blocks/", "^head/kernel$")
     )
     _, after = train(params, [gradient], optimizer, lambda step: 1.0)
-    np.testing.assert_allclose(after["head"]["bias"], [0.4, 1, 1, 1, 0.2], rtol=1e-6)
+    assert_close(after["head"]["bias"], [0.4, 1, 1, 1, 0.2], scaled=1e-6)
     after["head"].pop("bias"), params["head"].pop("bias")
-    jax.tree.map(np.testing.assert_array_equal, after, params)
+    assert_same_bits(after, params)
 
 
 def test_gradients_below_the_norm_are_not_clipped():
@@ -153,7 +154,7 @@ def test_weight_decay_moves_only_the_masked_parameters(name):
     gradient = jax.tree.map(jnp.zeros_like, params)
     optimizer = optimizer_config(name=name, weight_decay=0.1, decay_mask=("^head/k",))
     _, after = train(params, [gradient], optimizer, lambda step: 0.5)
-    np.testing.assert_allclose(after["head"].pop("kernel"), 0.95, rtol=1e-6)
+    assert_close(after["head"].pop("kernel"), 0.95, scaled=1e-6)
     jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 1), after)
 
 
@@ -162,8 +163,8 @@ def test_nesterov_looks_ahead():
     optimizer = optimizer_config(name="sgd", nesterov=True)
     trajectory = train(params, [gradient, gradient], optimizer, lambda step: 1.0)
     moves = [-1.9, -(1 + 0.9 * 1.9)]
-    np.testing.assert_allclose(trajectory[1]["kernel"], moves[0], rtol=1e-6)
-    np.testing.assert_allclose(trajectory[2]["kernel"], sum(moves), rtol=1e-6)
+    assert_close(trajectory[1]["kernel"], moves[0], scaled=1e-6)
+    assert_close(trajectory[2]["kernel"], sum(moves), scaled=1e-6)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam"])
@@ -184,7 +185,7 @@ def test_adam_takes_its_own_fields_of_the_config(name):
         lambda step: 0.1 * (step + 1),
     )
     for ours, theirs in zip(trajectory[1:], expected, strict=True):
-        np.testing.assert_allclose(ours["bias"], theirs, rtol=1e-5)
+        assert_close(ours["bias"], theirs, scaled=1e-5)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.6])
@@ -199,7 +200,7 @@ def test_sgd_takes_its_own_momentum_and_decays_after_clipping(momentum):
     for ours in trajectory[1:]:
         trace = momentum * trace + np.array([3.0, 4]) + 0.2 * parameter
         parameter = parameter - 0.1 * trace
-        np.testing.assert_allclose(ours["kernel"], parameter, rtol=1e-5)
+        assert_close(ours["kernel"], parameter, scaled=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_ema_equals_timm(shared):
     ema = {"w": jnp.asarray(io["w0"])}
     for step in range(5):
         ema = ema_update(ema, {"w": io[f"w{step + 1}"]}, decay=0.9, step=step)
-        np.testing.assert_allclose(ema["w"], io[f"plain_ema_after{step + 1}"], rtol=0, atol=5e-7)
+        assert_close(ema["w"], io[f"plain_ema_after{step + 1}"], atol=5e-7)
 
 
 def test_a_warmed_up_ema_equals_timm(shared):
@@ -243,7 +244,7 @@ def test_a_warmed_up_ema_equals_timm(shared):
     for step in range(5):
         new = {"w": io[f"w{step + 1}"]}
         ema = ema_update(ema, new, decay=0.9, step=step, warmup=2 / 3)
-        np.testing.assert_allclose(ema["w"], io[f"warmup_ema_after{step + 1}"], rtol=0, atol=5e-7)
+        assert_close(ema["w"], io[f"warmup_ema_after{step + 1}"], atol=5e-7)
 
 
 def test_ema_stays_exact_over_many_updates():
@@ -259,4 +260,4 @@ def test_ema_stays_exact_over_many_updates():
 
     sequence = (jnp.arange(len(weights)), jnp.asarray(weights, jnp.float32))
     actual, _ = jax.lax.scan(update, jnp.zeros(64), sequence)
-    np.testing.assert_allclose(actual, expected, rtol=2e-5)
+    assert_close(actual, expected, scaled=2e-5)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compare import assert_close
 from tests.parts import optimizer_config
 from tests.training.test_optimizer import below, nest, train
 from vit_jax.config import Duration, OptimizerConfig, ScheduleConfig
@@ -37,7 +38,7 @@ def assert_follows(path: Any, optimizer: OptimizerConfig, *, rate: float, atol: 
     actual = train(params, gradients, optimizer, lambda step: rate)
     for step, theirs in expected.items():
         for name, array in theirs.items():
-            np.testing.assert_allclose(actual[step][name], array, rtol=0, atol=atol, err_msg=name)
+            assert_close(actual[step][name], array, atol=atol, about=name)
 
 
 def test_lamb_equals_timm(shared) -> None:
@@ -84,7 +85,7 @@ def test_adafactor_equals_big_vision(shared) -> None:
         flat = dict(zip(jax.tree.leaves(names), jax.tree.leaves(actual[step]), strict=True))
         for name, theirs in below(f"params_after_{step}/", after).items():
             # Compiled or not, the original itself differs by 1e-4 (its meta.json).
-            np.testing.assert_allclose(flat[name], theirs, rtol=0, atol=1e-4, err_msg=name)
+            assert_close(flat[name], theirs, atol=1e-4, about=name)
 
 
 def test_lion_is_the_sign_of_the_average_with_decay() -> None:
@@ -94,9 +95,7 @@ def test_lion_is_the_sign_of_the_average_with_decay() -> None:
     *_, last = train(params, gradients, optimizer, lambda step: 0.5)
     first = params["kernel"] - 0.5 * (jnp.asarray([1.0, -1.0]) + 0.1 * params["kernel"])
     # The moment after one step is 0.01 of the gradient: 0.9 * 0.03 - 0.1 * 0.2 is positive.
-    np.testing.assert_allclose(
-        last["kernel"], first - 0.5 * (jnp.asarray([1.0, -1.0]) + 0.1 * first), rtol=1e-6
-    )
+    assert_close(last["kernel"], first - 0.5 * (jnp.asarray([1.0, -1.0]) + 0.1 * first), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["lamb", "lars", "muon"])
@@ -114,7 +113,7 @@ def test_a_stack_of_layers_moves_as_its_layers_do(name) -> None:
         alone = train(
             {"kernel": stacked[layer]}, [{"kernel": gradient[layer]}] * 2, optimizer, rate
         )[-1]["kernel"]
-        np.testing.assert_allclose(whole[layer], alone, rtol=2e-3 if name == "muon" else 1e-5)
+        assert_close(whole[layer], alone, rtol=2e-3 if name == "muon" else 1e-5)
 
 
 def rate(step: jax.Array) -> float:
@@ -134,7 +133,7 @@ def test_muon_joins_heads_and_makes_singular_values_about_one() -> None:
     made = muon.newton_schulz(x, **values)
     spread = jnp.linalg.svd(made, compute_uv=False)
     assert spread.min() > 0.6 and spread.max() < 1.3
-    np.testing.assert_allclose(muon.newton_schulz(x.mT, **values), made.mT, atol=1e-5)
+    assert_close(muon.newton_schulz(x.mT, **values), made.mT, atol=1e-5)
 
 
 def a_vit() -> dict[str, Any]:
@@ -158,9 +157,9 @@ def test_rates_decay_from_the_head_down_as_in_mae(shared) -> None:
     qkv = encoder["blocks"]["attention"]["qkv"]["kernel"]
     assert qkv.shape == (2, 1, 1, 1, 1)
     for layer in range(2):
-        np.testing.assert_allclose(qkv[layer], theirs[f"blocks.{layer}.attn.qkv.weight"])
-    np.testing.assert_allclose(encoder["cls"], theirs["cls_token"])
-    np.testing.assert_allclose(encoder["embedding"]["kernel"], theirs["patch_embed.proj.weight"])
+        assert_close(qkv[layer], theirs[f"blocks.{layer}.attn.qkv.weight"], rtol=1e-7)
+    assert_close(encoder["cls"], theirs["cls_token"], rtol=1e-7)
+    assert_close(encoder["embedding"]["kernel"], theirs["patch_embed.proj.weight"], rtol=1e-7)
     assert encoder["norm"]["scale"] == theirs["fc_norm.weight"] == 1
     assert ours["head"]["kernel"] == theirs["head.weight"] == 1
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests import runs
+from tests.compare import assert_close, assert_same_bits
 
 STEPS = 40
 OVERRIDES = (
@@ -59,7 +60,7 @@ def finish(command, workdir: pathlib.Path) -> None:
 
 
 def assert_same_run(left: pathlib.Path, right: pathlib.Path) -> None:
-    runs.assert_same_bits(runs.arrays(left), runs.arrays(right))
+    assert_same_bits(runs.arrays(left), runs.arrays(right))
     assert runs.lines(left) == runs.lines(right)
 
 
@@ -173,4 +174,4 @@ def test_on_another_mesh_the_same_examples_come_in_the_same_order(command) -> No
     assert ids["after"] == ids["straight"][4:]
     straight, moved = (runs.arrays(command.folder / name) for name in ("straight", "moved"))
     for name, array in straight.items():
-        np.testing.assert_allclose(moved[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
+        assert_close(moved[name], array, rtol=1e-5, atol=1e-5, about=name)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compare import assert_close
 from tests.parts import schedule_config
 from vit_jax.config import Duration, ScheduleConfig
 from vit_jax.training.schedules import make_schedule
@@ -24,7 +25,7 @@ def test_schedule_equals_vit_jax(shared, decay, warmup):
     end = 1e-5 if decay == "linear" else 0.0
     schedule = schedule_config(decay=decay, warmup=Duration(steps=warmup), end_value=end)
     actual = rates(schedule, peak=0.03, total_steps=200)
-    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7 * 0.03)
+    assert_close(actual, expected, rtol=1e-6, atol=1e-7 * 0.03)
 
 
 BIG_VISION = {
@@ -55,7 +56,7 @@ def test_schedule_equals_big_vision(shared, name):
     expected = np.load(shared / "fixtures/bv_schedules/io.npz")[name]
     peak, schedule = BIG_VISION[name]
     actual = rates(schedule, peak=peak, total_steps=300)
-    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7 * peak)
+    assert_close(actual, expected, rtol=1e-6, atol=1e-7 * peak)
 
 
 def test_constant_warms_up_stays_and_cools_down_to_zero():
@@ -63,14 +64,14 @@ def test_constant_warms_up_stays_and_cools_down_to_zero():
         decay="constant", warmup=Duration(steps=4), cooldown=Duration(steps=5)
     )
     actual = rates(schedule, peak=2.0, total_steps=20)
-    np.testing.assert_allclose(actual[:5], [0, 0.5, 1, 1.5, 2])
-    np.testing.assert_allclose(actual[5:16], 2)
-    np.testing.assert_allclose(actual[16:], [1.6, 1.2, 0.8, 0.4, 0], atol=1e-6)
+    assert_close(actual[:5], [0, 0.5, 1, 1.5, 2], rtol=1e-7)
+    assert_close(actual[5:16], 2, rtol=1e-7)
+    assert_close(actual[16:], [1.6, 1.2, 0.8, 0.4, 0], atol=1e-6)
 
 
 def test_cosine_ends_at_the_given_end():
     actual = rates(schedule_config(end_value=1e-3), peak=1.0, total_steps=10)
-    np.testing.assert_allclose(actual[[0, 5, 10]], [1, 0.5005, 1e-3], rtol=1e-6)
+    assert_close(actual[[0, 5, 10]], [1, 0.5005, 1e-3], rtol=1e-6)
 
 
 @pytest.mark.parametrize("decay", ["cosine", "linear", "rsqrt", "constant"])

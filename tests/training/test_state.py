@@ -9,6 +9,7 @@ import optax
 import pytest
 from jax.sharding import Mesh
 
+from tests.compare import assert_close, assert_same_bits
 from tests.models import tiny
 from vit_jax.config import MeshConfig
 from vit_jax.parallel.mesh import AXES, make_mesh
@@ -80,10 +81,10 @@ def test_no_parameter_is_ever_whole(monkeypatch) -> None:
 
 def test_a_new_state_does_not_depend_on_the_mesh() -> None:
     one, many = create(one_device()), create(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, many)
+    assert_close(one, many, atol=1e-6)
     np.testing.assert_array_equal(one["key"], many["key"])
     assert int(one["step"]) == 0
-    jax.tree.map(np.testing.assert_array_equal, one["params"], one["ema"])
+    assert_same_bits(one["params"], one["ema"])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.compare import assert_close
 from tests.models import tiny
 from tests.training.one_step import MESHES, MODEL, Training, make_config, mesh_of
 
@@ -53,8 +54,7 @@ def test_a_step_moves_every_parameter_and_says_how_it_went() -> None:
     assert metrics["param_norm"] == pytest.approx(norm, rel=1e-5)
     assert metrics["learning_rate"] == pytest.approx(1e-3)
     # The first update copies, so that the average holds nothing of the initialisation.
-    close = functools.partial(np.testing.assert_allclose, atol=1e-7, rtol=0)
-    jax.tree.map(close, found["params"], found["ema"])
+    assert_close(found["params"], found["ema"], atol=1e-7)
 
 
 def _flat(tree: Any) -> list[tuple[str, Any]]:
@@ -95,5 +95,4 @@ def test_gradients_of_micro_batches_stay_sharded(in_parts) -> None:
 def test_micro_batches_give_the_gradients_of_the_whole(in_parts) -> None:
     metrics, found, _ = stepped("sgd", "fsdp")
     assert in_parts.run() == pytest.approx(metrics, rel=1e-6)
-    close = functools.partial(np.testing.assert_allclose, atol=1e-6, rtol=0)
-    jax.tree.map(close, jax.device_get(in_parts.state["params"]), found["params"])
+    assert_close(in_parts.state["params"], found["params"], atol=1e-6)

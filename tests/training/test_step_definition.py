@@ -1,6 +1,5 @@
 """What a step minimises, how it moves the parameters, and what it reports, from the definitions."""
 
-import functools
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.compare import assert_close
 from tests.training.one_step import Training, host_batch, make_config, mesh_of
 from vit_jax.config import Config
 from vit_jax.data import augment
@@ -84,17 +84,13 @@ def test_a_step_follows_the_gradient_of_the_smoothed_loss_clipped_by_its_norm(
         moved = jax.tree.map(
             lambda old, g, factor=rate * CLIP / norm: old - factor * g, before["params"], gradient
         )
-        assert_close(after["params"], moved)
+        assert_close(after["params"], moved, atol=1e-6)
         # The average of a new run begins with the first update, that of a branch goes on.
         weight = 1.0 if ema_begins and number == 0 else 0.1
         average = jax.tree.map(
             lambda old, new, w=weight: old + w * (new - old), before["ema"], after["params"]
         )
-        assert_close(after["ema"], average)
-
-
-def assert_close(left: Any, right: Any) -> None:
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), left, right)
+        assert_close(after["ema"], average, atol=1e-6)
 
 
 def test_micro_batches_of_a_step_draw_different_dropout() -> None:
