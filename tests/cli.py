@@ -1,5 +1,6 @@
 """The command line as a user calls it: in this process, or as a process of its own."""
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from launch import local
 from tests import patience, runs
 from tests.patience import limit
 from vit_jax.__main__ import main
@@ -17,6 +19,9 @@ PYTHON = (
     *("-W", "ignore:Error reading persistent compilation cache entry"),
 )
 VIT_JAX = (*PYTHON, "-m", "vit_jax")
+# For programs of several processes: one that found everything compiled would wait for the others
+# where they all meet, and the CPU's collectives do not wait long.
+ALIKE = {"JAX_ENABLE_COMPILATION_CACHE": "0"}
 LIMIT = 180  # seconds that any one process may take on an idle machine: give it to `limit`
 
 
@@ -56,13 +61,39 @@ def start(
     )
 
 
-def process(*arguments: object, stdin: str = "", **how: Any) -> "subprocess.CompletedProcess[str]":
+def process(
+    *arguments: object, stdin: str = "", seconds: float = LIMIT, **how: Any
+) -> "subprocess.CompletedProcess[str]":
     """Runs a program to its end: returncode, stdout, stderr. One that hangs is killed."""
     with start(*arguments, **how) as child:
-        try:
-            output, errors = child.communicate(stdin, timeout=limit(LIMIT))
-        finally:
-            child.kill()
+        return _ended(child, stdin=stdin, seconds=seconds)
+
+
+def two_processes(program: str, *, devices: int) -> "list[subprocess.CompletedProcess[str]]":
+    """Runs a Python program in two processes of one job, with so many devices each."""
+    port = local._free_port()
+    with contextlib.ExitStack() as stack:
+        children = [
+            stack.enter_context(
+                start(
+                    program=(*PYTHON, "-c", program),
+                    settings=ALIKE | local._environment({}, index, 2, port, devices),
+                )
+            )
+            for index in range(2)
+        ]
+        for child in children:
+            stack.callback(child.kill)
+        return [_ended(child) for child in children]
+
+
+def _ended(
+    child: "subprocess.Popen[str]", *, stdin: str = "", seconds: float = LIMIT
+) -> "subprocess.CompletedProcess[str]":
+    try:
+        output, errors = child.communicate(stdin, timeout=limit(seconds))
+    finally:
+        child.kill()
     return subprocess.CompletedProcess(child.args, child.returncode, output, errors)
 
 

@@ -21,7 +21,7 @@ def keep_programs() -> None:
     A cache that the environment names is used as it is. JAX's own limit of size is not: with it,
     every program that is added costs a look at all the others (0.2 s for 3,500 of them). Without
     its lock, a process may read what another one is writing: JAX warns and compiles, and the
-    warning is ignored (pyproject.toml, `runs.VIT_JAX`).
+    warning is ignored (pyproject.toml, `cli.VIT_JAX`).
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # of a worker of pytest-xdist too
         return

@@ -1,12 +1,14 @@
 """Shared by all tests: the folder of reference inputs and outputs, and strict JAX settings."""
 
 import pathlib
+import re
 import signal
+from collections.abc import Callable
 
 import jax
 import pytest
 
-from tests import compiled, runs
+from tests import cli, compiled, runs
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
@@ -37,3 +39,41 @@ def shared() -> pathlib.Path:
 def recipe(tmp_path_factory) -> pathlib.Path:
     """The tiny recipe of `runs`, as a file."""
     return runs.write_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory) -> cli.CommandLine:
+    """The same recipe, in a folder for runs that processes of their own train."""
+    return cli.CommandLine(tmp_path_factory.mktemp("command"))
+
+
+@pytest.fixture
+def printed(capsys) -> Callable[..., str]:
+    """Runs a command that must succeed, in this process, and returns what it prints on stdout."""
+
+    def check(*arguments: object) -> str:
+        capsys.readouterr()
+        assert cli.run(*arguments) == 0
+        return capsys.readouterr().out
+
+    return check
+
+
+@pytest.fixture
+def refused(capsys) -> Callable[..., str]:
+    """Runs a command that must end with exit code 2 and one line, which is returned.
+
+    It may change nothing in `folder` nor create it, where one is given.
+    """
+
+    def check(*arguments: object, folder: pathlib.Path | None = None) -> str:
+        before = folder and (folder.exists(), runs.listing(folder))
+        capsys.readouterr()
+        code = cli.run(*arguments)
+        output, errors = capsys.readouterr()
+        assert (code, output) == (2, "")
+        assert re.fullmatch(r"vit_jax( \w+)?: .+\n", errors), errors
+        assert before == (folder and (folder.exists(), runs.listing(folder)))
+        return errors
+
+    return check

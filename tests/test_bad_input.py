@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests import runs
-from vit_jax.__main__ import main
+from tests import cli, runs
 
 Refused = Callable[..., str]
 
@@ -18,38 +17,13 @@ Refused = Callable[..., str]
 def finished(recipe, tmp_path_factory) -> pathlib.Path:
     """A run that is complete, not to be changed: copy it."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    assert train(recipe, workdir) == 0
+    assert cli.train(recipe, workdir) == 0
     return workdir
 
 
 @pytest.fixture
 def run(finished, tmp_path) -> pathlib.Path:
     return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-@pytest.fixture
-def refused(capsys) -> Refused:
-    """Runs a command that must be refused and change nothing in `folder`: what it says."""
-
-    def check(*args: object, folder: pathlib.Path) -> str:
-        before = runs.listing(folder)
-        existed = folder.exists()
-        capsys.readouterr()
-        code = main([str(arg) for arg in args])
-        printed = capsys.readouterr()
-        assert code == 2
-        assert printed.out == ""
-        assert printed.err.startswith("vit_jax: ")
-        assert printed.err.count("\n") == 1
-        assert runs.listing(folder) == before
-        assert folder.exists() == existed
-        return printed.err
-
-    return check
-
-
-def train(recipe: pathlib.Path, workdir: pathlib.Path, *overrides: str) -> int:
-    return main(["train", "--config", str(recipe), "--workdir", str(workdir), *overrides])
 
 
 @pytest.mark.parametrize(
@@ -177,12 +151,12 @@ def test_too_many_broken_images(recipe, tmp_path, capsys) -> None:
     broken = root / "c" / "3.png"
     broken.write_bytes(broken.read_bytes()[:40])
     data = ["--config.data.source=image_folder", f"--config.data.path={root}"]
-    assert train(recipe, workdir, *data) == 1
+    assert cli.train(recipe, workdir, *data) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("vit_jax: 1 of 40 images are broken, more than the allowed share 0.001")
     assert "with a larger --config.data.max_bad" in last
     assert str(broken) in last
-    assert train(recipe, workdir, *data, "--config.data.max_bad=0.1") == 0
+    assert cli.train(recipe, workdir, *data, "--config.data.max_bad=0.1") == 0
     assert runs.lines(workdir)[-2]["bad_images"] == 1
 
 
@@ -250,8 +224,6 @@ def test_a_step_that_is_not_kept(run, refused: Refused) -> None:
     assert "there are [6]" in said
 
 
-def test_a_step_that_is_no_number(run, capsys) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", "--workdir", str(run), "--step", "last"])
-    assert stopped.value.code == 2
-    assert "'last': give latest, best, or the number of a step" in capsys.readouterr().err
+def test_a_step_that_is_no_number(run, refused) -> None:
+    said = refused("evaluate", "--workdir", run, "--step", "last")
+    assert "'last': give latest, best, or the number of a step" in said

@@ -8,9 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests import runs
+from tests import cli, runs
 from tests.compare import assert_same_bits
-from vit_jax.__main__ import main
 from vit_jax.checkpoints import store
 from vit_jax.training import run_config
 
@@ -37,7 +36,7 @@ def images(tmp_path) -> pathlib.Path:
 def train(recipe, workdir, images, *overrides: str) -> int:
     data = ["--config.data.source=image_folder", f"--config.data.path={images}"]
     more = ["--config.total.steps=8", "--config.evaluate_every.steps=2", *overrides]
-    return main(["train", "--config", str(recipe), "--workdir", str(workdir), *data, *more])
+    return cli.train(recipe, workdir, *data, *more)
 
 
 def reports(text: str) -> list[str]:
@@ -123,7 +122,7 @@ def test_a_folder_that_vanishes_ends_the_run_and_keeps_its_checkpoint(
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"])
-def test_predict_names_what_is_wrong_with_a_file(recipe, images, tmp_path, capsys, content):
+def test_predict_names_what_is_wrong_with_a_file(recipe, images, tmp_path, content):
     path = tmp_path / "x.png"
     path.write_bytes(content)
     from vit_jax.data import preprocess

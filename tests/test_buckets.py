@@ -10,9 +10,8 @@ import PIL.Image
 import pytest
 
 import vit_jax
-from tests import buckets, runs
+from tests import buckets, cli, runs
 from tests.compare import assert_close, assert_same_bits
-from vit_jax.__main__ import main
 from vit_jax.training import metrics, run_config
 from vit_jax.workdir import lines, place
 
@@ -26,15 +25,10 @@ OVERRIDES = (
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory) -> runs.CommandLine:
-    return runs.CommandLine(tmp_path_factory.mktemp("buckets"))
-
-
-@pytest.fixture(scope="module")
 def local(command) -> pathlib.Path:
     """The same run on a disk, which nothing interrupted."""
     workdir = command.folder / "local"
-    assert main(command.train(workdir, *OVERRIDES)) == 0
+    assert cli.run(*command.train(workdir, *OVERRIDES)) == 0
     return workdir
 
 
@@ -48,7 +42,7 @@ def bucket(request, tmp_path_factory) -> Iterator[str]:
 def run(command, bucket, tmp_path_factory) -> str:
     """A run that was killed after its first checkpoint, and went on."""
     workdir = f"{bucket}/runs/a"
-    with command.start(*command.train(workdir, *OVERRIDES), devices=DEVICES) as child:
+    with cli.start(*command.train(workdir, *OVERRIDES), devices=DEVICES) as child:
         try:
             for line in child.stderr:
                 if f"step 7/{STEPS}" in line:
@@ -57,7 +51,7 @@ def run(command, bucket, tmp_path_factory) -> str:
         finally:
             child.kill()
     assert child.returncode == -signal.SIGKILL
-    assert main(command.train(workdir, *OVERRIDES)) == 0
+    assert cli.run(*command.train(workdir, *OVERRIDES)) == 0
     return workdir
 
 
@@ -72,7 +66,7 @@ def test_a_killed_run_on_a_bucket_gives_the_bits_and_lines_of_one_on_a_disk(run,
 
 
 def test_all_of_a_run_is_on_the_bucket_and_nothing_beside_it(run, local, command) -> None:
-    assert main(["figures", "--workdir", run]) == 0
+    assert cli.run("figures", "--workdir", run) == 0
     there = {path.name for path in place.folder(run).iterdir()}
     assert {path.name for path in local.iterdir()} | {"pictures"} == there
     assert not [path for path in pathlib.Path().iterdir() if path.name.endswith(":")]
@@ -100,32 +94,30 @@ def test_tensorboard_shows_every_number_once(run, tmp_path) -> None:
     assert len(shown) == sum(len(events.Scalars(tag)) for tag in events.Tags()["scalars"])
 
 
-def test_commands_take_a_run_on_a_bucket(run, bucket, local, tmp_path, capsys) -> None:
-    def told(*arguments: str) -> str:
-        capsys.readouterr()
-        assert main([*arguments]) == 0
-        return capsys.readouterr().out
-
-    measured = [json.loads(told("evaluate", "--json", "--workdir", str(w))) for w in (run, local)]
+def test_commands_take_a_run_on_a_bucket(run, bucket, local, tmp_path, refused, printed) -> None:
+    measured = [
+        json.loads(printed("evaluate", "--json", "--workdir", str(w))) for w in (run, local)
+    ]
     assert measured[0] == measured[1]
     PIL.Image.fromarray(np.eye(28, dtype=np.uint8) * 200).convert("RGB").save(tmp_path / "a.png")
-    guesses = [told("predict", "--workdir", str(w), str(tmp_path / "a.png")) for w in (run, local)]
+    guesses = [
+        printed("predict", "--workdir", str(w), str(tmp_path / "a.png")) for w in (run, local)
+    ]
     assert guesses[0] == guesses[1]
     for target, layout in (("copy", ""), ("file.safetensors", "timm"), ("folder", "hf")):
         options = ["--layout", layout] if layout else ["--check"]
-        told("convert", run, f"{bucket}/models/{target}", *options)
+        printed("convert", run, f"{bucket}/models/{target}", *options)
         model = vit_jax.load(f"{bucket}/models/{target}", num_heads=2)
         images = np.linspace(-1, 1, 28 * 28 * 3, dtype=np.float32).reshape(1, 28, 28, 3)
         expected = vit_jax.load(local)(images)
         assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
-    assert main(["convert", run, f"{bucket}/models/copy"]) == 2
-    assert "is not empty" in capsys.readouterr().err
+    assert "is not empty" in refused("convert", run, f"{bucket}/models/copy")
 
 
 @pytest.mark.parametrize("bucket", ["s3"], indirect=True)
-def test_training_starts_from_a_run_on_a_bucket(run, command, bucket, capsys) -> None:
+def test_training_starts_from_a_run_on_a_bucket(run, command, bucket) -> None:
     shorter = ("--config.total.steps=2", f"--config.init_from={run}")
-    assert main(command.train(f"{bucket}/runs/b", *shorter)) == 0
+    assert cli.run(*command.train(f"{bucket}/runs/b", *shorter)) == 0
     assert run_config.read_config(f"{bucket}/runs/b").init_from == run
 
 
@@ -158,12 +150,11 @@ def test_what_is_uploaded_goes_on_in_another_file(bucket, monkeypatch) -> None:
     assert len(lines.read(folder).good) == 60
 
 
-def test_a_bucket_that_is_not_there_is_one_line(bucket, command, capsys) -> None:
+def test_a_bucket_that_is_not_there_is_one_line(bucket, command, refused) -> None:
     missing = bucket.replace("made-by-the-tests", "no-such-bucket") + "/run"
-    assert main(command.train(missing)) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refused(*command.train(missing))
     assert f"there is no bucket {bucket.replace('made-by-the-tests', 'no-such-bucket')}" in line
-    assert main(["evaluate", "--workdir", missing]) == 2
+    refused("evaluate", "--workdir", missing)
 
 
 def test_a_library_that_is_not_installed_is_named(command) -> None:
@@ -175,13 +166,12 @@ def test_a_library_that_is_not_installed_is_named(command) -> None:
         "         for scheme in ('gs', 's3')]\n"
         "sys.exit(max(codes))"
     )
-    ended = command(command.recipe, program=(runs.VIT_JAX[0], "-c", program))
+    ended = cli.process(command.recipe, program=(*cli.PYTHON, "-c", program))
     first, second = ended.stderr.splitlines()
     assert ended.returncode == 2
     assert "pip install 'etils[epath-gcs]'" in first and "pip install 'etils[epath-s3]'" in second
 
 
 @pytest.mark.parametrize("url", ["az://b/run", "http://b/run", "s3://", "gs://bucket", "s3://b/"])
-def test_an_url_of_no_folder_on_a_known_bucket_is_refused(command, url, capsys) -> None:
-    assert main(command.train(url)) == 2
-    assert url in capsys.readouterr().err
+def test_an_url_of_no_folder_on_a_known_bucket_is_refused(command, url, refused) -> None:
+    assert url in refused(*command.train(url))

@@ -9,8 +9,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests import runs
+from tests import cli, runs
 from tests.compare import assert_close
+from tests.patience import limit
 
 STEPS = 80
 OVERRIDES = (
@@ -24,8 +25,8 @@ OVERRIDES = (
     "--config.optimizer.name=sgd",
     "--config.optimizer.learning_rate=0.02",
 )
-LAUNCH = (sys.executable, "-m", "launch.local", "--processes", "2", "--devices-per-process", "2")
-PYTHON = (sys.executable, "-W", "error")
+TWO_TIMES_TWO = ("--processes", "2", "--devices-per-process", "2", "--")
+LAUNCH = (sys.executable, "-m", "launch.local", *TWO_TIMES_TWO)
 
 # A job that writes down, in each process, which examples it trains on.
 RECORDED = """
@@ -51,16 +52,12 @@ sys.exit(local.run([*program, *job], processes=count, devices_per_process=4 // c
 """
 
 
-@pytest.fixture(scope="module")
-def command(tmp_path_factory) -> runs.CommandLine:
-    return runs.CommandLine(tmp_path_factory.mktemp("multiprocess"))
-
-
-def recorded(command: runs.CommandLine, *, processes: int) -> pathlib.Path:
+def recorded(command: cli.CommandLine, *, processes: int) -> pathlib.Path:
     """An uninterrupted run on four devices, with the examples of every process beside it."""
     workdir = command.folder / f"of-{processes}"
     job = command.train(workdir, *OVERRIDES)
-    ended = command(f"{workdir}-ids", processes, *job, program=(*PYTHON, "-c", RECORDED))
+    program = (*cli.PYTHON, "-c", RECORDED, f"{workdir}-ids")
+    ended = cli.process(processes, *job, program=program, settings=cli.ALIKE)
     assert ended.returncode == 0, ended.stderr
     return workdir
 
@@ -101,8 +98,9 @@ def test_two_processes_give_the_result_of_one(one, two) -> None:
     assert_same_run(one, two)
 
 
-def test_two_processes_evaluate_every_example_once(command, two) -> None:
-    ended = command("--", "evaluate", "--workdir", two, "--json", program=LAUNCH)
+def test_two_processes_evaluate_every_example_once(two) -> None:
+    command = ("evaluate", "--workdir", two, "--json")
+    ended = cli.process(*command, program=LAUNCH, settings=cli.ALIKE)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
     last = runs.lines(two)[-1]
@@ -116,11 +114,11 @@ def test_sigterm_to_the_launcher_saves_and_any_number_of_processes_goes_on(comma
     job = command.train(workdir, *OVERRIDES)
     stopped = [0]
     for _ in range(2):
-        with command.start("--", *job, program=LAUNCH) as child:
+        with cli.start(*job, program=LAUNCH, settings=cli.ALIKE) as child:
             try:
-                runs.wait_until(lambda: len(runs.lines(workdir)) > stopped[-1] + 4, child)
+                cli.wait_until(lambda: len(runs.lines(workdir)) > stopped[-1] + 4, child)
                 child.send_signal(signal.SIGTERM)
-                _, errors = child.communicate(timeout=runs.limit(runs.LIMIT))
+                _, errors = child.communicate(timeout=limit(cli.LIMIT))
             finally:
                 child.kill()
         assert child.returncode == 143, errors
@@ -128,7 +126,7 @@ def test_sigterm_to_the_launcher_saves_and_any_number_of_processes_goes_on(comma
         message = f"vit_jax: stopped after step {stopped[-1]} of {STEPS} and saved"
         assert errors.count(message) == 2, errors
     assert 0 < stopped[1] < stopped[2] < STEPS
-    ended = command(*job, devices=4)
+    ended = cli.process(*job, devices=4)
     assert ended.returncode == 0, ended.stderr
     assert f"resumed after step {stopped[2]}" in ended.stderr
     assert_same_run(workdir, two)
@@ -154,7 +152,7 @@ def refused(command, name: str, own: list[list[str]], *overrides: str) -> list[s
     """A job that must end with exit code 2 and leave nothing: the line of each process."""
     workdir = command.folder / name
     job = command.train(workdir, *overrides)
-    ended = command(json.dumps(own), *job, program=(*PYTHON, "-c", OWN))
+    ended = cli.process(json.dumps(own), *job, program=(*cli.PYTHON, "-c", OWN), settings=cli.ALIKE)
     assert ended.returncode == 2, ended.stderr
     assert not workdir.exists()
     return sorted(line for line in ended.stderr.splitlines() if "vit_jax: " in line)

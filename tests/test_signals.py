@@ -4,13 +4,13 @@ import contextlib
 import os
 import pathlib
 import signal
-import sys
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from tests import runs
+from tests import cli, runs
+from tests.patience import limit
 from vit_jax.checkpoints import lease, store
 
 OVERRIDES = (
@@ -18,11 +18,6 @@ OVERRIDES = (
     "--config.log_every.steps=1",
     "--config.checkpoint.every.steps=20",
 )
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory) -> runs.CommandLine:
-    return runs.CommandLine(tmp_path_factory.mktemp("signals"))
 
 
 @pytest.fixture
@@ -41,12 +36,12 @@ def images(tmp_path) -> pathlib.Path:
 
 def end(command, workdir, condition, *numbers: signal.Signals, overrides=()) -> tuple[int, str]:
     """Starts or resumes the run, sends the signals when the condition holds: code, last line."""
-    with command.start(*command.train(workdir, *OVERRIDES, *overrides)) as child:
+    with cli.start(*command.train(workdir, *OVERRIDES, *overrides)) as child:
         try:
-            runs.wait_until(condition, child)
+            cli.wait_until(condition, child)
             for number in numbers:
                 child.send_signal(number)
-            _, errors = child.communicate(timeout=runs.limit(runs.LIMIT))
+            _, errors = child.communicate(timeout=limit(cli.LIMIT))
         finally:
             child.kill()
     assert "Traceback" not in errors
@@ -58,12 +53,12 @@ def end(command, workdir, condition, *numbers: signal.Signals, overrides=()) -> 
 def test_before_the_first_step_there_is_nothing_to_save(command, tmp_path, number) -> None:
     """While Python imports JAX: the process has begun to run our lines when it has a thread."""
     workdir = tmp_path / "run"
-    with command.start(*command.train(workdir, *OVERRIDES)) as child:
+    with cli.start(*command.train(workdir, *OVERRIDES)) as child:
         try:
             tasks = pathlib.Path(f"/proc/{child.pid}/task")
-            runs.wait_until(lambda: len(os.listdir(tasks)) > 1, child)
+            cli.wait_until(lambda: len(os.listdir(tasks)) > 1, child)
             child.send_signal(number)
-            _, errors = child.communicate(timeout=runs.limit(20))
+            _, errors = child.communicate(timeout=limit(20))
         finally:
             child.kill()
     assert child.returncode == 128 + number
@@ -113,7 +108,7 @@ def test_a_read_that_blocks_and_an_evaluation_are_given_up(command, images, spli
     os.close(writing[0])
     blocked.unlink()
     blocked.write_bytes(picture)
-    ended = command(*command.train(workdir, *OVERRIDES, *overrides))
+    ended = cli.process(*command.train(workdir, *OVERRIDES, *overrides))
     assert ended.returncode == 0, ended.stderr
     lines = runs.lines(workdir)
     assert [line["step"] for line in lines if "eval_loss" in line] == [15, 30]
@@ -138,7 +133,7 @@ sys.exit(code)
 """
     workdir = tmp_path / "run"
     job = command.train(workdir, "--config.evaluate_every.steps=2")
-    ended = command(*job, program=(sys.executable, "-W", "error", "-c", program))
+    ended = cli.process(*job, program=(*cli.PYTHON, "-c", program))
     assert ended.returncode == 130, ended.stderr
     assert "stopped after step 2 of 6 and saved" in ended.stderr
     assert store.saved_steps(workdir) == [2]

@@ -2,13 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from tests import runs
+from tests import cli
 from vit_jax.analysis import figures
 from vit_jax.text import printable, printable_json
 
@@ -62,14 +60,9 @@ def test_names_reach_no_terminal_raw(tmp_path) -> None:
         "from vit_jax.__main__ import main\nimport sys\nsys.exit(main(sys.argv[1:]))"
     )
     arguments = ["predict", "--workdir", model, tmp_path / name, tmp_path / "\x1b]gone.png"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": "ascii", "JAX_PLATFORMS": "cpu"},
-        cwd=runs.ROOT,
-        timeout=600,
-    )
-    lines = done.stderr.decode("ascii").splitlines()
-    assert done.returncode == 2 and len(lines) == 2, lines
+    program, settings = (*cli.PYTHON, "-c", script), {"PYTHONIOENCODING": "ascii"}
+    done = cli.process(*arguments, program=program, settings=settings)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2 and len(lines) == 2 and done.stderr.isascii(), lines
     assert r"x\x1b[31m\x07\udce9\xe9.png: cannot decode" in lines[0]
     assert r"\x1b]gone.png: No such file" in lines[1]

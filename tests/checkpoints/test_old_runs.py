@@ -10,9 +10,8 @@ from flax import nnx, traverse_util
 
 import vit_jax
 from scripts.record_golden import digest
-from tests import runs
+from tests import cli, runs
 from tests.compare import assert_close
-from vit_jax.__main__ import main
 
 OLD = pathlib.Path(__file__).parents[1] / "old_runs"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
@@ -45,7 +44,7 @@ def test_an_old_run_gives_the_same_parameters_and_logits(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_old_run_is_evaluated_with_the_same_result(name, capsys):
-    assert main(["evaluate", "--workdir", str(OLD / name), "--json"]) == 0
+    assert cli.run("evaluate", "--workdir", OLD / name, "--json") == 0
     found, expected = json.loads(capsys.readouterr().out), EXPECTED[name]["evaluation"]
     assert found.keys() >= expected.keys()
     for metric, value in expected.items():
@@ -58,7 +57,7 @@ def test_an_old_run_is_evaluated_with_the_same_result(name, capsys):
 def test_an_old_run_resumes_to_the_same_values(name, workdir):
     recipe = f"{OLD / 'recipe.py'}:{name}"
     arguments = ["--config", recipe, "--workdir", str(workdir), "--config.total.steps=8"]
-    assert main(["train", *arguments]) == 0
+    assert cli.run("train", *arguments) == 0
     lines, expected = runs.lines(workdir), EXPECTED[name]["lines"]
     assert [line["step"] for line in lines[: len(expected)]] == [line["step"] for line in expected]
     for line, old in zip(lines, expected, strict=True):

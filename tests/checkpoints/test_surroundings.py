@@ -1,9 +1,6 @@
 """Other content of a model's file: prefixes, a trainer's state, other models, a linear probe."""
 
 import dataclasses
-import pathlib
-import subprocess
-import sys
 import zipfile
 from typing import Any
 
@@ -12,9 +9,9 @@ import numpy as np
 import pytest
 
 import vit_jax
+from tests import cli
 from tests.checkpoints import parity
 from tests.compare import assert_close
-from tests.patience import limit
 from vit_jax.checkpoints import convert, files, layouts, load, surgery, torch_file
 from vit_jax.checkpoints.layouts.npz.big_vision import LAYOUT as big_vision
 from vit_jax.checkpoints.layouts.torch.beit import LAYOUT as beit
@@ -195,15 +192,8 @@ def test_nested_tuples_are_not_hashed(tmp_path) -> None:
         with zipfile.ZipFile(tmp_path / f"{name}.pth", "w") as archive:
             content = b"\x80\x04" + opcodes.replace(b"%", NESTED) + b"."
             archive.writestr("archive/data.pkl", content)
-    paths = [str(tmp_path / f"{name}.pth") for name in HASHED]
-    ended = subprocess.run(
-        [sys.executable, "-c", READ, *paths],
-        cwd=pathlib.Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=limit(60),
-        check=False,
-    )
+    paths = [tmp_path / f"{name}.pth" for name in HASHED]
+    ended = cli.process(*paths, program=(*cli.PYTHON, "-c", READ), seconds=60)
     lines = ended.stdout.splitlines()
     assert len(lines) == len(HASHED), ended.stderr
     assert all("it holds no named tensors" in line for line in lines)

@@ -7,9 +7,8 @@ import PIL.Image
 import pytest
 
 import vit_jax
-from tests import runs
+from tests import cli
 from tests.models import tiny
-from vit_jax.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -22,28 +21,8 @@ def model(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def run(model, tmp_path_factory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("run") / "run"
-    assert main(["convert", str(model), str(path), "--num-heads", "4"]) == 0
+    assert cli.run("convert", model, path, "--num-heads", "4") == 0
     return path
-
-
-@pytest.fixture
-def refused(capsys):
-    """Runs a command that must be refused and change nothing in `folder`: what it says."""
-
-    def check(*arguments: object, folder: pathlib.Path) -> str:
-        before = runs.listing(folder)
-        capsys.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        assert code == 2, printed
-        assert printed.out == "" and printed.err.count("\n") == 1
-        assert runs.listing(folder) == before
-        return printed.err
-
-    return check
 
 
 HEADS = ("--num-heads", 4, "--layout", "vit_jax")
@@ -56,7 +35,7 @@ def test_a_model_without_a_head(tmp_path, refused) -> None:
     PIL.Image.new("RGB", (8, 8)).save(image)
     (tmp_path / "labels").write_text("a.png 0\n")
     run = tmp_path / "run"
-    assert main(["convert", str(path), str(run), "--num-heads", "4", "--grid", "2,3"]) == 0
+    assert cli.run("convert", path, run, "--num-heads", "4", "--grid", "2,3") == 0
     on_images = ["--images", tmp_path, "--labels", tmp_path / "labels"]
     for command in (
         ["predict", "--workdir", run, image],
@@ -81,7 +60,7 @@ def test_a_target_that_is_the_source_in_any_guise(model, tmp_path, refused) -> N
 
 def test_a_target_inside_of_what_is_read(model, tmp_path, refused) -> None:
     run = tmp_path / "run"
-    assert main(["convert", str(model), str(run), "--num-heads", "4"]) == 0
+    assert cli.run("convert", model, run, "--num-heads", "4") == 0
     inside = run / "model.json"
     said = refused("convert", run, inside, "--layout", "vit_jax", "--overwrite", folder=run)
     assert "a part of it" in said
@@ -102,15 +81,15 @@ def test_flags_that_contradict_a_run(run, tmp_path, refused, flags, message) -> 
     assert f"{run} is a run {message}" in refused(*arguments, folder=tmp_path)
 
 
-def test_a_target_that_is_there(model, tmp_path, refused, capsys) -> None:
+def test_a_target_that_is_there(model, tmp_path, refused) -> None:
     mine = tmp_path / "mine.npz"
     mine.write_bytes(b"mine")
     said = refused("convert", model, mine, *HEADS, folder=tmp_path)
     assert f"{mine} exists: give another name, or --overwrite" in said
-    assert main(["convert", *map(str, (model, mine, *HEADS, "--overwrite"))]) == 0
+    assert cli.run("convert", model, mine, *HEADS, "--overwrite") == 0
     np.testing.assert_array_equal(np.load(mine)["cls"], np.load(model)["cls"])
     run = tmp_path / "run"
-    assert main(["convert", str(model), str(run), "--num-heads", "4"]) == 0
+    assert cli.run("convert", model, run, "--num-heads", "4") == 0
     for more in ((), ("--overwrite",)):
         said = refused("convert", model, run, "--num-heads", 4, *more, folder=tmp_path)
         assert "exists and is not empty" in said
@@ -150,9 +129,9 @@ def test_a_number_of_classes_to_show(model, tmp_path, refused, top) -> None:
     assert f"argument --top: '{top}': give a positive whole number" in said
 
 
-def test_channels_are_adapted_where_asked_for(model, tmp_path, capsys) -> None:
+def test_channels_are_adapted_where_asked_for(model, tmp_path, printed) -> None:
     target = tmp_path / "grey.npz"
     asked = ["--channels", "1", "--adapt-channels"]
-    assert main(["convert", *map(str, (model, target, *HEADS, *asked))]) == 0
-    assert "3 channels of its first kernel are summed to 1" in capsys.readouterr().out
+    said = printed("convert", model, target, *HEADS, *asked)
+    assert "3 channels of its first kernel are summed to 1" in said
     assert np.load(target)["embedding/kernel"].shape[2] == 1

@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from vit_jax.__main__ import main
+from tests import cli
 
 
 @pytest.fixture(scope="module")
@@ -24,46 +24,43 @@ def photographs(shared, tmp_path_factory):
 
 
 @pytest.mark.parametrize("file", ["vit_Ti16_in1k.npz", "vit_Ti16_in1k_timm.safetensors"])
-def test_released_weights_reach_their_published_accuracy(shared, photographs, file, capsys):
+def test_released_weights_reach_their_published_accuracy(shared, photographs, file, printed):
     folder, hits = photographs
     labels = ["--images", str(folder), "--labels", str(folder / "labels.json"), "--json"]
-    assert main(["evaluate", "--workdir", str(shared / "data" / file), *labels]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(printed("evaluate", "--workdir", shared / "data" / file, *labels))
     assert found["count"] == 32
     assert round(found["top1"] * 32) == hits
 
 
-def test_convert_writes_what_load_reads_and_says_what_it_did(shared, tmp_path, capsys):
+def test_convert_writes_what_load_reads_and_says_what_it_did(shared, tmp_path, printed):
     source = shared / "fixtures/vitjax_cls/ckpt.npz"
     target = tmp_path / "out.safetensors"
     arguments = [str(source), str(target), "--layout", "timm", "--image-size", "32,56", "--check"]
-    assert main(["convert", *arguments]) == 0
-    said = capsys.readouterr().out
+    said = printed("convert", *arguments)
     assert "resized: encoder/position (1, 17, 48) -> (1, 29, 48)" in said
     assert target.stat().st_size > 100_000
 
 
-def test_convert_resizes_positions_in_the_way_that_is_named(shared, tmp_path, capsys) -> None:
+def test_convert_resizes_positions_in_the_way_that_is_named(shared, tmp_path, refused) -> None:
     source = shared / "fixtures/vitjax_cls/ckpt.npz"
     tables = []
     for method in ("align_corners", "bicubic"):
         target = tmp_path / f"{method}.npz"
         arguments = [str(source), str(target), "--image-size", "48", "--resize", method]
-        assert main(["convert", *arguments]) == 0
+        assert cli.run("convert", *arguments) == 0
         tables.append(np.load(target)["Transformer/posembed_input/pos_embedding"])
     assert np.abs(tables[0] - tables[1]).max() > 0.01
-    assert main(["convert", str(source), str(tmp_path / "out.npz"), "--resize", "best"]) == 2
-    assert "unknown interpolation 'best'" in capsys.readouterr().err
+    said = refused("convert", source, tmp_path / "out.npz", "--resize", "best")
+    assert "unknown interpolation 'best'" in said
     assert not (tmp_path / "out.npz").exists()
 
 
-def test_convert_refuses_in_one_line_and_writes_nothing(tmp_path, capsys):
+def test_convert_refuses_in_one_line_and_writes_nothing(tmp_path, refused):
     (tmp_path / "text.npz").write_text("no checkpoint")
-    assert main(["convert", str(tmp_path / "text.npz"), str(tmp_path / "out.npz")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    refused("convert", tmp_path / "text.npz", tmp_path / "out.npz", folder=tmp_path)
     assert not (tmp_path / "out.npz").exists()
 
 
-def test_images_and_labels_go_together(tmp_path, capsys):
-    assert main(["evaluate", "--workdir", str(tmp_path), "--images", str(tmp_path)]) == 2
-    assert "--images and --labels go together" in capsys.readouterr().err
+def test_images_and_labels_go_together(tmp_path, refused):
+    said = refused("evaluate", "--workdir", tmp_path, "--images", tmp_path)
+    assert "--images and --labels go together" in said

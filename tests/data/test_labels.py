@@ -8,8 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from tests import runs
-from vit_jax.__main__ import main
+from tests import cli, runs
 from vit_jax.data.crops import Inception
 from vit_jax.data.opening import open_eval, open_source, open_train
 from vit_jax.data.options import DataConfig
@@ -96,16 +95,15 @@ def _columns(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     return batch["id"], batch["label"], batch["mask"]
 
 
-def test_evaluation_counts_images_without_a_label(root, tmp_path, capsys) -> None:
+def test_evaluation_counts_images_without_a_label(root, tmp_path, capsys, printed) -> None:
     recipe, workdir = runs.write_recipe(tmp_path), tmp_path / "run"
     data = ["--config.data.source=tfds", "--config.data.name=both", f"--config.data.path={root}"]
     more = ["--config.batch_size=8", "--config.eval_batch_size=8", "--config.total.steps=2"]
-    assert main(["train", "--config", str(recipe), "--workdir", str(workdir), *data, *more]) == 0
+    assert cli.train(recipe, workdir, *data, *more) == 0
     assert "on 4 images, 3 without a label left out" in capsys.readouterr().err
     assert runs.lines(workdir)[-1]["eval_count"] == 4
     assert runs.lines(workdir)[-1]["eval_unlabelled"] == 3
-    assert main(["evaluate", "--workdir", str(workdir), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(printed("evaluate", "--workdir", workdir, "--json"))
     assert found["count"] == 4 and found["unlabelled"] == 3 and "ema_unlabelled" not in found
 
 
@@ -121,12 +119,10 @@ def test_evaluation_counts_images_without_a_label(root, tmp_path, capsys) -> Non
         ("shrunk", "has the label 2, but there are 2 classes"),
     ],
 )
-def test_other_labels_are_refused_in_one_line(root, tmp_path, capsys, name, message) -> None:
+def test_other_labels_are_refused_in_one_line(root, tmp_path, refused, name, message) -> None:
     recipe, workdir = runs.write_recipe(tmp_path), tmp_path / "run"
     data = ["--config.data.source=tfds", f"--config.data.name={name}", f"--config.data.path={root}"]
-    assert main(["train", "--config", str(recipe), "--workdir", str(workdir), *data]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and message in lines[0]
+    assert message in refused("train", "--config", recipe, "--workdir", workdir, *data)
     assert not workdir.exists()
 
 

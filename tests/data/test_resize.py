@@ -1,11 +1,9 @@
 """Only the kept part of a resized image is computed: the same pixels, with bounded memory."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
+from tests import cli
 from tests.data.test_preprocess import noise
 from vit_jax.data import crops
 from vit_jax.data.crops import Center, center_crop
@@ -66,7 +64,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 def test_images_of_extreme_proportions_need_little_memory() -> None:
     """A line of a million pixels would be 30 GB at the height of this model."""
-    done = subprocess.run([sys.executable, "-c", LINES], capture_output=True, text=True, check=True)
+    done = cli.process(program=(*cli.PYTHON, "-c", LINES))
+    assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 300_000  # KB
 
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from tests import runs
-from vit_jax.__main__ import main
+from tests import cli, runs
 from vit_jax.checkpoints import store
 
 NEAR = (
@@ -18,14 +17,10 @@ NEAR = (
 )
 
 
-def train(recipe, workdir, *overrides: str) -> int:
-    return main(["train", "--config", str(recipe), "--workdir", str(workdir), *overrides])
-
-
 @pytest.fixture(scope="module")
 def run(recipe, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("evaluators") / "run"
-    assert train(recipe, workdir, *NEAR) == 0
+    assert cli.train(recipe, workdir, *NEAR) == 0
     return workdir
 
 
@@ -54,23 +49,24 @@ def test_the_best_checkpoint_is_that_of_the_metric_that_is_named(run) -> None:
     assert any(by_step.get(step) == best for step in kept)
 
 
-def test_evaluate_runs_those_that_are_named(run, capsys) -> None:
-    assert main(["evaluate", "--workdir", str(run), "--only", "near", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+def test_evaluate_runs_those_that_are_named(run, printed) -> None:
+    found = json.loads(
+        printed("evaluate", "--workdir", run, "--only", "near", "--json").splitlines()[-1]
+    )
     last = [line for line in runs.lines(run) if "eval_near/top1" in line][-1]
     assert found["near/top1"] == pytest.approx(last["eval_near/top1"])
     assert "top1" not in found
 
 
-def test_a_file_is_judged_by_the_evaluators_of_a_recipe(run, recipe, tmp_path, capsys) -> None:
+def test_a_file_is_judged_by_the_evaluators_of_a_recipe(
+    run, recipe, tmp_path, capsys, printed
+) -> None:
     file = tmp_path / "model.safetensors"
-    assert main(["convert", str(run), str(file), "--layout", "timm"]) == 0
+    assert cli.run("convert", run, file, "--layout", "timm") == 0
     capsys.readouterr()
     arguments = ["evaluate", "--workdir", str(file), "--config", str(recipe), *NEAR[:3]]
-    assert main([*arguments, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert main(["evaluate", "--workdir", str(run), "--json"]) == 0
-    own = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = json.loads(printed(*arguments, "--json").splitlines()[-1])
+    own = json.loads(printed("evaluate", "--workdir", run, "--json").splitlines()[-1])
     assert found["top1"] == pytest.approx(own["ema_top1"], abs=2e-3)
     assert found["near/top1"] == pytest.approx(own["near/ema_top1"], abs=2e-3)
 
@@ -85,15 +81,14 @@ def test_a_file_is_judged_by_the_evaluators_of_a_recipe(run, recipe, tmp_path, c
         (["--config.evaluators.near.kind=knn", "--config.evaluators.near.k=0"], "k is 0"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(recipe, tmp_path, capsys, overrides, told) -> None:
+def test_what_cannot_be_evaluated_is_refused(recipe, tmp_path, refused, overrides, told) -> None:
     workdir = tmp_path / "run"
-    assert train(recipe, workdir, *overrides) == 2
-    assert told in capsys.readouterr().err
+    assert told in refused("train", "--config", recipe, "--workdir", workdir, *overrides)
     assert not workdir.exists()
 
 
-def test_an_evaluator_that_is_not_there_is_refused(run, recipe, capsys) -> None:
-    assert main(["evaluate", "--workdir", str(run), "--only", "far"]) == 2
-    assert "no evaluator is called 'far': the config has held_out, near" in capsys.readouterr().err
-    assert main(["evaluate", "--workdir", str(run), "--config", str(recipe)]) == 2
-    assert "a run has its config already" in capsys.readouterr().err
+def test_an_evaluator_that_is_not_there_is_refused(run, recipe, refused) -> None:
+    error = refused("evaluate", "--workdir", run, "--only", "far")
+    assert "no evaluator is called 'far': the config has held_out, near" in error
+    error = refused("evaluate", "--workdir", run, "--config", recipe)
+    assert "a run has its config already" in error

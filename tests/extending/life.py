@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import vit_jax
-from tests import runs
+from tests import cli, runs
 from tests.compare import assert_same_bits
-from vit_jax.__main__ import main
 from vit_jax.parallel import multihost
 
 STOPPED = 128 + signal.SIGTERM
@@ -33,7 +32,7 @@ class Life:
             if stop_after:
                 patch.setattr(multihost, "told_to_stop", _signal_after(stop_after))
             command = ["train", "--config", str(self._recipe), "--workdir", str(self.folder / name)]
-            return main([*command, *STEPS, *overrides])
+            return cli.run(*command, *STEPS, *overrides)
 
     def lives(self, *overrides: str) -> pathlib.Path:
         """Tests that a stopped and resumed run equals a whole run, whose folder it returns."""
@@ -44,7 +43,7 @@ class Life:
         assert self.train("halves", *overrides) == 0
         assert_same_bits(runs.arrays(whole), runs.arrays(halves))
         assert runs.lines(whole) == runs.lines(halves)
-        assert main(["evaluate", "--workdir", str(whole)]) == 0
+        assert cli.run("evaluate", "--workdir", whole) == 0
         assert_loads_as_saved(whole)
         return whole
 

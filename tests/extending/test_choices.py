@@ -8,9 +8,8 @@ import optax
 import pytest
 
 import vit_jax
-from tests import runs
+from tests import cli, runs
 from tests.compare import assert_same_bits
-from vit_jax.__main__ import main
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.crops import CROPS
 from vit_jax.data.record import UNKNOWN, Source
@@ -118,20 +117,18 @@ def guests(monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("guests")
-def test_guests_train_resume_evaluate_and_are_loaded(tmp_path, capsys) -> None:
+def test_guests_train_resume_evaluate_and_are_loaded(tmp_path, capsys, printed) -> None:
     recipe = runs.write_recipe(tmp_path, RECIPE)
 
     def train(name: str, *overrides: str) -> int:
-        return main(
-            ["train", "--config", str(recipe), "--workdir", str(tmp_path / name), *overrides]
-        )
+        return cli.train(recipe, tmp_path / name, *overrides)
 
     assert train("whole") == train("halves", "--config.total.steps=2") == train("halves") == 0
     rates = [line["learning_rate"] for line in runs.lines(tmp_path / "whole") if "loss" in line]
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
     assert_same_bits(runs.arrays(tmp_path / "whole"), runs.arrays(tmp_path / "halves"))
-    assert main(["evaluate", "--workdir", str(tmp_path / "whole")]) == 0
-    assert "on 64 images" in capsys.readouterr().out  # the test split: the other one has no labels
+    # The test split: the other one has no labels.
+    assert "on 64 images" in printed("evaluate", "--workdir", tmp_path / "whole")
     assert vit_jax.load(tmp_path / "whole").class_names == ("dark", "bright")
     assert train("whole", "--config.optimizer.memory=0.9") == 2
     assert "optimizer.memory is 0.5 there and 0.9 here" in capsys.readouterr().err
@@ -141,5 +138,5 @@ def test_guests_train_resume_evaluate_and_are_loaded(tmp_path, capsys) -> None:
     error = capsys.readouterr().err
     assert "config.optimizer.b1 belongs to adamw, adam, " in error
     assert "; config.optimizer.name is 'sign'" in error
-    assert main(["config", "schedule.decay"]) == 0
-    assert "schedule.decay=stairs: Halves the rate at regular steps." in (capsys.readouterr().out)
+    expected = "schedule.decay=stairs: Halves the rate at regular steps."
+    assert expected in printed("config", "schedule.decay")

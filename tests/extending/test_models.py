@@ -12,8 +12,7 @@ import pytest
 from flax import nnx
 
 import vit_jax
-from tests import runs
-from vit_jax.__main__ import main
+from tests import cli, runs
 from vit_jax.checkpoints.layouts import LAYOUTS, Layout
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.layouts.table import Entry, check_holds, pair
@@ -107,7 +106,7 @@ def test_a_family_trains_resumes_and_is_written_in_its_own_layout(life, capsys) 
     model = vit_jax.load(workdir)
     assert model.options == RowsOptions(image_size=(28, 28), width=4)
     file = str(life.folder / "rows.npz")
-    assert main(["convert", str(workdir), file, "--layout", "rows", "--check"]) == 0
+    assert cli.run("convert", workdir, file, "--layout", "rows", "--check") == 0
     again = vit_jax.load(file)
     assert again.options == model.options
     images = np.random.default_rng(0).normal(size=(2, 28, 28, 3)).astype(np.float32)

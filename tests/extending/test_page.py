@@ -1,18 +1,15 @@
 """docs/extending.md is followed word for word in a copy of the package."""
 
 import json
-import os
 import pathlib
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 
 import pytest
 
-from tests import runs
-from tests.patience import limit
+from tests import cli, runs
 
 PAGE = (runs.ROOT / "docs" / "extending.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -64,7 +61,7 @@ def patched(source: str, diff: str) -> str:
 @pytest.fixture
 def copy(tmp_path) -> pathlib.Path:
     """A copy of the files that the page changes."""
-    for part in ("vit_jax", "configs", "tests"):
+    for part in ("vit_jax", "configs", "launch", "tests"):
         ignored = shutil.ignore_patterns("__pycache__", "old_runs")
         shutil.copytree(runs.ROOT / part, tmp_path / part, ignore=ignored)
     shutil.copy(runs.ROOT / "pyproject.toml", tmp_path)
@@ -76,14 +73,11 @@ def copy(tmp_path) -> pathlib.Path:
 def test_the_page_works_when_it_is_followed(copy) -> None:
     commands = followed(copy)
     assert all(command[:3] == ["python", "-m", "vit_jax"] for command in commands)
-    done = subprocess.run(
-        [*runs.VIT_JAX[:-2], "-c", PROGRAM],
-        input=json.dumps([command[3:] for command in commands]),
+    done = cli.process(
+        program=(*cli.PYTHON, "-c", PROGRAM),
+        stdin=json.dumps([command[3:] for command in commands]),
         cwd=copy,
-        env=os.environ | {"PYTHONPATH": str(copy), "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=limit(runs.LIMIT),
+        settings={"PYTHONPATH": str(copy)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for text in ("error ", "wide spread ", "mixer ", "1 passed"):
@@ -94,12 +88,8 @@ def test_the_files_of_the_page_are_in_the_style_of_the_package(copy) -> None:
     followed(copy)
     # Added imports are not in alphabetical order: I001.
     for check in (["check", "--ignore", "I001"], ["format", "--check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *check, "-q", "vit_jax", "configs"],
-            cwd=copy,
-            capture_output=True,
-            text=True,
-        )
+        ruff = (sys.executable, "-m", "ruff", *check, "-q", "vit_jax", "configs")
+        done = cli.process(program=ruff, cwd=copy)
         assert done.returncode == 0, done.stdout + done.stderr
 
 

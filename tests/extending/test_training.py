@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import signal
-import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,9 +13,8 @@ import pytest
 from flax import nnx, traverse_util
 
 import vit_jax
-from tests import runs
+from tests import cli, runs
 from tests.compare import assert_same_bits
-from vit_jax.__main__ import main
 from vit_jax.checkpoints import store
 from vit_jax.data import augment
 from vit_jax.data.augment import AUGMENTATIONS, Augmentation, ValueRange, normalize
@@ -139,21 +137,21 @@ EVALUATOR = ("--config.evaluators.wide.kind=spread",)
 OBJECTIVE = ("--config.objective.name=brightness", "--config.objective.noise=0.1")
 
 
-def evaluated(workdir, capsys, *arguments: str) -> dict[str, float]:
-    capsys.readouterr()
-    assert main(["evaluate", "--workdir", str(workdir), "--json", *arguments]) == 0
-    return json.loads(capsys.readouterr().out)
+def evaluated(workdir, printed, *arguments: str) -> dict[str, float]:
+    return json.loads(printed("evaluate", "--workdir", workdir, "--json", *arguments))
 
 
-def test_an_objective_needs_no_label_and_chooses_the_best_by_its_own_metric(life, capsys) -> None:
+def test_an_objective_needs_no_label_and_chooses_the_best_by_its_own_metric(
+    life, capsys, printed
+) -> None:
     best = ("--config.checkpoint.metric=error", "--config.checkpoint.keep_best=1")
     every = ("--config.evaluate_every.steps=1",)
     workdir = life.lives(*OBJECTIVE, *best, *every)
     lines = runs.lines(workdir)
     assert all("error" in line for line in lines if "loss" in line), "extras are reported"
     errors = {line["step"]: line["eval_error"] for line in lines if "eval_error" in line}
-    assert evaluated(workdir, capsys, "--step", "best")["step"] == min(errors, key=errors.get)
-    found = evaluated(workdir, capsys)
+    assert evaluated(workdir, printed, "--step", "best")["step"] == min(errors, key=errors.get)
+    found = evaluated(workdir, printed)
     assert found["count"] == 5000 and found["error"] == pytest.approx(errors[4])
     assert life.train("whole", *OBJECTIVE, "--config.objective.noise=0.2") == 2
     assert "objective.noise is 0.1 there and 0.2 here" in capsys.readouterr().err
@@ -167,7 +165,7 @@ def test_the_loss_of_an_objective_does_not_depend_on_micro_batches(life) -> None
     assert one == pytest.approx(two, rel=1e-5)
 
 
-def test_an_evaluator_has_its_own_period_and_chooses_the_best(life, capsys) -> None:
+def test_an_evaluator_has_its_own_period_and_chooses_the_best(life, printed) -> None:
     every = "--config.evaluators.wide.every.steps=2"
     best = ("--config.checkpoint.metric=wide/spread", "--config.checkpoint.keep_best=1")
     workdir = life.lives(*EVALUATOR, "--config.evaluators.wide.power=1.5", every, *best)
@@ -178,9 +176,9 @@ def test_an_evaluator_has_its_own_period_and_chooses_the_best(life, capsys) -> N
     assert spread.keys() == {2, 4}
     assert [line["step"] for line in lines if "eval_top1" in line] == [4]
     assert "eval_wide/ema_spread" in lines[-1]
-    assert evaluated(workdir, capsys)["wide/spread"] == pytest.approx(spread[4])
+    assert evaluated(workdir, printed)["wide/spread"] == pytest.approx(spread[4])
     step = max(spread, key=spread.get)
-    assert evaluated(workdir, capsys, "--step", "best")["step"] == step
+    assert evaluated(workdir, printed, "--step", "best")["step"] == step
 
 
 @pytest.mark.parametrize(
@@ -192,7 +190,7 @@ def test_an_evaluator_has_its_own_period_and_chooses_the_best(life, capsys) -> N
     ],
 )
 def test_the_best_is_what_the_mapping_of_metrics_says_in_a_run_resumed_and_loaded(
-    life, capsys, metric, guest, better
+    life, printed, metric, guest, better
 ) -> None:
     best = (f"--config.checkpoint.metric={metric}", "--config.checkpoint.keep_best=1")
     every = ("--config.evaluate_every.steps=1", "--config.checkpoint.keep_last=1")
@@ -205,19 +203,19 @@ def test_the_best_is_what_the_mapping_of_metrics_says_in_a_run_resumed_and_loade
     assert json.loads((workdir / "model.json").read_text())["better"] == better
     for folder in (workdir, life.folder / "halves"):
         assert store.saved_steps(folder) == sorted({step, 4})
-        assert evaluated(folder, capsys, "--step", "best")["step"] == step
+        assert evaluated(folder, printed, "--step", "best")["step"] == step
         loaded = nnx.to_pure_dict(nnx.state(vit_jax.load(folder, step="best")))
         saved = runs.arrays(folder, step=step)
         for path, array in traverse_util.flatten_dict(loaded, sep="/").items():
             np.testing.assert_array_equal(array, saved[f"ema/{path}"])
 
 
-def test_an_augmentation_changes_each_image_by_its_sample_index(life, capsys) -> None:
+def test_an_augmentation_changes_each_image_by_its_sample_index(life, printed) -> None:
     dim = ("--config.augment=('flip','dim','value_range')", "--config.augment.dim.most=0.9")
     lines = runs.lines(life.lives(*dim))
     assert life.train("plain") == 0
     assert lines[0]["grad_norm"] != runs.lines(life.folder / "plain")[0]["grad_norm"]
-    assert evaluated(life.folder / "whole", capsys)["count"] == 5000
+    assert evaluated(life.folder / "whole", printed)["count"] == 5000
     indices = jnp.asarray([[3, 0], [4, 0], [5, 1]], jnp.uint32)
     batch = {"image": jnp.full((3, 2, 2, 3), 200, jnp.uint8), "sample_index": indices}
 
@@ -250,15 +248,14 @@ def test_what_a_guest_refuses_is_one_line_and_nothing_is_written(
     assert message in printed and printed.count("\n") == 1
 
 
-def test_fields_of_guests_are_shown(capsys) -> None:
+def test_fields_of_guests_are_shown(printed) -> None:
     shown = {
         "objective": "objective.noise = 0.0 (number)\n        largest error of the target",
         "augment": "augment.dim.most = 0.5 (number)",
         "evaluators": "evaluators.NAME.power = 2.0 (number)",
     }
     for field, text in shown.items():
-        assert main(["config", field]) == 0
-        assert text in capsys.readouterr().out
+        assert text in printed("config", field)
 
 
 def test_an_error_of_a_library_below_a_guest_is_not_hidden(life, monkeypatch) -> None:
@@ -286,11 +283,11 @@ def test_a_run_of_guests_that_is_killed_resumes_to_the_same_bits(life, tmp_path)
         *("--config.total.steps=24", "--config.checkpoint.every.steps=4"),
     )
     assert life.train("whole", *guests) == 0
-    cli = runs.CommandLine(tmp_path)
-    arguments = cli.train(tmp_path / "killed", *guests)
-    with cli.start(*arguments, devices=8, program=(sys.executable, "-c", SCRIPT)) as child:
+    command = cli.CommandLine(tmp_path)
+    arguments = command.train(tmp_path / "killed", *guests)
+    with cli.start(*arguments, devices=8, program=(*cli.PYTHON, "-c", SCRIPT)) as child:
         saved = tmp_path / "killed" / "checkpoints" / "4"
-        runs.wait_until(saved.exists, child)
+        cli.wait_until(saved.exists, child)
         child.kill()
     assert child.returncode == -signal.SIGKILL
     assert max(line["step"] for line in runs.lines(tmp_path / "killed")) < 24

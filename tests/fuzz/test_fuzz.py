@@ -7,17 +7,17 @@ run `python -m tests.fuzz.worker FOLDER KIND --seed SEED --only NUMBER`.
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
 
-from tests import runs
+from tests import cli
 from tests.fuzz.kinds import KINDS
 
 COUNT = int(os.environ.get("VIT_JAX_FUZZ", "1000"))
 SEED = os.environ.get("VIT_JAX_FUZZ_SEED", "0")
 IMAGES = ("jpeg", "png", "webp", "other_images")
+WORKER = (sys.executable, "-m", "tests.fuzz.worker")
 CHECKPOINTS = tuple(name for name in KINDS if name not in IMAGES)
 
 
@@ -25,15 +25,8 @@ CHECKPOINTS = tuple(name for name in KINDS if name not in IMAGES)
 def test_damaged_files_are_read_or_refused_in_one_line(
     tmp_path: pathlib.Path, kinds: tuple[str, ...]
 ) -> None:
-    arguments = [str(tmp_path), *kinds, "--seed", SEED, "--count", str(COUNT)]
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.worker", *arguments],
-        cwd=runs.ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=600 + COUNT,
-    )
+    arguments = [tmp_path, *kinds, "--seed", SEED, "--count", COUNT]
+    child = cli.process(*arguments, program=WORKER, seconds=600 + COUNT)
     lines = [json.loads(line) for line in child.stdout.splitlines()]
     case = (tmp_path / "current").read_text()
     assert child.returncode == 0, f"{case}: {child.stderr[-2000:]}"
@@ -57,14 +50,7 @@ def test_the_worker_reports_other_outcomes(tmp_path: pathlib.Path, kind: str) ->
         "kinds.KINDS[sys.argv[2]].read = broken\n"
         "worker.main()\n"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path), kind, "--count", "3"],
-        cwd=runs.ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    child = cli.process(tmp_path, kind, "--count", 3, program=(sys.executable, "-c", program))
     assert child.returncode == 0, child.stderr
     verdicts = [json.loads(line).get("verdict") for line in child.stdout.splitlines()]
     expected = ["refused, not in one line of ours", "too much memory", "ZeroDivisionError", None]

@@ -1,13 +1,8 @@
 """Processes that differ, or of which one fails, all end with one line instead of waiting."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
-from launch import local
-from tests import runs
+from tests import cli
 from vit_jax.parallel import agreement
 
 REMEDY = ": start all of them with the same command, the same code and the same data"
@@ -68,22 +63,7 @@ told("again", lambda: agreement.compare({"a": "1"}))
 
 
 def test_two_processes_meet_or_fail_together() -> None:
-    port = local._free_port()
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", TWO],
-            env=local._environment(os.environ, index, 2, port, 1),
-            cwd=runs.ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    try:
-        first, second = (child.communicate(timeout=runs.limit(runs.LIMIT))[0] for child in children)
-    finally:
-        for child in children:
-            child.kill()
+    first, second = (ended.stdout for ended in cli.two_processes(TWO, devices=1))
     other = "other ValueError the processes of this job differ: a is 0 in process 0 and 1 in"
     for lines in (first.splitlines(), second.splitlines()):
         assert lines[0] == "equal fine" and lines[-1] == "again fine"

@@ -2,15 +2,12 @@
 
 import os
 import pathlib
-import signal
-import subprocess
-import sys
 
 import jax
 import pytest
 
 from launch import local
-from tests.patience import limit
+from tests import cli
 from vit_jax import stopping
 from vit_jax.parallel import multihost
 
@@ -185,14 +182,8 @@ def test_only_tpu_hosts_with_neighbours_join_a_slice(
 def test_a_process_that_waits_for_others_in_vain_says_so_in_one_line(index: int) -> None:
     port = local._free_port()
     program = "from vit_jax.parallel import multihost as m; m.JOIN_LIMIT = 1; m.initialize()"
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        env=local._environment(os.environ, index, 2, port, 1),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=limit(180),
-    )
+    settings = local._environment({}, index, 2, port, 1)
+    ended = cli.process(program=(*cli.PYTHON, "-c", program), settings=settings)
     assert ended.returncode == 1
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("vit_jax: ")]
     assert f"of 2 to 127.0.0.1:{port} did not all join within 1 s" in line
@@ -228,22 +219,7 @@ print("result", jax.process_count(), total, *any_true, multihost.is_primary(), l
 
 
 def test_two_processes_reduce_agree_and_keep_the_signal_handler() -> None:
-    port = local._free_port()
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", TWO],
-            env=local._environment(os.environ, index, 2, port, 2),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    try:
-        outputs = [child.communicate(timeout=limit(60))[0] for child in children]
-    finally:
-        for child in children:
-            child.send_signal(signal.SIGKILL)
+    outputs = [ended.stdout for ended in cli.two_processes(TWO, devices=2)]
     lines = ["result" + output.partition("result")[2].splitlines()[0] for output in outputs]
     assert lines == [
         "result 2 6.0 True False True 1 [1, 'wrong']",

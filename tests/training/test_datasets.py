@@ -11,9 +11,8 @@ import PIL.Image
 import pytest
 
 import vit_jax
-from tests import runs
+from tests import cli, runs
 from tests.compare import assert_same_bits
-from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import Duration
 from vit_jax.training import datasets, run_config
@@ -46,11 +45,12 @@ OVERRIDES = ("--config.total.steps=4", "--config.checkpoint.every.steps=2", "--c
 
 
 def train(recipe: pathlib.Path, workdir: pathlib.Path, data: pathlib.Path, *more: str) -> int:
-    return main(
-        [
-            *("train", "--config", str(recipe), "--workdir", str(workdir)),
-            *(f"--config.data.path={data}", *OVERRIDES, *more),
-        ]
+    return cli.train(
+        recipe,
+        workdir,
+        f"--config.data.path={data}",
+        *OVERRIDES,
+        *more,
     )
 
 
@@ -211,11 +211,14 @@ def test_a_damaged_record_is_one_line(recipe, run, images, capsys, text) -> None
 
 
 def evaluate(workdir: pathlib.Path, data: pathlib.Path, *more: str) -> int:
-    return main(
-        [
-            *("evaluate", "--workdir", str(workdir), "--json"),
-            *("--config.data.source=image_folder", f"--config.data.path={data}", *more),
-        ]
+    return cli.run(
+        "evaluate",
+        "--workdir",
+        workdir,
+        "--json",
+        "--config.data.source=image_folder",
+        f"--config.data.path={data}",
+        *more,
     )
 
 

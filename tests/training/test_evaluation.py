@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import vit_jax
-from tests import runs
-from vit_jax.__main__ import main
+from tests import cli, runs
 from vit_jax.checkpoints import load, run_folder
 from vit_jax.data.arrays import open_embedded
 
@@ -19,16 +18,14 @@ def run(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("evaluation")
     overrides = ["--config.checkpoint.every.steps=2", "--config.evaluate_every.steps=4"]
     recipe, workdir = runs.write_recipe(folder), folder / "run"
-    assert main(["train", "--config", str(recipe), "--workdir", str(workdir), *overrides]) == 0
+    assert cli.train(recipe, workdir, *overrides) == 0
     return workdir
 
 
 @pytest.fixture
-def evaluate(run, capsys):
+def evaluate(run, printed):
     def call(*arguments: str) -> dict[str, float]:
-        capsys.readouterr()
-        assert main(["evaluate", "--workdir", str(run), "--json", *arguments]) == 0
-        return json.loads(capsys.readouterr().out)
+        return json.loads(printed("evaluate", "--workdir", run, "--json", *arguments))
 
     return call
 
@@ -100,37 +97,34 @@ def test_latest_best_and_numbered_steps(run, evaluate) -> None:
     )
 
 
-def test_a_run_resumed_with_another_metric_has_another_best_checkpoint(tmp_path, capsys) -> None:
+def test_a_run_resumed_with_another_metric_has_another_best_checkpoint(tmp_path, printed) -> None:
     """For the run, for `evaluate` and for `load`: model.json names the new metric."""
     recipe, workdir = runs.write_recipe(tmp_path), tmp_path / "run"
     every = ["--config.evaluate_every.steps=1", "--config.checkpoint.keep_last=9"]
-    command = ["train", "--config", str(recipe), "--workdir", str(workdir), *every]
-    assert main([*command, "--config.total.steps=2", "--config.checkpoint.metric=loss"]) == 0
-    other = "--config.checkpoint.metric=ema_loss"
-    assert main([*command, "--config.total.steps=4", other]) == 0
+    first = ("--config.total.steps=2", "--config.checkpoint.metric=loss")
+    assert cli.train(recipe, workdir, *every, *first) == 0
+    then = ("--config.total.steps=4", "--config.checkpoint.metric=ema_loss")
+    assert cli.train(recipe, workdir, *every, *then) == 0
     card = run_folder.read_card(workdir)
     assert (card.metric, card.better) == ("ema_loss", "min")
-    capsys.readouterr()
-    assert main(["evaluate", "--workdir", str(workdir), "--json", "--step", "best"]) == 0
-    step = json.loads(capsys.readouterr().out)["step"]
+    command = ("evaluate", "--workdir", workdir, "--json", "--step", "best")
+    step = json.loads(printed(*command))["step"]
     losses = {n["step"]: n["eval_ema_loss"] for n in runs.lines(workdir) if "eval_ema_loss" in n}
     assert losses[step] == min(losses.values())
     kernel = np.asarray(vit_jax.load(workdir, step="best").head.kernel[...])
     np.testing.assert_array_equal(kernel, runs.arrays(workdir, step=step)["ema/head/kernel"])
-    changed = "--config.checkpoint.metric=top1"
-    assert main(["evaluate", "--workdir", str(workdir), "--json", "--step", "best", changed]) == 0
+    printed(*command, "--config.checkpoint.metric=top1")
 
 
-def test_the_result_in_one_line_for_people(run, evaluate, capsys) -> None:
-    assert main(["evaluate", "--workdir", str(run)]) == 0
-    printed = capsys.readouterr().out
+def test_the_result_in_one_line_for_people(run, evaluate, printed) -> None:
+    line = printed("evaluate", "--workdir", run)
     found = evaluate()
     models = [
         f"{name}top-1 {100 * found[key + 'top1']:.2f}%,"
         f" {name}top-5 {100 * found[key + 'top5']:.2f}%, {name}loss {found[key + 'loss']:.4f}"
         for name, key in (("", ""), ("average ", "ema_"))
     ]
-    assert printed == f"{run}, step 6: {', '.join(models)} on 5000 images\n"
+    assert line == f"{run}, step 6: {', '.join(models)} on 5000 images\n"
 
 
 def test_evaluation_writes_nothing(run, evaluate) -> None:

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import runs
+from tests import cli, runs
 from tests.compare import assert_close
 from tests.extending.life import Life
-from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
 from vit_jax.objectives import OBJECTIVES, Batch, Direction, Frozen, FrozenModel
 from vit_jax.objectives.classification import Classification
@@ -32,7 +31,7 @@ def teachers(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers")
     for name, *more in (("one",), ("two", "--config.seed=7"), ("large", "--config.image_size=42")):
         command = ["train", "--config", str(recipe), "--workdir", str(folder / name)]
-        assert main([*command, "--config.total.steps=2", *more]) == 0
+        assert cli.run(*command, "--config.total.steps=2", *more) == 0
     return folder
 
 
@@ -58,7 +57,7 @@ def test_the_teacher_is_sharded_like_the_student_and_the_result_is_the_same(
     command += taught_by(teachers / "one")
     losses = []
     for name, mesh in (("data", ()), ("fsdp", ("--config.mesh.fsdp=4",))):
-        assert main([*command, *mesh, "--workdir", str(tmp_path / name)]) == 0
+        assert cli.run(*command, *mesh, "--workdir", tmp_path / name) == 0
         losses.append([line["loss"] for line in runs.lines(tmp_path / name) if "loss" in line])
     assert_close(*losses, scaled=1e-5)
 
@@ -134,17 +133,15 @@ class Likeness(Classification):
 
 
 @pytest.fixture
-def evaluated(capsys):
+def evaluated(printed):
     def evaluate(*arguments: str) -> dict[str, float]:
-        capsys.readouterr()
-        assert main(["evaluate", "--json", *arguments]) == 0
-        return json.loads(capsys.readouterr().out)
+        return json.loads(printed("evaluate", "--json", *arguments))
 
     return evaluate
 
 
 def test_evaluations_of_a_run_and_of_a_file_have_the_frozen_models_of_the_measure(
-    teachers, recipe, tmp_path, monkeypatch, evaluated, capsys
+    teachers, recipe, tmp_path, monkeypatch, evaluated, refused
 ) -> None:
     monkeypatch.setitem(OBJECTIVES, "likeness", Likeness)
     other = tmp_path / "other"
@@ -157,12 +154,11 @@ def test_evaluations_of_a_run_and_of_a_file_have_the_frozen_models_of_the_measur
     assert found["likeness"] == pytest.approx(last["eval_likeness"])
     assert found["ema_likeness"] == pytest.approx(last["eval_ema_likeness"])
     file = ("--workdir", str(tmp_path / "run.npz"), "--config", str(recipe), *objective)
-    assert main(["convert", str(tmp_path / "run"), file[1]]) == 0
+    assert cli.run("convert", tmp_path / "run", file[1]) == 0
     assert evaluated(*file)["likeness"] == pytest.approx(found["ema_likeness"], abs=1e-3)
     shutil.rmtree(other)
     shutil.copytree(teachers / "two", other)
-    assert main(["evaluate", "--workdir", str(tmp_path / "run")]) == 2
-    error = capsys.readouterr().err
+    error = refused("evaluate", "--workdir", tmp_path / "run")
     assert "config.objective.other" in error and "changed since the run in" in error
 
 

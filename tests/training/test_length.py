@@ -9,9 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests import runs
+from tests import cli, runs
 from tests.compare import assert_close, assert_same_bits
-from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config, Duration, ModelConfig
 from vit_jax.models import zoo
@@ -21,7 +20,7 @@ from vit_jax.training import length, run_config, setup
 
 def train(recipe: pathlib.Path, workdir: pathlib.Path, *overrides: str) -> int:
     start = ["train", "--config", str(recipe), "--workdir", str(workdir)]
-    return main([*start, "--config.checkpoint.every.steps=1", *overrides])
+    return cli.run(*start, "--config.checkpoint.every.steps=1", *overrides)
 
 
 CONSTANT = "--config.schedule.decay=constant"
@@ -171,7 +170,7 @@ def test_a_branch_that_does_not_fit_is_refused(
 
 def test_a_branch_of_a_file_or_of_nothing_is_refused(recipe, four, tmp_path, capsys) -> None:
     exported = tmp_path / "model.npz"
-    assert main(["convert", str(four), str(exported), "--layout", "vit_jax"]) == 0
+    assert cli.run("convert", four, exported, "--layout", "vit_jax") == 0
     workdir = tmp_path / "branch"
     assert train(recipe, workdir, f"--config.init_from={exported}", ALL) == 2
     assert "is not a run: a released file holds parameters only" in capsys.readouterr().err

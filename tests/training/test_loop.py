@@ -4,15 +4,10 @@ import pathlib
 
 import pytest
 
-from tests import runs
-from vit_jax.__main__ import main
+from tests import cli, runs
 from vit_jax.checkpoints import run_folder, store
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.training import run_config
-
-
-def train(recipe: pathlib.Path, workdir: pathlib.Path, *arguments: str) -> int:
-    return main(["train", "--config", str(recipe), "--workdir", str(workdir), *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +25,7 @@ def run(recipe, tmp_path_factory) -> pathlib.Path:
         "--config.data.mean=0.4,0.5,0.6",
         "--profile",
     )
-    assert train(recipe, workdir, *overrides) == 0
+    assert cli.train(recipe, workdir, *overrides) == 0
     return workdir
 
 
@@ -82,7 +77,7 @@ def test_a_run_shorter_than_the_profile_still_writes_one(run) -> None:
 def test_the_period_of_logging_counts_steps_and_the_last_is_always_logged(
     recipe, tmp_path, capsys
 ) -> None:
-    assert train(recipe, tmp_path, "--config.log_every.steps=4") == 0
+    assert cli.train(recipe, tmp_path, "--config.log_every.steps=4") == 0
     assert [line["step"] for line in runs.lines(tmp_path)] == [4, 6, 6]
     printed = capsys.readouterr()
     assert "step 4/6: " in printed.err
@@ -94,7 +89,7 @@ def test_the_period_of_logging_counts_steps_and_the_last_is_always_logged(
 def test_a_worse_evaluation_is_not_saved_as_the_best(recipe, tmp_path) -> None:
     """With no other checkpoints due: only improvements, and the end."""
     overrides = ("--config.evaluate_every.steps=1", "--config.checkpoint.keep_best=1")
-    assert train(recipe, tmp_path, *overrides) == 0
+    assert cli.train(recipe, tmp_path, *overrides) == 0
     scores = {n["step"]: n["eval_top1"] for n in runs.lines(tmp_path) if "eval_loss" in n}
     records = [s for s in scores if all(scores[s] > scores[e] for e in scores if e < s)]
     assert len(records) < 6
@@ -112,7 +107,7 @@ def test_a_run_that_diverges_keeps_the_last_good_checkpoint_and_says_how_to_go_o
     )
     workdir = tmp_path / "run"
     for _ in range(2):  # a second try goes on from that checkpoint, to the same end
-        assert train(recipe, workdir, *overrides) == 1
+        assert cli.train(recipe, workdir, *overrides) == 1
         last = capsys.readouterr().err.splitlines()[-1]
         assert last.startswith("vit_jax: param_norm is inf at step 2: checkpoint 1 is kept")
         assert store.saved_steps(workdir) == [1]
@@ -121,7 +116,7 @@ def test_a_run_that_diverges_keeps_the_last_good_checkpoint_and_says_how_to_go_o
     new, rest = advised[advised.index("--workdir") + 1], advised[advised.index("--workdir") + 2 :]
     assert rest[-1] == "--config.optimizer.learning_rate=3.33e+29"
     rest[-1] = "--config.optimizer.learning_rate=1e-3"  # three times lower does not help here
-    assert train(recipe, pathlib.Path(new), *overrides[1:], *rest) == 0
+    assert cli.train(recipe, pathlib.Path(new), *overrides[1:], *rest) == 0
     assert store.saved_steps(new)[-1] == 6
 
 
@@ -129,12 +124,12 @@ def test_a_run_that_diverges_at_once_may_begin_anew_in_its_workdir(
     recipe, tmp_path, capsys
 ) -> None:
     overrides = ("--config.optimizer.learning_rate=1e30", "--config.schedule.warmup.steps=0")
-    assert train(recipe, tmp_path, *overrides) == 1
+    assert cli.train(recipe, tmp_path, *overrides) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("vit_jax: param_norm is inf at step 1: there is no checkpoint yet")
     assert "run the same command with a lower rate" in last
     assert store.saved_steps(tmp_path) == []
-    assert train(recipe, tmp_path, overrides[1]) == 0
+    assert cli.train(recipe, tmp_path, overrides[1]) == 0
     said = capsys.readouterr().err
     assert f"{tmp_path} holds a run that saved nothing: it starts again" in said
     assert "optimizer.learning_rate is 1e+30 there and 0.001 here" in said
@@ -153,7 +148,7 @@ def test_too_little_memory_is_one_line_that_says_what_helps(
     recipe, tmp_path, capsys, fields, said
 ) -> None:
     overrides = [f"--config.{field}" for field in ("total.steps=2", "model.depth=1", *fields)]
-    assert train(recipe, tmp_path, *overrides) == 1
+    assert cli.train(recipe, tmp_path, *overrides) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("vit_jax: out of memory on ")
     assert "Ti/14 at " in last

@@ -6,14 +6,14 @@ import pathlib
 import random
 import shutil
 import signal
-import sys
 import time
 
 import numpy as np
 import pytest
 
-from tests import runs
+from tests import cli, runs
 from tests.compare import assert_close, assert_same_bits
+from tests.patience import limit
 
 STEPS = 40
 OVERRIDES = (
@@ -29,32 +29,27 @@ DEVICES = 4
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory) -> runs.CommandLine:
-    return runs.CommandLine(tmp_path_factory.mktemp("resume"))
-
-
-@pytest.fixture(scope="module")
 def uninterrupted(command) -> pathlib.Path:
     workdir = command.folder / "uninterrupted"
-    ended = command(*command.train(workdir, *OVERRIDES), devices=DEVICES)
+    ended = cli.process(*command.train(workdir, *OVERRIDES), devices=DEVICES)
     assert ended.returncode == 0, ended.stderr
     return workdir
 
 
 def stop(command, workdir: pathlib.Path, condition, number: signal.Signals) -> tuple[int, str]:
     """Starts or resumes the run, sends the signal when the condition holds: code and stderr."""
-    with command.start(*command.train(workdir, *OVERRIDES), devices=DEVICES) as child:
+    with cli.start(*command.train(workdir, *OVERRIDES), devices=DEVICES) as child:
         try:
-            runs.wait_until(condition, child)
+            cli.wait_until(condition, child)
             child.send_signal(number)
-            _, errors = child.communicate(timeout=runs.limit(runs.LIMIT))
+            _, errors = child.communicate(timeout=limit(cli.LIMIT))
         finally:
             child.kill()
     return child.returncode, errors
 
 
 def finish(command, workdir: pathlib.Path) -> None:
-    ended = command(*command.train(workdir, *OVERRIDES), devices=DEVICES)
+    ended = cli.process(*command.train(workdir, *OVERRIDES), devices=DEVICES)
     assert ended.returncode == 0, ended.stderr
     assert "resumed after step" in ended.stderr
 
@@ -94,7 +89,7 @@ def test_a_run_whose_last_checkpoint_is_damaged_gives_the_same_bits(command, uni
     workdir = pathlib.Path(shutil.copytree(uninterrupted, command.folder / "damaged"))
     for path in (workdir / "checkpoints" / str(STEPS)).rglob("manifest.ocdbt"):
         path.write_bytes(path.read_bytes()[:-1])
-    ended = command(*command.train(workdir, *OVERRIDES), devices=DEVICES)
+    ended = cli.process(*command.train(workdir, *OVERRIDES), devices=DEVICES)
     assert ended.returncode == 0, ended.stderr
     assert f"note: checkpoint {STEPS} is damaged: " in ended.stderr
     assert f"resumed after step {STEPS - 4}" in ended.stderr
@@ -116,7 +111,7 @@ def test_sigterm_saves_and_a_second_run_gives_the_same_bits(command, uninterrupt
 
 def test_a_finished_run_says_so_and_changes_nothing(command, uninterrupted) -> None:
     before = runs.listing(uninterrupted)
-    ended = command(*command.train(uninterrupted, *OVERRIDES), devices=DEVICES)
+    ended = cli.process(*command.train(uninterrupted, *OVERRIDES), devices=DEVICES)
     assert ended.returncode == 0
     assert f"the run is complete: step {STEPS} of {STEPS}" in ended.stderr
     assert runs.listing(uninterrupted) == before
@@ -160,11 +155,11 @@ print(json.dumps(ids))
 
 
 def test_on_another_mesh_the_same_examples_come_in_the_same_order(command) -> None:
-    ended = command(
+    ended = cli.process(
         command.recipe,
         command.folder,
         devices=8,
-        program=(sys.executable, "-W", "error", "-c", OTHER_MESH),
+        program=(*cli.PYTHON, "-c", OTHER_MESH),
     )
     assert ended.returncode == 0, ended.stderr
     assert "resumed after step 4" in ended.stderr

@@ -9,7 +9,6 @@ import pytest
 
 from tests.parts import model_config
 from vit_jax import schema
-from vit_jax.__main__ import main
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import Config, DataConfig, Duration, ModelConfig
 from vit_jax.data.sources import FolderData
@@ -158,11 +157,11 @@ def test_a_resumed_run_of_a_family_without_these_options_is_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"mine": 1}', "{", "[]", '"text"'])
-def test_a_config_json_that_is_of_no_run_is_never_replaced(tmp_path, recipe, capsys, text) -> None:
+def test_a_config_json_that_is_of_no_run_is_never_replaced(tmp_path, recipe, refused, text) -> None:
     workdir = tmp_path / "folder"
     workdir.mkdir()
     (workdir / "config.json").write_text(text)
-    assert main(["train", "--config", str(recipe), "--workdir", str(workdir)]) == 2
-    assert "move that file away, or use another --workdir" in capsys.readouterr().err
+    said = refused("train", "--config", recipe, "--workdir", workdir)
+    assert "move that file away, or use another --workdir" in said
     assert (workdir / "config.json").read_text() == text
     assert sorted(path.name for path in workdir.iterdir()) == ["config.json"]
