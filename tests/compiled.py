@@ -1,8 +1,11 @@
-"""Compiled programs are kept from one run of the tests to the next, for they take most time."""
+"""Compiled programs are kept on disk between runs of the tests, but not for ever in memory."""
 
+import ctypes
+import gc
 import os
 import pathlib
 import shutil
+import sys
 
 import jax
 
@@ -31,3 +34,23 @@ def keep_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", str(FOLDER))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def forget(*, above: int) -> None:
+    """Frees the programs in memory where this process holds more than so many bytes.
+
+    A program that is needed again is read from disk. What is free goes back to the system: else
+    the allocator would keep it.
+    """
+    if resident() < above:
+        return
+    jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory; 0 where the system does not say so."""
+    path = pathlib.Path("/proc/self/statm")
+    return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if path.exists() else 0

@@ -3,7 +3,7 @@
 import pathlib
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import pytest
@@ -25,6 +25,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_memory() -> Iterator[None]:
+    """Lets a process that has grown large forget what the tests of a module compiled."""
+    yield
+    compiled.forget(above=2**30)
 
 
 @pytest.fixture(scope="session")
