@@ -32,7 +32,8 @@ quickstart: $(VENV)/.installed
 	@echo "  checkpoints/  metrics.jsonl  tensorboard/  pictures/  config.json  model.json"
 
 test: $(VENV)/.installed-dev
-	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
+	  --no-loadscope-reorder
 
 fuzz: $(VENV)/.installed-dev
 	VIT_JAX_FUZZ=$${VIT_JAX_FUZZ:-10000} JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/fuzz

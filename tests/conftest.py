@@ -10,6 +10,21 @@ import pytest
 
 from tests import cli, compiled, runs
 
+# Files whose few tests take longest. They come first, so that at the end of a parallel run no
+# worker is left alone with one of them: `make test` hands out whole files in this order.
+SLOW = (
+    "test_multiprocess.py",
+    "fuzz/test_fuzz.py",
+    "test_buckets.py",
+    "training/test_resume.py",
+    "test_signals.py",
+    "extending/test_training.py",
+    "test_golden.py",
+    "training/test_frozen.py",
+    "training/test_length.py",
+    "training/test_step.py",
+    "extending/test_page.py",
+)
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -25,6 +40,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        name = item.path.as_posix().removeprefix(f"{runs.ROOT}/tests/")
+        return SLOW.index(name) if name in SLOW else len(SLOW)
+
+    items.sort(key=rank)  # stable: within a file, and among all others, the order stays
 
 
 @pytest.fixture(autouse=True, scope="module")

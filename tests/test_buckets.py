@@ -3,6 +3,7 @@
 import json
 import pathlib
 import signal
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import vit_jax
 from tests import buckets, cli, runs
 from tests.compare import assert_close, assert_same_bits
+from tests.patience import limit
 from vit_jax.training import metrics, run_config
 from vit_jax.workdir import lines, place
 
@@ -43,13 +45,13 @@ def run(command, bucket, tmp_path_factory) -> str:
     """A run that was killed after its first checkpoint, and went on."""
     workdir = f"{bucket}/runs/a"
     with cli.start(*command.train(workdir, *OVERRIDES), devices=DEVICES) as child:
+        hanging = threading.Timer(limit(cli.LIMIT), child.kill)
+        hanging.start()
         try:
-            for line in child.stderr:
-                if f"step 7/{STEPS}" in line:
-                    child.send_signal(signal.SIGKILL)
-                    break
+            assert any(f"step 7/{STEPS}" in line for line in child.stderr)
         finally:
             child.kill()
+            hanging.cancel()
     assert child.returncode == -signal.SIGKILL
     assert cli.run(*command.train(workdir, *OVERRIDES)) == 0
     return workdir

@@ -12,6 +12,7 @@ import pytest
 from tests import cli, runs
 from tests.patience import limit
 from vit_jax.checkpoints import lease, store
+from vit_jax.evaluators import held_out
 
 OVERRIDES = (
     "--config.total.steps=200",
@@ -108,32 +109,26 @@ def test_a_read_that_blocks_and_an_evaluation_are_given_up(command, images, spli
     os.close(writing[0])
     blocked.unlink()
     blocked.write_bytes(picture)
-    ended = cli.process(*command.train(workdir, *OVERRIDES, *overrides))
-    assert ended.returncode == 0, ended.stderr
+    assert cli.run(*command.train(workdir, *OVERRIDES, *overrides)) == 0
     lines = runs.lines(workdir)
     assert [line["step"] for line in lines if "eval_loss" in line] == [15, 30]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 31))
 
 
-def test_from_python_only_a_first_signal_of_the_loop_is_noted(command, tmp_path) -> None:
+def test_from_python_only_a_first_signal_of_the_loop_is_noted(
+    command, tmp_path, monkeypatch, capsys
+) -> None:
     """The handlers of whoever calls `train` are there again afterwards."""
-    program = """
-import os, signal, sys
-from vit_jax.__main__ import main
-from vit_jax.evaluators import held_out
-before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-real = held_out.evaluate
-def interrupted(*args, **kwargs):
-    os.kill(os.getpid(), signal.SIGINT)
-    return real(*args, **kwargs)
-held_out.evaluate = interrupted
-code = main(sys.argv[1:])
-assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-sys.exit(code)
-"""
+    real = held_out.evaluate
+
+    def interrupted(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(held_out, "evaluate", interrupted)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     workdir = tmp_path / "run"
-    job = command.train(workdir, "--config.evaluate_every.steps=2")
-    ended = cli.process(*job, program=(*cli.PYTHON, "-c", program))
-    assert ended.returncode == 130, ended.stderr
-    assert "stopped after step 2 of 6 and saved" in ended.stderr
+    assert cli.run(*command.train(workdir, "--config.evaluate_every.steps=2")) == 130
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert "stopped after step 2 of 6 and saved" in capsys.readouterr().err
     assert store.saved_steps(workdir) == [2]

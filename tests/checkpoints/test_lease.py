@@ -11,7 +11,7 @@ import uuid
 
 import pytest
 
-from tests.patience import wait_until
+from tests.patience import limit, wait_until
 from vit_jax.checkpoints import exclusive, lease, processes
 from vit_jax.errors import RunFailed
 
@@ -64,7 +64,7 @@ def test_a_living_holder_of_this_host_is_named_and_kept(workdir, folder) -> None
 
 def test_a_dead_holder_of_this_host_is_replaced_at_once(workdir, folder) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
+    ended.wait(limit(20))
     gone = processes.identity() | {"pid": ended.pid}
     reused = processes.identity() | {"start": "1"}  # its number is another process's now
     for process in (gone, reused):
@@ -122,7 +122,7 @@ def test_exactly_one_of_many_simultaneous_starts_succeeds(workdir, folder, conte
     held, refused, barrier = [], [], threading.Barrier(8)
 
     def start() -> None:
-        barrier.wait()
+        barrier.wait(limit(20))
         try:
             held.append(take(workdir))
         except ValueError as error:
@@ -132,7 +132,7 @@ def test_exactly_one_of_many_simultaneous_starts_succeeds(workdir, folder, conte
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(limit(60))
     assert (len(held), len(refused)) == (1, 7)
     held[0].check(now=True)
     held[0].release()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import vit_jax.data
+from tests.patience import limit
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.opening import open_eval, open_source, open_train
 from vit_jax.data.options import DataConfig
@@ -65,7 +66,7 @@ def test_the_script_takes_the_first_images_of_each_class(tmp_path: pathlib.Path)
             file.write_bytes(gzip.compress(header + array.tobytes()))
     output = tmp_path / "out.npz"
     command = [sys.executable, str(script), str(tmp_path), "--output", str(output)]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, timeout=limit(60))
     arrays = np.load(output)
     np.testing.assert_array_equal(arrays["x_train"], images)
     np.testing.assert_array_equal(arrays["y_test"], labels)

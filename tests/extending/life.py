@@ -31,8 +31,7 @@ class Life:
         with self._patch.context() as patch:
             if stop_after:
                 patch.setattr(multihost, "told_to_stop", _signal_after(stop_after))
-            command = ["train", "--config", str(self._recipe), "--workdir", str(self.folder / name)]
-            return cli.run(*command, *STEPS, *overrides)
+            return cli.train(self._recipe, self.folder / name, *STEPS, *overrides)
 
     def lives(self, *overrides: str) -> pathlib.Path:
         """Tests that a stopped and resumed run equals a whole run, whose folder it returns."""

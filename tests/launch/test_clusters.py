@@ -24,7 +24,7 @@ def executable(folder: pathlib.Path, name: str, text: str) -> None:
 
 
 def check_shell(text: str) -> None:
-    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True, timeout=limit(20))
 
 
 def parsed(output: str) -> list[list[str]]:
@@ -165,9 +165,9 @@ def test_tpu_refuses_uncommitted_changes(
     monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
     assert tpu_vm.main([*TPU, "--", "train"]) == 2
     assert "is not a git clone" in capsys.readouterr().err
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True, timeout=limit(20))
     (tmp_path / "a.py").write_text("a = 1\n")
-    subprocess.run(["git", "-C", str(tmp_path), "add", "a.py"], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), "add", "a.py"], check=True, timeout=limit(20))
     assert tpu_vm.main([*TPU, "--", "train"]) == 2
     assert "uncommitted changes (a.py)" in capsys.readouterr().err
 

@@ -30,8 +30,7 @@ def teachers(recipe, tmp_path_factory):
     """Two teachers of the same classes, and one for larger images."""
     folder = tmp_path_factory.mktemp("teachers")
     for name, *more in (("one",), ("two", "--config.seed=7"), ("large", "--config.image_size=42")):
-        command = ["train", "--config", str(recipe), "--workdir", str(folder / name)]
-        assert cli.run(*command, "--config.total.steps=2", *more) == 0
+        assert cli.train(recipe, folder / name, "--config.total.steps=2", *more) == 0
     return folder
 
 
@@ -53,11 +52,10 @@ def test_a_distilled_run_goes_on_with_the_same_bits(teachers, tmp_path, monkeypa
 def test_the_teacher_is_sharded_like_the_student_and_the_result_is_the_same(
     teachers, recipe, tmp_path
 ):
-    command = ["train", "--config", str(recipe), "--config.total.steps=2"]
-    command += taught_by(teachers / "one")
+    overrides = ("--config.total.steps=2", *taught_by(teachers / "one"))
     losses = []
     for name, mesh in (("data", ()), ("fsdp", ("--config.mesh.fsdp=4",))):
-        assert cli.run(*command, *mesh, "--workdir", tmp_path / name) == 0
+        assert cli.train(recipe, tmp_path / name, *overrides, *mesh) == 0
         losses.append([line["loss"] for line in runs.lines(tmp_path / name) if "loss" in line])
     assert_close(*losses, scaled=1e-5)
 
