@@ -32,7 +32,7 @@ def test_labels_loss_and_gradient_are_those_of_vit_pytorch(shared, kind) -> None
 
     def loss(logits: jax.Array) -> jax.Array:
         errors = masked_patch.colour_errors(logits, labels)
-        return jnp.where(mask, errors, 0).sum() / mask.sum()
+        return jnp.where(mask, errors, 0).sum() / mask.sum(dtype=np.float32)
 
     value, gradient = jax.value_and_grad(loss)(jnp.asarray(io[f"{kind}_pred"]))
     assert_close(value, io[f"{kind}_loss"])
