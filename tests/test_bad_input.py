@@ -46,7 +46,10 @@ def run(finished, tmp_path) -> pathlib.Path:
         ("model.num_heads=3", "width 16 does not divide into 3 heads"),
         ("total.steps=0", "config.total needs steps, epochs or examples"),
         ("total.percent=4", "config.total needs steps, epochs or examples"),
-        ("optimizer.momentum=0.5", "config.optimizer.momentum belongs to sgd; config.optimizer.na"),
+        (
+            "optimizer.momentum=0.5",
+            "config.optimizer.momentum belongs to sgd, lars and muon; config.optimizer.na",
+        ),
         ("data.crop_area=0.5,1", "config.data.crop_area belongs to inception; config.data.crop is"),
         ("data.path=.", "belongs to image_folder and tfds; config.data.source is 'embedded'"),
         ("schedule.warmup.steps=7", "config.schedule.warmup is 7 steps"),
