@@ -16,7 +16,7 @@ import ml_collections
 
 from vit_jax import config_formats, schema
 from vit_jax.checkpoints.store import CheckpointConfig as CheckpointConfig
-from vit_jax.data.augment import AUGMENTATIONS, Augmentation, Flip, ValueRange
+from vit_jax.data.augment import AUGMENTATIONS, AnyAugmentation, Flip, ValueRange
 from vit_jax.data.options import DataConfig as DataConfig
 from vit_jax.duration import Duration as Duration
 from vit_jax.evaluators import EVALUATORS, HELD_OUT, Evaluator, HeldOut
@@ -142,8 +142,8 @@ class Config:
     ema_warmup: float = 0.0
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    # Augmentations of training images on the device, in this order.
-    augment: tuple[Augmentation, ...] = schema.listed(AUGMENTATIONS, (Flip(), ValueRange()))
+    # Augmentations of training images, in this order: first on the host, then on the device.
+    augment: tuple[AnyAugmentation, ...] = schema.listed(AUGMENTATIONS, (Flip(), ValueRange()))
     # How the model is measured. The metrics of an evaluator are NAME/METRIC.
     evaluators: Mapping[str, Evaluator] = schema.named(EVALUATORS, {HELD_OUT: HeldOut()})
     objective: Objective = schema.group(OBJECTIVES, "classification")  # what training minimises

@@ -1,4 +1,4 @@
-"""An objective, an evaluator and an augmentation, added by this test: one line each."""
+"""An objective, an evaluator and augmentations, added by this test: one line each."""
 
 import dataclasses
 import json
@@ -17,7 +17,13 @@ from tests import cli, runs
 from tests.compare import assert_same_bits
 from vit_jax.checkpoints import store
 from vit_jax.data import augment
-from vit_jax.data.augment import AUGMENTATIONS, Augmentation, ValueRange, normalize
+from vit_jax.data.augment import (
+    AUGMENTATIONS,
+    Augmentation,
+    HostAugmentation,
+    ValueRange,
+    normalize,
+)
 from vit_jax.data.record import DataFacts
 from vit_jax.duration import Duration
 from vit_jax.evaluators import EVALUATORS, Context, Evaluator, Measure
@@ -124,6 +130,18 @@ class Dim(Augmentation):
         return batch | {"image": dimmed.astype(jnp.uint8)}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Negative(HostAugmentation):
+    """Inverts some images on the host."""
+
+    probability: float = 0.5  # of inverting an image
+
+    stream: ClassVar[str] = "negative"
+
+    def __call__(self, image: np.ndarray, *, numbers: np.ndarray) -> np.ndarray:
+        return 255 - image if numbers[0] < self.probability else image
+
+
 @pytest.fixture(autouse=True)
 def guests(monkeypatch) -> None:
     """Adds each guest by one line in a table."""
@@ -131,6 +149,7 @@ def guests(monkeypatch) -> None:
     monkeypatch.setitem(EVALUATORS, "spread", Spread)
     monkeypatch.setitem(EVALUATORS, "closeness", Closeness)
     monkeypatch.setitem(AUGMENTATIONS, "dim", Dim)
+    monkeypatch.setitem(AUGMENTATIONS, "negative", Negative)
 
 
 EVALUATOR = ("--config.evaluators.wide.kind=spread",)
@@ -221,6 +240,16 @@ def test_an_augmentation_changes_each_image_by_its_sample_index(life) -> None:
     assert len(np.unique(here[:, 0, 0, 0])) == 3
 
 
+def test_augmentations_of_the_host_come_before_those_of_the_device(life, capsys) -> None:
+    order = "--config.augment=('negative','colour_jitter','flip','dim','value_range')"
+    lines = runs.lines(life.lives(order, "--config.augment.negative.probability=0.3"))
+    assert life.train("plain", "--config.augment=('flip','dim','value_range')") == 0
+    assert lines[0]["grad_norm"] != runs.lines(life.folder / "plain")[0]["grad_norm"]
+    capsys.readouterr()
+    assert life.train("whole", order, "--config.augment.negative.probability=0.4") == 2
+    assert "holds a run with another config (augment" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -231,6 +260,17 @@ def test_an_augmentation_changes_each_image_by_its_sample_index(life) -> None:
         ((*EVALUATOR, "--config.evaluators.wide.power=0.5"), "power is 0.5"),
         ((*EVALUATOR, "--config.evaluators.wide.images=9"), "spread takes 512 images at once"),
         (("--config.augment=('value_range','dim')",), "dim needs uint8 pixels: put it before"),
+        (
+            ("--config.augment=('flip','negative','value_range')",),
+            "negative runs on the host, before flip, which runs on the device: put negative before",
+        ),
+        (
+            (
+                "--config.augment=('randaugment_timm','flip','value_range')",
+                "--config.augment.randaugment_timm.fill=(1,2)",
+            ),
+            "fill is (1, 2): give a value for each of the 3 channels",
+        ),
     ],
 )
 def test_what_a_guest_refuses_is_one_line_and_nothing_is_written(

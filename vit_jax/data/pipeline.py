@@ -1,8 +1,9 @@
 """Batches as pure functions of (seed, step), decoded ahead by threads.
 
-Step s of a run trains on a global batch, of which every process makes its own rows. The images and
-their crops depend only on the seed and the sample index, which is `s * batch_size + row`. So the
-step is the whole data position: a resume is exact on any number of processes and threads.
+Step s of a run trains on a global batch, of which every process makes its own rows. The images,
+their crops and augmentations depend only on the seed and the sample index, which is
+`s * batch_size + row`. So the step is the whole data position: a resume is exact on any number of
+processes and threads.
 """
 
 from collections.abc import Callable
@@ -76,6 +77,7 @@ def train_batches(
         words = _words(indices)
         if isinstance(source, ArraySource):
             image = transform.batch(source.gather(ids, channels=transform.channels), numbers)
+            image = _augmented(image, transform, pool, start=start, seed=seed)
             return {"image": image, "label": source.labels[ids], "id": ids, "sample_index": words}
         image, label = _decoded(
             source, transform, ids, numbers, pool, start=start, seed=seed, bad=bad, labels=labelled
@@ -112,6 +114,7 @@ def _decoded(
     """
     image = np.empty((len(ids), *transform.size, transform.channels), np.uint8)
     label = np.empty(len(ids), np.int32)
+    draws = augmentation_numbers(transform, seed=seed, start=start, count=len(ids))
 
     def load(row: int) -> None:
         pixels, label[row], ids[row] = _read_or_replace(
@@ -123,10 +126,37 @@ def _decoded(
             bad=bad,
             labelled=labels,
         )
-        image[row] = transform(pixels, numbers[row])
+        image[row] = transform.augmented(transform(pixels, numbers[row]), draws[:, row])
 
     pool.run(load, len(ids))
     return image, label
+
+
+def _augmented(
+    images: np.ndarray, transform: TrainTransform, pool: Pool, *, start: int, seed: int
+) -> np.ndarray:
+    """The crops (R, H, W, C) of the samples from index `start` on, augmented."""
+    if not transform.augmentations:
+        return images
+    draws = augmentation_numbers(transform, seed=seed, start=start, count=len(images))
+    changed = np.empty_like(images)
+
+    def augment(row: int) -> None:
+        changed[row] = transform.augmented(images[row], draws[:, row])
+
+    pool.run(augment, len(images))
+    return changed
+
+
+def augmentation_numbers(
+    transform: TrainTransform, *, seed: int, start: int, count: int
+) -> np.ndarray:
+    """The random numbers of A augmentations on the host, float64 (A, count, NUMBERS)."""
+    numbers = np.empty((len(transform.augmentations), count, NUMBERS))
+    for row, augmentation in enumerate(transform.augmentations):
+        stream = f"augment {augmentation.stream}"
+        numbers[row] = draw(stream, seed=seed, start=start, count=count)
+    return numbers
 
 
 def eval_batches(

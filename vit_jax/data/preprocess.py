@@ -1,13 +1,15 @@
 """From an encoded image to uint8 pixels of the model's size, on the host.
 
-Randomness is an argument: `numbers`, the uniform numbers of one sample (`counter.draw`).
-All work on pixels after the crop (flip, value range, mixup) runs on the device (`augment`).
+Randomness is an argument: `numbers`, the uniform numbers of one sample (`counter.draw`). After the
+crop come the augmentations of the host, then the batch goes to the device (`augment`).
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
+from vit_jax.data.augment.contract import HostAugmentation
 from vit_jax.data.crops import Crop, Shift, center_crop, shift
 from vit_jax.data.decode import BrokenImageError as BrokenImageError
 from vit_jax.data.decode import decode as decode
@@ -17,7 +19,7 @@ from vit_jax.models.preprocessing import LEAST_CROP, Fit, Interpolation
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainTransform:
-    """A random crop of an image, resized to `size` (height, width)."""
+    """A random crop of an image, resized to `size` (height, width), and augmentations of it."""
 
     size: tuple[int, int]
     crop: Crop
@@ -26,6 +28,7 @@ class TrainTransform:
     fit: Fit = "crop"  # how `Center` fits the image
     channels: int = 3  # of the model
     orient: bool = False  # turn as EXIF says
+    augmentations: tuple[HostAugmentation, ...] = ()  # see `augmented`
 
     def __call__(self, image: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """uint8 (h, w, C), float64 (NUMBERS,) in [0, 1) -> uint8 (H, W, C)."""
@@ -39,6 +42,12 @@ class TrainTransform:
         if isinstance(self.crop, Shift) and images.shape[1:3] == self.size:
             return shift(images, limit=self.crop.shift, numbers=numbers)
         return np.stack([self(image, row) for image, row in zip(images, numbers, strict=True)])
+
+    def augmented(self, image: np.ndarray, numbers: Iterable[np.ndarray]) -> np.ndarray:
+        """Applies the augmentations to a crop (H, W, C); each has its `numbers` (NUMBERS,)."""
+        for augmentation, row in zip(self.augmentations, numbers, strict=True):
+            image = augmentation(image, numbers=row)
+        return image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +72,11 @@ class EvalTransform:
 
 
 def train_transform(
-    data: DataConfig, *, size: tuple[int, int], channels: int = 3
+    data: DataConfig,
+    *,
+    size: tuple[int, int],
+    channels: int = 3,
+    augmentations: tuple[HostAugmentation, ...] = (),
 ) -> TrainTransform:
     """The transform of training images. Raises ValueError if fields of `data` do not fit."""
     data.crop.check(size)
@@ -76,6 +89,7 @@ def train_transform(
         fit=data.eval_fit,
         channels=channels,
         orient=data.orientation,
+        augmentations=augmentations,
     )
 
 

@@ -82,7 +82,7 @@ def design(
     config = setup.with_value_range(config, start.preprocessing)
     objective, options = config.objective, start.options
     _check(objective, options, mesh)
-    augment.check(config.augment, gives=objective.gives)
+    augment.check(config.augment, gives=objective.gives, channels=options.channels)
     schedule = setup.schedule(config, dataset_size=facts.train_size)
     graphdef, shapes = state.abstract_params(options)
     rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)

@@ -135,7 +135,10 @@ def _open(
     models = frozen.read(config.objective, data.facts)
     plan = design(config, data.facts, mesh, start=start, frozen=models)
     transform = preprocess.train_transform(
-        plan.config.data, size=plan.options.image_size, channels=plan.options.channels
+        plan.config.data,
+        size=plan.options.image_size,
+        channels=plan.options.channels,
+        augmentations=setup.host_augmentations(plan.config),
     )
     bad = BadImages(size=len(held_out), max_bad=config.data.max_bad)
     evaluations = evaluation.of_run(plan, train=data.train, held_out=held_out, bad=bad)

@@ -169,7 +169,18 @@ def with_value_range(config: Config, preprocessing: Preprocessing) -> Config:
 def augmentations(config: Config) -> tuple[augment.Augmentation, ...]:
     """The augmentations of training images on the device, in order."""
     data = config.data
-    return tuple(kind.bound(mean=data.mean, std=data.std) for kind in config.augment)
+    device = augment.on_device(config.augment)
+    return tuple(kind.bound(mean=data.mean, std=data.std) for kind in device)
+
+
+def host_augmentations(config: Config) -> tuple[augment.HostAugmentation, ...]:
+    """The augmentations of training images on the host, in order.
+
+    Raises ValueError if a field does not fit the channels of the model.
+    """
+    data = config.data
+    host = augment.on_host(config.augment)
+    return tuple(kind.bound(mean=data.mean, std=data.std) for kind in host)
 
 
 def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run_folder.Card:

@@ -1,8 +1,10 @@
-"""The contract of an augmentation."""
+"""The contracts of augmentations: of batches on the device, and of single images on the host."""
 
+import abc
 from typing import ClassVar, Protocol
 
 import jax
+import numpy as np
 
 Batch = dict[str, jax.Array]
 
@@ -30,6 +32,28 @@ class Augmentation(Protocol):
         Random numbers of sample i come from the key `at(key, batch["sample_index"][i])`.
         """
         ...
+
+
+class HostAugmentation(abc.ABC):
+    """A pure function of one image, after the crop. A frozen dataclass like `Augmentation`."""
+
+    # The name of its stream of random numbers, different for every augmentation.
+    stream: ClassVar[str]
+    channels: ClassVar[tuple[int, ...]] = (1, 3)  # the numbers of channels that it can change
+
+    def bound(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "HostAugmentation":
+        """The augmentation for a model with this mean and std of each channel."""
+        return self
+
+    @abc.abstractmethod
+    def __call__(self, image: np.ndarray, *, numbers: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, C), float64 (NUMBERS,) in [0, 1) -> uint8 (H, W, C), which may be the same.
+
+        `numbers` belong to the sample and to `stream` (see `counter.draw`). Threads call this.
+        """
+
+
+AnyAugmentation = Augmentation | HostAugmentation
 
 
 def at(key: jax.Array, sample_index: jax.Array) -> jax.Array:
