@@ -23,6 +23,9 @@ import ml_collections
 from vit_jax.config import default_config
 
 
+VARIANTS = ("small", "paper")
+
+
 def get_config(variant: str = "small") -> ml_collections.ConfigDict:
     config = default_config()
     config.objective.name = "masked_patch"
@@ -34,7 +37,7 @@ def get_config(variant: str = "small") -> ml_collections.ConfigDict:
     elif variant == "paper":
         _paper(config)
     else:
-        raise ValueError(f"no variant {variant!r}: choose small or paper")
+        raise ValueError(f"no variant {variant!r}: choose one of {', '.join(VARIANTS)}")
     return config
 
 

@@ -254,7 +254,10 @@ def _check_bounds(config: Config) -> None:
     for path, most in _MOST.items():
         if (value := _get(config, path)) > most:
             raise ValueError(f"config.{path} is {value}: it must be at most {most}")
-    unset_or_positive = ("eval_batch_size", "checkpoint.keep_best", "data.max_bad", "ema_warmup")
+    unset_or_positive = (
+        *("eval_batch_size", "checkpoint.keep_best", "data.max_bad", "ema_warmup"),
+        "optimizer.rate_batch",
+    )
     for path in unset_or_positive:
         if not _get(config, path) >= 0:
             raise ValueError(f"config.{path} is {_get(config, path)}: it must not be negative")

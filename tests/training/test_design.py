@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import runpy
 from typing import Any, ClassVar
 
 import jax
@@ -37,9 +38,18 @@ def traced(plan) -> tuple[Any, dict[str, Any]]:
     return state, metrics
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_is_designed_and_traced_at_full_size(path) -> None:
-    config = configs.from_file(str(path), variant(path))
+def variants() -> list[str]:
+    """Every recipe, with each of its variants."""
+    found = []
+    for path in RECIPES:
+        names = runpy.run_path(str(path)).get("VARIANTS", ())
+        found += [f"{path}:{name}" for name in names] or [str(path)]
+    return found
+
+
+@pytest.mark.parametrize("recipe", variants(), ids=lambda recipe: pathlib.Path(recipe).stem)
+def test_every_recipe_is_designed_and_traced_at_full_size(recipe) -> None:
+    config = configs.from_file(recipe, missing(recipe))
     plan = design(config, FACTS, make_mesh(config.mesh), start=begin(config))
     state, metrics = traced(plan)
     jax.tree.map(
@@ -48,9 +58,10 @@ def test_every_recipe_is_designed_and_traced_at_full_size(path) -> None:
     assert {"loss", "grad_norm", "param_norm", "learning_rate"} <= set(metrics)
 
 
-def variant(path: pathlib.Path) -> list[str]:
+def missing(recipe: str) -> list[str]:
     """What the user must set of the recipe: a file to start from, where it names no model."""
-    return [] if "config.model.name =" in path.read_text() else ["--config.init_from=FILE"]
+    text = pathlib.Path(recipe.partition(":")[0]).read_text()
+    return [] if "config.model.name =" in text else ["--config.init_from=FILE"]
 
 
 def begin(config: Config) -> setup.Start | None:

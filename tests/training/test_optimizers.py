@@ -12,7 +12,7 @@ from tests.compare import assert_close
 from tests.parts import optimizer_config
 from tests.training.test_optimizer import below, nest, train
 from vit_jax.config import Duration, OptimizerConfig, ScheduleConfig
-from vit_jax.training.optimizer import make_optimizer, rate_factors
+from vit_jax.training.optimizer import make_optimizer, peak_rate, rate_factors
 from vit_jax.training.optimizers import contract, muon
 from vit_jax.training.schedules import make_schedule
 
@@ -183,13 +183,31 @@ def test_a_factor_of_the_rate_scales_update_and_decay_of_its_parameters() -> Non
     assert ratio(("encoder", "norm", "scale")) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "muon"])
+def test_the_head_may_decay_more_than_the_body(name) -> None:
+    """As in big_vision's recipe of ViT-G: 100 times."""
+    gradient = jax.tree.map(jnp.zeros_like, a_vit())
+    factors = (("^head/", 100.0), ("qkv", 0.0))
+    optimizer = optimizer_config(name=name, weight_decay=0.01, decay_factors=factors)
+    moved = train(a_vit(), [gradient], optimizer, rate)[-1]
+    np.testing.assert_allclose(moved["head"]["kernel"], 1 - 0.1 * 0.01 * 100, rtol=1e-6)
+    np.testing.assert_allclose(moved["encoder"]["embedding"]["kernel"], 1 - 0.1 * 0.01, rtol=1e-6)
+    np.testing.assert_array_equal(moved["encoder"]["blocks"]["attention"]["qkv"]["kernel"], 1)
+    np.testing.assert_array_equal(moved["encoder"]["norm"]["scale"], 1)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"layer_decay": 0.0}, "layer_decay is 0.0: it must be in"),
         ({"layer_decay": 1.5}, "layer_decay is 1.5: it must be in"),
         ({"rate_factors": (("haed", 0.1),)}, "rate_factors: 'haed' matches no parameter"),
-        ({"rate_factors": (("head", -1.0),)}, "rate_factors is -1.0: it must not be negative"),
+        (
+            {"rate_factors": (("head", -1.0),)},
+            "rate_factors has -1.0 for .head.: it must be finite",
+        ),
+        ({"rate_factors": (("head", float("inf")),)}, "rate_factors has inf for .head."),
+        ({"decay_factors": (("haed", 2.0),)}, "decay_factors: 'haed' matches no parameter"),
         ({"name": "muon", "matrices": ("haed",)}, "matrices: 'haed' matches no parameter"),
         ({"name": "lars", "trust_coefficient": -1.0}, "trust_coefficient is -1.0"),
         ({"name": "adafactor", "b2_cap": 1.0}, "b2_cap is 1.0: it must be in"),
@@ -198,6 +216,21 @@ def test_a_factor_of_the_rate_scales_update_and_decay_of_its_parameters() -> Non
 def test_options_out_of_range_are_refused(options, said) -> None:
     with pytest.raises(ValueError, match=said):
         make_optimizer(optimizer_config(**options), rate, a_vit())
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected", "said"),
+    [
+        ("linear", 1.5e-4 * 16, "0.0024 at batch 4096 (0.00015 for batches of 256, linear rule)"),
+        ("sqrt", 1.5e-4 * 4, "0.0006 at batch 4096 (0.00015 for batches of 256, sqrt rule)"),
+        ("none", 1.5e-4, "warning: the learning rate 0.00015 is for batches of 256"),
+    ],
+)
+def test_the_rate_follows_the_batch_by_the_rule_of_the_recipe(rule, expected, said) -> None:
+    optimizer = optimizer_config(learning_rate=1.5e-4, rate_batch=256, rate_rule=rule)
+    found, note = peak_rate(optimizer, batch_size=4096)
+    assert found == pytest.approx(expected) and said in note
+    assert peak_rate(optimizer, batch_size=256) == (1.5e-4, "")
 
 
 def test_layer_decay_is_refused_for_a_model_without_one_stack_of_blocks() -> None:

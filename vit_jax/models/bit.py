@@ -90,12 +90,14 @@ class BiT(Model):
 
 FITTING = fitting.Fitting(resize={"stem/root/kernel": fitting.fit_channels}.get)
 
-# Released models: bottlenecks of each stage, factor of the width
+# Published models: bottlenecks of each stage, factor of the width
 _SIZES = {
     "R50x1": ((3, 4, 6, 3), 1),
+    "R50x2": ((3, 4, 6, 3), 2),
     "R50x3": ((3, 4, 6, 3), 3),
     "R101x1": ((3, 4, 23, 3), 1),
     "R101x3": ((3, 4, 23, 3), 3),
+    "R152x1": ((3, 8, 36, 3), 1),
     "R152x2": ((3, 8, 36, 3), 2),
     "R152x4": ((3, 8, 36, 3), 4),
 }

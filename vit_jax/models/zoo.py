@@ -66,8 +66,10 @@ HYBRIDS = {
     "R+Ti/16": ((), 8),
     "R26+S/32": ((2, 2, 2, 2), 1),
     "R26+B/32": ((2, 2, 2, 2), 1),
+    "R50+B/32": ((3, 4, 6, 3), 1),
     "R50+B/16": ((3, 4, 9), 1),
     "R50+L/32": ((3, 4, 6, 3), 1),
+    "R50+L/16": ((3, 4, 9), 1),
 }
 
 # The plain models that `names` lists; any other SIZE/PATCH can be created too.

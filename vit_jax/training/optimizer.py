@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,9 @@ class OptimizerConfig:
 
     rule: Rule = schema.choice(OPTIMIZERS, "adamw", key="name")  # how gradients become updates
     learning_rate: float = 1e-3  # peak of the schedule
+    rate_batch: int = 0  # batch size that the learning rate is stated for; 0: any
+    # How the rate follows another batch size: times batch / rate_batch, its square root, or not.
+    rate_rule: Literal["linear", "sqrt", "none"] = "linear"
     # Factor of the learning rate from each layer to the layer below it; 1: equal rates.
     layer_decay: float = 1.0
     # Pairs (regular expression of paths, factor of their rate); the first match counts.
@@ -57,6 +60,25 @@ def make_optimizer(
     return optax.partition({"trained": moves, "frozen": optax.set_to_zero()}, labels)
 
 
+def peak_rate(optimizer: OptimizerConfig, *, batch_size: int) -> tuple[float, str]:
+    """The peak of the schedule at this batch size, and a note where it is not `learning_rate`.
+
+    The note also warns where a recipe states no rule for another batch size.
+    """
+    stated, rate = optimizer.rate_batch, optimizer.learning_rate
+    if not stated or stated == batch_size:
+        return rate, ""
+    if optimizer.rate_rule == "none":
+        return rate, (
+            f"warning: the learning rate {rate:g} is for batches of {stated}, this run has"
+            f" {batch_size}: outside the published recipe, which states no rule"
+        )
+    share = batch_size / stated
+    scaled = rate * (share if optimizer.rate_rule == "linear" else math.sqrt(share))
+    rule = f"{rate:g} for batches of {stated}, {optimizer.rate_rule} rule"
+    return scaled, f"note: the learning rate is {scaled:g} at batch {batch_size} ({rule})"
+
+
 def rate_factors(optimizer: OptimizerConfig, params: Any) -> Any:
     """The factor of the learning rate of every parameter: float32 (), or (L, 1, ...) by layer.
 
@@ -70,24 +92,19 @@ def rate_factors(optimizer: OptimizerConfig, params: Any) -> Any:
         raise ValueError(
             f"config.optimizer.layer_decay is {optimizer.layer_decay}: it must be in (0, 1]"
         )
-    for pattern, given in optimizer.rate_factors:
-        contract.matches(params, (pattern,), field="rate_factors")
-        contract.check_positive(rate_factors=given)
-        if not math.isfinite(given):
-            raise ValueError(f"config.optimizer.rate_factors has {given}: it must be finite")
+    factors = contract.first_matches(params, optimizer.rate_factors, field="rate_factors")
     if optimizer.layer_decay == 1 and not optimizer.rate_factors:
         return None
     depth = _depth(params) if optimizer.layer_decay < 1 else 0
 
-    def factor(path: str, leaf: Any) -> np.ndarray:
-        found = (f for pattern, f in optimizer.rate_factors if re.search(pattern, path))
+    def whole(path: str, leaf: Any, factor: float) -> np.ndarray:
         below = _layers_below_head(path, depth) if depth else np.zeros(())
-        value = next(found, 1.0) * optimizer.layer_decay**below
+        value = factor * optimizer.layer_decay**below
         layered = value.ndim and contract.is_stacked(path)
         shape = (depth, *(1,) * (len(leaf.shape) - 1)) if layered else ()
         return np.asarray(value, np.float32).reshape(shape)
 
-    return jax.tree.map(factor, contract.paths(params), params)
+    return jax.tree.map(whole, contract.paths(params), params, factors)
 
 
 def ema_update(

@@ -15,7 +15,7 @@ from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.text import printable
-from vit_jax.training import schedules
+from vit_jax.training import optimizer, schedules
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def schedule(config: Config, *, dataset_size: int) -> optax.Schedule:
     """The learning rate as a function of the step. Raises ValueError if it does not fit the run."""
     return schedules.make_schedule(
         config.schedule,
-        peak=config.optimizer.learning_rate,
+        peak=optimizer.peak_rate(config.optimizer, batch_size=config.batch_size)[0],
         total_steps=lengths(config, dataset_size=dataset_size).total,
         batch_size=config.batch_size,
         dataset_size=dataset_size,
@@ -227,8 +227,9 @@ def messages(
         f" {mesh.size} {mesh.devices.flat[0].platform} devices ({axes}),"
         f" {jax.process_count()} processes"
     )
+    _, rate = optimizer.peak_rate(config.optimizer, batch_size=config.batch_size)
     resumed = f"resumed after step {step}" if step else ""
-    return tuple(line for line in (model, where, *notes, resumed) if line)
+    return tuple(line for line in (model, where, rate, *notes, resumed) if line)
 
 
 def image_size(config: Config) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.training.optimizers import contract
-from vit_jax.training.optimizers.contract import KERNELS, MomentDtype
+from vit_jax.training.optimizers.contract import MomentDtype, WeightDecay
 
 _SMALLEST = 32  # axes below this length are not factored
 _DECAY_POWER = 0.8  # the second moment of step t decays by 1 - t ** -0.8
@@ -16,7 +16,7 @@ _EPS = 1e-30  # added to squared gradients
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Adafactor:
+class Adafactor(WeightDecay):
     """Adafactor (Shazeer & Stern 2018), the variant of "Scaling Vision Transformers", appendix D.
 
     The rate is absolute, updates are not clipped, and the decay of the second moment is capped. As
@@ -26,11 +26,8 @@ class Adafactor:
     b1: float = 0.9  # decay of the first moment; 0: none is kept
     b2_cap: float = 0.999  # largest decay of the second moment
     moment_dtype: MomentDtype = "bfloat16"  # of the first moment
-    weight_decay: float = 0.0  # times the scheduled rate
-    decay_mask: tuple[str, ...] = KERNELS  # regular expressions of the decayed paths
 
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        mask = contract.decayed(self, params)
         contract.check_fraction(b1=self.b1, b2_cap=self.b2_cap)
 
         def decay_rate(step: jax.Array, power: float) -> jax.Array:
@@ -48,6 +45,6 @@ class Adafactor:
         return optax.chain(
             second,
             first if self.b1 else optax.identity(),
-            optax.add_decayed_weights(self.weight_decay, mask=mask),
+            self.decay(params),
             optax.scale_by_learning_rate(schedule),
         )

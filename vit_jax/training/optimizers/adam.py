@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.training.optimizers import contract
-from vit_jax.training.optimizers.contract import KERNELS, MomentDtype
+from vit_jax.training.optimizers.contract import MomentDtype, WeightDecay
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,19 +24,19 @@ class Adam:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdamW(Adam):
+class AdamW(WeightDecay, Adam):
     """Adam with decay decoupled from the gradient (Loshchilov & Hutter 2019).
 
     Subtracts the scheduled rate times `weight_decay` times the parameter. big_vision multiplies its
     decay by the schedule but not by the peak rate: its `wd / lr` is the `weight_decay` here.
     """
 
-    weight_decay: float = 0.0  # times the scheduled rate
-    decay_mask: tuple[str, ...] = KERNELS  # regular expressions of the decayed paths
-
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        mask, decay = contract.decayed(self, params), self.weight_decay
-        return optax.adamw(schedule, **adam_options(self), weight_decay=decay, mask=mask)
+        return optax.chain(
+            optax.scale_by_adam(**adam_options(self)),
+            self.decay(params),
+            optax.scale_by_learning_rate(schedule),
+        )
 
 
 def adam_options(rule: Any) -> dict[str, Any]:

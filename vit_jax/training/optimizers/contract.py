@@ -5,6 +5,8 @@ A path joins the keys of a nested dict with "/", such as `encoder/blocks/mlp/fc1
 projects have it, is one slice along that axis.
 """
 
+import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
@@ -26,6 +28,39 @@ class Rule(Protocol):
 
         Only the paths and shapes of `params` are read. Raises ValueError for a field out of range.
         """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightDecay:
+    """Base of the optimizers whose parameters decay."""
+
+    weight_decay: float = 0.0  # times the parameter; see the optimizer for where it is added
+    decay_mask: tuple[str, ...] = KERNELS  # regular expressions of the decayed paths
+    # (regular expression of paths, factor of their decay); the first that matches counts.
+    decay_factors: tuple[tuple[str, float], ...] = ()
+
+    def decays(self, params: Any) -> Any:
+        """A bool for every parameter: whether it decays. Raises ValueError for a bad pattern."""
+        check_positive(weight_decay=self.weight_decay)
+        # The default may match nothing: a model need not have kernels.
+        default = self.decay_mask == KERNELS
+        return matches(params, self.decay_mask, field="decay_mask", may_miss=default)
+
+    def decay(self, params: Any) -> optax.GradientTransformation:
+        """Adds the decay times the parameter to the updates of the parameters that decay."""
+        mask = self.decays(params)
+        if not self.decay_factors:
+            return optax.add_decayed_weights(self.weight_decay, mask=mask)
+        factors = first_matches(params, self.decay_factors, field="decay_factors")
+        rates = jax.tree.map(lambda on, factor: on * factor * self.weight_decay, mask, factors)
+        return stateless(
+            lambda updates, params: jax.tree.map(
+                lambda update, rate, p: update + rate * p if rate else update,
+                updates,
+                rates,
+                params,
+            )
+        )
 
 
 def paths(params: Any) -> Any:
@@ -58,12 +93,22 @@ def matches(params: Any, patterns: tuple[str, ...], *, field: str, may_miss: boo
     return jax.tree.map(lambda path: any(re.search(p, path) for p in patterns), names)
 
 
-def decayed(rule: Any, params: Any) -> Any:
-    """A bool for every parameter: whether it decays. `rule` has weight_decay and decay_mask."""
-    check_positive(weight_decay=rule.weight_decay)
-    # The default may match nothing: a model need not have kernels.
-    default = rule.decay_mask == KERNELS
-    return matches(params, rule.decay_mask, field="decay_mask", may_miss=default)
+def first_matches(params: Any, factors: tuple[tuple[str, float], ...], *, field: str) -> Any:
+    """For every parameter the factor of the first pattern that matches its path, else 1.
+
+    Raises ValueError for a factor that is negative or not finite, and as `matches` does.
+    """
+    for pattern, factor in factors:
+        matches(params, (pattern,), field=field)
+        if not (factor >= 0 and math.isfinite(factor)):
+            raise ValueError(
+                f"config.optimizer.{field} has {factor} for {pattern!r}: it must be finite and not"
+                " negative"
+            )
+    return jax.tree.map(
+        lambda path: next((f for pattern, f in factors if re.search(pattern, path)), 1.0),
+        paths(params),
+    )
 
 
 def is_stacked(path: str) -> bool:

@@ -8,12 +8,14 @@ import optax
 
 from vit_jax.training.optimizers import contract
 from vit_jax.training.optimizers.adam import adam_options
-from vit_jax.training.optimizers.contract import KERNELS, MomentDtype
+from vit_jax.training.optimizers.contract import MomentDtype, WeightDecay
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Lamb:
+class Lamb(WeightDecay):
     """LAMB (You et al. 2020, arXiv 1904.00962), as timm's: what does not decay is not scaled.
+
+    The decay is added to Adam's update before that is scaled.
 
     timm clips the gradient to a global norm of 1 by default: `clip_norm` here.
     """
@@ -22,17 +24,14 @@ class Lamb:
     b2: float = 0.999  # decay of the second moment
     eps: float = 1e-6  # added to the root of the second moment
     moment_dtype: MomentDtype = "float32"  # of the first moment
-    weight_decay: float = 0.0  # times the parameter, added to Adam's update before it is scaled
-    decay_mask: tuple[str, ...] = KERNELS  # regular expressions of the decayed paths
     scale_all: bool = False  # scale the updates of parameters that do not decay, too
 
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        mask = contract.decayed(self, params)
-        decays = self.weight_decay > 0
+        mask, decays = self.decays(params), self.weight_decay > 0
         scaled = jax.tree.map(lambda masked: self.scale_all or masked and decays, mask)
         return optax.chain(
             optax.scale_by_adam(**adam_options(self)),
-            optax.add_decayed_weights(self.weight_decay, mask=mask),
+            self.decay(params),
             contract.scale_by_trust_ratio(scaled),
             optax.scale_by_learning_rate(schedule),
         )

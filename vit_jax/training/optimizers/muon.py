@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.training.optimizers import contract
-from vit_jax.training.optimizers.contract import KERNELS, MomentDtype
+from vit_jax.training.optimizers.contract import MomentDtype, WeightDecay
 
 # Five steps of X <- a X + (b A + c A A) X with A = X X^T: coefficients of modded-nanogpt, and the
 # one triple of the original, five times.
@@ -33,7 +33,7 @@ _RMS = 0.2  # of an update of AdamW, which Muon's updates are scaled to
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Muon:
+class Muon(WeightDecay):
     """Orthogonal momentum for the matrices that `matrices` names, AdamW for the rest.
 
     Updates have the size of AdamW's, so that its rates and decays serve (arXiv 2502.16982,
@@ -51,11 +51,8 @@ class Muon:
     b2: float = 0.95  # AdamW's decay of the second moment
     eps: float = 1e-8  # AdamW's
     moment_dtype: MomentDtype = "float32"  # of the average of gradients, and AdamW's first moment
-    weight_decay: float = 0.0  # times the scheduled rate, for both
-    decay_mask: tuple[str, ...] = KERNELS  # regular expressions of the decayed paths
 
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        mask = contract.decayed(self, params)
         contract.check_fraction(momentum=self.momentum, b1=self.b1, b2=self.b2)
         contract.check_positive(eps=self.eps)
         is_matrix = contract.matches(params, self.matrices, field="matrices")
@@ -63,7 +60,7 @@ class Muon:
         adam = optax.scale_by_adam(self.b1, self.b2, self.eps, mu_dtype=self._dtype)
         return optax.chain(
             optax.partition({"muon": self._orthogonal(params), "adam": adam}, labels),
-            optax.add_decayed_weights(self.weight_decay, mask=mask),
+            self.decay(params),
             optax.scale_by_learning_rate(schedule),
         )
 

@@ -1,0 +1,112 @@
+"""Recipes have the values of the papers, and say what they are."""
+
+import pathlib
+import runpy
+from typing import Any
+
+import pytest
+
+from vit_jax.commands import configs
+from vit_jax.config import Config
+from vit_jax.training.optimizer import peak_rate
+
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
+START = ["--config.init_from=FILE"]
+
+
+def recipe(name: str, overrides: tuple[str, ...] = ()) -> Config:
+    path = FOLDER / name
+    return configs.from_file(str(path), list(overrides))
+
+
+# Table 3 of the ViT paper: model and data, epochs, rate, decay, weight decay, dropout.
+TABLE_3 = [
+    ("B/16-jft", 7, 8e-4, "linear", 0.1, 0.0),
+    ("B/32-jft", 7, 8e-4, "linear", 0.1, 0.0),
+    ("L/32-jft", 7, 6e-4, "linear", 0.1, 0.0),
+    ("L/16-jft", 14, 4e-4, "linear", 0.1, 0.0),
+    ("H/14-jft", 14, 3e-4, "linear", 0.1, 0.0),
+    ("R50x1-jft", 7, 1e-3, "linear", 0.1, 0.0),
+    ("R50x2-jft", 7, 1e-3, "linear", 0.1, 0.0),
+    ("R101x1-jft", 7, 8e-4, "linear", 0.1, 0.0),
+    ("R152x1-jft", 7, 6e-4, "linear", 0.1, 0.0),
+    ("R152x2-jft", 7, 6e-4, "linear", 0.1, 0.0),
+    ("R50+B/16-jft", 7, 8e-4, "linear", 0.1, 0.0),
+    ("R50+B/32-jft", 7, 8e-4, "linear", 0.1, 0.0),
+    ("R50+L/32-jft", 7, 2e-4, "linear", 0.1, 0.0),
+    ("R50+L/16-jft", 14, 4e-4, "linear", 0.1, 0.0),
+    ("B/16-i21k", 90, 1e-3, "linear", 0.03, 0.1),
+    ("B/32-i21k", 90, 1e-3, "linear", 0.03, 0.1),
+    ("L/16-i21k", 90, 1e-3, "linear", 0.03, 0.1),
+    ("L/32-i21k", 90, 1e-3, "linear", 0.03, 0.1),
+    *((f"{model}-i1k", 300, 3e-3, "cosine", 0.3, 0.1) for model in ("B/16", "B/32", "L/16", "L/32")),
+]
+
+
+@pytest.mark.parametrize("row", TABLE_3, ids=lambda row: row[0])
+def test_pretraining_is_table_3_of_the_vit_paper(row) -> None:
+    variant, epochs, rate, decay, weight_decay, dropout = row
+    config = recipe(f"vit.py:{variant}")
+    assert (config.batch_size, config.image_size) == (4096, (224, 224))
+    assert config.total.epochs == epochs and config.schedule.warmup.steps == 10_000
+    rule: Any = config.optimizer.rule
+    assert (config.optimizer.learning_rate, rule.weight_decay) == (rate, weight_decay)
+    assert (rule.b1, rule.b2) == (0.9, 0.999)
+    assert type(config.schedule.decay).__name__.lower() == decay
+    assert (config.model.get("dropout") or 0.0) == dropout
+    assert config.optimizer.clip_norm == (1.0 if variant.endswith("i1k") else 0.0)
+    assert (config.model.get("head_bias") or 0.0) == (0.0 if variant.endswith("i1k") else -10.0)
+
+
+def test_the_table_has_every_variant() -> None:
+    assert {row[0] for row in TABLE_3} == set(runpy.run_path(str(FOLDER / "vit.py"))["VARIANTS"])
+
+
+# Table 4: steps, the learning rates of its grid, the share of the training images held out.
+TABLE_4 = {
+    "imagenet": (20_000, (0.003, 0.01, 0.03, 0.06), 1),
+    "cifar10": (10_000, (0.001, 0.003, 0.01, 0.03), 2),
+    "cifar100": (10_000, (0.001, 0.003, 0.01, 0.03), 2),
+    "pets": (500, (0.001, 0.003, 0.01, 0.03), 10),
+    "flowers": (500, (0.001, 0.003, 0.01, 0.03), 10),
+}
+
+
+@pytest.mark.parametrize("variant", TABLE_4)
+def test_fine_tuning_is_table_4_of_the_vit_paper(variant) -> None:
+    config = recipe(f"vit_finetune.py:{variant}", tuple(START))
+    steps, rates, held_out = TABLE_4[variant]
+    assert (config.total.steps, config.batch_size, config.image_size) == (steps, 512, (384, 384))
+    assert config.optimizer.learning_rate in rates
+    rule: Any = config.optimizer.rule
+    assert (rule.momentum, rule.weight_decay, config.optimizer.clip_norm) == (0.9, 0.0, 1.0)
+    assert config.data.train_split == f"train[:{100 - held_out}%]"
+
+
+def test_scaling_is_that_of_big_vision() -> None:
+    config = recipe("scaling.py:G/14")
+    rule: Any = config.optimizer.rule
+    assert (config.batch_size, config.total.steps) == (16_384, 1_000_000)
+    assert (config.optimizer.learning_rate, rule.weight_decay) == (8e-4, 0.03)
+    assert rule.decay_factors == (("^head/", 100.0),) and config.model.get("pool") == "map"
+    assert config.schedule.cooldown.steps == 50_000 and config.schedule.warmup.steps == 10_000
+
+
+def test_masked_patch_prediction_is_that_of_the_appendix() -> None:
+    config = recipe("masked_patch.py:paper")
+    objective: Any = config.objective
+    assert (config.batch_size, config.total.steps) == (4096, 1_000_000)
+    assert (config.optimizer.learning_rate, config.schedule.warmup.steps) == (2e-4, 10_000)
+    assert (objective.target, objective.corrupt) == ("mean_colour", 0.5)
+
+
+@pytest.mark.parametrize("name", ["vit.py", "vit_finetune.py", "scaling.py", "masked_patch.py"])
+def test_an_unknown_variant_is_refused_with_those_that_there_are(name) -> None:
+    with pytest.raises(ValueError, match="no variant 'B/17': choose one of"):
+        recipe(f"{name}:B/17", tuple(START))
+
+
+def test_another_batch_than_the_papers_is_warned_of() -> None:
+    config = recipe("vit.py:B/16-i1k", ("--config.batch_size=1024",))
+    rate, note = peak_rate(config.optimizer, batch_size=config.batch_size)
+    assert rate == 3e-3 and "outside the published recipe" in note
