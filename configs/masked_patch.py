@@ -22,7 +22,6 @@ import ml_collections
 
 from vit_jax.config import default_config
 
-
 VARIANTS = ("small", "paper")
 
 

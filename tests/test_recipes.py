@@ -39,7 +39,10 @@ TABLE_3 = [
     ("B/32-i21k", 90, 1e-3, "linear", 0.03, 0.1),
     ("L/16-i21k", 90, 1e-3, "linear", 0.03, 0.1),
     ("L/32-i21k", 90, 1e-3, "linear", 0.03, 0.1),
-    *((f"{model}-i1k", 300, 3e-3, "cosine", 0.3, 0.1) for model in ("B/16", "B/32", "L/16", "L/32")),
+    *(
+        (f"{model}-i1k", 300, 3e-3, "cosine", 0.3, 0.1)
+        for model in ("B/16", "B/32", "L/16", "L/32")
+    ),
 ]
 
 
@@ -92,6 +95,20 @@ def test_scaling_is_that_of_big_vision() -> None:
     assert config.schedule.cooldown.steps == 50_000 and config.schedule.warmup.steps == 10_000
 
 
+@pytest.mark.parametrize("size", ["B/16", "L/16", "H/14"])
+def test_mae_is_that_of_its_appendix(size) -> None:
+    config = recipe(f"mae.py:{size}")
+    rule: Any = config.optimizer.rule
+    objective: Any = config.objective
+    crop: Any = config.data.crop
+    rate, _ = peak_rate(config.optimizer, batch_size=config.batch_size)
+    assert (config.batch_size, rate) == (4096, pytest.approx(2.4e-3))
+    assert (config.total.epochs, config.schedule.warmup.epochs) == (800, 40)
+    assert (rule.b1, rule.b2, rule.weight_decay) == (0.9, 0.95, 0.05)
+    assert (objective.mask_ratio, objective.normalise) == (0.75, True)
+    assert crop.crop_area == (0.2, 1.0) and config.data.interpolation == "bicubic_antialias"
+
+
 def test_masked_patch_prediction_is_that_of_the_appendix() -> None:
     config = recipe("masked_patch.py:paper")
     objective: Any = config.objective
@@ -100,7 +117,9 @@ def test_masked_patch_prediction_is_that_of_the_appendix() -> None:
     assert (objective.target, objective.corrupt) == ("mean_colour", 0.5)
 
 
-@pytest.mark.parametrize("name", ["vit.py", "vit_finetune.py", "scaling.py", "masked_patch.py"])
+@pytest.mark.parametrize(
+    "name", ["vit.py", "vit_finetune.py", "scaling.py", "mae.py", "masked_patch.py"]
+)
 def test_an_unknown_variant_is_refused_with_those_that_there_are(name) -> None:
     with pytest.raises(ValueError, match="no variant 'B/17': choose one of"):
         recipe(f"{name}:B/17", tuple(START))

@@ -23,6 +23,9 @@ from vit_jax.training.design import design
 RECIPES = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
 FACTS = DataFacts(train_size=1_281_167, num_classes=1000)
 
+# Images of the datasets that the variants of a recipe are named after.
+SIZES = {"-jft": 303_000_000, "-i21k": 12_400_000, "/14": 303_000_000}
+
 
 def one_device() -> jax.sharding.Mesh:
     return make_mesh(MeshConfig(), devices=jax.devices()[:1])
@@ -50,7 +53,9 @@ def variants() -> list[str]:
 @pytest.mark.parametrize("recipe", variants(), ids=lambda recipe: pathlib.Path(recipe).stem)
 def test_every_recipe_is_designed_and_traced_at_full_size(recipe) -> None:
     config = configs.from_file(recipe, missing(recipe))
-    plan = design(config, FACTS, make_mesh(config.mesh), start=begin(config))
+    size = next((size for end, size in SIZES.items() if recipe.endswith(end)), FACTS.train_size)
+    facts = dataclasses.replace(FACTS, train_size=size)
+    plan = design(config, facts, make_mesh(config.mesh), start=begin(config))
     state, metrics = traced(plan)
     jax.tree.map(
         lambda leaf, s: leaf.shape == s.shape or pytest.fail(f"{leaf} {s}"), state, plan.abstract
