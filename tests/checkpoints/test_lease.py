@@ -162,6 +162,18 @@ def test_a_holder_notices_by_itself_that_its_lease_is_gone(workdir, folder) -> N
     assert folder.read(lease.NAME) is None
 
 
+def test_a_lease_that_was_released_lets_nothing_more_be_written(workdir, folder) -> None:
+    """A second signal releases it while the main thread still saves. The signal's line is last."""
+    held = take(workdir)
+    held.release()
+    began = time.monotonic()
+    with pytest.raises(RunFailed, match="it was released. Nothing more is written"):
+        held.check(now=True)
+    assert time.monotonic() - began >= 0.1, "the signal has no time to end the process"
+    with pytest.raises(RunFailed, match="it was released"):
+        held.check()
+
+
 def test_the_claim_of_a_dead_process_is_removed(workdir, folder, monkeypatch) -> None:
     """A process that is killed while it takes over a lease leaves a claim."""
     folder.replace(lease.NAME, of(processes.identity() | {"start": "1"}))

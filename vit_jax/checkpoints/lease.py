@@ -67,7 +67,13 @@ class Lease:
         """
         if not self._lost and (now or processes.clock() - self._confirmed > 3 * BEAT):
             with self._lock, contextlib.suppress(OSError):  # an unreachable file is no loss
-                self._confirm()
+                if not self._ended.is_set():
+                    self._confirm()
+        if self._ended.is_set():
+            # A signal ends this process at once and has released the lease, so that nothing may be
+            # written any more. Wait for that end: it prints why.
+            time.sleep(2 * BEAT)
+            raise RunFailed(self._message("it was released"))
         if self._lost:
             raise RunFailed(self._lost)
 
