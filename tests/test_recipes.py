@@ -109,6 +109,66 @@ def test_mae_is_that_of_its_appendix(size) -> None:
     assert crop.crop_area == (0.2, 1.0) and config.data.interpolation == "bicubic_antialias"
 
 
+@pytest.mark.parametrize(
+    ("size", "epochs", "rate", "layer_decay", "drop_path"),
+    [
+        ("B/16", 100, 2e-3, 0.65, 0.1),
+        ("L/16", 50, 4e-3, 0.75, 0.2),
+        ("H/14", 50, 4e-3, 0.75, 0.3),
+    ],
+)
+def test_maes_fine_tuning_is_that_of_its_appendix(
+    size, epochs, rate, layer_decay, drop_path
+) -> None:
+    config = recipe(f"mae_finetune.py:{size}", tuple(START))
+    found, _ = peak_rate(config.optimizer, batch_size=config.batch_size)
+    assert (config.total.epochs, config.batch_size) == (epochs, 1024)
+    assert (found, config.optimizer.layer_decay) == (pytest.approx(rate), layer_decay)
+    assert config.model.get("drop_path") == drop_path
+    assert names(config) == ["RandAugmentTimm", "Flip", "ValueRange", "Erase", "Mix"]
+
+
+@pytest.mark.parametrize("variant", ["Ti/16", "S/16", "B/16", "distilled-S/16"])
+def test_deit_is_that_of_its_main_py(variant) -> None:
+    distilled = variant.startswith("distilled")
+    more = ("--config.objective.teacher=FILE",) if distilled else ()
+    config = recipe(f"deit.py:{variant}", more)
+    found, _ = peak_rate(config.optimizer, batch_size=config.batch_size)
+    rule: Any = config.optimizer.rule
+    objective: Any = config.objective
+    assert (config.batch_size, config.total.epochs, found) == (1024, 300, pytest.approx(1e-3))
+    assert (rule.weight_decay, objective.label_smoothing, config.ema) == (0.05, 0.1, 0.99996)
+    assert config.schedule.warmup.epochs == 5 and config.model.get("drop_path") == 0.1
+    assert names(config) == ["RandAugmentTimm", "Flip", "ValueRange", "Erase", "Mix"]
+    if distilled:
+        assert (objective.distillation, objective.alpha) == ("hard", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("size", "pixels", "rate", "drop_path"),
+    [
+        ("S/16", 224, 4e-3, 0.05),
+        ("B/16", 192, 3e-3, 0.2),
+        ("L/16", 192, 3e-3, 0.45),
+        ("H/14", 160, 3e-3, 0.6),
+    ],
+)
+def test_deit_iii_is_that_of_its_readme(size, pixels, rate, drop_path) -> None:
+    config = recipe(f"deit3.py:{size}")
+    rule: Any = config.optimizer.rule
+    objective: Any = config.objective
+    assert (config.image_size, config.optimizer.learning_rate) == ((pixels, pixels), rate)
+    assert (config.batch_size, config.total.epochs, rule.weight_decay) == (2048, 800, 0.05)
+    assert type(rule).__name__ == "Lamb" and objective.cross_entropy == "sigmoid"
+    assert config.model.get("drop_path") == drop_path
+    assert config.model.get("drop_path_grows") is False
+    assert names(config) == ["ThreeAugment", "Flip", "ValueRange", "Mix"]
+
+
+def names(config: Config) -> list[str]:
+    return [type(augmentation).__name__ for augmentation in config.augment]
+
+
 def test_masked_patch_prediction_is_that_of_the_appendix() -> None:
     config = recipe("masked_patch.py:paper")
     objective: Any = config.objective
@@ -118,7 +178,17 @@ def test_masked_patch_prediction_is_that_of_the_appendix() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vit.py", "vit_finetune.py", "scaling.py", "mae.py", "masked_patch.py"]
+    "name",
+    [
+        "vit.py",
+        "vit_finetune.py",
+        "scaling.py",
+        "mae.py",
+        "mae_finetune.py",
+        "deit.py",
+        "deit3.py",
+        "masked_patch.py",
+    ],
 )
 def test_an_unknown_variant_is_refused_with_those_that_there_are(name) -> None:
     with pytest.raises(ValueError, match="no variant 'B/17': choose one of"):

@@ -50,12 +50,14 @@ def variants() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("recipe", variants(), ids=lambda recipe: pathlib.Path(recipe).stem)
+@pytest.mark.parametrize("recipe", variants(), ids=lambda recipe: recipe.rpartition("configs/")[2])
 def test_every_recipe_is_designed_and_traced_at_full_size(recipe) -> None:
     config = configs.from_file(recipe, missing(recipe))
     size = next((size for end, size in SIZES.items() if recipe.endswith(end)), FACTS.train_size)
     facts = dataclasses.replace(FACTS, train_size=size)
-    plan = design(config, facts, make_mesh(config.mesh), start=begin(config))
+    plan = design(
+        config, facts, make_mesh(config.mesh), start=begin(config), frozen=teachers(config)
+    )
     state, metrics = traced(plan)
     jax.tree.map(
         lambda leaf, s: leaf.shape == s.shape or pytest.fail(f"{leaf} {s}"), state, plan.abstract
@@ -65,8 +67,19 @@ def test_every_recipe_is_designed_and_traced_at_full_size(recipe) -> None:
 
 def missing(recipe: str) -> list[str]:
     """What the user must set of the recipe: a file to start from, where it names no model."""
-    text = pathlib.Path(recipe.partition(":")[0]).read_text()
-    return [] if "config.model.name =" in text else ["--config.init_from=FILE"]
+    path, _, variant = recipe.partition(":")
+    if variant.startswith("distilled-"):
+        return ["--config.objective.teacher=FILE"]
+    names_model = "config.model.name =" in pathlib.Path(path).read_text()
+    return [] if names_model and variant != "finetune" else ["--config.init_from=FILE"]
+
+
+def teachers(config: Config) -> dict[str, frozen.Description]:
+    """A teacher of the same images for each frozen model that the objective names."""
+    options = zoo.options("R50x1", image_size=setup.image_size(config))
+    expects = Preprocessing(image_size=options.image_size)
+    described = frozen.Description(options=options, preprocessing=expects)
+    return dict.fromkeys(config.objective.frozen_models(), described)
 
 
 def begin(config: Config) -> setup.Start | None:
