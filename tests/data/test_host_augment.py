@@ -12,6 +12,7 @@ from vit_jax.data import augment
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.augment import AUGMENTATIONS, colour_jitter, operations, warps
 from vit_jax.data.augment.colour_jitter import ColourJitter
+from vit_jax.data.augment.randaugment_big_vision import RandAugmentBigVision
 from vit_jax.data.augment.randaugment_timm import OPERATIONS, RandAugmentTimm
 from vit_jax.data.augment.three_augment import ThreeAugment
 from vit_jax.data.counter import NUMBERS, draw
@@ -345,3 +346,71 @@ def test_the_fill_colour_is_the_mean_of_the_model() -> None:
         RandAugmentTimm(fill=(1,)).bound(mean=mean, std=std)
     with pytest.raises(ValueError, match="leave it out"):
         ColourJitter(brightness=0, contrast=0, saturation=0)
+
+
+def tensorflows(name: str, image: np.ndarray, magnitude: float, sign: int) -> np.ndarray:
+    """What big_vision's operation gives, by its definition, pixel by pixel where it moves."""
+    share, (height, width, _) = magnitude / 10, image.shape
+    factor, float_image = np.float32(share * 1.8 + 0.1), image.astype(np.float32)
+
+    def blend(first: Any) -> np.ndarray:
+        first = np.asarray(first, np.float32)
+        return (first + factor * (float_image - first)).clip(0, 255).astype(np.uint8)
+
+    if name == "contrast":
+        return blend(np.full_like(image, min(255, height * width // 256)))
+    if name == "brightness":
+        return blend(np.zeros_like(image))
+    if name == "solarize":
+        return np.where(image < int(share * 256) % 256, image, 255 - image)
+    if name == "solarize_add":
+        added = np.minimum(image.astype(int) + int(share * 110), 255)
+        return np.where(image < 128, added, image).astype(np.uint8)
+    if name == "posterize":
+        shift = min(8 - int(share * 4), 7) if share <= 2 else 7
+        return image >> shift << shift
+    found = np.full_like(image, 128)
+    for y in range(height):
+        for x in range(width):
+            at_x = {"shear_x": x + sign * share * 0.3 * y, "translate_x": x + sign * share * 100}
+            at_y = {"shear_y": y + sign * share * 0.3 * x, "translate_y": y + sign * share * 100}
+            from_x, from_y = (
+                math.floor(abs(place) + 0.5) * (1 if place >= 0 else -1)
+                for place in (at_x.get(name, x), at_y.get(name, y))
+            )
+            if 0 <= from_x < width and 0 <= from_y < height:
+                found[y, x] = image[from_y, from_x]
+    return found
+
+
+@pytest.mark.parametrize("magnitude", [3.0, 10.0, 15.0, 20.0])
+def test_randaugment_of_big_vision_has_its_levels_and_its_pixels(magnitude) -> None:
+    image, ours = IMAGES["photo"], RandAugmentBigVision(magnitude=magnitude)
+    names = ("contrast", "brightness", "solarize", "solarize_add", "posterize")
+    for name in (*names, "shear_x", "shear_y", "translate_x", "translate_y"):
+        for sign in (1, -1):
+            found = ours.applied(name, image, negative=sign < 0, place=(0, 0))
+            differs = (found != tensorflows(name, image, magnitude, sign)).any(-1)
+            # Places at half a pixel are rounded in float32 there and in float64 here.
+            most = 0.1 if name.startswith("shear") else 0
+            assert differs.mean() <= most, (name, sign)
+
+
+def test_cutout_and_contrast_of_big_vision_depend_on_the_size() -> None:
+    ours = RandAugmentBigVision(magnitude=5.0)
+    black = np.zeros((96, 112, 3), np.uint8)
+    cut = ours.applied("cutout", black, negative=False, place=(0.5, 0.0))[..., 0]
+    rows, columns = np.nonzero(cut == 128)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (28, 67, 0, 19)
+    assert (cut == 128).sum() == 40 * 20
+    np.testing.assert_array_equal(
+        ours.applied("colour", IMAGES["grey"], negative=False, place=(0, 0)), IMAGES["grey"]
+    )
+    turned = ours.applied("rotate", black + 9, negative=False, place=(0, 0))
+    assert (turned == 128).any() and (turned[48, 56] == 9).all()
+
+
+@pytest.mark.parametrize("fields", [{"layers": 11}, {"magnitude": 31.0}, {"magnitude": math.nan}])
+def test_big_visions_values_that_cannot_be_are_refused(fields) -> None:
+    with pytest.raises(ValueError, match=f"'s {next(iter(fields))} is "):
+        RandAugmentBigVision(**fields)

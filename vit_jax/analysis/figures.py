@@ -64,6 +64,26 @@ def predictions(
     return figure
 
 
+def augmentation(
+    before: np.ndarray,  # uint8 (N, H, W, C)
+    after: np.ndarray,  # uint8 (draws, N, H, W, C)
+    *,
+    title: str,
+) -> Figure:
+    """A row for each image: before an augmentation, then after each random draw."""
+    columns = [before, *after]
+    rows = len(before)
+    figure = Figure(figsize=(1.2 * len(columns), 1.2 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, len(columns), squeeze=False)
+    for column, images in enumerate(columns):
+        for row, image in enumerate(images):
+            grid[row, column].imshow(**_shown(image, whole=255))
+            grid[row, column].set_axis_off()
+        grid[0, column].set_title(f"draw {column}" if column else "before", fontsize=8)
+    figure.suptitle(title, fontsize=9, parse_math=False)
+    return figure
+
+
 def first_layer(model: Model) -> dict[str, Figure]:
     """The figures `filters` and `positions`, if the model has them."""
     drawn = {} if model.patch_kernel is None else {"filters": filters(model)}

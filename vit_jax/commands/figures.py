@@ -1,4 +1,4 @@
-"""`figures`: draws pictures of a run."""
+"""`figures`: draws pictures of a run, or of the augmentations of a recipe."""
 
 import argparse
 import io
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from vit_jax.analysis import figures
 from vit_jax.checkpoints.load import load
+from vit_jax.commands import augmentations, configs
 from vit_jax.commands.evaluate import checkpoint_step
 from vit_jax.commands.predict import classify
 from vit_jax.data import opening
@@ -27,17 +28,32 @@ SHOWN = 24  # images in the picture of predictions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", help="folder of the run")
     parser.add_argument(
         "--step", type=checkpoint_step, default="latest", help="latest, best, or a number"
     )
+    parser.add_argument(
+        "--augment", action="store_true", help="draw the augmentations of --config or of the run"
+    )
+    parser.add_argument("--config", metavar="FILE[:ARGUMENT]", help="a recipe, for --augment")
+    parser.add_argument("-o", "--output", help="folder for the pictures of --augment")
+    parser.set_defaults(config_overrides=True)
 
 
-def run(options: argparse.Namespace, _: Sequence[str]) -> int:
+def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Draw a run: curves, predictions, filters, similarity of positions.
 
-    Writes PNG files into pictures/ of the run and prints where they are.
+    Writes PNG files into pictures/ of the run and prints where they are. With --augment, draws one
+    picture for each augmentation of a recipe or a run (augment_NAME.png): a row for each image, a
+    column for each random draw.
     """
+    if options.augment:
+        return _augmentations(options, overrides)
+    if overrides or options.config or options.output:
+        given = overrides[0] if overrides else "--config" if options.config else "-o"
+        raise ValueError(f"{given} is for the pictures of augmentations: add --augment")
+    if not options.workdir:
+        raise ValueError("figures draws a run: give its --workdir, or --augment and --config")
     model = load(options.workdir, step=options.step, substitute=True)
     zoo.check_head(model.options)
     config = run_config.read_config(options.workdir)
@@ -58,6 +74,26 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
+def _augmentations(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """Draws the augmentations of `--config`, or of the run in `--workdir`."""
+    if options.config:
+        config = configs.from_file(options.config, overrides)
+    elif options.workdir:
+        config = configs.override(run_config.read_config(options.workdir), overrides)[0]
+    else:
+        raise ValueError("--augment draws a recipe or a run: give --config or --workdir")
+    if not (options.output or options.workdir):
+        raise ValueError("--augment writes pictures: give a folder, -o FOLDER or --workdir")
+    run = place.folder(options.workdir) / "pictures" if options.workdir else None
+    folder = epath.Path(options.output) if options.output else run
+    assert folder is not None
+    drawn = augmentations.draw(config)
+    if jax.process_index() == 0:
+        for path in _write(drawn, folder):
+            print(printable(path))
+    return 0
+
+
 def _write(drawn: Mapping[str, Figure], folder: epath.Path) -> Iterator[epath.Path]:
     """Writes each picture whole; yields its path. Raises ValueError if writing fails."""
     for name, figure in drawn.items():
@@ -67,7 +103,7 @@ def _write(drawn: Mapping[str, Figure], folder: epath.Path) -> Iterator[epath.Pa
             figure.savefig(png, format="png", dpi=120)
         path = folder / f"{name}.png"
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             place.write_whole(path, png.getvalue())
         except OSError as error:
             raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -6,12 +6,13 @@ their crops and augmentations depend only on the seed and the sample index, whic
 processes and threads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 
 from vit_jax.data.arrays import ArraySource
+from vit_jax.data.augment.contract import HostAugmentation
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batch, Batches, Pool
 from vit_jax.data.counter import NUMBERS, draw, shuffled_ids
@@ -114,7 +115,7 @@ def _decoded(
     """
     image = np.empty((len(ids), *transform.size, transform.channels), np.uint8)
     label = np.empty(len(ids), np.int32)
-    draws = augmentation_numbers(transform, seed=seed, start=start, count=len(ids))
+    draws = augmentation_numbers(transform.augmentations, seed=seed, start=start, count=len(ids))
 
     def load(row: int) -> None:
         pixels, label[row], ids[row] = _read_or_replace(
@@ -138,7 +139,7 @@ def _augmented(
     """The crops (R, H, W, C) of the samples from index `start` on, augmented."""
     if not transform.augmentations:
         return images
-    draws = augmentation_numbers(transform, seed=seed, start=start, count=len(images))
+    draws = augmentation_numbers(transform.augmentations, seed=seed, start=start, count=len(images))
     changed = np.empty_like(images)
 
     def augment(row: int) -> None:
@@ -149,11 +150,14 @@ def _augmented(
 
 
 def augmentation_numbers(
-    transform: TrainTransform, *, seed: int, start: int, count: int
+    augmentations: Sequence[HostAugmentation], *, seed: int, start: int, count: int
 ) -> np.ndarray:
-    """The random numbers of A augmentations on the host, float64 (A, count, NUMBERS)."""
-    numbers = np.empty((len(transform.augmentations), count, NUMBERS))
-    for row, augmentation in enumerate(transform.augmentations):
+    """The random numbers of A augmentations, float64 (A, count, NUMBERS).
+
+    They are of the samples from index `start` on.
+    """
+    numbers = np.empty((len(augmentations), count, NUMBERS))
+    for row, augmentation in enumerate(augmentations):
         stream = f"augment {augmentation.stream}"
         numbers[row] = draw(stream, seed=seed, start=start, count=count)
     return numbers

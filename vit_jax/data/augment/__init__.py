@@ -24,6 +24,7 @@ from vit_jax.data.augment.erase import Erase
 from vit_jax.data.augment.flip import Flip
 from vit_jax.data.augment.mix import Mix
 from vit_jax.data.augment.mixup import Mixup
+from vit_jax.data.augment.randaugment_big_vision import RandAugmentBigVision
 from vit_jax.data.augment.randaugment_timm import RandAugmentTimm
 from vit_jax.data.augment.three_augment import ThreeAugment
 from vit_jax.data.augment.value_range import HALF, ValueRange, normalize
@@ -49,6 +50,7 @@ __all__ = [
 # The augmentations by their names in a config.
 AUGMENTATIONS: dict[str, type[AnyAugmentation]] = {
     "randaugment_timm": RandAugmentTimm,
+    "randaugment_big_vision": RandAugmentBigVision,
     "three_augment": ThreeAugment,
     "colour_jitter": ColourJitter,
     "flip": Flip,
