@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from vit_jax.models import bit, swin, vit_fitting
+from vit_jax.models import bit, regnet, swin, vit_fitting
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.classifier import Classifier, PretrainingOptions, ViTOptions
 from vit_jax.models.decoder import DecoderOptions
@@ -163,6 +163,13 @@ FAMILIES: dict[str, Family] = {
         fitting=swin.FITTING,
         names=swin.NAMES,
         input=_IMAGENET | {"crop_pct": 0.9},
+    ),
+    "regnet": Family(
+        options=regnet.RegNetOptions,
+        module=regnet.RegNet,
+        fitting=regnet.FITTING,
+        names=regnet.NAMES,
+        input=_IMAGENET,
     ),
 }
 

@@ -150,6 +150,11 @@ def eval_batch_size(config: Config, mesh: Mesh) -> int:
 def _check(objective: Objective, options: Options, mesh: Mesh) -> None:
     """Raises ValueError if the devices cannot compute the model, or batches lack an input."""
     _check_inputs(objective)
+    if not options.trainable:
+        raise ValueError(
+            f"a {options.kind} cannot be trained here, because the statistics of its norms would"
+            " not be updated: use it as a teacher, or evaluate it"
+        )
     platform = mesh.devices.flat[0].platform
     if zoo.runnable(options, platform=platform) != options:
         raise ValueError(

@@ -1,0 +1,114 @@
+"""timm's RegNetY, `regnety_*`: read as a teacher; running statistics are parameters here."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from vit_jax.checkpoints.layouts.hints import (
+    Hints,
+    assumed_pixels,
+    nominal_size,
+    refuse_pools,
+    released,
+)
+from vit_jax.checkpoints.layouts.layout import Layout
+from vit_jax.checkpoints.layouts.resnet import hwio_to_oihw, oihw_to_hwio
+from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from vit_jax.models.regnet import RegNetOptions
+
+_FIRST = "s1.b1.conv2.conv.weight"
+_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
+
+
+def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
+    """RegNetY alone: RegNetX has no squeeze-and-excitation."""
+    needed = ("stem.conv.weight", "stem.bn.running_mean", _FIRST, "s1.b1.se.fc1.weight")
+    return all(name in arrays for name in needed)
+
+
+def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
+    """Without the numbers of batches that the statistics were computed from."""
+    del hints
+    return {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
+
+
+def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> RegNetOptions:
+    """The model of canonical arrays. Raises ValueError where they cannot be one."""
+    refuse_pools(hints)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    found = [re.match(r"s(\d+)\.b(\d+)\.conv2\.conv\.weight$", name) for name in shapes]
+    blocks = [(int(match[1]), int(match[2])) for match in found if match]
+    stages = sorted({stage for stage, _ in blocks})
+    if stages != list(range(1, len(stages) + 1)):
+        raise ValueError(f"the RegNet's stages are {stages}: some are missing")
+    inputs, squeezed = shapes["stem.conv.weight"][0], shapes["s1.b1.se.fc1.weight"][0]
+    return RegNetOptions(
+        image_size=nominal_size(hints) or (224, 224),
+        channels=shapes["stem.conv.weight"][1],
+        num_classes=shapes.get("head.fc.weight", (0,))[0],
+        stem_width=inputs,
+        widths=tuple(shapes[f"s{stage}.b1.conv2.conv.weight"][0] for stage in stages),
+        depths=tuple(max(b for s, b in blocks if s == stage) for stage in stages),
+        group_width=shapes[_FIRST][1],
+        squeeze=squeezed / inputs,
+    )
+
+
+def preprocessing(options: RegNetOptions, hints: Hints) -> Preprocessing:
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    return released(
+        options.image_size, hints, interpolation="bicubic_antialias", mean=mean, std=std
+    )
+
+
+def entries(options: RegNetOptions) -> list[Entry]:
+    """The table of entries of a model."""
+    table = _conv("stem", "stem")
+    for stage, depth in enumerate(options.depths, 1):
+        for block in range(1, depth + 1):
+            ours, theirs = f"stage{stage}/block{block}", f"s{stage}.b{block}"
+            for name in ("conv1", "conv2", "conv3"):
+                table += _conv(f"{ours}/{name}", f"{theirs}.{name}")
+            table += _linear(f"{ours}/reduce", f"{theirs}.se.fc1")
+            table += _linear(f"{ours}/expand", f"{theirs}.se.fc2")
+            if block == 1:
+                table += _conv(f"{ours}/proj", f"{theirs}.downsample")
+    if options.num_classes:
+        table.append(Entry("head/kernel", ("head.fc.weight",), np.transpose, _transposed))
+        table.append(Entry("head/bias", ("head.fc.bias",)))
+    return table
+
+
+def _conv(path: str, name: str) -> list[Entry]:
+    kernel = Entry(f"{path}/kernel", (f"{name}.conv.weight",), oihw_to_hwio, hwio_to_oihw)
+    return [kernel, *(Entry(f"{path}/{a}", (f"{name}.bn.{b}",)) for a, b in _NORM.items())]
+
+
+def _linear(path: str, name: str) -> list[Entry]:
+    """A 1x1 convolution of one pixel."""
+    kernel = Entry(
+        f"{path}/kernel",
+        (f"{name}.weight",),
+        lambda a: oihw_to_hwio(a)[0, 0],
+        lambda a: hwio_to_oihw(a[None, None]),
+    )
+    return [kernel, Entry(f"{path}/bias", (f"{name}.bias",))]
+
+
+def _transposed(kernel: np.ndarray) -> tuple[np.ndarray]:
+    return (kernel.T,)
+
+
+LAYOUT = Layout(
+    models=(RegNetOptions,),
+    recognises=recognises,
+    canonical=canonical,
+    infer=infer,
+    entries=entries,
+    preprocessing=preprocessing,
+    assumptions=assumed_pixels,
+    formats=(".safetensors", ".pth"),
+    read_only=True,
+)

@@ -1,0 +1,182 @@
+"""RegNetY: a convolutional network with squeeze-and-excitation, DeiT's teacher.
+
+"Designing Network Design Spaces" (arXiv 2003.13678). It normalises with statistics of the training
+data, which are parameters here: they are read, not updated, so it can be a teacher or be evaluated,
+but not trained. It takes images of any size. Shapes: B batch, h and w rows and columns of features,
+C channels, K classes.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models import fitting, heads, limits
+from vit_jax.models.layers import Dtype
+from vit_jax.models.model import Model, ModelOptions
+from vit_jax.models.preprocessing import check_images
+
+_EPS = 1e-5  # added to the variance
+_STEM_STRIDE = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegNetOptions(ModelOptions):
+    """A RegNetY, which takes images of any size."""
+
+    num_classes: int = 1000  # 0: no head, the features are the output
+    stem_width: int = 32
+    widths: tuple[int, ...] = (224, 448, 1232, 3024)  # channels of each stage
+    depths: tuple[int, ...] = (2, 4, 11, 1)  # blocks of each stage
+    group_width: int = 112  # channels of each group of the 3x3 convolutions
+    squeeze: float = 0.25  # channels between squeeze and excitation, per input channel of a block
+
+    def __post_init__(self) -> None:
+        limits.check(self)
+        if min(*self.image_size, self.channels, self.stem_width, self.group_width) < 1:
+            raise ValueError(
+                f"image_size {self.image_size}, channels {self.channels}, stem_width"
+                f" {self.stem_width} and group_width {self.group_width} must be positive"
+            )
+        if len(self.widths) != len(self.depths) or not self.depths:
+            raise ValueError(
+                f"widths {self.widths} and depths {self.depths} must have one number for each stage"
+            )
+        if min(self.depths) < 1 or any(width % self.group_width for width in self.widths):
+            raise ValueError(
+                f"widths {self.widths} must be multiples of group_width {self.group_width}, and"
+                f" depths {self.depths} positive"
+            )
+        if not 0 < self.squeeze <= 1:
+            raise ValueError(f"squeeze is {self.squeeze}: it must be in (0, 1]")
+
+    @property
+    def trainable(self) -> bool:
+        return False
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the features before pooling."""
+        stride = _STEM_STRIDE * 2 ** len(self.depths)
+        return -(-self.image_size[0] // stride), -(-self.image_size[1] // stride)
+
+    @property
+    def feature_size(self) -> int:
+        return self.widths[-1]
+
+
+class RegNet(Model):
+    """A RegNetY. `model(images)` returns logits, `model.features(images)` the input of the head."""
+
+    def __init__(self, options: RegNetOptions, *, rngs: nnx.Rngs) -> None:
+        self.options = options
+        self.stem = ConvNorm(
+            (3, options.channels, options.stem_width),
+            stride=_STEM_STRIDE,
+            dtype=options.dtype,
+            rngs=rngs,
+        )
+        before = options.stem_width
+        for stage, (width, depth) in enumerate(zip(options.widths, options.depths, strict=True)):
+            blocks = {}
+            for block in range(depth):
+                stride = 1 if block else 2
+                blocks[f"block{block + 1}"] = Block(
+                    before, width, stride=stride, options=options, rngs=rngs
+                )
+                before = width
+            setattr(self, f"stage{stage + 1}", nnx.Dict(blocks))
+        if options.num_classes:
+            self.head = heads.linear_head(before, options.num_classes, bias=0.0, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Logits (B, K) float32 of images (B, height, width, channels); `key` is not used."""
+        features = self.features(images, key=key)
+        return self.head(features) if self.options.num_classes else features
+
+    def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """The input of the head (B, `options.feature_size`), float32."""
+        del key  # there is no dropout, but every model takes a key
+        check_images(images, channels=self.options.channels)
+        x = jax.nn.relu(self.stem(images.astype(jnp.dtype(self.options.dtype))))
+        for stage in range(len(self.options.depths)):
+            for block in getattr(self, f"stage{stage + 1}").values():
+                x = block(x)
+        return x.astype(jnp.float32).mean(axis=(1, 2))
+
+
+class Block(nnx.Module):
+    """1x1, grouped 3x3, squeeze-and-excitation, 1x1; then the residual is added."""
+
+    def __init__(
+        self, before: int, width: int, *, stride: int, options: RegNetOptions, rngs: nnx.Rngs
+    ) -> None:
+        common: dict[str, Any] = {"dtype": options.dtype, "rngs": rngs}
+        self.conv1 = ConvNorm((1, before, width), **common)
+        self.conv2 = ConvNorm(
+            (3, options.group_width, width),
+            stride=stride,
+            groups=width // options.group_width,
+            **common,
+        )
+        squeezed = round(before * options.squeeze)
+        dtype = jnp.dtype(options.dtype)
+        self.reduce = nnx.Linear(width, squeezed, dtype=dtype, rngs=rngs)
+        self.expand = nnx.Linear(squeezed, width, dtype=dtype, rngs=rngs)
+        self.conv3 = ConvNorm((1, width, width), **common)
+        if stride != 1 or before != width:
+            self.proj = ConvNorm((1, before, width), stride=stride, **common)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, h, w, C) to (B, h', w', width)."""
+        residual = self.proj(x) if hasattr(self, "proj") else x
+        x = jax.nn.relu(self.conv1(x))
+        x = jax.nn.relu(self.conv2(x))
+        mean = x.mean(axis=(1, 2), keepdims=True)
+        x = x * jax.nn.sigmoid(self.expand(jax.nn.relu(self.reduce(mean))))
+        return jax.nn.relu(self.conv3(x) + residual)
+
+
+class ConvNorm(nnx.Module):
+    """A convolution without bias and a batch norm with fixed statistics."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],  # side of the kernel, inputs of a group, outputs
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        side, inputs, outputs = shape
+        init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+        self.kernel = nnx.Param(init(rngs.params(), (side, side, inputs, outputs)))
+        self.scale, self.bias = nnx.Param(jnp.ones(outputs)), nnx.Param(jnp.zeros(outputs))
+        self.mean, self.variance = nnx.Param(jnp.zeros(outputs)), nnx.Param(jnp.ones(outputs))
+        self.stride, self.groups, self.dtype = stride, groups, dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, h, w, C) to (B, h', w', outputs)."""
+        pad = self.kernel.shape[0] // 2
+        x = jax.lax.conv_general_dilated(
+            x,
+            self.kernel[...].astype(x.dtype),
+            (self.stride, self.stride),
+            [(pad, pad), (pad, pad)],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+        )
+        scale = self.scale[...] * jax.lax.rsqrt(self.variance[...] + _EPS)
+        shift = self.bias[...] - self.mean[...] * scale
+        shape = (1, 1, 1, -1)
+        x = x.astype(jnp.float32) * scale.reshape(shape) + shift.reshape(shape)
+        return x.astype(jnp.dtype(self.dtype))
+
+
+FITTING = fitting.Fitting(resize={"stem/kernel": fitting.fit_channels}.get)
+
+# Published models, by billions of multiplications.
+NAMES: dict[str, dict[str, Any]] = {"RegNetY-160": {}}
