@@ -165,6 +165,37 @@ def test_deit_iii_is_that_of_its_readme(size, pixels, rate, drop_path) -> None:
     assert names(config) == ["ThreeAugment", "Flip", "ValueRange", "Mix"]
 
 
+@pytest.mark.parametrize(
+    ("variant", "randaugment", "alpha", "bias"),
+    [
+        ("Ti/16-i1k", (2, 0.0), 0.0, -6.9),
+        ("S/16-i1k", (2, 15.0), 0.5, -6.9),
+        ("B/16-i1k-light2", (2, 10.0), 0.2, -6.9),
+        ("Ti/16-i21k", None, 0.0, -10.0),
+        ("B/32-i21k", (2, 10.0), 0.2, -10.0),
+        ("L/16-i21k-strong2", (2, 20.0), 0.8, -10.0),
+    ],
+)
+def test_augreg_has_the_strengths_of_the_paper(variant, randaugment, alpha, bias) -> None:
+    config = recipe(f"augreg.py:{variant}")
+    rule: Any = config.optimizer.rule
+    found: dict[str, Any] = {type(a).__name__: a for a in config.augment}
+    first = found.get("RandAugmentBigVision")
+    assert (first and (first.layers, first.magnitude)) == randaugment
+    assert (found["Mixup"].alpha if alpha else 0.0) == alpha
+    assert (config.batch_size, config.model.get("head_bias")) == (4096, bias)
+    assert (rule.weight_decay, rule.moment_dtype) == (0.1, "bfloat16")
+
+
+def test_the_plain_vit_is_that_of_big_vision() -> None:
+    config = recipe("plain_vit.py:300")
+    rule: Any = config.optimizer.rule
+    assert (config.total.epochs, config.batch_size) == (300, 1024)
+    assert (config.model.get("position"), config.model.get("pool")) == ("sincos2d", "gap")
+    assert (config.optimizer.learning_rate, rule.weight_decay) == (1e-3, 0.1)
+    assert names(config) == ["RandAugmentBigVision", "Flip", "ValueRange", "Mixup"]
+
+
 def names(config: Config) -> list[str]:
     return [type(augmentation).__name__ for augmentation in config.augment]
 
