@@ -77,9 +77,8 @@ def load(
     (default: from config.json, a released model, or `image_size`, which is logged); and
     `position="none"` for a model without positions whose .npz has none.
 
-    `model.preprocessing` holds the expected images, and `model.class_names` the meaning of the
-    logits where known. Assumptions are logged as warnings. Raises ValueError with one line where
-    the file cannot be read, has another layout or model, or does not fit the arguments.
+    `model.preprocessing` holds the expected images, `model.class_names` the classes where known.
+    Assumptions are logged as warnings. Raises ValueError for an unreadable file or a bad argument.
     """
     checkpoint = read(
         path,
