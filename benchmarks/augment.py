@@ -23,7 +23,7 @@ import PIL.Image
 from vit_jax.data.augment import AUGMENTATIONS, HostAugmentation
 from vit_jax.data.counter import draw
 
-IMAGES = 64
+IMAGES = 256
 FILL = (124, 116, 104)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Name -> the augmentation of the table and its fields.

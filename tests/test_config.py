@@ -83,6 +83,10 @@ def test_the_default_needs_a_model_only() -> None:
         ({"image_size": (1, 2, 3)}, r"config.image_size is \(1, 2, 3\): give \(height, width\)"),
         ({"image_size": (0,)}, r"config.image_size is \(0,\)"),
         (
+            {"batch_size": 32, "data__repeats": 3},
+            "config.data.repeats is 3: it must divide config.batch_size 32",
+        ),
+        (
             {"batch_size": 30, "optimizer__accumulate": 4},
             "config.batch_size 30 does not divide into config.optimizer.accumulate 4 micro-batches",
         ),
@@ -114,7 +118,7 @@ def test_a_mistake_is_named_with_its_remedy(fields, said) -> None:
 
 POSITIVE = (
     *("batch_size", "model.unroll", "optimizer.accumulate", "optimizer.learning_rate"),
-    *("checkpoint.keep_last", "data.threads", "data.prefetch"),
+    *("checkpoint.keep_last", "data.threads", "data.prefetch", "data.repeats"),
 )
 UNSET_OR_POSITIVE = ("eval_batch_size", "checkpoint.keep_best", "data.max_bad")
 SHARES = (

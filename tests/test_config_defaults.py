@@ -17,7 +17,7 @@ DATA = {
     **{"crop": "inception", "crop_area": (0.05, 1.0), "shift": 0, "kernel": "linear"},
     **{"eval_kernel": "area", "eval_fit": "crop", "eval_crop": 0.875, "orientation": False},
     **{"flip": True, "mixup": 0.0, "mean": (), "std": (), "accept_changes": False},
-    **{"max_bad": 0.001, "threads": 8, "prefetch": 2},
+    **{"repeats": 1, "max_bad": 0.001, "threads": 8, "prefetch": 2},
 }
 OPTIMIZER = {
     **{"name": "adamw", "learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "eps": 1e-8},

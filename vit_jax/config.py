@@ -176,6 +176,11 @@ def _check(config: Config) -> None:
             f"config.batch_size {config.batch_size} does not divide into"
             f" config.optimizer.accumulate {config.optimizer.accumulate} micro-batches"
         )
+    if config.batch_size % config.data.repeats:
+        raise ValueError(
+            f"config.data.repeats is {config.data.repeats}: it must divide config.batch_size"
+            f" {config.batch_size}"
+        )
     _check_metric(config)
     if config.init_state == "all" and not config.init_from:
         raise ValueError("config.init_state is 'all': name the run to start from, config.init_from")
@@ -246,7 +251,7 @@ def _check_durations(config: Config) -> None:
 def _check_bounds(config: Config) -> None:
     positive = (
         *("batch_size", "model.unroll", "optimizer.accumulate", "optimizer.learning_rate"),
-        *("checkpoint.keep_last", "data.threads", "data.prefetch"),
+        *("checkpoint.keep_last", "data.threads", "data.prefetch", "data.repeats"),
     )
     for path in positive:
         if not _get(config, path) > 0:  # NaN is not

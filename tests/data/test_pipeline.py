@@ -128,6 +128,37 @@ def test_every_epoch_has_every_image_once_and_batches_cross_its_end() -> None:
     assert not np.array_equal(*epochs)
 
 
+def test_repeats_are_in_a_row_with_other_crops_and_an_epoch_has_every_image_once() -> None:
+    source = photo_like(10)
+    whole = everything(train_batches(source, TRAIN, seed=1, batch_size=6, num_steps=5, repeats=3))
+    ids = whole["id"].reshape(10, 3)
+    assert (ids == ids[:, :1]).all()
+    np.testing.assert_array_equal(np.sort(ids[:, 0]), np.arange(10))
+    plain = everything(train_batches(source, TRAIN, seed=1, batch_size=10, num_steps=1))
+    np.testing.assert_array_equal(ids[:, 0], plain["id"])
+    assert len(np.unique(whole["image"].reshape(30, -1), axis=0)) == 30
+    parts = [
+        train_batches(
+            *(source, TRAIN),
+            seed=1,
+            batch_size=6,
+            num_steps=5,
+            start_step=2,
+            repeats=3,
+            rows=slice(first, first + 2),
+        )
+        for first in (0, 2, 4)
+    ]
+    later = [np.concatenate([b["image"] for b in step]) for step in zip(*parts, strict=True)]
+    np.testing.assert_array_equal(np.concatenate(later), whole["image"][12:])
+
+
+def photo_like(count: int) -> ArraySource:
+    images = np.random.default_rng(0).integers(0, 256, (count, 20, 24), dtype=np.uint8)
+    labels = np.zeros(count, np.int32)
+    return ArraySource(name="a", class_names=("x",), images=images, labels=labels)
+
+
 def test_seed_changes_order_and_crops() -> None:
     one, other = (
         everything(train_batches(grey_files(50), TRAIN, seed=s, batch_size=50, num_steps=1))

@@ -20,6 +20,9 @@ class DataConfig:
     eval_split: str = ""
     # How training images are cropped: a random box, a random displacement, the centre.
     crop: Crop = schema.choice(CROPS, "inception", key="crop")
+    # Repeated augmentation: each image is this many times in a row in a batch, each time with
+    # another crop and other augmentations. The length of an epoch in steps stays the same.
+    repeats: int = 1
     # How training images are resized.
     interpolation: Literal["linear", "bilinear_antialias", "bicubic_antialias"] = "linear"
     eval_interpolation: Interpolation = "area"  # how images are resized for evaluation

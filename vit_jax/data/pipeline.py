@@ -49,6 +49,7 @@ def train_batches(
     num_steps: int,
     start_step: int = 0,
     rows: slice | None = None,
+    repeats: int = 1,
     threads: int = 8,
     prefetch: int = 2,
     max_bad: float = 0.001,
@@ -63,6 +64,8 @@ def train_batches(
     image uint8 (R, H, W, C), label int32 (R,), id int64 (R,) index in the source, and
     sample_index uint32 (R, 2), the high and the low word.
 
+    With `repeats`, as many samples in a row are of the same image, each with its own numbers.
+
     A broken image is added to `bad` and replaced by another, which its sample index determines.
     Unless `labelled`, a label may be UNKNOWN.
     """
@@ -73,7 +76,7 @@ def train_batches(
     def batch(step: int) -> Batch:
         start = step * batch_size + rows.start
         indices = np.arange(start, start + rows.stop - rows.start)
-        ids = shuffled_ids(indices, size=len(source), seed=seed)
+        ids = shuffled_ids(indices // repeats, size=len(source), seed=seed)
         numbers = draw("crop", seed=seed, start=start, count=len(ids))
         words = _words(indices)
         if isinstance(source, ArraySource):

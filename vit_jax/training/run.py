@@ -234,6 +234,7 @@ def _batches(parts: _Parts, *, start: int) -> Batches:
         seed=config.seed,
         batch_size=config.batch_size,
         rows=mesh_lib.local_rows(plan.mesh, config.batch_size),
+        repeats=data.repeats,
         start_step=start,
         num_steps=plan.lengths.total,
         threads=data.threads,

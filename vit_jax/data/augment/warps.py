@@ -19,6 +19,7 @@ from vit_jax.data.augment.operations import blocks
 WarpInterpolation = Literal["bilinear", "bicubic"]
 Fill = Sequence[int]  # a value for each channel
 
+_ONE = np.ones(1, np.float32)
 _EXTRA = np.float32(2**-8)  # added before the fraction is cut: an integer may be a little too small
 
 
@@ -27,7 +28,12 @@ def shear_x(
 ) -> np.ndarray:
     """Moves the line at height y by `share` * y to the left."""
     moves = share * (np.arange(len(image)) + 0.5)
-    return _moved(image, moves, fill=fill, interpolation=interpolation)
+    if interpolation == "bicubic":  # OpenCV has another cubic kernel
+        return _moved(image, moves, fill=fill)
+    width = image.shape[1]
+    found = _linear(image, np.array([[1, share, share / 2], [0, 1, 0]]))
+    place = (np.arange(width) + 0.5) + moves[:, None]
+    return _filled(found, (place < 0) | (place >= width), fill)
 
 
 def shear_y(
@@ -41,14 +47,28 @@ def translate_x(
     image: np.ndarray, pixels: float, *, fill: Fill, interpolation: WarpInterpolation
 ) -> np.ndarray:
     """Moves the image to the left."""
-    return _moved(image, np.full(len(image), pixels), fill=fill, interpolation=interpolation)
+    return _turned(translate_y(_turned(image), pixels, fill=fill, interpolation=interpolation))
 
 
 def translate_y(
     image: np.ndarray, pixels: float, *, fill: Fill, interpolation: WarpInterpolation
 ) -> np.ndarray:
     """Moves the image up."""
-    return _turned(translate_x(_turned(image), pixels, fill=fill, interpolation=interpolation))
+    height, width, channels = image.shape
+    found = cv2.merge([np.full((height, width), value, np.uint8) for value in fill])
+    found = found.reshape(image.shape)
+    # The pixels whose place is inside of the image.
+    first = max(0, math.ceil(-pixels - 0.5))
+    stop = min(height, math.ceil(height - 0.5 - pixels))
+    if first < stop:
+        whole = math.floor(pixels)
+        taps = _taps(np.array(pixels - whole, np.float32), interpolation)
+        wide = cv2.copyMakeBorder(image, 1, 1, 0, 0, cv2.BORDER_REPLICATE)
+        filtered = cv2.sepFilter2D(
+            wide, -1, _ONE, taps, anchor=(0, 1), borderType=cv2.BORDER_REPLICATE
+        ).reshape(wide.shape[0], width, channels)
+        found[first:stop] = filtered[first + whole + 1 : stop + whole + 1]
+    return found
 
 
 def rotate(
@@ -64,13 +84,7 @@ def rotate(
     turn = np.array([[cosine, -sine], [sine, cosine]])  # from a place of the result to the image's
     start = centre - turn @ centre
     of_indices = start + turn.sum(1) / 2 - 0.5  # from the index of a pixel to an index
-    found = cv2.warpAffine(
-        image,
-        np.column_stack([turn, of_indices]),
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    ).reshape(image.shape)
+    found = _linear(image, np.column_stack([turn, of_indices]))
     columns, rows = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
     outside = np.zeros((height, width), bool)
     for axis, length in enumerate((width, height)):
@@ -79,14 +93,23 @@ def rotate(
     return _filled(found, outside, fill)
 
 
-def _moved(
-    image: np.ndarray, moves: np.ndarray, *, fill: Fill, interpolation: WarpInterpolation
-) -> np.ndarray:
-    """Moves each line of the image to the left, by the pixels in `moves` (H,)."""
+def _linear(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The image at the places that `matrix` gives for indices of pixels."""
+    return cv2.warpAffine(
+        image,
+        matrix,
+        (image.shape[1], image.shape[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    ).reshape(image.shape)
+
+
+def _moved(image: np.ndarray, moves: np.ndarray, *, fill: Fill) -> np.ndarray:
+    """Moves each line of the image to the left, by the pixels in `moves` (H,); bicubic."""
     height, width, channels = image.shape
     moves = moves.clip(-width - 1, width + 1)  # further ones show the fill colour only
     whole = np.floor(moves).astype(int)
-    taps = _taps((moves - whole).astype(np.float32), interpolation)
+    taps = _taps((moves - whole).astype(np.float32), "bicubic")
     margin = int(np.abs(whole).max()) + 2
     wide = cv2.copyMakeBorder(image, 0, 0, margin, margin, cv2.BORDER_REPLICATE)
     # The window of a line begins at the pixel of the first tap of its first pixel.
@@ -98,21 +121,20 @@ def _moved(
         lines = windows[first[rows]].astype(np.float32)
         mixed = np.full((len(lines), width * channels), _EXTRA)
         for tap, weights in enumerate(taps):
-            if weights is not None:
-                part = lines[:, tap * channels : (tap + width) * channels]
-                mixed += part * weights[rows, None]
+            part = lines[:, tap * channels : (tap + width) * channels]
+            mixed += part * weights[rows, None]
         found[rows] = np.clip(mixed, 0, 255, out=mixed).reshape(-1, width, channels)
     place = (np.arange(width) + 0.5) + moves[:, None]
     return _filled(found, (place < 0) | (place >= width), fill)
 
 
-def _taps(fraction: np.ndarray, interpolation: WarpInterpolation) -> list[np.ndarray | None]:
-    """The weights of pixels -1, 0, 1 and 2 for fractions (H,) of a pixel; None: all are 0."""
+def _taps(fraction: np.ndarray, interpolation: WarpInterpolation) -> np.ndarray:
+    """The weights of the pixels -1, 0, 1 and 2, (4, ...), for fractions of a pixel."""
     d, e = fraction, 1 - fraction
     if interpolation == "bilinear":
-        return [None, e, d, None]
+        return np.stack([0 * d, e, d, 0 * d])
     # The cubic kernel with a = -1, which Pillow has in transforms (in `resize` a is -0.5).
-    return [-d * e * e, e * (1 + d - d * d), d * (1 + e - e * e), -d * d * e]
+    return np.stack([-d * e * e, e * (1 + d - d * d), d * (1 + e - e * e), -d * d * e])
 
 
 def _filled(image: np.ndarray, where: np.ndarray, fill: Fill) -> np.ndarray:
