@@ -48,10 +48,10 @@ class RandAugmentTimm(HostAugmentation):
     # Whether a larger magnitude makes every operation stronger (timm's inc). Otherwise it makes
     # posterize and solarize weaker, and colours, contrast, brightness and sharpness larger.
     increasing: bool = True
-    # Of the places that a rotation, shearing or translation uncovers: a value for each channel.
-    # Unset: the mean of the model's pixels, as timm does.
+    # Colour of what a rotation, shear or translation uncovers, a value for each channel. Unset: the
+    # mean of the model's pixels, as timm does.
     fill: tuple[int, ...] = ()
-    # Of rotations, shearings and translations. random: one of the others for each operation.
+    # How rotations, shears and translations interpolate; random: one of the others for each.
     interpolation: Literal["random", "bilinear", "bicubic"] = "random"
 
     stream: ClassVar[str] = "randaugment_timm"

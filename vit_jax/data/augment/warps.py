@@ -1,9 +1,9 @@
 """Rotation, shearing and translation of one image, as Pillow computes them.
 
 All take and return uint8 (H, W, C) with 1 or 3 channels. A pixel that shows a place outside of the
-image gets the fill colour; near the edges, pixels are repeated. `bilinear` and `bicubic` differ
-from Pillow's by at most one grey level where places are equal. OpenCV 4 rounds the places of a
-bilinear rotation to 1/32 pixel; OpenCV 5 does not.
+image gets the fill colour; near the edges, pixels are repeated. Values differ from Pillow's by at
+most one grey level with OpenCV 5. OpenCV 4 rounds the places of bilinear shears and rotations to
+1/32 pixel, so values differ more there.
 """
 
 import math
