@@ -10,8 +10,9 @@ L and H are trained at a lower resolution and then fine-tuned for 20 epochs at 2
 
 Published accuracy at 224 pixels: S 81.4, B 83.8, L 84.9, H 85.2.
 
-What differs from the authors' code: no repeated augmentation; the cross-entropies of the classes
-are added, not averaged, which LAMB does not see; an image is flipped after 3-Augment.
+What differs from the authors' code: no repeated augmentation, because 3 does not divide 2048 (add
+--config.data.repeats=3 --config.batch_size=2046 for it); the cross-entropies of the classes are
+added, not averaged, which LAMB does not see; an image is flipped after 3-Augment.
 """
 
 import ml_collections
