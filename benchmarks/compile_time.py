@@ -37,7 +37,7 @@ def measure(depth: int) -> tuple[float, float]:
     jax.clear_caches()
     step, state, batch = build(depth)
     start = time.perf_counter()
-    lowered = step.lower(state, batch)
+    lowered = step.lower(state, batch, {})
     middle = time.perf_counter()
     lowered.compile()
     return middle - start, time.perf_counter() - middle
