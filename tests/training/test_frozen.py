@@ -9,14 +9,19 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
+from flax import nnx
 
 from tests import cli, runs
 from tests.compare import assert_close
 from tests.extending.life import Life
+from tests.models import tiny
 from vit_jax.checkpoints import run_folder
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.objectives import OBJECTIVES, Batch, Direction, Frozen, FrozenModel
 from vit_jax.objectives.classification import Classification
+from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.training import frozen
 
 STUDENT = (
@@ -27,9 +32,19 @@ STUDENT = (
 
 @pytest.fixture(scope="module")
 def teachers(recipe, tmp_path_factory):
-    """Two teachers of the same classes, and one for larger images."""
+    """Two teachers of the same classes, one for larger images, and one for grey images."""
     folder = tmp_path_factory.mktemp("teachers")
-    for name, *more in (("one",), ("two", "--config.seed=7"), ("large", "--config.image_size=42")):
+    for name, *more in (
+        ("one",),
+        ("two", "--config.seed=7"),
+        ("large", "--config.image_size=42"),
+        (
+            "grey",
+            "--config.model.channels=1",
+            "--config.data.mean=(0.5,)",
+            "--config.data.std=(0.5,)",
+        ),
+    ):
         assert cli.train(recipe, folder / name, "--config.total.steps=2", *more) == 0
     return folder
 
@@ -80,7 +95,10 @@ def test_another_teacher_is_refused_when_the_run_goes_on(teachers, tmp_path, mon
     [
         ("", "config.objective.teacher is empty: name a run or a released file"),
         ("nowhere", "config.objective.teacher: "),
-        ("large", "config.objective.teacher has image_size (42, 42)"),
+        (
+            "grey",
+            "config.objective.teacher takes images of 1 channels, and the model that trains has",
+        ),
     ],
 )
 def test_a_teacher_that_cannot_serve_is_refused(
@@ -92,25 +110,67 @@ def test_a_teacher_that_cannot_serve_is_refused(
     assert told in error and error.count("\n") == 1
 
 
+def test_a_teacher_of_larger_images_gets_them_resized_and_the_run_says_so(
+    teachers, recipe, tmp_path, capsys
+):
+    overrides = ("--config.total.steps=2", *taught_by(teachers / "large"))
+    assert cli.train(recipe, tmp_path / "run", *overrides) == 0
+    assert (
+        "config.objective.teacher takes images of 42x42: those of 28x28" in capsys.readouterr().err
+    )
+    loss = [line["loss"] for line in runs.lines(tmp_path / "run") if "loss" in line]
+    assert np.isfinite(loss).all()
+
+
+OWN = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)}
+
+
+def bound(**student: tuple[float, ...]):
+    """A tiny model for images of 16x24 in its range `OWN`: as a teacher, and by itself."""
+    model = tiny.model(num_classes=5)
+    graphdef, params = nnx.split(model)
+    described = frozen.Description(
+        options=model.options, preprocessing=Preprocessing(image_size=(16, 24), **OWN)
+    )
+    design = frozen.design(described, make_mesh(MeshConfig(data=8)), **student)
+    return design.bound(nnx.to_pure_dict(params)), model
+
+
+def normalized(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    return jnp.asarray((pixels - np.float32(mean)) / np.float32(std))
+
+
 def test_a_teacher_sees_the_images_in_its_own_value_range() -> None:
     """Whatever the student's mean and deviation are."""
-    from tests.models import tiny
-    from vit_jax.models.preprocessing import Preprocessing
-    from vit_jax.parallel.mesh import MeshConfig, make_mesh
-
-    model = tiny.model(num_classes=5)
-    graphdef, params = jax.tree.map(lambda x: x, frozen.nnx.split(model))
-    own = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)}
-    described = frozen.Description(
-        options=model.options, preprocessing=Preprocessing(image_size=(16, 24), **own)
-    )
     student = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
-    design = frozen.design(described, make_mesh(MeshConfig(data=8)), **student)
+    teacher, model = bound(**student)
     pixels = np.random.default_rng(0).random((2, 16, 24, 3), np.float32)
-    given = (pixels - np.float32(student["mean"])) / np.float32(student["std"])
-    expected = (pixels - np.float32(own["mean"])) / np.float32(own["std"])
-    found = design.bound(frozen.nnx.to_pure_dict(params))(jax.numpy.asarray(given))
-    assert_close(found, model(jax.numpy.asarray(expected)), atol=1e-5)
+    assert_close(
+        teacher(normalized(pixels, **student)), model(normalized(pixels, **OWN)), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("size", [(12, 12), (40, 31)])
+def test_a_teacher_sees_the_images_in_its_own_size_as_pillow_resizes_them(size) -> None:
+    student = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
+    teacher, model = bound(**student)
+    pixels = np.random.default_rng(0).random((2, *size, 3), np.float32)
+    resized = np.empty((2, 16, 24, 3), np.float32)
+    for image, channel in np.ndindex(2, 3):
+        plane = PIL.Image.fromarray(pixels[image, :, :, channel])
+        resized[image, :, :, channel] = plane.resize((24, 16), PIL.Image.Resampling.BICUBIC)
+    found, expected = teacher(normalized(pixels, **student)), model(normalized(resized, **OWN))
+    assert_close(found, expected, atol=1e-4)
+    other = model(normalized(resized + 0.01, **OWN))
+    assert np.abs(other - expected).max() > 1e-3, "the comparison would see another resize"
+
+
+def test_a_teacher_of_colours_sees_grey_images_in_all_channels() -> None:
+    student = {"mean": (0.4,), "std": (0.2,)}
+    teacher, model = bound(**student)
+    pixels = np.random.default_rng(0).random((2, 16, 24, 1), np.float32)
+    expected = model(normalized(pixels.repeat(3, axis=-1), **OWN))
+    assert_close(teacher(normalized(pixels, **student)), expected, atol=1e-5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

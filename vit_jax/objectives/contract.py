@@ -14,8 +14,8 @@ from vit_jax.models.zoo import Options
 
 Batch = dict[str, jax.Array]
 Direction = Literal["max", "min"]
-# Models by the names of `Objective.frozen_models`. They take the same images as the trained model,
-# and convert them to the value range that they were trained with.
+# Models by the names of `Objective.frozen_models`. They take the images of the trained model, and
+# convert them to the value range, size and channels that they were trained with.
 Frozen = Mapping[str, Callable[..., Any]]
 
 
@@ -26,6 +26,7 @@ class FrozenModel(NamedTuple):
     field: str  # the field of the objective that holds the path, for messages
     has_classes: bool = True  # whether its logits are those of the data's classes
     evaluated: bool = True  # whether evaluations need it too, not only the loss
+    own_images: bool = False  # whether the objective makes images of the size that it takes
 
 
 class Loss(NamedTuple):

@@ -133,13 +133,24 @@ class Frozen:
         model = nnx.merge(self.graphdef, params)
 
         def call(images: jax.Array, **arguments: Any) -> Any:
-            scale, shift = (jnp.asarray(x, images.dtype) for x in (self.scale, self.shift))
-            if (self.scale, self.shift) != (_ONE * len(scale), _ZERO * len(shift)):
-                shape = (1, 1, 1, len(scale))
-                images = images * scale.reshape(shape) + shift.reshape(shape)
-            return model(images, **arguments)
+            return model(self._input(images), **arguments)
 
         return call
+
+    def _input(self, images: jax.Array) -> jax.Array:
+        """Images of the trained model with the channels, value range and size of this model."""
+        if images.shape[-1] != self.options.channels:  # grey
+            images = jnp.repeat(images, self.options.channels, axis=-1)
+        scale, shift = (jnp.asarray(x, images.dtype) for x in (self.scale, self.shift))
+        if (self.scale, self.shift) != (_ONE * len(scale), _ZERO * len(shift)):
+            shape = (1, 1, 1, len(scale))
+            images = images * scale.reshape(shape) + shift.reshape(shape)
+        size = self.options.image_size
+        if images.shape[1:3] == size:
+            return images
+        shape = (len(images), *size, self.options.channels)
+        resized = jax.image.resize(images.astype(jnp.float32), shape, "bicubic", antialias=True)
+        return resized.astype(images.dtype)
 
 
 _ONE, _ZERO = (1.0,), (0.0,)
@@ -158,7 +169,7 @@ def designs(
 
     Raises ValueError if a frozen model does not fit the model that trains. Nothing is allocated.
     """
-    _check_images(models, options)
+    _check_channels(models, options)
     objective.check_frozen(options, {name: model.options for name, model in models.items()})
     return {name: design(model, mesh, mean=mean, std=std) for name, model in models.items()}
 
@@ -178,6 +189,8 @@ def design(
     """`mean` and `std` are those of the model that trains. Nothing is allocated."""
     graphdef, shapes = state.abstract_params(model.options)
     own = model.preprocessing
+    if len(mean) == 1:  # grey images are repeated for every channel
+        mean, std = mean * len(own.mean), std * len(own.std)
     pairs = list(zip(mean, std, own.mean, own.std, strict=True))
     return Frozen(
         options=model.options,
@@ -188,16 +201,36 @@ def design(
     )
 
 
-def _check_images(models: Mapping[str, Description], options: Options) -> None:
-    """Raises ValueError if a frozen model takes other images than the model that trains."""
+def notes(
+    models: Mapping[str, Frozen], *, objective: Objective, image_size: tuple[int, int]
+) -> tuple[str, ...]:
+    """A line for each frozen model that takes images of another size than the model that trains."""
+    made = {name for name, wanted in objective.frozen_models().items() if wanted.own_images}
+    found = []
     for name, model in models.items():
-        for field in ("image_size", "channels"):
-            theirs, ours = getattr(model.options, field), getattr(options, field)
-            if theirs != ours:
-                raise ValueError(
-                    f"config.objective.{name} has {field} {theirs}, the model that trains {ours}:"
-                    f" name a model with {field} {ours}, or convert this one (vit_jax convert)"
-                )
+        if name in made or model.options.image_size == image_size:
+            continue
+        ours, theirs = ("x".join(map(str, size)) for size in (image_size, model.options.image_size))
+        found.append(
+            f"note: config.objective.{name} takes images of {theirs}: those of {ours} are resized"
+            " for it on the devices (bicubic, antialiased)"
+        )
+    return tuple(found)
+
+
+def _check_channels(models: Mapping[str, Description], options: Options) -> None:
+    """Raises ValueError if the images of the model that trains lack channels of a frozen model.
+
+    Grey images can be repeated; nothing says how colours become grey.
+    """
+    for name, model in models.items():
+        theirs, ours = model.options.channels, options.channels
+        if ours not in (1, theirs):
+            raise ValueError(
+                f"config.objective.{name} takes images of {theirs} channels, and the model that"
+                f" trains has {ours}: name a model with {ours} channels, or convert this one"
+                " (vit_jax convert)"
+            )
 
 
 def place(loaded: Mapping[str, Loaded], designs: Mapping[str, Frozen]) -> dict[str, Any]:

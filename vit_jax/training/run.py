@@ -97,7 +97,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
             mesh=plan.mesh,
             images=len(data.train),
             step=origin.step,
-            notes=(replaced, *origin.notes, *data.notes),
+            notes=(replaced, *origin.notes, *data.notes, *_frozen_notes(plan)),
         ),
     )
 
@@ -150,6 +150,11 @@ def _open(
         bad=bad,
         evaluations=evaluations,
     )
+
+
+def _frozen_notes(plan: Design) -> tuple[str, ...]:
+    size = plan.options.image_size
+    return frozen.notes(plan.frozen, objective=plan.objective, image_size=size)
 
 
 def _mesh(config: Config) -> Mesh:
