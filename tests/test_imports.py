@@ -5,6 +5,8 @@ import pathlib
 
 import pytest
 
+from tests import cli
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # What each part may import of ours, besides itself.
@@ -40,6 +42,9 @@ ALLOWED = {
     "analysis": {"models", "data", "parallel", "checkpoints", "text", "workdir"},
     "__init__": {"checkpoints", "images", "models"},
 }
+# Packages that are slow to import.
+JAX = ("jax", "flax", "optax", "orbax", "grain")
+OTHERS = ("scipy", "matplotlib", "tensorflow_datasets", "tensorflow", "torch")
 EVERYTHING = ("commands", "__main__")  # the edge of the program
 
 
@@ -88,3 +93,23 @@ def test_recipes_import_the_config_and_names_of_the_zoo_only() -> None:
 def test_no_other_framework_and_no_pickle(module) -> None:
     for path in files("vit_jax", "configs", "launch"):
         assert module not in {name.split(".")[0] for name in imported(path)}, path
+
+
+def packages(program: str) -> set[str]:
+    """The packages that a Python program has imported at its end, in a process of its own."""
+    code = f"import sys\n{program}\nprint('imported', *sys.modules)"
+    ended = cli.process(program=(*cli.PYTHON, "-c", code))
+    assert ended.returncode == 0, ended.stderr
+    return {name.partition(".")[0] for name in ended.stdout.splitlines()[-1].split()[1:]}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["predict"], ["evaluate"]])
+def test_help_and_wrong_arguments_do_not_wait_for_imports(arguments) -> None:
+    call = f"from vit_jax.__main__ import main\ntry: main({arguments})\nexcept SystemExit: pass"
+    assert not packages(call) & {*JAX, *OTHERS, "numpy"}
+
+
+@pytest.mark.parametrize("name", ["vit_jax.training.loop", "vit_jax.checkpoints.load"])
+def test_training_and_loading_import_nothing_that_few_runs_need(name) -> None:
+    found = packages(f"import {name}")
+    assert "jax" in found and not found & set(OTHERS)

@@ -67,6 +67,27 @@ def test_before_the_first_step_there_is_nothing_to_save(command, tmp_path, numbe
     assert not workdir.exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_a_module_is_imported_a_command_ends_at_once(tmp_path, number) -> None:
+    """An exception within the C++ code of a module that is half imported may crash the process."""
+    lines = ("import os, time", f"os.kill(os.getpid(), {int(number)})", "time.sleep(60)")
+    (tmp_path / "interrupted.py").write_text("\n".join(lines))
+    program = f"""
+import sys
+from vit_jax import stopping
+stopping.install()
+stopping.raises()
+sys.path.append({str(tmp_path)!r})
+try:
+    import interrupted
+finally:
+    print("an exception")
+"""
+    ended = cli.process(program=(*cli.PYTHON, "-c", program), seconds=20)
+    assert (ended.returncode, ended.stdout) == (128 + number, "")
+    assert ended.stderr == "vit_jax: interrupted\n"
+
+
 def test_the_first_interrupt_saves_and_the_second_ends_at_once(command, tmp_path) -> None:
     workdir = tmp_path / "run"
     code, said = end(command, workdir, lambda: len(runs.lines(workdir)) > 3, signal.SIGINT)

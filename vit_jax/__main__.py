@@ -15,7 +15,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-# `main` imports JAX and the rest, which takes seconds, after signal handlers are installed.
+# `main` imports the rest, after signal handlers are installed. What takes long to import (JAX, and
+# all that uses it) is imported by the command that runs: `--help` is answered at once.
 from vit_jax import errors, stopping
 from vit_jax.text import printable
 
@@ -50,17 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     After a signal it is 128 plus the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
     """
     import absl.logging
-    import jax
-
-    from vit_jax.parallel import multihost
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Orbax logs its ordinary work as warnings; Pillow warns of parts of a file that it ignores.
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"PIL\.")
     if isinstance(sys.stdout, io.TextIOWrapper):  # the terminal's encoding may lack some letters
         sys.stdout.reconfigure(errors="backslashreplace")
-    parser = _parser()
+    parser = _parser(arguments)
     options, rest = parser.parse_known_args(arguments)
     overrides = [a for a in rest if a.startswith(("--config.", "--noconfig."))]
     if unknown := [a for a in rest if a not in overrides]:
@@ -69,15 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{options.command} takes no {overrides[0]}")
     if options.command != "train":
         stopping.raises()
+    # Orbax logs its ordinary work as warnings; Pillow warns of parts of a file that it ignores.
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return options.run(options, overrides)
     except errors.Stopped as stop:
-        alone = not jax.distributed.is_initialized()
-        return _fail(f"{stop}{_command(arguments) if alone else ''}", stop.code)
+        return _fail(f"{stop}{'' if _in_a_job() else _command(arguments)}", stop.code)
     except errors.RunFailed as error:
-        code = _fail(error, ERROR)
-        multihost.leave(code)  # other processes may wait for this one
-        return code
+        return _leave(_fail(error, ERROR))
     except BrokenPipeError:  # the reader of stdout, such as `head`, ended
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (takes the rest of the output)
         return ERROR
@@ -88,11 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # that a library raised is a bug here, and needs its traceback.
         bad_input = isinstance(error, ValueError) and _raised_by_us(error)
         if bad_input and not os.environ.get("VIT_JAX_TRACEBACK"):
-            code = _fail(error, BAD_INPUT)
-            multihost.leave(code)
-            return code
-        if jax.distributed.is_initialized():
-            if isinstance(error, jax.errors.JaxRuntimeError) and _lost_another(error):
+            return _leave(_fail(error, BAD_INPUT))
+        if _in_a_job():
+            if _lost_another(error):
                 _fail(
                     f"another process of this job ended ({str(error).splitlines()[0][:200]}):"
                     " start the job again to continue from its last checkpoint",
@@ -100,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
             else:
                 traceback.print_exc()
-            multihost.leave(ERROR)
+            _leave(ERROR)
         raise
 
 
@@ -111,7 +104,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of all commands; only those among the arguments have arguments of their own."""
     from vit_jax import commands
 
     parser = _Parser(prog="vit_jax", description="Vision Transformers in JAX.")
@@ -125,7 +119,8 @@ def _parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_arguments(sub)
+        if name in arguments:
+            command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     return parser
 
@@ -138,9 +133,28 @@ def _fail(error: BaseException | str, code: int) -> int:
     return code
 
 
+def _in_a_job() -> bool:
+    """Whether this process is one of several that train or evaluate together."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def _leave(code: int) -> int:
+    """Returns the exit code; does not return in a job, whose other processes may wait for this."""
+    if _in_a_job():
+        from vit_jax.parallel import multihost
+
+        multihost.leave(code)
+    return code
+
+
 def _lost_another(error: Exception) -> bool:
     """Whether the network to another process of the job failed."""
-    return any(word in str(error) for word in ("Gloo", "NCCL", "UNAVAILABLE", "closed by peer"))
+    import jax
+
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(
+        word in str(error) for word in ("Gloo", "NCCL", "UNAVAILABLE", "closed by peer")
+    )
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import ml_collections
 
 from vit_jax import config_formats, schema
-from vit_jax.checkpoints.store import CheckpointConfig as CheckpointConfig
+from vit_jax.checkpoints.options import CheckpointConfig as CheckpointConfig
 from vit_jax.data.augment import AUGMENTATIONS, AnyAugmentation, Flip, ValueRange
 from vit_jax.data.options import DataConfig as DataConfig
 from vit_jax.duration import Duration as Duration

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -71,7 +72,10 @@ def ends_at_once(text: str) -> None:
 
 
 def raises() -> None:
-    """From now on a signal raises KeyboardInterrupt in the main thread, which can clean up."""
+    """From now on a signal raises KeyboardInterrupt in the main thread, which can clean up.
+
+    While a module is imported, a signal ends the program at once.
+    """
     _STATE.mode, _STATE.text = "raise", lambda: "interrupted"
 
 
@@ -137,9 +141,23 @@ def _note(number: int) -> None:
         _STATE.number, _STATE.since = number, time.monotonic()
 
 
-def _interrupt_main_thread(*_: object) -> None:
-    if _STATE.mode == "raise":
+def _interrupt_main_thread(number: int, frame: types.FrameType | None) -> None:
+    if _STATE.mode != "raise":
+        return
+    if not _imports(frame):
         raise KeyboardInterrupt
+    # An exception in a module that is half imported may crash the process: `_receive` shall end it.
+    _STATE.mode = "end"
+    signal.raise_signal(number)
+
+
+def _imports(frame: types.FrameType | None) -> bool:
+    """Whether this frame runs because a module is imported."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _receive(read: int) -> None:

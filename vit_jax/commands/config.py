@@ -6,14 +6,10 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from vit_jax import schema
-from vit_jax.commands import configs
-from vit_jax.config import Config
 from vit_jax.schema.describe import Entry, entries, shown
 from vit_jax.text import printable
-from vit_jax.training import run_config
 
 WIDTH, INDENT = 100, " " * 8
-HINT = "The fields of a config, their types, defaults and meanings: vit_jax config [FIELD]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +27,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     --config.optimizer.name=sgd. With --config, and --config.FIELD=VALUE, the values of a recipe are
     shown too.
     """
+    from vit_jax.commands import configs
+    from vit_jax.config import Config
+
     field = options.field.removeprefix("config.")
     if overrides and not options.config:
         raise ValueError(f"{overrides[0]} changes a recipe: name the recipe with --config FILE")
@@ -67,7 +66,9 @@ def lines(found: Iterable[Entry], values: Mapping[str, str]) -> Iterable[str]:
             )
 
 
-def _values(config: Config) -> dict[str, str]:
+def _values(config: object) -> dict[str, str]:
     """The values of a config by path, as they are typed on the command line."""
+    from vit_jax.training import run_config
+
     typed = {path.removeprefix("."): value for path, value in schema.leaves(config, "")}
     return {path: shown(value) for path, value in (run_config.flat(config) | typed).items()}

@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Sequence
 from typing import get_args
 
-from vit_jax.checkpoints import layouts
-from vit_jax.checkpoints.convert import convert
-from vit_jax.models.interpolation import Method
+from vit_jax.commands.arguments import count, size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from vit_jax.checkpoints import layouts
+    from vit_jax.models.interpolation import Method
+
     parser.add_argument("source", help="a run, or a released file or folder")
     parser.add_argument("target", help="a file to write, or a folder")
     names = ", ".join(layouts.LAYOUTS)
@@ -55,6 +56,8 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     prints what was mapped, resized, dropped and initialised. Nothing is written if the source does
     not fit or the target exists.
     """
+    from vit_jax.checkpoints.convert import convert
+
     print(
         convert(
             options.source,
@@ -75,22 +78,3 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
         )
     )
     return 0
-
-
-def size(text: str) -> tuple[int, int]:
-    """`HEIGHT` or `HEIGHT,WIDTH`."""
-    parts = text.replace("x", ",").split(",")
-    if len(parts) > 2 or not all(_positive(part) for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r}: give HEIGHT or HEIGHT,WIDTH, both positive")
-    return int(parts[0]), int(parts[-1])
-
-
-def count(text: str) -> int:
-    """A positive whole number."""
-    if not _positive(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: give a positive whole number")
-    return int(text)
-
-
-def _positive(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and 0 < len(text.lstrip("0")) < 20

@@ -4,10 +4,6 @@ import argparse
 import math
 from collections.abc import Sequence
 
-import jax
-
-from vit_jax.models import flops, zoo
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     del parser  # this command has no arguments
@@ -20,6 +16,8 @@ def run(_: argparse.Namespace, __: Sequence[str]) -> int:
     is that of a forward pass without masking; a multiply-add counts as two. Other patch sizes
     work too, such as "B/8" or "S/14".
     """
+    from vit_jax.models import zoo
+
     header = ("model", "width", "depth", "mlp", "heads", "tokens", "parameters", "GFLOPs")
     rows = [header, *(_row(name) for name in zoo.names())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
@@ -31,6 +29,10 @@ def run(_: argparse.Namespace, __: Sequence[str]) -> int:
 
 
 def _row(name: str) -> tuple[str, ...]:
+    import jax
+
+    from vit_jax.models import flops, zoo
+
     options = zoo.options(name)
     _, shapes = zoo.abstract(options)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

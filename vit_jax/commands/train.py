@@ -3,11 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from vit_jax.commands import config as config_command
-from vit_jax.commands import configs
-from vit_jax.parallel import agreement, multihost
+from vit_jax.commands import arguments
 from vit_jax.text import printable
-from vit_jax.training import loop, reporting
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run; created if missing")
     parser.add_argument("--profile", action="store_true", help="record steps 10 to 15 in profile/")
     parser.set_defaults(config_overrides=True)
-    parser.epilog = config_command.HINT
+    parser.epilog = arguments.HINT
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -24,9 +21,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     Any field of the config can be set, as in --config.optimizer.learning_rate=1e-3. The same
     command resumes an interrupted run from its last checkpoint.
     """
+    from vit_jax.commands import configs
+    from vit_jax.parallel import agreement, multihost
+
     multihost.initialize()
     with agreement.Meeting():
         config, notes = configs.read(options.config, overrides)
+    from vit_jax.training import loop, reporting  # a wrong recipe need not wait for these
+
     metrics = loop.train(config, workdir=options.workdir, profile=options.profile, notes=notes)
     if multihost.is_primary():
         print(printable(f"{options.workdir}: {reporting.describe(metrics)}"))

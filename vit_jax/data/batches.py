@@ -4,7 +4,6 @@ import concurrent.futures
 from collections.abc import Callable, Iterator
 
 import cv2
-import grain
 import numpy as np
 
 from vit_jax.data.bad_images import BadImages
@@ -33,6 +32,8 @@ class Batches(Iterator[Batch]):
         self._interrupted = interrupted
         self._pool = pool
         self._closed = False
+        import grain  # slow to import, and needed where data is read only
+
         # A thread of Grain only gives a batch's images to the pool and waits. There is one for each
         # batch ahead, so that the pool has work when a batch is nearly complete.
         options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)

@@ -6,7 +6,6 @@ and does not depend on processes, threads or the step at which a run was resumed
 
 import functools
 
-import grain.experimental
 import numpy as np
 
 NUMBERS = 40  # random numbers per sample; a multiple of 4, the size of a Philox block
@@ -27,6 +26,8 @@ def shuffled_ids(indices: np.ndarray, *, size: int, seed: int) -> np.ndarray:
 
     An epoch is `size` indices; a batch may hold the end of one and the start of the next.
     """
+    import grain.experimental  # slow to import, and needed where data is read only
+
     ids = np.empty(len(indices), np.int64)
     for row, sample_index in enumerate(indices.tolist()):
         epoch, index = divmod(sample_index, size)

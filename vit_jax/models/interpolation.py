@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar, cast, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import interpolate
 
 Method = Literal[
     "align_corners",  # linear, first and last points kept: vit_jax, big_vision (scipy's zoom)
@@ -116,6 +115,8 @@ def geometric_matrix(source: int, target: int, *, cubic: bool) -> np.ndarray:
     known = np.concatenate([-steps[::-1], [0.0], steps])
     if not cubic or source < 4:
         return _linear(known, offsets)
+    from scipy import interpolate  # takes half a second to import, and few models need it
+
     spline = interpolate.make_interp_spline(known, np.eye(source), k=3)  # not-a-knot
     return spline(offsets.clip(known[0], known[-1]))
 

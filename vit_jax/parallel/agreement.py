@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 
 from vit_jax.errors import RunFailed
 from vit_jax.parallel import multihost
@@ -70,14 +69,14 @@ class Meeting:
             raise ValueError(wrong)
 
     def _publish(self, mine: Mapping[str, object]) -> None:
-        client = ocp.multihost.get_jax_distributed_client()
+        client = multihost.client()
         client.key_value_set(f"{self._key}/of/{jax.process_index()}", json.dumps(mine))
         if multihost.is_primary():
             # Here, so that a primary process that fails still answers the other processes.
             client.key_value_set(f"{self._key}/verdict", json.dumps(self._judge(client)))
 
     def _verdict(self) -> dict[str, str]:
-        client = ocp.multihost.get_jax_distributed_client()
+        client = multihost.client()
         verdict: dict[str, str] = json.loads(
             client.blocking_key_value_get(f"{self._key}/verdict", _DAY)
         )

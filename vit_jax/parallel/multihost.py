@@ -16,10 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from vit_jax import stopping
@@ -128,10 +128,10 @@ def primary_first(name: str, act: Callable[[], None]) -> None:
     if jax.process_count() == 1:
         act()
         return
-    client, key = ocp.multihost.get_jax_distributed_client(), f"vit_jax/{name}"
+    messages, key = client(), f"vit_jax/{name}"
     if not is_primary():
         # Not through the devices: their collectives do not wait for minutes.
-        if error := client.blocking_key_value_get(key, 3600 * 1000):
+        if error := messages.blocking_key_value_get(key, 3600 * 1000):
             raise ValueError(error)
         return
     error = "another process failed"
@@ -142,7 +142,14 @@ def primary_first(name: str, act: Callable[[], None]) -> None:
         error = str(failed)
         raise
     finally:
-        client.key_value_set(key, error)
+        messages.key_value_set(key, error)
+
+
+def client() -> Any:
+    """The client of the coordinator, whose table of keys and values all processes see."""
+    import orbax.checkpoint as ocp  # slow to import, and needed by several processes only
+
+    return ocp.multihost.get_jax_distributed_client()
 
 
 def leave(code: int) -> None:

@@ -1,0 +1,103 @@
+"""What `figures` does, once its arguments are read."""
+
+import argparse
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
+
+from vit_jax.analysis import figures
+from vit_jax.checkpoints.load import load
+from vit_jax.commands import augmentations, configs
+from vit_jax.commands.predictions import classify
+from vit_jax.data import opening
+from vit_jax.data.preprocess import EvalTransform
+from vit_jax.data.record import Record, Source
+from vit_jax.images import transform_of
+from vit_jax.models import zoo
+from vit_jax.text import printable
+from vit_jax.training import run_config
+from vit_jax.workdir import place
+
+SHOWN = 24  # images in the picture of predictions
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """Draws pictures, writes them and prints their paths. Returns the exit code."""
+    if options.augment:
+        return _augmentations(options, overrides)
+    if overrides or options.config or options.output:
+        given = overrides[0] if overrides else "--config" if options.config else "-o"
+        raise ValueError(f"{given} is for the pictures of augmentations: add --augment")
+    if not options.workdir:
+        raise ValueError("figures draws a run: give its --workdir, or --augment and --config")
+    model = load(options.workdir, step=options.step, substitute=True)
+    zoo.check_head(model.options)
+    config = run_config.read_config(options.workdir)
+    source = opening.open_eval(config.data)
+    records = [source.read(int(i)) for i in np.linspace(0, len(source) - 1, SHOWN)]
+    transform = transform_of(model, orient=config.data.orientation)
+    images = np.stack([_pixels(record, transform) for record in records])
+    best = [row[0] for row in classify(model, top=1)(images)]
+    truth = [_class_name(source, record) for record in records]
+    drawn = {
+        "curves": figures.curves(options.workdir),
+        "predictions": figures.predictions(images, best, truth),
+    }
+    drawn |= figures.first_layer(model)
+    if jax.process_index() == 0:
+        for path in _write(drawn, place.folder(options.workdir) / "pictures"):
+            print(printable(path))
+    return 0
+
+
+def _augmentations(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """Draws the augmentations of `--config`, or of the run in `--workdir`."""
+    if options.config:
+        config = configs.from_file(options.config, overrides)
+    elif options.workdir:
+        config = configs.override(run_config.read_config(options.workdir), overrides)[0]
+    else:
+        raise ValueError("--augment draws a recipe or a run: give --config or --workdir")
+    if not (options.output or options.workdir):
+        raise ValueError("--augment writes pictures: give a folder, -o FOLDER or --workdir")
+    run = place.folder(options.workdir) / "pictures" if options.workdir else None
+    folder = epath.Path(options.output) if options.output else run
+    assert folder is not None
+    drawn = augmentations.draw(config)
+    if jax.process_index() == 0:
+        for path in _write(drawn, folder):
+            print(printable(path))
+    return 0
+
+
+def _write(drawn: Mapping[str, Figure], folder: epath.Path) -> Iterator[epath.Path]:
+    """Writes each picture whole; yields its path. Raises ValueError if writing fails."""
+    for name, figure in drawn.items():
+        png = io.BytesIO()
+        with warnings.catch_warnings():  # the font may lack letters of a class name
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            figure.savefig(png, format="png", dpi=120)
+        path = folder / f"{name}.png"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            place.write_whole(path, png.getvalue())
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+        yield path
+
+
+def _pixels(record: Record, transform: EvalTransform) -> np.ndarray:
+    try:
+        return transform(transform.decode(record.data))
+    except ValueError as error:
+        raise ValueError(f"{record.path}: {error}") from error
+
+
+def _class_name(source: Source, record: Record) -> str:
+    known = 0 <= record.label < len(source.class_names)
+    return source.class_names[record.label] if known else "unknown"
