@@ -61,11 +61,6 @@ class ModelOptions:
         return {}
 
     @property
-    def trainable(self) -> bool:
-        """Whether it can be trained; otherwise it can only be evaluated, or be a teacher."""
-        return True
-
-    @property
     def fixed_table(self) -> bool:
         """Whether the position table is computed, instead of being a parameter."""
         return False

@@ -1,9 +1,7 @@
 """RegNetY: a convolutional network with squeeze-and-excitation, DeiT's teacher.
 
-"Designing Network Design Spaces" (arXiv 2003.13678). It normalises with statistics of the training
-data, which are parameters here: they are read, not updated, so it can be a teacher or be evaluated,
-but not trained. It takes images of any size. Shapes: B batch, h and w rows and columns of features,
-C channels, K classes.
+"Designing Network Design Spaces" (arXiv 2003.13678). It takes images of any size. Shapes: B batch,
+h and w rows and columns of features, C channels, K classes.
 """
 
 import dataclasses
@@ -14,11 +12,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models import fitting, heads, limits
-from vit_jax.models.layers import Dtype
+from vit_jax.models.batch_norm import ConvNorm
 from vit_jax.models.model import Model, ModelOptions
 from vit_jax.models.preprocessing import check_images
 
-_EPS = 1e-5  # added to the variance
 _STEM_STRIDE = 2
 
 
@@ -51,10 +48,6 @@ class RegNetOptions(ModelOptions):
             )
         if not 0 < self.squeeze <= 1:
             raise ValueError(f"squeeze is {self.squeeze}: it must be in (0, 1]")
-
-    @property
-    def trainable(self) -> bool:
-        return False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -92,18 +85,19 @@ class RegNet(Model):
             self.head = heads.linear_head(before, options.num_classes, bias=0.0, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Logits (B, K) float32 of images (B, height, width, channels); `key` is not used."""
+        """Logits (B, K) float32 of images (B, height, width, channels); a `key` means training."""
         features = self.features(images, key=key)
         return self.head(features) if self.options.num_classes else features
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """The input of the head (B, `options.feature_size`), float32."""
-        del key  # there is no dropout, but every model takes a key
+        """The input of the head (B, `options.feature_size`), float32; a `key` means training."""
+        training = key is not None
         check_images(images, channels=self.options.channels)
-        x = jax.nn.relu(self.stem(images.astype(jnp.dtype(self.options.dtype))))
+        x = images.astype(jnp.dtype(self.options.dtype))
+        x = jax.nn.relu(self.stem(x, training=training))
         for stage in range(len(self.options.depths)):
             for block in getattr(self, f"stage{stage + 1}").values():
-                x = block(x)
+                x = block(x, training=training)
         return x.astype(jnp.float32).mean(axis=(1, 2))
 
 
@@ -129,51 +123,14 @@ class Block(nnx.Module):
         if stride != 1 or before != width:
             self.proj = ConvNorm((1, before, width), stride=stride, **common)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, training: bool) -> jax.Array:
         """(B, h, w, C) to (B, h', w', width)."""
-        residual = self.proj(x) if hasattr(self, "proj") else x
-        x = jax.nn.relu(self.conv1(x))
-        x = jax.nn.relu(self.conv2(x))
+        residual = self.proj(x, training=training) if hasattr(self, "proj") else x
+        x = jax.nn.relu(self.conv1(x, training=training))
+        x = jax.nn.relu(self.conv2(x, training=training))
         mean = x.mean(axis=(1, 2), keepdims=True)
         x = x * jax.nn.sigmoid(self.expand(jax.nn.relu(self.reduce(mean))))
-        return jax.nn.relu(self.conv3(x) + residual)
-
-
-class ConvNorm(nnx.Module):
-    """A convolution without bias and a batch norm with fixed statistics."""
-
-    def __init__(
-        self,
-        shape: tuple[int, int, int],  # side of the kernel, inputs of a group, outputs
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        dtype: Dtype,
-        rngs: nnx.Rngs,
-    ) -> None:
-        side, inputs, outputs = shape
-        init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-        self.kernel = nnx.Param(init(rngs.params(), (side, side, inputs, outputs)))
-        self.scale, self.bias = nnx.Param(jnp.ones(outputs)), nnx.Param(jnp.zeros(outputs))
-        self.mean, self.variance = nnx.Param(jnp.zeros(outputs)), nnx.Param(jnp.ones(outputs))
-        self.stride, self.groups, self.dtype = stride, groups, dtype
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, h, w, C) to (B, h', w', outputs)."""
-        pad = self.kernel.shape[0] // 2
-        x = jax.lax.conv_general_dilated(
-            x,
-            self.kernel[...].astype(x.dtype),
-            (self.stride, self.stride),
-            [(pad, pad), (pad, pad)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
-        scale = self.scale[...] * jax.lax.rsqrt(self.variance[...] + _EPS)
-        shift = self.bias[...] - self.mean[...] * scale
-        shape = (1, 1, 1, -1)
-        x = x.astype(jnp.float32) * scale.reshape(shape) + shift.reshape(shape)
-        return x.astype(jnp.dtype(self.dtype))
+        return jax.nn.relu(self.conv3(x, training=training) + residual)
 
 
 FITTING = fitting.Fitting(resize={"stem/kernel": fitting.fit_channels}.get)

@@ -4,11 +4,12 @@ A family is an entry of `FAMILIES`. The class of a model's options determines it
 code in the package tests for families.
 
 Names are `SIZE/PATCH` ("B/16"), `ROOT+SIZE/PATCH` ("R50+B/16"), `FAMILY-SIZE/PATCH` ("DeiT-B/16"),
-and for BiT's ResNets "R50x1", for Swin "Swin-T". Sources of the sizes: Ti, S, B, L, H from
-"An Image is Worth 16x16 Words" (arXiv 2010.11929, table 1) and "How to train your ViT?"
-(2106.10270, table 2); M, g, G from "Scaling Vision Transformers" (2106.04560, table 2); e from
-"PaLI" (2209.06794, table 1); So400m from "Getting ViT in Shape" (2305.13035, section 6); the
-ResNets from "Big Transfer" (1912.11370); Swin's from its paper (2103.14030, section 3.3).
+and for BiT's ResNets "R50x1", for Swin "Swin-T", for ResNets with batch norm "ResNet-18". Sources
+of the sizes: Ti, S, B, L, H from "An Image is Worth 16x16 Words" (arXiv 2010.11929, table 1) and
+"How to train your ViT?" (2106.10270, table 2); M, g, G from "Scaling Vision Transformers"
+(2106.04560, table 2); e from "PaLI" (2209.06794, table 1); So400m from "Getting ViT in Shape"
+(2305.13035, section 6); BiT's ResNets from "Big Transfer" (1912.11370); Swin's from its paper
+(2103.14030, section 3.3); the other ResNets from 1512.03385, table 1.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from vit_jax.models import bit, regnet, swin, vit_fitting
+from vit_jax.models import bit, regnet, resnet_v1, swin, vit_fitting
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.classifier import Classifier, PretrainingOptions, ViTOptions
 from vit_jax.models.decoder import DecoderOptions
@@ -170,6 +171,13 @@ FAMILIES: dict[str, Family] = {
         fitting=regnet.FITTING,
         names=regnet.NAMES,
         input=_IMAGENET,
+    ),
+    "resnet": Family(
+        options=resnet_v1.ResNetOptions,
+        module=resnet_v1.ResNet,
+        fitting=resnet_v1.FITTING,
+        names=resnet_v1.NAMES,
+        input=_IMAGENET | {"interpolation": "bilinear_antialias"},
     ),
 }
 

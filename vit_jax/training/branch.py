@@ -105,7 +105,8 @@ def _check_optimizer(
     The learning rate, the decay and other numbers may differ.
     """
     shapes = state.abstract_params(options)[1]
-    rule = optimizer.make_optimizer(theirs, lambda _: 0.0, shapes)
+    averages = state.statistics(options)
+    rule = optimizer.make_optimizer(theirs, lambda _: 0.0, shapes, statistics=averages)
     there = jax.eval_shape(rule.init, shapes)
     if _leaves(there) == _leaves(abstract["opt_state"]) and (
         type(config.optimizer.rule) is type(theirs.rule)

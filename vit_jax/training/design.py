@@ -85,7 +85,8 @@ def design(
     augment.check(config.augment, gives=objective.gives, channels=options.channels)
     schedule = setup.schedule(config, dataset_size=facts.train_size)
     graphdef, shapes = state.abstract_params(options)
-    rule = optimizer.make_optimizer(config.optimizer, schedule, shapes)
+    averages = state.statistics(options)
+    rule = optimizer.make_optimizer(config.optimizer, schedule, shapes, statistics=averages)
     abstract = state.abstract_state(options, rule, average=config.ema > 0, mesh=mesh)
     value_range = {"mean": config.data.mean, "std": config.data.std}
     models = frozen_lib.designs(
@@ -113,6 +114,7 @@ def design(
             optimizer=rule,
             schedule=schedule,
             abstract=abstract,
+            trains=optimizer.trained(config.optimizer, shapes, statistics=averages),
             bind=bind,
             accumulate=config.optimizer.accumulate,
             ema=config.ema,
@@ -150,11 +152,6 @@ def eval_batch_size(config: Config, mesh: Mesh) -> int:
 def _check(objective: Objective, options: Options, mesh: Mesh) -> None:
     """Raises ValueError if the devices cannot compute the model, or batches lack an input."""
     _check_inputs(objective)
-    if not options.trainable:
-        raise ValueError(
-            f"a {options.kind} cannot be trained here, because the statistics of its norms would"
-            " not be updated: use it as a teacher, or evaluate it"
-        )
     platform = mesh.devices.flat[0].platform
     if zoo.runnable(options, platform=platform) != options:
         raise ValueError(

@@ -34,30 +34,48 @@ class OptimizerConfig:
 
 
 def make_optimizer(
-    optimizer: OptimizerConfig, schedule: optax.Schedule, params: Any
+    optimizer: OptimizerConfig, schedule: optax.Schedule, params: Any, *, statistics: Any = ()
 ) -> optax.GradientTransformation:
     """Clips float32 gradients by their global norm and turns them into updates of the parameters.
 
     `params` is a nested dict of arrays or `jax.ShapeDtypeStruct`s: only paths and shapes are read.
-    Frozen parameters have no state, get zero updates and do not count in the gradient norm.
+    Parameters that do not train, as `trained` says, have no state, get zero updates and do not
+    count in the gradient norm.
 
     Raises ValueError for a regular expression that matches no parameter, a value out of range, and
     if nothing is left to train.
     """
     contract.check_positive(clip_norm=optimizer.clip_norm)
-    frozen = contract.matches(params, optimizer.frozen, field="frozen")
+    trains = trained(optimizer, params, statistics=statistics)
     factors = rate_factors(optimizer, params)
-    if optimizer.frozen and all(jax.tree.leaves(frozen)):
-        raise ValueError(f"config.optimizer.frozen {optimizer.frozen} leaves nothing to train")
     moves = _promoting(optimizer.rule.updates(schedule, params))
     if factors is not None:
         moves = optax.chain(moves, _scaled(factors))
     if optimizer.clip_norm:
         moves = optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), moves)
-    if not optimizer.frozen:
+    if all(jax.tree.leaves(trains)):
         return moves
-    labels = jax.tree.map(lambda f: "frozen" if f else "trained", frozen)
+    labels = jax.tree.map(lambda t: "trained" if t else "frozen", trains)
     return optax.partition({"trained": moves, "frozen": optax.set_to_zero()}, labels)
+
+
+def trained(optimizer: OptimizerConfig, params: Any, *, statistics: Any = ()) -> Any:
+    """A bool for every parameter: whether it trains.
+
+    The others are those of `optimizer.frozen`, and the running averages of norms, which
+    `statistics`, a part of the nested dict `params`, contains. Raises ValueError for a regular
+    expression that matches no parameter, and if nothing is left to train.
+    """
+    frozen = contract.matches(params, optimizer.frozen, field="frozen")
+    averages = set(jax.tree.leaves(contract.paths(statistics)))
+    trains = jax.tree.map(
+        lambda path, is_frozen: not is_frozen and path not in averages,
+        contract.paths(params),
+        frozen,
+    )
+    if not any(jax.tree.leaves(trains)):
+        raise ValueError(f"config.optimizer.frozen {optimizer.frozen} leaves nothing to train")
+    return trains
 
 
 def peak_rate(optimizer: OptimizerConfig, *, batch_size: int) -> tuple[float, str]:

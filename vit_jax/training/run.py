@@ -97,7 +97,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
             mesh=plan.mesh,
             images=len(data.train),
             step=origin.step,
-            notes=(replaced, *origin.notes, *data.notes, *_frozen_notes(plan)),
+            notes=(replaced, *origin.notes, *data.notes, *_notes(plan)),
         ),
     )
 
@@ -152,9 +152,19 @@ def _open(
     )
 
 
-def _frozen_notes(plan: Design) -> tuple[str, ...]:
+def _notes(plan: Design) -> tuple[str, ...]:
     size = plan.options.image_size
-    return frozen.notes(plan.frozen, objective=plan.objective, image_size=size)
+    of_frozen = frozen.notes(plan.frozen, objective=plan.objective, image_size=size)
+    return *of_frozen, _about_batch_norm(plan)
+
+
+def _about_batch_norm(plan: Design) -> str:
+    """A message if the results depend on the number of micro-batches."""
+    parts = plan.config.optimizer.accumulate
+    if parts == 1 or not state.statistics(plan.options):
+        return ""
+    size = plan.config.batch_size // parts
+    return f"note: batch norm normalises each micro-batch of {size} images by its own statistics"
 
 
 def _mesh(config: Config) -> Mesh:

@@ -15,7 +15,7 @@ import optax
 from flax import nnx, traverse_util
 from jax.sharding import Mesh
 
-from vit_jax.models import zoo
+from vit_jax.models import batch_norm, zoo
 from vit_jax.parallel import rules
 
 State = dict[str, Any]
@@ -26,6 +26,11 @@ def abstract_params(options: zoo.Options) -> tuple[nnx.GraphDef, Any]:
     model = nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0)))
     graphdef, params = nnx.split(model)
     return graphdef, nnx.to_pure_dict(params)
+
+
+def statistics(options: zoo.Options) -> dict[str, Any]:
+    """Shapes of the running averages among a model's parameters, a nested dict; often empty."""
+    return batch_norm.statistics(nnx.merge(*abstract_params(options)))
 
 
 def abstract_state(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from vit_jax.models.batch_norm import statistics, with_statistics
 from vit_jax.objectives import Batch, Loss, Objective
 from vit_jax.training import optimizer as optimizer_lib
 from vit_jax.training.state import State
@@ -16,7 +17,9 @@ Metrics = dict[str, jax.Array]
 Prepare = Callable[..., Batch]  # (batch of the pipeline, key=) -> batch for the loss
 Frozen = Mapping[str, Any]  # parameters of the frozen models, by name
 Bind = Callable[[Frozen], Mapping[str, Any]]  # parameters of the frozen models -> models
-_Summed = tuple[jax.Array, Metrics]  # sums (): of the weights, and of the loss and the extras
+
+# Sums () of the weights, and of the loss and the extras; and the running averages of the model.
+_Summed = tuple[jax.Array, Metrics, dict[str, Any]]
 
 
 def make_train_step(
@@ -27,6 +30,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     abstract: State,
+    trains: Any,
     bind: Bind = dict,
     accumulate: int = 1,
     ema: float = 0.0,
@@ -36,7 +40,9 @@ def make_train_step(
     """The jitted step: (state, batch, frozen) -> (next state, metrics). It donates the state only.
 
     The metrics, float32 () each, are loss, grad_norm (before clipping), param_norm (after the
-    step), learning_rate, and the extras of the objective. `bind` makes models of `frozen`.
+    step), learning_rate, and the extras of the objective. The norms are those of the parameters for
+    which `trains`, a tree of bools, is True; the others get no gradient. `bind` makes models of
+    `frozen`.
 
     `accumulate` micro-batches are differentiated one after another; the sum of their gradients is
     sharded like the parameters. The results depend on the mesh and on `accumulate` by rounding
@@ -44,16 +50,19 @@ def make_train_step(
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
-    gradients = _gradients(graphdef, objective, shardings["params"])
+    gradients = _gradients(graphdef, objective, shardings["params"], trains)
 
     def step(state: State, batch: Batch, frozen: Frozen) -> tuple[State, Metrics]:
         params, key = state["params"], jax.random.wrap_key_data(state["key"])
         step_key = jax.random.fold_in(key, state["step"])
         batch = prepare(batch, key=key)
         models = bind(frozen)
-        means, grads = _mean_over(gradients, params, batch, step_key, models, parts=accumulate)
+        averages = statistics(nnx.merge(graphdef, params))
+        means, averages, grads = _mean_over(
+            gradients, params, batch, step_key, models, averages=averages, parts=accumulate
+        )
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
-        new_params = optax.apply_updates(params, updates)
+        new_params = with_statistics(optax.apply_updates(params, updates), averages)
         new_state = state | {"params": new_params, "opt_state": opt_state}
         new_state["step"] = state["step"] + 1
         if ema:
@@ -62,8 +71,8 @@ def make_train_step(
                 state["ema"], new_params, decay=ema, step=updates_seen, warmup=ema_warmup
             )
         metrics = means | {
-            "grad_norm": optax.tree.norm(grads),
-            "param_norm": optax.tree.norm(new_params),
+            "grad_norm": optax.tree.norm(_selected(grads, trains)),
+            "param_norm": optax.tree.norm(_selected(new_params, trains)),
             "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
         }
         return new_state, metrics
@@ -71,8 +80,14 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
+def _selected(tree: Any, trains: Any) -> list[jax.Array]:
+    """The arrays of a tree for which the tree `trains` is True."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(trains), strict=True)
+    return [array for array, selected in pairs if selected]
+
+
 def _gradients(
-    graphdef: nnx.GraphDef, objective: Objective, shardings: Any
+    graphdef: nnx.GraphDef, objective: Objective, shardings: Any, trains: Any
 ) -> Callable[..., tuple[_Summed, Any]]:
     """The sums of the loss, and the gradients: of the mean if `whole`, of the sum otherwise."""
 
@@ -80,9 +95,11 @@ def _gradients(
         params: Any, batch: Batch, key: jax.Array, models: Frozen, *, whole: bool
     ) -> tuple[_Summed, Any]:
         def loss_of(params: Any) -> tuple[jax.Array, _Summed]:
-            model = nnx.merge(graphdef, params)
+            held = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
+            model = nnx.merge(graphdef, held)
             weight, sums = _sums(objective.loss(model, batch, key=key, frozen=models))
-            return sums["loss"] / weight if whole else sums["loss"], (weight, sums)
+            mean = sums["loss"] / weight if whole else sums["loss"]
+            return mean, (weight, sums, statistics(model))
 
         (_, summed), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         return summed, jax.lax.with_sharding_constraint(grads, shardings)
@@ -90,7 +107,7 @@ def _gradients(
     return gradients
 
 
-def _sums(loss: Loss) -> _Summed:
+def _sums(loss: Loss) -> tuple[jax.Array, Metrics]:
     """Sums over the examples of a batch: the weights, the loss and the extras."""
     assert "loss" not in loss.extras, "this name is the loss's"
     sums = {"loss": loss.values, **loss.extras}
@@ -104,27 +121,40 @@ def _mean_over(
     key: jax.Array,
     models: Mapping[str, Any],
     *,
+    averages: dict[str, Any],
     parts: int,
-) -> tuple[Metrics, Any]:
-    """Means of the loss and the extras, and gradients, over `parts` micro-batches together."""
+) -> tuple[Metrics, dict[str, Any], Any]:
+    """Means of the loss and the extras over `parts` micro-batches together.
+
+    Also returns the running averages after the last micro-batch, and the mean of the gradients;
+    `averages` are those before the step.
+    """
     if parts == 1:
-        (weight, sums), grads = gradients(params, batch, key, models, whole=True)
-        return {name: value / weight for name, value in sums.items()}, grads
+        (weight, sums, averages), grads = gradients(params, batch, key, models, whole=True)
+        return {name: value / weight for name, value in sums.items()}, averages, grads
 
     def split(x: jax.Array) -> jax.Array:
         # Part i has the rows i, i + parts, ..., so that no row leaves its device.
         return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
 
-    def part(micro: Batch, key: jax.Array) -> tuple[_Summed, Any]:
-        return gradients(params, micro, key, models, whole=False)
+    def part(averages: dict[str, Any], micro: Batch, key: jax.Array) -> tuple[Any, dict[str, Any]]:
+        now = with_statistics(params, averages)
+        (weight, sums, averages), grads = gradients(now, micro, key, models, whole=False)
+        return (weight, sums, grads), averages
 
-    def add(total: Any, part_of: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, part(*part_of)), None
+    def add(
+        carry: tuple[Any, dict[str, Any]], part_of: tuple[Batch, jax.Array]
+    ) -> tuple[Any, None]:
+        total, averages = carry
+        summed, averages = part(averages, *part_of)
+        return (jax.tree.map(jnp.add, total, summed), averages), None
 
     micro, keys = jax.tree.map(split, batch), jax.random.split(key, parts)
     first = jax.tree.map(lambda x: x[0], micro)
     zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, first, keys[0])
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(part, averages, first, keys[0])[0],
     )
-    ((weight, sums), grads), _ = jax.lax.scan(add, zeros, (micro, keys))
-    return jax.tree.map(lambda x: x / weight, (sums, grads))
+    ((weight, sums, grads), averages), _ = jax.lax.scan(add, (zeros, averages), (micro, keys))
+    means, grads = jax.tree.map(lambda x: x / weight, (sums, grads))
+    return means, averages, grads

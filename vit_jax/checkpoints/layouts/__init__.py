@@ -14,6 +14,7 @@ from vit_jax.checkpoints.layouts.npz import big_vision, vit_jax
 from vit_jax.checkpoints.layouts.npz import bit as bit_npz
 from vit_jax.checkpoints.layouts.timm import bit as timm_bit
 from vit_jax.checkpoints.layouts.timm import regnet as timm_regnet
+from vit_jax.checkpoints.layouts.timm import resnet_v1 as timm_resnet
 from vit_jax.checkpoints.layouts.timm import swin as timm_swin
 from vit_jax.checkpoints.layouts.timm import vit as timm_vit
 from vit_jax.checkpoints.layouts.torch import beit, deit, dinov2, mae, moco, torchvision
@@ -25,7 +26,13 @@ __all__ = ["LAYOUTS", "Layout", "find", "name", "table", "writer"]
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "vit_jax": (vit_jax.LAYOUT,),
     "big_vision": (big_vision.LAYOUT, bit_npz.LAYOUT),
-    "timm": (timm_vit.LAYOUT, timm_bit.LAYOUT, timm_swin.LAYOUT, timm_regnet.LAYOUT),
+    "timm": (
+        timm_vit.LAYOUT,
+        timm_bit.LAYOUT,
+        timm_swin.LAYOUT,
+        timm_regnet.LAYOUT,
+        timm_resnet.LAYOUT,
+    ),
     "hf": (hf_bit.LAYOUT, hf_swin.LAYOUT, hf_vit.LAYOUT, hf_flax.LAYOUT),
     "mae": (mae.LAYOUT,),
     "deit": (deit.LAYOUT,),

@@ -11,6 +11,7 @@ from vit_jax.checkpoints.layouts.layout import Beside
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.resnet_v1 import ResNetOptions
 from vit_jax.models.swin import SwinOptions
 from vit_jax.models.zoo import Options
 
@@ -30,6 +31,11 @@ _HYBRIDS: dict[tuple[int, ...], str] = {  # by the number of bottlenecks per sta
     (3, 4, 6, 3): "vit_large_r50_s32_224",
 }
 _BITS: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "50", (3, 4, 23, 3): "101", (3, 8, 36, 3): "152"}
+_RESNETS = {
+    (False, (2, 2, 2, 2)): "18",
+    (False, (3, 4, 6, 3)): "34",
+    **{(True, layers): name for layers, name in _BITS.items()},
+}
 _SWINS = {96: "tiny", 128: "base", 192: "large"}
 
 
@@ -88,6 +94,23 @@ def of_swin(
         architecture=f"swin_{_SWINS.get(options.width, 'tiny')}_patch4_window7_224",
         arguments=swin_arguments(options),
         first_conv="patch_embed.proj",
+    )
+    return _beside(model, options, preprocessing, class_names)
+
+
+def of_resnet(
+    options: ResNetOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
+) -> Beside:
+    """The config.json of a ResNet with batch norm."""
+    layers = _RESNETS.get(
+        (options.bottleneck, options.depths), "50" if options.bottleneck else "18"
+    )
+    model = _Model(
+        architecture=f"resnet{layers}",
+        arguments={"in_chans": options.channels},
+        first_conv="conv1",
+        classifier="fc",
+        fixed_size=False,
     )
     return _beside(model, options, preprocessing, class_names)
 

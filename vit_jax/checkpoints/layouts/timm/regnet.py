@@ -1,4 +1,4 @@
-"""timm's RegNetY, `regnety_*`: read as a teacher; running statistics are parameters here."""
+"""timm's RegNetY, `regnety_*`: with its running averages."""
 
 import re
 from collections.abc import Mapping
@@ -15,11 +15,12 @@ from vit_jax.checkpoints.layouts.hints import (
 from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.resnet import hwio_to_oihw, oihw_to_hwio
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
+from vit_jax.checkpoints.layouts.timm import batch_norm
+from vit_jax.checkpoints.layouts.torch import linear
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.regnet import RegNetOptions
 
 _FIRST = "s1.b1.conv2.conv.weight"
-_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
 
 
 def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -29,9 +30,8 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
-    """Without the numbers of batches that the statistics were computed from."""
     del hints
-    return {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
+    return batch_norm.without_counts(arrays)
 
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> RegNetOptions:
@@ -76,14 +76,12 @@ def entries(options: RegNetOptions) -> list[Entry]:
             if block == 1:
                 table += _conv(f"{ours}/proj", f"{theirs}.downsample")
     if options.num_classes:
-        table.append(Entry("head/kernel", ("head.fc.weight",), np.transpose, _transposed))
-        table.append(Entry("head/bias", ("head.fc.bias",)))
+        table += linear("head", "head.fc")
     return table
 
 
 def _conv(path: str, name: str) -> list[Entry]:
-    kernel = Entry(f"{path}/kernel", (f"{name}.conv.weight",), oihw_to_hwio, hwio_to_oihw)
-    return [kernel, *(Entry(f"{path}/{a}", (f"{name}.bn.{b}",)) for a, b in _NORM.items())]
+    return batch_norm.conv(path, f"{name}.conv", f"{name}.bn")
 
 
 def _linear(path: str, name: str) -> list[Entry]:
@@ -95,10 +93,6 @@ def _linear(path: str, name: str) -> list[Entry]:
         lambda a: hwio_to_oihw(a[None, None]),
     )
     return [kernel, Entry(f"{path}/bias", (f"{name}.bias",))]
-
-
-def _transposed(kernel: np.ndarray) -> tuple[np.ndarray]:
-    return (kernel.T,)
 
 
 LAYOUT = Layout(
