@@ -36,7 +36,7 @@ ALLOWED = {
         *("objectives", "parallel", "schema", "training"),
     },
     "training": {
-        *("config", "duration", "errors", "schema", "stopping", "text", "workdir"),
+        *("config", "duration", "errors", "plain_json", "schema", "stopping", "text", "workdir"),
         *("models", "data", "images", "objectives", "evaluators", "parallel", "checkpoints"),
     },
     "analysis": {"models", "data", "parallel", "checkpoints", "text", "workdir"},

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vit_jax.data import augment, preprocess
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.zoo import Model
 
 
@@ -44,14 +45,20 @@ def transform_of(model: Model, *, orient: bool = True) -> preprocess.EvalTransfo
     `orient`: turn images as their EXIF orientation says. Raises ValueError if the model has no
     preprocessing.
     """
-    wanted = model.preprocessing
-    if wanted is None:
+    if model.preprocessing is None:
         raise ValueError("the model has no preprocessing: set model.preprocessing")
+    return transform_for(model.preprocessing, channels=model.options.channels, orient=orient)
+
+
+def transform_for(
+    wanted: Preprocessing, *, channels: int, orient: bool
+) -> preprocess.EvalTransform:
+    """As `transform_of`, for a model with this preprocessing and number of channels."""
     return preprocess.EvalTransform(
         size=wanted.image_size,
         center=wanted.crop_pct,
         interpolation=wanted.interpolation,
         fit=wanted.fit,
-        channels=model.options.channels,
+        channels=channels,
         orient=orient,
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from tests.compare import assert_close
+from tests.compare import assert_close, assert_same_bits
 from vit_jax.data.augment import (
     AUGMENTATIONS,
     HALF,
@@ -18,6 +18,7 @@ from vit_jax.data.augment import (
     normalize,
 )
 from vit_jax.data.augment.flip import random_flip
+from vit_jax.data.augment.mix import Mix
 from vit_jax.data.augment.mixup import mix, mixup_share
 
 KEY = jax.random.key(0)
@@ -167,3 +168,17 @@ def test_mixup_without_a_distribution_is_refused() -> None:
     for alpha in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="alpha is"):
             Mixup(alpha=alpha)
+
+
+@pytest.mark.parametrize("kind", [Mixup(), Mix(mode="pair")])
+def test_the_answers_of_a_teacher_are_mixed_like_the_labels(kind) -> None:
+    images, targets, index = inputs(8)
+    answers = jax.random.uniform(KEY, targets.shape)
+    batch = {"image": images.astype(jnp.float32), "targets": targets, "sample_index": index}
+    alone = kind(batch, key=KEY)
+    assert set(alone) == set(batch)
+    both = kind(batch | {"teacher_targets": answers}, key=KEY)
+    assert_same_bits(both["targets"], alone["targets"])
+    swapped = kind(batch | {"targets": answers}, key=KEY)
+    assert_same_bits(both["teacher_targets"], swapped["targets"])
+    assert np.abs(both["teacher_targets"] - answers).max() > 0.01

@@ -218,9 +218,19 @@ def test_broken_images_are_replaced_alike_on_any_processes_and_counted_once() ->
 def test_a_replacement_is_that_of_every_earlier_version() -> None:
     """The first readable image by the random numbers of the seed and the sample index."""
     source, seed = grey_files(20, broken=BROKEN), 3
+    table = np.arange(20, dtype=np.float16)[:, None]
     batch = everything(
-        train_batches(source, TRAIN, seed=seed, batch_size=20, num_steps=3, max_bad=0.15)
+        train_batches(
+            source,
+            TRAIN,
+            seed=seed,
+            batch_size=20,
+            num_steps=3,
+            max_bad=0.15,
+            tables={"answers": table},
+        )
     )
+    np.testing.assert_array_equal(batch["answers"][:, 0], batch["id"])
     ids = shuffled_ids(np.arange(60), size=20, seed=seed)
     replaced = np.flatnonzero(batch["id"] != ids)
     assert {int(ids[row]) for row in replaced} == set(BROKEN) and len(replaced) == 9

@@ -136,12 +136,12 @@ def test_a_model_of_masked_pretraining_is_not_trained_as_a_classifier() -> None:
         design(resolve(config), FACTS, one_device())
 
 
-def test_a_frozen_model_of_another_image_size_is_refused() -> None:
+def test_a_frozen_model_of_other_channels_is_refused() -> None:
     teacher = frozen.Description(
-        options=zoo.options("Ti/16", image_size=(48, 48)),
-        preprocessing=Preprocessing(image_size=(48, 48)),
+        options=zoo.options("Ti/16", channels=4),
+        preprocessing=Preprocessing(image_size=(224, 224)).for_channels(4),
     )
-    with pytest.raises(ValueError, match=r"objective.teacher has image_size \(48, 48\)"):
+    with pytest.raises(ValueError, match=r"objective.teacher takes images of 4 channels, .* has 3"):
         design(small(), FACTS, one_device(), frozen={"teacher": teacher})
 
 

@@ -2,13 +2,14 @@
 
 from types import ModuleType
 
-from vit_jax.commands import config, convert, evaluate, figures, models, predict, train
+from vit_jax.commands import config, convert, evaluate, figures, label, models, predict, train
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
     "convert": convert,
+    "label": label,
     "figures": figures,
     "models": models,
     "config": config,

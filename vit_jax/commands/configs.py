@@ -42,6 +42,19 @@ def override(config: Config, overrides: Sequence[str]) -> tuple[Config, list[str
     return _override(schema.plain(config), overrides)
 
 
+def check_used(overrides: Sequence[str], parts: Sequence[str], *, command: str) -> None:
+    """Raises ValueError for a field outside the `parts` of a config that a command uses.
+
+    `command` begins the message, as in "label reads images and".
+    """
+    for text in overrides:
+        field = text.partition("=")[0].partition(".")[2]
+        if field.partition(".")[0] not in parts:
+            raise ValueError(
+                f"{text}: {command} does not use config.{field}: it uses only {', '.join(parts)}"
+            )
+
+
 def _recipe(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
     """The value of `get_config` in a Python file. Raises ValueError if that fails."""
     if not path.is_file():

@@ -17,6 +17,7 @@ from vit_jax.training import evaluation, reporting, run_config
 
 # The parts of a config that an evaluation uses.
 MATTERS = ("data", "mesh", "batch_size", "eval_batch_size", "objective", "evaluators", "checkpoint")
+_USE = "evaluate measures the model in the checkpoint and"
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         shown, metrics = _on_images(options)
     else:
         with agreement.Meeting():
-            _check_overrides(overrides)
+            configs.check_used(overrides, MATTERS, command=_USE)
             config, notes = _config(options, overrides)
         if run_folder.is_run(options.workdir):
             step, metrics = evaluation.evaluate(
@@ -70,17 +71,6 @@ def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Conf
             " images and their classes, --images and --labels"
         )
     return config, notes
-
-
-def _check_overrides(overrides: Sequence[str]) -> None:
-    """Raises ValueError for a field that an evaluation does not use."""
-    for text in overrides:
-        field = text.partition("=")[0].partition(".")[2]
-        if field.partition(".")[0] not in MATTERS:
-            raise ValueError(
-                f"{text}: evaluate measures the model in the checkpoint and does not use"
-                f" config.{field}: it uses only {', '.join(MATTERS)}"
-            )
 
 
 def _on_images(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, float]]:

@@ -6,7 +6,7 @@ their crops and augmentations depend only on the seed and the sample index, whic
 processes and threads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -55,6 +55,7 @@ def train_batches(
     max_bad: float = 0.001,
     bad: BadImages | None = None,
     labelled: bool = True,
+    tables: Mapping[str, np.ndarray] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Batches:
     """The batches of steps `start_step` to `num_steps - 1` of an endless shuffled stream.
@@ -67,7 +68,8 @@ def train_batches(
     With `repeats`, as many samples in a row are of the same image, each with its own numbers.
 
     A broken image is added to `bad` and replaced by another, which its sample index determines.
-    Unless `labelled`, a label may be UNKNOWN.
+    Unless `labelled`, a label may be UNKNOWN. Each of `tables` has a row for every image of the
+    source; a batch holds the rows of its images under the table's name.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
     rows = rows or slice(0, batch_size)
@@ -82,11 +84,21 @@ def train_batches(
         if isinstance(source, ArraySource):
             image = transform.batch(source.gather(ids, channels=transform.channels), numbers)
             image = _augmented(image, transform, pool, start=start, seed=seed)
-            return {"image": image, "label": source.labels[ids], "id": ids, "sample_index": words}
-        image, label = _decoded(
-            source, transform, ids, numbers, pool, start=start, seed=seed, bad=bad, labels=labelled
-        )
-        return {"image": image, "label": label, "id": ids, "sample_index": words}
+            label = source.labels[ids]
+        else:
+            image, label = _decoded(
+                source,
+                transform,
+                ids,
+                numbers,
+                pool,
+                start=start,
+                seed=seed,
+                bad=bad,
+                labels=labelled,
+            )
+        looked_up = {name: table[ids] for name, table in (tables or {}).items()}
+        return {"image": image, "label": label, "id": ids, "sample_index": words} | looked_up
 
     return Batches(
         batch,

@@ -1,12 +1,29 @@
 """Objectives: what training minimises. One file each, and a table; `contract` defines them."""
 
 from vit_jax.objectives.classification import Classification
-from vit_jax.objectives.contract import Batch, Direction, Frozen, FrozenModel, Loss, Objective
+from vit_jax.objectives.contract import (
+    Batch,
+    Direction,
+    Frozen,
+    FrozenModel,
+    Loss,
+    Objective,
+    TableFile,
+)
 from vit_jax.objectives.distillation import Distillation
 from vit_jax.objectives.mae import MaskedAutoencoding
 from vit_jax.objectives.masked_patch import MaskedPatchPrediction
 
-__all__ = ["OBJECTIVES", "Batch", "Direction", "Frozen", "FrozenModel", "Loss", "Objective"]
+__all__ = [
+    "OBJECTIVES",
+    "Batch",
+    "Direction",
+    "Frozen",
+    "FrozenModel",
+    "Loss",
+    "Objective",
+    "TableFile",
+]
 
 # By the name in a config.
 OBJECTIVES: dict[str, type[Objective]] = {

@@ -29,6 +29,14 @@ class FrozenModel(NamedTuple):
     own_images: bool = False  # whether the objective makes images of the size that it takes
 
 
+class TableFile(NamedTuple):
+    """A file with a row for every training image, which `vit_jax label` writes."""
+
+    path: str
+    field: str  # the field of the objective that holds the path, for messages
+    logits: bool  # whether a row is logits float16 (K,) of K classes, else a class int32 ()
+
+
 class Loss(NamedTuple):
     """The loss of a batch. Training minimises sum(values) / sum(weights) over the global batch.
 
@@ -70,6 +78,13 @@ class Objective(Protocol):
 
     def frozen_models(self) -> Mapping[str, FrozenModel]:
         """The frozen models that it needs, by name."""
+        return {}
+
+    def tables(self) -> Mapping[str, TableFile]:
+        """The files with a row for every training image that it needs.
+
+        Each is named like the array that it adds to a training batch.
+        """
         return {}
 
     def check_frozen(self, options: Options, frozen: Mapping[str, Options]) -> None:

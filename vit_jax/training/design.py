@@ -68,11 +68,13 @@ def design(
     *,
     start: setup.Start | None = None,
     frozen: Mapping[str, frozen_lib.Description] | None = None,
+    tables: Mapping[str, jax.ShapeDtypeStruct] | None = None,
 ) -> Design:
     """The design of a run on data with these facts.
 
     `start` is the model that the run starts from; unset: a new model of the zoo. `frozen` describes
-    the frozen models of the objective. Raises ValueError if the config cannot be run.
+    the frozen models of the objective, and `tables` a row of each of its tables. Raises ValueError
+    if the config cannot be run.
     """
     mesh_lib.check_batch(
         mesh, config.batch_size, accumulate=config.optimizer.accumulate, name="config.batch_size"
@@ -105,7 +107,7 @@ def design(
         abstract=abstract,
         frozen=models,
         bind=bind,
-        batch=_batch(objective.inputs, options, mesh, size=config.batch_size),
+        batch=_batch(objective.inputs, options, mesh, size=config.batch_size, tables=tables),
         eval_batch=_batch(pipeline.EVAL_ARRAYS, options, mesh, size=eval_batch_size(config, mesh)),
         step=make_train_step(
             graphdef,
@@ -161,15 +163,20 @@ def _check(objective: Objective, options: Options, mesh: Mesh) -> None:
 
 
 def _batch(
-    names: tuple[str, ...], options: Options, mesh: Mesh, *, size: int
+    names: tuple[str, ...],
+    options: Options,
+    mesh: Mesh,
+    *,
+    size: int,
+    tables: Mapping[str, jax.ShapeDtypeStruct] | None = None,
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Global shapes of the arrays of a batch that go to the devices."""
     sharding = NamedSharding(mesh, mesh_lib.BATCH)
     shapes = pipeline.example_shapes(options.image_size, options.channels)
+    examples = {name: jax.ShapeDtypeStruct(*shapes[name]) for name in names} | dict(tables or {})
     return {
-        name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=sharding)
-        for name in names
-        for shape, dtype in (shapes[name],)
+        name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype, sharding=sharding)
+        for name, one in examples.items()
     }
 
 

@@ -6,7 +6,7 @@ frozen.json  in a run's folder: path and digest of each, so that a run resumes w
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -50,13 +50,19 @@ def read(
     Raises ValueError if a model cannot be read, or has other classes than the data.
     """
     return {
-        name: _read(wanted.path, f"config.objective.{wanted.field}", facts, wanted.has_classes)
+        name: read_model(
+            wanted.path, f"config.objective.{wanted.field}", facts, has_classes=wanted.has_classes
+        )
         for name, wanted in objective.frozen_models().items()
         if wanted.evaluated or not for_evaluation
     }
 
 
-def _read(path: str, field: str, facts: DataFacts, has_classes: bool) -> Loaded:
+def read_model(path: str, field: str, facts: DataFacts, *, has_classes: bool = True) -> Loaded:
+    """A frozen model; with `has_classes` its head has the classes of the data, in their order.
+
+    `field` names it in messages. Raises ValueError as `read` does.
+    """
     if not path:
         raise ValueError(f"{field} is empty: name a run or a released file")
     try:
@@ -93,8 +99,18 @@ def _read(path: str, field: str, facts: DataFacts, has_classes: bool) -> Loaded:
     )
 
 
-def check_same(workdir: str | os.PathLike[str], loaded: Mapping[str, Loaded]) -> None:
-    """Raises ValueError unless the run in `workdir` began with these frozen models."""
+class Recorded(Protocol):
+    """What frozen.json records of a frozen model, or of a file of a teacher's answers."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+
+def check_same(workdir: str | os.PathLike[str], loaded: Mapping[str, Recorded]) -> None:
+    """Raises ValueError unless the run in `workdir` began with these, named by their fields."""
     before = run_folder.read_json(workdir, NAME) or {} if loaded else {}
     for name, model in loaded.items():
         if not isinstance(before, Mapping) or not isinstance(before.get(name), Mapping):
@@ -111,8 +127,8 @@ def check_same(workdir: str | os.PathLike[str], loaded: Mapping[str, Loaded]) ->
             )
 
 
-def write(workdir: str | os.PathLike[str], loaded: Mapping[str, Loaded]) -> None:
-    """Writes frozen.json if there are frozen models. Raises ValueError if that fails."""
+def write(workdir: str | os.PathLike[str], loaded: Mapping[str, Recorded]) -> None:
+    """Writes frozen.json if there is something to record. Raises ValueError if that fails."""
     if loaded:
         content = {name: {"path": m.path, "digest": m.digest} for name, m in loaded.items()}
         run_folder.write_json(workdir, NAME, content)

@@ -29,10 +29,12 @@ from vit_jax.training import (
     run_config,
     setup,
     state,
+    teacher_file,
     workdirs,
 )
 from vit_jax.training.design import Design, design
 from vit_jax.training.evaluation import Evaluations
+from vit_jax.training.frozen import Recorded
 from vit_jax.workdir import place
 
 
@@ -109,14 +111,20 @@ class _Parts:
     design: Design
     data: datasets.Data
     frozen: Mapping[str, frozen.Loaded]
+    tables: Mapping[str, teacher_file.Table]  # by the names of their arrays in a batch
     transform: preprocess.TrainTransform
     bad: BadImages  # of the held-out images
     evaluations: Evaluations
 
     @property
     def digests(self) -> dict[str, str]:
-        """The digests of the frozen models, by name."""
-        return {name: model.digest for name, model in self.frozen.items()}
+        """The digests of what `recorded` returns."""
+        return {name: one.digest for name, one in self.recorded.items()}
+
+    @property
+    def recorded(self) -> dict[str, Recorded]:
+        """The frozen models, and the files of tables, by the fields that name them."""
+        return dict(self.frozen) | teacher_file.recorded(self.tables, self.design.objective)
 
 
 def _open(
@@ -133,7 +141,9 @@ def _open(
     )
     start = _start(config, resumed, data.facts)
     models = frozen.read(config.objective, data.facts)
-    plan = design(config, data.facts, mesh, start=start, frozen=models)
+    tables = teacher_file.tables(config.objective, data.facts, data.record.splits["train"])
+    rows = {name: table.row for name, table in tables.items()}
+    plan = design(config, data.facts, mesh, start=start, frozen=models, tables=rows)
     transform = preprocess.train_transform(
         plan.config.data,
         size=plan.options.image_size,
@@ -146,6 +156,7 @@ def _open(
         design=plan,
         data=data,
         frozen=models,
+        tables=tables,
         transform=transform,
         bad=bad,
         evaluations=evaluations,
@@ -195,7 +206,7 @@ def _origin(config: Config, resumed: str | os.PathLike[str] | None, parts: _Part
     """The checkpoint in the workdir `resumed`, the whole state of another run, or a new state."""
     plan, data = parts.design, parts.data
     if resumed is not None:
-        frozen.check_same(resumed, parts.frozen)
+        frozen.check_same(resumed, parts.recorded)
         found = resumption.resume(resumed, config, plan.abstract, dataset_size=len(data.train))
         notes = tuple(f"note: {note}" for note in found.notes)
         return _Origin(step=found.step, restored=found.state, resumed=found, notes=notes)
@@ -215,7 +226,7 @@ def _write(config: Config, workdir: str | os.PathLike[str], origin: _Origin, par
     else:
         card = setup.make_card(plan.config, plan.start, data.class_names)
         run_config.write_run(workdir, config, card)
-        frozen.write(workdir, parts.frozen)
+        frozen.write(workdir, parts.recorded)
     data.write(workdir, step=origin.step)
     if origin.resumed:  # last: the data may have renamed the classes in model.json
         _write_metric(config, workdir)
@@ -256,5 +267,6 @@ def _batches(parts: _Parts, *, start: int) -> Batches:
         prefetch=data.prefetch,
         bad=BadImages(size=len(source), max_bad=data.max_bad, reported=parts.bad.reported),
         labelled="label" in plan.objective.inputs,
+        tables={name: table.rows for name, table in parts.tables.items()},
         interrupted=multihost.give_up_reading,
     )

@@ -8,6 +8,8 @@ import numpy as np
 
 Batch = dict[str, jax.Array]
 
+# The arrays of a batch, float (B, K), that are mixed like its images where they are there.
+TARGETS = ("targets", "teacher_targets")
 PIXELS, VALUES = "pixels", "values"  # what `image` holds: uint8, or normalised floats
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vit_jax.data.augment.contract import VALUES, Augmentation, Batch, at
+from vit_jax.data.augment.contract import TARGETS, VALUES, Augmentation, Batch, at
 
 
 class Draw(NamedTuple):
@@ -89,8 +89,8 @@ class Mix(Augmentation):
 
 
 def mixed(batch: Batch, draw: Draw, *, exact_share: bool = True) -> dict[str, jax.Array]:
-    """The images (B, H, W, C) and targets (B, K) of a batch, mixed with the reversed batch."""
-    images, targets = batch["image"], batch["targets"]
+    """The images (B, H, W, C) and all targets (B, K) of a batch, mixed with the reversed batch."""
+    images = batch["image"]
     height, width = images.shape[1:3]
     top, bottom, left, right = (draw.box[:, i, None] for i in range(4))
     rows, columns = jnp.arange(height)[None], jnp.arange(width)[None]
@@ -107,9 +107,10 @@ def mixed(batch: Batch, draw: Draw, *, exact_share: bool = True) -> dict[str, ja
         area = (bottom - top) * (right - left)
         share = jnp.where(draw.cut, 1 - area[:, 0] / (height * width), share)
     weight = share[:, None]
-    return {
-        "image": mixed_images,
-        "targets": weight * targets + (1 - weight) * targets[::-1],
+    return {"image": mixed_images} | {
+        name: weight * batch[name] + (1 - weight) * batch[name][::-1]
+        for name in TARGETS
+        if name in batch
     }
 
 

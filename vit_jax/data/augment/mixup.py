@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from vit_jax.data.augment.contract import VALUES, Augmentation, Batch, at
+from vit_jax.data.augment.contract import TARGETS, VALUES, Augmentation, Batch, at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Mixup(Augmentation):
 
     def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
         share = mixup_share(at(key, batch["sample_index"][0]), alpha=self.alpha)
-        mixed = {name: mix(batch[name], share) for name in ("image", "targets")}
+        mixed = {name: mix(batch[name], share) for name in ("image", *TARGETS) if name in batch}
         return batch | mixed
 
 
