@@ -4,9 +4,11 @@ import pathlib
 from typing import Any
 
 import jax
-from flax import nnx
+import numpy as np
+from flax import nnx, traverse_util
 
-from vit_jax.checkpoints import load
+from tests.compare import assert_close
+from vit_jax.checkpoints import layouts, load, surgery
 from vit_jax.models import zoo
 from vit_jax.models.classifier import ViTOptions
 
@@ -36,3 +38,14 @@ def read(path: pathlib.Path, **how: Any) -> Any:
 @nnx.jit
 def logits_and_features(model: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     return model(images), model.features(images)
+
+
+def check_gradients(
+    gradients: Any, layout: layouts.Layout, theirs: dict[str, np.ndarray], options: Any
+) -> None:
+    """Compares the gradients of all parameters with those of the original's arrays."""
+    expected = layouts.table.read(layout.entries(options), theirs, surgery.shapes(options))
+    ours = traverse_util.flatten_dict(nnx.to_pure_dict(gradients), sep="/")
+    assert ours.keys() == expected.keys()
+    for path, array in expected.items():
+        assert_close(ours[path], array, floor=1e-3, about=path)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx, traverse_util
+from flax import nnx
 
 import vit_jax
+from tests.checkpoints.parity import check_gradients
 from tests.compare import assert_close
 from vit_jax.checkpoints import files, layouts, load, surgery
 from vit_jax.checkpoints.layouts.hints import Hints
@@ -221,11 +222,3 @@ def test_beits_grid_is_read_from_its_table():
     with pytest.raises(ValueError, match="leave the grid of patches open"):
         beit.infer(arrays, Hints())
     assert beit.infer(arrays, Hints(grid=(4, 6))).image_size == (16, 24)
-
-
-def check_gradients(gradients, layout, theirs, options) -> None:
-    expected = layouts.table.read(layout.entries(options), theirs, surgery.shapes(options))
-    ours = traverse_util.flatten_dict(nnx.to_pure_dict(gradients), sep="/")
-    assert ours.keys() == expected.keys()
-    for path, array in expected.items():
-        assert_close(ours[path], array, floor=1e-3, about=path)

@@ -13,7 +13,7 @@ from typing import Any
 
 from vit_jax import plain_json
 from vit_jax.models import old_names
-from vit_jax.models.zoo import RUN_FIELDS, Options
+from vit_jax.models.zoo import FREE_FIELDS, Options
 from vit_jax.schema import build
 
 _OURS = "vit_jax"  # the entry of a config.json that other readers do not know
@@ -90,7 +90,7 @@ def options_differences(read: Options, wanted: Options) -> dict[str, Any]:
     Fields of a run are left out, and `class_token` where both models have a class token or none.
     """
     same = read.has_class_token == wanted.has_class_token
-    return differences(read, wanted, ignored=(*RUN_FIELDS, *(("class_token",) if same else ())))
+    return differences(read, wanted, ignored=(*FREE_FIELDS, *(("class_token",) if same else ())))
 
 
 def differences(read: Any, wanted: Any, *, ignored: Collection[str] = ()) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import numpy as np
 import safetensors
 
 from vit_jax import plain_json
-from vit_jax.checkpoints import beside, msgpack_file, npz_file, wrappers
+from vit_jax.checkpoints import beside, msgpack_file, npz_file, torch_module, wrappers
 from vit_jax.checkpoints.torch_file import TorchFile
-from vit_jax.checkpoints.torch_pickle import Tensor
+from vit_jax.checkpoints.torch_pickle import Module, Tensor
 
 Arrays = dict[str, np.ndarray]
 
@@ -226,6 +226,8 @@ def _state(content: Any) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
     A note names other keys with tensors, which are left out.
     """
     key, others = "", []
+    if isinstance(content, Module):
+        return torch_module.tensors(content), key, ()
     for _ in range(4):  # keys may be nested
         outer = content if isinstance(content, dict) else {}
         found = [name for name in _STATES if isinstance(outer.get(name), dict)]

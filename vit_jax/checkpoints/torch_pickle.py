@@ -1,8 +1,9 @@
 """Reads the pickle in a PyTorch file as data, with an interpreter that never calls foreign code.
 
 A pickle is a program. This interpreter knows the opcodes that make numbers, strings and containers,
-and a fixed list of names: those of tensors, storages, containers, and records that are kept unread
-(training arguments, NumPy scalars). Nothing is imported; any other name is refused.
+and a fixed list of names: those of tensors, storages, containers, modules of PyTorch and DALL-E,
+and records that are kept unread (training arguments, NumPy scalars). Nothing is imported; any other
+name is refused.
 """
 
 import dataclasses
@@ -38,6 +39,13 @@ class Inert:
     """An object of a harmless class, without its content."""
 
     name: str
+
+
+@dataclasses.dataclass(eq=False)
+class Module:
+    """A module of PyTorch or DALL-E that was saved whole: its attributes, without its code."""
+
+    attributes: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,16 +134,16 @@ class _Machine:
             path = argument or " ".join(reversed([stack.pop(), stack.pop()]))
             stack.append(_allowed(path))
         elif opcode == "BINPERSID":
-            storage = _storage(stack.pop())
-            self.storages[storage.key] = storage
-            stack.append(storage)
+            stack.append(self._persistent(stack.pop()))
         elif opcode in ("REDUCE", "NEWOBJ"):
             arguments = stack.pop()
             self._count_copies(arguments)
             stack.append(_build(stack.pop(), arguments))
         elif opcode == "BUILD":
-            stack.pop()  # the state of a record or the attributes of a dict: not needed
-            if not isinstance(stack[-1], Inert | dict | Tensor):
+            state = stack.pop()  # not needed if it is that of a record, or attributes of a dict
+            if isinstance(stack[-1], Module):
+                stack[-1].attributes = _expect(state, dict)
+            elif not isinstance(stack[-1], Inert | dict | Tensor):
                 raise _Refused("it sets the state of an object that is not a record")
         elif opcode in _FILL:
             self._fill(opcode)
@@ -169,6 +177,14 @@ class _Machine:
             _expect(stack[-1], dict).update((_key(k), v) for k, v in pairs)
         else:
             _expect(stack[-1], set).update(map(_key, items))
+
+    def _persistent(self, identity: Any) -> Any:
+        """A storage; or a class, which old files save together with its source code."""
+        if isinstance(identity, tuple) and identity[:1] == ("module",):
+            return identity[1]
+        storage = _storage(identity)
+        self.storages[storage.key] = storage
+        return storage
 
     def _marked(self) -> list[Any]:
         items = self.stack
@@ -204,7 +220,8 @@ def _allowed(path: str) -> Name:
     module, _, name = path.partition(" ")
     storage = module in ("torch", "torch.cuda", "torch.storage") and name.endswith("Storage")
     dtype = module == "torch" and name.islower() and name.isidentifier() and name not in _BUILD
-    if path in _BUILD or path in _INERT or storage or (dtype and name.startswith(_DTYPES)):
+    known = path in _BUILD or path in _INERT or module.startswith(_MODULES)
+    if known or storage or (dtype and name.startswith(_DTYPES)):
         return Name(path)
     raise _Refused(
         f"it names {module}.{name}, which could run code: only tensors and plain data are read."
@@ -217,6 +234,8 @@ def _build(name: Any, arguments: Any) -> Any:
         raise _Refused("it calls an object without a name")
     if name.path in _INERT:
         return Inert(name.path)
+    if name.path.startswith(_MODULES):
+        return Module({})
     if name.path not in _BUILD:
         raise _Refused(f"it calls {name.path.replace(' ', '.')}, which cannot be called here")
     return _BUILD[name.path](*arguments)
@@ -285,6 +304,8 @@ _INERT = {
     *(f"numpy.{core}.{f}" for core in ("core", "_core") for f in _NUMPY),
     *(f"{module} {name}" for module in ("builtins", "__builtin__") for name in _CONTAINERS),
 }
+# Modules of PyTorch, and of DALL-E, whose tokenizer was released as a whole module.
+_MODULES = ("torch.nn.modules.", "dall_e.")
 _DTYPES = ("float", "bfloat", "int", "uint", "bool", "double", "half", "long")
 _PUSH_ARGUMENT = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),

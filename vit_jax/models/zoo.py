@@ -9,7 +9,8 @@ of the sizes: Ti, S, B, L, H from "An Image is Worth 16x16 Words" (arXiv 2010.11
 "How to train your ViT?" (2106.10270, table 2); M, g, G from "Scaling Vision Transformers"
 (2106.04560, table 2); e from "PaLI" (2209.06794, table 1); So400m from "Getting ViT in Shape"
 (2305.13035, section 6); BiT's ResNets from "Big Transfer" (1912.11370); Swin's from its paper
-(2103.14030, section 3.3); the other ResNets from 1512.03385, table 1.
+(2103.14030, section 3.3); the other ResNets from 1512.03385, table 1; the discrete VAE of DALL-E
+from its code.
 """
 
 import dataclasses
@@ -19,10 +20,9 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from vit_jax.models import bit, regnet, resnet_v1, swin, vit_fitting
+from vit_jax.models import bit, dvae, regnet, resnet_v1, swin, vit_fitting
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.classifier import Classifier, PretrainingOptions, ViTOptions
-from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.fitting import Fitting
 from vit_jax.models.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderOptions
 from vit_jax.models.masked_image_model import MaskedImageModel, MaskedImageModelOptions
@@ -30,8 +30,12 @@ from vit_jax.models.model import Model as Model
 from vit_jax.models.model import ModelOptions
 from vit_jax.models.names import nearest
 from vit_jax.models.options import Compute, EncoderOptions, Regularisation
-from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
+from vit_jax.models.series import BEIT_SCALES, IMAGENET, SERIES
+from vit_jax.models.series import HYBRIDS as HYBRIDS
+from vit_jax.models.series import PLAIN as PLAIN
+from vit_jax.models.series import SIZES as SIZES
 from vit_jax.models.swin import SwinOptions
 
 Options = ModelOptions
@@ -45,90 +49,8 @@ RUN_FIELDS = (
     *(field.name for field in dataclasses.fields(Regularisation)),
     "head_bias",
 )
-
-# name: width D, depth L, MLP width M, heads H
-SIZES = {
-    "Ti": (192, 12, 768, 3),
-    "S": (384, 12, 1536, 6),
-    "M": (512, 12, 2048, 8),
-    "B": (768, 12, 3072, 12),
-    "L": (1024, 24, 4096, 16),
-    "So400m": (1152, 27, 4304, 16),
-    "H": (1280, 32, 5120, 16),
-    "g": (1408, 40, 6144, 16),
-    "G": (1664, 48, 8192, 16),
-    "e": (1792, 56, 15360, 16),
-}
-
-# name: bottlenecks of each stage, patch of the stem's output. In R50+B/16 the fourth stage of a
-# ResNet-50 is folded into the third (paper, appendix B.1.3). The root of R+Ti/16 has stride 4, not
-# 2 as its name suggests, so its tokens are 32 pixels wide.
-HYBRIDS = {
-    "R+Ti/16": ((), 8),
-    "R26+S/32": ((2, 2, 2, 2), 1),
-    "R26+B/32": ((2, 2, 2, 2), 1),
-    "R50+B/32": ((3, 4, 6, 3), 1),
-    "R50+B/16": ((3, 4, 9), 1),
-    "R50+L/32": ((3, 4, 6, 3), 1),
-    "R50+L/16": ((3, 4, 9), 1),
-}
-
-# The plain models that `names` lists; any other SIZE/PATCH can be created too.
-PLAIN = (
-    *("Ti/16", "S/32", "S/16", "M/16", "B/32", "B/16", "B/8", "L/32", "L/16", "So400m/14"),
-    *("H/14", "g/14", "G/14", "e/14"),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """A series of released models of plain sizes: what they have in common."""
-
-    sizes: tuple[str, ...]  # published SIZE/PATCH; others can be created too
-    parts: Mapping[str, Any]  # fields of the options
-    input: Mapping[str, Any]  # fields of `Preprocessing`
-    options: type[EncoderOptions] = ViTOptions
-
-
-_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bicubic_antialias"}
-_BEIT = {"activation": "gelu_erf", "position": "none", "class_token": True, "key_bias": False}
-
-# DeiT (arXiv 2012.12877) and DeiT III (2204.07118); MAE (2111.06377); BEiT (2106.08254). The
-# names with "pretrain" include the parts of pretraining, the others are for fine-tuning.
-SERIES = {
-    "DeiT": Series(("Ti/16", "S/16", "B/16"), {"activation": "gelu_erf"}, _IMAGENET),
-    "DeiT-distilled": Series(
-        ("Ti/16", "S/16", "B/16"), {"activation": "gelu_erf", "distillation": True}, _IMAGENET
-    ),
-    "DeiT-III": Series(
-        ("S/16", "M/16", "B/16", "L/16", "H/14"),
-        {"activation": "gelu_erf", "layer_scale": 1e-4, "class_position": False},
-        _IMAGENET | {"crop_pct": 1.0},
-    ),
-    "MAE": Series(
-        ("B/16", "L/16", "H/14"),
-        {"activation": "gelu_erf", "pool": "gap", "norm_at": "pooled", "class_token": True},
-        _IMAGENET,
-    ),
-    "MAE-pretrain": Series(
-        ("B/16", "L/16", "H/14"),
-        {"activation": "gelu_erf", "decoder": DecoderOptions()},
-        _IMAGENET,
-        MaskedAutoencoderOptions,
-    ),
-    "BEiT": Series(
-        ("B/16", "L/16"),
-        _BEIT | {"pool": "gap", "norm_at": "pooled", "relative_bias": "per_block"},
-        {"crop_pct": 0.9, "interpolation": "bicubic_antialias"},
-    ),
-    "BEiT-pretrain": Series(
-        ("B/16", "L/16"),
-        _BEIT | {"relative_bias": "shared", "mim_classes": 8192},
-        {"crop_pct": 0.9, "interpolation": "bicubic_antialias"},
-        MaskedImageModelOptions,
-    ),
-}
-_BEIT_SCALES = {"B": 0.1, "L": 1e-5}  # initial LayerScale by size
+# Fields that change nothing about a model whose parameters are there.
+FREE_FIELDS = (*RUN_FIELDS, "init")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,7 +65,7 @@ class Family:
     input: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of `Preprocessing`
 
 
-# A saved model records the name of its family. `SERIES` has the released models of the ViTs.
+# A saved model records the name of its family. `series.SERIES` has the released models of the ViTs.
 FAMILIES: dict[str, Family] = {
     "vit": Family(options=ViTOptions, module=Classifier, fitting=vit_fitting.FITTING),
     "masked_autoencoder": Family(
@@ -163,21 +85,28 @@ FAMILIES: dict[str, Family] = {
         module=swin.Swin,
         fitting=swin.FITTING,
         names=swin.NAMES,
-        input=_IMAGENET | {"crop_pct": 0.9},
+        input=IMAGENET | {"crop_pct": 0.9},
     ),
     "regnet": Family(
         options=regnet.RegNetOptions,
         module=regnet.RegNet,
         fitting=regnet.FITTING,
         names=regnet.NAMES,
-        input=_IMAGENET,
+        input=IMAGENET,
     ),
     "resnet": Family(
         options=resnet_v1.ResNetOptions,
         module=resnet_v1.ResNet,
         fitting=resnet_v1.FITTING,
         names=resnet_v1.NAMES,
-        input=_IMAGENET | {"interpolation": "bilinear_antialias"},
+        input=IMAGENET | {"interpolation": "bilinear_antialias"},
+    ),
+    "dvae": Family(
+        options=dvae.DVAEOptions,
+        module=dvae.DVAE,
+        fitting=dvae.FITTING,
+        names=dvae.NAMES,
+        input={"mean": dvae.MEAN, "std": dvae.STD, "interpolation": "lanczos_antialias"},
     ),
 }
 
@@ -318,7 +247,7 @@ def _published(name: str) -> Options:
     if series:
         fields, kind = {**fields, **SERIES[series].parts}, SERIES[series].options
     if series.startswith("BEiT"):
-        fields["layer_scale"] = _BEIT_SCALES.get(rest.partition("/")[0], 1e-5)
+        fields["layer_scale"] = BEIT_SCALES.get(rest.partition("/")[0], 1e-5)
     return kind(**fields)
 
 

@@ -1,5 +1,6 @@
 """Objectives: what training minimises. One file each, and a table; `contract` defines them."""
 
+from vit_jax.objectives.beit import MaskedImageModeling
 from vit_jax.objectives.classification import Classification
 from vit_jax.objectives.contract import (
     Batch,
@@ -27,6 +28,7 @@ __all__ = [
 
 # By the name in a config.
 OBJECTIVES: dict[str, type[Objective]] = {
+    "beit": MaskedImageModeling,
     "classification": Classification,
     "distillation": Distillation,
     "mae": MaskedAutoencoding,

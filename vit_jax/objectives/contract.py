@@ -26,7 +26,7 @@ class FrozenModel(NamedTuple):
     field: str  # the field of the objective that holds the path, for messages
     has_classes: bool = True  # whether its logits are those of the data's classes
     evaluated: bool = True  # whether evaluations need it too, not only the loss
-    own_images: bool = False  # whether the objective makes images of the size that it takes
+    interpolation: Literal["bicubic", "lanczos3"] = "bicubic"  # resizes images to its size
 
 
 class TableFile(NamedTuple):
@@ -87,9 +87,12 @@ class Objective(Protocol):
         """
         return {}
 
-    def check_frozen(self, options: Options, frozen: Mapping[str, Options]) -> None:
-        """Raises ValueError if a frozen model does not fit the model that trains."""
-        return None
+    def fit_frozen(self, options: Options, frozen: Mapping[str, Options]) -> Mapping[str, Options]:
+        """The options of the frozen models beside the model that trains: it may set `image_size`.
+
+        Raises ValueError if a frozen model does not fit the model that trains.
+        """
+        return frozen
 
     def bound(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "Objective":
         """The objective for images that are normalised with this mean and std, by channel.

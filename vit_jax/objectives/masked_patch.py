@@ -49,10 +49,10 @@ class MaskedPatchPrediction(Objective):
             )
 
     def check_kind(self, base: Options) -> None:
-        _encoder(base)
+        masked_image_model(base, objective="masked_patch")
 
     def model(self, base: Options, facts: DataFacts) -> Options:
-        encoder = _encoder(base)
+        encoder = masked_image_model(base, objective="masked_patch")
         rows, columns = encoder.grid
         if not 0 < _corrupted(rows * columns, self.corrupt) < rows * columns:
             raise ValueError(
@@ -192,13 +192,13 @@ def _corrupted(count: int, share: float) -> int:
     return round(count * share)
 
 
-def _encoder(base: Options) -> MaskedImageModelOptions:
+def masked_image_model(base: Options, *, objective: str) -> MaskedImageModelOptions:
     """A masked image model with the encoder of `base`. Raises ValueError if that cannot be."""
     if isinstance(base, MaskedImageModelOptions):
         return base
     if not isinstance(base, ViTOptions) or base.stem:
         raise ValueError(
-            f"config.objective is masked_patch, which cannot train a {base.kind}: it needs a Vision"
+            f"config.objective is {objective}, which cannot train a {base.kind}: it needs a Vision"
             " Transformer that embeds patches of the image itself, such as B/16"
         )
     names = (field.name for field in dataclasses.fields(EncoderOptions))

@@ -86,7 +86,7 @@ def _check_model(
     differing = [
         f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
         for name in dict.fromkeys((*there, *here))
-        if name not in zoo.RUN_FIELDS and there.get(name) != here.get(name)
+        if name not in zoo.FREE_FIELDS and there.get(name) != here.get(name)
     ]
     if card.class_names and names and card.class_names != names:
         differing.append("the classes differ, or their order does")

@@ -143,6 +143,9 @@ class Frozen:
     abstract: Any  # nested dict of shapes with shardings
     scale: tuple[float, ...]  # per channel, from the values of the trained model to its own
     shift: tuple[float, ...]
+    interpolation: str  # of the resize to its image size
+    lowest: tuple[float, ...]  # values of black and white, per channel, in its own value range
+    highest: tuple[float, ...]
 
     def bound(self, params: Any) -> Callable[..., Any]:
         """The model as a function of images in the value range of the trained model."""
@@ -165,8 +168,11 @@ class Frozen:
         if images.shape[1:3] == size:
             return images
         shape = (len(images), *size, self.options.channels)
-        resized = jax.image.resize(images.astype(jnp.float32), shape, "bicubic", antialias=True)
-        return resized.astype(images.dtype)
+        resized = jax.image.resize(
+            images.astype(jnp.float32), shape, self.interpolation, antialias=True
+        )
+        low, high = (jnp.asarray(x).reshape(1, 1, 1, -1) for x in (self.lowest, self.highest))
+        return jnp.clip(resized, low, high).astype(images.dtype)
 
 
 _ONE, _ZERO = (1.0,), (0.0,)
@@ -186,8 +192,18 @@ def designs(
     Raises ValueError if a frozen model does not fit the model that trains. Nothing is allocated.
     """
     _check_channels(models, options)
-    objective.check_frozen(options, {name: model.options for name, model in models.items()})
-    return {name: design(model, mesh, mean=mean, std=std) for name, model in models.items()}
+    wanted = objective.frozen_models()
+    fitted = objective.fit_frozen(options, {name: model.options for name, model in models.items()})
+    return {
+        name: design(
+            dataclasses.replace(model, options=fitted[name]),
+            mesh,
+            mean=mean,
+            std=std,
+            interpolation=wanted[name].interpolation,
+        )
+        for name, model in models.items()
+    }
 
 
 def binder(models: Mapping[str, Frozen]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -200,7 +216,12 @@ def binder(models: Mapping[str, Frozen]) -> Callable[[Mapping[str, Any]], dict[s
 
 
 def design(
-    model: Description, mesh: Mesh, *, mean: tuple[float, ...], std: tuple[float, ...]
+    model: Description,
+    mesh: Mesh,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    interpolation: str = "bicubic",
 ) -> Frozen:
     """`mean` and `std` are those of the model that trains. Nothing is allocated."""
     graphdef, shapes = state.abstract_params(model.options)
@@ -214,22 +235,22 @@ def design(
         abstract=rules.placed_shapes(shapes, mesh),
         scale=tuple(ours / theirs for _, ours, _, theirs in pairs),
         shift=tuple((center - own) / scale for center, _, own, scale in pairs),
+        interpolation=interpolation,
+        lowest=tuple((0 - center) / scale for _, _, center, scale in pairs),
+        highest=tuple((1 - center) / scale for _, _, center, scale in pairs),
     )
 
 
-def notes(
-    models: Mapping[str, Frozen], *, objective: Objective, image_size: tuple[int, int]
-) -> tuple[str, ...]:
+def notes(models: Mapping[str, Frozen], *, image_size: tuple[int, int]) -> tuple[str, ...]:
     """A line for each frozen model that takes images of another size than the model that trains."""
-    made = {name for name, wanted in objective.frozen_models().items() if wanted.own_images}
     found = []
     for name, model in models.items():
-        if name in made or model.options.image_size == image_size:
+        if model.options.image_size == image_size:
             continue
         ours, theirs = ("x".join(map(str, size)) for size in (image_size, model.options.image_size))
         found.append(
             f"note: config.objective.{name} takes images of {theirs}: those of {ours} are resized"
-            " for it on the devices (bicubic, antialiased)"
+            f" for it on the devices ({model.interpolation}, antialiased)"
         )
     return tuple(found)
 

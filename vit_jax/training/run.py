@@ -165,7 +165,7 @@ def _open(
 
 def _notes(plan: Design) -> tuple[str, ...]:
     size = plan.options.image_size
-    of_frozen = frozen.notes(plan.frozen, objective=plan.objective, image_size=size)
+    of_frozen = frozen.notes(plan.frozen, image_size=size)
     return *of_frozen, _about_batch_norm(plan)
 
 

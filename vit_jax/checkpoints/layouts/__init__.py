@@ -17,7 +17,7 @@ from vit_jax.checkpoints.layouts.timm import regnet as timm_regnet
 from vit_jax.checkpoints.layouts.timm import resnet_v1 as timm_resnet
 from vit_jax.checkpoints.layouts.timm import swin as timm_swin
 from vit_jax.checkpoints.layouts.timm import vit as timm_vit
-from vit_jax.checkpoints.layouts.torch import beit, deit, dinov2, mae, moco, torchvision
+from vit_jax.checkpoints.layouts.torch import beit, dalle, deit, dinov2, mae, moco, torchvision
 from vit_jax.models import zoo
 
 __all__ = ["LAYOUTS", "Layout", "find", "name", "table", "writer"]
@@ -40,6 +40,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "torchvision": (torchvision.LAYOUT,),
     "dinov2": (dinov2.LAYOUT,),
     "moco": (moco.LAYOUT,),
+    "dalle": (dalle.LAYOUT,),
 }
 
 

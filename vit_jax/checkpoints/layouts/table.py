@@ -13,7 +13,7 @@ import numpy as np
 from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.masked_autoencoder import MaskedAutoencoderOptions
 from vit_jax.models.masked_image_model import MaskedImageModelOptions
-from vit_jax.models.zoo import RUN_FIELDS, Options
+from vit_jax.models.zoo import FREE_FIELDS, Options
 
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -123,7 +123,7 @@ def check_holds(options: Options, layout: str, *, holds: Collection[str], **fixe
     with only one possible value. All others must have their defaults, except fields of a run.
     """
     options = options.plain()
-    free = {*holds, "drop_edges", *RUN_FIELDS}
+    free = {*holds, "drop_edges", *FREE_FIELDS}
     expected: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(options)}
     expected |= {"decoder": None, "mim_classes": 0} | fixed
     wrong = [f"{k}={v!r}" for k, v in vars(options).items() if k not in free and v != expected[k]]
