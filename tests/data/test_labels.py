@@ -82,6 +82,12 @@ def test_training_on_images_without_labels_is_refused(root: pathlib.Path) -> Non
         next(batches)
 
 
+def test_all_labels_are_read_at_once(root: pathlib.Path) -> None:
+    for name in ("both", "half"):
+        source = open_source(config(root, name), split="train")
+        assert source.labels.tolist() == [source.read(i).label for i in range(len(source))]
+
+
 def test_images_without_labels_are_masked_in_evaluation(root: pathlib.Path) -> None:
     source = open_eval(config(root, "half"))
     with eval_batches(source, EvalTransform(size=(4, 4)), batch_size=4) as batches:

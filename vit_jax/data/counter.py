@@ -5,6 +5,7 @@ and does not depend on processes, threads or the step at which a run was resumed
 """
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,15 +27,21 @@ def shuffled_ids(indices: np.ndarray, *, size: int, seed: int) -> np.ndarray:
 
     An epoch is `size` indices; a batch may hold the end of one and the start of the next.
     """
+    epochs, places = np.divmod(indices, size)
+    seeds = [_epoch_seed(seed, epoch) for epoch in epochs.tolist()]
+    return shuffled(places.tolist(), sizes=[size] * len(seeds), seeds=seeds)
+
+
+def shuffled(places: Sequence[int], *, sizes: Sequence[int], seeds: Sequence[int]) -> np.ndarray:
+    """Where each place goes in the permutation of its size by its uint32 seed, int64."""
     import grain.experimental  # slow to import, and needed where data is read only
 
-    ids = np.empty(len(indices), np.int64)
-    for row, sample_index in enumerate(indices.tolist()):
-        epoch, index = divmod(sample_index, size)
-        ids[row] = grain.experimental.index_shuffle(
-            index, max_index=size - 1, seed=_epoch_seed(seed, epoch), rounds=4
-        )
-    return ids
+    shuffle = grain.experimental.index_shuffle
+    found = [
+        shuffle(place, max_index=size - 1, seed=seed, rounds=4)
+        for place, size, seed in zip(places, sizes, seeds, strict=True)
+    ]
+    return np.array(found, np.int64)
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from vit_jax import plain_json
 from vit_jax.data import identity
 from vit_jax.data.record import Record
@@ -33,6 +35,10 @@ class ImageListSource:
         wrong = [f"{name}: {label}" for name, label in self._items if not self._known(label)]
         if wrong:
             raise ValueError(f"labels outside the {len(class_names)} classes: {_short(wrong[0])}")
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.array([label for _, label in self._items], np.int32)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from vit_jax import schema
 from vit_jax.data.crops import CROPS, Crop
+from vit_jax.data.sampling import SAMPLINGS, Sampling
 from vit_jax.data.sources import SOURCES, DataSource
 from vit_jax.models.preprocessing import Fit, Interpolation
 
@@ -18,6 +19,8 @@ class DataConfig:
     train_split: str = "train"  # split to train on; tfds has sub-splits too, as "train[:99%]"
     # Split to evaluate on. Unset: the first labelled one named validation, val, ..., or test.
     eval_split: str = ""
+    # How often each class is trained on: as often as it has images, or by a power of that number.
+    sampling: Sampling = schema.choice(SAMPLINGS, "uniform", key="sampling")
     # How training images are cropped: a random box, a random displacement, the centre.
     crop: Crop = schema.choice(CROPS, "inception", key="crop")
     # Repeated augmentation: each image is this many times in a row in a batch, each time with

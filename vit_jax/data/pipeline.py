@@ -6,6 +6,7 @@ their crops and augmentations depend only on the seed and the sample index, whic
 processes and threads.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -18,6 +19,7 @@ from vit_jax.data.batches import Batch, Batches, Pool
 from vit_jax.data.counter import NUMBERS, draw, shuffled_ids
 from vit_jax.data.preprocess import BrokenImageError, EvalTransform, TrainTransform
 from vit_jax.data.record import TRAIN_ON_LABELLED, UNKNOWN, LabelError, Source
+from vit_jax.data.sampling import Order
 from vit_jax.errors import RunFailed
 
 # The arrays of a batch that can go to the devices.
@@ -49,6 +51,7 @@ def train_batches(
     num_steps: int,
     start_step: int = 0,
     rows: slice | None = None,
+    order: Order | None = None,
     repeats: int = 1,
     threads: int = 8,
     prefetch: int = 2,
@@ -61,7 +64,8 @@ def train_batches(
     """The batches of steps `start_step` to `num_steps - 1` of an endless shuffled stream.
 
     `rows` are this process's part of the global `batch_size`; unset: all. Epochs follow each other
-    without a gap, each a new permutation of the source. A batch holds, for R rows:
+    without a gap, each a new permutation of the source, unless there is another `order` (see
+    `sampling`). A batch holds, for R rows:
     image uint8 (R, H, W, C), label int32 (R,), id int64 (R,) index in the source, and
     sample_index uint32 (R, 2), the high and the low word.
 
@@ -73,12 +77,13 @@ def train_batches(
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
     rows = rows or slice(0, batch_size)
+    order = order or functools.partial(shuffled_ids, size=len(source), seed=seed)
     pool = Pool(threads)
 
     def batch(step: int) -> Batch:
         start = step * batch_size + rows.start
         indices = np.arange(start, start + rows.stop - rows.start)
-        ids = shuffled_ids(indices // repeats, size=len(source), seed=seed)
+        ids = order(indices // repeats)
         numbers = draw("crop", seed=seed, start=start, count=len(ids))
         words = _words(indices)
         if isinstance(source, ArraySource):

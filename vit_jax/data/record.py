@@ -44,6 +44,10 @@ class Source(Protocol):
     def class_names(self) -> tuple[str, ...]:
         """Class names by label."""
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The label of every image, int32 (N,), UNKNOWN included. Reading them may take a while."""
+
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Record: ...

@@ -1,7 +1,9 @@
 """A source whose labels are translated to the order of classes of a model."""
 
+import numpy as np
+
 from vit_jax.data.identity import Identity
-from vit_jax.data.record import Record, Source
+from vit_jax.data.record import UNKNOWN, Record, Source
 
 
 class Relabelled:
@@ -15,6 +17,11 @@ class Relabelled:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    @property
+    def labels(self) -> np.ndarray:
+        numbers = np.array([*self._numbers, UNKNOWN], np.int32)  # the last is at index UNKNOWN
+        return numbers[self._source.labels]
 
     def read(self, index: int) -> Record:
         record = self._source.read(index)

@@ -23,6 +23,10 @@ class Subset:
     def class_names(self) -> tuple[str, ...]:
         return self.source.class_names
 
+    @property
+    def labels(self) -> np.ndarray:
+        return self.source.labels[self.ids]
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -1,8 +1,11 @@
 """Reads datasets of TensorFlow Datasets, prepared as array_record, without TensorFlow."""
 
+import concurrent.futures
 import difflib
 import errno
+import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,8 @@ from etils import epath
 from vit_jax.data import identity
 from vit_jax.data.record import UNKNOWN, LabelError, Record
 
+_LOG = logging.getLogger(__name__)
+_THREADS = 16  # they wait for the disk
 SAMPLED = 256  # examples whose labels are looked at before a split is used
 
 
@@ -54,6 +59,36 @@ class TfdsSource:
         if not _was_read(example):
             raise OSError(errno.EIO, "its record is damaged", path)
         return Record(example["image"], self._label(example["label"], path), path)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Reads all records. Raises LabelError as `read`, and ValueError for a damaged record."""
+        _LOG.warning("%s: reading the labels of all %d records", self.name, len(self))
+        pieces = [range(i, min(i + SAMPLED, len(self))) for i in range(0, len(self), SAMPLED)]
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            found = list(pool.map(self._labels_of, pieces))
+        return np.concatenate(found)
+
+    def _labels_of(self, ids: Sequence[int]) -> np.ndarray:
+        """Labels int32, UNKNOWN included. Raises ValueError if a record cannot be read."""
+        try:
+            examples = self._records.__getitems__(list(ids))
+        except Exception as error:  # as in `read`
+            raise ValueError(
+                f"{self.name} cannot be read: {' '.join(str(error).split())}"
+            ) from error
+        if damaged := [
+            i for i, example in zip(ids, examples, strict=True) if not _was_read(example)
+        ]:
+            raise ValueError(
+                f"{self.name}[{damaged[0]}] has no label: its record is damaged:"
+                " set config.data.sampling to uniform, which needs no labels"
+            )
+        labels = (
+            self._label(example["label"], f"{self.name}[{index}]")
+            for index, example in zip(ids, examples, strict=True)
+        )
+        return np.fromiter(labels, np.int32, len(ids))
 
     def sample(self) -> list[int]:
         """Labels of at most `SAMPLED` examples, spread over the split.

@@ -12,7 +12,7 @@ from vit_jax.checkpoints import lease as lease_lib
 from vit_jax.checkpoints import run_folder
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, best_metric
-from vit_jax.data import pipeline, preprocess
+from vit_jax.data import pipeline, preprocess, sampling
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batches
 from vit_jax.data.record import DataFacts
@@ -99,7 +99,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
             mesh=plan.mesh,
             images=len(data.train),
             step=origin.step,
-            notes=(replaced, *origin.notes, *data.notes, *_notes(plan)),
+            notes=(replaced, *origin.notes, *data.notes, *_notes(plan), parts.epochs),
         ),
     )
 
@@ -112,6 +112,8 @@ class _Parts:
     data: datasets.Data
     frozen: Mapping[str, frozen.Loaded]
     tables: Mapping[str, teacher_file.Table]  # by the names of their arrays in a batch
+    order: sampling.Order
+    epochs: str  # a note on what an epoch is, or ""
     transform: preprocess.TrainTransform
     bad: BadImages  # of the held-out images
     evaluations: Evaluations
@@ -150,6 +152,7 @@ def _open(
         channels=plan.options.channels,
         augmentations=setup.host_augmentations(plan.config),
     )
+    order, epochs = config.data.sampling.order(data.train, seed=config.seed)
     bad = BadImages(size=len(held_out), max_bad=config.data.max_bad)
     evaluations = evaluation.of_run(plan, train=data.train, held_out=held_out, bad=bad)
     return _Parts(
@@ -157,6 +160,8 @@ def _open(
         data=data,
         frozen=models,
         tables=tables,
+        order=order,
+        epochs=epochs,
         transform=transform,
         bad=bad,
         evaluations=evaluations,
@@ -260,6 +265,7 @@ def _batches(parts: _Parts, *, start: int) -> Batches:
         seed=config.seed,
         batch_size=config.batch_size,
         rows=mesh_lib.local_rows(plan.mesh, config.batch_size),
+        order=parts.order,
         repeats=data.repeats,
         start_step=start,
         num_steps=plan.lengths.total,
