@@ -63,7 +63,7 @@ def arrays(workdir: pathlib.Path, *, step: int | None = None) -> dict[str, np.nd
         config.schedule, peak=1.0, total_steps=1000, batch_size=1, dataset_size=1
     )
     rule = optimizer.make_optimizer(
-        config.optimizer, schedule, state.abstract_params(card.options)[1]
+        config.optimizer, schedule, state.abstract_params(card.options)[1], total_steps=1000
     )
     mesh = make_mesh(MeshConfig())
     abstract = state.abstract_state(card.options, rule, average=config.ema > 0, mesh=mesh)

@@ -106,7 +106,9 @@ def _check_optimizer(
     """
     shapes = state.abstract_params(options)[1]
     averages = state.statistics(options)
-    rule = optimizer.make_optimizer(theirs, lambda _: 0.0, shapes, statistics=averages)
+    rule = optimizer.make_optimizer(
+        theirs, lambda _: 0.0, shapes, statistics=averages, total_steps=1
+    )
     there = jax.eval_shape(rule.init, shapes)
     if _leaves(there) == _leaves(abstract["opt_state"]) and (
         type(config.optimizer.rule) is type(theirs.rule)

@@ -88,7 +88,9 @@ def design(
     schedule = setup.schedule(config, dataset_size=facts.train_size)
     graphdef, shapes = state.abstract_params(options)
     averages = state.statistics(options)
-    rule = optimizer.make_optimizer(config.optimizer, schedule, shapes, statistics=averages)
+    rule = optimizer.make_optimizer(
+        config.optimizer, schedule, shapes, statistics=averages, total_steps=lengths.total
+    )
     abstract = state.abstract_state(options, rule, average=config.ema > 0, mesh=mesh)
     value_range = {"mean": config.data.mean, "std": config.data.std}
     models = frozen_lib.designs(

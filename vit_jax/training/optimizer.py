@@ -34,13 +34,18 @@ class OptimizerConfig:
 
 
 def make_optimizer(
-    optimizer: OptimizerConfig, schedule: optax.Schedule, params: Any, *, statistics: Any = ()
+    optimizer: OptimizerConfig,
+    schedule: optax.Schedule,
+    params: Any,
+    *,
+    statistics: Any = (),
+    total_steps: int = 0,
 ) -> optax.GradientTransformation:
     """Clips float32 gradients by their global norm and turns them into updates of the parameters.
 
     `params` is a nested dict of arrays or `jax.ShapeDtypeStruct`s: only paths and shapes are read.
     Parameters that do not train, as `trained` says, have no state, get zero updates and do not
-    count in the gradient norm.
+    count in the gradient norm. A schedule of the weight decay needs `total_steps` of the run.
 
     Raises ValueError for a regular expression that matches no parameter, a value out of range, and
     if nothing is left to train.
@@ -48,7 +53,10 @@ def make_optimizer(
     contract.check_positive(clip_norm=optimizer.clip_norm)
     trains = trained(optimizer, params, statistics=statistics)
     factors = rate_factors(optimizer, params)
-    moves = _promoting(optimizer.rule.updates(schedule, params))
+    rule = optimizer.rule
+    if isinstance(rule, contract.WeightDecay):
+        rule = rule.over(total_steps)
+    moves = _promoting(rule.updates(schedule, params))
     if factors is not None:
         moves = optax.chain(moves, _scaled(factors))
     if optimizer.clip_norm:
@@ -174,9 +182,11 @@ def _layers_below_head(path: str, depth: int) -> np.ndarray:
 
 
 def _scaled(factors: Any) -> optax.GradientTransformation:
-    return contract.stateless(
-        lambda updates, params: jax.tree.map(lambda u, f: u * f.astype(u.dtype), updates, factors)
-    )
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        scaled = contract.map_trained(lambda f, u: u * f.astype(u.dtype), factors, updates)
+        return scaled, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def _promoting(rule: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -5,11 +5,14 @@ A path joins the keys of a nested dict with "/", such as `encoder/blocks/mlp/fc1
 projects have it, is one slice along that axis.
 """
 
+import copy
 import dataclasses
+import functools
 import math
+import operator
 import re
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -35,13 +38,34 @@ class WeightDecay:
     """Base of the optimizers whose parameters decay."""
 
     weight_decay: float = 0.0  # times the parameter; see the optimizer for where it is added
+    # How the decay goes from `weight_decay` to `weight_decay_end` during the run.
+    weight_decay_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    weight_decay_end: float = 0.0  # cosine, linear: the decay at the end of the run
     decay_mask: tuple[str, ...] = KERNELS  # regular expressions of the decayed paths
     # (regular expression of paths, factor of their decay); the first that matches counts.
     decay_factors: tuple[tuple[str, float], ...] = ()
 
+    _total_steps: ClassVar[int] = 0  # of the run, once `over` has set it
+
+    def over(self, total_steps: int) -> Self:
+        """The optimizer in a run of this length, which schedules of the decay need."""
+        bound = copy.copy(self)
+        object.__setattr__(bound, "_total_steps", total_steps)
+        return bound
+
+    @property
+    def any_decay(self) -> bool:
+        """Whether there is a decay at some step."""
+        return max(self.weight_decay, self.weight_decay_end) > 0
+
     def decays(self, params: Any) -> Any:
-        """A bool for every parameter: whether it decays. Raises ValueError for a bad pattern."""
-        check_positive(weight_decay=self.weight_decay)
+        """A bool for every parameter: whether it decays. Raises ValueError for a bad field."""
+        check_positive(weight_decay=self.weight_decay, weight_decay_end=self.weight_decay_end)
+        if self.weight_decay_end and self.weight_decay_schedule == "constant":
+            raise ValueError(
+                f"config.optimizer.weight_decay_end is {self.weight_decay_end}, but the decay is"
+                " constant: set config.optimizer.weight_decay_schedule to cosine or linear"
+            )
         # The default may match nothing: a model need not have kernels.
         default = self.decay_mask == KERNELS
         return matches(params, self.decay_mask, field="decay_mask", may_miss=default)
@@ -49,18 +73,31 @@ class WeightDecay:
     def decay(self, params: Any) -> optax.GradientTransformation:
         """Adds the decay times the parameter to the updates of the parameters that decay."""
         mask = self.decays(params)
-        if not self.decay_factors:
-            return optax.add_decayed_weights(self.weight_decay, mask=mask)
         factors = first_matches(params, self.decay_factors, field="decay_factors")
-        rates = jax.tree.map(lambda on, factor: on * factor * self.weight_decay, mask, factors)
-        return stateless(
-            lambda updates, params: jax.tree.map(
-                lambda update, rate, p: update + rate * p if rate else update,
-                updates,
-                rates,
-                params,
+        rates = jax.tree.map(lambda on, factor: on * factor, mask, factors)
+        parts = [
+            optax.add_decayed_weights(
+                self._scheduled(rate),
+                mask=jax.tree.map(functools.partial(operator.eq, rate), rates),
             )
-        )
+            for rate in sorted(set(jax.tree.leaves(rates)) - {0.0})
+        ]
+        return optax.chain(*parts) if len(parts) > 1 else (*parts, optax.identity())[0]
+
+    def _scheduled(self, factor: float) -> float | optax.Schedule:
+        """`factor` times the decay: a number, or a function of the step, int () from 0."""
+        start, end, total = self.weight_decay, self.weight_decay_end, self._total_steps
+        if self.weight_decay_schedule == "constant":
+            return factor * start
+        assert total, "the length of the run is unknown: call `over` first"
+
+        def rate(step: jax.typing.ArrayLike) -> jax.Array:
+            left = 1 - jnp.minimum(1, jnp.asarray(step, jnp.float32) / total)
+            if self.weight_decay_schedule == "cosine":
+                left = 0.5 * (1 - jnp.cos(jnp.pi * left))
+            return factor * (end + (start - end) * left)
+
+        return rate
 
 
 def paths(params: Any) -> Any:
@@ -144,19 +181,23 @@ def scale_by_trust_ratio(mask: Any, *, coefficient: float = 1.0) -> optax.Gradie
         return update * ratio.astype(update.dtype)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        scaled = jax.tree.map(scale, mask, updates, layer_norms(params), layer_norms(updates))
+        scaled = map_trained(scale, mask, updates, layer_norms(params), layer_norms(updates))
         return scaled, state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def stateless(function: Callable[[Any, Any], Any]) -> optax.GradientTransformation:
-    """The transformation that gives `function(updates, params)`."""
+def map_trained(function: Callable[..., Any], known: Any, updates: Any, *others: Any) -> Any:
+    """`function(known, update, ...)` for every parameter that trains.
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return function(updates, params), state
+    `known` has a value for every parameter. In the other trees, optax has a MaskedNode for each
+    parameter that does not train, which is kept.
+    """
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    def one(value: Any, update: Any, *rest: Any) -> Any:
+        return update if isinstance(update, optax.MaskedNode) else function(value, update, *rest)
+
+    return jax.tree.map(one, known, updates, *others)
 
 
 def check_fraction(**fields: float) -> None:

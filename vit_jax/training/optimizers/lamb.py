@@ -27,7 +27,7 @@ class Lamb(WeightDecay):
     scale_all: bool = False  # scale the updates of parameters that do not decay, too
 
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        mask, decays = self.decays(params), self.weight_decay > 0
+        mask, decays = self.decays(params), self.any_decay
         scaled = jax.tree.map(lambda masked: self.scale_all or masked and decays, mask)
         return optax.chain(
             optax.scale_by_adam(**adam_options(self)),

@@ -27,4 +27,4 @@ class Sgd(WeightDecay):
             accumulator_dtype=jnp.dtype(self.moment_dtype),
         )
         decay = self.decay(params)
-        return optax.chain(decay, sgd) if self.weight_decay else sgd
+        return optax.chain(decay, sgd) if self.any_decay else sgd
