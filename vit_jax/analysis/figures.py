@@ -1,7 +1,7 @@
 """Pictures of a run: its curves, its predictions, and what its first layer learned."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,11 @@ def curves(workdir: str | os.PathLike[str]) -> Figure:
     lines = [(line["step"], metric_lines.numbers(line)) for line in good]
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
+    accuracies = {"eval_top1": "top-1", "eval_ema_top1": "top-1 of the average"}
+    classifies = any("eval_top1" in values for _, values in lines)
     for axes, names in (
         (left, {"loss": "training loss", "eval_loss": "held-out loss"}),
-        (right, {"eval_top1": "top-1", "eval_ema_top1": "top-1 of the average"}),
+        (right, accuracies if classifies else _measured(lines)),
     ):
         for name, label in names.items():
             points = [(step, values[name]) for step, values in lines if name in values]
@@ -32,8 +34,16 @@ def curves(workdir: str | os.PathLike[str]) -> Figure:
         axes.set_xlabel("step")
         if axes.lines:
             axes.legend()
-    right.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.1f}%")
+    if classifies:
+        right.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.1f}%")
     return figure
+
+
+def _measured(lines: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, str]:
+    """The first metric of the evaluations that is not the loss, with its name."""
+    names = (name for _, values in lines for name in values if name.startswith("eval_"))
+    first = next((name for name in names if name not in ("eval_loss", "eval_count")), None)
+    return {first: first.removeprefix("eval_")} if first else {}
 
 
 def predictions(
@@ -61,6 +71,39 @@ def predictions(
         axes.set_title(shown, fontsize=7, color=color, parse_math=False)
     for axes in figure.axes:
         axes.set_axis_off()
+    return figure
+
+
+def reconstructions(
+    images: np.ndarray,  # uint8 (N, H, W, C)
+    rebuilt: np.ndarray,  # in [0, 1], (N, H, W, C)
+) -> Figure:
+    """Pairs of rows: images, and below them the same images rebuilt from their visual tokens."""
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.2 * columns, 2.4 * rows), layout="constrained")
+    grid = figure.subplots(2 * rows, columns, squeeze=False)
+    for number, (before, after) in enumerate(zip(images, rebuilt, strict=True)):
+        row, column = divmod(number, columns)
+        grid[2 * row, column].imshow(**_shown(before, whole=255))
+        grid[2 * row + 1, column].imshow(**_shown(after, whole=1))
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure
+
+
+def codebook(counts: np.ndarray, *, images: int) -> Figure:
+    """How often each visual token was used (V,), the most frequent first."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    shares = np.sort(counts)[::-1] / max(counts.sum(), 1)
+    axes.fill_between(np.arange(len(shares)), shares, step="mid")
+    axes.axhline(1 / len(shares), color="tab:gray", linestyle=":", label="all as frequent")
+    axes.set_xlabel("visual tokens, the most frequent first")
+    axes.set_ylabel("share")
+    axes.legend()
+    number = int((counts > 0).sum())
+    axes.set_title(f"{number} of {len(counts)} tokens are used in {images} images", fontsize=9)
     return figure
 
 

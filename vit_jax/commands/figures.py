@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Draw a run: curves, predictions, filters, similarity of positions.
 
+    A discrete VAE has reconstructions and the use of its codebook instead of predictions.
     Writes PNG files into pictures/ of the run and prints where they are. With --augment, draws one
     picture for each augmentation of a recipe or a run (augment_NAME.png): a row for each image, a
     column for each random draw.

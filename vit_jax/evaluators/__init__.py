@@ -1,5 +1,6 @@
 """Evaluators: how a model is measured. One file each, and a table; `contract` defines them."""
 
+from vit_jax.evaluators.codebook import Codebook
 from vit_jax.evaluators.contract import Context, Evaluator, Measure
 from vit_jax.evaluators.held_out import HeldOut
 from vit_jax.evaluators.knn import Knn
@@ -10,6 +11,7 @@ __all__ = ["HELD_OUT", "EVALUATORS", "Context", "Evaluator", "HeldOut", "Knn", "
 
 # By the name in a config.
 EVALUATORS: dict[str, type[Evaluator]] = {
+    "codebook": Codebook,
     "held_out": HeldOut,
     "knn": Knn,
 }

@@ -121,6 +121,17 @@ class DVAE(Model):
             x = x if number == groups else x.repeat(2, axis=1).repeat(2, axis=2)
         return self.decoder.output(jax.nn.relu(x.astype(jnp.float32)))
 
+    def rebuilt(self, images: jax.Array) -> jax.Array | None:
+        """Pixels in [0, 1] (B, H, W, C) float32, made of the most likely tokens of the images."""
+        if not self.options.reconstructs:
+            return None
+        tokens = self.visual_tokens(images)
+        return pixels(self.decode(jax.nn.one_hot(tokens, self.options.vocabulary)))
+
+    def visual_tokens(self, images: jax.Array) -> jax.Array:
+        """The most likely tokens, int32 (B, h, w), of images (B, H, W, C)."""
+        return self(images).argmax(axis=-1)
+
     def _encoded(self, images: jax.Array) -> jax.Array:
         """The input of the last layer of the encoder (B, h, w, F) float32."""
         options = self.options
@@ -135,6 +146,12 @@ class DVAE(Model):
             x = self.encoder.group(number, x)
             x = x if number == options.groups else nnx.max_pool(x, (2, 2), strides=(2, 2))
         return jax.nn.relu(x.astype(jnp.float32))
+
+
+def pixels(outputs: jax.Array) -> jax.Array:
+    """Pixels in [0, 1] (B, H, W, C) of outputs (B, H, W, 2 C) of `DVAE.decode`."""
+    mapped = jax.nn.sigmoid(outputs[..., : outputs.shape[-1] // 2])
+    return jnp.clip((mapped - MARGIN) / (1 - 2 * MARGIN), 0, 1)
 
 
 class Network(nnx.Module):

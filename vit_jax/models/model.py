@@ -121,6 +121,14 @@ class Model(nnx.Module):
         """The input of the head (B, `options.feature_size`), float32."""
         raise NotImplementedError
 
+    def rebuilt(self, images: jax.Array) -> jax.Array | None:
+        """Pixels in [0, 1] of images that were encoded and decoded; None if it cannot decode."""
+        return None
+
+    def visual_tokens(self, images: jax.Array) -> jax.Array | None:
+        """Tokens of a codebook, int32 (B, h, w), of images; None if it has no codebook."""
+        return None
+
     @property
     def patch_kernel(self) -> jax.Array | None:
         """The patch embedding (height, width, channels, D) for figures; None if there is none."""

@@ -12,6 +12,7 @@ from vit_jax.objectives.contract import (
     TableFile,
 )
 from vit_jax.objectives.distillation import Distillation
+from vit_jax.objectives.dvae import DiscreteVAE
 from vit_jax.objectives.mae import MaskedAutoencoding
 from vit_jax.objectives.masked_patch import MaskedPatchPrediction
 
@@ -31,6 +32,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "beit": MaskedImageModeling,
     "classification": Classification,
     "distillation": Distillation,
+    "dvae": DiscreteVAE,
     "mae": MaskedAutoencoding,
     "masked_patch": MaskedPatchPrediction,
 }

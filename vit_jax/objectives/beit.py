@@ -145,7 +145,7 @@ class MaskedImageModeling(Objective):
         The head is computed for n patches only: the hidden ones, then some visible ones.
         """
         images = batch["image"]
-        scores = jax.lax.stop_gradient(frozen[TOKENIZER](images))  # (B, rows, columns, V)
+        scores = frozen[TOKENIZER](images)  # (B, rows, columns, V)
         tokens = scores.argmax(-1).reshape(hidden.shape)
         places = jnp.argsort(~hidden, axis=1, stable=True)[:, : self.hidden]
         counted, labels = (jnp.take_along_axis(x, places, axis=1) for x in (hidden, tokens))
