@@ -42,11 +42,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         "scalar": (f.Scalar(np.int64), 1),
         "fraction": (f.Scalar(np.float32), 0.5),
         "array": (f.Tensor(shape=(1,), dtype=np.int64), [1]),
-        "several": (f.Sequence(named), [0, 1]),
+        "several": (f.Sequence(f.Scalar(np.int64)), [0, 1]),
         "text": (f.Text(), "cat"),
     }
     for name, (feature, label) in refused.items():
         prepare(root, name, feature, {"train": [label], "test": [label]})
+    sets = [[0, 2], [], [1], [2, 1, 0]]
+    prepare(root, "sets", f.Sequence(named), {"train": sets, "test": sets})
     shape = f.Tensor(shape=(8, 9, 3), dtype=np.uint8)
     prepare(root, "pixels", named, {"train": whole, "test": whole}, image=shape)
     prepare(root, "shrunk", named, {"train": whole, "test": whole}, classes=ANIMALS[:2])
@@ -86,6 +88,18 @@ def test_all_labels_are_read_at_once(root: pathlib.Path) -> None:
     for name in ("both", "half"):
         source = open_source(config(root, name), split="train")
         assert source.labels.tolist() == [source.read(i).label for i in range(len(source))]
+
+
+def test_several_labels_of_an_image_are_rows_of_zeros_and_ones(root: pathlib.Path) -> None:
+    source = open_train(config(root, "sets"))
+    assert source.multi_label and source.class_names == ANIMALS
+    rows = np.stack([source.read(i).label for i in range(4)])
+    assert sorted(rows.tolist()) == [[0, 0, 0], [0, 1, 0], [1, 0, 1], [1, 1, 1]]
+    np.testing.assert_array_equal(source.labels, rows)
+    with eval_batches(source, EvalTransform(size=(4, 4)), batch_size=8) as batches:
+        (batch,) = batches
+    assert batch["label"].dtype == np.uint8 and batch["mask"].sum() == 4
+    np.testing.assert_array_equal(batch["label"][:4], rows)
 
 
 def test_images_without_labels_are_masked_in_evaluation(root: pathlib.Path) -> None:

@@ -4,15 +4,17 @@ import collections
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from vit_jax import plain_json
 from vit_jax.data import identity
-from vit_jax.data.record import Record
+from vit_jax.data.record import UNKNOWN, Record
 from vit_jax.text import shortened
+
+T = TypeVar("T")
 
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 
@@ -21,42 +23,69 @@ class ImageListSource:
     """The files that `labels` names, below `root`, in the order of the map."""
 
     def __init__(
-        self, root: pathlib.Path, labels: Mapping[str, int], *, class_names: tuple[str, ...]
+        self,
+        root: pathlib.Path,
+        labels: Mapping[str, int | Sequence[int]],
+        *,
+        class_names: tuple[str, ...],
+        name: str = "",
     ) -> None:
-        """Raises ValueError for a missing file, or a class that the model does not have."""
-        self.name, self.class_names = str(root), class_names
-        self._items = list(labels.items())
+        """`name` is that of the split in messages; unset: `root`.
+
+        Raises ValueError for a missing file, or a class that there is not.
+        """
+        self._root, self.name, self.class_names = root, name or str(root), class_names
+        several = {n: (own,) if isinstance(own, int) else tuple(own) for n, own in labels.items()}
+        self._items = list(several.items())
+        self.multi_label = any(len(own) != 1 for own in several.values())
         if not root.is_dir():
             raise ValueError(f"{root} is not a folder of images")
-        if outside := [name for name, _ in self._items if not _is_below(name)]:
+        if outside := [name for name in several if not _is_below(name)]:
             raise ValueError(f"labelled files are not below {root}: {outside[0]!r}")
-        if missing := [name for name, _ in self._items if not os.path.isfile(root / name)]:
+        if missing := [name for name in several if not os.path.isfile(root / name)]:
             raise ValueError(f"{len(missing)} labelled files are not in {root}: {missing[0]!r}")
-        wrong = [f"{name}: {label}" for name, label in self._items if not self._known(label)]
+        wrong = [
+            f"{n}: {label}" for n, own in self._items for label in own if not self._known(label)
+        ]
         if wrong:
             raise ValueError(f"labels outside the {len(class_names)} classes: {_short(wrong[0])}")
 
     @property
     def labels(self) -> np.ndarray:
-        return np.array([label for _, label in self._items], np.int32)
+        if self.multi_label:
+            return np.array([self._row(own) for _, own in self._items])
+        return np.array([own[0] for _, own in self._items], np.int32)
 
     def __len__(self) -> int:
         return len(self._items)
 
     def read(self, index: int) -> Record:
-        name, label = self._items[index]
-        path = pathlib.Path(self.name) / name
-        return Record(path.read_bytes(), label, str(path))
+        name, own = self._items[index]
+        path = self._root / name
+        return Record(path.read_bytes(), self._row(own) if self.multi_label else own[0], str(path))
 
     def sample(self) -> list[int]:
         return []  # every image has a label
 
     def identity(self) -> identity.Identity:
-        files = [os.path.join(self.name, name) for name, _ in self._items]
-        labels = [label for _, label in self._items]
-        return identity.of_files(
-            "image_list", files, labels, class_names=self.class_names, root=self.name
+        files = [os.path.join(self._root, name) for name, _ in self._items]
+        # An image of several classes belongs to the part of no class; `labels` covers them all.
+        labels = [own[0] if len(own) == 1 else UNKNOWN for _, own in self._items]
+        found = identity.of_files(
+            "image_list", files, labels, class_names=self.class_names, root=self._root
         )
+        if not self.multi_label:
+            return found
+        all_labels = identity.digest(f"{name} {own}" for name, own in self._items)
+        parts = {**found.parts, "labels": identity.Part(examples=0, digest=all_labels)}
+        return identity.identify(
+            "image_list", class_names=self.class_names, parts=parts, images=found.images
+        )
+
+    def _row(self, labels: tuple[int, ...]) -> np.ndarray:
+        row = np.zeros(len(self.class_names), np.uint8)
+        row[list(labels)] = 1
+        return row
 
     def _known(self, label: int) -> bool:
         return 0 <= label < len(self.class_names)
@@ -73,6 +102,17 @@ def read_labels(path: pathlib.Path, *, class_names: Sequence[str] = ()) -> dict[
     A label may also be one of `class_names`. Raises ValueError in one line if the file is not a
     map, names a file twice, or has a label that is neither an index nor a name.
     """
+    return _read(path, class_names, _index)
+
+
+def read_label_sets(
+    path: pathlib.Path, *, class_names: Sequence[str]
+) -> dict[str, tuple[int, ...]]:
+    """As `read_labels`, with any number of labels: a list in JSON, or `NAME INDEX,INDEX`."""
+    return _read(path, class_names, _indices)
+
+
+def _read(path: pathlib.Path, class_names: Sequence[str], index: Callable[..., T]) -> dict[str, T]:
     if not path.is_file():
         raise ValueError(f"cannot read the labels {path}: it is not a file")
     try:
@@ -80,7 +120,7 @@ def read_labels(path: pathlib.Path, *, class_names: Sequence[str] = ()) -> dict[
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the labels {path}: {error}") from error
     try:
-        labels = _labels(_pairs(text), class_names)
+        labels = _labels(_pairs(text), class_names, index)
     except ValueError as error:
         raise ValueError(
             f"{path} is not a map of labels (JSON, or lines NAME INDEX): {error}"
@@ -114,17 +154,19 @@ def _lines(text: str) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _labels(pairs: Iterable[tuple[str, Any]], class_names: Sequence[str]) -> dict[str, int]:
+def _labels(
+    pairs: Iterable[tuple[str, Any]], class_names: Sequence[str], read: Callable[..., T]
+) -> dict[str, T]:
     counted = collections.Counter(class_names)
     numbers = {name: i for i, name in enumerate(class_names) if counted[name] == 1}
-    labels: dict[str, int] = {}
+    labels: dict[str, T] = {}
     seen: set[str] = set()
     for name, index in pairs:
         path = os.path.normpath(name)
         if path in seen:
             raise ValueError(f"{name!r} has two labels")
         seen.add(path)
-        labels[name] = _index(name, index, numbers)
+        labels[name] = read(name, index, numbers)
     return labels
 
 
@@ -140,6 +182,14 @@ def _index(name: str, value: Any, numbers: Mapping[str, int]) -> int:
     raise ValueError(
         f"{_short(name)} has the label {_short(value)}, which is not an integer{known}"
     )
+
+
+def _indices(name: str, value: Any, numbers: Mapping[str, int]) -> tuple[int, ...]:
+    """Accepts a list of what `_index` accepts, digits and names joined by commas, or one class."""
+    if isinstance(value, str) and value not in numbers:
+        value = value.split(",")
+    values = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(_index(name, one, numbers) for one in values))
 
 
 def _short(value: Any) -> str:

@@ -14,7 +14,8 @@ from vit_jax.models.preprocessing import Fit, Interpolation
 class DataConfig:
     """Where images come from and what happens to them."""
 
-    # Where images come from: the ones that ship with the package, folders named by class, or TFDS.
+    # Where images come from: those that ship with the package, folders named by class, lists of
+    # classes, or TFDS.
     source: DataSource = schema.choice(SOURCES, "embedded", key="source")
     train_split: str = "train"  # split to train on; tfds has sub-splits too, as "train[:99%]"
     # Split to evaluate on. Unset: the first labelled one named validation, val, ..., or test.

@@ -18,7 +18,14 @@ from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batch, Batches, Pool
 from vit_jax.data.counter import NUMBERS, draw, shuffled_ids
 from vit_jax.data.preprocess import BrokenImageError, EvalTransform, TrainTransform
-from vit_jax.data.record import TRAIN_ON_LABELLED, UNKNOWN, LabelError, Source
+from vit_jax.data.record import (
+    TRAIN_ON_LABELLED,
+    UNKNOWN,
+    Label,
+    LabelError,
+    Source,
+    is_multi_label,
+)
 from vit_jax.data.sampling import Order
 from vit_jax.errors import RunFailed
 
@@ -31,12 +38,15 @@ Unlabelled = Literal["refuse", "skip", "read"]  # what to do with an image that 
 
 
 def example_shapes(
-    image_size: tuple[int, int], channels: int
+    image_size: tuple[int, int], channels: int, *, several_of: int = 0
 ) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of one example in each of `EVAL_ARRAYS`."""
+    """Shape and dtype of one example in each of `EVAL_ARRAYS`.
+
+    `several_of`: the number of classes, where an image may have several of them; else 0.
+    """
     return {
         "image": ((*image_size, channels), "uint8"),
-        "label": ((), "int32"),
+        "label": ((several_of,), "uint8") if several_of else ((), "int32"),
         "sample_index": ((2,), "uint32"),
         "mask": ((), "bool"),
     }
@@ -67,7 +77,8 @@ def train_batches(
     without a gap, each a new permutation of the source, unless there is another `order` (see
     `sampling`). A batch holds, for R rows:
     image uint8 (R, H, W, C), label int32 (R,), id int64 (R,) index in the source, and
-    sample_index uint32 (R, 2), the high and the low word.
+    sample_index uint32 (R, 2), the high and the low word. The label of a source of several classes
+    for each image is uint8 (R, K).
 
     With `repeats`, as many samples in a row are of the same image, each with its own numbers.
 
@@ -134,7 +145,7 @@ def _decoded(
     every image must have a label.
     """
     image = np.empty((len(ids), *transform.size, transform.channels), np.uint8)
-    label = np.empty(len(ids), np.int32)
+    label = _no_labels(source, len(ids))
     draws = augmentation_numbers(transform.augmentations, seed=seed, start=start, count=len(ids))
 
     def load(row: int) -> None:
@@ -212,7 +223,7 @@ def eval_batches(
         mask = ids < len(source)
         ids[~mask] = -1
         image = np.zeros((len(ids), *transform.size, transform.channels), np.uint8)
-        label = np.zeros(len(ids), np.int32)
+        label = _no_labels(source, len(ids))
 
         def load(row: int) -> None:
             pixels, label[row] = _read(
@@ -242,6 +253,13 @@ def eval_batches(
     )
 
 
+def _no_labels(source: Source, count: int) -> np.ndarray:
+    """Zeros for the labels of `count` images: int32 (count,), or uint8 (count, K)."""
+    if is_multi_label(source):
+        return np.zeros((count, len(source.class_names)), np.uint8)
+    return np.zeros(count, np.int32)
+
+
 def _words(indices: np.ndarray) -> np.ndarray:
     """int64 (R,) as uint32 (R, 2), high and low word: integers of JAX have 32 bits by default."""
     return np.stack([indices >> 32, indices & 0xFFFFFFFF], axis=-1).astype(np.uint32)
@@ -256,7 +274,7 @@ def _read_or_replace(
     seed: int,
     bad: BadImages,
     labelled: bool,
-) -> tuple[np.ndarray, int, int]:
+) -> tuple[np.ndarray, Label, int]:
     """Pixels, label and index of a record; if it is broken, of one from a fixed random list."""
     unlabelled: Unlabelled = "refuse" if labelled else "read"
     pixels, label = _read(source, index, decode, bad=bad, unlabelled=unlabelled)
@@ -272,17 +290,18 @@ def _read_or_replace(
 
 def _read(
     source: Source, index: int, decode: Decode, *, bad: BadImages, unlabelled: Unlabelled
-) -> tuple[np.ndarray | None, int]:
+) -> tuple[np.ndarray | None, Label]:
     """Pixels and label of a record. If it is broken, pixels are None, and the label may be 0.
 
     A record without a label has the label UNKNOWN. To "skip" it, its pixels are None; to "refuse"
     it, RunFailed is raised. A label that is not a class raises RunFailed too.
     """
-    path, label = f"{source.name}[{index}]", 0
+    path = f"{source.name}[{index}]"
+    label: Label = 0
     try:
         record = source.read(index)
         path, label = record.path, record.label
-        if label != UNKNOWN or unlabelled == "read":
+        if isinstance(label, np.ndarray) or label != UNKNOWN or unlabelled == "read":
             return decode(record.data), label
         if unlabelled == "skip":
             return None, label

@@ -15,12 +15,16 @@ class LabelError(ValueError):
     """A label that is not a class of its dataset."""
 
 
+Label = int | np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """One labelled image, not decoded."""
 
     data: bytes | np.ndarray  # an encoded file, or uint8 (H, W) or (H, W, C)
-    label: int  # index of a class, or UNKNOWN
+    # Index of a class, or UNKNOWN; in a source of several labels uint8 (K,), 1 for its classes.
+    label: Label
     path: str  # name of this record in messages
 
 
@@ -31,10 +35,14 @@ class DataFacts:
     train_size: int  # images to train on
     class_names: tuple[str, ...] = ()  # by label; () if images have no labels
     num_classes: int = 0
+    multi_label: bool = False  # whether an image may have several classes, or none of them
 
 
 class Source(Protocol):
-    """A split of a dataset with random access; `read` is called from several threads."""
+    """A split of a dataset with random access; `read` is called from several threads.
+
+    A source may also have `multi_label` (see `is_multi_label`) and `labels` (see `all_labels`).
+    """
 
     @property
     def name(self) -> str:
@@ -44,16 +52,31 @@ class Source(Protocol):
     def class_names(self) -> tuple[str, ...]:
         """Class names by label."""
 
-    @property
-    def labels(self) -> np.ndarray:
-        """The label of every image, int32 (N,), UNKNOWN included. Reading them may take a while."""
-
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Record: ...
 
     def sample(self) -> list[int]:
-        """Labels of a sample of the images, UNKNOWN included; [] if every image has a label."""
+        """Labels of a sample of the images, UNKNOWN included.
+
+        [] if every image has a label, and with `multi_label`, where no class is an answer too.
+        """
 
     def identity(self) -> Identity:
         """A summary of the split, to find changes at a later start. This may take a while."""
+
+
+def is_multi_label(source: Source) -> bool:
+    """Whether an image may have several classes, or none of them. A source need not say so."""
+    return bool(getattr(source, "multi_label", False))
+
+
+def all_labels(source: Source) -> np.ndarray:
+    """The label of every image, int32 (N,), or uint8 (N, K) with `multi_label`. May take a while.
+
+    The attribute `labels` of a source, or else the labels of its records.
+    """
+    labels = getattr(source, "labels", None)
+    if labels is None:
+        labels = [source.read(index).label for index in range(len(source))]
+    return np.asarray(labels)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vit_jax.data.identity import Identity
-from vit_jax.data.record import UNKNOWN, Record, Source
+from vit_jax.data.record import UNKNOWN, Label, Record, Source, all_labels, is_multi_label
 
 
 class Relabelled:
@@ -20,19 +20,34 @@ class Relabelled:
 
     @property
     def labels(self) -> np.ndarray:
+        if self.multi_label:
+            return self._moved(all_labels(self._source))
         numbers = np.array([*self._numbers, UNKNOWN], np.int32)  # the last is at index UNKNOWN
-        return numbers[self._source.labels]
+        return numbers[all_labels(self._source)]
+
+    @property
+    def multi_label(self) -> bool:
+        return is_multi_label(self._source)
 
     def read(self, index: int) -> Record:
         record = self._source.read(index)
-        return Record(record.data, self._number(record.label), record.path)
+        return Record(record.data, self._label(record.label), record.path)
 
     def sample(self) -> list[int]:
         return [self._number(label) for label in self._source.sample()]
 
+    def _label(self, label: Label) -> Label:
+        return self._moved(label) if isinstance(label, np.ndarray) else self._number(label)
+
     def _number(self, label: int) -> int:
         # A negative label means that the image has no label.
         return self._numbers[label] if label >= 0 else label
+
+    def _moved(self, labels: np.ndarray) -> np.ndarray:
+        """Rows (..., K) of several labels, in the new order."""
+        moved = np.empty_like(labels)
+        moved[..., list(self._numbers)] = labels
+        return moved
 
     def identity(self) -> Identity:
         """The identity of the source: the model's order of classes does not change the data."""

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from vit_jax.data.counter import shuffled, shuffled_ids
-from vit_jax.data.record import TRAIN_ON_LABELLED, UNKNOWN, Source
+from vit_jax.data.record import TRAIN_ON_LABELLED, UNKNOWN, Source, all_labels, is_multi_label
 
 Order = Callable[[np.ndarray], np.ndarray]  # sample indices int64 (R,) -> ids of images int64 (R,)
 
@@ -51,7 +51,12 @@ class Balanced:
             raise ValueError(f"config.data.class_power is {self.class_power}: it must be in [0, 1]")
 
     def order(self, source: Source, /, *, seed: int) -> tuple[Order, str]:
-        labels = np.asarray(source.labels)
+        if is_multi_label(source):
+            raise ValueError(
+                f"config.data.sampling is balanced, but images of {source.name} have several"
+                " classes: set it to uniform"
+            )
+        labels = all_labels(source)
         if missing := np.count_nonzero(labels == UNKNOWN):
             raise ValueError(
                 f"config.data.sampling is balanced, but {missing} of {len(labels)} images of"

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from vit_jax.data.arrays import EMBEDDED_SPLITS, open_embedded
 from vit_jax.data.image_folder import ImageFolder
+from vit_jax.data.list_data import ListData
 from vit_jax.data.record import Source
 from vit_jax.data.tfds_source import TfdsSource, tfds_splits
 
@@ -74,5 +75,6 @@ class TfdsData:
 SOURCES: dict[str, type[DataSource]] = {
     "embedded": EmbeddedData,
     "image_folder": FolderData,
+    "image_list": ListData,
     "tfds": TfdsData,
 }

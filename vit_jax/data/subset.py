@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from vit_jax.data.identity import Identity
-from vit_jax.data.record import Record, Source
+from vit_jax.data.record import Record, Source, all_labels, is_multi_label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,11 @@ class Subset:
 
     @property
     def labels(self) -> np.ndarray:
-        return self.source.labels[self.ids]
+        return all_labels(self.source)[self.ids]
+
+    @property
+    def multi_label(self) -> bool:
+        return is_multi_label(self.source)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from vit_jax.data import identity
-from vit_jax.data.record import UNKNOWN, LabelError, Record
+from vit_jax.data.record import UNKNOWN, Label, LabelError, Record
 
 _LOG = logging.getLogger(__name__)
 _THREADS = 16  # they wait for the disk
@@ -27,7 +27,7 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         builder = _prepared(dataset, data_dir)
-        self.class_names = _class_names(dataset, builder.info.features)
+        self._key, self.class_names, self.multi_label = _labels(dataset, builder.info.features)
         try:
             self._records: Any = builder.as_data_source(
                 split=split, decoders={"image": tfds.decode.SkipDecoding()}
@@ -56,9 +56,9 @@ class TfdsSource:
             example = self._records[index]
         except Exception as error:  # array_record and TFDS define no type of error
             raise OSError(errno.EIO, " ".join(str(error).split()), path) from error
-        if not _was_read(example):
+        if not self._was_read(example):
             raise OSError(errno.EIO, "its record is damaged", path)
-        return Record(example["image"], self._label(example["label"], path), path)
+        return Record(example["image"], self._label(example[self._key], path), path)
 
     @property
     def labels(self) -> np.ndarray:
@@ -70,7 +70,7 @@ class TfdsSource:
         return np.concatenate(found)
 
     def _labels_of(self, ids: Sequence[int]) -> np.ndarray:
-        """Labels int32, UNKNOWN included. Raises ValueError if a record cannot be read."""
+        """The `labels` of these images. Raises ValueError if a record cannot be read."""
         try:
             examples = self._records.__getitems__(list(ids))
         except Exception as error:  # as in `read`
@@ -78,17 +78,17 @@ class TfdsSource:
                 f"{self.name} cannot be read: {' '.join(str(error).split())}"
             ) from error
         if damaged := [
-            i for i, example in zip(ids, examples, strict=True) if not _was_read(example)
+            i for i, example in zip(ids, examples, strict=True) if not self._was_read(example)
         ]:
             raise ValueError(
                 f"{self.name}[{damaged[0]}] has no label: its record is damaged:"
                 " set config.data.sampling to uniform, which needs no labels"
             )
-        labels = (
-            self._label(example["label"], f"{self.name}[{index}]")
+        labels = [
+            self._label(example[self._key], f"{self.name}[{index}]")
             for index, example in zip(ids, examples, strict=True)
-        )
-        return np.fromiter(labels, np.int32, len(ids))
+        ]
+        return np.array(labels, np.uint8 if self.multi_label else np.int32)
 
     def sample(self) -> list[int]:
         """Labels of at most `SAMPLED` examples, spread over the split.
@@ -103,13 +103,14 @@ class TfdsSource:
             raise ValueError(
                 f"{self.name} cannot be read: {' '.join(str(error).split())}"
             ) from error
-        if not any(map(_was_read, examples)):
+        if not any(map(self._was_read, examples)):
             raise ValueError(f"{self.name} cannot be read: its records are damaged")
-        return [
-            self._label(example["label"], f"{self.name}[{index}]")
+        found = [
+            self._label(example[self._key], f"{self.name}[{index}]")
             for index, example in zip(ids, examples, strict=True)
-            if _was_read(example)
+            if self._was_read(example)
         ]
+        return [label for label in found if isinstance(label, int)]
 
     def identity(self) -> identity.Identity:
         """The summary of the shards that the split reads: names, sizes and ranges of examples."""
@@ -129,9 +130,21 @@ class TfdsSource:
             "tfds", name=self._full_name, class_names=self.class_names, parts=parts
         )
 
-    def _label(self, value: Any, path: str) -> int:
+    def _was_read(self, example: dict[str, Any]) -> bool:
+        """Whether a record was read: for a damaged file, TFDS returns None instead of an error."""
+        return example["image"] is not None and example[self._key] is not None
+
+    def _label(self, value: Any, path: str) -> Label:
+        if self.multi_label:
+            row = np.zeros(len(self.class_names), np.uint8)
+            for label in value:
+                row[self._class(label, path, least=0)] = 1
+            return row
+        return self._class(value, path, least=UNKNOWN)
+
+    def _class(self, value: Any, path: str, *, least: int) -> int:
         label = int(value)
-        if label == UNKNOWN or 0 <= label < len(self.class_names):
+        if least <= label < len(self.class_names):
             return label
         raise LabelError(
             f"{path} has the label {label}, but there are {len(self.class_names)} classes:"
@@ -139,28 +152,29 @@ class TfdsSource:
         )
 
 
-def _was_read(example: dict[str, Any]) -> bool:
-    """Whether a record was read: for a damaged file, TFDS returns None instead of an error."""
-    return example["image"] is not None and example["label"] is not None
+def _labels(dataset: str, features: Any) -> tuple[str, tuple[str, ...], bool]:
+    """The feature with the labels, the names of its classes, and whether an image has several.
 
-
-def _class_names(dataset: str, features: Any) -> tuple[str, ...]:
-    """The names of the feature `label`. Raises ValueError unless images have one class each."""
+    Raises ValueError unless there are images with labels of known classes.
+    """
     from tensorflow_datasets import features as kinds
 
     known = features if isinstance(features, kinds.FeaturesDict) else {}
-    if "image" not in known or "label" not in known:
+    key = next((name for name in ("label", "labels") if name in known), "")
+    if "image" not in known or not key:
         raise ValueError(f"config.data.name {dataset} has no features named image and label")
-    image, label = known["image"], known["label"]
+    image, label = known["image"], known[key]
     if not isinstance(image, kinds.Image):
         raise ValueError(f"the images of {dataset} are {_described(image)}, not encoded images")
-    if isinstance(label, kinds.ClassLabel) and label.num_classes:
-        return tuple(label.names)
+    several = isinstance(label, kinds.Sequence) and isinstance(label.feature, kinds.ClassLabel)
+    one = label.feature if several else label
+    if isinstance(one, kinds.ClassLabel) and one.num_classes:
+        return key, tuple(one.names), several
     if isinstance(label, kinds.Scalar) and np.dtype(label.np_dtype) == np.bool_:
-        return ("0", "1")  # the only numbers without names whose range is known
+        return key, ("0", "1"), False  # the only numbers without names whose range is known
     raise ValueError(
-        f"the labels of {dataset} are {_described(label)}, not one of a known number of classes for"
-        " each image: prepare it with the feature ClassLabel"
+        f"the labels of {dataset} are {_described(label)}, not one or several of a known number of"
+        " classes for each image: prepare it with the feature ClassLabel"
     )
 
 

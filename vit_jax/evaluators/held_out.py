@@ -69,7 +69,9 @@ def make_eval_step(
         batch = batch | {"image": normalize(batch["image"], mean=mean, std=std)}
         sums = objective.measure(model, batch, frozen=bind(frozen))
         counted = jnp.where(batch["mask"], jnp.float32(1), jnp.float32(0)).sum()
-        unlabelled = jnp.sum((batch["label"] == UNKNOWN) & ~batch["mask"])
+        several = batch["label"].ndim == 2  # then no image is without labels
+        unknown = jnp.zeros_like(batch["mask"]) if several else batch["label"] == UNKNOWN
+        unlabelled = jnp.sum(unknown & ~batch["mask"])
         return {**sums, "count": counted, "unlabelled": unlabelled}
 
     return jax.jit(step)

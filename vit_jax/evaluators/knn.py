@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from vit_jax.checkpoints import classes
 from vit_jax.data.augment import normalize
 from vit_jax.data.bad_images import BadImages
-from vit_jax.data.record import Source
+from vit_jax.data.record import Source, is_multi_label
 from vit_jax.data.relabelled import Relabelled
 from vit_jax.data.subset import spread
 from vit_jax.duration import Duration
@@ -179,6 +179,8 @@ def _labelled(context: Context) -> tuple[Source, Source]:
     for source in (train, held_out):
         if not source.class_names:
             raise ValueError(f"kNN needs labels: {source.name} has none")
+        if is_multi_label(source):
+            raise ValueError(f"kNN needs one class of each image: {source.name} has several")
     match = classes.match(
         train.class_names,
         held_out.class_names,

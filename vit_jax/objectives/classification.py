@@ -50,6 +50,11 @@ class Classification(Objective):
                 " objective, or images in folders named by class"
             )
         self.check_kind(base)
+        if facts.multi_label and self.cross_entropy == "softmax":
+            raise ValueError(
+                "config.objective.cross_entropy is softmax, but images have several classes: set it"
+                " to sigmoid"
+            )
         return zoo.change(base, num_classes=facts.num_classes)
 
     def adopted(self, options: zoo.Options) -> zoo.Options:
@@ -69,6 +74,8 @@ class Classification(Objective):
     def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
         logits = model(batch["image"])
         targets = one_hot_targets(batch["label"], num_classes=model.options.num_classes)
+        if batch["label"].ndim == 2 and self.cross_entropy == "softmax":  # equally probable
+            targets = targets / jnp.maximum(targets.sum(axis=-1, keepdims=True), 1)
         return metrics(logits, targets, mask=batch["mask"], kind=self.cross_entropy)
 
 
@@ -88,9 +95,13 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.A
 def one_hot_targets(labels: jax.Array, *, num_classes: int, smoothing: float = 0.0) -> jax.Array:
     """Labels, int (B,), as float32 (B, K): smoothing / K everywhere, the rest on the label.
 
-    As in Szegedy et al. 2016, section 7, PyTorch and timm, for softmax and sigmoid alike.
+    As in Szegedy et al. 2016, section 7, PyTorch and timm, for softmax and sigmoid alike. Several
+    labels are given as (B, K), 1 for each class of an image: then the rest is on all of these.
     """
-    on_label = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+    if labels.ndim == 2:
+        on_label = labels.astype(jnp.float32)
+    else:
+        on_label = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     return (1 - smoothing) * on_label + smoothing / num_classes
 
 
@@ -101,12 +112,12 @@ def metrics(
 
     Sums are exact however a dataset is split into batches and batches over devices; divide by
     `count` at the end. An example is a hit if one of the k classes with the largest logits is a
-    target; of equal logits the lower class goes first. With fewer than 5 classes every example is a
-    top-5 hit.
+    target; of equal logits the lower class goes first. With several labels, top1 is the precision
+    at 1. With fewer than 5 classes every example that has a label is a top-5 hit.
     """
     logits = logits.astype(jnp.float32)
     _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))  # (B, 5)
-    hits = jnp.take_along_axis(targets.astype(jnp.float32), best, axis=-1)
+    hits = (jnp.take_along_axis(targets, best, axis=-1) > 0).astype(jnp.float32)
     per_example = {
         "top1": hits[:, 0],
         "top5": hits.max(axis=-1),

@@ -13,7 +13,7 @@ from vit_jax.config import Config
 from vit_jax.data import opening
 from vit_jax.data.changes import changes, class_changes
 from vit_jax.data.identity import Identity, Part
-from vit_jax.data.record import DataFacts, Source
+from vit_jax.data.record import DataFacts, Source, is_multi_label
 from vit_jax.data.relabelled import Relabelled
 from vit_jax.training import setup
 
@@ -46,7 +46,12 @@ class Data:
     def facts(self) -> DataFacts:
         """What the design of the run needs to know."""
         names = self.class_names
-        return DataFacts(train_size=len(self.train), class_names=names, num_classes=len(names))
+        return DataFacts(
+            train_size=len(self.train),
+            class_names=names,
+            num_classes=len(names),
+            multi_label=bool(names) and is_multi_label(self.train),
+        )
 
     def write(self, workdir: str | os.PathLike[str], *, step: int) -> None:
         """Writes data.json, and model.json, if they must change in a run that resumes at `step`.

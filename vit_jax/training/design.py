@@ -84,7 +84,12 @@ def design(
     config = setup.with_value_range(config, start.preprocessing)
     objective, options = config.objective, start.options
     _check(objective, options, mesh)
-    augment.check(config.augment, gives=objective.gives, channels=options.channels)
+    augment.check(
+        config.augment,
+        gives=objective.gives,
+        channels=options.channels,
+        multi_label=facts.multi_label,
+    )
     schedule = setup.schedule(config, dataset_size=facts.train_size)
     graphdef, shapes = state.abstract_params(options)
     averages = state.statistics(options)
@@ -109,8 +114,10 @@ def design(
         abstract=abstract,
         frozen=models,
         bind=bind,
-        batch=_batch(objective.inputs, options, mesh, size=config.batch_size, tables=tables),
-        eval_batch=_batch(pipeline.EVAL_ARRAYS, options, mesh, size=eval_batch_size(config, mesh)),
+        batch=_batch(objective.inputs, options, facts, mesh, size=config.batch_size, tables=tables),
+        eval_batch=_batch(
+            pipeline.EVAL_ARRAYS, options, facts, mesh, size=eval_batch_size(config, mesh)
+        ),
         step=make_train_step(
             graphdef,
             prepare=_preparation(config, options),
@@ -167,6 +174,7 @@ def _check(objective: Objective, options: Options, mesh: Mesh) -> None:
 def _batch(
     names: tuple[str, ...],
     options: Options,
+    facts: DataFacts,
     mesh: Mesh,
     *,
     size: int,
@@ -174,7 +182,8 @@ def _batch(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Global shapes of the arrays of a batch that go to the devices."""
     sharding = NamedSharding(mesh, mesh_lib.BATCH)
-    shapes = pipeline.example_shapes(options.image_size, options.channels)
+    several_of = facts.num_classes if facts.multi_label else 0
+    shapes = pipeline.example_shapes(options.image_size, options.channels, several_of=several_of)
     examples = {name: jax.ShapeDtypeStruct(*shapes[name]) for name in names} | dict(tables or {})
     return {
         name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype, sharding=sharding)

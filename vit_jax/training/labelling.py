@@ -35,11 +35,13 @@ def label(config: Config, path: str, *, logits: bool) -> tuple[teacher_file.Answ
     rows = np.full(shape, np.nan if logits else UNKNOWN, dtype)
     hits = labelled = 0
     for ids, found, labels in _answers(config, source, teacher):
+        best = found.argmax(axis=1)
         if not np.isfinite(halves := found.astype(np.float16)).all():
             raise ValueError(f"--workdir ({path}): the logits are not finite in float16")
-        rows[ids] = halves if logits else found.argmax(axis=1)
-        labelled += int(np.count_nonzero(labels != UNKNOWN))
-        hits += int(np.count_nonzero(labels == found.argmax(axis=1)))
+        rows[ids] = halves if logits else best
+        several = labels.ndim == 2
+        labelled += len(labels) if several else int(np.count_nonzero(labels != UNKNOWN))
+        hits += int(labels[np.arange(len(best)), best].sum() if several else (labels == best).sum())
     answers = teacher_file.Answers(
         rows=rows,
         class_names=names,

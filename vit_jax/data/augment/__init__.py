@@ -89,13 +89,18 @@ def on_device(augmentations: Sequence[AnyAugmentation]) -> tuple[Augmentation, .
 
 
 def check(
-    augmentations: Sequence[AnyAugmentation], *, gives: frozenset[str], channels: int = 3
+    augmentations: Sequence[AnyAugmentation],
+    *,
+    gives: frozenset[str],
+    channels: int = 3,
+    multi_label: bool = False,
 ) -> None:
     """Raises ValueError if the augmentations cannot be applied in this order.
 
     One may need what the batch does not hold, or pixels are not normalised, or one of the host
     follows one of the device. `gives` is what the objective adds to a batch of pixels before the
     augmentations of the device; `channels` is the number of the model's channels.
+    `multi_label`: images may have several classes, for which an augmentation may need a rule.
     """
     _check_host(augmentations, channels)
     there = gives | {PIXELS}
@@ -110,6 +115,8 @@ def check(
         for needed in sorted(augmentation.needs - there):
             missing = _missing(needed, gives)
             raise ValueError(f"config.augment: {name_of(augmentation)} needs {missing}")
+        if multi_label:
+            augmentation.check_several_labels()
         there = (there - augmentation.takes) | augmentation.gives
     if VALUES not in there:
         raise ValueError("config.augment lacks value_range: the model takes normalised values")

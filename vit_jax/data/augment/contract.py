@@ -28,6 +28,10 @@ class Augmentation(Protocol):
         """The augmentation for a model with this mean and std of each channel."""
         return self
 
+    def check_several_labels(self) -> None:
+        """Raises ValueError if a field must say what to do with images of several classes."""
+        return None
+
     def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
         """Returns the batch with a changed `image` (B, H, W, C) or other entries.
 

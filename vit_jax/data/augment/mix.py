@@ -34,6 +34,9 @@ class Mix(Augmentation):
     cutmix_probability: float = 0.5  # of CutMix where there is mixup too
     mode: Literal["batch", "pair", "sample"] = "batch"  # what has one draw
     exact_share: bool = True  # the share of CutMix is that of the pixels, where the box is clipped
+    # What CutMix does with images of several classes: "share" weights the classes of both by their
+    # pixels, "union" keeps all classes of both. Mixup always weights them by its share.
+    several_labels: Literal["unset", "share", "union"] = "unset"
 
     stream: ClassVar[int] = 4
     needs: ClassVar[frozenset[str]] = frozenset({VALUES, "targets"})
@@ -59,6 +62,14 @@ class Mix(Augmentation):
     def _cuts(self) -> bool:
         return bool(self.cutmix_alpha or self.cutmix_sides)
 
+    def check_several_labels(self) -> None:
+        if self._cuts and self.several_labels == "unset":
+            raise ValueError(
+                "config.augment: mix has CutMix, and images have several classes, of which a box"
+                " may hold only some: set mix's several_labels to share or union, or leave CutMix"
+                " out"
+            )
+
     def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
         index = batch["sample_index"]
         if self.mode == "batch":
@@ -68,7 +79,9 @@ class Mix(Augmentation):
             index = jnp.where(first[:, None], index, index[::-1])
         _, height, width, _ = batch["image"].shape
         draw = jax.vmap(lambda i: self.draw(at(key, i), size=(height, width)))(index)
-        return batch | mixed(batch, draw, exact_share=self.exact_share)
+        return batch | mixed(
+            batch, draw, exact_share=self.exact_share, union=self.several_labels == "union"
+        )
 
     def draw(self, key: jax.Array, *, size: tuple[int, int]) -> Draw:
         """One draw for images of `size` (height, width), without the leading axis."""
@@ -88,8 +101,14 @@ class Mix(Augmentation):
         return Draw(jnp.where(mixes, share, 1), cut & mixes, box)
 
 
-def mixed(batch: Batch, draw: Draw, *, exact_share: bool = True) -> dict[str, jax.Array]:
-    """The images (B, H, W, C) and all targets (B, K) of a batch, mixed with the reversed batch."""
+def mixed(
+    batch: Batch, draw: Draw, *, exact_share: bool = True, union: bool = False
+) -> dict[str, jax.Array]:
+    """The images (B, H, W, C) and all targets (B, K) of a batch, mixed with the reversed batch.
+
+    With `union`, CutMix gives the larger target of both images for each class. A teacher's answers
+    are always weighted.
+    """
     images = batch["image"]
     height, width = images.shape[1:3]
     top, bottom, left, right = (draw.box[:, i, None] for i in range(4))
@@ -107,11 +126,16 @@ def mixed(batch: Batch, draw: Draw, *, exact_share: bool = True) -> dict[str, ja
         area = (bottom - top) * (right - left)
         share = jnp.where(draw.cut, 1 - area[:, 0] / (height * width), share)
     weight = share[:, None]
-    return {"image": mixed_images} | {
+
+    blended = {
         name: weight * batch[name] + (1 - weight) * batch[name][::-1]
         for name in TARGETS
         if name in batch
     }
+    if union:
+        both = jnp.maximum(batch["targets"], batch["targets"][::-1])
+        blended["targets"] = jnp.where(draw.cut[:, None], both, blended["targets"])
+    return {"image": mixed_images} | blended
 
 
 def box_of_share(key: jax.Array, size: tuple[int, int], *, share: jax.Array) -> jax.Array:
