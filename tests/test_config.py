@@ -252,7 +252,10 @@ SGD_B1 = "config.optimizer.b1 belongs to adamw, adam, .*; config.optimizer.name 
             "config.optimizer.momentum belongs to sgd, lars and muon; .* is 'adamw'",
         ),
         ({"data__shift": 2}, "config.data.shift belongs to shift; config.data.crop is 'inception'"),
-        ({"data__path": "x"}, "belongs to image_folder and tfds; config.data.source is 'embedded'"),
+        (
+            {"data__path": "x"},
+            "belongs to image_folder, image_list and tfds; config.data.source is 'embedded'",
+        ),
         (
             {"schedule__decay": "rsqrt", "schedule__end_value": 0.1},
             "config.schedule.end_value belongs to cosine and linear",
@@ -263,7 +266,7 @@ SGD_B1 = "config.optimizer.b1 belongs to adamw, adam, .*; config.optimizer.name 
         ),
         ({"optimizer__name": "adamx"}, "config.optimizer.name is 'adamx': choose one of 'adamw'"),
         ({"optimizer__name": 3}, "config.optimizer.name is 3: choose one of 'adamw'"),
-        ({"objective__name": "x"}, "config.objective.name is 'x': choose one of 'classification'"),
+        ({"objective__name": "x"}, "config.objective.name is 'x': choose one of 'beit', "),
     ],
 )
 def test_a_field_of_a_choice_that_was_not_taken_says_whose_it_is(fields, said) -> None:
