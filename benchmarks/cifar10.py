@@ -93,7 +93,8 @@ def train(
 def speed(model: str, flags: argparse.Namespace) -> dict[str, Any]:
     """`step_speed` in a process of its own, so that no run shares the device with it."""
     command = [*(sys.executable, __file__, f"--worker={model}"), "--data=", "--out=", "--"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    paths = os.pathsep.join((str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])))
+    environment = os.environ | {"PYTHONPATH": paths}
     done = subprocess.run(
         [*command, *flags.overrides], stdout=subprocess.PIPE, text=True, check=True, env=environment
     )
