@@ -4,7 +4,7 @@
         --config.init_from=runs/quickstart
 
 `init_from` is the folder of a run, or any released checkpoint. The model is the checkpoint's. Its
-head is kept if the classes are the same, and starts at zero otherwise. The defaults fit the quick
+head is kept if the classes are the same, and starts anew otherwise. The defaults fit the quick
 start. For ImageNet, as in table 4 of "An Image is Worth 16x16 Words", add:
 
     --config.image_size=384 --config.batch_size=512 --config.total.steps=20000

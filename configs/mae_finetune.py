@@ -8,8 +8,7 @@ MAE. The average of the patches is classified; the rate falls from layer to laye
 
 Published accuracy: B/16 83.66, L/16 85.95, H/14 86.93 (the authors' FINETUNE.md).
 
-What differs from the authors' code: the head starts at zero, not with a deviation of 2e-5; an image
-is flipped after RandAugment, not before.
+What differs from the authors' code: an image is flipped after RandAugment, not before.
 """
 
 import ml_collections
@@ -38,6 +37,7 @@ def get_config(variant: str = "B/16") -> ml_collections.ConfigDict:
     config.model.name = f"MAE-{variant}"
     config.model.dtype = "bfloat16"
     config.model.drop_path = drop_path
+    config.model.head_std = 2e-5
 
     config.data.source = "tfds"
     config.data.name = "imagenet2012"

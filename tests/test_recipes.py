@@ -128,6 +128,18 @@ def test_maes_fine_tuning_is_that_of_its_appendix(
     assert names(config) == ["RandAugmentTimm", "Flip", "ValueRange", "Erase", "Mix"]
 
 
+@pytest.mark.parametrize(("size", "epochs"), [("B/16", 90), ("L/16", 50), ("H/14", 50)])
+def test_maes_linear_probe_is_that_of_its_appendix(size, epochs) -> None:
+    config = recipe(f"mae_probe.py:{size}", tuple(START))
+    found, _ = peak_rate(config.optimizer, batch_size=config.batch_size)
+    rule: Any = config.optimizer.rule
+    assert (config.batch_size, config.total.epochs, found) == (16_384, epochs, pytest.approx(6.4))
+    assert (type(rule).__name__, rule.weight_decay, rule.momentum) == ("Lars", 0.0, 0.9)
+    assert (config.schedule.warmup.epochs, config.optimizer.frozen) == (10, ("^encoder/",))
+    assert (config.model.get("pool"), config.model.get("head_norm")) == ("token", "batch")
+    assert names(config) == ["Flip", "ValueRange"]
+
+
 @pytest.mark.parametrize("variant", ["Ti/16", "S/16", "B/16", "distilled-S/16"])
 def test_deit_is_that_of_its_main_py(variant) -> None:
     distilled = variant.startswith("distilled")
@@ -216,6 +228,7 @@ def test_masked_patch_prediction_is_that_of_the_appendix() -> None:
         "scaling.py",
         "mae.py",
         "mae_finetune.py",
+        "mae_probe.py",
         "deit.py",
         "deit3.py",
         "masked_patch.py",

@@ -143,7 +143,7 @@ def test_a_run_takes_over_a_head_by_class_name(tmp_path) -> None:
 
     begin = started(tmp_path / "hf", ("polyp", "ulcer", "wound"))
     assert begin.params is not None and not begin.params["head/kernel"].any()
-    assert "the head starts at zero" in begin.report
+    assert "the head starts anew" in begin.report
 
     begin = started(tmp_path / "hf", ("n01", "n02", "n03"), init_head="by_number")
     assert begin.params is not None
@@ -167,6 +167,5 @@ def test_a_head_for_another_number_of_classes_starts_at_zero_with_a_note(tmp_pat
     again = vit_jax.load(tmp_path / "a.npz", num_heads=2, num_classes=5)
     assert not again.head.kernel[...].any()
     assert (
-        "the head starts at zero, because the classes differ: 2 classes there, 5 here"
-        in caplog.text
+        "the head starts anew, because the classes differ: 2 classes there, 5 here" in caplog.text
     )

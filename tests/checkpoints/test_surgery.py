@@ -12,6 +12,7 @@ from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.interpolation import Methods
 
 KEY = jax.random.key(0)
+HEAD = ("head/bias", "head/kernel")
 
 
 def adapt(source: dict, target: dict) -> tuple[dict, surgery.Params, surgery.Report]:
@@ -248,3 +249,14 @@ def test_all_misfits_are_listed_at_once() -> None:
     assert "the model has no encoder/blocks/extra" in message
     assert "encoder/norm/scale is missing" in message
     assert "\n" not in message
+
+
+def test_a_head_is_not_kept_without_the_norm_before_it() -> None:
+    _, _, report = adapt({"head_norm": "batch"}, {})
+    assert set(report.dropped) == {"head_norm/mean", "head_norm/variance", *HEAD}
+    assert set(report.initialised) == set(HEAD)
+    _, after, report = adapt({}, {"head_norm": "batch", "head_std": 0.5})
+    assert set(report.initialised) == {"head_norm/mean", "head_norm/variance", *HEAD}
+    assert 0.3 < after["head/kernel"].std() < 0.7
+    _, _, report = adapt({"head_norm": "batch"}, {"head_norm": "batch"})
+    assert not (report.dropped or report.initialised)

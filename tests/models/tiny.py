@@ -51,6 +51,8 @@ def _draw(rng: np.random.Generator, path: str, shape: tuple[int, ...]) -> np.nda
         layers = shape[1:] if path.startswith("encoder/blocks/") else shape
         fan_in = layers[0] if "qkv" in path else np.prod(layers[:-1])
         values = values / np.sqrt(fan_in)
+    elif path.endswith("variance"):
+        values = 1 + np.abs(values)
     elif not path.endswith("position"):
         values = 0.3 * values
     return values.astype(np.float32)

@@ -55,7 +55,7 @@ def adapt(
 
     The family's rules (`models/fitting.py`) say which parameters are resized to the target's sizes,
     and which may be dropped or initialised where only one of the models has them. The head is kept
-    if classes and features are the same, otherwise it starts at zero; `classes` maps the source's
+    if classes and features are the same, otherwise it starts anew; `classes` maps the source's
     classes to the target's (unset: equal numbers are the same class). Another number of channels
     needs `adapt_channels`. Raises ValueError that lists all other misfits.
     """
@@ -122,7 +122,7 @@ def _about_classes(
     if not (classes and classes.note and source.num_classes and target.num_classes):
         return ()
     if not classes.kept:
-        return (f"the head starts at zero, because the classes differ: {classes.note}",)
+        return (f"the head starts anew, because the classes differ: {classes.note}",)
     return () if under("head", replaced) else (f"the head is kept: {classes.note}",)
 
 

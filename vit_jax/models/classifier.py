@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models import heads
+from vit_jax.models.batch_norm import BatchNorm
 from vit_jax.models.encoder import TaskModel
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.stack import Intermediates
@@ -27,8 +28,12 @@ class ViTOptions(EncoderOptions):
     pool: Literal["token", "gap", "token_gap", "map"] = "token"
     norm_at: Literal["tokens", "pooled"] = "tokens"  # the last norm: before or after pooling
     representation_size: int = 0  # width of a tanh layer before the head; 0: no such layer
+    # A norm of the features before the head. batch: batch norm without parameters, as in MAE's
+    # linear probe; its running averages belong to the head.
+    head_norm: Literal["none", "batch"] = "none"
     distillation_head: bool = True  # whether the distillation token has a head
     head_bias: float = 0.0  # initial bias of every class
+    head_std: float = 0.0  # standard deviation of the initial weights of the head; 0: all zero
 
     def _check_task(self) -> None:
         if self.class_token is False and (self.distillation or self.pool.startswith("token")):
@@ -37,6 +42,8 @@ class ViTOptions(EncoderOptions):
             )
         if self.distillation and self.pool != "token":
             raise ValueError(f"distillation pools its tokens: pool {self.pool!r} does not apply")
+        if self.head_norm != "none" and self.heads == 2:
+            raise ValueError(f"head_norm {self.head_norm!r} is for one head, not for distillation")
         if self.pool in ("token_gap", "map") and self.norm_at == "pooled":
             raise ValueError(f"pool {self.pool!r} needs normalised tokens: use norm_at 'tokens'")
 
@@ -71,11 +78,14 @@ class Classifier(TaskModel):
             width = options.width * (2 if options.pool == "token_gap" else 1)
             dtype = jnp.dtype(options.dtype)
             self.pre_logits = nnx.Linear(width, options.representation_size, dtype=dtype, rngs=rngs)
+        if options.head_norm == "batch":
+            self.head_norm = BatchNorm(options.feature_size, eps=1e-6, affine=False)
         sizes = (options.feature_size, options.num_classes)
+        initial: dict[str, Any] = {"bias": options.head_bias, "std": options.head_std, "rngs": rngs}
         if options.num_classes:
-            self.head = heads.linear_head(*sizes, bias=options.head_bias, rngs=rngs)
+            self.head = heads.linear_head(*sizes, **initial)
         if options.num_classes and options.heads == 2:
-            self.head_distillation = heads.linear_head(*sizes, bias=options.head_bias, rngs=rngs)
+            self.head_distillation = heads.linear_head(*sizes, **initial)
 
     def __call__(
         self,
@@ -95,6 +105,8 @@ class Classifier(TaskModel):
         if not options.num_classes:
             outputs: tuple[jax.Array, ...] = tuple(features)
         else:
+            if options.head_norm == "batch":
+                features = tuple(self.head_norm(x, training=key is not None) for x in features)
             two = (self.head, self.head_distillation) if options.heads == 2 else (self.head,)
             outputs = tuple(head(x) for head, x in zip(two, features, strict=True))
         outputs = tuple(x.astype(jnp.float32) for x in outputs)
@@ -102,7 +114,10 @@ class Classifier(TaskModel):
         return (logits, intermediates) if return_intermediates else logits
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """The input of the head (B, `options.feature_size`), float32; the mean over two heads."""
+        """The input of the head (B, `options.feature_size`), float32; the mean over two heads.
+
+        It is the input of `head_norm` if there is one.
+        """
         features, _ = self._features(images, key, False)
         return jnp.stack(features).mean(axis=0) if len(features) > 1 else features[0]
 

@@ -30,13 +30,18 @@ class AttentionPool(nnx.Module):
         return (y + self.mlp(self.norm(y), key=keys[1]))[:, 0]
 
 
-def linear_head(features: int, classes: int, *, bias: float, rngs: nnx.Rngs) -> nnx.Linear:
-    """A float32 head with a zero kernel; `bias` is the initial bias of every class."""
+def linear_head(
+    features: int, classes: int, *, bias: float, std: float = 0.0, rngs: nnx.Rngs
+) -> nnx.Linear:
+    """A float32 head; `bias` is the initial bias of every class, `std` the deviation of the kernel.
+
+    A deviation of 0 makes the initial kernel zero.
+    """
     return nnx.Linear(
         features,
         classes,
         dtype=jnp.float32,
-        kernel_init=nnx.initializers.zeros,
+        kernel_init=nnx.initializers.normal(std) if std else nnx.initializers.zeros,
         bias_init=nnx.initializers.constant(bias),
         rngs=rngs,
     )

@@ -229,6 +229,14 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
         return 0
 
     @property
+    def head_norm(self) -> str:
+        return "none"
+
+    @property
+    def head_std(self) -> float:
+        return 0.0
+
+    @property
     def head_bias(self) -> float:
         return 0.0
 

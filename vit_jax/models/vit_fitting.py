@@ -25,6 +25,8 @@ def _replaced(source: EncoderOptions, target: EncoderOptions) -> tuple[str, ...]
         replaced += ("pre_logits",)
     if replaced or source.feature_size != target.feature_size:
         replaced += _HEADS
+    if source.head_norm != target.head_norm:
+        replaced += ("head_norm", *_HEADS)
     if source.mim_classes != target.mim_classes:
         replaced += ("mim_head",)
     if source.pool != target.pool:
@@ -130,7 +132,7 @@ FITTING = Fitting(
     optional=(
         *(f"encoder/{token}" for token in (*_TOKENS, "mask")),
         *(*_POSITIONS, _RELATIVE, _BLOCK_RELATIVE),
-        *("pool", "pre_logits", *_HEADS, "mim_head", "mim_norm", "decoder"),
+        *("pool", "pre_logits", "head_norm", *_HEADS, "mim_head", "mim_norm", "decoder"),
     ),
     added=("encoder/blocks/scale1", "encoder/blocks/scale2"),
     resize=_RESIZE.get,

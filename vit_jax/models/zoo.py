@@ -48,6 +48,7 @@ RUN_FIELDS = (
     *COMPUTE_FIELDS,
     *(field.name for field in dataclasses.fields(Regularisation)),
     "head_bias",
+    "head_std",
 )
 # Fields that change nothing about a model whose parameters are there.
 FREE_FIELDS = (*RUN_FIELDS, "init")

@@ -9,9 +9,9 @@ from vit_jax.models import zoo
 from vit_jax.schema.forms import fields, group_of
 
 # Fields that have their defaults in every run unless the config sets them, whatever a checkpoint
-# has: how a model is trained and computed, and the layer before the head, which belongs to the task
+# has: how a model is trained and computed, and the layers before the head, which belong to the task
 # of the checkpoint.
-FRESH = (*zoo.RUN_FIELDS, "representation_size")
+FRESH = (*zoo.RUN_FIELDS, "representation_size", "head_norm")
 # The defaults of a run where they may differ from those of the options.
 _DEFAULTS = {"remat": "dots"}
 _REFUSED = {
