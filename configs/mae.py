@@ -86,5 +86,6 @@ def _paper(config: ml_collections.ConfigDict, size: str) -> None:
     config.optimizer.learning_rate = 1.5e-4
     config.optimizer.rate_batch = 256
     config.optimizer.rate_rule = "linear"
+    config.optimizer.decay_mask = ("kernel$", "cls$", "mask$")  # as the authors' code, tokens too
     config.optimizer.clip_norm = 0.0
     config.schedule.warmup.epochs = 40.0

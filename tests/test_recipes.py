@@ -105,6 +105,7 @@ def test_mae_is_that_of_its_appendix(size) -> None:
     assert (config.batch_size, rate) == (4096, pytest.approx(2.4e-3))
     assert (config.total.epochs, config.schedule.warmup.epochs) == (800, 40)
     assert (rule.b1, rule.b2, rule.weight_decay) == (0.9, 0.95, 0.05)
+    assert rule.decay_mask == ("kernel$", "cls$", "mask$")  # main_pretrain.py: all but vectors
     assert (objective.mask_ratio, objective.normalise) == (0.75, True)
     assert crop.crop_area == (0.2, 1.0) and config.data.interpolation == "bicubic_antialias"
 
@@ -171,7 +172,8 @@ def test_deit_iii_is_that_of_its_readme(size, pixels, rate, drop_path) -> None:
     objective: Any = config.objective
     assert (config.image_size, config.optimizer.learning_rate) == ((pixels, pixels), rate)
     assert (config.batch_size, config.total.epochs, rule.weight_decay) == (2048, 800, 0.05)
-    assert type(rule).__name__ == "Lamb" and objective.cross_entropy == "sigmoid"
+    assert type(rule).__name__ == "Lamb" and objective.cross_entropy == "sigmoid_mean"
+    assert objective.target_threshold == 0  # both classes of a mixed image
     assert config.model.get("drop_path") == drop_path
     assert config.model.get("drop_path_grows") is False
     assert names(config) == ["ThreeAugment", "Flip", "ValueRange", "Mix"]

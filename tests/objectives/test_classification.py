@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from tests.compare import assert_close
+from tests.models import tiny
+from vit_jax.data.record import DataFacts
 from vit_jax.objectives import classification
+from vit_jax.objectives.classification import Classification
 
 
 def mean_loss(logits: jax.Array, targets: jax.Array, *, kind: classification.Kind) -> jax.Array:
@@ -14,22 +17,25 @@ def mean_loss(logits: jax.Array, targets: jax.Array, *, kind: classification.Kin
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "scale"),
+    ("name", "kind"),
     [
-        ("soft_ce", "softmax", 1.0),
-        ("ls_ce_0.1", "softmax", 1.0),
-        ("bce_sumclasses_smooth0.1", "sigmoid", 1.0),
-        ("bce_smooth0.1", "sigmoid", 0.1),  # timm's mean over the 10 classes; ours is the sum
-        ("bce_soft", "sigmoid", 0.1),
+        ("soft_ce", "softmax"),
+        ("ls_ce_0.1", "softmax"),
+        ("bce_sumclasses_smooth0.1", "sigmoid"),
+        ("bce_smooth0.1", "sigmoid_mean"),
+        ("bce_soft", "sigmoid_mean"),
+        ("bce_thresh0.2_soft", "sigmoid_mean"),
     ],
 )
-def test_loss_equals_timm(shared, name, kind, scale):
+def test_loss_equals_timm(shared, name, kind):
     io = np.load(shared / "fixtures/timm_losses/io.npz")
     targets = jnp.asarray(io["soft_labels"])
     if "0.1" in name:
         targets = classification.one_hot_targets(io["labels"], num_classes=10, smoothing=0.1)
+    threshold = 0.2 if "thresh" in name else -1.0
+    objective = Classification(cross_entropy=kind, target_threshold=threshold)
     value, gradient = jax.value_and_grad(
-        lambda logits: scale * mean_loss(logits, targets, kind=kind)
+        lambda logits: objective.supervised(logits, targets).mean()
     )(jnp.asarray(io["logits"]))
     assert_close(value, io[name], rtol=1e-6)
     assert_close(gradient, io[f"{name}_grad"], rtol=1e-5, atol=1e-7)
@@ -43,7 +49,7 @@ def test_loss_equals_vit_jax(shared):
     assert_close(value, io["expected_loss"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "sigmoid_mean"])
 def test_bfloat16_logits_are_computed_in_float32(kind):
     logits = jax.random.normal(jax.random.key(0), (4, 1000), jnp.bfloat16) * 30
     targets = classification.one_hot_targets(jnp.arange(4), num_classes=1000)
@@ -52,6 +58,22 @@ def test_bfloat16_logits_are_computed_in_float32(kind):
     assert value.dtype == jnp.float32
     assert value.shape == (4,)
     np.testing.assert_array_equal(value, exact)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"target_threshold": 0.0}, r"needs cross_entropy sigmoid"),
+        ({"cross_entropy": "sigmoid", "target_threshold": 1.0}, r"no target is above it"),
+        (
+            {"cross_entropy": "sigmoid", "target_threshold": 0.0, "label_smoothing": 0.1},
+            r"makes the target of every class 0.01, .* all of them would become 1",
+        ),
+    ],
+)
+def test_a_threshold_that_makes_no_sense_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Classification(**fields).model(tiny.options(), DataFacts(train_size=1, num_classes=10))
 
 
 def test_smoothed_targets_sum_to_one():

@@ -41,6 +41,16 @@ def assert_follows(path: Any, optimizer: OptimizerConfig, *, rate: float, atol: 
             assert_close(actual[step][name], array, atol=atol, about=name)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_moves_by_the_rate_as_long_as_the_gradient_stays_the_same(name) -> None:
+    """In float32, `1 - b2 ** step` is 2e-5 too small, which would make each move 1e-5 too short."""
+    optimizer = optimizer_config(name=name, clip_norm=0.0)
+    gradient = {"kernel": jnp.asarray([0.5, -3.0])}
+    trajectory = train({"kernel": jnp.zeros(2)}, [gradient] * 50, optimizer, lambda step: 0.1)
+    places = jnp.stack([params["kernel"] for params in trajectory])
+    assert_close(places, jnp.outer(jnp.arange(51.0), jnp.asarray([-0.1, 0.1])), atol=5e-6)
+
+
 def test_lamb_equals_timm(shared) -> None:
     optimizer = optimizer_config(name="lamb", weight_decay=0.02, clip_norm=1.0, decay_mask=ALL)
     assert_follows(shared / "fixtures/timm_lamb", optimizer, rate=0.01, atol=2e-6)

@@ -15,15 +15,18 @@ from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective
 
-Kind = Literal["softmax", "sigmoid"]
+Kind = Literal["softmax", "sigmoid", "sigmoid_mean"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classification(Objective):
     """Cross-entropy of the classes of labelled images."""
 
-    cross_entropy: Kind = "softmax"  # softmax over all classes, or sigmoid of each class alone
+    # Softmax over all classes, or the sigmoid of each class alone, summed or averaged over classes.
+    cross_entropy: Kind = "softmax"
     label_smoothing: float = 0.0  # share of the target that is spread over all classes
+    # Sigmoid: targets above it become 1 and the others 0, after mixing; negative: they stay.
+    target_threshold: float = -1.0
 
     metrics: ClassVar[Mapping[str, Direction]] = {"top1": "max", "top5": "max", "loss": "min"}
     inputs: ClassVar[tuple[str, ...]] = ("image", "label", "sample_index")
@@ -33,6 +36,16 @@ class Classification(Objective):
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"config.objective.label_smoothing is {self.label_smoothing}: it must be in [0, 1)"
+            )
+        if self.target_threshold >= 0 and self.cross_entropy == "softmax":
+            raise ValueError(
+                "config.objective.target_threshold needs cross_entropy sigmoid or sigmoid_mean:"
+                " the targets of softmax must sum to 1"
+            )
+        if self.target_threshold >= 1:
+            raise ValueError(
+                f"config.objective.target_threshold is {self.target_threshold}: no target is above"
+                " it, use a number below 1"
             )
 
     def check_kind(self, base: zoo.Options) -> None:
@@ -55,6 +68,13 @@ class Classification(Objective):
                 "config.objective.cross_entropy is softmax, but images have several classes: set it"
                 " to sigmoid"
             )
+        if 0 <= self.target_threshold < self.label_smoothing / facts.num_classes:
+            raise ValueError(
+                f"config.objective.label_smoothing {self.label_smoothing} makes the target of every"
+                f" class {self.label_smoothing / facts.num_classes:g}, which is above"
+                f" config.objective.target_threshold {self.target_threshold}: all of them would"
+                " become 1, set label_smoothing to 0 or the threshold higher"
+            )
         return zoo.change(base, num_classes=facts.num_classes)
 
     def adopted(self, options: zoo.Options) -> zoo.Options:
@@ -68,8 +88,14 @@ class Classification(Objective):
 
     def loss(self, model: Any, batch: Batch, *, key: jax.Array, frozen: Frozen) -> Loss:
         logits = model(batch["image"], key=key)
-        values = cross_entropy(logits, batch["targets"], kind=self.cross_entropy)
+        values = self.supervised(logits, batch["targets"])
         return Loss(values, jnp.ones_like(values))
+
+    def supervised(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+        """The loss float32 (B,) of logits (B, K) and the mixed targets (B, K) of a batch."""
+        if self.target_threshold >= 0:
+            targets = (targets > self.target_threshold).astype(jnp.float32)
+        return cross_entropy(logits, targets, kind=self.cross_entropy)
 
     def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
         logits = model(batch["image"])
@@ -83,13 +109,14 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.A
     """Cross-entropy, float32 (B,) in nats, of logits (B, K) and target probabilities (B, K).
 
     "sigmoid" sums the binary cross-entropies of all classes, as big_vision does, so that its
-    gradients have the scale of softmax. timm's BinaryCrossEntropy is the mean: 1/K of this.
+    gradients have the scale of softmax. "sigmoid_mean" averages them, as DeiT III and timm do.
     """
     assert logits.shape == targets.shape, (logits.shape, targets.shape)
     logits, targets = logits.astype(jnp.float32), targets.astype(jnp.float32)
     if kind == "softmax":
         return optax.softmax_cross_entropy(logits, targets)
-    return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
+    binary = optax.sigmoid_binary_cross_entropy(logits, targets)
+    return binary.sum(axis=-1) if kind == "sigmoid" else binary.mean(axis=-1)
 
 
 def one_hot_targets(labels: jax.Array, *, num_classes: int, smoothing: float = 0.0) -> jax.Array:

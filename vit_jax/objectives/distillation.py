@@ -14,7 +14,7 @@ import optax
 
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
-from vit_jax.objectives.classification import Classification, cross_entropy, one_hot_targets
+from vit_jax.objectives.classification import Classification, one_hot_targets
 from vit_jax.objectives.contract import Batch, Frozen, FrozenModel, Loss, TableFile
 
 TEACHER = "teacher"  # its name among the frozen models
@@ -81,7 +81,7 @@ class Distillation(Classification):
             taught = batch["teacher_targets"]
         else:
             taught = self._targets(jax.lax.stop_gradient(frozen[TEACHER](batch["image"])))
-        base = cross_entropy(logits, batch["targets"], kind=self.cross_entropy)
+        base = self.supervised(logits, batch["targets"])
         imitated = imitation_loss(
             imitation, taught, kind=self.distillation, temperature=self.temperature
         )

@@ -1,8 +1,10 @@
 """Adam, with and without decoupled decay."""
 
 import dataclasses
+import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -20,7 +22,7 @@ class Adam:
     moment_dtype: MomentDtype = "float32"  # of the first moment
 
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        return optax.adam(schedule, **adam_options(self))
+        return optax.chain(scale_by_adam(self), optax.scale_by_learning_rate(schedule))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,15 +35,41 @@ class AdamW(WeightDecay, Adam):
 
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
         return optax.chain(
-            optax.scale_by_adam(**adam_options(self)),
+            scale_by_adam(self),
             self.decay(params),
             optax.scale_by_learning_rate(schedule),
         )
 
 
-def adam_options(rule: Any) -> dict[str, Any]:
-    """The fields of Adam as optax calls them. Raises ValueError for one out of range."""
+def scale_by_adam(rule: Any) -> optax.GradientTransformation:
+    """Adam's update for the fields of `rule`, with optax's state and an exact bias correction.
+
+    In optax, `1 - b2 ** step` is computed in float32, where 0.999 is 0.99900001. For the first
+    thousand steps this makes every update 1e-5 shorter than it is in PyTorch.
+
+    Raises ValueError for a field out of range.
+    """
     contract.check_fraction(b1=rule.b1, b2=rule.b2)
     contract.check_positive(eps=rule.eps)
-    moment_dtype = jnp.dtype(rule.moment_dtype)
-    return {"b1": rule.b1, "b2": rule.b2, "eps": rule.eps, "mu_dtype": moment_dtype}
+    dtype = jnp.dtype(rule.moment_dtype)
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        first = optax.tree.update_moment(gradients, state.mu, rule.b1, 1)
+        second = optax.tree.update_moment_per_elem_norm(gradients, state.nu, rule.b2, 2)
+        count = optax.safe_increment(state.count)
+        first_share, second_share = (_share_of_ones(b, count) for b in (rule.b1, rule.b2))
+        updates = jax.tree.map(
+            lambda m, v: m / first_share / (jnp.sqrt(v / second_share) + rule.eps), first, second
+        )
+        moments = {"mu": optax.tree.cast(first, dtype), "nu": second}
+        return updates, optax.ScaleByAdamState(count=count, **moments)
+
+    init = optax.scale_by_adam(rule.b1, rule.b2, rule.eps, mu_dtype=dtype).init
+    return optax.GradientTransformation(init, update)
+
+
+def _share_of_ones(decay: float, count: jax.Array) -> jax.Array:
+    """1 - decay ** count, float32 (): the average of `count` ones that began at zero."""
+    if not decay:
+        return jnp.ones(())
+    return -jnp.expm1(count.astype(jnp.float32) * math.log(decay))

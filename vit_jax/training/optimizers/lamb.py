@@ -7,7 +7,7 @@ import jax
 import optax
 
 from vit_jax.training.optimizers import contract
-from vit_jax.training.optimizers.adam import adam_options
+from vit_jax.training.optimizers.adam import scale_by_adam
 from vit_jax.training.optimizers.contract import MomentDtype, WeightDecay
 
 
@@ -30,7 +30,7 @@ class Lamb(WeightDecay):
         mask, decays = self.decays(params), self.any_decay
         scaled = jax.tree.map(lambda masked: self.scale_all or masked and decays, mask)
         return optax.chain(
-            optax.scale_by_adam(**adam_options(self)),
+            scale_by_adam(self),
             self.decay(params),
             contract.scale_by_trust_ratio(scaled),
             optax.scale_by_learning_rate(schedule),

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.training.optimizers import contract
+from vit_jax.training.optimizers.adam import scale_by_adam
 from vit_jax.training.optimizers.contract import MomentDtype, WeightDecay
 
 # Five steps of X <- a X + (b A + c A A) X with A = X X^T: coefficients of modded-nanogpt, and the
@@ -53,13 +54,12 @@ class Muon(WeightDecay):
     moment_dtype: MomentDtype = "float32"  # of the average of gradients, and AdamW's first moment
 
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        contract.check_fraction(momentum=self.momentum, b1=self.b1, b2=self.b2)
-        contract.check_positive(eps=self.eps)
+        contract.check_fraction(momentum=self.momentum)
         is_matrix = contract.matches(params, self.matrices, field="matrices")
         labels = jax.tree.map(lambda matrix: "muon" if matrix else "adam", is_matrix)
-        adam = optax.scale_by_adam(self.b1, self.b2, self.eps, mu_dtype=self._dtype)
+        rules = {"muon": self._orthogonal(params), "adam": scale_by_adam(self)}
         return optax.chain(
-            optax.partition({"muon": self._orthogonal(params), "adam": adam}, labels),
+            optax.partition(rules, labels),
             self.decay(params),
             optax.scale_by_learning_rate(schedule),
         )
