@@ -5,20 +5,24 @@ import logging
 from vit_jax.data import split_names
 from vit_jax.data.options import DataConfig
 from vit_jax.data.record import TRAIN_ON_LABELLED, UNKNOWN, Source
+from vit_jax.data.subset import of_each_class
 
 _LOG = logging.getLogger(__name__)
 
 
 def open_train(data: DataConfig, *, labelled: bool = True) -> Source:
-    """The split to train on. Raises ValueError if labels are needed and images have none."""
+    """The split to train on, or `data.per_class` images of each class of it.
+
+    Raises ValueError if labels are needed and images have none.
+    """
     source = open_source(data, split=data.train_split)
-    if not labelled:
+    if not labelled and not data.per_class:
         return source
     if unlabelled := _unlabelled(source):
         raise ValueError(
             f"{source.name}: {unlabelled} images have no label ({UNKNOWN}): {TRAIN_ON_LABELLED}"
         )
-    return source
+    return of_each_class(source, data.per_class)
 
 
 def open_eval(data: DataConfig, *, labelled: bool = True) -> Source:

@@ -20,6 +20,8 @@ class DataConfig:
     train_split: str = "train"  # split to train on; tfds has sub-splits too, as "train[:99%]"
     # Split to evaluate on. Unset: the first labelled one named validation, val, ..., or test.
     eval_split: str = ""
+    # Train on this many images of each class only, at equal distances in their order; 0: on all.
+    per_class: int = 0
     # How often each class is trained on: as often as it has images, or by a power of that number.
     sampling: Sampling = schema.choice(SAMPLINGS, "uniform", key="sampling")
     # How training images are cropped: a random box, a random displacement, the centre.

@@ -49,3 +49,28 @@ def spread(source: Source, count: int) -> Source:
     if not count or count >= len(source):
         return source
     return Subset(source, np.arange(count) * len(source) // count)
+
+
+def of_each_class(source: Source, count: int) -> Source:
+    """`count` images of every class, at equal distances in their order. 0: all images.
+
+    Raises ValueError if images have several labels, or a class has fewer images.
+    """
+    if not count:
+        return source
+    if count < 0 or is_multi_label(source):
+        raise ValueError(
+            f"config.data.per_class is {count}: it must not be negative, and is not for images of"
+            " several classes"
+        )
+    labels, kept = all_labels(source), []
+    for label in range(len(source.class_names) or labels.max() + 1):
+        (ids,) = np.nonzero(labels == label)
+        if len(ids) < count:
+            name = repr(source.class_names[label]) if source.class_names else label
+            raise ValueError(
+                f"config.data.per_class is {count}, but {source.name} has only {len(ids)} images of"
+                f" class {name}"
+            )
+        kept.append(ids[np.arange(count) * len(ids) // count])
+    return Subset(source, np.sort(np.concatenate(kept)))
