@@ -19,9 +19,6 @@ PYTHON = (
     *("-W", "ignore:Error reading persistent compilation cache entry"),
 )
 VIT_JAX = (*PYTHON, "-m", "vit_jax")
-# For programs of several processes: one that found everything compiled would wait for the others
-# where they all meet, and the CPU's collectives do not wait long.
-ALIKE = {"JAX_ENABLE_COMPILATION_CACHE": "0"}
 LIMIT = 180  # seconds that any one process may take on an idle machine: give it to `limit`
 
 
@@ -77,7 +74,7 @@ def two_processes(program: str, *, devices: int) -> "list[subprocess.CompletedPr
             stack.enter_context(
                 start(
                     program=(*PYTHON, "-c", program),
-                    settings=ALIKE | local._environment({}, index, 2, port, devices),
+                    settings=local._environment({}, index, 2, port, devices),
                 )
             )
             for index in range(2)
@@ -98,7 +95,7 @@ def _ended(
 
 
 def wait_until(condition: Callable[[], bool], child: "subprocess.Popen[str]") -> None:
-    """Looks all the time, until the condition holds; the process must not end before."""
+    """Waits until the condition holds; the process must not end before."""
 
     def holds() -> bool:
         if condition():
@@ -106,7 +103,7 @@ def wait_until(condition: Callable[[], bool], child: "subprocess.Popen[str]") ->
         assert child.poll() is None, f"ended: {child.communicate()}"
         return False
 
-    patience.wait_until(holds, seconds=LIMIT, pause=0.0005)
+    patience.wait_until(holds, seconds=LIMIT, pause=0.005)
 
 
 class CommandLine:

@@ -1,7 +1,9 @@
 """Two real processes train as one, whatever stops them, and evaluate every example once."""
 
+import dataclasses
 import json
 import pathlib
+import shutil
 import signal
 import sys
 
@@ -14,21 +16,21 @@ from tests.compare import assert_close
 from tests.patience import limit
 from vit_jax.data import batches
 
-STEPS = 40
+STEPS = 24
 OVERRIDES = (
     f"--config.total.steps={STEPS}",
-    "--config.evaluate_every.steps=20",
-    "--config.checkpoint.every.steps=20",
+    "--config.evaluate_every.steps=12",
+    "--config.checkpoint.every.steps=12",
     "--config.eval_batch_size=904",  # does not divide the 5000 examples
-    "--config.mesh.data=2",
-    "--config.mesh.fsdp=4",  # the eight devices of this process, or of two with four each
     # Adam would blow up the rounding of gradients that are zero, such as those of key biases.
     "--config.optimizer.name=sgd",
     "--config.optimizer.learning_rate=0.02",
 )
+ONE = (*OVERRIDES, "--config.mesh.data=2", "--config.mesh.fsdp=4")  # the devices of this process
+TWO = (*OVERRIDES, "--config.mesh.data=2", "--config.mesh.fsdp=2")  # of two, with two each
 LAUNCH = (
     *(sys.executable, "-m", "launch.local"),
-    *("--processes", "2", "--devices-per-process", "4", "--"),
+    *("--processes", "2", "--devices-per-process", "2", "--"),
 )
 
 # Two processes, each of which writes down the examples that it trains on.
@@ -50,7 +52,7 @@ batches.Batches.__next__ = recorded
 sys.exit(main(sys.argv[2:]))
 '''
 program = [sys.executable, "-W", "error", "-c", JOB, *sys.argv[1:]]
-sys.exit(local.run(program, processes=2, devices_per_process=4))
+sys.exit(local.run(program, processes=2, devices_per_process=2))
 """
 
 
@@ -68,18 +70,42 @@ def one(command) -> tuple[pathlib.Path, list[list[int]]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches.Batches, "__next__", recorded)
-        assert cli.run(*command.train(workdir, *OVERRIDES)) == 0
+        assert cli.run(*command.train(workdir, *ONE)) == 0
     return workdir, seen
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Two:
+    """The run of two processes, which SIGTERM to their launcher stopped once."""
+
+    workdir: pathlib.Path
+    stopped: pathlib.Path  # a copy of the folder from before the run went on
+    step: int  # after which it stopped
+    ids: tuple[np.ndarray, np.ndarray]  # (steps, rows) that each process trained on
+
+
 @pytest.fixture(scope="module")
-def two(command) -> pathlib.Path:
-    """The run of two processes, with the examples of each beside it."""
+def two(command) -> Two:
     workdir = command.folder / "of-2"
-    program = (*cli.PYTHON, "-c", RECORDED, f"{workdir}-ids")
-    ended = cli.process(*command.train(workdir, *OVERRIDES), program=program, settings=cli.ALIKE)
+    job = command.train(workdir, *TWO)
+    program = (*cli.PYTHON, "-c", RECORDED)
+    with cli.start(f"{workdir}-before", *job, program=program) as child:
+        try:
+            cli.wait_until(lambda: len(runs.lines(workdir)) > 4, child)
+            child.send_signal(signal.SIGTERM)
+            _, errors = child.communicate(timeout=limit(cli.LIMIT))
+        finally:
+            child.kill()
+    assert child.returncode == 143, errors
+    step = int(runs.arrays(workdir)["step"])
+    assert errors.count(f"vit_jax: stopped after step {step} of {STEPS} and saved") == 2, errors
+    stopped = pathlib.Path(shutil.copytree(workdir, command.folder / "stopped"))
+    ended = cli.process(f"{workdir}-after", *job, program=program)
     assert ended.returncode == 0, ended.stderr
-    return workdir
+    assert f"resumed after step {step}" in ended.stderr
+    seen = [[ids(f"{workdir}-{name}{i}") for name in ("before", "after")] for i in range(2)]
+    first, second = (np.concatenate([before[:step], after]) for before, after in seen)
+    return Two(workdir=workdir, stopped=stopped, step=step, ids=(first, second))
 
 
 def ids(path: str) -> np.ndarray:
@@ -99,48 +125,28 @@ def assert_same_run(left: pathlib.Path, right: pathlib.Path) -> None:
             assert other[name] == pytest.approx(value, rel=1e-4, abs=bound), name
 
 
-def test_two_processes_give_the_result_of_one(one, two) -> None:
-    both = [ids(f"{two}-ids{index}") for index in range(2)]
-    assert [part.shape for part in both] == [(STEPS, 8)] * 2
+def test_two_processes_that_were_stopped_give_the_result_of_one(one, two) -> None:
+    assert 0 < two.step < STEPS
+    assert [part.shape for part in two.ids] == [(STEPS, 8)] * 2
     workdir, seen = one
-    np.testing.assert_array_equal(np.concatenate(both, axis=1), seen)
-    assert_same_run(workdir, two)
+    np.testing.assert_array_equal(np.concatenate(two.ids, axis=1), seen)
+    assert_same_run(workdir, two.workdir)
+
+
+def test_one_process_goes_on_with_what_two_did(command, one, two, capsys) -> None:
+    capsys.readouterr()
+    assert cli.run(*command.train(two.stopped, *ONE)) == 0
+    assert f"resumed after step {two.step}" in capsys.readouterr().err
+    assert_same_run(one[0], two.stopped)
 
 
 def test_two_processes_evaluate_every_example_once(two) -> None:
-    command = ("evaluate", "--workdir", two, "--json")
-    ended = cli.process(*command, program=LAUNCH, settings=cli.ALIKE)
+    ended = cli.process("evaluate", "--workdir", two.workdir, "--json", program=LAUNCH)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
-    last = runs.lines(two)[-1]
+    last = runs.lines(two.workdir)[-1]
     assert found["count"] == last["eval_count"] == 5000
     assert found == pytest.approx({k.removeprefix("eval_"): v for k, v in last.items()}, rel=1e-6)
-
-
-def test_sigterm_to_the_launcher_saves_and_any_number_of_processes_goes_on(
-    command, two, capsys
-) -> None:
-    """Stopped twice, so that two processes resume what two began, and one what two did."""
-    workdir = command.folder / "terminated"
-    job = command.train(workdir, *OVERRIDES)
-    stopped = [0]
-    for _ in range(2):
-        with cli.start(*job, program=LAUNCH, settings=cli.ALIKE) as child:
-            try:
-                cli.wait_until(lambda: len(runs.lines(workdir)) > stopped[-1] + 4, child)
-                child.send_signal(signal.SIGTERM)
-                _, errors = child.communicate(timeout=limit(cli.LIMIT))
-            finally:
-                child.kill()
-        assert child.returncode == 143, errors
-        stopped.append(int(runs.arrays(workdir)["step"]))
-        message = f"vit_jax: stopped after step {stopped[-1]} of {STEPS} and saved"
-        assert errors.count(message) == 2, errors
-    assert 0 < stopped[1] < stopped[2] < STEPS
-    capsys.readouterr()
-    assert cli.run(*job) == 0
-    assert f"resumed after step {stopped[2]}" in capsys.readouterr().err
-    assert_same_run(workdir, two)
 
 
 # Each process has overrides of its own.
@@ -163,7 +169,7 @@ def refused(command, name: str, own: list[list[str]], *overrides: str) -> list[s
     """A job that must end with exit code 2 and leave nothing: the line of each process."""
     workdir = command.folder / name
     job = command.train(workdir, *overrides)
-    ended = cli.process(json.dumps(own), *job, program=(*cli.PYTHON, "-c", OWN), settings=cli.ALIKE)
+    ended = cli.process(json.dumps(own), *job, program=(*cli.PYTHON, "-c", OWN))
     assert ended.returncode == 2, ended.stderr
     assert not workdir.exists()
     return sorted(line for line in ended.stderr.splitlines() if "vit_jax: " in line)
