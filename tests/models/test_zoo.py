@@ -260,6 +260,19 @@ def test_a_new_model_is_reproducible_and_its_head_zero_but_for_the_bias() -> Non
     assert first["encoder"]["position"][...].std() == pytest.approx(0.02, rel=0.2)
 
 
+@pytest.mark.parametrize("name", ["R+Ti/16", "Swin-T", "R50x1"])
+def test_a_new_model_has_the_keys_that_flax_draws(name) -> None:
+    """The stream of keys in `zoo.init` is faster to trace, and nothing else."""
+    options = zoo.options(name)
+    module = zoo.family(options).module
+
+    def programs(make: Any) -> str:
+        return str(jax.make_jaxpr(lambda key: nnx.state(make(key)))(jax.random.key(0)))
+
+    ours = programs(lambda key: zoo.init(options, key=key))
+    assert ours == programs(lambda key: module(options, rngs=nnx.Rngs(params=key)))
+
+
 @pytest.mark.parametrize(
     "options",
     [

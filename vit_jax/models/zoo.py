@@ -14,6 +14,7 @@ from its code.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -220,11 +221,30 @@ def family_name(options: Options) -> str:
 
 def init(options: Options, *, key: jax.Array) -> Model:
     """A freshly initialised model of any options. Pure: works under `jax.eval_shape` and jit."""
-    return family(options).module(options, rngs=nnx.Rngs(params=key))
+    rngs = nnx.Rngs()
+    rngs.params = _Stream(key, tag="params")  # type: ignore[attr-defined]
+    return family(options).module(options, rngs=rngs)
 
 
+class _Stream(nnx.RngStream):
+    """Draws the keys of `nnx.RngStream`.
+
+    The base class asks for the sharding of its count at each draw. Under tracing there is none, and
+    JAX searches everything traced so far for the text of that error: seconds for a deep ResNet.
+    """
+
+    def __call__(self) -> jax.Array:
+        key = jax.random.fold_in(self.key[...], self.count[...])
+        self.count.set_value(self.count[...] + 1)
+        return key
+
+
+@functools.lru_cache(maxsize=16)  # a run asks several times for the same model
 def abstract(options: Options) -> tuple[nnx.GraphDef, nnx.State]:
-    """Graph definition and state of a model, with shapes and dtypes for arrays: no computation."""
+    """Graph definition and state of a model, with shapes and dtypes for arrays: no computation.
+
+    Do not change the state: later calls return it too.
+    """
     graphdef, state = nnx.split(nnx.eval_shape(lambda: init(options, key=jax.random.key(0))))
     return graphdef, state
 

@@ -23,8 +23,7 @@ State = dict[str, Any]
 
 def abstract_params(options: zoo.Options) -> tuple[nnx.GraphDef, Any]:
     """The static part of a model, and the nested dict of its parameters' shapes."""
-    model = nnx.eval_shape(lambda: zoo.init(options, key=jax.random.key(0)))
-    graphdef, params = nnx.split(model)
+    graphdef, params = zoo.abstract(options)
     return graphdef, nnx.to_pure_dict(params)
 
 
