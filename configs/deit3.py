@@ -42,6 +42,10 @@ def get_config(variant: str = "B/16") -> ml_collections.ConfigDict:
     config.data.interpolation = "bicubic_antialias"
     config.data.crop_pct = 1.0
     config.schedule.warmup.epochs = 5.0
+    config.schedule.warmup_start = 1e-6
+    config.schedule.decay_from = "start"
+    config.schedule.hold.epochs = 1.0
+    config.schedule.end_value = 1e-5  # when fine-tuning, this is the peak too
     if variant == "finetune":
         _finetune(config)
     else:
@@ -74,7 +78,6 @@ def _pretrain(config: ml_collections.ConfigDict, size: str) -> None:
     config.optimizer.rate_rule = "none"
     config.optimizer.weight_decay = 0.05
     config.optimizer.clip_norm = 1.0
-    config.schedule.end_value = 1e-5
 
 
 def _finetune(config: ml_collections.ConfigDict) -> None:

@@ -4,8 +4,9 @@
         --config.init_from=gs://BUCKET/b16-i21k
 
 Variants are the datasets: imagenet, cifar10, cifar100, pets, flowers. `init_from` is a run, or a
-released checkpoint. The paper tries four learning rates on a part of the training images that is
-held out (here `eval_split`) and takes the best: --config.optimizer.learning_rate=RATE.
+released checkpoint, also of a hybrid (R50+B/16) or of a ResNet (R50x1). The paper tries four
+learning rates on a part of the training images that is held out (here `eval_split`) and takes the
+best: --config.optimizer.learning_rate=RATE.
 
     dataset               steps    learning rates
     imagenet              20,000   .003 .01 .03 .06
@@ -13,8 +14,9 @@ held out (here `eval_split`) and takes the best: --config.optimizer.learning_rat
     pets, flowers         500      .001 .003 .01 .03
 
 Published with B/16 pretrained on ImageNet-21k: imagenet 83.97 (table 5); with the authors' code
-cifar10 99.02, and cifar100 93.22 with L/16. Table 2 uses 512 pixels and an average of 0.9999 for
-ImageNet: --config.image_size=512 --config.ema=0.9999. Cost: the paper states none for fine-tuning.
+cifar10 99.02, and cifar100 93.22 with L/16. Hybrids of AugReg on imagenet: R50+L/32 85.99, R26+S/32
+83.85, R+Ti/16 75.40. Table 2 uses 512 pixels and an average of 0.9999 for ImageNet:
+--config.image_size=512 --config.ema=0.9999. Cost: the paper states none for fine-tuning.
 """
 
 import ml_collections

@@ -1,5 +1,7 @@
 """The learning rate equals the originals' at every step; nonsense durations are refused."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,26 @@ def test_schedule_equals_big_vision(shared, name):
     peak, schedule = BIG_VISION[name]
     actual = rates(schedule, peak=peak, total_steps=300)
     assert_close(actual, expected, rtol=1e-6, atol=1e-7 * peak)
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "warmup", "fields"),
+    [("deit_300ep", 300, 5, {"decay_from": "start"}), ("prefix", 110, 10, {})],
+)
+def test_schedule_equals_timm(shared, name, total, warmup, fields):
+    expected = np.load(shared / "fixtures/timm_cosine_schedule/io.npz")[name]
+    schedule = schedule_config(
+        warmup=Duration(steps=warmup), warmup_start=1e-6, end_value=1e-5, **fields
+    )
+    actual = rates(schedule, peak=0.5, total_steps=total)
+    assert_close(actual, expected[: total + 1], rtol=1e-5, atol=1e-7)
+
+
+def test_a_held_rate_changes_once_per_epoch(shared):
+    schedule = schedule_config(warmup=Duration(steps=20))
+    smooth = rates(schedule, peak=1.0, total_steps=40)
+    held = rates(dataclasses.replace(schedule, hold=Duration(epochs=1.0)), peak=1.0, total_steps=40)
+    np.testing.assert_array_equal(held, smooth[np.arange(41) // 10 * 10])
 
 
 def test_constant_warms_up_stays_and_cools_down_to_zero():

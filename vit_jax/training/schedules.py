@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,13 @@ class ScheduleConfig:
     """The learning rate over the run: linear warm-up, then the decay."""
 
     decay: Decay = schema.choice(DECAYS, "cosine", key="decay")  # the rate after the warm-up
-    warmup: Duration = Duration()  # linear from zero to the peak, at the start of the run
+    warmup: Duration = Duration()  # linear to the peak, at the start of the run
+    warmup_start: float = 0.0  # learning rate at the first step of the warm-up
+    # Where the decay begins: after the warm-up, or at the start of the run as in timm, so that the
+    # rate is below its peak when the warm-up ends.
+    decay_from: Literal["warmup", "start"] = "warmup"
+    # The rate changes only every so often, such as once per epoch (timm); unset: at every step.
+    hold: Duration = Duration()
     cooldown: Duration = Duration()  # linear to zero at the end of the run, on top of the decay
 
 
@@ -97,10 +103,11 @@ def make_schedule(
 
     rate(step) = decay(step) * min(1, step / warmup) * min(1, (total_steps - step) / cooldown)
 
-    During the warm-up the decay is `peak`. So step 0 of a run with warm-up changes nothing, step
-    `warmup` is the first with the full `peak`, and cosine and linear reach `end_value` at step
-    `total_steps`, the one after the last. The original vit_jax and big_vision compute the same; the
-    original vit_jax ends its linear decay at 1e-5, for which set `schedule.end_value`.
+    During the warm-up the decay is `peak`, and `warmup_start` lifts the lower end of the line.
+    Without it, step 0 of a run with warm-up changes nothing. Step `warmup` is the first with the
+    full `peak`. Cosine and linear reach `end_value` at step `total_steps`, the one after the last.
+    The original vit_jax and big_vision compute the same; the original vit_jax ends its linear decay
+    at 1e-5, for which set `schedule.end_value`.
 
     Raises ValueError if warm-up and cooldown do not fit into the run.
     """
@@ -110,13 +117,22 @@ def make_schedule(
     _check(warmup=warmup, cooldown=cooldown, total=total_steps)
     decay = schedule.decay.curve(peak, **units)
 
+    hold = schedule.hold.to_steps(**units)
+    first, start = _checked(schedule.warmup_start, field="warmup_start"), schedule.decay_from
+    begin = warmup if start == "warmup" else 0  # of the decay
+
     def rate(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
-        elapsed = jnp.maximum(step - warmup, 0)  # steps of decay
-        progress = jnp.minimum(1, elapsed / max(total_steps - warmup, 1))
+        if hold > 1:
+            step = hold * jnp.floor(step / hold)
+        elapsed = jnp.maximum(step - begin, 0)  # steps of decay
+        progress = jnp.minimum(1, elapsed / max(total_steps - begin, 1))
         value = decay(elapsed, progress)
+        if warmup and not begin:
+            value = jnp.where(step < warmup, peak, value)
         if warmup:
-            value *= jnp.minimum(1, step / warmup)
+            warmed = jnp.minimum(1, step / warmup)
+            value = value * warmed + first * (1 - warmed) if first else value * warmed
         if cooldown:
             value *= jnp.clip((total_steps - step) / cooldown, 0, 1)
         return value
@@ -124,10 +140,10 @@ def make_schedule(
     return rate
 
 
-def _checked(end_value: float) -> float:
-    if end_value < 0:
-        raise ValueError(f"config.schedule.end_value is {end_value}: a learning rate is at least 0")
-    return end_value
+def _checked(rate: float, *, field: str = "end_value") -> float:
+    if rate < 0:
+        raise ValueError(f"config.schedule.{field} is {rate}: a learning rate is at least 0")
+    return rate
 
 
 def _check(*, warmup: int, cooldown: int, total: int) -> None:
