@@ -131,6 +131,9 @@ class Config:
     # For another `model.channels`, sum or repeat the first kernel of `init_from`, as timm does.
     init_adapt_channels: bool = False
     image_size: tuple[int, ...] = (224, 224)  # (height, width) in pixels; one number: square
+    # Pairs (share of the run, height): before this share, training images are smaller, with this
+    # height and a width in proportion; after the last share they are `image_size`.
+    progressive: tuple[tuple[float, int], ...] = ()
     batch_size: int = 256  # images per step, over all devices and processes
     total: Duration = Duration(epochs=90.0)  # length of the run; it may grow when a run is resumed
     # Period of the evaluations; 0: only at the end.
@@ -169,6 +172,14 @@ def _check(config: Config) -> None:
     _check_channels(config)
     if len(config.image_size) not in (1, 2) or min(config.image_size) < 1:
         raise ValueError(f"config.image_size is {config.image_size}: give (height, width)")
+    shares = [share for share, _ in config.progressive]
+    if any(not 0 < share < 1 for share in shares) or shares != sorted(set(shares)):
+        raise ValueError(
+            f"config.progressive is {config.progressive}: give pairs (share of the run, height)"
+            " with growing shares between 0 and 1"
+        )
+    if any(height < 1 for _, height in config.progressive):
+        raise ValueError(f"config.progressive is {config.progressive}: heights must be positive")
     if len(config.init_grid) not in (0, 2) or min(config.init_grid, default=1) < 1:
         raise ValueError(f"config.init_grid is {config.init_grid}: give (rows, columns)")
     if config.batch_size % config.optimizer.accumulate:

@@ -6,6 +6,7 @@ their crops and augmentations depend only on the seed and the sample index, whic
 processes and threads.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -62,6 +63,7 @@ def train_batches(
     start_step: int = 0,
     rows: slice | None = None,
     order: Order | None = None,
+    size: Callable[[int], tuple[int, int]] | None = None,
     repeats: int = 1,
     threads: int = 8,
     prefetch: int = 2,
@@ -75,7 +77,8 @@ def train_batches(
 
     `rows` are this process's part of the global `batch_size`; unset: all. Epochs follow each other
     without a gap, each a new permutation of the source, unless there is another `order` (see
-    `sampling`). A batch holds, for R rows:
+    `sampling`). The images have the size (H, W) of `transform`, or the `size` of each step. A batch
+    holds, for R rows:
     image uint8 (R, H, W, C), label int32 (R,), id int64 (R,) index in the source, and
     sample_index uint32 (R, 2), the high and the low word. The label of a source of several classes
     for each image is uint8 (R, K).
@@ -92,19 +95,20 @@ def train_batches(
     pool = Pool(threads)
 
     def batch(step: int) -> Batch:
+        cut = dataclasses.replace(transform, size=size(step)) if size else transform
         start = step * batch_size + rows.start
         indices = np.arange(start, start + rows.stop - rows.start)
         ids = order(indices // repeats)
         numbers = draw("crop", seed=seed, start=start, count=len(ids))
         words = _words(indices)
         if isinstance(source, ArraySource):
-            image = transform.batch(source.gather(ids, channels=transform.channels), numbers)
-            image = _augmented(image, transform, pool, start=start, seed=seed)
+            image = cut.batch(source.gather(ids, channels=cut.channels), numbers)
+            image = _augmented(image, cut, pool, start=start, seed=seed)
             label = source.labels[ids]
         else:
             image, label = _decoded(
                 source,
-                transform,
+                cut,
                 ids,
                 numbers,
                 pool,

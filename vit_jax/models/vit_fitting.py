@@ -90,6 +90,8 @@ def _resize_block_table(
 ) -> np.ndarray:
     """Resizes the table of every block, and gives it the rows that the target's prefix has."""
     patches = source.grid[0] * source.grid[1]
+    if table.shape[-2] == target.position_prefix + patches:
+        return fitting.resize_table(table, source, target, methods)
     rows = cut_or_pad(table[..., :-patches, :], target.position_prefix)
     table = np.concatenate([rows, table[..., -patches:, :]], axis=-2)
     return fitting.resize_table(table, source, target, methods)

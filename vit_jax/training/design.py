@@ -23,7 +23,7 @@ from vit_jax.models.zoo import Options
 from vit_jax.objectives import Batch, Objective
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import frozen as frozen_lib
-from vit_jax.training import optimizer, setup, state
+from vit_jax.training import optimizer, progressive, setup, state
 from vit_jax.training.step import Bind, Prepare, make_train_step
 
 
@@ -40,6 +40,7 @@ class Design:
     graphdef: nnx.GraphDef
     shapes: Any  # of the parameters
     abstract: state.State  # shapes with shardings
+    stages: progressive.Stages  # the image size of every step
     frozen: Mapping[str, frozen_lib.Frozen]
     batch: Mapping[str, jax.ShapeDtypeStruct]  # global shapes with shardings
     eval_batch: Mapping[str, jax.ShapeDtypeStruct]
@@ -102,6 +103,9 @@ def design(
         frozen or {}, objective=objective, options=options, mesh=mesh, **value_range
     )
     bind = frozen_lib.binder(models)
+    stages = progressive.stages(config, final=options.image_size, total_steps=lengths.total)
+    build = progressive.Models(options, stages)
+    build.check(objective, facts, frozen={n: one.options for n, one in (frozen or {}).items()})
     return Design(
         config=config,
         start=start,
@@ -112,6 +116,7 @@ def design(
         graphdef=graphdef,
         shapes=shapes,
         abstract=abstract,
+        stages=stages,
         frozen=models,
         bind=bind,
         batch=_batch(objective.inputs, options, facts, mesh, size=config.batch_size, tables=tables),
@@ -119,8 +124,8 @@ def design(
             pipeline.EVAL_ARRAYS, options, facts, mesh, size=eval_batch_size(config, mesh)
         ),
         step=make_train_step(
-            graphdef,
-            prepare=_preparation(config, options),
+            build,
+            prepare=_preparation(config, build),
             objective=objective.bound(mean=config.data.mean, std=config.data.std),
             optimizer=rule,
             schedule=schedule,
@@ -136,15 +141,16 @@ def design(
     )
 
 
-def _preparation(config: Config, options: Options) -> Prepare:
+def _preparation(config: Config, models: progressive.Models) -> Prepare:
     """A function from a batch of the pipeline to the batch for the loss; it runs on the devices.
 
     The objective adds targets and masks, then the augmentations change images and targets.
     """
     objective, augmentations = config.objective, setup.augmentations(config)
-    dtype = jnp.dtype("float32" if objective.exact_images else options.dtype)
 
     def prepare(batch: Batch, *, key: jax.Array) -> Batch:
+        options = models.options(batch["image"])
+        dtype = jnp.dtype("float32" if objective.exact_images else options.dtype)
         batch = objective.prepare(batch, options=options, key=key)
         return augment.augment(batch, augmentations, key=key, dtype=dtype)
 

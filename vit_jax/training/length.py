@@ -53,7 +53,8 @@ def change(
     if here.total != there.total:
         notes.append(
             f"config.total: the run is {here.total} steps long now, it was {there.total}. The"
-            " schedule follows the new length, as do a warm-up and a cooldown in percent: the"
+            " schedule follows the new length, as do a warm-up and a cooldown in percent and the"
+            " shares of config.progressive: the"
             f" learning rate after step {step} is {rate(config, step, dataset_size):.4g}, with the"
             f" old length it was {rate(before, step, dataset_size):.4g}"
         )

@@ -152,6 +152,8 @@ def _open(
         channels=plan.options.channels,
         augmentations=setup.host_augmentations(plan.config),
     )
+    for size in plan.stages.sizes:
+        plan.config.data.crop.check(size)
     order, epochs = config.data.sampling.order(data.train, seed=config.seed)
     bad = BadImages(size=len(held_out), max_bad=config.data.max_bad)
     evaluations = evaluation.of_run(plan, train=data.train, held_out=held_out, bad=bad)
@@ -171,7 +173,7 @@ def _open(
 def _notes(plan: Design) -> tuple[str, ...]:
     size = plan.options.image_size
     of_frozen = frozen.notes(plan.frozen, image_size=size)
-    return *of_frozen, _about_batch_norm(plan)
+    return *of_frozen, _about_batch_norm(plan), plan.stages.note
 
 
 def _about_batch_norm(plan: Design) -> str:
@@ -266,6 +268,7 @@ def _batches(parts: _Parts, *, start: int) -> Batches:
         batch_size=config.batch_size,
         rows=mesh_lib.local_rows(plan.mesh, config.batch_size),
         order=parts.order,
+        size=plan.stages.size,
         repeats=data.repeats,
         start_step=start,
         num_steps=plan.lengths.total,

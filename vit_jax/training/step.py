@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
 from vit_jax.models.batch_norm import statistics, with_statistics
 from vit_jax.objectives import Batch, Loss, Objective
@@ -16,6 +15,7 @@ from vit_jax.training.state import State
 Metrics = dict[str, jax.Array]
 Prepare = Callable[..., Batch]  # (batch of the pipeline, key=) -> batch for the loss
 Frozen = Mapping[str, Any]  # parameters of the frozen models, by name
+Build = Callable[[Any, jax.Array], Any]  # (parameters, images of a batch) -> the model for them
 Bind = Callable[[Frozen], Mapping[str, Any]]  # parameters of the frozen models -> models
 
 # Sums () of the weights, and of the loss and the extras; and the running averages of the model.
@@ -23,7 +23,7 @@ _Summed = tuple[jax.Array, Metrics, dict[str, Any]]
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef,
+    build: Build,
     *,
     prepare: Prepare,
     objective: Objective,
@@ -41,8 +41,8 @@ def make_train_step(
 
     The metrics, float32 () each, are loss, grad_norm (before clipping), param_norm (after the
     step), learning_rate, and the extras of the objective. The norms are those of the parameters for
-    which `trains`, a tree of bools, is True; the others get no gradient. `bind` makes models of
-    `frozen`.
+    which `trains`, a tree of bools, is True; the others get no gradient. `build` makes the model
+    for a batch, `bind` the models of `frozen`. The step is compiled for each size of the images.
 
     `accumulate` micro-batches are differentiated one after another; the sum of their gradients is
     sharded like the parameters. The results depend on the mesh and on `accumulate` by rounding
@@ -50,14 +50,14 @@ def make_train_step(
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
-    gradients = _gradients(graphdef, objective, shardings["params"], trains)
+    gradients = _gradients(build, objective, shardings["params"], trains)
 
     def step(state: State, batch: Batch, frozen: Frozen) -> tuple[State, Metrics]:
         params, key = state["params"], jax.random.wrap_key_data(state["key"])
         step_key = jax.random.fold_in(key, state["step"])
         batch = prepare(batch, key=key)
         models = bind(frozen)
-        averages = statistics(nnx.merge(graphdef, params))
+        averages = statistics(build(params, batch["image"]))
         means, averages, grads = _mean_over(
             gradients, params, batch, step_key, models, averages=averages, parts=accumulate
         )
@@ -87,7 +87,7 @@ def _selected(tree: Any, trains: Any) -> list[jax.Array]:
 
 
 def _gradients(
-    graphdef: nnx.GraphDef, objective: Objective, shardings: Any, trains: Any
+    build: Build, objective: Objective, shardings: Any, trains: Any
 ) -> Callable[..., tuple[_Summed, Any]]:
     """The sums of the loss, and the gradients: of the mean if `whole`, of the sum otherwise."""
 
@@ -96,7 +96,7 @@ def _gradients(
     ) -> tuple[_Summed, Any]:
         def loss_of(params: Any) -> tuple[jax.Array, _Summed]:
             held = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
-            model = nnx.merge(graphdef, held)
+            model = build(held, batch["image"])
             weight, sums = _sums(objective.loss(model, batch, key=key, frozen=models))
             mean = sums["loss"] / weight if whole else sums["loss"]
             return mean, (weight, sums, statistics(model))
