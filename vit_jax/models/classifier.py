@@ -155,6 +155,13 @@ class PretrainingOptions(EncoderOptions):
 
     part: ClassVar[str]  # the field in PRETRAINING that makes it this pretraining model
 
+    @classmethod
+    def around(cls, base: EncoderOptions, **fields: Any) -> Self:
+        """The pretraining model with the encoder of `base`, and these fields."""
+        names = (field.name for field in dataclasses.fields(EncoderOptions))
+        kept = {name: getattr(base, name) for name in names}
+        return cls(**kept | {"class_token": base.has_class_token} | fields)
+
     def classifier(self) -> ViTOptions:
         """The encoder alone. Its positions are trained from then on."""
         known = {field.name for field in dataclasses.fields(ViTOptions)}

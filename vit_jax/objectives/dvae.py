@@ -18,6 +18,7 @@ from vit_jax.data.record import DataFacts
 from vit_jax.models.dvae import MARGIN, DVAEOptions, pixels
 from vit_jax.models.zoo import Options
 from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective
+from vit_jax.objectives.pixels import denormalised
 
 _STREAM = 3  # the random stream of the tokens; the augmentations have other numbers
 
@@ -118,8 +119,7 @@ class _Bound(DiscreteVAE):
     std: tuple[float, ...]
 
     def _pixels(self, images: jax.Array) -> jax.Array:
-        std, mean = (jnp.asarray(v, jnp.float32)[None, None, None] for v in (self.std, self.mean))
-        return images.astype(jnp.float32) * std + mean
+        return denormalised(images, mean=self.mean, std=self.std)
 
 
 def relaxed_tokens(

@@ -18,6 +18,7 @@ from vit_jax.models.masked_autoencoder import MaskedAutoencoderOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.zoo import Options
 from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective
+from vit_jax.objectives.pixels import patches
 
 _NOISE = 3  # the random stream of the masks; the augmentations have other numbers
 
@@ -86,10 +87,7 @@ def masked_autoencoder(base: Options) -> MaskedAutoencoderOptions:
             f"config.objective is mae, which cannot train a {base.kind}: it needs an encoder that"
             " reads the patches of the image one by one, such as that of MAE-pretrain-B/16"
         )
-    names = (field.name for field in dataclasses.fields(EncoderOptions))
-    kept = {name: getattr(base, name) for name in names}
-    own = {"fixed_position": True, "class_token": base.has_class_token}
-    return MaskedAutoencoderOptions(**kept | own)
+    return MaskedAutoencoderOptions.around(base, fixed_position=True)
 
 
 def patch_noise(sample_index: jax.Array, options: EncoderOptions, *, key: jax.Array) -> jax.Array:
@@ -121,15 +119,3 @@ def patch_errors(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Mean squared error of every patch, float32 (B, N), between two arrays (B, N, P)."""
     assert prediction.shape == target.shape, (prediction.shape, target.shape)
     return jnp.square(prediction.astype(jnp.float32) - target).mean(axis=-1)
-
-
-def patches(images: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
-    """Images (B, height, width, channels) as (B, N, P), patches in raster order.
-
-    Edge pixels that do not fill a patch are left out.
-    """
-    batch, height, width, channels = images.shape
-    rows, columns = height // patch_size[0], width // patch_size[1]
-    images = images[:, : rows * patch_size[0], : columns * patch_size[1]]
-    grid = images.reshape(batch, rows, patch_size[0], columns, patch_size[1], channels)
-    return grid.swapaxes(2, 3).reshape(batch, rows * columns, -1)

@@ -19,7 +19,7 @@ from vit_jax.models.masked_image_model import MaskedImageModelOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.zoo import Options
 from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective
-from vit_jax.objectives.mae import patches
+from vit_jax.objectives.pixels import denormalised, patches
 
 Target = Literal["mean_colour", "colours_4x4", "pixels"]
 
@@ -126,8 +126,7 @@ class _Bound(MaskedPatchPrediction):
     std: tuple[float, ...]
 
     def _pixels(self, images: jax.Array) -> jax.Array:
-        std, mean = (jnp.asarray(v, jnp.float32)[None, None, None] for v in (self.std, self.mean))
-        return images * std + mean
+        return denormalised(images, mean=self.mean, std=self.std)
 
 
 class Corruption(NamedTuple):
@@ -201,7 +200,4 @@ def masked_image_model(base: Options, *, objective: str) -> MaskedImageModelOpti
             f"config.objective is {objective}, which cannot train a {base.kind}: it needs a Vision"
             " Transformer that embeds patches of the image itself, such as B/16"
         )
-    names = (field.name for field in dataclasses.fields(EncoderOptions))
-    kept = {name: getattr(base, name) for name in names}
-    own = {"class_token": base.has_class_token, "mask_token": True}
-    return MaskedImageModelOptions(**kept | own)
+    return MaskedImageModelOptions.around(base, mask_token=True)
