@@ -76,18 +76,16 @@ def train_batches(
     """The batches of steps `start_step` to `num_steps - 1` of an endless shuffled stream.
 
     `rows` are this process's part of the global `batch_size`; unset: all. Epochs follow each other
-    without a gap, each a new permutation of the source, unless there is another `order` (see
-    `sampling`). The images have the size (H, W) of `transform`, or the `size` of each step. A batch
-    holds, for R rows:
-    image uint8 (R, H, W, C), label int32 (R,), id int64 (R,) index in the source, and
-    sample_index uint32 (R, 2), the high and the low word. The label of a source of several classes
-    for each image is uint8 (R, K).
+    without a gap, each a new permutation of the source, or there is another `order` (`sampling`).
+    Images have the size (H, W) of `transform`, or the `size` of each step. A batch holds, for R
+    rows: image uint8 (R, H, W, C), label int32 (R,), or uint8 (R, K) if images have several, id
+    int64 (R,) index in the source, and sample_index uint32 (R, 2), the high and the low word; and
+    of each of `tables`, which has a row for every image of the source, the rows of its images.
 
     With `repeats`, as many samples in a row are of the same image, each with its own numbers.
 
     A broken image is added to `bad` and replaced by another, which its sample index determines.
-    Unless `labelled`, a label may be UNKNOWN. Each of `tables` has a row for every image of the
-    source; a batch holds the rows of its images under the table's name.
+    Unless `labelled`, a label may be UNKNOWN.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
     rows = rows or slice(0, batch_size)
@@ -99,24 +97,10 @@ def train_batches(
         start = step * batch_size + rows.start
         indices = np.arange(start, start + rows.stop - rows.start)
         ids = order(indices // repeats)
-        numbers = draw("crop", seed=seed, start=start, count=len(ids))
+        image, label = _made(
+            source, cut, ids, pool, start=start, seed=seed, bad=bad, labels=labelled
+        )
         words = _words(indices)
-        if isinstance(source, ArraySource):
-            image = cut.batch(source.gather(ids, channels=cut.channels), numbers)
-            image = _augmented(image, cut, pool, start=start, seed=seed)
-            label = source.labels[ids]
-        else:
-            image, label = _decoded(
-                source,
-                cut,
-                ids,
-                numbers,
-                pool,
-                start=start,
-                seed=seed,
-                bad=bad,
-                labels=labelled,
-            )
         looked_up = {name: table[ids] for name, table in (tables or {}).items()}
         return {"image": image, "label": label, "id": ids, "sample_index": words} | looked_up
 
@@ -131,11 +115,10 @@ def train_batches(
     )
 
 
-def _decoded(
+def _made(
     source: Source,
     transform: TrainTransform,
     ids: np.ndarray,
-    numbers: np.ndarray,
     pool: Pool,
     *,
     start: int,
@@ -143,11 +126,15 @@ def _decoded(
     bad: BadImages,
     labels: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images (R, H, W, C) and labels (R,) of the ids (R,), cut by `numbers`.
+    """Images (R, H, W, C), cropped and augmented, and labels of the ids (R,).
 
     `start` is the first sample index. The id of a broken image is replaced in `ids`. With `labels`
     every image must have a label.
     """
+    numbers = draw("crop", seed=seed, start=start, count=len(ids))
+    if isinstance(source, ArraySource):
+        image = transform.batch(source.gather(ids, channels=transform.channels), numbers)
+        return _augmented(image, transform, pool, start=start, seed=seed), source.labels[ids]
     image = np.empty((len(ids), *transform.size, transform.channels), np.uint8)
     label = _no_labels(source, len(ids))
     draws = augmentation_numbers(transform.augmentations, seed=seed, start=start, count=len(ids))

@@ -71,12 +71,7 @@ class TfdsSource:
 
     def _labels_of(self, ids: Sequence[int]) -> np.ndarray:
         """The `labels` of these images. Raises ValueError if a record cannot be read."""
-        try:
-            examples = self._records.__getitems__(list(ids))
-        except Exception as error:  # as in `read`
-            raise ValueError(
-                f"{self.name} cannot be read: {' '.join(str(error).split())}"
-            ) from error
+        examples = self._examples(ids)
         if damaged := [
             i for i, example in zip(ids, examples, strict=True) if not self._was_read(example)
         ]:
@@ -97,12 +92,7 @@ class TfdsSource:
         """
         count = min(len(self), SAMPLED)
         ids = [len(self) * i // count for i in range(count)]
-        try:
-            examples = self._records.__getitems__(ids)
-        except Exception as error:  # as in `read`
-            raise ValueError(
-                f"{self.name} cannot be read: {' '.join(str(error).split())}"
-            ) from error
+        examples = self._examples(ids)
         if not any(map(self._was_read, examples)):
             raise ValueError(f"{self.name} cannot be read: its records are damaged")
         found = [
@@ -129,6 +119,16 @@ class TfdsSource:
         return identity.identify(
             "tfds", name=self._full_name, class_names=self.class_names, parts=parts
         )
+
+    def _examples(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Raises ValueError if a file cannot be read."""
+        try:
+            examples: list[dict[str, Any]] = self._records.__getitems__(list(ids))
+        except Exception as error:  # as in `read`
+            raise ValueError(
+                f"{self.name} cannot be read: {' '.join(str(error).split())}"
+            ) from error
+        return examples
 
     def _was_read(self, example: dict[str, Any]) -> bool:
         """Whether a record was read: for a damaged file, TFDS returns None instead of an error."""

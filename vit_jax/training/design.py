@@ -85,18 +85,10 @@ def design(
     config = setup.with_value_range(config, start.preprocessing)
     objective, options = config.objective, start.options
     _check(objective, options, mesh)
-    augment.check(
-        config.augment,
-        gives=objective.gives,
-        channels=options.channels,
-        multi_label=facts.multi_label,
-    )
+    _check_augmentations(config, options, facts)
     schedule = setup.schedule(config, dataset_size=facts.train_size)
     graphdef, shapes = state.abstract_params(options)
-    averages = state.statistics(options)
-    rule = optimizer.make_optimizer(
-        config.optimizer, schedule, shapes, statistics=averages, total_steps=lengths.total
-    )
+    rule, trains = _optimizer(config, schedule, options, shapes, total_steps=lengths.total)
     abstract = state.abstract_state(options, rule, average=config.ema > 0, mesh=mesh)
     value_range = {"mean": config.data.mean, "std": config.data.std}
     models = frozen_lib.designs(
@@ -104,7 +96,7 @@ def design(
     )
     bind = frozen_lib.binder(models)
     stages = progressive.stages(config, final=options.image_size, total_steps=lengths.total)
-    build = progressive.Models(options, stages)
+    build = progressive.Models(options, graphdef, stages)
     build.check(objective, facts, frozen={n: one.options for n, one in (frozen or {}).items()})
     return Design(
         config=config,
@@ -123,21 +115,38 @@ def design(
         eval_batch=_batch(
             pipeline.EVAL_ARRAYS, options, facts, mesh, size=eval_batch_size(config, mesh)
         ),
-        step=make_train_step(
-            build,
-            prepare=_preparation(config, build),
-            objective=objective.bound(mean=config.data.mean, std=config.data.std),
-            optimizer=rule,
-            schedule=schedule,
-            abstract=abstract,
-            trains=optimizer.trained(config.optimizer, shapes, statistics=averages),
-            bind=bind,
-            accumulate=config.optimizer.accumulate,
-            ema=config.ema,
-            ema_warmup=config.ema_warmup,
-            ema_begins=config.init_state != "all",  # "all": the average of the other run continues
+        step=_step(
+            config, build, trains, optimizer=rule, schedule=schedule, abstract=abstract, bind=bind
         ),
         eval_step=held_out.make_eval_step(graphdef, objective=objective, bind=bind, **value_range),
+    )
+
+
+def _optimizer(
+    config: Config, schedule: optax.Schedule, options: Options, shapes: Any, *, total_steps: int
+) -> tuple[optax.GradientTransformation, Any]:
+    """The optimizer, and a bool for every parameter: whether it trains."""
+    averages = state.statistics(options)
+    rule = optimizer.make_optimizer(
+        config.optimizer, schedule, shapes, statistics=averages, total_steps=total_steps
+    )
+    return rule, optimizer.trained(config.optimizer, shapes, statistics=averages)
+
+
+def _step(
+    config: Config, build: progressive.Models, trains: Any, **parts: Any
+) -> jax.stages.Wrapped:
+    """The training step as the config says; `parts` are the other arguments of the step."""
+    return make_train_step(
+        build,
+        trains=trains,
+        prepare=_preparation(config, build),
+        objective=config.objective.bound(mean=config.data.mean, std=config.data.std),
+        accumulate=config.optimizer.accumulate,
+        ema=config.ema,
+        ema_warmup=config.ema_warmup,
+        ema_begins=config.init_state != "all",  # "all": the average of the other run continues
+        **parts,
     )
 
 
@@ -195,6 +204,15 @@ def _batch(
         name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype, sharding=sharding)
         for name, one in examples.items()
     }
+
+
+def _check_augmentations(config: Config, options: Options, facts: DataFacts) -> None:
+    augment.check(
+        config.augment,
+        gives=config.objective.gives,
+        channels=options.channels,
+        multi_label=facts.multi_label,
+    )
 
 
 def _check_inputs(objective: Objective) -> None:

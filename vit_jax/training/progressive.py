@@ -68,18 +68,17 @@ def stages(config: Config, *, final: Size, total_steps: int) -> Stages:
 class Models:
     """The model for every image size of a run, made of the parameters for the final size."""
 
-    def __init__(self, options: Options, stages: Stages) -> None:
-        """Raises ValueError if there is no such model for one of the sizes."""
+    def __init__(self, options: Options, graphdef: nnx.GraphDef, stages: Stages) -> None:
+        """`graphdef` is that of the final size. Raises ValueError if a size has no model."""
         self._full = options
-        self._options: dict[Size, Options] = {}
-        self._graphdefs: dict[Size, nnx.GraphDef] = {}
-        for size in stages.sizes:
+        self._options = {options.image_size: options}
+        self._graphdefs = {options.image_size: graphdef}
+        for size in stages.sizes[:-1]:
             try:
-                one = zoo.change(options, image_size=size)
-                self._graphdefs[size] = state.abstract_params(one)[0]
+                self._options[size] = zoo.change(options, image_size=size)
+                self._graphdefs[size] = state.abstract_params(self._options[size])[0]
             except ValueError as error:
                 raise ValueError(f"config.progressive: images of {size}: {error}") from error
-            self._options[size] = one
 
     def check(
         self, objective: Objective, facts: DataFacts, *, frozen: Mapping[str, Options]
@@ -90,7 +89,7 @@ class Models:
         """
         fitted = objective.fit_frozen(self._full, frozen)
         for size, one in self._options.items():
-            if one == self._full:
+            if size == self._full.image_size:
                 continue
             try:
                 objective.model(one, facts)
