@@ -12,14 +12,16 @@ from tests.extending.life import Life
 from tests.models import tiny
 from tests.training.one_step import make_config
 from vit_jax.checkpoints import surgery
-from vit_jax.config import MeshConfig
+from vit_jax.config import MeshConfig, default_config, resolve
 from vit_jax.data.arrays import open_embedded
 from vit_jax.data.crops import Inception
 from vit_jax.data.pipeline import train_batches
 from vit_jax.data.preprocess import TrainTransform
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.parallel.mesh import make_mesh
+from vit_jax.training import frozen
 from vit_jax.training.design import design
 from vit_jax.training.progressive import METHODS, Models, Stages, resized, stages
 
@@ -59,6 +61,32 @@ def test_sizes_that_cannot_be_are_refused(fields, message) -> None:
         config = make_config("sgd", fields={"image_size": (64, 64)} | fields)
         facts = DataFacts(train_size=1000, num_classes=10)
         design(config, facts, make_mesh(MeshConfig(data=8)))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "message"),
+    [
+        (3, "tokenizer would need images of another size with each size of the images"),
+        (5, r"images of \(16, 16\): config.objective.hidden is 5, but the image has only 2 x 2"),
+    ],
+)
+def test_an_objective_that_cannot_train_at_a_size_is_refused(hidden, message) -> None:
+    """The tokenizer of BEiT gives a visual token to each patch."""
+    tokenizer = zoo.options("DALL-E-dVAE")
+    described = frozen.Description(
+        options=tokenizer, preprocessing=Preprocessing(image_size=tokenizer.image_size)
+    )
+    config = default_config()
+    config.model.name, config.model.patch_size = "BEiT-pretrain-B/16", (8, 8)
+    config.image_size, config.progressive = (32, 32), ((0.5, 16),)
+    config.objective = {"name": "beit", "tokenizer": "x", "hidden": hidden, "smallest_block": 1}
+    with pytest.raises(ValueError, match=message):
+        design(
+            resolve(config),
+            DataFacts(train_size=1000),
+            make_mesh(MeshConfig(data=8)),
+            frozen={"tokenizer": described},
+        )
 
 
 def test_the_crop_must_fit_all_sizes(tmp_path, monkeypatch, capsys) -> None:
