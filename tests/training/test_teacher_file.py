@@ -164,6 +164,33 @@ def test_a_file_of_other_data_is_refused(
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no safetensors at all",
+        b"\x08\x00\x00\x00\x00\x00\x00\x00{}",
+        *(
+            len(header).to_bytes(8, "little") + header + bytes(20)
+            for dtype, size in (("F8_E4M3", 20), ("BF16", 20), ("F16", 2**40))
+            for header in (
+                json.dumps(
+                    {
+                        "__metadata__": {"kind": "answers of a teacher"},
+                        "logits": {"dtype": dtype, "shape": [1, 10], "data_offsets": [0, size]},
+                    }
+                ).encode(),
+            )
+        ),
+    ],
+)
+def test_a_damaged_file_is_refused(content, tmp_path) -> None:
+    path = tmp_path / "f.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"f.safetensors (has no answers|is damaged)"):
+        teacher_file.read(path)
+
+
+@pytest.mark.parametrize(
     ("extra", "message"),
     [
         ((), "config.objective.teacher_file: there is no file nowhere: make it with vit_jax label"),

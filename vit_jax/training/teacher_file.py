@@ -25,6 +25,8 @@ from vit_jax.objectives import Objective, TableFile
 from vit_jax.workdir import place
 
 _KIND = "answers of a teacher"
+# What safetensors raises for damaged files, and for types of numbers that NumPy lacks.
+_UNREADABLE = (OSError, ValueError, AttributeError, TypeError, safetensors.SafetensorError)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,8 +71,10 @@ def write(path: str | os.PathLike[str], answers: Answers) -> None:
     }
     name = "logits" if answers.rows.ndim == 2 else "classes"
     content = safetensors_numpy.save({name: answers.rows}, metadata=metadata)
+    target = place.folder(path)
     try:
-        place.write_whole(place.folder(path), content)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place.write_whole(target, content)
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -86,7 +90,7 @@ def read(path: str | os.PathLike[str]) -> Answers:
                 if metadata.get("kind") != _KIND or names not in (["classes"], ["logits"]):
                     raise ValueError("it was not made by vit_jax label")
                 rows = file.get_tensor(names[0])
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
+        except _UNREADABLE as error:
             raise ValueError(f"{path} has no answers of a teacher: {error}") from error
     try:
         answers = Answers(
