@@ -131,6 +131,28 @@ def test_a_stack_of_layers_moves_as_its_layers_do(name) -> None:
         assert_close(whole[layer], alone, rtol=2e-3 if name == "muon" else 1e-5)
 
 
+@pytest.mark.parametrize("depth", [2, 40])
+def test_adafactor_factors_a_stack_of_any_depth_as_its_layers(depth) -> None:
+    """Forty layers are more than an axis needs to be factored, which would mix biases of layers."""
+    shapes = {"kernel": (depth, 32, 48), "bias": (depth, 48)}
+    stacked = {
+        n: jax.random.normal(jax.random.key(i), s) for i, (n, s) in enumerate(shapes.items())
+    }
+    optimizer = optimizer_config(name="adafactor", clip_norm=0.0)
+    whole = train({"blocks": stacked}, [{"blocks": stacked}] * 2, optimizer, rate)[-1]["blocks"]
+    for layer in range(2):
+        one = {name: array[layer] for name, array in stacked.items()}
+        alone = train(one, [one] * 2, optimizer, rate)[-1]
+        assert_close({name: array[layer] for name, array in whole.items()}, alone)
+
+
+def test_adafactor_trains_a_head_on_frozen_blocks() -> None:
+    params = {"blocks": {"kernel": jnp.ones((2, 3, 4))}, "head": {"kernel": jnp.ones((4, 5))}}
+    optimizer = optimizer_config(name="adafactor", frozen=("^blocks/",))
+    last = train(params, [params], optimizer, rate)[-1]
+    assert (last["blocks"]["kernel"] == 1).all() and (last["head"]["kernel"] < 1).all()
+
+
 def rate(step: jax.Array) -> float:
     return 0.1
 
