@@ -62,13 +62,15 @@ def test_the_answers_are_those_of_the_teacher_for_each_image(made) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), [("hard", "classes"), ("soft", "logits")])
 def test_a_run_with_a_file_needs_no_teacher_and_goes_on_with_the_same_bits(
-    made, kind, name, tmp_path, monkeypatch
+    made, kind, name, tmp_path, monkeypatch, capsys
 ) -> None:
     mixes = "--config.augment=('flip','value_range','mix')"
     given = taught_by(made / f"{name}.safetensors", kind)
     whole = Life(tmp_path, monkeypatch).lives(*given, mixes)
     line = [line for line in runs.lines(whole) if "distillation_loss" in line][-1]
     assert np.isfinite(line["distillation_loss"])
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"{name}.safetensors has the answers of {made}/teacher" in told
     record = run_folder.read_json(whole, frozen.NAME)
     assert list(record) == ["teacher_file"]
     assert (

@@ -50,6 +50,7 @@ class Table:
 
     path: str
     digest: str  # of the rows in the file
+    teacher: str  # its path and digest
     rows: (
         np.ndarray
     )  # classes int32 (N,) or logits float16 (N, K), in the order of the run's classes
@@ -157,7 +158,7 @@ def _table(wanted: TableFile, field: str, facts: DataFacts, identity: Identity) 
     rows = answers.rows if wanted.logits else as_classes(answers.rows)
     if match.kind == "reordered":
         rows = _reordered(rows, match.rows)
-    return Table(path=wanted.path, digest=answers.digest, rows=rows)
+    return Table(path=wanted.path, digest=answers.digest, teacher=answers.teacher, rows=rows)
 
 
 def as_classes(rows: np.ndarray) -> np.ndarray:
@@ -175,6 +176,14 @@ def _reordered(rows: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     numbers = np.full(len(order) + 1, UNKNOWN, np.int32)  # the last one is at the index UNKNOWN
     numbers[list(order)] = np.arange(len(order))
     return numbers[rows]
+
+
+def notes(tables: Mapping[str, Table]) -> tuple[str, ...]:
+    """A line for each file: whose answers it has."""
+    return tuple(
+        f"note: {table.path} has the answers of {table.teacher} for the centre of each image"
+        for table in tables.values()
+    )
 
 
 def recorded(tables: Mapping[str, Table], objective: Objective) -> dict[str, Any]:
