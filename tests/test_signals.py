@@ -13,6 +13,7 @@ from tests import cli, runs
 from tests.patience import limit
 from vit_jax.checkpoints import lease, store
 from vit_jax.evaluators import held_out
+from vit_jax.training import run_config
 
 OVERRIDES = (
     "--config.total.steps=200",
@@ -139,7 +140,10 @@ def test_a_read_that_blocks_and_an_evaluation_are_given_up(command, images, spli
 def test_from_python_only_a_first_signal_of_the_loop_is_noted(
     command, tmp_path, monkeypatch, capsys
 ) -> None:
-    """The handlers of whoever calls `train` are there again afterwards."""
+    """The handlers of whoever calls `train` are there again afterwards.
+
+    The first step can be saved already. The evaluation is made up for, and saved with the step.
+    """
     real = held_out.evaluate
 
     def interrupted(*args, **kwargs):
@@ -149,7 +153,13 @@ def test_from_python_only_a_first_signal_of_the_loop_is_noted(
     monkeypatch.setattr(held_out, "evaluate", interrupted)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     workdir = tmp_path / "run"
-    assert cli.run(*command.train(workdir, "--config.evaluate_every.steps=2")) == 130
+    job = command.train(workdir, "--config.evaluate_every.steps=1", "--config.total.steps=2")
+    assert cli.run(*job) == 130
     assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    assert "stopped after step 2 of 6 and saved" in capsys.readouterr().err
-    assert store.saved_steps(workdir) == [2]
+    assert "stopped after step 1 of 2 and saved" in capsys.readouterr().err
+    assert store.saved_steps(workdir) == [1]
+    monkeypatch.setattr(held_out, "evaluate", real)
+    assert cli.run(*job) == 0
+    assert [line["step"] for line in runs.lines(workdir) if "eval_loss" in line] == [1, 2]
+    with store.Store(workdir, run_config.read_config(workdir).checkpoint, read_only=True) as saved:
+        assert saved.is_evaluated(1)

@@ -1,0 +1,123 @@
+"""The order of the loop: nothing is lost, saved twice, or measured at the wrong time."""
+
+import os
+import signal
+
+import pytest
+
+from tests import cli, runs
+from vit_jax.checkpoints import lease, store
+from vit_jax.data import batches
+from vit_jax.errors import Interrupted
+from vit_jax.evaluators import held_out
+from vit_jax.training import metrics
+
+
+@pytest.fixture
+def at_batch(monkeypatch):
+    """`at_batch(n, act)` calls `act` when the loop asks for its n-th batch of training images."""
+
+    def patch(number, act) -> None:
+        following, count = batches.Batches.__next__, 0
+
+        def counted(iterator):
+            nonlocal count
+            count += 1
+            if count == number:
+                act()
+            return following(iterator)
+
+        monkeypatch.setattr(batches.Batches, "__next__", counted)
+
+    return patch
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def evaluated(workdir) -> list[float]:
+    return [line["step"] for line in runs.lines(workdir) if "eval_loss" in line]
+
+
+def test_before_a_save_come_the_lease_and_the_lines_and_then_speed_is_measured_anew(
+    recipe, tmp_path, monkeypatch
+) -> None:
+    """Neither compilation, nor a save, nor an evaluation counts as the time of steps.
+
+    The end is saved, though it is neither due nor the best.
+    """
+    events: list[tuple[str, int | None]] = []
+
+    def spy(owner, method: str, noted) -> None:
+        real = getattr(owner, method)
+
+        def called(self, *args, **kwargs):
+            if noted(*args, **kwargs):
+                step = next((arg for arg in args if isinstance(arg, int)), None)
+                events.append((f"{owner.__name__}.{method}", step))
+            return real(self, *args, **kwargs)
+
+        monkeypatch.setattr(owner, method, called)
+
+    spy(lease.Lease, "check", lambda *, now=False: now)
+    spy(metrics.MetricWriter, "flush", lambda: True)
+    spy(store.Store, "save", lambda *_: True)
+    spy(metrics.Progress, "restart", lambda _: True)
+    overrides = ("total.steps=5", "checkpoint.every.steps=2", "evaluate_every.steps=3")
+    fields = [f"--config.{field}" for field in (*overrides, "checkpoint.keep_best=0")]
+    assert cli.train(recipe, tmp_path, *fields) == 0
+
+    def saved(step: int) -> list[tuple[str, int | None]]:
+        begin = [("Lease.check", None), ("MetricWriter.flush", None)]
+        return [*begin, ("Store.save", step), ("Progress.restart", step)]
+
+    first, after_evaluation = ("Progress.restart", 1), ("Progress.restart", 3)
+    end = ("MetricWriter.flush", None)
+    assert events == [first, *saved(2), after_evaluation, *saved(4), *saved(5), end]
+
+
+def test_a_run_that_is_told_to_stop_saves_first_and_evaluates_when_it_goes_on(
+    recipe, tmp_path, at_batch, monkeypatch
+) -> None:
+    real, begun = held_out.evaluate, []
+
+    def evaluate(*args, **kwargs):
+        begun.append(store.saved_steps(tmp_path))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(held_out, "evaluate", evaluate)
+    at_batch(2, interrupt)
+    every = "--config.evaluate_every.steps=2"
+    assert cli.train(recipe, tmp_path, every) == 130
+    assert (store.saved_steps(tmp_path), begun) == ([2], [])
+    assert cli.train(recipe, tmp_path, every) == 0
+    assert evaluated(tmp_path) == [2, 4, 6]
+
+
+def test_a_run_that_stops_while_it_waits_for_images_saves_no_step_twice(
+    recipe, tmp_path, at_batch, capsys
+) -> None:
+    def waits() -> None:
+        interrupt()
+        raise Interrupted("the next images are not ready")
+
+    at_batch(3, waits)
+    assert cli.train(recipe, tmp_path, "--config.checkpoint.every.steps=2") == 130
+    assert "stopped after step 2 of 6 and saved" in capsys.readouterr().err
+    assert store.saved_steps(tmp_path) == [2]
+
+
+def test_an_evaluation_that_is_not_finite_ends_the_run_before_it_is_saved(
+    recipe, tmp_path, monkeypatch, capsys
+) -> None:
+    real = held_out.evaluate
+
+    def infinite(*args, **kwargs):
+        return real(*args, **kwargs) | {"loss": float("inf")}
+
+    monkeypatch.setattr(held_out, "evaluate", infinite)
+    assert cli.train(recipe, tmp_path, "--config.evaluate_every.steps=2") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("vit_jax: eval_loss is inf at step 2: there is no checkpoint yet")
+    assert (store.saved_steps(tmp_path), evaluated(tmp_path)) == ([], [])
