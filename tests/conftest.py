@@ -14,16 +14,21 @@ from tests import cli, compiled, runs
 # worker is left alone with one of them: `make test` hands out whole files in this order.
 SLOW = (
     "test_multiprocess.py",
-    "fuzz/test_fuzz.py",
     "test_buckets.py",
-    "training/test_resume.py",
-    "test_signals.py",
     "extending/test_training.py",
+    "training/test_design.py",
+    "training/test_loop.py",
+    "fuzz/test_fuzz.py",
+    "training/test_resume.py",
+    "checkpoints/test_reads_back.py",
+    "test_signals.py",
     "test_golden.py",
+    "training/test_evaluation.py",
     "training/test_frozen.py",
+    "commands/test_commands.py",
     "training/test_length.py",
-    "training/test_step.py",
     "extending/test_page.py",
+    "test_broken_images.py",
 )
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 

@@ -15,10 +15,10 @@ from tests.compare import assert_close, assert_same_bits
 from tests.patience import limit
 from vit_jax.data import batches
 
-STEPS = 40
+STEPS = 24
 OVERRIDES = (
     f"--config.total.steps={STEPS}",
-    "--config.evaluate_every.steps=25",
+    "--config.evaluate_every.steps=15",
     "--config.checkpoint.every.steps=4",
     "--config.mesh.data=2",
     "--config.mesh.fsdp=4",
