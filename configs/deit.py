@@ -5,8 +5,9 @@
         --config.objective.teacher=RUN_OR_FILE
 
 Variants: Ti/16, S/16 and B/16, and the same with a distillation token (distilled-), which learns
-from the teacher's decisions. 300 epochs at 224 pixels, batch 1024; the rate is 5e-4 for batches of
-512 and grows with the batch.
+from the teacher's decisions on the augmented images; with --config.objective.teacher_file from a
+file of `vit_jax label`, which has the decisions on their centres. 300 epochs at 224 pixels, batch
+1024; the rate is 5e-4 for batches of 512 and grows with the batch.
 
 Published accuracy: Ti 72.2, S 79.9, B 81.8; distilled from RegNetY-16GF: 74.5, 81.2, 83.4.
 Published cost (section 5.6): B 53 hours on 8 GPUs, or 37 hours on 16; S and Ti less than 3 days on

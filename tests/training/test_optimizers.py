@@ -1,17 +1,22 @@
 """The trajectories of optimizers are those of the projects whose recipes use them."""
 
+import contextlib
 import json
+import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from tests.compare import assert_close
 from tests.parts import optimizer_config
 from tests.training.test_optimizer import below, nest, train
 from vit_jax.config import Duration, OptimizerConfig, ScheduleConfig
+from vit_jax.parallel.mesh import MeshConfig, make_mesh
+from vit_jax.parallel.rules import tree_shardings
 from vit_jax.training.optimizer import make_optimizer, peak_rate, rate_factors
 from vit_jax.training.optimizers import contract, muon
 from vit_jax.training.schedules import make_schedule
@@ -126,6 +131,28 @@ def test_a_stack_of_layers_moves_as_its_layers_do(name) -> None:
         assert_close(whole[layer], alone, rtol=2e-3 if name == "muon" else 1e-5)
 
 
+@pytest.mark.parametrize("depth", [2, 40])
+def test_adafactor_factors_a_stack_of_any_depth_as_its_layers(depth) -> None:
+    """Forty layers are more than an axis needs to be factored, which would mix biases of layers."""
+    shapes = {"kernel": (depth, 32, 48), "bias": (depth, 48)}
+    stacked = {
+        n: jax.random.normal(jax.random.key(i), s) for i, (n, s) in enumerate(shapes.items())
+    }
+    optimizer = optimizer_config(name="adafactor", clip_norm=0.0)
+    whole = train({"blocks": stacked}, [{"blocks": stacked}] * 2, optimizer, rate)[-1]["blocks"]
+    for layer in range(2):
+        one = {name: array[layer] for name, array in stacked.items()}
+        alone = train(one, [one] * 2, optimizer, rate)[-1]
+        assert_close({name: array[layer] for name, array in whole.items()}, alone)
+
+
+def test_adafactor_trains_a_head_on_frozen_blocks() -> None:
+    params = {"blocks": {"kernel": jnp.ones((2, 3, 4))}, "head": {"kernel": jnp.ones((4, 5))}}
+    optimizer = optimizer_config(name="adafactor", frozen=("^blocks/",))
+    last = train(params, [params], optimizer, rate)[-1]
+    assert (last["blocks"]["kernel"] == 1).all() and (last["head"]["kernel"] < 1).all()
+
+
 def rate(step: jax.Array) -> float:
     return 0.1
 
@@ -143,7 +170,43 @@ def test_muon_joins_heads_and_makes_singular_values_about_one() -> None:
     made = muon.newton_schulz(x, **values)
     spread = jnp.linalg.svd(made, compute_uv=False)
     assert spread.min() > 0.6 and spread.max() < 1.3
-    assert_close(muon.newton_schulz(x.mT, **values), made.mT, atol=1e-5)
+
+
+def muon_step(gradients: dict[str, Any], mesh: Mesh | None) -> tuple[Any, Any]:
+    """The updates of a step of Muon, and the compiled program, for gradients on a mesh."""
+    with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
+        rule = make_optimizer(optimizer_config(name="muon", clip_norm=0.0), rate, gradients)
+        placed, state = gradients, rule.init(gradients)
+        shardings = tree_shardings(gradients, mesh) if mesh else None
+        if mesh:
+            placed = jax.device_put(gradients, shardings)
+            state = jax.device_put(state, tree_shardings(state, mesh))
+        step = jax.jit(lambda g, s: rule.update(g, s, g)[0], out_shardings=shardings)
+        program = step.lower(placed, state).compile()
+        return program(placed, state), program
+
+
+@pytest.mark.parametrize("axis", ["data", "fsdp"])
+def test_muon_splits_its_matrices_over_the_devices(axis) -> None:
+    key = jax.random.key(0)
+    shapes = {"fc1": (6, 32, 128), "fc2": (6, 128, 32), "out": (6, 32, 32)}
+    mlp = {
+        name: {"kernel": jax.random.normal(jax.random.fold_in(key, i), shape)}
+        for i, (name, shape) in enumerate(shapes.items())
+    }
+    gradients = {"encoder": {"blocks": mlp}}
+    expected, alone = muon_step(gradients, None)
+    mesh = make_mesh(MeshConfig(**{"data": 1, axis: 8}))
+    found, program = muon_step(gradients, mesh)
+    assert_close(found, expected, scaled=0.02)  # products in bfloat16
+    # 12 + 6 matrices are 2 + 1 for each of 8 devices.
+    flops = [program.cost_analysis()["flops"] for program in (program, alone)]
+    assert flops[0] < 0.25 * flops[1]
+    # The matrices come and go once, and the iteration of five steps moves nothing.
+    text = program.as_text()
+    kinds = "all-gather|all-reduce|all-to-all|collective-permute"
+    moved = re.findall(rf" ({kinds})(?:-start)?\(", text)
+    assert "all-reduce" not in moved and len(moved) <= 6, moved
 
 
 def a_vit() -> dict[str, Any]:

@@ -62,13 +62,15 @@ def test_the_answers_are_those_of_the_teacher_for_each_image(made) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), [("hard", "classes"), ("soft", "logits")])
 def test_a_run_with_a_file_needs_no_teacher_and_goes_on_with_the_same_bits(
-    made, kind, name, tmp_path, monkeypatch
+    made, kind, name, tmp_path, monkeypatch, capsys
 ) -> None:
     mixes = "--config.augment=('flip','value_range','mix')"
     given = taught_by(made / f"{name}.safetensors", kind)
     whole = Life(tmp_path, monkeypatch).lives(*given, mixes)
     line = [line for line in runs.lines(whole) if "distillation_loss" in line][-1]
     assert np.isfinite(line["distillation_loss"])
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"{name}.safetensors has the answers of {made}/teacher" in told
     record = run_folder.read_json(whole, frozen.NAME)
     assert list(record) == ["teacher_file"]
     assert (
@@ -161,6 +163,33 @@ def test_a_file_of_other_data_is_refused(
     error = capsys.readouterr().err
     assert "config.objective.teacher_file" in error and message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no safetensors at all",
+        b"\x08\x00\x00\x00\x00\x00\x00\x00{}",
+        *(
+            len(header).to_bytes(8, "little") + header + bytes(20)
+            for dtype, size in (("F8_E4M3", 20), ("BF16", 20), ("F16", 2**40))
+            for header in (
+                json.dumps(
+                    {
+                        "__metadata__": {"kind": "answers of a teacher"},
+                        "logits": {"dtype": dtype, "shape": [1, 10], "data_offsets": [0, size]},
+                    }
+                ).encode(),
+            )
+        ),
+    ],
+)
+def test_a_damaged_file_is_refused(content, tmp_path) -> None:
+    path = tmp_path / "f.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"f.safetensors (has no answers|is damaged)"):
+        teacher_file.read(path)
 
 
 @pytest.mark.parametrize(

@@ -141,5 +141,7 @@ def _pixels(record: Record, transform: EvalTransform) -> np.ndarray:
 
 
 def _class_name(source: Source, record: Record) -> str:
-    known = 0 <= record.label < len(source.class_names)
-    return source.class_names[record.label] if known else "unknown"
+    label = record.label
+    if isinstance(label, np.ndarray):
+        return ", ".join(source.class_names[i] for i in np.flatnonzero(label)) or "no class"
+    return source.class_names[label] if 0 <= label < len(source.class_names) else "unknown"

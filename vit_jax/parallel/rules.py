@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 # The end of a parameter's path, and the axis that `tensor` splits.
@@ -45,7 +45,7 @@ def placed_shapes(tree: Any, mesh: Mesh) -> Any:
     )
 
 
-def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+def spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
     """The mesh axis of every array axis. An array axis that cannot be divided is not split."""
     axes: list[str | None] = [None] * len(shape)
     if path == "key":  # two words that every device needs

@@ -99,7 +99,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
             mesh=plan.mesh,
             images=len(data.train),
             step=origin.step,
-            notes=(replaced, *origin.notes, *data.notes, *_notes(plan), parts.epochs),
+            notes=(replaced, *origin.notes, *data.notes, *_notes(parts)),
         ),
     )
 
@@ -170,10 +170,11 @@ def _open(
     )
 
 
-def _notes(plan: Design) -> tuple[str, ...]:
-    size = plan.options.image_size
+def _notes(parts: _Parts) -> tuple[str, ...]:
+    plan, size = parts.design, parts.design.options.image_size
     of_frozen = frozen.notes(plan.frozen, image_size=size)
-    return *of_frozen, _about_batch_norm(plan), plan.stages.note
+    of_files = teacher_file.notes(parts.tables)
+    return *of_frozen, *of_files, _about_batch_norm(plan), plan.stages.note, parts.epochs
 
 
 def _about_batch_norm(plan: Design) -> str:

@@ -25,6 +25,8 @@ from vit_jax.objectives import Objective, TableFile
 from vit_jax.workdir import place
 
 _KIND = "answers of a teacher"
+# What safetensors raises for damaged files, and for types of numbers that NumPy lacks.
+_UNREADABLE = (OSError, ValueError, AttributeError, TypeError, safetensors.SafetensorError)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class Table:
 
     path: str
     digest: str  # of the rows in the file
+    teacher: str  # its path and digest
     rows: (
         np.ndarray
     )  # classes int32 (N,) or logits float16 (N, K), in the order of the run's classes
@@ -69,8 +72,10 @@ def write(path: str | os.PathLike[str], answers: Answers) -> None:
     }
     name = "logits" if answers.rows.ndim == 2 else "classes"
     content = safetensors_numpy.save({name: answers.rows}, metadata=metadata)
+    target = place.folder(path)
     try:
-        place.write_whole(place.folder(path), content)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place.write_whole(target, content)
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -86,7 +91,7 @@ def read(path: str | os.PathLike[str]) -> Answers:
                 if metadata.get("kind") != _KIND or names not in (["classes"], ["logits"]):
                     raise ValueError("it was not made by vit_jax label")
                 rows = file.get_tensor(names[0])
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
+        except _UNREADABLE as error:
             raise ValueError(f"{path} has no answers of a teacher: {error}") from error
     try:
         answers = Answers(
@@ -153,7 +158,7 @@ def _table(wanted: TableFile, field: str, facts: DataFacts, identity: Identity) 
     rows = answers.rows if wanted.logits else as_classes(answers.rows)
     if match.kind == "reordered":
         rows = _reordered(rows, match.rows)
-    return Table(path=wanted.path, digest=answers.digest, rows=rows)
+    return Table(path=wanted.path, digest=answers.digest, teacher=answers.teacher, rows=rows)
 
 
 def as_classes(rows: np.ndarray) -> np.ndarray:
@@ -171,6 +176,14 @@ def _reordered(rows: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     numbers = np.full(len(order) + 1, UNKNOWN, np.int32)  # the last one is at the index UNKNOWN
     numbers[list(order)] = np.arange(len(order))
     return numbers[rows]
+
+
+def notes(tables: Mapping[str, Table]) -> tuple[str, ...]:
+    """A line for each file: whose answers it has."""
+    return tuple(
+        f"note: {table.path} has the answers of {table.teacher} for the centre of each image"
+        for table in tables.values()
+    )
 
 
 def recorded(tables: Mapping[str, Table], objective: Objective) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Adafactor(WeightDecay):
             epsilon=_EPS,
             decay_rate_fn=decay_rate,
         )
+        second = _by_layer(second, params)
         dtype = jnp.dtype(self.moment_dtype)
         first = optax.ema(self.b1, debias=False, accumulator_dtype=dtype)
         return optax.chain(
@@ -48,3 +49,35 @@ class Adafactor(WeightDecay):
             self.decay(params),
             optax.scale_by_learning_rate(schedule),
         )
+
+
+def _by_layer(rule: optax.GradientTransformation, params: Any) -> optax.GradientTransformation:
+    """The rule for each layer of a stack by itself: the axis of the layers is never factored."""
+
+    def label(path: str, leaf: Any) -> str:
+        return f"{leaf.shape[0]} layers" if contract.is_stacked(path) else "whole"
+
+    labels = jax.tree.map(label, contract.paths(params), params)
+    kinds = set(jax.tree.leaves(labels))
+    return optax.partition(
+        {kind: rule if kind == "whole" else _over_layers(rule) for kind in kinds}, labels
+    )
+
+
+def _over_layers(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    axes = optax.FactoredState(count=None, v_row=0, v_col=0, v=0)
+
+    def init(params: Any) -> Any:
+        if not jax.tree.leaves(params):  # all of them are frozen
+            return rule.init(params)
+        return jax.vmap(rule.init, out_axes=axes)(params)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if not jax.tree.leaves(updates):
+            return updates, state
+        scaled: tuple[Any, Any] = jax.vmap(rule.update, in_axes=(0, axes, 0), out_axes=(0, axes))(
+            updates, state, params
+        )
+        return scaled
+
+    return optax.GradientTransformation(init, update)

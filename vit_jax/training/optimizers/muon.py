@@ -7,12 +7,16 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import PartitionSpec as P
 
+from vit_jax.parallel import rules
 from vit_jax.training.optimizers import contract
 from vit_jax.training.optimizers.adam import scale_by_adam
 from vit_jax.training.optimizers.contract import MomentDtype, WeightDecay
@@ -77,20 +81,92 @@ class Muon(WeightDecay):
                 moments = jax.tree.map(
                     lambda g, m: (1 - self.momentum) * g + self.momentum * m, gradients, moments
                 )
-            return jax.tree.map(self._one, contract.paths(moments), moments), state
+            return self._made_orthogonal(moments), state
 
         return optax.GradientTransformation(average.init, update)
 
-    def _one(self, path: str, moment: jax.Array) -> jax.Array:
-        """The update of one parameter."""
-        matrix = as_matrices(path, moment)
-        orthogonal = newton_schulz(
-            matrix,
-            coefficients=COEFFICIENTS[self.coefficients],
-            dtype=jnp.dtype(self.iteration_dtype),
-        )
-        scale = _RMS * math.sqrt(max(matrix.shape[-2:]))
-        return (scale * orthogonal.astype(jnp.float32)).reshape(moment.shape).astype(moment.dtype)
+    def _made_orthogonal(self, moments: Any) -> Any:
+        """The updates of a tree of moments.
+
+        Matrices of the same sides are one batch, whatever parameters they belong to. Each device
+        makes some matrices of a batch orthogonal, so the iteration needs no other device.
+        """
+        leaves, treedef = jax.tree.flatten(moments)
+        paths = jax.tree.leaves(contract.paths(moments))
+        matrices = [as_matrices(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+        updates: list[jax.Array] = [None] * len(leaves)  # type: ignore[list-item]
+        for members in _of_equal_sides(matrices):
+            batch = [_wide(matrices[i]).astype(jnp.dtype(self.iteration_dtype)) for i in members]
+            counts = np.cumsum([len(part) for part in batch])[:-1]
+            made = spread_over_devices(
+                lambda x: newton_schulz(
+                    x,
+                    coefficients=COEFFICIENTS[self.coefficients],
+                    dtype=jnp.dtype(self.iteration_dtype),
+                ),
+                jnp.concatenate(batch),
+                sides=_sides(paths[members[0]], leaves[members[0]].shape),
+            )
+            for i, part in zip(members, jnp.split(made, counts), strict=True):
+                updates[i] = self._scaled(part, matrices[i].shape, leaves[i])
+        return jax.tree.unflatten(treedef, updates)
+
+    def _scaled(self, made: jax.Array, shape: tuple[int, ...], moment: jax.Array) -> jax.Array:
+        """The update of a parameter: orthogonal matrices (L, m, n), as wide as they are high."""
+        made = made if shape[-2] <= shape[-1] else made.mT
+        scale = _RMS * math.sqrt(max(shape[-2:]))
+        return (scale * made.astype(jnp.float32)).reshape(moment.shape).astype(moment.dtype)
+
+
+def _of_equal_sides(matrices: list[jax.Array]) -> list[list[int]]:
+    """The indices of the matrices whose sides are the same, in any order."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        groups.setdefault(tuple(sorted(matrix.shape[-2:])), []).append(index)
+    return list(groups.values())
+
+
+def _wide(matrix: jax.Array) -> jax.Array:
+    """Matrices (m, n) or (L, m, n) as (L, smaller side, larger side)."""
+    matrix = matrix if matrix.ndim == 3 else matrix[None]
+    return matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT
+
+
+def spread_over_devices(
+    function: Callable[[jax.Array], jax.Array], batch: jax.Array, *, sides: P
+) -> jax.Array:
+    """`function` of a batch (N, m, n) whose items are independent, on all devices of the mesh.
+
+    The batch is padded by zeros to a multiple of the devices. `sides` are the mesh axes that split
+    the items of the result.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(batch)
+    missing = -len(batch) % mesh.size
+    padded = jnp.pad(batch, [(0, missing), *[(0, 0)] * (batch.ndim - 1)])
+    spread = P(mesh.axis_names)
+    made = function(jax.lax.with_sharding_constraint(padded, spread))
+    made = jax.lax.with_sharding_constraint(made, spread)
+    # Every device gets its part of all items before the padding is cut off, which would otherwise
+    # move items between devices one by one.
+    return jax.lax.with_sharding_constraint(made, P(None, *sides))[: len(batch)]
+
+
+def _sides(path: str, shape: tuple[int, ...]) -> P:
+    """The mesh axes of the smaller and of the larger side of a parameter's matrices.
+
+    They are those of the parameter, except where several axes of it are one side: that side has the
+    mesh axis of the first of them.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return P(None, None)
+    first = int(contract.is_stacked(path))
+    inputs, outputs = _inputs_and_outputs(path, shape[first:])
+    names = _inputs_and_outputs(path, tuple(rules.spec(path, shape, mesh))[first:])
+    of_sides = [axes[0] for axes in names]
+    return P(*of_sides if math.prod(inputs) <= math.prod(outputs) else reversed(of_sides))
 
 
 def as_matrices(path: str, array: jax.Array) -> jax.Array:
@@ -98,22 +174,25 @@ def as_matrices(path: str, array: jax.Array) -> jax.Array:
 
     The output of attention has the heads on its input side; the pixels of a patch are inputs.
     """
-    shape = array.shape[1:] if contract.is_stacked(path) else array.shape
-    inputs = 1 if re.search(r"qkv/kernel$", path) else len(shape) - 1
-    sides = math.prod(shape[:inputs]), math.prod(shape[inputs:])
-    return array.reshape(*array.shape[: array.ndim - len(shape)], *sides)
+    layers = array.shape[: int(contract.is_stacked(path))]
+    inputs, outputs = _inputs_and_outputs(path, array.shape[len(layers) :])
+    return array.reshape(*layers, math.prod(inputs), math.prod(outputs))
+
+
+def _inputs_and_outputs(path: str, axes: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The axes of one layer's kernel, or anything that there is for each axis, by side."""
+    inputs = 1 if re.search(r"qkv/kernel$", path) else len(axes) - 1
+    return axes[:inputs], axes[inputs:]
 
 
 def newton_schulz(
-    matrices: jax.Array,  # (..., m, n)
+    matrices: jax.Array,  # (..., m, n), m at most n
     *,
     coefficients: tuple[tuple[float, float, float], ...],
     dtype: jnp.dtype,
 ) -> jax.Array:
     """Matrices (..., m, n) with the same singular vectors and singular values near 1."""
-    tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.astype(dtype)
-    x = x.mT if tall else x  # the smaller side is the one that is squared
     norm = jnp.sqrt(jnp.square(x.astype(jnp.float32)).sum(axis=(-2, -1), keepdims=True))
     x = (x.astype(jnp.float32) / jnp.maximum(norm, _EPS)).astype(dtype)
     for a, b, c in coefficients:
@@ -121,7 +200,7 @@ def newton_schulz(
         # Sums are rounded once, as by PyTorch's addmm.
         factor = (b * square.astype(jnp.float32) + c * _product(square, square)).astype(dtype)
         x = (a * x.astype(jnp.float32) + _product(factor, x)).astype(dtype)
-    return x.mT if tall else x
+    return x
 
 
 def _product(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -1,0 +1,81 @@
+"""Trains twins: the same run here and in the original code, in lockstep, and compares every step.
+
+    python -m benchmarks.twins timm_adamw --peer-python PYTHON --peers FOLDER --out FOLDER
+    python -m benchmarks.twins --page docs/twins.md --out FOLDER
+
+PYTHON is that of an environment with PyTorch, timm and transformers. The folder --peers has the
+checkouts of repositories; a message says which one is missing. Every twin writes its figures to
+--out/NAME.json; --page writes those of all twins as a table and a chart. --record writes the short
+trajectories of the peers that the tests repeat.
+"""
+
+import argparse
+import pathlib
+import sys
+import tempfile
+
+from benchmarks.twins import lockstep, recorded, report
+from benchmarks.twins.catalogue import TWINS
+from benchmarks.twins.ours import open_run
+from benchmarks.twins.peer import Peers
+
+_BEGIN, _END = "<!-- table -->", "<!-- end of table -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(TWINS)}")
+    parser.add_argument("--peers", default="peers", help="folder with checkouts of repositories")
+    parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--data", default="", help="image folders; unset: Fashion-MNIST")
+    parser.add_argument("--steps", type=int, default=1000, help="length of the run")
+    parser.add_argument("--stop", type=int, help="end before the run does")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("twins"))
+    parser.add_argument("--page", type=pathlib.Path, help="page to write the table to")
+    parser.add_argument("--record", action="store_true", help="write the figures for the tests")
+    flags = parser.parse_args()
+    for name in flags.names:
+        if name not in TWINS:
+            parser.error(f"no twin {name!r}: choose from {', '.join(TWINS)}")
+        _train(name, flags)
+    if flags.page:
+        _write_page(flags.page, flags.out)
+
+
+def _train(name: str, flags: argparse.Namespace) -> None:
+    twin = TWINS[name]
+    steps, data = (recorded.STEPS, "") if flags.record else (flags.steps, flags.data)
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(twin, steps=steps, data=data, folder=folder)
+        peers = Peers(python=flags.peer_python, folder=flags.peers)
+        if flags.record:
+            recorded.record(name, twin, run, peers)
+            return
+        with lockstep.Lockstep(twin, run, peers) as both:
+            found = lockstep.train(both, stop=flags.stop or steps)
+    facts = {
+        "about": twin.about,
+        "versions": both.versions,
+        "data": run.source.name,
+        "steps": steps,
+    }
+    report.write(flags.out / f"{name}.json", found, facts)
+    print(report.row(name, found, facts))
+
+
+def _write_page(page: pathlib.Path, folder: pathlib.Path) -> None:
+    """Writes the table and the chart of the twins that have a file in `folder`."""
+    paths = {name: folder / f"{name}.json" for name in TWINS}
+    twins = {name: report.read(path) for name, path in paths.items() if path.exists()}
+    rows = [report.row(name, found, facts) for name, (found, facts) in twins.items()]
+    before, _, rest = page.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    table = "\n".join([_BEGIN, "", report.HEAD, *rows, "", _END])
+    page.write_text(before + table + after)
+    chart = page.parent / "pictures" / "twins.png"
+    report.chart(chart, {name: found for name, (found, _) in twins.items()})
+
+
+if __name__ == "__main__":
+    main()
