@@ -1,6 +1,6 @@
 """All twins by name."""
 
-from benchmarks.twins import deit, google, mae, timm_classifier
+from benchmarks.twins import beit, deit, google, mae, timm_classifier
 from benchmarks.twins.contract import Twin
 
 TWINS: dict[str, Twin] = {
@@ -9,6 +9,7 @@ TWINS: dict[str, Twin] = {
     "facebook_mae": mae.FACEBOOK,
     "transformers_mae": mae.TRANSFORMERS,
     "deit": deit.HARD,
+    "beit": beit.PRETRAINING,
     "vision_transformer": google.VISION_TRANSFORMER,
     "big_vision": google.BIG_VISION,
 }

@@ -16,7 +16,10 @@ Batch = Mapping[str, np.ndarray]
 Draws = Callable[[Batch, int], dict[str, np.ndarray]]
 
 
-def no_draws(plan: Design) -> Draws:
+Frozen = Mapping[str, Any]  # parameters of the frozen models, on the device
+
+
+def no_draws(plan: Design, frozen: Frozen) -> Draws:
     return lambda batch, step: {}
 
 
@@ -37,7 +40,7 @@ class Twin:
     libraries: tuple[str, ...]  # of the peer, whose versions are reported
     checkout: str = ""  # folder of the peer's repository below --peers
     uses_torch: bool = True  # whether it runs in the environment of --peer-python
-    draws: Callable[[Design], Draws] = no_draws
+    draws: Callable[[Design, Frozen], Draws] = no_draws
     # Writes files that the recipe names to a folder.
     prepare: Callable[[ml_collections.ConfigDict, str], None] = nothing_to_prepare
 

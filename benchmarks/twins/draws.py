@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.twins.contract import Batch, Draws
+from benchmarks.twins.contract import Batch, Draws, Frozen
 from vit_jax.data.augment.contract import at
 from vit_jax.data.augment.mix import Mix
+from vit_jax.data.augment.value_range import normalize
 from vit_jax.models import layers
+from vit_jax.objectives.beit import TOKENIZER
 from vit_jax.training.design import Design
 
 _BOX = ("top", "bottom", "left", "right")
@@ -23,7 +25,7 @@ def run_key(seed: int = 0) -> jax.Array:
     return jax.random.split(jax.random.key(seed))[0]
 
 
-def mix(plan: Design) -> Draws:
+def mix(plan: Design, frozen: Frozen) -> Draws:
     """The draw of `mix` for the whole batch: its share, whether it cuts, and the box.
 
     Names: mix_share float32 (), mix_cut bool (), mix_top, ... int32 ().
@@ -41,7 +43,7 @@ def mix(plan: Design) -> Draws:
     return draws
 
 
-def kept_branches(plan: Design) -> Draws:
+def kept_branches(plan: Design, frozen: Frozen) -> Draws:
     """Which residual branches of each sample are kept: `kept`, bool (B, layers, 2).
 
     The first of the two is the attention. The model runs with a `drop_path` that only records what
@@ -73,23 +75,43 @@ def kept_branches(plan: Design) -> Draws:
     return draws
 
 
-def noise(plan: Design) -> Draws:
+def noise(plan: Design, frozen: Frozen) -> Draws:
     """What `prepare` adds to the batch for a masked autoencoder: `noise`, float32 (B, patches)."""
-    prepare = jax.jit(
-        lambda batch: plan.objective.prepare(batch, options=plan.options, key=run_key())["noise"]
-    )
+    return _prepared(plan, "noise")
+
+
+def tokens(plan: Design, frozen: Frozen) -> Draws:
+    """BEiT's mask and its labels: `hidden` bool (B, patches) and `tokens` int32 (B, patches)."""
+    masks = _prepared(plan, "hidden")
+    mean, std = plan.config.data.mean, plan.config.data.std
+
+    def tokenize(frozen: Frozen, images: jax.Array) -> jax.Array:
+        scores = plan.bind(frozen)[TOKENIZER](normalize(images, mean=mean, std=std))
+        return scores.argmax(-1).reshape(len(images), -1)
+
+    compiled = jax.jit(tokenize)
 
     def draws(batch: Batch, step: int) -> dict[str, np.ndarray]:
-        return {"noise": np.asarray(prepare({"sample_index": batch["sample_index"]}))}
+        return masks(batch, step) | {"tokens": np.asarray(compiled(frozen, batch["image"]))}
 
     return draws
 
 
-def both(*makers: Callable[[Design], Draws]) -> Callable[[Design], Draws]:
+def _prepared(plan: Design, name: str) -> Draws:
+    """An array that `prepare` draws for every sample."""
+    prepare = jax.jit(
+        lambda batch: plan.objective.prepare(batch, options=plan.options, key=run_key())[name]
+    )
+    return lambda batch, step: {name: np.asarray(prepare({"sample_index": batch["sample_index"]}))}
+
+
+def both(
+    *makers: Callable[[Design, Frozen], Draws],
+) -> Callable[[Design, Frozen], Draws]:
     """The draws of several kinds together."""
 
-    def make(plan: Design) -> Draws:
-        parts = [maker(plan) for maker in makers]
+    def make(plan: Design, frozen: Frozen) -> Draws:
+        parts = [maker(plan, frozen) for maker in makers]
         return lambda batch, step: {k: v for part in parts for k, v in part(batch, step).items()}
 
     return make

@@ -85,7 +85,7 @@ class Lockstep:
         self._rows = symmetric_rows(run.config.batch_size)
         self._ours = Ours(run), Ours(run, rows=self._rows)
         plan = self._ours[0].plan
-        self._draws = twin.draws(plan)
+        self._draws = twin.draws(plan, run.frozen(plan))
         with contextlib.ExitStack() as stack:
             self._peers = [stack.enter_context(open_peer(twin, plan, peers)) for _ in range(2)]
             self._stack = stack.pop_all()

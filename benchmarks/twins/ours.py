@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from benchmarks.twins.contract import Batch, Twin, base_config
+from benchmarks.twins.contract import Batch, Frozen, Twin, base_config
 from benchmarks.twins.initial import Params, initial
 from vit_jax.checkpoints import layouts
 from vit_jax.config import Config, resolve
@@ -39,6 +39,10 @@ class Run:
         """A design of its own, so that its step is traced by itself."""
         mesh = make_mesh(self.config.mesh, jax.devices()[:1])
         return design(self.config, self.facts, mesh, frozen=self.models)
+
+    def frozen(self, plan: Design) -> Frozen:
+        """The parameters of the frozen models, on the device."""
+        return frozen.place(self.models, plan.frozen)
 
     def batches(self, plan: Design) -> Iterator[Batch]:
         """The batches of all steps, as arrays of the host."""
@@ -77,7 +81,7 @@ class Ours:
         """With `rows`, every batch has its rows in this order, and so have its draws."""
         self.plan = run.design()
         self._rows = rows
-        self._frozen = frozen.place(run.models, self.plan.frozen)
+        self._frozen = run.frozen(self.plan)
         self._state = state.create(
             self.plan.options,
             self.plan.optimizer,

@@ -18,7 +18,7 @@ STEPS = 20
 def record(name: str, twin: Twin, run: Run, peers: Peers) -> None:
     """Writes the trajectory of the peer of a whole run of `STEPS` steps."""
     plan, answers = run.design(), []
-    draws = twin.draws(plan)
+    draws = twin.draws(plan, run.frozen(plan))
     with open_peer(twin, plan, peers) as peer:
         for step, batch in enumerate(run.batches(plan)):
             peer.send({**batch, **draws(batch, step)})

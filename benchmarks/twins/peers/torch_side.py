@@ -27,8 +27,12 @@ def timm_sizes(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(model: Any, params: wire.Arrays) -> None:
-    """Sets every parameter. Raises RuntimeError if a name or a shape does not fit."""
-    model.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in params.items()})
+    """Sets every parameter, but no buffers. Raises RuntimeError if a shape does not fit."""
+    arrays = {name: torch.from_numpy(a.copy()) for name, a in params.items()}
+    missing, unexpected = model.load_state_dict(arrays, strict=False)
+    wrong = [*unexpected, *({name for name, _ in model.named_parameters()} & {*missing})]
+    if wrong:
+        raise RuntimeError(f"these parameters do not fit the peer's model: {', '.join(wrong)}")
 
 
 def params(model: Any) -> dict[str, np.ndarray]:
