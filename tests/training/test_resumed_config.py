@@ -91,6 +91,8 @@ def another(value: Any, kind: Any) -> Any:
         return value + "x"
     if kind == tuple[tuple[str, float], ...]:
         return (("kernel", 0.5),)
+    if kind == tuple[tuple[float, int], ...]:
+        return ((0.5, 7),)
     if isinstance(value, tuple):
         return (*value[:-1], {str: "kernel", int: 7, float: 0.75}[typing.get_args(kind)[0]])
     if isinstance(value, float):
