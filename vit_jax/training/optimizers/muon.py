@@ -138,13 +138,15 @@ def spread_over_devices(
     """`function` of a batch (N, m, n) whose items are independent, on all devices of the mesh.
 
     The batch is padded by zeros to a multiple of the devices. `sides` are the mesh axes that split
-    the items of the result.
+    the items of the batch and of the result.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return function(batch)
     missing = -len(batch) % mesh.size
-    padded = jnp.pad(batch, [(0, missing), *[(0, 0)] * (batch.ndim - 1)])
+    # Otherwise the compiler splits what makes the batch too, and gathers it for its other uses.
+    whole = jax.lax.with_sharding_constraint(batch, P(None, *sides))
+    padded = jnp.pad(whole, [(0, missing), *[(0, 0)] * (batch.ndim - 1)])
     spread = P(mesh.axis_names)
     made = function(jax.lax.with_sharding_constraint(padded, spread))
     made = jax.lax.with_sharding_constraint(made, spread)
