@@ -8,6 +8,7 @@ import pytest
 
 from vit_jax.commands import configs
 from vit_jax.config import Config
+from vit_jax.models import zoo
 from vit_jax.training.optimizer import peak_rate
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
@@ -141,6 +142,60 @@ def test_maes_linear_probe_is_that_of_its_appendix(size, epochs) -> None:
     assert names(config) == ["Flip", "ValueRange"]
 
 
+@pytest.mark.parametrize(
+    ("variant", "epochs", "warmup", "scale"),
+    [
+        ("B/16-i1k", 800, (0, 10), 0.1),
+        ("L/16-i1k", 800, (0, 10), 1e-5),
+        ("B/16-i22k", 150, (10_000, 0), 0.1),
+        ("L/16-i22k", 150, (10_000, 0), 1e-5),
+    ],
+)
+def test_beit_is_that_of_its_readme(variant, epochs, warmup, scale) -> None:
+    config = recipe(f"beit.py:{variant}")
+    rule: Any = config.optimizer.rule
+    objective: Any = config.objective
+    assert (config.batch_size, config.total.epochs) == (2048, epochs)
+    assert (config.schedule.warmup.steps, config.schedule.warmup.epochs) == warmup
+    assert (config.optimizer.learning_rate, config.schedule.decay.end_value) == (1.5e-3, 1e-5)
+    assert (rule.b1, rule.b2, rule.weight_decay) == (0.9, 0.98, 0.05)
+    assert (config.optimizer.clip_norm, config.model.get("drop_path")) == (3.0, 0.1)
+    assert (objective.hidden, objective.smallest_block, objective.largest_block) == (75, 16, 0)
+    model: Any = config.model.change(zoo.options(config.model.name))
+    assert (model.layer_scale, model.relative_bias, model.position) == (scale, "shared", "none")
+    assert (model.mim_classes, model.key_bias, model.init) == (8192, False, "beit")
+    assert config.data.mean == ((0.485, 0.456, 0.406) if variant.endswith("i1k") else ())
+    assert names(config) == ["ColourJitter", "Flip", "ValueRange"]
+
+
+@pytest.mark.parametrize(
+    ("size", "epochs", "rate", "warmup", "layer_decay", "drop_path"),
+    [("B/16", 100, 4e-3, 20, 0.65, 0.1), ("L/16", 50, 1e-3, 5, 0.75, 0.2)],
+)
+def test_beits_fine_tuning_is_that_of_its_readme(
+    size, epochs, rate, warmup, layer_decay, drop_path
+) -> None:
+    config = recipe(f"beit_finetune.py:{size}", tuple(START))
+    rule: Any = config.optimizer.rule
+    assert (config.total.epochs, config.batch_size) == (epochs, 1024)
+    assert (config.optimizer.learning_rate, config.schedule.warmup.epochs) == (rate, warmup)
+    assert (config.optimizer.layer_decay, rule.weight_decay) == (layer_decay, 0.05)
+    assert config.model.get("drop_path") == drop_path
+    assert names(config) == ["RandAugmentTimm", "Flip", "ValueRange", "Erase", "Mix"]
+
+
+def test_the_discrete_vae_is_that_of_dall_e() -> None:
+    config = recipe("dvae.py:dalle")
+    rule: Any = config.optimizer.rule
+    objective: Any = config.objective
+    assert (config.batch_size, config.total.steps, config.ema) == (512, 3_000_000, 0.999)
+    assert (config.optimizer.learning_rate, config.schedule.decay.end_value) == (1e-4, 1.25e-6)
+    assert (rule.b1, rule.b2, rule.weight_decay) == (0.9, 0.999, 1e-4)
+    assert (objective.reconstruction, objective.kl_weight) == ("logit_laplace", 6.6)
+    assert (objective.kl_examples, objective.temperature_examples) == (5000 * 512, 150_000 * 512)
+    assert objective.temperature == 1 / 16
+
+
 @pytest.mark.parametrize("variant", ["Ti/16", "S/16", "B/16", "distilled-S/16"])
 def test_deit_is_that_of_its_main_py(variant) -> None:
     distilled = variant.startswith("distilled")
@@ -234,6 +289,9 @@ def test_masked_patch_prediction_is_that_of_the_appendix() -> None:
         "deit.py",
         "deit3.py",
         "masked_patch.py",
+        "beit.py",
+        "beit_finetune.py",
+        "dvae.py",
     ],
 )
 def test_an_unknown_variant_is_refused_with_those_that_there_are(name) -> None:

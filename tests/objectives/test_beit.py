@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding
 
 import vit_jax
 from tests.checkpoints.parity import check_gradients
@@ -20,6 +22,7 @@ from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.objectives import beit
 from vit_jax.objectives.beit import MaskedImageModeling
+from vit_jax.parallel.mesh import BATCH, MeshConfig, make_mesh
 
 FACTS = DataFacts(train_size=100)
 
@@ -189,3 +192,21 @@ def test_initial_values_are_those_of_beit() -> None:
     np.testing.assert_array_equal(blocks.mlp.fc1.bias[...], 0)
     np.testing.assert_array_equal(blocks.scale1[...], np.float32(0.1))
     np.testing.assert_array_equal(model.encoder.relative_bias[...], 0)
+
+
+def test_each_device_makes_the_masks_of_its_own_rows() -> None:
+    """Without asking the others whether their masks are finished."""
+    options, objective = zoo.options("BEiT-pretrain-B/16"), MaskedImageModeling()
+    index = jnp.asarray(np.stack([np.zeros(16), np.arange(16)], 1), jnp.uint32)
+
+    def hidden(index: jax.Array) -> jax.Array:
+        key = jax.random.key(3)
+        return objective.prepare({"sample_index": index}, options=options, key=key)["hidden"]
+
+    alone = jax.jit(hidden)(index)
+    mesh = make_mesh(MeshConfig(data=4, fsdp=2))
+    with jax.set_mesh(mesh):
+        split = jax.device_put(index, NamedSharding(mesh, BATCH))
+        program = jax.jit(hidden).lower(split).compile()
+        np.testing.assert_array_equal(program(split), alone)
+    assert not re.search("all-reduce|all-gather|all-to-all|collective-permute", program.as_text())

@@ -75,11 +75,17 @@ def missing(recipe: str) -> list[str]:
 
 
 def teachers(config: Config) -> dict[str, frozen.Description]:
-    """A teacher of the same images for each frozen model that the objective names."""
-    options = zoo.options("R50x1", image_size=setup.image_size(config))
-    expects = Preprocessing(image_size=options.image_size)
-    described = frozen.Description(options=options, preprocessing=expects)
-    return dict.fromkeys(config.objective.frozen_models(), described)
+    """Each frozen model that the objective names: a teacher of the same images, or a tokenizer."""
+    options = {"teacher": zoo.options("R50x1", image_size=setup.image_size(config))}
+    tokens = config.model.get("mim_classes") or 8192
+    options["tokenizer"] = zoo.options("DALL-E-dVAE", vocabulary=tokens, groups=3)
+    return {
+        name: frozen.Description(
+            options=options[name],
+            preprocessing=Preprocessing(image_size=options[name].image_size),
+        )
+        for name in config.objective.frozen_models()
+    }
 
 
 def begin(config: Config) -> setup.Start | None:

@@ -42,7 +42,8 @@ def curves(workdir: str | os.PathLike[str]) -> Figure:
 def _measured(lines: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, str]:
     """The first metric of the evaluations that is not the loss, with its name."""
     names = (name for _, values in lines for name in values if name.startswith("eval_"))
-    first = next((name for name in names if name not in ("eval_loss", "eval_count")), None)
+    own = (name for name in names if "/" not in name)  # not of another evaluator
+    first = next((name for name in own if name not in ("eval_loss", "eval_count")), None)
     return {first: first.removeprefix("eval_")} if first else {}
 
 
@@ -98,7 +99,7 @@ def codebook(counts: np.ndarray, *, images: int) -> Figure:
     axes = figure.subplots()
     shares = np.sort(counts)[::-1] / max(counts.sum(), 1)
     axes.fill_between(np.arange(len(shares)), shares, step="mid")
-    axes.axhline(1 / len(shares), color="tab:gray", linestyle=":", label="all as frequent")
+    axes.axhline(1 / len(shares), color="tab:gray", linestyle=":", label="if all were as frequent")
     axes.set_xlabel("visual tokens, the most frequent first")
     axes.set_ylabel("share")
     axes.legend()

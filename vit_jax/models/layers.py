@@ -203,15 +203,22 @@ class Mlp(nnx.Module):
         return dropout(self.fc2(x), self.options.dropout, keys[1])
 
 
+def batch_axes(rows: int) -> tuple[str, ...]:
+    """The axes of the current mesh that split a batch of this many rows; () if none do."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
+    divides = axes and rows % math.prod(mesh.shape[axis] for axis in axes) == 0
+    return axes if divides else ()
+
+
 def split_batch(x: jax.Array) -> jax.Array:
     """Keeps (B, ...) split over the batch axes of the current mesh, if one is set.
 
     Without this, the compiler may follow the split of the parameters instead, gather the whole
     batch and sum partial products: correct, but `fsdp` would save no memory and cost more traffic.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
-    if not axes or x.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
+    axes = batch_axes(x.shape[0])
+    if not axes:
         return x
     spec = jax.sharding.PartitionSpec(axes, *[None] * (x.ndim - 1))
     return jax.lax.with_sharding_constraint(x, spec)

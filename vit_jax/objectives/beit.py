@@ -1,7 +1,7 @@
 """BEiT: visual tokens of hidden patches, predicted from the visible patches.
 
 "BEiT: BERT Pre-Training of Image Transformers" (arXiv 2106.08254), section 2, and its code. Shapes:
-B images, N patches, n the most hidden patches of an image, V visual tokens of the codebook.
+B images, N patches, n the largest number of hidden patches, V visual tokens of the codebook.
 
 What differs from the original: it crops an image file once and resizes the crop twice, for the
 model and for the tokenizer. Here the augmented image of the model is resized for the tokenizer, on
@@ -17,11 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec as P
 
 from vit_jax.data.augment import at
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.models.dvae import DVAEOptions
+from vit_jax.models.layers import batch_axes
 from vit_jax.models.masked_image_model import MaskedImageModelOptions
 from vit_jax.models.zoo import Options
 from vit_jax.objectives.contract import Batch, Direction, Frozen, FrozenModel, Loss, Objective
@@ -39,9 +41,9 @@ class MaskedImageModeling(Objective):
     """Predicts the visual tokens that a frozen tokenizer gives to hidden patches."""
 
     tokenizer: str = ""  # a run of a discrete VAE, or a released file such as DALL-E's encoder.pkl
-    hidden: int = 75  # the most patches that are hidden in an image; some images hide fewer
+    hidden: int = 75  # largest number of hidden patches of an image; some images have fewer
     smallest_block: int = 16  # patches of the smallest block of hidden patches
-    largest_block: int = 0  # patches that a block may add; 0: up to `hidden`
+    largest_block: int = 0  # largest number of patches that a block adds; 0: `hidden`
 
     metrics: ClassVar[Mapping[str, Direction]] = {"accuracy": "max", "loss": "min"}
     exact_images: ClassVar[bool] = True  # the tokenizer sees the images too
@@ -126,16 +128,22 @@ class MaskedImageModeling(Objective):
     def _masks(self, sample_index: jax.Array, options: Any, *, key: jax.Array) -> jax.Array:
         """Hidden patches, bool (B, N), of the samples with these indices, uint32 (B, 2)."""
 
-        def of_sample(index: jax.Array) -> jax.Array:
-            return block_mask(
-                at(key, index),
-                grid=options.grid,
-                hidden=self.hidden,
-                smallest=self.smallest_block,
-                most=self._largest,
-            ).reshape(-1)
+        def make(key: jax.Array, sample_index: jax.Array) -> jax.Array:
+            return jax.vmap(lambda index: self._mask(at(key, index), options.grid))(sample_index)
 
-        return jax.vmap(of_sample)(sample_index)
+        axes = batch_axes(len(sample_index))
+        if not axes:
+            return make(key, sample_index)
+        # Each device makes the masks of its own rows. Otherwise all devices would have to ask each
+        # other after every attempt whether a mask is unfinished.
+        make = jax.shard_map(make, in_specs=(P(), P(axes)), out_specs=P(axes), check_vma=False)
+        return make(key, sample_index)
+
+    def _mask(self, key: jax.Array, grid: tuple[int, int]) -> jax.Array:
+        mask = block_mask(
+            key, grid=grid, hidden=self.hidden, smallest=self.smallest_block, most=self._largest
+        )
+        return mask.reshape(-1)
 
     def _predictions(
         self, model: Any, batch: Batch, hidden: jax.Array, frozen: Frozen, key: jax.Array | None
@@ -170,7 +178,7 @@ def block_mask(
     grid: tuple[int, int],
     hidden: int,
     smallest: int,
-    most: int,  # patches that a block may add
+    most: int,  # largest number of patches that a block adds
 ) -> jax.Array:
     """Blocks of hidden patches, bool (rows, columns): as many as fit, at most `hidden` patches.
 
