@@ -51,9 +51,8 @@ class Table:
     path: str
     digest: str  # of the rows in the file
     teacher: str  # its path and digest
-    rows: (
-        np.ndarray
-    )  # classes int32 (N,) or logits float16 (N, K), in the order of the run's classes
+    # Classes int32 (N,) or logits float16 (N, K), in the order of the run's classes.
+    rows: np.ndarray
 
     @property
     def row(self) -> jax.ShapeDtypeStruct:
