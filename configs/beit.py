@@ -9,7 +9,7 @@ hidden in blocks, and their visual tokens predicted. The tokens are those of a d
 `configs/dvae.py` trains. Then fine-tune it:
 
     python -m vit_jax train --config configs/finetune.py --workdir runs/beit-finetuned \
-        --config.init_from=runs/beit --config.image_size=28
+        --config.init_from=runs/beit --config.image_size=28 --config.model.pool=gap
 
 The other variants are the pretraining of "BEiT: BERT Pre-Training of Image Transformers" (arXiv
 2106.08254) and its code: 800 epochs of ImageNet-1k (i1k), or 150 of ImageNet-22k (i22k: name your
@@ -66,6 +66,7 @@ def _small(config: ml_collections.ConfigDict) -> None:
     config.model.mlp_dim = 384
     config.model.num_heads = 3
     config.model.layer_scale = 0.1
+    config.model.init = "xavier"  # BEiT's initial values are too small for this width
     config.model.mim_classes = 128  # tokens of `configs/dvae.py`
 
     config.objective.hidden = 19
