@@ -97,6 +97,13 @@ def test_the_optimizer_has_no_state_for_running_averages(step) -> None:
     assert not [path for path in paths if path.endswith(("norm/mean", "norm/variance"))]
 
 
+def test_the_norm_of_the_parameters_does_not_count_running_averages(step) -> None:
+    metrics, _, after = step("basic", 1)
+    kept = [a for p, a in _flat(after["params"]).items() if not p.endswith(("mean", "variance"))]
+    expected = np.sqrt(sum((array.astype(np.float64) ** 2).sum() for array in kept))
+    assert metrics["param_norm"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_micro_batches_update_the_running_averages_one_after_another(step) -> None:
     _, before, after = step("basic", 1, accumulate=2)
     kernel, x = before["params"]["stem"]["kernel"], torch_resnets.images()

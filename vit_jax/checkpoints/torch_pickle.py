@@ -180,8 +180,9 @@ class _Machine:
 
     def _persistent(self, identity: Any) -> Any:
         """A storage; or a class, which old files save together with its source code."""
-        if isinstance(identity, tuple) and identity[:1] == ("module",):
-            return identity[1]
+        match identity:
+            case ("module", Name() as name, _, _):
+                return name
         storage = _storage(identity)
         self.storages[storage.key] = storage
         return storage

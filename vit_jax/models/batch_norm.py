@@ -96,6 +96,15 @@ def statistics(model: nnx.Module) -> dict[str, Any]:
     return nnx.to_pure_dict(nnx.state(model, Statistic))
 
 
+def without_statistics(params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
+    """The nested dict of parameters without the running averages."""
+    if not statistics:
+        return params
+    flat, averages = traverse_util.flatten_dict(params), traverse_util.flatten_dict(statistics)
+    kept = {path: array for path, array in flat.items() if path not in averages}
+    return traverse_util.unflatten_dict(kept)
+
+
 def with_statistics(params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
     """The nested dict of parameters with other running averages."""
     if not statistics:

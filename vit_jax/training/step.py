@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vit_jax.models.batch_norm import statistics, with_statistics
+from vit_jax.models.batch_norm import statistics, with_statistics, without_statistics
 from vit_jax.objectives import Batch, Loss, Objective
 from vit_jax.training import optimizer as optimizer_lib
 from vit_jax.training.state import State
@@ -40,9 +40,9 @@ def make_train_step(
     """The jitted step: (state, batch, frozen) -> (next state, metrics). It donates the state only.
 
     The metrics, float32 () each, are loss, grad_norm (before clipping), param_norm (after the
-    step), learning_rate, and the extras of the objective. The norms are those of the parameters for
-    which `trains`, a tree of bools, is True; the others get no gradient. `build` makes the model
-    for a batch, `bind` the models of `frozen`. The step is compiled for each size of the images.
+    step), learning_rate, and the extras of the objective. Parameters for which `trains`, a tree of
+    bools, is False get no gradient. `build` makes the model for a batch, `bind` the models of
+    `frozen`. The step is compiled for each size of the images.
 
     `accumulate` micro-batches are differentiated one after another; the sum of their gradients is
     sharded like the parameters. The results depend on the mesh and on `accumulate` by rounding
@@ -71,8 +71,8 @@ def make_train_step(
                 state["ema"], new_params, decay=ema, step=updates_seen, warmup=ema_warmup
             )
         metrics = means | {
-            "grad_norm": optax.tree.norm(_selected(grads, trains)),
-            "param_norm": optax.tree.norm(_selected(new_params, trains)),
+            "grad_norm": optax.tree.norm(_trained(grads, trains)),
+            "param_norm": optax.tree.norm(without_statistics(new_params, averages)),
             "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
         }
         return new_state, metrics
@@ -80,10 +80,10 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
-def _selected(tree: Any, trains: Any) -> list[jax.Array]:
+def _trained(tree: Any, trains: Any) -> list[jax.Array]:
     """The arrays of a tree for which the tree `trains` is True."""
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(trains), strict=True)
-    return [array for array, selected in pairs if selected]
+    return [array for array, trained in pairs if trained]
 
 
 def _gradients(
