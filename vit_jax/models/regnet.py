@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models import fitting, heads, limits
+from vit_jax.models import fitting, limits
 from vit_jax.models.batch_norm import ConvNorm
-from vit_jax.models.model import Model, ModelOptions
-from vit_jax.models.preprocessing import check_images
+from vit_jax.models.model import ModelOptions
+from vit_jax.models.staged import StagedNetwork
 
 _STEM_STRIDE = 2
 
@@ -60,45 +60,25 @@ class RegNetOptions(ModelOptions):
         return self.widths[-1]
 
 
-class RegNet(Model):
+class RegNet(StagedNetwork):
     """A RegNetY. `model(images)` returns logits, `model.features(images)` the input of the head."""
 
     def __init__(self, options: RegNetOptions, *, rngs: nnx.Rngs) -> None:
-        self.options = options
-        self.stem = ConvNorm(
+        stem = ConvNorm(
             (3, options.channels, options.stem_width),
             stride=_STEM_STRIDE,
             dtype=options.dtype,
             rngs=rngs,
         )
-        before = options.stem_width
-        for stage, (width, depth) in enumerate(zip(options.widths, options.depths, strict=True)):
-            blocks = {}
+        stages, before = [], options.stem_width
+        for width, depth in zip(options.widths, options.depths, strict=True):
+            blocks = []
             for block in range(depth):
                 stride = 1 if block else 2
-                blocks[f"block{block + 1}"] = Block(
-                    before, width, stride=stride, options=options, rngs=rngs
-                )
+                blocks.append(Block(before, width, stride=stride, options=options, rngs=rngs))
                 before = width
-            setattr(self, f"stage{stage + 1}", nnx.Dict(blocks))
-        if options.num_classes:
-            self.head = heads.linear_head(before, options.num_classes, bias=0.0, rngs=rngs)
-
-    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Logits (B, K) float32 of images (B, height, width, channels); a `key` means training."""
-        features = self.features(images, key=key)
-        return self.head(features) if self.options.num_classes else features
-
-    def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """The input of the head (B, `options.feature_size`), float32; a `key` means training."""
-        training = key is not None
-        check_images(images, channels=self.options.channels)
-        x = images.astype(jnp.dtype(self.options.dtype))
-        x = jax.nn.relu(self.stem(x, training=training))
-        for stage in range(len(self.options.depths)):
-            for block in getattr(self, f"stage{stage + 1}").values():
-                x = block(x, training=training)
-        return x.astype(jnp.float32).mean(axis=(1, 2))
+            stages.append(blocks)
+        super().__init__(options, stem=stem, stages=stages, rngs=rngs)
 
 
 class Block(nnx.Module):

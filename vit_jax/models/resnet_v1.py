@@ -9,13 +9,12 @@ import dataclasses
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models import fitting, heads, limits
+from vit_jax.models import fitting, limits
 from vit_jax.models.batch_norm import ConvNorm
-from vit_jax.models.model import Model, ModelOptions
-from vit_jax.models.preprocessing import check_images
+from vit_jax.models.model import ModelOptions
+from vit_jax.models.staged import StagedNetwork
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,46 +54,28 @@ class ResNetOptions(ModelOptions):
         return self.width * 2 ** (len(self.depths) - 1) * self.expansion
 
 
-class ResNet(Model):
+class ResNet(StagedNetwork):
     """A ResNet. `model(images)` returns logits, `model.features(images)` the input of the head."""
 
     def __init__(self, options: ResNetOptions, *, rngs: nnx.Rngs) -> None:
-        self.options = options
         side, stride = (7, 2) if options.root == "imagenet" else (3, 1)
-        self.stem = ConvNorm(
+        stem = ConvNorm(
             (side, options.channels, options.width), stride=stride, dtype=options.dtype, rngs=rngs
         )
-        before = options.width
+        stages, before = [], options.width
         for stage, depth in enumerate(options.depths):
-            blocks = {}
-            width = options.width * 2**stage
+            blocks, width = [], options.width * 2**stage
             for block in range(depth):
                 stride = 2 if stage and not block else 1
-                blocks[f"block{block + 1}"] = Block(
-                    before, width, stride=stride, options=options, rngs=rngs
-                )
+                blocks.append(Block(before, width, stride=stride, options=options, rngs=rngs))
                 before = width * options.expansion
-            setattr(self, f"stage{stage + 1}", nnx.Dict(blocks))
-        if options.num_classes:
-            self.head = heads.linear_head(before, options.num_classes, bias=0.0, rngs=rngs)
+            stages.append(blocks)
+        super().__init__(options, stem=stem, stages=stages, rngs=rngs)
 
-    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Logits (B, K) float32 of images (B, height, width, channels); a `key` means training."""
-        features = self.features(images, key=key)
-        return self.head(features) if self.options.num_classes else features
-
-    def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """The input of the head (B, `options.feature_size`), float32; a `key` means training."""
-        training = key is not None
-        check_images(images, channels=self.options.channels)
-        x = images.astype(jnp.dtype(self.options.dtype))
-        x = jax.nn.relu(self.stem(x, training=training))
-        if self.options.root == "imagenet":
-            x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        for stage in range(len(self.options.depths)):
-            for block in getattr(self, f"stage{stage + 1}").values():
-                x = block(x, training=training)
-        return x.astype(jnp.float32).mean(axis=(1, 2))
+    def after_stem(self, x: jax.Array) -> jax.Array:
+        if self.options.root == "cifar":
+            return x
+        return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
 class Block(nnx.Module):
