@@ -6,7 +6,7 @@
 DIR holds train/ and test/, each with a folder for each of the 10 classes. The variants are patch4
 (width 192), patch2 (width 96), both 12 layers deep, and resnet18, at 32 pixels; patch16 and patch32
 (width 384) see the images enlarged to 224 pixels. All train for 20 epochs with Adam at a constant
-rate of 1e-4, batch 128, shifts of up to 4 pixels and flips. Results and cost: docs/cifar10.md.
+rate of 1e-4, batch 128, shifts of up to 4 pixels and flips. Results and cost: docs/results.md.
 """
 
 from typing import Any

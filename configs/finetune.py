@@ -30,8 +30,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval_batch_size = 500
     config.log_every.steps = 250
 
-    config.model.remat = "full"
-
     config.data.source = "embedded"
     config.data.crop = "shift"
     config.data.shift = 2

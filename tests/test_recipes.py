@@ -303,3 +303,25 @@ def test_another_batch_than_the_papers_is_warned_of() -> None:
     config = recipe("vit.py:B/16-i1k", ("--config.batch_size=1024",))
     rate, note = peak_rate(config.optimizer, batch_size=config.batch_size)
     assert rate == 3e-3 and "outside the published recipe" in note
+
+
+@pytest.mark.parametrize("name", ["R50x1", "Swin-T", "ResNet-18", "RegNetY-160", "B/16"])
+@pytest.mark.parametrize("file", ["finetune.py", "vit_finetune.py"])
+def test_a_checkpoint_of_any_family_can_be_fine_tuned(file, name) -> None:
+    config = recipe(file, tuple(START))
+    base = zoo.options(name)
+    config.model.finish(config.model.change(base), base)
+
+
+def test_every_run_of_a_study_has_a_valid_config() -> None:
+    studies = runpy.run_path(str(FOLDER.parent / "benchmarks/studies.py"))["STUDIES"]
+    for study in studies.values():
+        runs = study()
+        assert len({run.name for run in runs}) == len(runs)
+        for run in runs:
+            file, _, variant = run.recipe.partition(":")
+            fields = run.fields | dict.fromkeys(run.uses, "FILE")
+            recipe(
+                f"{file}.py" + (variant and f":{variant}"),
+                tuple(f"--config.{field}={value}" for field, value in fields.items()),
+            )
