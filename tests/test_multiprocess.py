@@ -43,6 +43,7 @@ from vit_jax.__main__ import main
 from vit_jax.data import batches
 following = batches.Batches.__next__
 file = open(sys.argv[1] + os.environ["VIT_JAX_PROCESS_ID"], "w")
+# The order of the devices.
 def recorded(iterator):
     batch = following(iterator)
     if "mask" not in batch:
@@ -53,6 +54,13 @@ sys.exit(main(sys.argv[2:]))
 '''
 program = [sys.executable, "-W", "error", "-c", JOB, *sys.argv[1:]]
 sys.exit(local.run(program, processes=2, devices_per_process=2))
+"""
+
+# Devices of the two processes alternate, as those of TPU hosts do along a ring of the network.
+WOVEN = """
+import numpy as np
+from vit_jax.parallel import mesh
+mesh.arrange = lambda devices, sizes: np.array(devices).reshape(2, -1).T.reshape(sizes)
 """
 
 
@@ -131,6 +139,18 @@ def test_two_processes_that_were_stopped_give_the_result_of_one(one, two) -> Non
     workdir, seen = one
     np.testing.assert_array_equal(np.concatenate(two.ids, axis=1), seen)
     assert_same_run(workdir, two.workdir)
+
+
+def test_processes_whose_rows_have_gaps_give_the_result_of_one(command, one) -> None:
+    workdir = command.folder / "of-2-woven"
+    program = (*cli.PYTHON, "-c", RECORDED.replace("# The order of the devices.", WOVEN))
+    ended = cli.process(f"{workdir}-", *command.train(workdir, *TWO), program=program)
+    assert ended.returncode == 0, ended.stderr
+    # The parts of a batch of 16 are 0 to 3 and 8 to 11 in the first process.
+    parts = [ids(f"{workdir}-{i}").reshape(STEPS, 2, 4) for i in range(2)]
+    together = np.stack(parts, axis=2).reshape(STEPS, 16)
+    np.testing.assert_array_equal(together, one[1])
+    assert_same_run(one[0], workdir)
 
 
 def test_one_process_goes_on_with_what_two_did(command, one, two, capsys) -> None:

@@ -104,7 +104,7 @@ def test_batches_are_equal_on_any_number_of_processes_and_with_repeats() -> None
     order, _ = Balanced().order(source, seed=7)
     transform = TrainTransform(size=(8, 8), crop=Inception())
 
-    def ids(rows: slice | None = None, start: int = 0) -> np.ndarray:
+    def ids(rows: slice = slice(None), start: int = 0) -> np.ndarray:
         batches = train_batches(
             source,
             transform,

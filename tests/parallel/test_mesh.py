@@ -1,13 +1,10 @@
 """The mesh, and which rows of a batch belong where: on 8 simulated devices."""
 
-import dataclasses
-import itertools
-
 import jax
 import numpy as np
 import pytest
-from jax.experimental import mesh_utils
 
+from tests.parallel import pods
 from vit_jax.config import MeshConfig
 from vit_jax.parallel.mesh import (
     arrange,
@@ -64,7 +61,7 @@ def test_a_mesh_that_does_not_fit_is_refused(sizes, said) -> None:
 def test_every_device_holds_its_rows_of_the_batch(sizes) -> None:
     mesh = make_mesh(MeshConfig(**sizes))
     rows = local_rows(mesh, 16)
-    assert rows == slice(0, 16), "one process holds all"
+    np.testing.assert_array_equal(rows, np.arange(16), "one process holds all")
     host: dict[str, np.ndarray] = {
         "image": np.arange(16 * 6, dtype=np.uint8).reshape(16, 2, 3),
         "label": np.arange(16),
@@ -88,58 +85,57 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
         check_batch(mesh, 12, accumulate=2, name="x")
 
 
-@dataclasses.dataclass(eq=False)
-class Chip:
-    """What is asked of a TPU's device when a mesh is laid out."""
+V5E, V5P = "TPU v5 lite", "TPU v5"
+# Slice, mesh, and the most rings of `data`, `fsdp` and `tensor` that may share a link. More than
+# one ring on a link is harmless for `data` beside `fsdp`: only parts of gradients cross it.
+LAYOUTS = [
+    (V5E, (8, 8, 1), (64, 1, 1), (1, 1, 1)),
+    (V5E, (8, 8, 1), (8, 8, 1), (1, 1, 1)),
+    (V5E, (8, 8, 1), (1, 64, 1), (1, 1, 1)),
+    (V5E, (16, 16, 1), (256, 1, 1), (1, 1, 1)),
+    (V5E, (16, 16, 1), (16, 16, 1), (1, 1, 1)),
+    (V5E, (16, 16, 1), (4, 64, 1), (4, 1, 1)),
+    (V5P, (4, 4, 4), (4, 16, 1), (1, 1, 1)),
+    (V5P, (8, 8, 4), (16, 16, 1), (2, 1, 1)),
+    (V5P, (8, 8, 4), (4, 64, 1), (1, 1, 1)),
+    (V5P, (8, 8, 4), (1, 64, 4), (1, 1, 1)),
+]
 
-    id: int
-    process_index: int
-    coords: tuple[int, int, int]
-    device_kind: str
-    platform: str = "tpu"
-    core_on_chip: int = 0
-    slice_index: int = 0
+
+@pytest.mark.parametrize(("kind", "size", "sizes", "most"), LAYOUTS)
+def test_rings_of_a_mesh_axis_do_not_share_links(kind, size, sizes, most) -> None:
+    mesh = arrange(pods.pod(kind, size), sizes)
+    assert mesh.shape == sizes
+    for axis, bound in enumerate(most):
+        if sizes[axis] > 1:
+            found = pods.rings_on_the_busiest_link(mesh, axis, size)
+            assert found <= bound, f"axis {axis}: {found} rings share a link"
 
 
-def pod(kind: str, size: tuple[int, int, int], host: tuple[int, int]) -> list[Chip]:
-    """The chips of a slice whose hosts hold blocks of it."""
-    chips: list[Chip] = []
-    blocks = itertools.product(
-        range(size[2]), range(0, size[1], host[1]), range(0, size[0], host[0])
+def test_devices_in_the_order_of_their_processes_would_share_links() -> None:
+    """The check above is able to fail: it finds four rings on a link of the plain order."""
+    chips = sorted(pods.pod(V5E, (16, 16, 1)), key=lambda chip: (chip.process_index, chip.id))
+    plain = np.array(chips).reshape(16, 16, 1)
+    assert pods.rings_on_the_busiest_link(plain, 0, (16, 16, 1)) == 4
+
+
+@pytest.mark.parametrize(("slices", "sizes"), [(2, (2, 16, 1)), (4, (16, 4, 1)), (2, (4, 4, 2))])
+def test_data_goes_over_slices_and_the_other_axes_stay_inside(slices, sizes) -> None:
+    chips = pods.pod(V5E, (4, 4, 1), slices=slices)
+    mesh = arrange(chips, sizes)
+    assert mesh.shape == sizes and set(mesh.flat) == set(chips)
+    index = np.vectorize(lambda chip: chip.slice_index)(mesh)
+    expected = np.repeat(np.arange(slices), sizes[0] // slices)
+    np.testing.assert_array_equal(index, np.broadcast_to(expected[:, None, None], sizes))
+
+
+def test_a_mesh_that_would_split_fsdp_over_slices_is_refused() -> None:
+    chips = pods.pod(V5E, (4, 4, 1), slices=2)
+    with pytest.raises(ValueError) as error:
+        make_mesh(MeshConfig(data=1, fsdp=32), chips)
+    assert str(error.value) == (
+        "mesh {data: 1, fsdp: 32, tensor: 1} does not divide over 2 TPU slices: make data a"
+        " multiple of 2, so that fsdp x tensor stays inside a slice of 16 devices"
     )
-    for process, (z, y, x) in enumerate(blocks):
-        for j, i in itertools.product(range(host[1]), range(host[0])):
-            number = x + i + size[0] * (y + j + size[1] * z)  # along the slice, through the hosts
-            chips.append(Chip(number, process, (x + i, y + j, z), kind))
-    return chips
-
-
-@pytest.mark.parametrize(
-    ("kind", "size", "host"),
-    [
-        ("TPU v5 lite", (4, 4, 1), (2, 2)),
-        ("TPU v5 lite", (4, 8, 1), (2, 4)),
-        ("TPU v6 lite", (4, 4, 1), (4, 2)),
-        ("TPU v4", (2, 2, 4), (2, 2)),
-        ("TPU v4", (4, 4, 4), (2, 2)),
-    ],
-)
-def test_the_rows_of_a_host_are_one_block_on_any_slice(kind, size, host) -> None:
-    """A host reads one block of a batch; the order of the network would weave those of hosts."""
-    chips = pod(kind, size, host)
-    n = len(chips)
-    for shape in [(n, 1, 1), (1, n, 1), (2, n // 2, 1), (n // 4, 2, 2), (n // 4, 1, 4)]:
-        mesh = arrange(chips, shape)
-        assert mesh.shape == shape
-        assert set(mesh.flat) == set(chips)
-        holders = np.vectorize(lambda chip: chip.process_index)(mesh.reshape(-1, shape[2]))
-        for process in np.unique(holders):
-            rows = np.flatnonzero((holders == process).any(axis=1))
-            assert len(rows) == rows[-1] - rows[0] + 1, (shape, process)
-
-
-def test_one_host_keeps_the_order_of_its_network() -> None:
-    chips = pod("TPU v5 lite", (2, 4, 1), (2, 4))
-    near = mesh_utils.create_device_mesh((8, 1, 1), chips)
-    assert list(near.flat) != chips, "a ring, not the order of the numbers"
-    np.testing.assert_array_equal(arrange(chips, (8, 1, 1)), near)
+    with pytest.raises(ValueError, match="slices have different sizes: 16, 8 devices"):
+        make_mesh(MeshConfig(), chips[:-8])

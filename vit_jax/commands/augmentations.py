@@ -59,9 +59,8 @@ def _on_host(
     augmentation: augment.HostAugmentation, images: np.ndarray, *, seed: int
 ) -> np.ndarray:
     """uint8 (DRAWS, IMAGES, H, W, C)."""
-    numbers = pipeline.augmentation_numbers(
-        (augmentation,), seed=seed, start=0, count=DRAWS * len(images)
-    )
+    indices = np.arange(DRAWS * len(images))
+    numbers = pipeline.augmentation_numbers((augmentation,), indices, seed=seed)
     rows = numbers[0].reshape(DRAWS, len(images), -1)
     changed = [
         [augmentation(image, numbers=row) for image, row in zip(images, draws, strict=True)]

@@ -22,6 +22,12 @@ def draw(stream: str, *, seed: int, start: int, count: int) -> np.ndarray:
     return np.random.Generator(generator).random((count, NUMBERS))
 
 
+def draw_at(stream: str, indices: np.ndarray, *, seed: int) -> np.ndarray:
+    """What `draw` gives for the samples with these indices (R,): float64 (R, NUMBERS)."""
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
+    return np.concatenate([draw(stream, seed=seed, start=int(r[0]), count=len(r)) for r in runs])
+
+
 def shuffled_ids(indices: np.ndarray, *, size: int, seed: int) -> np.ndarray:
     """The dataset id of each sample index, int64; every epoch is a different permutation.
 

@@ -17,7 +17,7 @@ from vit_jax.data.arrays import ArraySource
 from vit_jax.data.augment.contract import HostAugmentation
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batch, Batches, Pool
-from vit_jax.data.counter import NUMBERS, draw, shuffled_ids
+from vit_jax.data.counter import NUMBERS, draw, draw_at, shuffled_ids
 from vit_jax.data.preprocess import BrokenImageError, EvalTransform, TrainTransform
 from vit_jax.data.record import (
     TRAIN_ON_LABELLED,
@@ -61,7 +61,7 @@ def train_batches(
     batch_size: int,
     num_steps: int,
     start_step: int = 0,
-    rows: slice | None = None,
+    rows: slice | np.ndarray = slice(None),
     order: Order | None = None,
     size: Callable[[int], tuple[int, int]] | None = None,
     repeats: int = 1,
@@ -75,8 +75,9 @@ def train_batches(
 ) -> Batches:
     """The batches of steps `start_step` to `num_steps - 1` of an endless shuffled stream.
 
-    `rows` are this process's part of the global `batch_size`; unset: all. Epochs follow each other
-    without a gap, each a new permutation of the source, or there is another `order` (`sampling`).
+    `rows`, ascending, are this process's part of the global `batch_size`; unset: all. Epochs follow
+    each other without a gap, each a new permutation of the source, or there is another `order`
+    (`sampling`).
     Images have the size (H, W) of `transform`, or the `size` of each step. A batch holds, for R
     rows: image uint8 (R, H, W, C), label int32 (R,), or uint8 (R, K) if images have several, id
     int64 (R,) index in the source, and sample_index uint32 (R, 2), the high and the low word; and
@@ -88,17 +89,15 @@ def train_batches(
     Unless `labelled`, a label may be UNKNOWN.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
-    rows = rows or slice(0, batch_size)
     order = order or functools.partial(shuffled_ids, size=len(source), seed=seed)
     pool = Pool(threads)
 
     def batch(step: int) -> Batch:
         cut = dataclasses.replace(transform, size=size(step)) if size else transform
-        start = step * batch_size + rows.start
-        indices = np.arange(start, start + rows.stop - rows.start)
+        indices = _indices(step, batch_size, rows)
         ids = order(indices // repeats)
         image, label = _made(
-            source, cut, ids, pool, start=start, seed=seed, bad=bad, labels=labelled
+            source, cut, ids, pool, at=indices, seed=seed, bad=bad, labels=labelled
         )
         words = _words(indices)
         looked_up = {name: table[ids] for name, table in (tables or {}).items()}
@@ -121,30 +120,30 @@ def _made(
     ids: np.ndarray,
     pool: Pool,
     *,
-    start: int,
+    at: np.ndarray,
     seed: int,
     bad: BadImages,
     labels: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images (R, H, W, C), cropped and augmented, and labels of the ids (R,).
 
-    `start` is the first sample index. The id of a broken image is replaced in `ids`. With `labels`
+    `at` (R,) are the sample indices. The id of a broken image is replaced in `ids`. With `labels`
     every image must have a label.
     """
-    numbers = draw("crop", seed=seed, start=start, count=len(ids))
+    numbers = draw_at("crop", at, seed=seed)
     if isinstance(source, ArraySource):
         image = transform.batch(source.gather(ids, channels=transform.channels), numbers)
-        return _augmented(image, transform, pool, start=start, seed=seed), source.labels[ids]
+        return _augmented(image, transform, pool, at=at, seed=seed), source.labels[ids]
     image = np.empty((len(ids), *transform.size, transform.channels), np.uint8)
     label = _no_labels(source, len(ids))
-    draws = augmentation_numbers(transform.augmentations, seed=seed, start=start, count=len(ids))
+    draws = augmentation_numbers(transform.augmentations, at, seed=seed)
 
     def load(row: int) -> None:
         pixels, label[row], ids[row] = _read_or_replace(
             source,
             int(ids[row]),
             transform.decode,
-            sample_index=start + row,
+            sample_index=int(at[row]),
             seed=seed,
             bad=bad,
             labelled=labels,
@@ -156,12 +155,12 @@ def _made(
 
 
 def _augmented(
-    images: np.ndarray, transform: TrainTransform, pool: Pool, *, start: int, seed: int
+    images: np.ndarray, transform: TrainTransform, pool: Pool, *, at: np.ndarray, seed: int
 ) -> np.ndarray:
-    """The crops (R, H, W, C) of the samples from index `start` on, augmented."""
+    """The crops (R, H, W, C) of the samples with the indices `at` (R,), augmented."""
     if not transform.augmentations:
         return images
-    draws = augmentation_numbers(transform.augmentations, seed=seed, start=start, count=len(images))
+    draws = augmentation_numbers(transform.augmentations, at, seed=seed)
     changed = np.empty_like(images)
 
     def augment(row: int) -> None:
@@ -172,16 +171,12 @@ def _augmented(
 
 
 def augmentation_numbers(
-    augmentations: Sequence[HostAugmentation], *, seed: int, start: int, count: int
+    augmentations: Sequence[HostAugmentation], indices: np.ndarray, *, seed: int
 ) -> np.ndarray:
-    """The random numbers of A augmentations, float64 (A, count, NUMBERS).
-
-    They are of the samples from index `start` on.
-    """
-    numbers = np.empty((len(augmentations), count, NUMBERS))
+    """The random numbers of A augmentations for the samples (R,): float64 (A, R, NUMBERS)."""
+    numbers = np.empty((len(augmentations), len(indices), NUMBERS))
     for row, augmentation in enumerate(augmentations):
-        stream = f"augment {augmentation.stream}"
-        numbers[row] = draw(stream, seed=seed, start=start, count=count)
+        numbers[row] = draw_at(f"augment {augmentation.stream}", indices, seed=seed)
     return numbers
 
 
@@ -190,7 +185,7 @@ def eval_batches(
     transform: EvalTransform,
     *,
     batch_size: int,
-    rows: slice | None = None,
+    rows: slice | np.ndarray = slice(None),
     threads: int = 8,
     prefetch: int = 2,
     max_bad: float = 0.001,
@@ -206,11 +201,10 @@ def eval_batches(
     Every process gets the same number of batches.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
-    rows = rows or slice(0, batch_size)
     pool = Pool(threads)
 
     def batch(step: int) -> Batch:
-        ids = np.arange(step * batch_size + rows.start, step * batch_size + rows.stop)
+        ids = _indices(step, batch_size, rows)
         mask = ids < len(source)
         ids[~mask] = -1
         image = np.zeros((len(ids), *transform.size, transform.channels), np.uint8)
@@ -242,6 +236,11 @@ def eval_batches(
         bad=bad,
         interrupted=interrupted,
     )
+
+
+def _indices(step: int, batch_size: int, rows: slice | np.ndarray) -> np.ndarray:
+    """The indices int64 (R,) of some rows of the batch of a step."""
+    return step * batch_size + np.arange(batch_size)[rows]
 
 
 def _no_labels(source: Source, count: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The device mesh of a run, and the rows of a global batch that a process provides."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ class MeshConfig:
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of `devices` (unset: all devices) with the axes `data`, `fsdp` and `tensor`.
 
-    Raises ValueError if the product of the axes is not the number of devices.
+    Raises ValueError if the product of the axes is not the number of devices, or if several TPU
+    slices cannot share them.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [getattr(config, axis) for axis in AXES]
@@ -48,19 +50,31 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def arrange(devices: Sequence[Any], sizes: tuple[int, int, int]) -> np.ndarray:
-    """Devices as an array (data, fsdp, tensor) in which the rows of a process are one block.
+    """Devices as an array (data, fsdp, tensor), with neighbours on the network side by side.
 
-    Neighbours on the network stay together if that gives such blocks. On slices of several
-    processes the order of the network often mixes their rows: then devices are sorted by process.
+    On several TPU slices, `data` goes over the slices, and the other axes stay inside a slice: the
+    network between slices is slow, and only gradients cross it. Raises ValueError if the sizes do
+    not allow that.
     """
-    near = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-    processes = np.array([device.process_index for device in near.flat]).reshape(-1, sizes[-1])
-    for process in np.unique(processes):
-        rows = np.flatnonzero((processes == process).any(axis=1))
-        if rows[-1] - rows[0] >= len(rows):
-            in_order = sorted(devices, key=lambda device: (device.process_index, device.id))
-            return np.array(in_order).reshape(sizes)
-    return near
+    slices = collections.Counter(getattr(device, "slice_index", 0) for device in devices)
+    if len(slices) == 1 or devices[0].platform != "tpu":
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    data, *inner = sizes
+    if len(set(slices.values())) > 1:
+        counts = ", ".join(str(count) for _, count in sorted(slices.items()))
+        raise ValueError(f"the TPU slices have different sizes: {counts} devices: use equal slices")
+    if data % len(slices):
+        raise ValueError(
+            f"mesh {{data: {data}, fsdp: {inner[0]}, tensor: {inner[1]}}} does not divide over"
+            f" {len(slices)} TPU slices: make data a multiple of {len(slices)}, so that fsdp x"
+            f" tensor stays inside a slice of {len(devices) // len(slices)} devices"
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // len(slices), *inner),
+        (len(slices), 1, 1),
+        devices,
+        allow_split_physical_axes=True,
+    )
 
 
 def batch_parts(mesh: Mesh) -> int:
@@ -79,20 +93,22 @@ def check_batch(mesh: Mesh, batch_size: int, *, accumulate: int = 1, name: str) 
         )
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> slice:
-    """The rows of a global batch that this process provides: one contiguous block."""
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The rows of a global batch that this process provides: int64 (R,), ascending.
+
+    They may have gaps: devices have the order of the network, and the process may hold devices at
+    several places of it.
+    """
     sharding = NamedSharding(mesh, BATCH)
     held = sharding.addressable_devices_indices_map((batch_size,)).values()
-    rows = {index[0].indices(batch_size)[:2] for index in held if index is not None}
-    start, stop = min(row[0] for row in rows), max(row[1] for row in rows)
-    assert sum(row[1] - row[0] for row in rows) == stop - start, "a process holds a gap"
-    return slice(start, stop)
+    parts = {index[0].indices(batch_size)[:2] for index in held if index is not None}
+    return np.concatenate([np.arange(*part) for part in sorted(parts)])
 
 
 def to_global(batch: dict[str, np.ndarray], mesh: Mesh, *, batch_size: int) -> dict[str, jax.Array]:
     """Global arrays, made of the host arrays that hold the `local_rows` of every process."""
     sharding = NamedSharding(mesh, BATCH)
-    start = local_rows(mesh, batch_size).start
+    rows = local_rows(mesh, batch_size)
 
     def place(array: np.ndarray) -> jax.Array:
         shape = (batch_size, *array.shape[1:])
@@ -100,7 +116,8 @@ def to_global(batch: dict[str, np.ndarray], mesh: Mesh, *, batch_size: int) -> d
         def part(index: tuple[slice, ...] | None) -> np.ndarray:
             assert index is not None
             low, high, _ = index[0].indices(batch_size)
-            return array[low - start : high - start]
+            first = int(np.searchsorted(rows, low))
+            return array[first : first + high - low]
 
         return jax.make_array_from_callback(shape, sharding, part)
 
