@@ -72,11 +72,6 @@ class BiT(Model):
             self.head = heads.linear_head(options.feature_size, options.num_classes,
                                           bias=options.head_bias, rngs=rngs)  # fmt: skip
 
-    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Logits (B, K) float32 of images (B, height, width, channels); `key` is not used."""
-        features = self.features(images, key=key)
-        return self.head(features) if self.options.num_classes else features
-
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """The input of the head (B, `options.feature_size`), float32."""
         del key  # there is no dropout, but every model takes a key

@@ -112,10 +112,15 @@ class Model(nnx.Module):
     preprocessing: Preprocessing | None = None  # set by `create` and `load`
     class_names: tuple[str, ...] = ()  # set by `load` if the file has them
     options: Any  # an instance of the family's options class
+    head: Any  # (B, feature_size) -> logits (B, K), of models with classes
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> Any:
-        """Logits (B, K) float32 of images (B, height, width, channels), or the features."""
-        raise NotImplementedError
+        """Logits (B, K) float32 of images (B, height, width, channels); features without a head.
+
+        A `key` means training.
+        """
+        features = self.features(images, key=key)
+        return self.head(features) if self.options.num_classes else features
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """The input of the head (B, `options.feature_size`), float32."""

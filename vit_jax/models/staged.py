@@ -31,11 +31,6 @@ class StagedNetwork(Model):
             sizes = (options.feature_size, options.num_classes)
             self.head = heads.linear_head(*sizes, bias=0.0, rngs=rngs)
 
-    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Logits (B, K) float32 of images (B, height, width, channels); a `key` means training."""
-        features = self.features(images, key=key)
-        return self.head(features) if self.options.num_classes else features
-
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """The input of the head (B, `options.feature_size`), float32; a `key` means training."""
         training = key is not None
