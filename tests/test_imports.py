@@ -39,6 +39,9 @@ ALLOWED = {
         *("config", "duration", "errors", "plain_json", "schema", "stopping", "text", "workdir"),
         *("models", "data", "images", "objectives", "evaluators", "parallel", "checkpoints"),
     },
+    "planning": {
+        *("config", "data", "errors", "models", "objectives", "parallel", "training"),
+    },
     "analysis": {"models", "data", "parallel", "checkpoints", "text", "workdir"},
     "__init__": {"checkpoints", "images", "models"},
 }

@@ -2,10 +2,21 @@
 
 from types import ModuleType
 
-from vit_jax.commands import config, convert, evaluate, figures, label, models, predict, train
+from vit_jax.commands import (
+    config,
+    convert,
+    evaluate,
+    figures,
+    label,
+    models,
+    plan,
+    predict,
+    train,
+)
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
+    "plan": plan,
     "evaluate": evaluate,
     "predict": predict,
     "convert": convert,

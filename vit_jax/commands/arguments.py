@@ -20,6 +20,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def amount(text: str) -> float:
+    """A finite number that is not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number that is not negative")
+    return value
+
+
 def checkpoint_step(text: str) -> int | str:
     """`latest`, `best`, or the number of a step."""
     if text in ("latest", "best"):

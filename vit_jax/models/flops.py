@@ -20,35 +20,42 @@ def forward(options: zoo.Options) -> int:
     graphdef, params = zoo.abstract(options)
     image = jax.ShapeDtypeStruct((1, *options.image_size, options.channels), "float32")
     program = jax.make_jaxpr(lambda params, x: nnx.merge(graphdef, params)(x))(params, image)
-    return 2 * _multiply_adds(program.jaxpr)
+    return of_program(program.jaxpr)
 
 
-def _multiply_adds(program: core.Jaxpr) -> int:
+def of_program(program: core.Jaxpr) -> int:
+    """The operations of a traced program, counted as in `forward`."""
     total = 0
     for equation in program.eqns:
-        match equation.primitive.name:
-            case "dot_general":
-                (contracted, _), _ = equation.params["dimension_numbers"]
-                left = _shape(equation.invars[0])
-                each = math.prod(left[axis] for axis in contracted)
-                total += each * math.prod(_shape(equation.outvars[0]))
-            case "conv_general_dilated":
-                kernel = _shape(equation.invars[1])
-                features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-                total += math.prod(kernel) // features * math.prod(_shape(equation.outvars[0]))
-            case _:
-                times = equation.params.get("length", 1)  # iterations of a scan
-                total += times * sum(map(_multiply_adds, _programs(equation.params)))
+        times = equation.params.get("length", 1)  # iterations of a scan
+        total += 2 * multiply_adds(equation)
+        total += times * sum(map(of_program, inner_programs(equation)))
     return total
+
+
+def multiply_adds(equation: core.JaxprEqn) -> int:
+    """The multiply-adds of a matrix product or convolution; 0 for other operations."""
+    match equation.primitive.name:
+        case "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = _shape(equation.invars[0])
+            each = math.prod(left[axis] for axis in contracted)
+            return each * math.prod(_shape(equation.outvars[0]))
+        case "conv_general_dilated":
+            kernel = _shape(equation.invars[1])
+            features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            return math.prod(kernel) // features * math.prod(_shape(equation.outvars[0]))
+        case _:
+            return 0
 
 
 def _shape(value: Any) -> tuple[int, ...]:
     return value.aval.shape
 
 
-def _programs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+def inner_programs(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
     """The inner programs of an operation such as a scan or a nested jit."""
-    for value in params.values():
+    for value in equation.params.values():
         if isinstance(value, core.ClosedJaxpr):
             yield value.jaxpr
         elif isinstance(value, core.Jaxpr):

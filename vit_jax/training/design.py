@@ -44,6 +44,7 @@ class Design:
     frozen: Mapping[str, frozen_lib.Frozen]
     batch: Mapping[str, jax.ShapeDtypeStruct]  # global shapes with shardings
     eval_batch: Mapping[str, jax.ShapeDtypeStruct]
+    prepare: Prepare  # a batch of the pipeline -> the batch for the loss
     step: jax.stages.Wrapped  # (state, batch, frozen) -> (state, metrics)
     eval_step: held_out.EvalStep  # (params, batch, frozen) -> sums
     bind: Bind  # parameters of the frozen models -> these models
@@ -98,6 +99,7 @@ def design(
     stages = progressive.stages(config, final=options.image_size, total_steps=lengths.total)
     build = progressive.Models(options, graphdef, stages)
     build.check(objective, facts, frozen={n: one.options for n, one in (frozen or {}).items()})
+    prepare = _preparation(config, build)
     return Design(
         config=config,
         start=start,
@@ -115,8 +117,16 @@ def design(
         eval_batch=_batch(
             pipeline.EVAL_ARRAYS, options, facts, mesh, size=eval_batch_size(config, mesh)
         ),
+        prepare=prepare,
         step=_step(
-            config, build, trains, optimizer=rule, schedule=schedule, abstract=abstract, bind=bind
+            config,
+            build,
+            trains,
+            prepare=prepare,
+            optimizer=rule,
+            schedule=schedule,
+            abstract=abstract,
+            bind=bind,
         ),
         eval_step=held_out.make_eval_step(graphdef, objective=objective, bind=bind, **value_range),
     )
@@ -140,7 +150,6 @@ def _step(
     return make_train_step(
         build,
         trains=trains,
-        prepare=_preparation(config, build),
         objective=config.objective.bound(mean=config.data.mean, std=config.data.std),
         accumulate=config.optimizer.accumulate,
         ema=config.ema,

@@ -1,0 +1,93 @@
+"""The command `plan`, with the TPU compiler where it is installed."""
+
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from tests import cli
+from vit_jax.planning import compiling
+
+RECIPE = """
+from vit_jax.config import default_config
+
+def get_config():
+    config = default_config()
+    config.model.name, config.model.depth, config.model.dtype = "Ti/16", 2, "bfloat16"
+    config.model.remat = "none"
+    config.batch_size = 64
+    config.data.source, config.data.name = "tfds", "imagenet2012"
+    return config
+"""
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="the TPU compiler is not installed: pip install vit_jax[tpu]",
+)
+
+
+@pytest.fixture
+def recipe(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "recipe.py"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--topology", "v5e-7"], "nearest"),
+        (["--topology", "v5e:32x32"], "largest slice of v5e"),
+        (["--topology", "v5e-8", "--config.data.name=mine"], "--num-classes"),
+        (["--topology", "v5e-8", "--config.init_from=x", "--config.model.name="], "model.name"),
+    ],
+)
+def test_bad_input_is_one_line(recipe, arguments, message, capsys) -> None:
+    assert cli.run("plan", "--config", recipe, *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_missing_compiler_says_how_to_get_it(recipe, monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiling.job_lib, "versions", lambda: {"jax": "1.2.3", "libtpu": ""})
+    assert cli.run("plan", "--config", recipe, "--topology", "v5e-8") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install vit_jax[tpu]" in line
+
+
+@needs_compiler
+def test_a_compiler_of_another_jax_is_refused(monkeypatch) -> None:
+    found = {"jax": "1.2.3", "libtpu": "0.0.1"}
+    monkeypatch.setattr(compiling.job_lib, "versions", lambda: found)
+    with pytest.raises(ValueError, match=r"libtpu 0.0.1 does not fit jax 1.2.3.*pip install"):
+        compiling.check_installed()
+
+
+@needs_compiler
+def test_a_plan_reads_memory_flops_and_collectives(recipe, monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    call = ("plan", "--config", recipe, "--topology", "v5e-8", "--price", "2", "--json")
+    assert cli.run(*call) == 0
+    first = capsys.readouterr().out
+    (plan,) = json.loads(first)["plans"]
+    assert plan["flops_ratio"] == pytest.approx(1, abs=1e-9)
+    assert plan["memory"]["fits"] and 0 < plan["memory"]["peak"] < plan["memory"]["usable"]
+    reduced = sum(c["bytes"] for c in plan["collectives"] if c["kind"] == "all-reduce")
+    assert reduced == pytest.approx(2 * plan["parameters"], rel=0.3)  # gradients in bfloat16
+    assert {c["axes"] for c in plan["collectives"]} == {"data"}
+    assert plan["run"]["cost"] == pytest.approx(2 * plan["run"]["chip_hours"])
+    monkeypatch.setattr(compiling._Worker, "__init__", None)  # nothing is compiled again
+    assert cli.run(*call) == 0
+    assert capsys.readouterr().out == first
+
+
+@needs_compiler
+def test_a_mesh_that_does_not_fit_the_topology_is_one_line(
+    recipe, monkeypatch, tmp_path, capsys
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    call = ("plan", "--config", recipe, "--topology", "v5e-8", "--config.mesh.fsdp=3")
+    assert cli.run(*call) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "does not divide 8 devices" in line

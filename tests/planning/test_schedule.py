@@ -1,0 +1,82 @@
+"""What is read from the text of a compiled program. The program is small, so figures are exact."""
+
+import pathlib
+
+import pytest
+
+from vit_jax.planning import collectives, hlo, schedule, topologies
+from vit_jax.planning.collectives import Network
+from vit_jax.planning.schedule import Traffic
+
+V5E = topologies.parse("v5e-8").chip
+NETWORK = Network(V5E, {"data": 2, "fsdp": 4, "tensor": 1})
+TEXT = pathlib.Path(__file__).with_name("step.hlo").read_text()
+TRIPS = 6  # 1, 3, ..., 11 are below 13
+
+
+@pytest.fixture(scope="module")
+def timeline() -> schedule.Timeline:
+    return schedule.walk(hlo.parse(TEXT), NETWORK)
+
+
+def test_a_loop_counts_from_its_first_value_to_its_bound_in_its_steps() -> None:
+    program = hlo.parse(TEXT)
+    main = program.computations[program.entry]
+    assert hlo.trips(program, main, main["while.1"]) == TRIPS
+
+
+def test_flops_of_a_loop_count_every_time_it_runs(timeline) -> None:
+    assert timeline.flops == TRIPS * 2 * 4 * 8 * 16
+
+
+def test_a_slice_counts_as_a_slice_and_memory_on_the_chip_does_not_count(timeline) -> None:
+    matmul = 2 * (4 * 8 + 4 * 16)  # the kernel is on the chip
+    counter = 3 * 4  # read, added to, and written
+    assert timeline.bytes == TRIPS * (matmul + 4 * 100 + 4 + counter)
+
+
+def test_cycles_become_seconds(timeline) -> None:
+    assert timeline.matmul == pytest.approx(TRIPS * 3000 / V5E.clock)
+    assert timeline.other == pytest.approx(TRIPS * 150 / V5E.clock, rel=1e-2)
+    parts = timeline.matmul + timeline.other + timeline.exposed + timeline.waiting
+    assert timeline.seconds == pytest.approx(parts)
+
+
+def test_collectives_are_known_by_kind_axes_bytes_and_count(timeline) -> None:
+    found = {traffic: (total.count, total.bytes) for traffic, total in timeline.collectives.items()}
+    assert found == {
+        Traffic("all-gather", "fsdp", 4, "ICI", True): (1, 4 * 24 * 100),
+        Traffic("all-reduce", "data", 2, "ICI", False): (TRIPS, TRIPS * 2 * 8 * 16),
+    }
+
+
+def test_only_a_collective_that_the_core_waits_for_takes_time(timeline) -> None:
+    each = NETWORK.seconds("all-reduce", 2 * 8 * 16, devices=2)
+    assert timeline.exposed == pytest.approx(TRIPS * each)  # the gather ends during the loop
+
+
+@pytest.mark.parametrize(
+    ("attributes", "members"),
+    [
+        ("replica_groups={{0,4},{1,5}}", [0, 4]),
+        ("replica_groups=[4,2]<=[2,4]T(1,0)", [0, 4]),
+        ("replica_groups=[2,4]<=[8]", [0, 1, 2, 3]),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b'}", [0, 1, 2, 3]),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a','b':(1)2}", [0, 2, 4, 6]),
+        ("replica_groups={}", list(range(8))),
+    ],
+)
+def test_groups_are_read_in_every_notation(attributes, members) -> None:
+    one = hlo.Instruction("x", "f32[]", "all-reduce", (), "", attributes, False)
+    assert collectives.first_group(one, 8) == members
+
+
+def test_a_group_of_several_slices_uses_the_network_between_them() -> None:
+    network = Network(V5E, {"data": 2, "fsdp": 4, "tensor": 1}, [0] * 4 + [1] * 4)
+    found = schedule.walk(hlo.parse(TEXT), network).collectives
+    assert {(traffic.axes, traffic.link) for traffic in found} == {("fsdp", "ICI"), ("data", "DCN")}
+
+
+def test_text_without_an_entry_is_refused() -> None:
+    with pytest.raises(ValueError, match="no ENTRY"):
+        hlo.parse("not a program")

@@ -1,0 +1,51 @@
+"""Names of topologies as users of Cloud write them."""
+
+import pytest
+
+from vit_jax.planning import topologies
+
+
+@pytest.mark.parametrize(
+    ("name", "compiler_name", "devices", "hosts"),
+    [
+        ("v5p-512", "v5p:4x8x8", 256, 64),
+        ("v5p-12288", "v5p:16x16x24", 6144, 1536),
+        ("v5litepod-256", "v5e:16x16", 256, 64),
+        ("v5e-8", "v5e:2x4", 8, 1),
+        ("V5E-16", "v5e:4x4", 16, 4),
+        ("v5e:4x4", "v5e:4x4", 16, 4),
+        ("v4-128", "v4:4x4x4", 64, 16),
+        ("v3-8", "v3:2x2", 8, 1),
+        ("v6e-256", "v6e:16x16", 256, 64),
+        ("tpu7x-8", "tpu7x:2x2x1", 8, 1),
+        ("2xv5e-256", "v5e:16x16", 512, 128),
+    ],
+)
+def test_names_of_cloud(name, compiler_name, devices, hosts) -> None:
+    found = topologies.parse(name)
+    assert (found.compiler_name, found.devices, found.hosts) == (compiler_name, devices, hosts)
+    assert topologies.parse(found.name) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("v5q-256", "did you mean v5p-256"),
+        ("v5e-7", "nearest are v5e-4, v5e-8, v5e-16"),
+        ("v5e-512", "several slices, as in 2xv5e-256"),
+        ("v5e:16x17", "largest slice of v5e is 16x16"),
+        ("v5e:32x32", "2xv5e:16x16"),
+        ("v5e:3x4", "2x2 chips"),
+        ("v5p:4x4", "3 dimensions"),
+        ("v5p-3", "nearest are"),
+        ("0xv5e-8", "1 to 256 slices"),
+        ("", "examples are"),
+        ("v5e-8\n", None),
+    ],
+)
+def test_other_names_are_refused_with_the_nearest(name, advice) -> None:
+    if advice is None:
+        assert topologies.parse(name).devices == 8
+        return
+    with pytest.raises(ValueError, match=advice):
+        topologies.parse(name)

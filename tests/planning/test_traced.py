@@ -1,0 +1,71 @@
+"""FLOPs and memory that a traced step asks for; no compiler is needed."""
+
+import pytest
+
+from vit_jax.config import default_config, resolve
+from vit_jax.data.record import DataFacts
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.planning import facts, worker
+from vit_jax.training.design import design
+
+FACTS = DataFacts(train_size=1000, num_classes=1000)
+LAYERS, WIDTH, MLP, TOKENS, PATCHES = 12, 192, 768, 197, 196
+
+
+def traced(**fields) -> worker._Traced:
+    config = default_config()
+    config.model.name = "Ti/16"
+    config.batch_size = 8
+    for name, value in fields.items():
+        config.model[name] = value
+    resolved = resolve(config)
+    return worker._traced(design(resolved, FACTS, mesh_lib.make_mesh(resolved.mesh)))
+
+
+def test_flops_are_those_of_the_formula() -> None:
+    block = 8 * TOKENS * WIDTH**2 + 4 * TOKENS * WIDTH * MLP + 4 * TOKENS**2 * WIDTH
+    patches = 2 * PATCHES * 16 * 16 * 3 * WIDTH
+    head = 2 * WIDTH * 1000
+    # The images have no gradient, so the patches cost two products instead of three.
+    expected = 3 * (LAYERS * block + head) + 2 * patches
+    assert traced(remat="none").flops == expected
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_recomputation_is_counted_apart_and_saves_memory(remat) -> None:
+    plain, saved = traced(remat="none"), traced(remat=remat)
+    assert plain.with_remat == plain.flops == saved.flops < saved.with_remat
+    assert saved.kept < plain.kept
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("total memory required for HLO temporaries (143.50M) exceeds", 143.5 * 2**20),
+        ("Ran out of memory in memory space hbm. Used 49.86G of 15.75G hbm.", 49.86 * 2**30),
+        ("something else", None),
+    ],
+)
+def test_the_memory_in_the_message_of_the_compiler(message, expected) -> None:
+    assert worker.bytes_needed(message) == expected
+
+
+@pytest.mark.parametrize(
+    ("split", "size"), [("train", 50_000), ("train[:99%]", 49_500), ("train[10:20]", 10)]
+)
+def test_a_known_dataset_needs_no_flags(split, size) -> None:
+    config = default_config()
+    config.model.name = "Ti/16"
+    config.data.source, config.data.name, config.data.train_split = "tfds", "cifar10", split
+    found = facts.of_config(resolve(config), train_size=None, num_classes=None)
+    assert (found.train_size, found.num_classes) == (size, 10)
+
+
+def test_an_unknown_dataset_asks_for_flags() -> None:
+    config = default_config()
+    config.model.name = "Ti/16"
+    config.data.source, config.data.name = "tfds", "mine"
+    with pytest.raises(ValueError, match="give --train-size and --num-classes"):
+        facts.of_config(resolve(config), train_size=None, num_classes=None)
+    given = facts.of_config(resolve(config), train_size=5, num_classes=3)
+    assert (given.train_size, given.num_classes) == (5, 3)

@@ -1,0 +1,51 @@
+"""`plan`: what a run would need on TPUs, before anyone rents them."""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+from vit_jax.commands import arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="the recipe")
+    parser.add_argument(
+        "--topology",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="such as v5e-256, v5p-512, 2xv5e-256 or v6e:4x4; several with commas, repeatable",
+    )
+    parser.add_argument("--train-size", type=arguments.count, help="training images of the data")
+    parser.add_argument("--num-classes", type=arguments.count, help="classes of the data")
+    parser.add_argument(
+        "--price", type=arguments.amount, default=0.0, help="of a chip for an hour, in any currency"
+    )
+    parser.add_argument(
+        "--decoded",
+        type=arguments.amount,
+        default=0.0,
+        metavar="IMAGES",
+        help="images that one core of a host decodes per second, to find input-bound hosts",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument(
+        "--html", type=pathlib.Path, metavar="FILE", help="write a page with charts"
+    )
+    parser.add_argument(
+        "--limit", type=arguments.count, default=600, help="most seconds of a compilation"
+    )
+    parser.set_defaults(config_overrides=True)
+    parser.epilog = arguments.HINT
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """Plan a run: memory, time and cost on TPUs, without a TPU.
+
+    The step of the recipe is compiled by the TPU compiler on this machine (pip install
+    vit_jax[tpu]); nothing is executed and no data are needed. Results are kept in the user's cache
+    folder, so that the same plan is there at once the next time.
+    """
+    from vit_jax.commands import planning
+
+    return planning.run(options, overrides)

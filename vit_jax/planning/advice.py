@@ -1,0 +1,101 @@
+"""Warnings that save money: what makes a step slower than its chips."""
+
+import math
+
+from vit_jax.planning.job import Step
+from vit_jax.planning.schedule import Timeline
+from vit_jax.planning.topologies import Topology
+
+_LANES = 128  # the width of a matrix unit: other sizes are padded to a multiple of it
+_JUST_OVER = 8  # tokens above a multiple that cost a whole tile
+_FEW = 8  # images of a device
+_MUCH_WAITING = 0.2  # share of a step
+_MORE_FLOPS = 1.03  # of the compiled step over the traced one
+
+
+def of_step(step: Step, topology: Topology, *, batch_size: int) -> list[str]:
+    """What can be said before anything is compiled."""
+    found = []
+    over = step.tokens % _LANES
+    if step.tokens > _LANES and 0 < over <= _JUST_OVER:
+        padded = step.tokens - over + _LANES
+        found.append(
+            f"{step.tokens} tokens are computed as {padded}, just over a multiple of {_LANES}: with"
+            f" {step.tokens - over} (config.model.pool=gap without a class token, or another image"
+            " size) attention and MLP cost much less"
+        )
+    parts = step.mesh["data"] * step.mesh["fsdp"]
+    each = batch_size / parts
+    if each < _FEW:
+        found.append(
+            f"a device has only {each:.3g} images of a batch of {batch_size}: the step reads the"
+            " parameters as often for few images as for many; use fewer chips or a larger batch"
+        )
+    if topology.slices > 1 and step.mesh["data"] % topology.slices:
+        found.append(
+            f"config.mesh.data {step.mesh['data']} is no multiple of the {topology.slices} slices:"
+            " parameters cross the slow network between slices"
+        )
+    return found
+
+
+def of_program(timeline: Timeline, step: Step, *, devices: int) -> list[str]:
+    """What the compiled program shows."""
+    found = []
+    hidden = timeline.flops * devices / step.traced_flops
+    if hidden > _MORE_FLOPS:
+        found.append(
+            f"the compiled step has {hidden - 1:.0%} more FLOPs than the traced one (remat"
+            f" {step.remat!r}): the compiler recomputes by itself to save memory; use a smaller"
+            " batch, more chips, or config.mesh.fsdp"
+        )
+    waiting = timeline.exposed + timeline.exposed_between
+    if waiting > _MUCH_WAITING * timeline.seconds:
+        found.append(
+            f"the core waits for communication during {waiting / timeline.seconds:.0%} of a step:"
+            " try another mesh (--search), or more images per device"
+        )
+    found += _thin_shards(timeline, step)
+    return found
+
+
+def _thin_shards(timeline: Timeline, step: Step) -> list[str]:
+    """Whether the compiler sums activations instead of gathering the parameters of fsdp."""
+    fsdp = step.mesh["fsdp"]
+    along = dict.fromkeys(("all-gather", "all-reduce"), 0.0)
+    for traffic, total in timeline.collectives.items():
+        if "fsdp" in traffic.axes and traffic.kind in along:
+            along[traffic.kind] += total.bytes
+    if fsdp < 2 or along["all-reduce"] < 2 * max(along["all-gather"], 2.0 * step.parameters):
+        return []
+    better = 2 ** round(math.log2(fsdp) / 2)
+    return [
+        f"the shards of fsdp={fsdp} are so thin that the compiler sums"
+        f" {along['all-reduce'] / 1e9:.2f} GB a step instead of gathering parameters: try"
+        f" --config.mesh.data=-1 --config.mesh.fsdp={better}"
+    ]
+
+
+def of_input(topology: Topology, images_per_host: float, *, decoded: float) -> list[str]:
+    """Whether the cores of a host can decode as fast as its chips train."""
+    cores = topology.chip.cores
+    if not decoded or images_per_host <= decoded * cores:
+        return []
+    return [
+        f"a host needs {images_per_host:,.0f} images per second, and its {cores} cores decode"
+        f" {decoded * cores:,.0f}: the chips wait for {1 - decoded * cores / images_per_host:.0%}"
+        " of the time; use smaller files, or more hosts per chip"
+    ]
+
+
+def padded(sizes: dict[str, int]) -> list[str]:
+    """Widths that the matrix units pad by much, by the name of the width."""
+    found = []
+    for name, size in sizes.items():
+        full = -(-size // _LANES) * _LANES
+        if size / full < 0.85:
+            found.append(
+                f"{name} {size} is computed as {full}: {1 - size / full:.0%} of the matrix unit"
+                " is idle there"
+            )
+    return found

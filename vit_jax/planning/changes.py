@@ -1,0 +1,86 @@
+"""Changes of a config that make a step fit, and the config after a change."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vit_jax import config as config_lib
+from vit_jax.config import Config
+from vit_jax.planning.compiling import Compiler
+from vit_jax.planning.job import Job, Step
+
+WANTED = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Change:
+    """Fields of a config and their new values, and what the change costs."""
+
+    fields: Mapping[str, Any]
+    price: str
+
+    def __str__(self) -> str:
+        return " ".join(f"--config.{path}={value}" for path, value in self.fields.items())
+
+
+def changed(config: Config, fields: Mapping[str, Any]) -> Config:
+    """The config with other values. Raises ValueError if it cannot have them."""
+    values = config_lib.to_fields(config)
+    for path, value in fields.items():
+        *groups, last = path.split(".")
+        place = values
+        for group in groups:
+            place[group] = dict(place[group])
+            place = place[group]
+        place[last] = value
+    return config_lib.of_fields(values)
+
+
+def that_fit(compiler: Compiler, job: Job, step: Step) -> list[tuple[Change, float]]:
+    """The cheapest changes with which the step fits, and the bytes that it needs then.
+
+    Each was tried with the compiler, in the order of what it costs.
+    """
+    found: list[tuple[Change, float]] = []
+    for change in _candidates(job.config, step):
+        try:
+            config = changed(job.config, change.fields)
+            result = compiler.one(dataclasses.replace(job, config=config, probe=True))
+        except ValueError:
+            continue  # the config cannot have this value
+        if result.fits:
+            found.append((change, result.needed))
+        if len(found) == WANTED:
+            break
+    return found
+
+
+def _candidates(config: Config, step: Step) -> Iterator[Change]:
+    """Changes that need less memory, the cheapest first."""
+    devices, batch = step.mesh["data"] * step.mesh["fsdp"], config.batch_size
+    split = [n for n in (2, 4, 8, 16, 32, 64) if step.mesh["fsdp"] < n <= devices]
+    fsdp: list[dict[str, Any]] = [
+        {"mesh.data": -1, "mesh.fsdp": n} for n in split if devices % n == 0
+    ]
+    remat: list[dict[str, Any]] = [{"model.remat": kind} for kind in ("dots", "full")]
+    remat = remat[{"none": 0, "dots": 1}.get(step.remat, 2) :]
+    bfloat16 = {"optimizer.moment_dtype": "bfloat16"}
+    if getattr(config.optimizer.rule, "moment_dtype", "bfloat16") != "bfloat16":
+        yield Change(fields=bfloat16, price="moments in bfloat16: as fast, rounded moments")
+    if config.model.get("dtype") == "float32":
+        yield Change(fields={"model.dtype": "bfloat16"}, price="faster, rounded activations")
+    for fields in fsdp[:1] + fsdp[-1:]:
+        yield Change(fields=fields, price="parameters are gathered in every block: a few percent")
+    for fields in remat:
+        yield Change(fields=fields, price="the backward pass recomputes: up to a third more FLOPs")
+    for fields in fsdp[-1:]:
+        for other in remat[-1:]:
+            yield Change(fields={**fields, **other}, price="both: gathers and recomputation")
+    for times in (2, 4, 8):
+        accumulate = config.optimizer.accumulate * times
+        if batch % (accumulate * devices) == 0:
+            fields = {"optimizer.accumulate": accumulate}
+            yield Change(fields=fields, price=f"{times} times as many passes over the parameters")
+    for part in (2, 4, 8):
+        if batch % (part * devices) == 0:
+            yield Change(fields={"batch_size": batch // part}, price="another run: tune it again")

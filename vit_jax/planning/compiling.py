@@ -1,0 +1,189 @@
+"""Compiles steps with the TPU compiler, in processes with a time limit, and keeps the results."""
+
+import concurrent.futures
+import fnmatch
+import gzip
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import IO
+
+from vit_jax.errors import RunFailed
+from vit_jax.planning import job as job_lib
+from vit_jax.planning.job import Job, Result
+
+INSTALL = "pip install vit_jax[tpu]"
+_SETTINGS = {  # the compiler must not look for TPUs on this machine or in the network
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_LOG_DIR": "disabled",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
+
+
+def check_installed() -> None:
+    """Raises ValueError unless the TPU compiler that JAX asks for is installed."""
+    found = job_lib.versions()
+    wanted = _wanted_version()
+    if not found["libtpu"] or not importlib.util.find_spec("libtpu"):
+        raise ValueError(f"plan needs the TPU compiler, libtpu: {INSTALL}")
+    if wanted and not fnmatch.fnmatch(found["libtpu"], wanted):
+        raise ValueError(
+            f"libtpu {found['libtpu']} does not fit jax {found['jax']}, which needs {wanted}:"
+            f" {INSTALL}"
+        )
+
+
+def _wanted_version() -> str:
+    """The version of libtpu that the installed JAX asks for, as a pattern, or ""."""
+    for requirement in importlib.metadata.requires("jax") or []:
+        if match := re.match(r"libtpu\s*==\s*([\w.*]+)", requirement):
+            return match.group(1)
+    return ""
+
+
+def cache_folder() -> pathlib.Path:
+    """Where results are kept: `vit_jax/plans` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "vit_jax" / "plans"
+
+
+class Compiler:
+    """Compiles jobs and keeps what it finds. Use it in a `with` statement."""
+
+    def __init__(self, *, limit: float = 600.0, processes: int = 1) -> None:
+        """`limit`: seconds for one compilation; `processes`: how many run at the same time."""
+        self._folder, self._limit = cache_folder(), limit
+        self._pool = concurrent.futures.ThreadPoolExecutor(processes)
+        self._idle: list[_Worker] = []  # processes that have started and wait for probes
+        self.compiled = 0  # results that were not in the cache
+
+    def __enter__(self) -> "Compiler":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        for worker in self._idle:
+            worker.end()
+
+    def all(self, jobs: Sequence[Job]) -> list[Result]:
+        """The result of each job. See `one` for the errors."""
+        return list(self._pool.map(self.one, jobs))
+
+    def one(self, job: Job) -> Result:
+        """The result of a job, perhaps from an earlier time.
+
+        Raises ValueError if the config cannot be designed or compiled for the topology, and
+        RunFailed if the compiler ends without a result or takes too long.
+        """
+        path = self._folder / f"{job.key}.json"
+        if path.exists():
+            result = job_lib.result_of_json(path.read_text())
+        else:
+            check_installed()
+            result = self._compile(job)
+            self.compiled += 1
+            _write(path, job_lib.result_to_json(result))
+        if result.failure and result.bad_input:
+            raise ValueError(result.failure)
+        if result.failure:
+            raise RunFailed(f"the TPU compiler failed for {job.topology.name}: {result.failure}")
+        return result
+
+    def text(self, job: Job) -> str:
+        """The text of the compiled program of a job that fits."""
+        with gzip.open(self._folder / f"{job.key}.hlo.gz", "rt") as file:
+            return file.read()
+
+    def _compile(self, job: Job) -> Result:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        worker = self._idle.pop() if job.probe and self._idle else _Worker(self._folder)
+        try:
+            result = worker.run(job, self._limit)
+        except BaseException:
+            worker.end()
+            raise
+        if job.probe:
+            self._idle.append(worker)
+        else:
+            worker.end()  # a full compilation may leave gigabytes behind
+        return result
+
+
+class _Worker:
+    """A process that runs `worker`."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (`end` closes it)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "vit_jax.planning.worker", str(folder)],
+            env=os.environ | _SETTINGS,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,  # Ctrl-C reaches this process only, which ends the worker
+        )
+
+    def run(self, job: Job, limit: float) -> Result:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        try:
+            stdin.write(job.to_json().encode() + b"\n")
+            stdin.flush()
+        except BrokenPipeError:
+            raise RunFailed(self._why(job)) from None
+        answer, until = b"", time.monotonic() + limit
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            while not answer.endswith(b"\n"):
+                if not selector.select(max(0.0, until - time.monotonic())):
+                    raise RunFailed(
+                        f"the TPU compiler needed more than {limit:.0f} seconds for"
+                        f" {job.topology.name}: give it more with --limit"
+                    )
+                part = os.read(stdout.fileno(), 1 << 16)
+                if not part:
+                    raise RunFailed(self._why(job))
+                answer += part
+        return job_lib.result_of_json(answer.decode())
+
+    def _why(self, job: Job) -> str:
+        """Why the process ended: the signal, and the last line that tells something."""
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").splitlines()
+        telling = [line for line in lines if re.match(r"[EF]\d{4} |\w*Error", line)]
+        last = (telling or lines or ["no message"])[-1][:500]
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"the TPU compiler ended ({how}) for {job.topology.name}: {last}"
+
+    def end(self) -> None:
+        """Ends the process at once."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,135 @@
+"""What is compiled, and what comes of it: the messages between a plan and its workers."""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import vit_jax
+from vit_jax import config as config_lib
+from vit_jax.config import Config
+from vit_jax.data.record import DataFacts
+from vit_jax.planning import topologies
+from vit_jax.planning.topologies import Topology
+
+# The parts of the package that cannot change a compiled program.
+_NOT_COMPILED = ("planning", "commands", "analysis", "export")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A step to compile for a topology. With `probe` only its memory is found, which is fast."""
+
+    config: Config
+    facts: DataFacts
+    topology: Topology
+    probe: bool = False
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of the compiler
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "config": config_lib.to_fields(self.config),
+                "train_size": self.facts.train_size,
+                "num_classes": self.facts.num_classes,
+                "topology": f"{self.topology.slices}x{self.topology.compiler_name}",
+                "probe": self.probe,
+                "options": dict(self.options),
+            },
+            sort_keys=True,
+        )
+
+    @property
+    def key(self) -> str:
+        """The name of the result in the cache: a digest of all that it depends on."""
+        parts = (self.to_json(), *versions().values(), _source_digest())
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def of_json(text: str) -> Job:
+    content = json.loads(text)
+    return Job(
+        config=config_lib.of_fields(content["config"]),
+        facts=DataFacts(train_size=content["train_size"], num_classes=content["num_classes"]),
+        topology=topologies.parse(content["topology"]),
+        probe=content["probe"],
+        options=content["options"],
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bytes:
+    """What every device holds during the whole step, in bytes, by what it is for."""
+
+    parameters: float
+    optimizer: float
+    average: float
+    gradients: float  # as large as the parameters that train
+    batch: float
+    frozen: float
+    activations: float  # kept from the forward pass for the backward pass, as it is traced
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """Facts of a designed step; no compiler is needed to find them."""
+
+    mesh: dict[str, int]
+    slice_of: list[int]  # the slice of each device in the order of the mesh; []: one slice
+    hosts: int
+    parameters: int
+    steps: int  # of the run
+    examples: int  # of the run
+    flops: float  # of a step on all devices, as the model asks for them
+    traced_flops: float  # these, and what the backward pass recomputes as config.model.remat says
+    bytes: Bytes
+    tokens: int  # of an image, 0 if the model has none
+    image_bytes: int  # of an image as it crosses to the device
+    remat: str
+    unroll: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a worker found. After a `failure` the rest is missing or incomplete."""
+
+    step: Step | None = None
+    needed: float = 0.0  # bytes of HBM that the step needs at its peak, per device
+    fits: bool = True
+    seconds: float = 0.0  # of compilation
+    failure: str = ""  # why the step cannot be compiled
+    bad_input: bool = False  # whether the failure is about the config
+
+
+def result_to_json(result: Result) -> str:
+    return json.dumps(dataclasses.asdict(result))
+
+
+def result_of_json(text: str) -> Result:
+    content: dict[str, Any] = json.loads(text)
+    if step := content["step"]:
+        content["step"] = Step(**{**step, "bytes": Bytes(**step["bytes"])})
+    return Result(**content)
+
+
+def versions() -> dict[str, str]:
+    """The versions of JAX and of the TPU compiler, "" if it is missing."""
+    found = {"jax": importlib.metadata.version("jax"), "libtpu": ""}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["libtpu"] = importlib.metadata.version("libtpu")
+    return found
+
+
+def _source_digest() -> str:
+    """A digest of the source of this package, less the parts that cannot change a program."""
+    root = pathlib.Path(vit_jax.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        place = path.relative_to(root)
+        if place.parts[0] not in _NOT_COMPILED or place.name in ("worker.py", "model_flops.py"):
+            digest.update(str(place).encode() + path.read_bytes())
+    return digest.hexdigest()

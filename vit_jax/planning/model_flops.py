@@ -1,0 +1,60 @@
+"""The FLOPs of training that the model asks for, without those that a compiler may add.
+
+Only matrix products and convolutions count, and a multiply-add counts as two. The backward pass
+computes one product for each operand that depends on a trained parameter: for `x @ w` two, one of
+them if `x` is an image. So a step costs three forward passes, less the gradient of the images.
+"""
+
+from collections.abc import Sequence
+
+from jax.extend import core
+
+from vit_jax.models import flops
+
+
+def training(program: core.Jaxpr, trained: Sequence[bool]) -> int:
+    """The FLOPs of a loss and its gradient; `trained` says which inputs have gradients."""
+    return 2 * _walk(program, list(trained))[0]
+
+
+def _walk(program: core.Jaxpr, trained: list[bool]) -> tuple[int, list[bool]]:
+    """Multiply-adds, and which outputs depend on a trained input."""
+    depends = dict(zip(program.invars, trained, strict=True))
+
+    def of(value: object) -> bool:
+        return isinstance(value, core.Var) and depends.get(value, False)
+
+    total = 0
+    for equation in program.eqns:
+        inputs = [of(value) for value in equation.invars]
+        count, outputs = _equation(equation, inputs)
+        total += count
+        depends.update(zip(equation.outvars, outputs, strict=True))
+    return total, [of(value) for value in program.outvars]
+
+
+def _equation(equation: core.JaxprEqn, inputs: list[bool]) -> tuple[int, list[bool]]:
+    if count := flops.multiply_adds(equation):
+        return count * (1 + sum(inputs[:2])), [any(inputs)] * len(equation.outvars)
+    programs = list(flops.inner_programs(equation))
+    if equation.primitive.name == "scan":
+        return _scan(equation, programs[0], inputs)
+    if len(programs) == 1 and len(programs[0].invars) == len(inputs):
+        count, outputs = _walk(programs[0], inputs)
+        if len(outputs) == len(equation.outvars):
+            return count, outputs
+        return count, [any(inputs)] * len(equation.outvars)
+    counts = [_walk(inner, [any(inputs)] * len(inner.invars))[0] for inner in programs]
+    return max(counts, default=0), [any(inputs)] * len(equation.outvars)
+
+
+def _scan(equation: core.JaxprEqn, body: core.Jaxpr, inputs: list[bool]) -> tuple[int, list[bool]]:
+    """A value that is carried depends on parameters if any iteration makes it so."""
+    constants, carried = equation.params["num_consts"], equation.params["num_carry"]
+    carry = slice(constants, constants + carried)
+    while True:
+        count, outputs = _walk(body, inputs)
+        after = [a or b for a, b in zip(inputs[carry], outputs[:carried], strict=True)]
+        if after == inputs[carry]:
+            return count * equation.params["length"], outputs
+        inputs = [*inputs[:constants], *after, *inputs[carry.stop :]]

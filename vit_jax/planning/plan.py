@@ -1,0 +1,207 @@
+"""The plan of a run on a topology: memory, time and cost, from what the compiler made of its step.
+
+Definitions. Model FLOPs: `model_flops`. MFU: model FLOPs of a step / (seconds * devices * peak
+bfloat16 FLOP/s of a device). Images per second: batch size / seconds. Bound: the time that no
+program can beat, the larger of FLOPs / peak and bytes / bandwidth of the HBM.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from vit_jax.config import Config
+from vit_jax.planning import advice, hlo, schedule
+from vit_jax.planning.collectives import Network
+from vit_jax.planning.compiling import Compiler
+from vit_jax.planning.job import Job, Result, Step
+from vit_jax.planning.schedule import Timeline
+from vit_jax.planning.topologies import Topology
+
+DEAREST = 12  # instructions that a plan lists
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run on a topology. A step that does not fit has no timeline."""
+
+    job: Job
+    result: Result
+    timeline: Timeline | None
+    price: float = 0.0  # of a chip for an hour; 0: unknown
+
+    @property
+    def config(self) -> Config:
+        return self.job.config
+
+    @property
+    def topology(self) -> Topology:
+        return self.job.topology
+
+    @property
+    def step(self) -> Step:
+        assert self.result.step is not None, "a result without a step is an error"
+        return self.result.step
+
+    @property
+    def seconds(self) -> float:
+        """The predicted seconds of a step."""
+        assert self.timeline is not None, "the step does not fit"
+        return self.timeline.seconds
+
+    @property
+    def images_per_second(self) -> float:
+        return self.config.batch_size / self.seconds
+
+    @property
+    def mfu(self) -> float:
+        peak = self.topology.devices * self.topology.chip.peak
+        return self.step.flops / (self.seconds * peak)
+
+    @property
+    def bound(self) -> float:
+        """The seconds that a step takes at least."""
+        assert self.timeline is not None, "the step does not fit"
+        chip = self.topology.chip
+        return max(self.timeline.flops / chip.peak, self.timeline.bytes / chip.bandwidth)
+
+    @property
+    def flops_ratio(self) -> float:
+        """Compiled FLOPs over model FLOPs."""
+        assert self.timeline is not None, "the step does not fit"
+        return self.timeline.flops * self.topology.devices / self.step.flops
+
+    @property
+    def hours(self) -> float:
+        """The hours of the run, without evaluations, checkpoints and start."""
+        return self.step.steps * self.seconds / 3600
+
+    @property
+    def chip_hours(self) -> float:
+        return self.hours * self.topology.chips
+
+    @property
+    def images_per_host(self) -> float:
+        """The images that a host must decode per second."""
+        return self.images_per_second / self.topology.hosts
+
+    @property
+    def other_bytes(self) -> float:
+        """The bytes at the peak that `job.Bytes` does not name: temporary arrays and gradients."""
+        held = self.step.bytes
+        named = held.parameters + held.optimizer + held.average + held.batch + held.frozen
+        return max(0.0, self.result.needed - named - held.activations)
+
+    def warnings(self, *, decoded: float = 0.0) -> list[str]:
+        """Advice that may save money. `decoded`: images that a core decodes per second."""
+        found = advice.of_step(self.step, self.topology, batch_size=self.config.batch_size)
+        if self.timeline is None:
+            return found
+        found += advice.of_program(self.timeline, self.step, devices=self.topology.devices)
+        return found + advice.of_input(self.topology, self.images_per_host, decoded=decoded)
+
+
+def make(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:
+    """Compiles a step, or takes it from the cache, and reads the program. Errors: `Compiler.one`.
+
+    A step is probed first, because a step that does not fit is found in seconds.
+    """
+    probe = compiler.one(dataclasses.replace(job, probe=True))
+    if not probe.fits:
+        return Plan(job=job, result=probe, timeline=None, price=price)
+    result = compiler.one(job)
+    if not result.fits:
+        return Plan(job=job, result=result, timeline=None, price=price)
+    assert result.step is not None, "the program of a step was compiled"
+    network = Network(job.topology.chip, result.step.mesh, result.step.slice_of)
+    timeline = schedule.walk(hlo.parse(compiler.text(job)), network)
+    return Plan(job=job, result=result, timeline=timeline, price=price)
+
+
+def to_json(plan: Plan, *, decoded: float = 0.0) -> dict[str, Any]:
+    """The plan as plain values; bytes and seconds are per device and step."""
+    step, topology = plan.step, plan.topology
+    found: dict[str, Any] = {
+        "topology": topology.name,
+        "slice": topology.sizes,
+        "slices": topology.slices,
+        "chips": topology.chips,
+        "devices": topology.devices,
+        "hosts": topology.hosts,
+        "mesh": step.mesh,
+        "model": plan.config.model.name,
+        "batch_size": plan.config.batch_size,
+        "remat": step.remat,
+        "unroll": step.unroll,
+        "parameters": step.parameters,
+        "steps": step.steps,
+        "memory": _memory(plan),
+        "model_flops": step.flops,
+        "warnings": plan.warnings(decoded=decoded),
+    }
+    if plan.timeline is not None:
+        found |= _time(plan, plan.timeline)
+    return found
+
+
+def _memory(plan: Plan) -> dict[str, Any]:
+    held = plan.step.bytes
+    return {
+        "fits": plan.result.fits,
+        "peak": plan.result.needed,
+        "usable": plan.topology.chip.memory,
+        "parameters": held.parameters,
+        "optimizer": held.optimizer,
+        "average": held.average,
+        "frozen": held.frozen,
+        "batch": held.batch,
+        "saved_activations": held.activations,
+        "gradients": held.gradients,
+        "gradients_and_rest": plan.other_bytes,
+    }
+
+
+def _time(plan: Plan, timeline: Timeline) -> dict[str, Any]:
+    cost: Mapping[str, float] = {"cost": plan.chip_hours * plan.price} if plan.price else {}
+    return {
+        "seconds": plan.seconds,
+        "time": {
+            "matmul": timeline.matmul,
+            "other": timeline.other,
+            "exposed_communication": timeline.exposed,
+            "exposed_between_slices": timeline.exposed_between,
+            "waiting_for_copies": timeline.waiting,
+            "bound": plan.bound,
+        },
+        "images_per_second": plan.images_per_second,
+        "mfu": plan.mfu,
+        "compiled_flops": timeline.flops * plan.topology.devices,
+        "flops_ratio": plan.flops_ratio,
+        "traced_flops_ratio": plan.step.traced_flops / plan.step.flops,
+        "hbm_bytes": timeline.bytes,
+        "collectives": [
+            {**traffic._asdict(), **dataclasses.asdict(total)}
+            for traffic, total in timeline.collectives.items()
+        ],
+        "dearest": [
+            {
+                "seconds": item.seconds,
+                "times": item.times,
+                "flops": item.flops,
+                "bytes": item.bytes,
+                "instruction": item.instruction.name,
+                "source": item.instruction.source,
+            }
+            for item in timeline.items[:DEAREST]
+        ],
+        "run": {
+            "hours": plan.hours,
+            "days": plan.hours / 24,
+            "chip_hours": plan.chip_hours,
+            **cost,
+        },
+        "input": {
+            "images_per_second_per_host": plan.images_per_host,
+            "bytes_per_second_per_host": plan.images_per_host * plan.step.image_bytes,
+        },
+        "compile_seconds": plan.result.seconds,
+    }

@@ -1,0 +1,143 @@
+"""Topologies by the names that users of Cloud TPUs write: `v5p-512`, `2xv5e-256`, `v5e:4x4`."""
+
+import dataclasses
+import difflib
+import functools
+import itertools
+import math
+import re
+
+from vit_jax.planning.chips import CHIPS, Chip
+
+_BY_NAME = {name: chip for chip in CHIPS for name in (chip.name, *chip.aliases)}
+_NAME = re.compile(r"(?:(\d+)x(?=[a-z]))?([a-z]+[0-9]?[a-z0-9]*?)(?:-(\d+)|:(\d+(?:x\d+)*))")
+_MOST_SLICES = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Topology:
+    """Slices of TPU chips."""
+
+    chip: Chip
+    shape: tuple[int, ...]  # chips of a slice along each dimension of its network
+    slices: int = 1
+
+    @property
+    def chips(self) -> int:
+        return math.prod(self.shape) * self.slices
+
+    @property
+    def devices(self) -> int:
+        """The number of devices that JAX has there."""
+        return self.chips * self.chip.devices
+
+    @property
+    def hosts(self) -> int:
+        """The number of hosts; the smallest slices have one host for all their chips."""
+        chips = math.prod(self.shape)
+        if chips <= self.chip.on_one_host:
+            return self.slices
+        return self.slices * chips // self.chip.chips_per_host
+
+    @property
+    def name(self) -> str:
+        """The name in Cloud, such as 2xv5p-512."""
+        several = f"{self.slices}x" if self.slices > 1 else ""
+        return f"{several}{self.chip.name}-{math.prod(self.shape) * self.chip.counted}"
+
+    @property
+    def sizes(self) -> str:
+        """The shape of a slice, such as 4x8x8."""
+        return "x".join(map(str, self.shape))
+
+    @property
+    def compiler_name(self) -> str:
+        """The name that the TPU compiler knows."""
+        return f"{self.chip.name}:{self.sizes}"
+
+    @property
+    def compiler_options(self) -> dict[str, object]:
+        """Arguments of `topologies.get_topology_desc` beside the name."""
+        megacore = {"chip_config_name": "megacore"} if self.chip.name == "v4" else {}
+        return megacore | ({"num_slices": self.slices} if self.slices > 1 else {})
+
+
+def parse(name: str) -> Topology:
+    """The topology of a name. Raises ValueError, with the nearest name, if there is none."""
+    match = _NAME.fullmatch(name.strip().lower())
+    if not match:
+        raise ValueError(f"no topology {name!r}: {_nearest(name)}")
+    slices, family, count, shape = match.groups()
+    chip = _BY_NAME.get(family)
+    if chip is None:
+        raise ValueError(f"no topology {name!r}: {_nearest(name)}")
+    if not 1 <= int(slices or 1) <= _MOST_SLICES:
+        raise ValueError(f"topology {name!r}: give 1 to {_MOST_SLICES} slices")
+    sizes = _shape_of(chip, int(count), name) if count else tuple(map(int, shape.split("x")))
+    topology = Topology(chip=chip, shape=sizes, slices=int(slices or 1))
+    _check(topology, name)
+    return topology
+
+
+def _shape_of(chip: Chip, count: int, name: str) -> tuple[int, ...]:
+    shapes = _shapes(chip)
+    chips, rest = divmod(count, chip.counted)
+    if rest or chips not in shapes:
+        raise ValueError(f"no topology {name!r}: {_nearest(name)}")
+    return shapes[chips]
+
+
+@functools.cache
+def _shapes(chip: Chip) -> dict[int, tuple[int, ...]]:
+    """The shape that Cloud gives a slice, by its number of chips: the nearest to a cube."""
+    if chip.dimensions == 2:
+        sides = [side for side in (1, 2, 4, 8, 16, 32) if side <= chip.largest[0]]
+        pairs = [(a, b) for a in sides for b in (a, 2 * a) if b in sides and a > 1]
+        return {a * b: (a, b) for a, b in pairs}
+    found: dict[int, tuple[int, ...]] = {4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4)}
+    for shape in itertools.combinations_with_replacement(range(4, chip.largest[-1] + 1, 4), 3):
+        if all(side <= most for side, most in zip(shape, chip.largest, strict=True)):
+            chips = math.prod(shape)
+            if chips not in found or sum(shape) < sum(found[chips]):
+                found[chips] = shape
+    return found
+
+
+def _check(topology: Topology, name: str) -> None:
+    """Raises ValueError for shapes on which the compiler fails, or ends the process."""
+    chip, shape = topology.chip, topology.shape
+    if len(shape) != chip.dimensions or min(shape) < 1:
+        example = next(iter(_shapes(chip).values()))
+        raise ValueError(
+            f"topology {name!r}: a slice of {chip.name} has {chip.dimensions} dimensions, as in"
+            f" {chip.name}:{'x'.join(map(str, example))}"
+        )
+    if any(a > b for a, b in zip(sorted(shape), chip.largest, strict=True)):
+        largest = "x".join(map(str, chip.largest))
+        raise ValueError(
+            f"topology {name!r}: the largest slice of {chip.name} is {largest}"
+            f" ({math.prod(chip.largest)} chips); use several slices, as in"
+            f" 2x{chip.name}:{largest}"
+        )
+    if any(side % 2 for side in shape[:2]):
+        raise ValueError(
+            f"topology {name!r}: a host has 2x2 chips, so the first two sizes of a slice are even"
+        )
+
+
+def _nearest(name: str) -> str:
+    """Advice with the most similar name, or the nearest number of chips of this generation."""
+    text = name.strip().lower()
+    family = re.sub(r"^\d+x(?=[a-z])", "", text)
+    wanted, _, count = family.partition("-")
+    chip = _BY_NAME.get(wanted)
+    if chip is not None and count.isdecimal():
+        known = [chips * chip.counted for chips in _shapes(chip)]
+        if int(count) > max(known):
+            return f"use several slices, as in 2x{wanted}-{max(known)}"
+        near = sorted(known, key=lambda n: abs(math.log(n / max(int(count), 1))))[:3]
+        return f"the nearest are {', '.join(f'{wanted}-{n}' for n in sorted(near))}"
+    names = [f"{f}-{n * chip.counted}" for f, chip in _BY_NAME.items() for n in _shapes(chip)]
+    similar = difflib.get_close_matches(family, names, n=1, cutoff=0.4)
+    meant = f"did you mean {similar[0]}? " if similar else ""
+    return f"{meant}examples are v5e-256, v5p-512, 2xv5e-256 and v6e:4x4"
