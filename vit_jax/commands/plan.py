@@ -28,6 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGES",
         help="images that one core of a host decodes per second, to find input-bound hosts",
     )
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="find the largest batch that fits, and the fastest mesh, remat and unroll",
+    )
+    parser.add_argument(
+        "--scaling",
+        type=arguments.count,
+        metavar="CHIPS",
+        help="weak and strong scaling, from the first topology up to this many chips",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument(
         "--html", type=pathlib.Path, metavar="FILE", help="write a page with charts"

@@ -3,41 +3,61 @@
 import argparse
 import dataclasses
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from etils import epath
+
 from vit_jax.commands import configs
 from vit_jax.config import Config
-from vit_jax.planning import changes, compiling, facts, plan, table, topologies
+from vit_jax.planning import (
+    changes,
+    compiling,
+    facts,
+    page,
+    plan,
+    scaling,
+    search,
+    table,
+    topologies,
+)
+from vit_jax.planning.compiling import Compiler
 from vit_jax.planning.job import Job, versions
 from vit_jax.planning.plan import Plan
 from vit_jax.text import printable, printable_json
+from vit_jax.workdir import place
+
+_PROCESSES = 4  # more compilers than this need too much memory
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Found:
+    """What a call has found, for the text, the JSON and the page."""
+
+    plans: list[Plan]
+    changes: list[list[tuple[changes.Change, float]]]  # of each plan that does not fit
+    points: list[scaling.Point] = dataclasses.field(default_factory=list)
+    tables: dict[str, list[tuple[str, ...]]] = dataclasses.field(default_factory=dict)  # by title
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Plans, and prints what the options ask for."""
+    """Plans, and shows what the options ask for."""
     names = [name for given in options.topology for name in given.split(",")]
     wanted = [topologies.parse(name) for name in names]
+    if options.html:
+        page.check_installed()
     config, notes = configs.read(options.config, overrides)
     config = without_start(config)
     known = facts.of_config(config, train_size=options.train_size, num_classes=options.num_classes)
     for note in notes:
         print(printable(note), file=sys.stderr)
     jobs = [Job(config=config, facts=known, topology=topology) for topology in wanted]
-    processes = max(1, (os.cpu_count() or 1) // 2)
+    processes = min(os.cpu_count() or 1, _PROCESSES)
     with compiling.Compiler(limit=options.limit, processes=processes) as compiler:
-        plans = [plan.make(compiler, job, price=options.price) for job in jobs]
-        fits = [
-            [] if one.result.fits else changes.that_fit(compiler, one.job, one.step)
-            for one in plans
-        ]
-    content = _content(options, plans, fits)
-    if options.json:
-        print(printable_json(content))
-    else:
-        for line in _lines(plans, fits, decoded=options.decoded):
-            print(printable(line))
+        found = _find(compiler, jobs, options)
+    _show(found, options)
     return 0
 
 
@@ -56,30 +76,78 @@ def without_start(config: Config) -> Config:
     return dataclasses.replace(config, init_from="", init_state="parameters")
 
 
-def _content(
-    options: argparse.Namespace,
-    plans: Sequence[Plan],
-    fits: Sequence[list[tuple[changes.Change, float]]],
-) -> dict[str, Any]:
-    found = []
-    for one, changed in zip(plans, fits, strict=True):
-        values = plan.to_json(one, decoded=options.decoded)
+def _find(compiler: Compiler, jobs: Sequence[Job], options: argparse.Namespace) -> _Found:
+    price = options.price
+    found = _Found(plans=[plan.make(compiler, job, price=price) for job in jobs], changes=[])
+    for one in found.plans:
+        fits = one.result.fits
+        found.changes.append([] if fits else changes.that_fit(compiler, one.job, one.step))
+    for job in jobs if options.search else ():
+        fastest, probed = search.fastest(compiler, job, price=price)
+        name = job.topology.name
+        found.tables[f"{name}: fastest of {len(probed)} candidates"] = table.candidates(fastest)
+        largest = search.largest(compiler, job)
+        found.tables[f"{name}: largest batch"] = table.batches(largest, job.topology)
+    if options.scaling:
+        found.points = scaling.table(compiler, jobs[0], most=options.scaling, price=price)
+        found.tables["scaling"] = table.scaling(found.points)
+    return found
+
+
+def _show(found: _Found, options: argparse.Namespace) -> None:
+    if options.html:
+        overview = {"Plans": table.overview(found.plans), **found.tables}
+        title = f"Plan of {options.config}"
+        text = page.render(
+            found.plans,
+            title=title,
+            tables=overview,
+            points=found.points,
+            decoded=options.decoded,
+        )
+        _write(options.html, text)
+    if options.json:
+        print(printable_json(_content(found, decoded=options.decoded)))
+        return
+    for line in _lines(found, decoded=options.decoded):
+        print(printable(line))
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place.write_whole(epath.Path(path), text.encode())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _content(found: _Found, *, decoded: float) -> dict[str, Any]:
+    plans = []
+    for one, fits in zip(found.plans, found.changes, strict=True):
+        values = plan.to_json(one, decoded=decoded)
         if not one.result.fits:
             values["changes_that_fit"] = [
                 {"fields": dict(change.fields), "peak": needed, "price": change.price}
-                for change, needed in changed
+                for change, needed in fits
             ]
-        found.append(values)
-    return {"format": 1, "versions": versions(), "predicted": table.NOTE, "plans": found}
+        plans.append(values)
+    return {
+        "format": 1,
+        "versions": versions(),
+        "predicted": table.NOTE,
+        "plans": plans,
+        "scaling": [
+            {"kind": point.kind, "efficiency": point.efficiency, **plan.to_json(point.plan)}
+            for point in found.points
+        ],
+        "tables": found.tables,
+    }
 
 
-def _lines(
-    plans: Sequence[Plan],
-    fits: Sequence[list[tuple[changes.Change, float]]],
-    *,
-    decoded: float,
-) -> list[str]:
-    lines = table.overview(plans)
-    for one, changed in zip(plans, fits, strict=True):
-        lines += table.details(one, changes=changed, decoded=decoded)
+def _lines(found: _Found, *, decoded: float) -> list[str]:
+    lines = table.aligned(table.overview(found.plans))
+    for one, fits in zip(found.plans, found.changes, strict=True):
+        lines += table.details(one, changes=fits, decoded=decoded)
+    for title, rows in found.tables.items():
+        lines += ["", title, *(f"  {line}" for line in table.aligned(rows))]
     return [*lines, "", table.NOTE]

@@ -8,6 +8,7 @@ from vit_jax.planning.topologies import Topology
 
 _LANES = 128  # the width of a matrix unit: other sizes are padded to a multiple of it
 _JUST_OVER = 8  # tokens above a multiple that cost a whole tile
+_USED = 0.85  # share of a padded width below which it is worth a warning
 _FEW = 8  # images of a device
 _MUCH_WAITING = 0.2  # share of a step
 _MORE_FLOPS = 1.03  # of the compiled step over the traced one
@@ -31,11 +32,25 @@ def of_step(step: Step, topology: Topology, *, batch_size: int) -> list[str]:
             f"a device has only {each:.3g} images of a batch of {batch_size}: the step reads the"
             " parameters as often for few images as for many; use fewer chips or a larger batch"
         )
+    found += _padded(step.widths)
     if topology.slices > 1 and step.mesh["data"] % topology.slices:
         found.append(
             f"config.mesh.data {step.mesh['data']} is no multiple of the {topology.slices} slices:"
             " parameters cross the slow network between slices"
         )
+    return found
+
+
+def _padded(widths: dict[str, int]) -> list[str]:
+    """Widths that the matrix units pad by much."""
+    found = []
+    for name, size in widths.items():
+        full = -(-size // _LANES) * _LANES
+        if size / full < _USED:
+            found.append(
+                f"config.model.{name} {size} is computed as {full}: {1 - size / full:.0%} of the"
+                " matrix unit is idle there"
+            )
     return found
 
 
@@ -86,16 +101,3 @@ def of_input(topology: Topology, images_per_host: float, *, decoded: float) -> l
         f" {decoded * cores:,.0f}: the chips wait for {1 - decoded * cores / images_per_host:.0%}"
         " of the time; use smaller files, or more hosts per chip"
     ]
-
-
-def padded(sizes: dict[str, int]) -> list[str]:
-    """Widths that the matrix units pad by much, by the name of the width."""
-    found = []
-    for name, size in sizes.items():
-        full = -(-size // _LANES) * _LANES
-        if size / full < 0.85:
-            found.append(
-                f"{name} {size} is computed as {full}: {1 - size / full:.0%} of the matrix unit"
-                " is idle there"
-            )
-    return found

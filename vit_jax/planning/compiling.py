@@ -1,6 +1,5 @@
 """Compiles steps with the TPU compiler, in processes with a time limit, and keeps the results."""
 
-import concurrent.futures
 import fnmatch
 import gzip
 import importlib.metadata
@@ -14,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from types import TracebackType
 from typing import IO
 
@@ -65,11 +63,9 @@ class Compiler:
     """Compiles jobs and keeps what it finds. Use it in a `with` statement."""
 
     def __init__(self, *, limit: float = 600.0, processes: int = 1) -> None:
-        """`limit`: seconds for one compilation; `processes`: how many run at the same time."""
-        self._folder, self._limit = cache_folder(), limit
-        self._pool = concurrent.futures.ThreadPoolExecutor(processes)
+        """`limit`: seconds for one compilation; `processes`: how many may run at once."""
+        self._folder, self._limit, self.processes = cache_folder(), limit, processes
         self._idle: list[_Worker] = []  # processes that have started and wait for probes
-        self.compiled = 0  # results that were not in the cache
 
     def __enter__(self) -> "Compiler":
         return self
@@ -80,13 +76,8 @@ class Compiler:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)
         for worker in self._idle:
             worker.end()
-
-    def all(self, jobs: Sequence[Job]) -> list[Result]:
-        """The result of each job. See `one` for the errors."""
-        return list(self._pool.map(self.one, jobs))
 
     def one(self, job: Job) -> Result:
         """The result of a job, perhaps from an earlier time.
@@ -100,7 +91,6 @@ class Compiler:
         else:
             check_installed()
             result = self._compile(job)
-            self.compiled += 1
             _write(path, job_lib.result_to_json(result))
         if result.failure and result.bad_input:
             raise ValueError(result.failure)

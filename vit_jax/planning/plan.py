@@ -100,6 +100,20 @@ class Plan:
         return found + advice.of_input(self.topology, self.images_per_host, decoded=decoded)
 
 
+def held_bytes(plan: Plan) -> dict[str, float]:
+    """The bytes of a device at the peak of a step, by what they are for."""
+    held = plan.step.bytes
+    return {
+        "parameters": held.parameters,
+        "optimizer": held.optimizer,
+        "average": held.average,
+        "frozen models": held.frozen,
+        "batch": held.batch,
+        "saved activations": held.activations,
+        "gradients and rest": plan.other_bytes,
+    }
+
+
 def make(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:
     """Compiles a step, or takes it from the cache, and reads the program. Errors: `Compiler.one`.
 
@@ -144,19 +158,13 @@ def to_json(plan: Plan, *, decoded: float = 0.0) -> dict[str, Any]:
 
 
 def _memory(plan: Plan) -> dict[str, Any]:
-    held = plan.step.bytes
+    parts = {name.replace(" ", "_"): size for name, size in held_bytes(plan).items()}
     return {
         "fits": plan.result.fits,
         "peak": plan.result.needed,
         "usable": plan.topology.chip.memory,
-        "parameters": held.parameters,
-        "optimizer": held.optimizer,
-        "average": held.average,
-        "frozen": held.frozen,
-        "batch": held.batch,
-        "saved_activations": held.activations,
-        "gradients": held.gradients,
-        "gradients_and_rest": plan.other_bytes,
+        "gradients": plan.step.bytes.gradients,
+        **parts,
     }
 
 

@@ -1,10 +1,14 @@
 """A plan as text: one line for each topology, and what belongs to it below."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from vit_jax.planning.changes import Change
-from vit_jax.planning.plan import Plan
+from vit_jax.planning.job import Result
+from vit_jax.planning.plan import Plan, held_bytes
+from vit_jax.planning.scaling import Point
 from vit_jax.planning.schedule import Sum, Traffic
+from vit_jax.planning.search import Candidate
+from vit_jax.planning.topologies import Topology
 
 GIB = 2.0**30
 _DEAREST = 5
@@ -23,13 +27,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def overview(plans: Sequence[Plan]) -> list[str]:
-    """One line for each topology."""
+def overview(plans: Sequence[Plan]) -> list[tuple[str, ...]]:
+    """A row for each topology, after a row of titles."""
     head = ("topology", "chips", "mesh", "images/device", "HBM GiB", "of", "ms/step", "images/s")
     cost = ("cost",) if any(plan.price for plan in plans) else ()
-    rows = [(*head, "per chip", "MFU", "days", "chip-hours", *cost)]
+    rows: list[tuple[str, ...]] = [(*head, "per chip", "MFU", "days", "chip-hours", *cost)]
     rows += [(*_first(plan), *_second(plan, priced=bool(cost))) for plan in plans]
-    return aligned(rows)
+    return rows
 
 
 def _first(plan: Plan) -> tuple[str, ...]:
@@ -65,10 +69,9 @@ def details(
 ) -> list[str]:
     """What is behind the line of a topology."""
     lines = ["", f"{plan.topology.name}: {plan.topology.slices} x {plan.topology.sizes}"]
-    lines += [f"  {line}" for line in _memory(plan)]
+    lines += [f"  {line}" for line in facts(plan)]
     if plan.timeline is not None:
-        lines += [f"  {line}" for line in _time(plan)]
-        lines += [f"  {line}" for line in aligned(_collectives(plan.timeline.collectives))]
+        lines += [f"  {line}" for line in aligned(collectives(plan.timeline.collectives))]
         lines += ["  dearest instructions, ms per step:"]
         lines += [
             f"    {item.seconds * 1e3:7.2f}  {item.times:3d} times"
@@ -81,51 +84,50 @@ def details(
     return lines + [f"  warning: {text}" for text in plan.warnings(decoded=decoded)]
 
 
-def _memory(plan: Plan) -> list[str]:
-    held, needed, usable = plan.step.bytes, plan.result.needed, plan.topology.chip.memory
-    parts = {
-        "parameters": held.parameters,
-        "optimizer": held.optimizer,
-        "average": held.average,
-        "frozen models": held.frozen,
-        "batch": held.batch,
-        "saved activations": held.activations,
-        "gradients and rest": plan.other_bytes,
-    }
-    shown = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
+def facts(plan: Plan) -> list[str]:
+    """The memory and the time of a step, in sentences."""
+    shown = ", ".join(f"{name} {size / GIB:.2f}" for name, size in held_bytes(plan).items() if size)
+    needed, usable = plan.result.needed, plan.topology.chip.memory
     spare = usable - needed
     verdict = f"{spare / GIB:.2f} free" if spare >= 0 else f"{-spare / GIB:.2f} too much"
-    return [
+    lines = [
         f"memory, GiB per device: {shown}",
-        f"  peak {needed / GIB:.2f} of {usable / GIB:.2f}: {verdict}",
+        f"peak {needed / GIB:.2f} of {usable / GIB:.2f} GiB: {verdict}",
     ]
+    return lines if plan.timeline is None else lines + _time(plan)
 
 
-def _time(plan: Plan) -> list[str]:
+def time_parts(plan: Plan) -> dict[str, float]:
+    """The seconds of a step, by what the core does."""
     timeline = plan.timeline
-    assert timeline is not None
-    parts = {
+    assert timeline is not None, "the step does not fit"
+    return {
         "matrix products": timeline.matmul,
         "other operations": timeline.other,
         "exposed communication": timeline.exposed,
         "exposed between slices": timeline.exposed_between,
         "waiting for copies": timeline.waiting,
     }
-    shown = ", ".join(f"{name} {part * 1e3:.1f}" for name, part in parts.items() if part > 5e-5)
+
+
+def _time(plan: Plan) -> list[str]:
+    assert plan.timeline is not None, "the step does not fit"
+    parts = [f"{name} {part * 1e3:.1f}" for name, part in time_parts(plan).items() if part > 5e-5]
     host = plan.images_per_host
     return [
-        f"step, ms: {shown}; no program takes less than {plan.bound * 1e3:.1f}",
+        f"step, ms: {', '.join(parts)}; no program takes less than {plan.bound * 1e3:.1f}",
         f"FLOPs of a step: model {plan.step.flops:.4g} (3 forward passes without the gradient of"
         f" the images), compiled {plan.flops_ratio:.3f} times that",
-        f"HBM traffic {timeline.bytes / 1e9:.1f} GB a step and device",
-        f"a host ({plan.topology.hosts} in all) decodes {host:,.0f} images per second and sends"
+        f"HBM traffic {plan.timeline.bytes / 1e9:.1f} GB per step and device",
+        f"each of {plan.topology.hosts} hosts decodes {host:,.0f} images per second and sends"
         f" {host * plan.step.image_bytes / 1e6:,.0f} MB per second to its chips",
         f"remat {plan.step.remat}, unroll {plan.step.unroll}; compiled in"
         f" {plan.result.seconds:.0f} s; the run has {plan.step.steps:,} steps",
     ]
 
 
-def _collectives(found: dict[Traffic, Sum]) -> list[tuple[str, ...]]:
+def collectives(found: Mapping[Traffic, Sum]) -> list[tuple[str, ...]]:
+    """A row for each kind, after a row of titles."""
     rows: list[tuple[str, ...]] = [
         ("collective", "axes", "devices", "link", "beside the core", "count", "MB", "ms")
     ]
@@ -135,3 +137,35 @@ def _collectives(found: dict[Traffic, Sum]) -> list[tuple[str, ...]]:
         numbers = (f"{total.count:,}", f"{total.bytes / 1e6:.1f}", f"{total.seconds * 1e3:.2f}")
         rows.append((*first, *numbers))
     return rows if len(rows) > 1 else [("no collectives", *[""] * 7)]
+
+
+def candidates(found: Sequence[tuple[Candidate, Plan]]) -> list[tuple[str, ...]]:
+    """A row for each compiled candidate of a search, after a row of titles."""
+    rows: list[tuple[str, ...]] = [("fields", "HBM GiB", "ms/step", "images/s", "MFU")]
+    for candidate, plan in found:
+        memory = f"{plan.result.needed / GIB:.2f}"
+        speed = (f"{plan.seconds * 1e3:.1f}", f"{plan.images_per_second:,.0f}", f"{plan.mfu:.1%}")
+        rows.append((str(candidate), memory, *speed))
+    return rows
+
+
+def batches(found: Sequence[tuple[str, int, Result]], topology: Topology) -> list[tuple[str, ...]]:
+    """A row for each kind of remat, after a row of titles."""
+    rows: list[tuple[str, ...]] = [("remat", "largest batch", "per device", "HBM GiB", "of")]
+    usable = f"{topology.chip.memory / GIB:.2f}"
+    for remat, batch, result in found:
+        each = f"{batch / topology.devices:g}"
+        rows.append((remat, f"{batch:,}", each, f"{result.needed / GIB:.2f}", usable))
+    return rows
+
+
+def scaling(points: Sequence[Point]) -> list[tuple[str, ...]]:
+    """A row for each size, after a row of titles."""
+    head = ("topology", "kind", "chips", "batch", "ms/step", "images/s", "MFU", "efficiency")
+    rows: list[tuple[str, ...]] = [head]
+    for kind, plan, efficiency in points:
+        topology = plan.topology
+        sizes = (kind, f"{topology.chips:,}", f"{plan.config.batch_size:,}")
+        speed = (f"{plan.seconds * 1e3:.1f}", f"{plan.images_per_second:,.0f}", f"{plan.mfu:.1%}")
+        rows.append((topology.name, *sizes, *speed, f"{efficiency:.1%}"))
+    return rows

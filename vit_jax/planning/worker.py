@@ -143,6 +143,9 @@ def _facts(plan: Design) -> job_lib.Step:
             activations=traced.kept * share,
         ),
         tokens=getattr(options, "tokens", 0),
+        widths={
+            name: getattr(options, name) for name in ("width", "mlp_dim") if hasattr(options, name)
+        },
         image_bytes=math.prod(options.image_size) * options.channels,
         remat=str(getattr(options, "remat", "none")),
         unroll=int(getattr(options, "unroll", 1)),

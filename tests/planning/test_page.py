@@ -1,0 +1,43 @@
+"""The page of a plan: self-contained, and readable without a network."""
+
+import re
+
+import pytest
+
+from tests.planning.test_search import STEP, TIME, job
+from vit_jax.planning import page, table
+from vit_jax.planning.job import Result
+from vit_jax.planning.plan import Plan
+from vit_jax.planning.scaling import Point
+
+FITS = Plan(job=job(), result=Result(step=STEP, needed=4e9), timeline=TIME, price=2.0)
+TOO_LARGE = Plan(job=job(), result=Result(step=STEP, needed=4e10, fits=False), timeline=None)
+
+
+def test_time_rate_and_cost_follow_from_the_seconds_of_a_step() -> None:
+    assert FITS.images_per_second == pytest.approx(5120)
+    assert FITS.mfu == pytest.approx(5e13 / (0.1 * 8 * 197e12))
+    assert FITS.flops_ratio == pytest.approx(1)
+    assert FITS.chip_hours == pytest.approx(1000 * 0.1 / 3600 * 8)
+    row = dict(zip(*table.overview([FITS]), strict=True))
+    assert (row["topology"], row["ms/step"], row["MFU"]) == ("v5e-8", "100.0", "31.7%")
+
+
+def test_a_step_that_does_not_fit_says_by_how_much() -> None:
+    assert "does not fit" in table.overview([TOO_LARGE])[1]
+    assert any("21.50 too much" in line for line in table.facts(TOO_LARGE))
+
+
+def test_the_parts_of_the_memory_add_up_to_the_peak() -> None:
+    assert sum(page.held_bytes(FITS).values()) == pytest.approx(FITS.result.needed)
+
+
+def test_the_page_needs_no_network_and_escapes_text() -> None:
+    pytest.importorskip("plotly", reason="pip install vit_jax[report]")
+    points = [Point("weak", FITS, 1.0), Point("strong", FITS, 0.9)]
+    tables = {"Plans": table.overview([FITS, TOO_LARGE]), "<b>": [("a",), ("<i>",)]}
+    text = page.render([FITS, TOO_LARGE], title="a <b>", tables=tables, points=points)
+    plotly_and_rest = text.partition("</head>")[2]
+    assert not re.search(r"(src|href)=.?https?:", plotly_and_rest)
+    assert "a &lt;b&gt;" in text and "&lt;i&gt;" in text and "<i>" not in plotly_and_rest
+    assert all(word in text for word in ("Memory of a device", "Time of a step", "Scaling"))

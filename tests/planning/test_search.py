@@ -1,0 +1,149 @@
+"""What a search tries and how scaling is counted; the TPU compiler is not needed."""
+
+import dataclasses
+
+import pytest
+
+from vit_jax.config import Config, default_config, resolve
+from vit_jax.data.record import DataFacts
+from vit_jax.planning import advice, changes, scaling, search, topologies
+from vit_jax.planning.job import Bytes, Job, Result, Step
+from vit_jax.planning.schedule import Sum, Timeline, Traffic
+
+HELD = Bytes(
+    parameters=4e8,
+    optimizer=8e8,
+    average=0,
+    gradients=4e8,
+    batch=1e7,
+    frozen=0,
+    activations=2e9,
+)
+STEP = Step(
+    mesh={"data": 8, "fsdp": 1, "tensor": 1},
+    slice_of=[],
+    hosts=1,
+    parameters=100_000_000,
+    steps=1000,
+    examples=512_000,
+    flops=5e13,
+    traced_flops=5e13,
+    bytes=HELD,
+    tokens=196,
+    widths={"width": 768, "mlp_dim": 3072},
+    image_bytes=150_528,
+    remat="none",
+    unroll=1,
+)
+TIME = Timeline(
+    seconds=0.1,
+    matmul=0.07,
+    other=0.02,
+    exposed=0.01,
+    exposed_between=0.0,
+    waiting=0.0,
+    flops=5e13 / 8,
+    bytes=1e10,
+    collectives={},
+    items=[],
+)
+
+
+def job(topology: str = "v5e-8", batch_size: int = 512) -> Job:
+    config = default_config()
+    config.model.name, config.batch_size = "Ti/16", batch_size
+    facts = DataFacts(train_size=10_000, num_classes=10)
+    return Job(config=resolve(config), facts=facts, topology=topologies.parse(topology))
+
+
+class Memory:
+    """Stands for the compiler: a device needs `fixed` bytes and `each` for every image."""
+
+    processes = 1
+
+    def __init__(self, *, fixed: float, each: float) -> None:
+        self.fixed, self.each, self.probes = fixed, each, 0
+
+    def one(self, wanted: Job) -> Result:
+        self.probes += 1
+        config: Config = wanted.config
+        factor = {"none": 4, "dots": 2, "full": 1}[config.model.get("remat") or "dots"]
+        needed = self.fixed + config.batch_size / 8 * self.each * factor
+        return Result(step=STEP, needed=needed, fits=needed <= wanted.topology.chip.memory)
+
+
+def test_the_largest_batch_fits_and_one_more_does_not() -> None:
+    memory = Memory(fixed=1e9, each=3e7)
+    found = search.largest(memory, job())
+    assert [remat for remat, _, _ in found] == ["none", "dots", "full"]
+    for (_, batch, result), each in zip(found, (1.2e8, 6e7, 3e7), strict=True):
+        usable = topologies.parse("v5e-8").chip.memory
+        assert result.fits and result.needed + each > usable
+        assert batch % 8 == 0
+    assert memory.probes <= 9
+
+
+def test_changes_that_fit_are_the_cheapest_and_all_fit() -> None:
+    wanted = job(batch_size=4096)
+    found = changes.that_fit(Memory(fixed=1e9, each=2e7), wanted, dataclasses.replace(STEP))
+    assert 0 < len(found) <= changes.WANTED
+    usable = wanted.topology.chip.memory
+    assert all(needed <= usable for _, needed in found)
+    assert "--config.model.remat=full" in [str(change) for change, _ in found]
+
+
+def test_a_changed_config_is_checked_like_any_other() -> None:
+    config = changes.changed(job().config, {"model.remat": "full", "batch_size": 64})
+    assert (config.model.get("remat"), config.batch_size) == ("full", 64)
+    with pytest.raises(ValueError, match="remat"):
+        changes.changed(config, {"model.remat": "some"})
+
+
+def test_scaling_goes_from_the_first_size_to_several_slices() -> None:
+    names = [t.name for t in scaling.sizes(topologies.parse("v5e-8"), most=1024)]
+    assert names == [
+        *("v5e-8", "v5e-16", "v5e-32", "v5e-64", "v5e-128", "v5e-256"),
+        *("2xv5e-256", "4xv5e-256"),
+    ]
+    pods = scaling.sizes(topologies.parse("v5p-16"), most=6144)
+    assert pods[0].chips == 8 and pods[-1].chips == 6144
+
+
+@pytest.mark.parametrize(
+    ("step", "batch", "slices", "words"),
+    [
+        ({"tokens": 257}, 512, 1, "257 tokens are computed as 384"),
+        ({"tokens": 197}, 512, 1, ""),
+        ({"tokens": 256}, 512, 1, ""),
+        ({}, 16, 1, "only 2 images"),
+        ({"widths": {"width": 192}}, 512, 1, "width 192 is computed as 256: 25%"),
+        ({"mesh": {"data": 1, "fsdp": 16, "tensor": 1}}, 512, 2, "cross the slow network"),
+    ],
+)
+def test_a_warning_only_where_it_saves_money(step, batch, slices, words) -> None:
+    topology = dataclasses.replace(topologies.parse("v5e-8"), slices=slices)
+    found = advice.of_step(dataclasses.replace(STEP, **step), topology, batch_size=batch)
+    assert [words in text for text in found] == ([True] if words else [])
+
+
+def test_recomputation_that_nobody_asked_for_is_found() -> None:
+    assert not advice.of_program(TIME, STEP, devices=8)
+    more = dataclasses.replace(TIME, flops=1.19 * TIME.flops)
+    (text,) = advice.of_program(more, STEP, devices=8)
+    assert "19% more FLOPs" in text
+
+
+def test_long_waits_and_thin_shards_are_found() -> None:
+    step = dataclasses.replace(STEP, mesh={"data": 1, "fsdp": 64, "tensor": 1})
+    traffic = {Traffic("all-reduce", "fsdp", 64, "ICI", False): Sum(150, 1.8e9, 0.04)}
+    slow = dataclasses.replace(TIME, exposed=0.04, collectives=traffic)
+    waits, thin = advice.of_program(slow, step, devices=8)
+    assert "40% of a step" in waits
+    assert "1.80 GB" in thin and "--config.mesh.fsdp=8" in thin
+
+
+def test_hosts_that_decode_too_slowly_are_found() -> None:
+    topology = topologies.parse("v5e-8")
+    assert not advice.of_input(topology, 100 * topology.chip.cores, decoded=100)
+    (text,) = advice.of_input(topology, 200 * topology.chip.cores, decoded=100)
+    assert "wait for 50% of the time" in text

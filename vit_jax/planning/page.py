@@ -1,0 +1,162 @@
+"""One self-contained HTML page of plans: tables and charts, readable without a network."""
+
+import importlib.util
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vit_jax.planning import table
+from vit_jax.planning.job import versions
+from vit_jax.planning.plan import Plan, held_bytes
+from vit_jax.planning.scaling import Point
+
+INSTALL = "pip install vit_jax[report]"
+_COLOURS = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#a463f2", "#9c6b4e", "#97bbf5", "#9498a0")
+_DEAREST = 12
+
+
+def check_installed() -> None:
+    """Raises ValueError unless the libraries that draw the page are installed."""
+    if not all(map(importlib.util.find_spec, ("jinja2", "plotly"))):
+        raise ValueError(f"--html needs Plotly and Jinja2: {INSTALL}")
+
+
+def render(
+    plans: Sequence[Plan],
+    *,
+    title: str,
+    tables: Mapping[str, Sequence[Sequence[str]]],
+    points: Sequence[Point] = (),
+    decoded: float = 0.0,
+) -> str:
+    """The text of the page. `tables` come first, by their titles; the first row is the head."""
+    import jinja2
+    from plotly import offline
+
+    folder = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
+    template = jinja2.Environment(loader=folder, autoescape=True).get_template("page.html")
+    ready = [one for one in plans if one.timeline is not None]
+    charts = {"Memory of a device": _memory(plans)}
+    if ready:
+        charts["Time of a step"] = _time(ready)
+    if points:
+        charts["Scaling"] = _scaling(points)
+    return template.render(
+        title=title,
+        note=table.NOTE,
+        versions=versions(),
+        plotly=offline.get_plotlyjs(),
+        tables=[{"title": name, "rows": rows} for name, rows in tables.items()],
+        charts=[
+            {"title": name, "html": figure.to_html(full_html=False, include_plotlyjs=False)}
+            for name, figure in charts.items()
+        ],
+        plans=[_section(one, decoded=decoded) for one in plans],
+    )
+
+
+def _section(plan: Plan, *, decoded: float) -> dict[str, Any]:
+    tables = []
+    if plan.timeline is not None:
+        rows = table.collectives(plan.timeline.collectives)
+        tables = [
+            {"title": "Collectives of a step", "rows": rows},
+            {"title": "Dearest instructions", "rows": _dearest(plan)},
+        ]
+    return {
+        "name": f"{plan.topology.name}, {table.mesh_name(plan)}",
+        "lines": table.facts(plan),
+        "warnings": plan.warnings(decoded=decoded),
+        "tables": tables,
+    }
+
+
+def _dearest(plan: Plan) -> list[tuple[str, ...]]:
+    assert plan.timeline is not None
+    rows: list[tuple[str, ...]] = [("operation", "ms", "times", "GFLOP", "GB")]
+    for item in plan.timeline.items[:_DEAREST]:
+        name = item.instruction.source or item.instruction.name
+        numbers = (item.seconds * 1e3, item.flops / 1e9, item.bytes / 1e9)
+        ms, flops, moved = (f"{number:.2f}" for number in numbers)
+        rows.append((name[-90:], ms, str(item.times), flops, moved))
+    return rows
+
+
+def _bars(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, unit: str) -> Any:
+    """Stacked bars, one for each name."""
+    from plotly import graph_objects
+
+    rows = list(range(len(names)))  # not the names, which may be equal
+    shown = {part: values for part, values in parts.items() if any(values)}
+    bars = [
+        graph_objects.Bar(y=rows, x=values, name=part, orientation="h", marker_color=colour)
+        for (part, values), colour in zip(shown.items(), _COLOURS, strict=False)
+    ]
+    figure = graph_objects.Figure(bars)
+    figure.update_layout(
+        barmode="stack",
+        template="plotly_white",
+        height=170 + 45 * len(names),
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        xaxis_title=unit,
+        yaxis={"autorange": "reversed", "tickvals": rows, "ticktext": list(names)},
+        legend={"orientation": "h", "y": -0.35, "traceorder": "normal"},
+    )
+    return figure
+
+
+def _labels(plans: Sequence[Plan]) -> list[str]:
+    """Different names for the bars of plans, which may share a topology."""
+    return [f"{one.topology.name} ({table.mesh_name(one)})" for one in plans]
+
+
+def _memory(plans: Sequence[Plan]) -> Any:
+    every = [held_bytes(one) for one in plans]
+    parts = {part: [held[part] / table.GIB for held in every] for part in every[0]}
+    figure = _bars(_labels(plans), parts, unit="GiB")
+    for row, one in enumerate(plans):
+        usable = one.topology.chip.memory / table.GIB
+        line = {"color": "#b00020", "width": 3}
+        figure.add_shape(type="line", x0=usable, x1=usable, y0=row - 0.45, y1=row + 0.45, line=line)
+    figure.add_annotation(
+        text="red: memory that a program can use",
+        xref="paper",
+        yref="paper",
+        x=1,
+        y=1.02,
+        showarrow=False,
+        font={"color": "#b00020"},
+        yanchor="bottom",
+    )
+    figure.update_layout(margin={"t": 35})
+    return figure
+
+
+def _time(plans: Sequence[Plan]) -> Any:
+    every = [table.time_parts(one) for one in plans]
+    parts = {part: [times[part] * 1e3 for times in every] for part in every[0]}
+    return _bars(_labels(plans), parts, unit="ms per step")
+
+
+def _scaling(points: Sequence[Point]) -> Any:
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure()
+    for kind, colour in zip(("weak", "strong"), _COLOURS, strict=False):
+        chosen = [point for point in points if point.kind == kind]
+        figure.add_scatter(
+            x=[point.plan.topology.chips for point in chosen],
+            y=[100 * point.efficiency for point in chosen],
+            text=[point.plan.topology.name for point in chosen],
+            name=f"{kind} scaling",
+            mode="lines+markers",
+            line={"color": colour},
+        )
+    figure.update_layout(
+        template="plotly_white",
+        height=380,
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        xaxis={"type": "log", "title": "chips", "dtick": 0.30103},
+        yaxis={"title": "images per chip and second, % of the first", "rangemode": "tozero"},
+    )
+    return figure

@@ -1,0 +1,146 @@
+"""The largest batch that fits, and the fastest mesh, remat and unroll for a batch.
+
+A probe of the memory takes seconds, a compilation up to minutes. So all candidates are probed, and
+only the few that a rough estimate puts first are compiled.
+"""
+
+import concurrent.futures
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from vit_jax.config import Config
+from vit_jax.errors import RunFailed
+from vit_jax.models import zoo
+from vit_jax.planning import plan as plan_lib
+from vit_jax.planning.changes import changed
+from vit_jax.planning.compiling import Compiler
+from vit_jax.planning.job import Job, Result, Step
+from vit_jax.planning.plan import Plan
+
+COMPILED = 3  # candidates that are compiled
+REMATS = ("none", "dots", "full")
+_REACHED = 0.45  # share of the peak in the estimate
+_UNROLLED = 0.9  # share of the time of a scanned step in the estimate
+_TRIES = 3  # probes that correct the largest batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Fields of a config, and what the probe found with them."""
+
+    fields: Mapping[str, Any]
+    job: Job
+    result: Result
+    estimate: float  # rough seconds of a step, for the order only
+
+    def __str__(self) -> str:
+        return " ".join(f"--config.{path}={value}" for path, value in self.fields.items())
+
+
+def fastest(
+    compiler: Compiler, job: Job, *, price: float = 0.0
+) -> tuple[list[tuple[Candidate, Plan]], list[Candidate]]:
+    """The compiled candidates, the fastest first, and all candidates that were probed."""
+    probed = [one for one in _probe(compiler, job, list(_candidates(job))) if one is not None]
+    fitting = sorted((one for one in probed if one.result.fits), key=lambda one: one.estimate)
+    best = [one for one in fitting if one.fields["model.unroll"] == 1][:COMPILED]
+    best += [one for one in fitting if one.fields["model.unroll"] > 1][:1]
+
+    def compiled(one: Candidate) -> tuple[Candidate, Plan] | None:
+        try:
+            return one, plan_lib.make(compiler, one.job, price=price)
+        except RunFailed:  # it takes too long to compile
+            return None
+
+    with concurrent.futures.ThreadPoolExecutor(compiler.processes) as pool:
+        plans = [found for found in pool.map(compiled, best) if found is not None]
+    ready = [pair for pair in plans if pair[1].timeline is not None]
+    return sorted(ready, key=lambda pair: pair[1].seconds), probed
+
+
+def _candidates(job: Job) -> Iterator[dict[str, Any]]:
+    devices, slices = job.topology.devices, job.topology.slices
+    inner = devices // slices
+    root = 2 ** (int(math.log2(inner)) // 2)
+    options = zoo.options(job.config.model.name)
+    depth = int(job.config.model.get("depth") or getattr(options, "depth", 0))
+    for fsdp in sorted({1, root, inner}):
+        for remat in REMATS:
+            mesh = {"mesh.data": -1, "mesh.fsdp": fsdp, "mesh.tensor": job.config.mesh.tensor}
+            yield {**mesh, "model.remat": remat, "model.unroll": 1}
+            if depth and fsdp == 1 and remat != "full":
+                yield {**mesh, "model.remat": remat, "model.unroll": depth}
+
+
+def _probe(
+    compiler: Compiler, job: Job, candidates: Sequence[Mapping[str, Any]]
+) -> list[Candidate | None]:
+    """The candidates that the model and the topology allow; None for the others."""
+
+    def probe(fields: Mapping[str, Any]) -> Candidate | None:
+        try:
+            config = changed(job.config, fields)
+            wanted = dataclasses.replace(job, config=config)
+            result = compiler.one(dataclasses.replace(wanted, probe=True))
+        except ValueError:  # this model has no such field, or the batch does not divide
+            return None
+        assert result.step is not None, "the probe gave the facts of the step"
+        estimate = _estimate(result.step, wanted)
+        return Candidate(fields=fields, job=wanted, result=result, estimate=estimate)
+
+    with concurrent.futures.ThreadPoolExecutor(compiler.processes) as pool:
+        return list(pool.map(probe, candidates))
+
+
+def _estimate(step: Step, job: Job) -> float:
+    """Rough seconds of a step: FLOPs at a usual speed, and rings that pass the parameters."""
+    topology, mesh = job.topology, step.mesh
+    compute = step.traced_flops / (topology.devices * topology.chip.peak * _REACHED)
+    if step.unroll > 1:
+        compute *= _UNROLLED
+    ring, half = 2 * topology.chip.link, 2.0 * step.parameters / mesh["tensor"]  # in bfloat16
+    gathers = 3 * half * (mesh["fsdp"] > 1)
+    sums = 2 * half / mesh["fsdp"] * (mesh["data"] > 1)
+    return compute + (gathers / 2 + sums) / ring  # gathers partly run beside the core
+
+
+def largest(compiler: Compiler, job: Job) -> list[tuple[str, int, Result]]:
+    """For each kind of remat the largest batch that fits the mesh of the config, and its probe."""
+    found = []
+    for remat in REMATS:
+        try:
+            config = changed(job.config, {"model.remat": remat})
+            best = _largest(compiler, dataclasses.replace(job, config=config, probe=True))
+        except ValueError:  # the model has no remat
+            continue
+        if best:
+            found.append((remat, *best))
+    return found
+
+
+def _largest(compiler: Compiler, job: Job) -> tuple[int, Result] | None:
+    """The memory grows by the same number of bytes with each image, so two probes predict it."""
+    first = compiler.one(job)
+    assert first.step is not None, "the probe gave the facts of the step"
+    mesh = first.step.mesh
+    unit = mesh["data"] * mesh["fsdp"] * job.config.optimizer.accumulate
+    usable = job.topology.chip.memory
+    low = max(1, job.config.batch_size // unit)
+    second = compiler.one(_with_batch(job, 2 * low * unit))
+    slope = (second.needed - first.needed) / low
+    guess = max(1, int(low + (usable - first.needed) / max(slope, 1.0)))
+    for _ in range(_TRIES):
+        result = compiler.one(_with_batch(job, guess * unit))
+        if result.fits:
+            return guess * unit, result
+        guess = min(guess - 1, int(guess - (result.needed - usable) / max(slope, 1.0)))
+        if guess < 1:
+            break
+    return None
+
+
+def _with_batch(job: Job, batch_size: int) -> Job:
+    config: Config = changed(job.config, {"batch_size": batch_size})
+    return dataclasses.replace(job, config=config)
