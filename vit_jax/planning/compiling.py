@@ -91,16 +91,16 @@ class Compiler:
         else:
             check_installed()
             result = self._compile(job)
-            _write(path, job_lib.result_to_json(result))
+            job_lib.write(path, job_lib.result_to_json(result))
         if result.failure and result.bad_input:
             raise ValueError(result.failure)
         if result.failure:
             raise RunFailed(f"the TPU compiler failed for {job.topology.name}: {result.failure}")
         return result
 
-    def text(self, job: Job) -> str:
-        """The text of the compiled program of a job that fits."""
-        with gzip.open(self._folder / f"{job.key}.hlo.gz", "rt") as file:
+    def text(self, result: Result) -> str:
+        """The text of the compiled program of a result that fits and is no probe."""
+        with gzip.open(self._folder / f"{result.program}.hlo.gz", "rt") as file:
             return file.read()
 
     def _compile(self, job: Job) -> Result:
@@ -170,10 +170,3 @@ class _Worker:
         self._process.kill()
         self._process.communicate()
         self._errors.close()
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -99,6 +100,7 @@ class Result:
     """What a worker found. After a `failure` the rest is missing or incomplete."""
 
     step: Step | None = None
+    program: str = ""  # the name of the compiled program in the cache
     needed: float = 0.0  # bytes of HBM that the step needs at its peak, per device
     fits: bool = True
     seconds: float = 0.0  # of compilation
@@ -134,3 +136,10 @@ def _source_digest() -> str:
         if place.parts[0] not in _NOT_COMPILED or place.name in ("worker.py", "model_flops.py"):
             digest.update(str(place).encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def write(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

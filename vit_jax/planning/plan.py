@@ -127,7 +127,7 @@ def make(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:
         return Plan(job=job, result=result, timeline=None, price=price)
     assert result.step is not None, "the program of a step was compiled"
     network = Network(job.topology.chip, result.step.mesh, result.step.slice_of)
-    timeline = schedule.walk(hlo.parse(compiler.text(job)), network)
+    timeline = schedule.walk(hlo.parse(compiler.text(result)), network)
     return Plan(job=job, result=result, timeline=timeline, price=price)
 
 

@@ -1,11 +1,13 @@
 """Compiles steps for TPUs in a process of its own, because the compiler may end the process.
 
-It reads jobs from its input, one JSON text per line, and answers each with a line of JSON. A
-compiled program is written to the folder of its argument.
+It reads jobs from its input, one JSON text per line, and answers each with a line of JSON. Its
+argument is the folder of compiled programs.
 """
 
 import contextlib
+import dataclasses
 import gzip
+import hashlib
 import math
 import os
 import pathlib
@@ -54,7 +56,11 @@ def _answers() -> Iterator[TextIO]:
 
 
 def run(job: Job, folder: pathlib.Path) -> Result:
-    """Designs and compiles a step. A program that fits is written to `folder`/KEY.hlo.gz."""
+    """Designs and compiles a step.
+
+    A program that was compiled before, for whatever config, is not compiled again: its result is
+    in `folder`/PROGRAM.json, and its text in `folder`/PROGRAM.hlo.gz if it fits.
+    """
     try:
         plan = _design(job)
     except ValueError as error:
@@ -62,6 +68,26 @@ def run(job: Job, folder: pathlib.Path) -> Result:
     step = _facts(plan)
     with jax.set_mesh(plan.mesh):
         lowered = plan.step.lower(plan.abstract, dict(plan.batch), plan.abstract_frozen)
+    program = _digest(job, plan, lowered)
+    path = folder / f"{program}.json"
+    if path.exists():
+        return dataclasses.replace(job_lib.result_of_json(path.read_text()), step=step)
+    result = dataclasses.replace(_compile(job, lowered, folder, program), program=program)
+    job_lib.write(path, job_lib.result_to_json(result))
+    return dataclasses.replace(result, step=step)
+
+
+def _digest(job: Job, plan: Design, lowered: jax.stages.Lowered) -> str:
+    """A digest of all that the compiled program depends on."""
+    text = lowered.as_text()
+    assert text is not None, "every lowered program has a text"
+    order = [device.id for device in plan.mesh.devices.flat]
+    topology = (job.topology.compiler_name, job.topology.slices)
+    settings = (topology, job.probe, sorted(job.options.items()), job_lib.versions())
+    return hashlib.sha256(f"{text}{order}{settings}".encode()).hexdigest()[:32]
+
+
+def _compile(job: Job, lowered: jax.stages.Lowered, folder: pathlib.Path, program: str) -> Result:
     began = time.monotonic()
     try:
         compiled = lowered.compile({**job.options, **(_PROBE if job.probe else {})})
@@ -69,18 +95,16 @@ def run(job: Job, folder: pathlib.Path) -> Result:
         seconds = time.monotonic() - began
         needed = bytes_needed(str(error))
         if needed is None:
-            return Result(step=step, failure=" ".join(str(error).split())[:2000], seconds=seconds)
+            return Result(failure=" ".join(str(error).split())[:2000], seconds=seconds)
         fits = needed <= job.topology.chip.memory
-        return Result(step=step, needed=needed, fits=fits, seconds=seconds)
-    text = compiled.as_text()
-    assert text is not None, "the compiler gives the text of every program"
+        return Result(needed=needed, fits=fits, seconds=seconds)
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    assert text is not None and memory is not None, "the compiler gives both for every program"
     if not job.probe:
-        with gzip.open(folder / f"{job.key}.hlo.gz", "wt", compresslevel=3) as file:
+        with gzip.open(folder / f"{program}.hlo.gz", "wt", compresslevel=3) as file:
             file.write(text)
-    memory = compiled.memory_analysis()
-    assert memory is not None
     needed = float(memory.peak_memory_in_bytes)
-    return Result(step=step, needed=needed, seconds=time.monotonic() - began)
+    return Result(needed=needed, seconds=time.monotonic() - began)
 
 
 def bytes_needed(message: str) -> float | None:
