@@ -6,10 +6,12 @@
 PYTHON is that of an environment with PyTorch, timm and transformers. The folder --peers has the
 checkouts of repositories; a message says which one is missing. Every twin writes its figures to
 --out/NAME.json; --page writes those of all twins as a table and a chart. --record writes the short
-trajectories of the peers that the tests repeat.
+trajectories of the peers that the tests repeat. --round-as-pytorch shows whether a twin parts
+because of the rounding of the update.
 """
 
 import argparse
+import contextlib
 import pathlib
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from benchmarks.twins import lockstep, recorded, report
 from benchmarks.twins.catalogue import TWINS
 from benchmarks.twins.ours import open_run
 from benchmarks.twins.peer import Peers
+from benchmarks.twins.rounding import as_pytorch
 
 _BEGIN, _END = "<!-- table -->", "<!-- end of table -->"
 
@@ -32,6 +35,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="length of the run")
     parser.add_argument("--stop", type=int, help="end before the run does")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("twins"))
+    parser.add_argument(
+        "--round-as-pytorch", action="store_true", help="round the updates of our AdamW as PyTorch"
+    )
     parser.add_argument("--page", type=pathlib.Path, help="page to write the table to")
     parser.add_argument("--record", action="store_true", help="write the figures for the tests")
     flags = parser.parse_args()
@@ -52,7 +58,8 @@ def _train(name: str, flags: argparse.Namespace) -> None:
         if flags.record:
             recorded.record(name, twin, run, peers)
             return
-        with lockstep.Lockstep(twin, run, peers) as both:
+        rounding = as_pytorch() if flags.round_as_pytorch else contextlib.nullcontext()
+        with rounding, lockstep.Lockstep(twin, run, peers) as both:
             found = lockstep.train(both, stop=flags.stop or steps)
     facts = {
         "about": twin.about,
