@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ALLOWED = {
     "errors": set(),
     "plain_json": set(),
+    "program_cache": set(),
     "stopping": set(),
     "text": set(),
     "workdir": {"errors"},

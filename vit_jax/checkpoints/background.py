@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 
+from vit_jax.checkpoints.orbax import ocp
 from vit_jax.errors import RunFailed
 
 TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of a folder that is not complete
@@ -29,14 +29,14 @@ SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")  # in TensorStore's messages
 class Saver:
     """Saves with an Orbax manager; raises RunFailed where a save fails, in the background too."""
 
-    def __init__(self, manager: ocp.CheckpointManager, *, listen: bool) -> None:
+    def __init__(self, manager: "ocp.CheckpointManager", *, listen: bool) -> None:
         self._manager, self._path = manager, manager.directory
         self._collector = _ErrorCollector()
         self._saving: int | None = None
         if listen:
             self._collector.start()
 
-    def save(self, step: int, args: ocp.args.Composite, metrics: Mapping[str, float]) -> None:
+    def save(self, step: int, args: "ocp.args.Composite", metrics: Mapping[str, float]) -> None:
         """Waits until the previous step is saved, then starts saving this one."""
         self.wait()
         if "://" not in os.fspath(self._path) and not self._path.is_dir():

@@ -10,6 +10,7 @@ content is never read.
 """
 
 import asyncio
+import functools
 import json
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,9 @@ import numpy as np
 import xxhash
 from etils import epath
 from jax.experimental import multihost_utils
-from orbax.checkpoint import path as ocp_path
 
 from vit_jax import plain_json
+from vit_jax.checkpoints.orbax import ocp
 
 NAME = "checksums.json"
 ALGORITHM = "xxh3_128"  # checksums.json names the algorithm, so that it can change
@@ -38,9 +39,7 @@ class Damaged(ValueError):
 
 def temporary_path(folder: epath.Path) -> type[Any]:
     """Orbax's class that commits checkpoints in `folder`, extended to write checksums first."""
-    renamed = ocp_path.atomicity.AtomicRenameTemporaryPath
-    default = ocp_path.atomicity_defaults.get_default_temporary_path_class(folder)
-    return _Renamed if issubclass(default, renamed) else _Committed
+    return _with_checksums(ocp.path.atomicity_defaults.get_default_temporary_path_class(folder))
 
 
 class _WithChecksums:
@@ -65,12 +64,10 @@ class _WithChecksums:
         await super().finalize()  # type: ignore[misc]
 
 
-class _Renamed(_WithChecksums, ocp_path.atomicity.AtomicRenameTemporaryPath):
-    """Committed by a rename."""
-
-
-class _Committed(_WithChecksums, ocp_path.atomicity.CommitFileTemporaryPath):
-    """Committed by a marker file, where folders cannot be renamed, as in a bucket."""
+@functools.cache
+def _with_checksums(committed: type[Any]) -> type[Any]:
+    """`committed` is Orbax's class for a rename, or for a marker file as in a bucket."""
+    return type("WithChecksums", (_WithChecksums, committed), {})
 
 
 def write(folder: epath.Path, *, step: int) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from etils import epath
 
+from vit_jax.checkpoints.orbax import ocp
 from vit_jax.models import zoo
 from vit_jax.models.classifier import PretrainingOptions
 
@@ -46,7 +46,7 @@ def has_encoder(tree: Any) -> bool:
     return isinstance(tree, Mapping) and _ENCODER in tree
 
 
-def restore_args(items: Mapping[str, Any]) -> dict[str, ocp.args.PyTreeRestore]:
+def restore_args(items: Mapping[str, Any]) -> dict[str, Any]:
     """How Orbax restores the items of an old run: parts that the model lacks are left out.
 
     An old classifier with the name of a pretraining model had an unused decoder or head.

@@ -11,11 +11,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from etils import epath
-from orbax.checkpoint._src.path import atomicity, atomicity_defaults, gcs_utils
-from orbax.checkpoint._src.serialization import tensorstore_utils
+from etils import epath, epy
 
 from vit_jax.workdir import place
+
+with epy.lazy_imports():  # slow to import, and needed for s3:// only
+    from orbax.checkpoint._src.path import atomicity, atomicity_defaults, gcs_utils
+    from orbax.checkpoint._src.serialization import tensorstore_utils
 
 
 def is_s3(path: str | os.PathLike[str]) -> bool:
@@ -68,7 +70,7 @@ def _normalize_path(path: str) -> str:
     return "s3://" + os.path.normpath(path.removeprefix("s3://"))
 
 
-def _committed_by_file(path: epath.Path) -> type[atomicity.CommitFileTemporaryPath]:
+def _committed_by_file(path: epath.Path) -> "type[atomicity.CommitFileTemporaryPath]":
     del path
     return atomicity.CommitFileTemporaryPath
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
-import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as managers
 
 from vit_jax.checkpoints import background, integrity, old_runs, run_folder, s3
 from vit_jax.checkpoints.options import CheckpointConfig as CheckpointConfig
+from vit_jax.checkpoints.orbax import ocp
 from vit_jax.errors import RunFailed
 
 Which = int | Literal["latest", "best"]
@@ -213,8 +212,11 @@ class Store:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Retention(managers.PreservationPolicy):
-    """Keeps the last steps and the best ones; `value` ranks a step without reading files."""
+class _Retention:
+    """Orbax's `PreservationPolicy`: keeps the last steps and the best ones.
+
+    `value` ranks a step without reading files.
+    """
 
     last: int
     best: int

@@ -3,7 +3,6 @@
 import concurrent.futures
 from collections.abc import Callable, Iterator
 
-import cv2
 import numpy as np
 
 from vit_jax.data.bad_images import BadImages
@@ -108,7 +107,6 @@ class Pool:
     """The threads that decode, shared by all batches in preparation."""
 
     def __init__(self, threads: int) -> None:
-        cv2.setNumThreads(1)  # OpenCV's threads would multiply these
         self._threads = threads
         self._executor = concurrent.futures.ThreadPoolExecutor(threads, "decode")
 

@@ -1,9 +1,9 @@
 """Resizing on the host: a whole image, or only the part of it that is kept."""
 
-import cv2
 import numpy as np
 import PIL.Image
 
+from vit_jax.data.opencv import cv2
 from vit_jax.models.preprocessing import Interpolation
 
 PILLOW = {

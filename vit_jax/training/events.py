@@ -9,10 +9,14 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
-from google.protobuf.message import DecodeError
-from tensorboardX import crc32c
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from etils import epy
+
+# Imported at the first number that is written: with the libraries of buckets installed,
+# tensorboardX imports them too, which takes 0.2 s.
+with epy.lazy_imports():
+    from google.protobuf import message
+    from tensorboardX import crc32c
+    from tensorboardX.proto import event_pb2, summary_pb2
 
 Shown = set[tuple[int, str]]  # step and tag of each scalar
 
@@ -26,14 +30,16 @@ class Events:
         """`older` is the number of older files: the names of files sort in the order of writing."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._count = folder, older
+        self._begins: int | None = start_step + 1  # None: the first file was written to
         self._open()
-        first = start_step + 1
-        self._put(Event(step=first, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        if not self._file.tell():
+            self._begin()
         for name, value in metrics.items():
-            scalar = Summary(value=[Summary.Value(tag=name, simple_value=value)])
-            self._put(Event(step=step, summary=scalar))
+            scalar = summary_pb2.Summary.Value(tag=name, simple_value=value)
+            summary = summary_pb2.Summary(value=[scalar])
+            self._put(event_pb2.Event(step=step, summary=summary))
         self._file.flush()
 
     def next_file(self, *, larger_than: int) -> None:
@@ -50,10 +56,15 @@ class Events:
         stem = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
         self._file = (self._folder / f"{stem}.{self._count:06d}").open("xb")
         self._count += 1
-        self._put(Event(file_version=_VERSION))
-        self._file.flush()
 
-    def _put(self, event: Event) -> None:
+    def _begin(self) -> None:
+        self._put(event_pb2.Event(file_version=_VERSION))
+        if self._begins is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._put(event_pb2.Event(step=self._begins, session_log=start))
+            self._begins = None
+
+    def _put(self, event: "event_pb2.Event") -> None:
         event.wall_time = time.time()
         self._file.write(_record(event.SerializeToString()))
 
@@ -63,14 +74,14 @@ def shown(files: Iterable[bytes]) -> Shown:
     found: Shown = set()
     for content in files:
         for event in _events(content):
-            if event.session_log.status == SessionLog.START:
+            if event.session_log.status == event_pb2.SessionLog.START:
                 found = {(step, tag) for step, tag in found if step < event.step}
             for value in event.summary.value:
                 found.add((event.step, value.tag))
     return found
 
 
-def _events(content: bytes) -> Iterator[Event]:
+def _events(content: bytes) -> Iterator["event_pb2.Event"]:
     """The events of a file, up to the first damaged one: TensorBoard stops reading there too."""
     at = 0
     while at + 12 <= len(content):
@@ -81,8 +92,8 @@ def _events(content: bytes) -> Iterator[Event]:
         if check != _checksum(header) or len(end) < 4 or end != _checksum(data):
             return
         try:
-            yield Event.FromString(data)
-        except DecodeError:
+            yield event_pb2.Event.FromString(data)
+        except message.DecodeError:
             return
         at += 16 + length
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from vit_jax.models import batch_norm, zoo
 from vit_jax.parallel import rules
+from vit_jax.training import compiling
 
 State = dict[str, Any]
 
@@ -68,7 +69,8 @@ def create(
         return _complete(params, optimizer, average=average, key=key)
 
     if params is None:
-        return jax.jit(fresh, out_shardings=shardings)()
+        once = compiling.once(shardings)
+        return jax.jit(fresh, out_shardings=shardings, compiler_options=once)()
     nested = traverse_util.unflatten_dict(dict(params), sep="/")
     on_devices = placed(nested, abstract["params"])
     return jax.jit(given, out_shardings=shardings)(on_devices)

@@ -9,6 +9,7 @@ import optax
 
 from vit_jax.models.batch_norm import statistics, with_statistics, without_statistics
 from vit_jax.objectives import Batch, Loss, Objective
+from vit_jax.training import compiling
 from vit_jax.training import optimizer as optimizer_lib
 from vit_jax.training.state import State
 
@@ -77,7 +78,12 @@ def make_train_step(
         }
         return new_state, metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+        compiler_options=compiling.often(shardings),
+    )
 
 
 def _trained(tree: Any, trains: Any) -> list[jax.Array]:

@@ -6,8 +6,9 @@ these are its integer and float32 formulas, applied by tables of 256 values wher
 
 import math
 
-import cv2
 import numpy as np
+
+from vit_jax.data.opencv import cv2
 
 _VALUES = np.arange(256)
 # Pillow's weights of red, green and blue in grey, times 2**16, and a half.

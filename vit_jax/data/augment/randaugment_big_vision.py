@@ -10,12 +10,12 @@ import dataclasses
 import math
 from typing import ClassVar
 
-import cv2
 import numpy as np
 
 from vit_jax.data.augment import operations
 from vit_jax.data.augment.contract import HostAugmentation
 from vit_jax.data.counter import NUMBERS
+from vit_jax.data.opencv import cv2
 
 OPERATIONS = (
     *("autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "colour"),

@@ -10,11 +10,11 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import cv2
 import numpy as np
 import PIL.Image
 
 from vit_jax.data.augment.operations import blocks
+from vit_jax.data.opencv import cv2
 
 WarpInterpolation = Literal["bilinear", "bicubic"]
 Fill = Sequence[int]  # a value for each channel
