@@ -29,6 +29,7 @@ def main() -> None:
     for name, arguments in (
         ("dispatch", []),
         ("compile_time", []),
+        ("startup", ["--rounds", str(flags.rounds)]),
         ("cpu_against_timm", timm),
     ):
         page = replace(page, name, measure(name, arguments))
