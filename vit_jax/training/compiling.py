@@ -8,21 +8,9 @@ from typing import Any
 
 import jax
 
-Options = dict[str, bool | int]
 
-_QUICK: Options = {"xla_backend_optimization_level": 1}
-
-
-def often(shardings: Any) -> Options | None:
-    """Options for a program that runs at every step, on the devices of a tree of shardings."""
-    return _QUICK if _on_cpu(shardings) else None
-
-
-def once(shardings: Any) -> Options | None:
-    """Options for a program that runs once: its compilation takes longer than its run."""
-    return _QUICK | {"xla_cpu_use_fusion_emitters": False} if _on_cpu(shardings) else None
-
-
-def _on_cpu(shardings: Any) -> bool:
+def options(shardings: Any) -> dict[str, int] | None:
+    """Options for a program whose results have the shardings of this tree; None: the defaults."""
     first = jax.tree.leaves(shardings)[0]
-    return next(iter(first.device_set)).platform == "cpu"
+    on_cpu = next(iter(first.device_set)).platform == "cpu"
+    return {"xla_backend_optimization_level": 1} if on_cpu else None

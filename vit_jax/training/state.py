@@ -69,8 +69,8 @@ def create(
         return _complete(params, optimizer, average=average, key=key)
 
     if params is None:
-        once = compiling.once(shardings)
-        return jax.jit(fresh, out_shardings=shardings, compiler_options=once)()
+        quick = compiling.options(shardings)
+        return jax.jit(fresh, out_shardings=shardings, compiler_options=quick)()
     nested = traverse_util.unflatten_dict(dict(params), sep="/")
     on_devices = placed(nested, abstract["params"])
     return jax.jit(given, out_shardings=shardings)(on_devices)

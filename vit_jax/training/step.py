@@ -82,7 +82,7 @@ def make_train_step(
         step,
         donate_argnums=0,
         out_shardings=(shardings, None),
-        compiler_options=compiling.often(shardings),
+        compiler_options=compiling.options(shardings),
     )
 
 
