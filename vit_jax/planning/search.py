@@ -95,15 +95,16 @@ def _probe(
 
 
 def _estimate(step: Step, job: Job) -> float:
-    """Rough seconds of a step: FLOPs at a usual speed, and rings that pass the parameters."""
+    """Rough seconds of a step: FLOPs at a usual speed, saved activations, and rings."""
     topology, mesh = job.topology, step.mesh
     compute = step.traced_flops / (topology.devices * topology.chip.peak * _REACHED)
     if step.unroll > 1:
         compute *= _UNROLLED
+    saved = 2 * step.bytes.activations / topology.chip.bandwidth  # written and read
     ring, half = 2 * topology.chip.link, 2.0 * step.parameters / mesh["tensor"]  # in bfloat16
     gathers = 3 * half * (mesh["fsdp"] > 1)
     sums = 2 * half / mesh["fsdp"] * (mesh["data"] > 1)
-    return compute + (gathers / 2 + sums) / ring  # gathers partly run beside the core
+    return compute + saved + (gathers / 2 + sums) / ring  # gathers partly run beside the core
 
 
 def largest(compiler: Compiler, job: Job) -> list[tuple[str, int, Result]]:
