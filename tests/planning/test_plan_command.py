@@ -15,7 +15,7 @@ from vit_jax.config import default_config
 def get_config():
     config = default_config()
     config.model.name, config.model.depth, config.model.dtype = "Ti/16", 2, "bfloat16"
-    config.model.remat = "none"
+    config.model.remat, config.image_size = "none", (64, 64)
     config.batch_size = 64
     config.data.source, config.data.name = "tfds", "imagenet2012"
     return config

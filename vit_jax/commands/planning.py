@@ -55,10 +55,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         print(printable(note), file=sys.stderr)
     jobs = [Job(config=config, facts=known, topology=topology) for topology in wanted]
     processes = min(os.cpu_count() or 1, _PROCESSES)
-    with compiling.Compiler(limit=options.limit, processes=processes) as compiler:
+    with compiling.Compiler(limit=options.limit, processes=processes, report=_progress) as compiler:
         found = _find(compiler, jobs, options)
     _show(found, options)
     return 0
+
+
+def _progress(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def without_start(config: Config) -> Config:

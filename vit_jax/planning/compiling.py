@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import IO
 
@@ -62,9 +63,19 @@ def cache_folder() -> pathlib.Path:
 class Compiler:
     """Compiles jobs and keeps what it finds. Use it in a `with` statement."""
 
-    def __init__(self, *, limit: float = 600.0, processes: int = 1) -> None:
-        """`limit`: seconds for one compilation; `processes`: how many may run at once."""
-        self._folder, self._limit, self.processes = cache_folder(), limit, processes
+    def __init__(
+        self,
+        *,
+        limit: float = 600.0,
+        processes: int = 1,
+        report: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`limit`: seconds for one compilation; `processes`: how many may run at once.
+
+        `report` gets a line of text before each compilation that takes long.
+        """
+        self._folder, self._limit, self._report = cache_folder(), limit, report
+        self.processes = processes
         self._idle: list[_Worker] = []  # processes that have started and wait for probes
 
     def __enter__(self) -> "Compiler":
@@ -105,6 +116,8 @@ class Compiler:
 
     def _compile(self, job: Job) -> Result:
         self._folder.mkdir(parents=True, exist_ok=True)
+        if not job.probe:
+            self._report(f"compiling for {job.topology.name}; this may take minutes")
         worker = self._idle.pop() if job.probe and self._idle else _Worker(self._folder)
         try:
             result = worker.run(job, self._limit)

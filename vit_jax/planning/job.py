@@ -69,7 +69,7 @@ class Bytes:
     parameters: float
     optimizer: float
     average: float
-    gradients: float  # as large as the parameters that train
+    gradients: float  # as large as the parameters
     batch: float
     frozen: float
     activations: float  # kept from the forward pass for the backward pass, as it is traced
@@ -81,10 +81,8 @@ class Step:
 
     mesh: dict[str, int]
     slice_of: list[int]  # the slice of each device in the order of the mesh; []: one slice
-    hosts: int
     parameters: int
     steps: int  # of the run
-    examples: int  # of the run
     flops: float  # of a step on all devices, as the model asks for them
     traced_flops: float  # these, and what the backward pass recomputes as config.model.remat says
     bytes: Bytes

@@ -84,13 +84,6 @@ class Plan:
         """The images that a host must decode per second."""
         return self.images_per_second / self.topology.hosts
 
-    @property
-    def other_bytes(self) -> float:
-        """The bytes at the peak that `job.Bytes` does not name: temporary arrays and gradients."""
-        held = self.step.bytes
-        named = held.parameters + held.optimizer + held.average + held.batch + held.frozen
-        return max(0.0, self.result.needed - named - held.activations)
-
     def warnings(self, *, decoded: float = 0.0) -> list[str]:
         """Advice that may save money. `decoded`: images that a core decodes per second."""
         found = advice.of_step(self.step, self.topology, batch_size=self.config.batch_size)
@@ -101,17 +94,26 @@ class Plan:
 
 
 def held_bytes(plan: Plan) -> dict[str, float]:
-    """The bytes of a device at the peak of a step, by what they are for."""
+    """The bytes of a device at the peak of a step, by what they are for; they add up to the peak.
+
+    "rest" is what the other parts leave of the peak that the compiler states: temporary arrays.
+    Activations and gradients are cut where they are more than the peak.
+    """
     held = plan.step.bytes
-    return {
+    parts = {
         "parameters": held.parameters,
         "optimizer": held.optimizer,
         "average": held.average,
         "frozen models": held.frozen,
         "batch": held.batch,
-        "saved activations": held.activations,
-        "gradients and rest": plan.other_bytes,
     }
+    for name, size in {
+        "saved activations": held.activations,
+        "gradients": held.gradients,
+        "rest": plan.result.needed,
+    }.items():
+        parts[name] = max(0.0, min(size, plan.result.needed - sum(parts.values())))
+    return parts
 
 
 def make(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:
@@ -163,7 +165,6 @@ def _memory(plan: Plan) -> dict[str, Any]:
         "fits": plan.result.fits,
         "peak": plan.result.needed,
         "usable": plan.topology.chip.memory,
-        "gradients": plan.step.bytes.gradients,
         **parts,
     }
 

@@ -7,12 +7,14 @@ only the few that a rough estimate puts first are compiled.
 import concurrent.futures
 import dataclasses
 import math
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vit_jax.config import Config
 from vit_jax.errors import RunFailed
 from vit_jax.models import zoo
+from vit_jax.models.options import Compute
 from vit_jax.planning import plan as plan_lib
 from vit_jax.planning.changes import changed
 from vit_jax.planning.compiling import Compiler
@@ -20,7 +22,7 @@ from vit_jax.planning.job import Job, Result, Step
 from vit_jax.planning.plan import Plan
 
 COMPILED = 3  # candidates that are compiled
-REMATS = ("none", "dots", "full")
+REMATS: tuple[str, ...] = typing.get_args(typing.get_type_hints(Compute)["remat"])
 _REACHED = 0.45  # share of the peak in the estimate
 _UNROLLED = 0.9  # share of the time of a scanned step in the estimate
 _TRIES = 3  # probes that correct the largest batch
@@ -70,7 +72,7 @@ def _candidates(job: Job) -> Iterator[dict[str, Any]]:
         for remat in REMATS:
             mesh = {"mesh.data": -1, "mesh.fsdp": fsdp, "mesh.tensor": job.config.mesh.tensor}
             yield {**mesh, "model.remat": remat, "model.unroll": 1}
-            if depth and fsdp == 1 and remat != "full":
+            if depth and fsdp == 1 and remat == "none":  # the compiler saves memory by itself
                 yield {**mesh, "model.remat": remat, "model.unroll": depth}
 
 

@@ -151,10 +151,8 @@ def _facts(plan: Design) -> job_lib.Step:
     return job_lib.Step(
         mesh=dict(mesh.shape),
         slice_of=slices if any(slices) else [],
-        hosts=len({device.process_index for device in mesh.devices.flat}),
         parameters=state.count(plan.shapes),
         steps=plan.lengths.total,
-        examples=plan.lengths.total * config.batch_size,
         flops=traced.flops * config.batch_size,
         traced_flops=traced.with_remat * config.batch_size,
         bytes=job_lib.Bytes(
