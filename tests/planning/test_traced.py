@@ -12,8 +12,9 @@ FACTS = DataFacts(train_size=1000, num_classes=1000)
 LAYERS, WIDTH, MLP, TOKENS, PATCHES = 12, 192, 768, 197, 196
 
 
-def traced(**fields) -> worker._Traced:
+def traced(frozen: tuple[str, ...] = (), **fields) -> worker._Traced:
     config = default_config()
+    config.optimizer.frozen = frozen
     config.model.name = "Ti/16"
     config.batch_size = 8
     for name, value in fields.items():
@@ -29,6 +30,13 @@ def test_flops_are_those_of_the_formula() -> None:
     # The images have no gradient, so the patches cost two products instead of three.
     expected = 3 * (LAYERS * block + head) + 2 * patches
     assert traced(remat="none").flops == expected
+
+
+def test_frozen_parameters_have_no_gradient() -> None:
+    block = 8 * TOKENS * WIDTH**2 + 4 * TOKENS * WIDTH * MLP + 4 * TOKENS**2 * WIDTH
+    forward = LAYERS * block + 2 * PATCHES * 16 * 16 * 3 * WIDTH
+    found = traced(frozen=("^encoder/",), remat="none")
+    assert found.flops == found.with_remat == forward + 2 * (2 * WIDTH * 1000)
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])

@@ -25,7 +25,7 @@ COMPILED = 3  # candidates that are compiled
 REMATS: tuple[str, ...] = typing.get_args(typing.get_type_hints(Compute)["remat"])
 _REACHED = 0.45  # share of the peak in the estimate
 _UNROLLED = 0.9  # share of the time of a scanned step in the estimate
-_TRIES = 3  # probes that correct the largest batch
+_TRIES = 5  # probes for the largest batch, after the first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,24 +124,29 @@ def largest(compiler: Compiler, job: Job) -> list[tuple[str, int, Result]]:
 
 
 def _largest(compiler: Compiler, job: Job) -> tuple[int, Result] | None:
-    """The memory grows by the same number of bytes with each image, so two probes predict it."""
+    """The memory grows almost linearly with the batch, so two probes predict where it is full."""
     first = compiler.one(job)
     assert first.step is not None, "the probe gave the facts of the step"
     mesh = first.step.mesh
     unit = mesh["data"] * mesh["fsdp"] * job.config.optimizer.accumulate
-    usable = job.topology.chip.memory
     low = max(1, job.config.batch_size // unit)
-    second = compiler.one(_with_batch(job, 2 * low * unit))
-    slope = (second.needed - first.needed) / low
-    guess = max(1, int(low + (usable - first.needed) / max(slope, 1.0)))
+    last = (low, first)
+    fits = (low, first) if first.fits else None
+    too_large, guess = math.inf, 2 * low
     for _ in range(_TRIES):
         result = compiler.one(_with_batch(job, guess * unit))
+        slope = (result.needed - last[1].needed) / (guess - last[0])
+        last = (guess, result)
         if result.fits:
-            return guess * unit, result
-        guess = min(guess - 1, int(guess - (result.needed - usable) / max(slope, 1.0)))
-        if guess < 1:
+            fits = last
+        else:
+            too_large = min(too_large, guess)
+        left = job.topology.chip.memory - result.needed
+        guess += math.floor(left / max(slope, 1.0))
+        guess = max(1, min(guess, int(min(too_large - 1, 1e6))))
+        if guess == last[0] or (fits and guess <= fits[0]):
             break
-    return None
+    return (fits[0] * unit, fits[1]) if fits else None
 
 
 def _with_batch(job: Job, batch_size: int) -> Job:

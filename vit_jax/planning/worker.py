@@ -30,7 +30,7 @@ from vit_jax.planning import job as job_lib
 from vit_jax.planning import model_flops
 from vit_jax.planning.job import Job, Result
 from vit_jax.training import design as design_lib
-from vit_jax.training import frozen, state
+from vit_jax.training import frozen, optimizer, state
 from vit_jax.training.design import Design
 
 # A number of images that is no size of any model, so that it marks the axis of the batch.
@@ -201,8 +201,13 @@ def _traced(plan: Design) -> _Traced:
     batch = jax.eval_shape(lambda batch, key: plan.prepare(batch, key=key), batch, key)
     objective = plan.objective.bound(mean=plan.config.data.mean, std=plan.config.data.std)
 
+    trains = optimizer.trained(
+        plan.config.optimizer, plan.shapes, statistics=state.statistics(plan.options)
+    )
+
     def loss(params: Any, batch: Any, key: Any, models: Any) -> jax.Array:
-        model = nnx.merge(plan.graphdef, params)
+        held = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
+        model = nnx.merge(plan.graphdef, held)
         return objective.loss(model, batch, key=key, frozen=plan.bind(models)).values.sum()
 
     def kept(params: Any, *rest: Any) -> Any:
@@ -210,8 +215,8 @@ def _traced(plan: Design) -> _Traced:
 
     arguments = (plan.shapes, batch, key, plan.abstract_frozen)
     program = jax.make_jaxpr(loss)(*arguments).jaxpr
-    of_params = len(jax.tree.leaves(plan.shapes))
-    trained = [index < of_params for index in range(len(program.invars))]
+    flags = jax.tree.leaves(trains)
+    trained = [*flags, *[False] * (len(program.invars) - len(flags))]
     marked = (x for x in jax.tree.leaves(jax.eval_shape(kept, *arguments)) if TRACED in x.shape)
     return _Traced(
         flops=model_flops.training(program, trained) / TRACED,
