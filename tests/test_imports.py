@@ -41,7 +41,8 @@ ALLOWED = {
         *("models", "data", "images", "objectives", "evaluators", "parallel", "checkpoints"),
     },
     "planning": {
-        *("config", "data", "errors", "models", "objectives", "parallel", "training"),
+        *("config", "data", "errors", "models", "objectives", "parallel", "program_cache"),
+        "training",
     },
     "analysis": {"models", "data", "parallel", "checkpoints", "text", "workdir"},
     "__init__": {"checkpoints", "images", "models"},

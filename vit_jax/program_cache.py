@@ -11,7 +11,7 @@ import pathlib
 import platform
 import sys
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 LARGEST = 2**31  # bytes of the folder
 OLDEST = 30 * 24 * 3600.0  # seconds; a file that a killed process left incomplete goes too
@@ -31,7 +31,7 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
     if off or FOLDER in environment:
         return
     with contextlib.suppress(OSError, RuntimeError):  # a read-only home, or none
-        folder = _caches(environment) / "vit_jax" / "programs" / _machine()
+        folder = caches(environment) / "vit_jax" / "programs" / _machine()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK) or not _is_private(folder):
             return
@@ -59,7 +59,7 @@ def trim(folder: pathlib.Path, *, largest: int = LARGEST, oldest: float = OLDEST
                 path.unlink()
 
 
-def _caches(environment: MutableMapping[str, str]) -> pathlib.Path:
+def caches(environment: Mapping[str, str] = os.environ) -> pathlib.Path:
     """The folder of the user's caches. Raises RuntimeError if the user has no home."""
     if named := environment.get("XDG_CACHE_HOME"):
         return pathlib.Path(named)

@@ -36,6 +36,7 @@ STEP = Step(
 TIME = Timeline(
     seconds=0.1,
     matmul=0.07,
+    drawing=0.0,
     other=0.02,
     exposed=0.01,
     exposed_between=0.0,
@@ -138,6 +139,11 @@ def test_long_waits_and_thin_shards_are_found() -> None:
     waits, thin = advice.of_program(slow, step, devices=8)
     assert "40% of a step" in waits
     assert "1.80 GB" in thin and "--config.mesh.fsdp=8" in thin
+
+
+def test_dropout_inside_matrix_products_is_found() -> None:
+    (text,) = advice.of_program(dataclasses.replace(TIME, drawing=0.03), STEP, devices=8)
+    assert "30% of a step" in text
 
 
 def test_hosts_that_decode_too_slowly_are_found() -> None:

@@ -11,6 +11,7 @@ _JUST_OVER = 8  # tokens above a multiple that cost a whole tile
 _USED = 0.85  # share of a padded width below which it is worth a warning
 _FEW = 8  # images of a device
 _MUCH_WAITING = 0.2  # share of a step
+_MUCH_DRAWING = 0.1  # share of a step
 _MORE_FLOPS = 1.03  # of the compiled step over the traced one
 
 
@@ -69,6 +70,12 @@ def of_program(timeline: Timeline, step: Step, *, devices: int) -> list[str]:
         found.append(
             f"the core waits for communication during {waiting / timeline.seconds:.0%} of a step:"
             " try another mesh (--search), or more images per device"
+        )
+    if timeline.drawing > _MUCH_DRAWING * timeline.seconds:
+        found.append(
+            f"matrix products that draw the random numbers of dropout take"
+            f" {timeline.drawing / timeline.seconds:.0%} of a step: without config.model.dropout"
+            " and attention_dropout they are faster; config.model.drop_path costs nothing"
         )
     found += _thin_shards(timeline, step)
     return found

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import IO
 
+from vit_jax import program_cache
 from vit_jax.errors import RunFailed
 from vit_jax.planning import job as job_lib
 from vit_jax.planning.job import Job, Result
@@ -29,6 +30,7 @@ _SETTINGS = {  # the compiler must not look for TPUs on this machine or in the n
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_LOG_DIR": "disabled",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",  # results are kept here instead
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
 
@@ -56,8 +58,7 @@ def _wanted_version() -> str:
 
 def cache_folder() -> pathlib.Path:
     """Where results are kept: `vit_jax/plans` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "vit_jax" / "plans"
+    return program_cache.caches() / "vit_jax" / "plans"
 
 
 class Compiler:
@@ -116,6 +117,7 @@ class Compiler:
 
     def _compile(self, job: Job) -> Result:
         self._folder.mkdir(parents=True, exist_ok=True)
+        program_cache.trim(self._folder)
         if not job.probe:
             self._report(f"compiling for {job.topology.name}; this may take minutes")
         worker = self._idle.pop() if job.probe and self._idle else _Worker(self._folder)

@@ -6,6 +6,7 @@ a loop counts as often as it runs.
 """
 
 import dataclasses
+import functools
 import re
 from collections import defaultdict
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from vit_jax.planning.costs import REACHED, Cost, Costs
 from vit_jax.planning.hlo import Computation, Instruction, Program
 
 _START_OF_COPY = 0.3e-6  # seconds
+_ROUNDS = 20  # of Threefry
 _SMALL = 4  # bytes: a counter or a flag of an asynchronous operation, not data
 
 
@@ -60,6 +62,7 @@ class Timeline:
 
     seconds: float
     matmul: float  # in instructions with matrix products
+    drawing: float  # the part of it in instructions that draw random numbers too
     other: float  # in all other instructions of the core
     exposed: float  # the core waits for collectives inside a slice
     exposed_between: float  # the core waits for other slices
@@ -104,6 +107,7 @@ class _Walk:
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._traffic: dict[Traffic, Sum] = {}
         self._items: dict[int, Item] = {}
+        self._draws = functools.cache(self._draws_random_numbers)
         self._started: dict[str, str] = {}  # call-start -> the computation that it calls
 
     def result(self) -> Timeline:
@@ -112,6 +116,7 @@ class _Walk:
         return Timeline(
             seconds=seconds,
             matmul=sums["matmul"],
+            drawing=sums["drawing"],
             other=sums["core"] - sums["matmul"],
             exposed=sums["exposed"],
             exposed_between=sums["exposed_between"],
@@ -275,6 +280,10 @@ class _Walk:
                 self._wait(clock, chain.collective.name, "exposed", times)
         self._count(one, cost, times)
 
+    def _draws_random_numbers(self, name: str) -> bool:
+        """Whether a fusion draws random numbers: Threefry has a xor in each of its rounds."""
+        return sum(one.op == "xor" for one in hlo.called(self._program, name)) >= _ROUNDS
+
     def _count(self, one: Instruction, cost: Cost, times: int) -> None:
         if not cost.seconds:
             return
@@ -282,6 +291,8 @@ class _Walk:
         flops, moved = cost.flops * times, cost.bytes * times
         self._sums["core"] += seconds
         self._sums["matmul"] += seconds if cost.flops else 0.0
+        if cost.flops and self._draws(one.reference("calls")):
+            self._sums["drawing"] += seconds
         self._sums["flops"] += flops
         self._sums["bytes"] += moved
         item = self._items.setdefault(id(one), Item(one, 0, 0.0, 0.0, 0.0))
