@@ -89,6 +89,8 @@ def test_changes_that_fit_are_the_cheapest_and_all_fit() -> None:
     usable = wanted.topology.chip.memory
     assert all(needed <= usable for _, needed in found)
     assert "--config.model.remat=full" in [str(change) for change, _ in found]
+    fields = [field for change, _ in found for field in change.fields]
+    assert len(fields) == len(set(fields))  # no second value of a field that already fits
 
 
 def test_a_changed_config_is_checked_like_any_other() -> None:

@@ -42,7 +42,10 @@ def that_fit(compiler: Compiler, job: Job, step: Step) -> list[tuple[Change, flo
     Each was tried with the compiler, in the order of what it costs.
     """
     found: list[tuple[Change, float]] = []
+    changed_fields: set[str] = set()  # of changes that fit: a stronger value is not needed
     for change in _candidates(job.config, step):
+        if changed_fields & set(change.fields):
+            continue
         try:
             config = changed(job.config, change.fields)
             result = compiler.one(dataclasses.replace(job, config=config, probe=True))
@@ -50,6 +53,7 @@ def that_fit(compiler: Compiler, job: Job, step: Step) -> list[tuple[Change, flo
             continue  # the config cannot have this value
         if result.fits:
             found.append((change, result.needed))
+            changed_fields |= set(change.fields)
         if len(found) == WANTED:
             break
     return found
@@ -72,7 +76,9 @@ def _candidates(config: Config, step: Step) -> Iterator[Change]:
     for fields in fsdp[:1] + fsdp[-1:]:
         yield Change(fields=fields, price="parameters are gathered in every block: a few percent")
     for fields in remat:
-        yield Change(fields=fields, price="the backward pass recomputes: up to a third more FLOPs")
+        few = fields["model.remat"] == "dots"
+        more = "a few percent" if few else "a quarter to a third"
+        yield Change(fields=fields, price=f"the backward pass recomputes: {more} more FLOPs")
     for fields in fsdp[-1:]:
         for other in remat[-1:]:
             yield Change(fields={**fields, **other}, price="both: gathers and recomputation")
