@@ -6,6 +6,7 @@ them if `x` is an image. So a step costs three forward passes, less the gradient
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from jax.extend import core
 
@@ -49,8 +50,14 @@ def _equation(equation: core.JaxprEqn, inputs: list[bool]) -> tuple[int, list[bo
 
 
 def _scan(equation: core.JaxprEqn, body: core.Jaxpr, inputs: list[bool]) -> tuple[int, list[bool]]:
-    """A value that is carried depends on parameters if any iteration makes it so."""
-    constants, carried = equation.params["num_consts"], equation.params["num_carry"]
+    """A value that is carried depends on parameters if any iteration makes it so.
+
+    The inputs are constants, carried values and arrays with an axis of iterations; the outputs are
+    carried values and arrays with that axis. So shapes tell them apart; their numbers have other
+    names in each version of JAX.
+    """
+    carried = _without_axis(equation.outvars, body.outvars)
+    constants = _without_axis(equation.invars, body.invars) - carried
     carry = slice(constants, constants + carried)
     while True:
         count, outputs = _walk(body, inputs)
@@ -58,3 +65,9 @@ def _scan(equation: core.JaxprEqn, body: core.Jaxpr, inputs: list[bool]) -> tupl
         if after == inputs[carry]:
             return count * equation.params["length"], outputs
         inputs = [*inputs[:constants], *after, *inputs[carry.stop :]]
+
+
+def _without_axis(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many values have the same shape outside and inside a scan."""
+    pairs = zip(outside, inside, strict=True)
+    return sum(a.aval.shape == b.aval.shape for a, b in pairs)
