@@ -82,7 +82,8 @@ def without_start(config: Config) -> Config:
 
 def _find(compiler: Compiler, jobs: Sequence[Job], options: argparse.Namespace) -> _Found:
     price = options.price
-    found = _Found(plans=[plan.make(compiler, job, price=price) for job in jobs], changes=[])
+    plans = compiler.each(lambda job: plan.make(compiler, job, price=price), jobs)
+    found = _Found(plans=plans, changes=[])
     for one in found.plans:
         fits = one.result.fits
         found.changes.append([] if fits else changes.that_fit(compiler, one.job, one.step))

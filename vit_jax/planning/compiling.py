@@ -1,5 +1,6 @@
 """Compiles steps with the TPU compiler, in processes with a time limit, and keeps the results."""
 
+import concurrent.futures
 import fnmatch
 import gzip
 import importlib.metadata
@@ -13,15 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import IO
+from typing import IO, TypeVar
 
 from vit_jax import program_cache
 from vit_jax.errors import RunFailed
 from vit_jax.planning import job as job_lib
 from vit_jax.planning.job import Job, Result
 
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 INSTALL = "pip install vit_jax[tpu]"
 _SETTINGS = {  # the compiler must not look for TPUs on this machine or in the network
     "JAX_PLATFORMS": "cpu",
@@ -90,6 +93,11 @@ class Compiler:
     ) -> None:
         for worker in self._idle:
             worker.end()
+
+    def each(self, function: Callable[[Given], Found], values: Iterable[Given]) -> list[Found]:
+        """The results of a function that compiles, for several values at once."""
+        with concurrent.futures.ThreadPoolExecutor(self.processes) as pool:
+            return list(pool.map(function, values))
 
     def one(self, job: Job) -> Result:
         """The result of a job, perhaps from an earlier time.

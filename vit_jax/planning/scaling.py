@@ -57,10 +57,8 @@ def table(compiler: Compiler, job: Job, *, most: int, price: float = 0.0) -> lis
     """
     points: list[Point] = []
     for kind in ("weak", "strong"):
-        plans = [
-            plan_lib.make(compiler, one, price=price)
-            for one in _jobs(job, kind, sizes(job.topology, most=most))
-        ]
+        jobs = _jobs(job, kind, sizes(job.topology, most=most))
+        plans = compiler.each(lambda one: plan_lib.make(compiler, one, price=price), jobs)
         points += _points(kind, [one for one in plans if one.timeline is not None])
     return points
 

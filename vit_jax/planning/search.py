@@ -4,7 +4,6 @@ A probe of the memory takes seconds, a compilation up to minutes. So all candida
 only the few that a rough estimate puts first are compiled.
 """
 
-import concurrent.futures
 import dataclasses
 import math
 import typing
@@ -56,8 +55,7 @@ def fastest(
         except RunFailed:  # it takes too long to compile
             return None
 
-    with concurrent.futures.ThreadPoolExecutor(compiler.processes) as pool:
-        plans = [found for found in pool.map(compiled, best) if found is not None]
+    plans = [found for found in compiler.each(compiled, best) if found is not None]
     ready = [pair for pair in plans if pair[1].timeline is not None]
     return sorted(ready, key=lambda pair: pair[1].seconds), probed
 
@@ -92,8 +90,7 @@ def _probe(
         estimate = _estimate(result.step, wanted)
         return Candidate(fields=fields, job=wanted, result=result, estimate=estimate)
 
-    with concurrent.futures.ThreadPoolExecutor(compiler.processes) as pool:
-        return list(pool.map(probe, candidates))
+    return compiler.each(probe, candidates)
 
 
 def _estimate(step: Step, job: Job) -> float:
