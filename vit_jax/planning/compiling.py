@@ -80,7 +80,8 @@ class Compiler:
         """
         self._folder, self._limit, self._report = cache_folder(), limit, report
         self.processes = processes
-        self._idle: list[_Worker] = []  # processes that have started and wait for probes
+        self._idle: list[_Worker] = []  # processes that wait for probes
+        self._busy: set[_Worker] = set()
 
     def __enter__(self) -> "Compiler":
         return self
@@ -91,13 +92,27 @@ class Compiler:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for worker in self._idle:
-            worker.end()
+        self._end()
+
+    def _end(self) -> None:
+        """Ends all processes; those that compile give no result."""
+        for worker in list(self._busy):
+            worker.interrupt()  # the thread that waits for it ends it
+        while self._idle:
+            self._idle.pop().end()
 
     def each(self, function: Callable[[Given], Found], values: Iterable[Given]) -> list[Found]:
-        """The results of a function that compiles, for several values at once."""
+        """The results of a function that compiles, for several values at once.
+
+        If one of them fails, the compilations that still run are ended.
+        """
         with concurrent.futures.ThreadPoolExecutor(self.processes) as pool:
-            return list(pool.map(function, values))
+            try:
+                return list(pool.map(function, values))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._end()
+                raise
 
     def one(self, job: Job) -> Result:
         """The result of a job, perhaps from an earlier time.
@@ -129,11 +144,14 @@ class Compiler:
         if not job.probe:
             self._report(f"compiling for {job.topology.name}; this may take minutes")
         worker = self._idle.pop() if job.probe and self._idle else _Worker(self._folder)
+        self._busy.add(worker)
         try:
             result = worker.run(job, self._limit)
         except BaseException:
             worker.end()
             raise
+        finally:
+            self._busy.discard(worker)
         if job.probe:
             self._idle.append(worker)
         else:
@@ -188,8 +206,12 @@ class _Worker:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"the TPU compiler ended ({how}) for {job.topology.name}: {last}"
 
+    def interrupt(self) -> None:
+        """Kills the process; `run` then raises."""
+        self._process.kill()
+
     def end(self) -> None:
-        """Ends the process at once."""
+        """Ends the process at once, and closes its files."""
         self._process.kill()
         self._process.communicate()
         self._errors.close()

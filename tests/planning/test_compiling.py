@@ -1,0 +1,96 @@
+"""The processes that compile: limits, cancellation, and what a user reads when one ends."""
+
+import json
+import sys
+import time
+
+import pytest
+
+from tests.planning.test_search import STEP, job
+from vit_jax.errors import RunFailed
+from vit_jax.planning import compiling
+from vit_jax.planning import job as job_lib
+from vit_jax.planning.job import Result
+
+ANSWERS = """
+import os, sys, time
+for line in sys.stdin:
+    {action}
+"""
+
+
+@pytest.fixture
+def worker(monkeypatch, tmp_path):
+    """Replaces the program of the workers by a few lines; the TPU compiler takes too long."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiling, "check_installed", lambda: None)
+    start = compiling.subprocess.Popen
+
+    def use(action: str) -> None:
+        program = [sys.executable, "-c", ANSWERS.format(action=action)]
+        monkeypatch.setattr(
+            compiling.subprocess, "Popen", lambda _, **settings: start(program, **settings)
+        )
+
+    return use
+
+
+def answer(result: Result) -> str:
+    return f"print({job_lib.result_to_json(result)!r}, flush=True)"
+
+
+def test_a_result_is_kept(worker) -> None:
+    worker(answer(Result(step=STEP, needed=5.0)))
+    with compiling.Compiler() as compiler:
+        assert compiler.one(job()).needed == 5
+    worker("os.abort()")
+    with compiling.Compiler() as compiler:
+        assert compiler.one(job()).step == STEP
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ("print('E0102 a reason', file=sys.stderr); os.abort()", "SIGABRT.*v5e-8.*a reason"),
+        ("sys.exit(3)", "exit code 3"),
+        ("time.sleep(60)", "more than 1 seconds.*--limit"),
+    ],
+)
+def test_a_compiler_that_ends_or_hangs_is_one_line(worker, action, message) -> None:
+    worker(action)
+    with compiling.Compiler(limit=1) as compiler, pytest.raises(RunFailed, match=message):
+        compiler.one(job())
+
+
+def test_a_config_that_cannot_be_designed_is_bad_input_every_time(worker) -> None:
+    worker(answer(Result(failure="no such mesh", bad_input=True)))
+    for _ in range(2):
+        with compiling.Compiler() as compiler, pytest.raises(ValueError, match="no such mesh"):
+            compiler.one(job())
+
+
+def test_an_error_ends_what_still_compiles(worker) -> None:
+    worker("time.sleep(60)")
+    began = time.monotonic()
+
+    def function(wanted) -> Result:
+        if wanted is None:
+            time.sleep(0.5)
+            raise ValueError("stop")
+        return compiler.one(wanted)
+
+    with compiling.Compiler(processes=2) as compiler, pytest.raises(ValueError, match="stop"):
+        compiler.each(function, [None, job()])
+    assert time.monotonic() - began < 30
+
+
+def test_a_job_arrives_as_it_was_sent() -> None:
+    sent = job("2xv5e-16")
+    arrived = job_lib.of_json(sent.to_json())
+    assert arrived == sent and arrived.key == sent.key
+    assert json.loads(sent.to_json())["topology"] == "2xv5e:4x4"
+
+
+def test_jobs_that_differ_have_different_keys() -> None:
+    jobs = [job(), job("v5e-16"), job(batch_size=1024)]
+    assert len({one.key for one in jobs}) == 3
