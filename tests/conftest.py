@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from tests import cli, compiled, runs
+from vit_jax.parallel import rules
 
 # Files whose few tests take longest. They come first, so that at the end of a parallel run no
 # worker is left alone with one of them: `make test` hands out whole files in this order.
@@ -37,6 +38,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Simulated devices, for tests of the mesh. A setting, not an environment variable, which the
 # processes that tests start would inherit.
 jax.config.update("jax_num_cpu_devices", 8)
+
+# The parameters of the tests' tiny models are split by `fsdp` too.
+rules.SMALLEST = 1
 
 compiled.keep_programs()
 

@@ -23,6 +23,7 @@ from vit_jax.evaluators import EVALUATORS, HELD_OUT, Evaluator, HeldOut
 from vit_jax.models import zoo
 from vit_jax.objectives import OBJECTIVES, Direction, Objective
 from vit_jax.objectives.classification import Classification as Classification
+from vit_jax.parallel import compiler
 from vit_jax.parallel.mesh import MeshConfig as MeshConfig
 from vit_jax.training.model_config import ModelConfig as ModelConfig
 from vit_jax.training.optimizer import OptimizerConfig as OptimizerConfig
@@ -154,6 +155,9 @@ class Config:
     schedule: ScheduleConfig = ScheduleConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     mesh: MeshConfig = MeshConfig()
+    # NAME=VALUE for each option of XLA that the training step is compiled with. They are added to
+    # those of the platform, which are shown when a run starts, or replace them.
+    compiler_options: tuple[str, ...] = ()
 
 
 # Larger numbers are mistakes; no possible run reaches these limits.
@@ -170,6 +174,7 @@ def _check(config: Config) -> None:
     _check_durations(config)
     _check_bounds(config)
     _check_channels(config)
+    compiler.check(config.compiler_options)
     if len(config.image_size) not in (1, 2) or min(config.image_size) < 1:
         raise ValueError(f"config.image_size is {config.image_size}: give (height, width)")
     shares = [share for share, _ in config.progressive]

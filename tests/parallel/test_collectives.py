@@ -1,5 +1,6 @@
 """What crosses the devices in a compiled step: parameters and gradients, never the batch."""
 
+import math
 import re
 
 import jax
@@ -33,6 +34,13 @@ def test_fsdp_gathers_parameters_and_data_parallelism_does_not():
     assert (64, 3, 8, 8) in gathered  # the fused query, key and value of one layer
 
 
+def test_fsdp_scatters_the_gradients_of_kernels():
+    moved = collectives(MeshConfig(data=1, fsdp=8))
+    kernels = {64 * 3 * 64, 64 * 64, 64 * 128, 64 * 24}  # fused, output, MLP, head
+    assert kernels <= {8 * math.prod(shape) for kind, shape in moved if kind == "reduce-scatter"}
+    assert not kernels & {math.prod(shape) for kind, shape in moved if kind == "all-reduce"}
+
+
 def collectives(config: MeshConfig) -> list[tuple[str, tuple[int, ...]]]:
     """Kind and shape of every array that a training step moves between devices."""
     recipe = default_config()
@@ -40,7 +48,7 @@ def collectives(config: MeshConfig) -> list[tuple[str, tuple[int, ...]]]:
     recipe.model.name, recipe.model.width, recipe.model.depth = "Ti/16", 64, 3
     recipe.model.mlp_dim, recipe.model.num_heads = 128, 8
     mesh = make_mesh(config)
-    plan = design(resolve(recipe), DataFacts(train_size=BATCH, num_classes=16), mesh)
+    plan = design(resolve(recipe), DataFacts(train_size=BATCH, num_classes=24), mesh)
     host: dict[str, np.ndarray] = {
         "image": np.zeros((BATCH, SIDE, SIDE, 3), np.uint8),
         "label": np.zeros(BATCH, np.int32),

@@ -13,20 +13,20 @@ from vit_jax.parallel import rules
 from vit_jax.parallel.mesh import make_mesh
 from vit_jax.training import state
 
-SHAPES = {  # L 3, D 32, H 4, d 8, M 48
-    "encoder/blocks/attention/qkv/kernel": (3, 32, 3, 4, 8),
-    "encoder/blocks/attention/qkv/bias": (3, 3, 4, 8),
-    "encoder/blocks/attention/out/kernel": (3, 4, 8, 32),
-    "encoder/blocks/attention/out/bias": (3, 32),
-    "encoder/blocks/mlp/fc1/kernel": (3, 32, 48),
-    "encoder/blocks/mlp/fc1/bias": (3, 48),
-    "encoder/blocks/mlp/fc2/kernel": (3, 48, 32),
-    "encoder/blocks/norm1/scale": (3, 32),
-    "pool/attention/qkv/kernel": (32, 3, 4, 8),
-    "encoder/embedding/kernel": (8, 8, 3, 32),
-    "encoder/position": (1, 7, 32),
-    "head/kernel": (32, 10),
-    "head/bias": (10,),
+SHAPES = {  # L 3, D 256, H 4, d 64, M 1024
+    "encoder/blocks/attention/qkv/kernel": (3, 256, 3, 4, 64),
+    "encoder/blocks/attention/qkv/bias": (3, 3, 4, 64),
+    "encoder/blocks/attention/out/kernel": (3, 4, 64, 256),
+    "encoder/blocks/attention/out/bias": (3, 256),
+    "encoder/blocks/mlp/fc1/kernel": (3, 256, 1024),
+    "encoder/blocks/mlp/fc1/bias": (3, 1024),
+    "encoder/blocks/mlp/fc2/kernel": (3, 1024, 256),
+    "encoder/blocks/norm1/scale": (3, 256),
+    "pool/attention/qkv/kernel": (256, 3, 4, 64),
+    "encoder/embedding/kernel": (16, 16, 3, 256),
+    "encoder/position": (1, 320, 256),
+    "head/kernel": (256, 1000),
+    "head/bias": (1000,),
     "step": (),
     "key": (2,),
 }
@@ -34,39 +34,40 @@ EXPECTED = {
     "data": {name: P(*[None] * len(shape)) for name, shape in SHAPES.items()},
     "fsdp": {
         "encoder/blocks/attention/qkv/kernel": P(None, "fsdp", None, None, None),
-        "encoder/blocks/attention/qkv/bias": P(None, None, None, "fsdp"),
-        "encoder/blocks/attention/out/kernel": P(None, None, None, "fsdp"),
-        "encoder/blocks/attention/out/bias": P(None, "fsdp"),
-        "encoder/blocks/mlp/fc1/kernel": P(None, None, "fsdp"),
-        "encoder/blocks/mlp/fc1/bias": P(None, "fsdp"),
+        "encoder/blocks/attention/qkv/bias": P(None, None, None, None),
+        "encoder/blocks/attention/out/kernel": P(None, None, None, "fsdp"),  # 4 heads, 8 parts
+        "encoder/blocks/attention/out/bias": P(None, None),
+        "encoder/blocks/mlp/fc1/kernel": P(None, "fsdp", None),
+        "encoder/blocks/mlp/fc1/bias": P(None, None),
         "encoder/blocks/mlp/fc2/kernel": P(None, "fsdp", None),
-        "encoder/blocks/norm1/scale": P(None, "fsdp"),
+        "encoder/blocks/norm1/scale": P(None, None),
         "pool/attention/qkv/kernel": P("fsdp", None, None, None),
-        "encoder/embedding/kernel": P(None, None, None, "fsdp"),
-        "encoder/position": P(None, None, "fsdp"),
-        "head/kernel": P("fsdp", None),
-        "head/bias": P(None),  # 10 classes do not divide by 8
+        "encoder/embedding/kernel": P("fsdp", None, None, None),
+        "encoder/position": P(None, "fsdp", None),
+        "head/kernel": P("fsdp", None),  # by input features: 1000 classes divide too
+        "head/bias": P(None),
         "step": P(),
         "key": P(None),
     },
     "all": {
         "encoder/blocks/attention/qkv/kernel": P(None, "fsdp", None, "tensor", None),
-        "encoder/blocks/attention/qkv/bias": P(None, None, "tensor", "fsdp"),
+        "encoder/blocks/attention/qkv/bias": P(None, None, "tensor", None),
         "encoder/blocks/attention/out/kernel": P(None, "tensor", None, "fsdp"),
-        "encoder/blocks/attention/out/bias": P(None, "fsdp"),
+        "encoder/blocks/attention/out/bias": P(None, None),
         "encoder/blocks/mlp/fc1/kernel": P(None, "fsdp", "tensor"),
         "encoder/blocks/mlp/fc1/bias": P(None, "tensor"),
         "encoder/blocks/mlp/fc2/kernel": P(None, "tensor", "fsdp"),
-        "encoder/blocks/norm1/scale": P(None, "fsdp"),
+        "encoder/blocks/norm1/scale": P(None, None),
         "pool/attention/qkv/kernel": P("fsdp", None, "tensor", None),
-        "encoder/embedding/kernel": P(None, None, None, "fsdp"),
-        "encoder/position": P(None, None, "fsdp"),
+        "encoder/embedding/kernel": P("fsdp", None, None, None),
+        "encoder/position": P(None, "fsdp", None),
         "head/kernel": P("fsdp", "tensor"),
         "head/bias": P("tensor"),
         "step": P(),
         "key": P(None),  # would divide by 2, but every device needs it
     },
 }
+SMALLEST = 65_536  # of `rules`, which conftest.py lowers for tiny models
 MESHES = {
     "data": MeshConfig(data=8),
     "fsdp": MeshConfig(data=1, fsdp=8),
@@ -76,7 +77,8 @@ MESHES = {
 
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("name", SHAPES)
-def test_axes_of_parameters(mesh, name) -> None:
+def test_axes_of_parameters(mesh, name, monkeypatch) -> None:
+    monkeypatch.setattr(rules, "SMALLEST", SMALLEST)
     assert rules.spec(name, SHAPES[name], make_mesh(MESHES[mesh])) == EXPECTED[mesh][name]
 
 
@@ -92,9 +94,20 @@ def test_every_head_and_every_attention_is_split_by_its_own_axis() -> None:
 
 def test_heads_that_do_not_divide_stay_whole() -> None:
     mesh = make_mesh(MeshConfig(data=1, tensor=8))
-    for name in ("encoder/blocks/attention/qkv/kernel", "head/kernel"):
-        assert set(rules.spec(name, SHAPES[name], mesh)) == {None}
+    for name, shape in (
+        ("encoder/blocks/attention/qkv/kernel", (3, 32, 3, 4, 8)),
+        ("head/kernel", (32, 10)),
+    ):
+        assert set(rules.spec(name, shape, mesh)) == {None}
     assert rules.spec("encoder/blocks/mlp/fc1/kernel", (3, 32, 48), mesh) == P(None, None, "tensor")
+
+
+def test_the_size_that_decides_is_that_of_one_layer(monkeypatch) -> None:
+    monkeypatch.setattr(rules, "SMALLEST", SMALLEST)
+    mesh = make_mesh(MESHES["fsdp"])
+    for depth in (1, 128):
+        assert rules.spec("blocks/mlp/fc1/kernel", (depth, 256, 256), mesh)[1] == "fsdp"
+        assert set(rules.spec("blocks/mlp/fc1/kernel", (depth, 256, 248), mesh)) == {None}
 
 
 @pytest.mark.parametrize(

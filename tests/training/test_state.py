@@ -106,7 +106,7 @@ def test_given_parameters_are_placed() -> None:
     kernel = made["params"]["encoder"]["blocks"]["mlp"]["fc1"]["kernel"]
     np.testing.assert_array_equal(kernel, given["encoder/blocks/mlp/fc1/kernel"])
     np.testing.assert_array_equal(made["ema"]["head"]["bias"], given["head/bias"])
-    assert kernel.addressable_shards[0].data.shape == (5, 32, 48 // 8)
+    assert kernel.addressable_shards[0].data.shape == (5, 32 // 8, 48)
 
 
 def test_parameters_are_counted() -> None:

@@ -15,6 +15,7 @@ from vit_jax.duration import Duration
 from vit_jax.errors import RunFailed
 from vit_jax.evaluators.contract import Context, Evaluator, Measure, add_up
 from vit_jax.objectives import Direction, Objective
+from vit_jax.parallel.gather import gathering
 
 EvalStep = Callable[..., dict[str, jax.Array]]  # (params, batch, frozen) -> sums
 COUNTS = ("count", "unlabelled", "broken")  # equal for the parameters and their average
@@ -65,7 +66,7 @@ def make_eval_step(
     def step(
         params: Any, batch: dict[str, jax.Array], frozen: Mapping[str, Any]
     ) -> dict[str, jax.Array]:
-        model = nnx.merge(graphdef, params)
+        model = gathering(nnx.merge(graphdef, params))
         batch = batch | {"image": normalize(batch["image"], mean=mean, std=std)}
         sums = objective.measure(model, batch, frozen=bind(frozen))
         counted = jnp.where(batch["mask"], jnp.float32(1), jnp.float32(0)).sum()

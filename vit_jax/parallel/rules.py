@@ -2,10 +2,13 @@
 
 The same rules apply to parameters, gradients, moments and averages, because their paths end in the
 path of a parameter. `tensor` splits heads and MLP columns (Megatron-LM, arXiv 1909.08053, section
-3). `fsdp` then splits the largest of the other axes that it divides, but never the layer axis, over
-which the model scans.
+3). `fsdp` then splits the first of the other axes if it divides it, which is that of the input
+features of a dense kernel, else the largest that it divides; but never the layer axis, over which
+the model scans. Small arrays, such as biases and norms, stay whole: gathering them one by one would
+take longer than it saves.
 """
 
+import math
 import re
 from typing import Any
 
@@ -24,6 +27,8 @@ TENSOR_AXIS = (
     (r"head/kernel$", -1),  # (D, K): classes
     (r"head/bias$", -1),
 )
+
+SMALLEST = 65_536  # elements, in one layer, of an array that `fsdp` splits
 
 
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:
@@ -55,9 +60,14 @@ def spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
             continue
         if shape[axis] % mesh.shape["tensor"] == 0:
             axes[axis] = "tensor" if mesh.shape["tensor"] > 1 else None
-    first = 1 if re.search(r"(^|/)blocks/", path) else 0
+    first = 1 if in_blocks(path) else 0
     free = [i for i in range(first, len(shape)) if axes[i] is None]
     fits = [i for i in free if shape[i] % mesh.shape["fsdp"] == 0]
-    if fits and mesh.shape["fsdp"] > 1:
-        axes[max(fits, key=lambda i: shape[i])] = "fsdp"
+    if fits and mesh.shape["fsdp"] > 1 and math.prod(shape[first:]) >= SMALLEST:
+        axes[first if first in fits else max(fits, key=lambda i: shape[i])] = "fsdp"
     return P(*axes)
+
+
+def in_blocks(path: str) -> bool:
+    """Whether the array has a layer axis, which is its first one."""
+    return re.search(r"(^|/)blocks/", path) is not None

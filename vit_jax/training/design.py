@@ -21,6 +21,7 @@ from vit_jax.evaluators import held_out
 from vit_jax.models import zoo
 from vit_jax.models.zoo import Options
 from vit_jax.objectives import Batch, Objective
+from vit_jax.parallel import compiler
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import frozen as frozen_lib
 from vit_jax.training import optimizer, progressive, setup, state
@@ -44,6 +45,7 @@ class Design:
     frozen: Mapping[str, frozen_lib.Frozen]
     batch: Mapping[str, jax.ShapeDtypeStruct]  # global shapes with shardings
     eval_batch: Mapping[str, jax.ShapeDtypeStruct]
+    compiler_options: Mapping[str, str]  # of the step
     prepare: Prepare  # a batch of the pipeline -> the batch for the loss
     step: jax.stages.Wrapped  # (state, batch, frozen) -> (state, metrics)
     eval_step: held_out.EvalStep  # (params, batch, frozen) -> sums
@@ -100,6 +102,7 @@ def design(
     build = progressive.Models(options, graphdef, stages)
     build.check(objective, facts, frozen={n: one.options for n, one in (frozen or {}).items()})
     prepare = _preparation(config, build)
+    compiler_options = compiler.options(mesh, config.compiler_options)
     return Design(
         config=config,
         start=start,
@@ -117,6 +120,7 @@ def design(
         eval_batch=_batch(
             pipeline.EVAL_ARRAYS, options, facts, mesh, size=eval_batch_size(config, mesh)
         ),
+        compiler_options=compiler_options,
         prepare=prepare,
         step=_step(
             config,
@@ -127,6 +131,7 @@ def design(
             schedule=schedule,
             abstract=abstract,
             bind=bind,
+            compiler_options=compiler_options,
         ),
         eval_step=held_out.make_eval_step(graphdef, objective=objective, bind=bind, **value_range),
     )

@@ -16,7 +16,7 @@ from vit_jax.data import pipeline, preprocess, sampling
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batches
 from vit_jax.data.record import DataFacts
-from vit_jax.parallel import agreement, multihost
+from vit_jax.parallel import agreement, compiler, multihost
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import (
     branch,
@@ -174,7 +174,8 @@ def _notes(parts: _Parts) -> tuple[str, ...]:
     plan, size = parts.design, parts.design.options.image_size
     of_frozen = frozen.notes(plan.frozen, image_size=size)
     of_files = teacher_file.notes(parts.tables)
-    return *of_frozen, *of_files, _about_batch_norm(plan), plan.stages.note, parts.epochs
+    compiled = compiler.shown(plan.compiler_options)
+    return *of_frozen, *of_files, _about_batch_norm(plan), plan.stages.note, parts.epochs, compiled
 
 
 def _about_batch_norm(plan: Design) -> str:
@@ -190,6 +191,8 @@ def _mesh(config: Config) -> Mesh:
     """The mesh. Its check comes before the data are opened, which may take a while."""
     mesh, accumulate = mesh_lib.make_mesh(config.mesh), config.optimizer.accumulate
     mesh_lib.check_batch(mesh, config.batch_size, accumulate=accumulate, name="config.batch_size")
+    if config.compiler_options:
+        compiler.check_known(compiler.options(mesh, config.compiler_options))
     return mesh
 
 

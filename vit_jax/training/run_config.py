@@ -14,6 +14,7 @@ from vit_jax.config import Config, OptimizerConfig
 RUN_OPTIONS = (
     *(
         "mesh",
+        "compiler_options",
         "evaluate_every",
         "evaluators",
         "eval_batch_size",

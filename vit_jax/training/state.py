@@ -16,8 +16,7 @@ from flax import nnx, traverse_util
 from jax.sharding import Mesh
 
 from vit_jax.models import batch_norm, zoo
-from vit_jax.parallel import rules
-from vit_jax.training import compiling
+from vit_jax.parallel import compiler, rules
 
 State = dict[str, Any]
 
@@ -69,7 +68,7 @@ def create(
         return _complete(params, optimizer, average=average, key=key)
 
     if params is None:
-        quick = compiling.options(shardings)
+        quick = compiler.options(jax.tree.leaves(shardings)[0].mesh)
         return jax.jit(fresh, out_shardings=shardings, compiler_options=quick)()
     nested = traverse_util.unflatten_dict(dict(params), sep="/")
     on_devices = placed(nested, abstract["params"])

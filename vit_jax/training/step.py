@@ -9,7 +9,7 @@ import optax
 
 from vit_jax.models.batch_norm import statistics, with_statistics, without_statistics
 from vit_jax.objectives import Batch, Loss, Objective
-from vit_jax.training import compiling
+from vit_jax.parallel.gather import gathering
 from vit_jax.training import optimizer as optimizer_lib
 from vit_jax.training.state import State
 
@@ -32,6 +32,7 @@ def make_train_step(
     schedule: optax.Schedule,
     abstract: State,
     trains: Any,
+    compiler_options: Mapping[str, str],
     bind: Bind = dict,
     accumulate: int = 1,
     ema: float = 0.0,
@@ -82,7 +83,7 @@ def make_train_step(
         step,
         donate_argnums=0,
         out_shardings=(shardings, None),
-        compiler_options=compiling.options(shardings),
+        compiler_options=dict(compiler_options),
     )
 
 
@@ -102,7 +103,7 @@ def _gradients(
     ) -> tuple[_Summed, Any]:
         def loss_of(params: Any) -> tuple[jax.Array, _Summed]:
             held = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
-            model = build(held, batch["image"])
+            model = gathering(build(held, batch["image"]))
             weight, sums = _sums(objective.loss(model, batch, key=key, frozen=models))
             mean = sums["loss"] / weight if whole else sums["loss"]
             return mean, (weight, sums, statistics(model))
