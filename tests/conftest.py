@@ -1,5 +1,6 @@
 """Shared by all tests: the folder of reference inputs and outputs, and strict JAX settings."""
 
+import gc
 import pathlib
 import re
 import signal
@@ -9,6 +10,7 @@ import jax
 import pytest
 
 from tests import cli, compiled, runs
+from vit_jax import __main__ as program
 from vit_jax.parallel import rules
 
 # Files whose few tests take longest. They come first, so that at the end of a parallel run no
@@ -43,6 +45,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 rules.SMALLEST = 1
 
 compiled.keep_programs()
+gc.set_threshold(program.COLLECT_EVERY)  # as in a process of `vit_jax`
 
 # A shell's background job ignores SIGINT, and so would the processes that tests start and signal.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
