@@ -1,5 +1,6 @@
 """The page of a plan: self-contained, and readable without a network."""
 
+import dataclasses
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from vit_jax.planning import page, table
 from vit_jax.planning.job import Result
 from vit_jax.planning.plan import Plan
 from vit_jax.planning.scaling import Point
+from vit_jax.planning.search import Candidate
 
 FITS = Plan(job=job(), result=Result(step=STEP, needed=4e9), timeline=TIME, price=2.0)
 TOO_LARGE = Plan(job=job(), result=Result(step=STEP, needed=4e10, fits=False), timeline=None)
@@ -26,6 +28,14 @@ def test_time_rate_and_cost_follow_from_the_seconds_of_a_step() -> None:
 def test_a_step_that_does_not_fit_says_by_how_much() -> None:
     assert "does not fit" in table.overview([TOO_LARGE])[1]
     assert any("21.50 too much" in line for line in table.facts(TOO_LARGE))
+
+
+def test_a_search_shows_the_config_among_the_candidates_by_speed() -> None:
+    fields = {"model.remat": "full"}
+    slower = dataclasses.replace(FITS, timeline=dataclasses.replace(TIME, seconds=0.2))
+    one = Candidate(fields=fields, job=FITS.job, result=FITS.result, estimate=0.0)
+    rows = table.candidates([(one, slower)], own=FITS)
+    assert [row[0] for row in rows[1:]] == ["(as in the config)", "--config.model.remat=full"]
 
 
 def test_the_parts_of_the_memory_add_up_to_the_peak() -> None:

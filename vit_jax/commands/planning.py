@@ -87,10 +87,12 @@ def _find(compiler: Compiler, jobs: Sequence[Job], options: argparse.Namespace) 
     for one in found.plans:
         fits = one.result.fits
         found.changes.append([] if fits else changes.that_fit(compiler, one.job, one.step))
-    for job in jobs if options.search else ():
+    for job, own in zip(jobs, plans, strict=True) if options.search else ():
         fastest, probed = search.fastest(compiler, job, price=price)
         name = job.topology.name
-        found.tables[f"{name}: fastest of {len(probed)} candidates"] = table.candidates(fastest)
+        found.tables[f"{name}: fastest of {len(probed)} candidates"] = table.candidates(
+            fastest, own=own
+        )
         largest = search.largest(compiler, job)
         found.tables[f"{name}: largest batch"] = table.batches(largest, job.topology)
     if options.scaling:

@@ -46,8 +46,8 @@ def fastest(
     """The compiled candidates, the fastest first, and all candidates that were probed."""
     probed = [one for one in _probe(compiler, job, list(_candidates(job))) if one is not None]
     fitting = sorted((one for one in probed if one.result.fits), key=lambda one: one.estimate)
-    best = [one for one in fitting if one.fields["model.unroll"] == 1][:COMPILED]
-    best += [one for one in fitting if one.fields["model.unroll"] > 1][:1]
+    best = [one for one in fitting if one.fields["model.unroll"] > 1][:1]  # it takes longest
+    best += [one for one in fitting if one.fields["model.unroll"] == 1][:COMPILED]
 
     def compiled(one: Candidate) -> tuple[Candidate, Plan] | None:
         try:

@@ -139,13 +139,15 @@ def collectives(found: Mapping[Traffic, Sum]) -> list[tuple[str, ...]]:
     return rows if len(rows) > 1 else [("no collectives", *[""] * 7)]
 
 
-def candidates(found: Sequence[tuple[Candidate, Plan]]) -> list[tuple[str, ...]]:
-    """A row for each compiled candidate of a search, after a row of titles."""
+def candidates(found: Sequence[tuple[Candidate, Plan]], *, own: Plan) -> list[tuple[str, ...]]:
+    """A row for each compiled candidate and for the config itself, after a row of titles."""
     rows: list[tuple[str, ...]] = [("fields", "HBM GiB", "ms/step", "images/s", "MFU")]
-    for candidate, plan in found:
+    shown = [(str(candidate), plan) for candidate, plan in found]
+    shown += [("(as in the config)", own)] if own.timeline is not None else []
+    for fields, plan in sorted(shown, key=lambda row: row[1].seconds):
         memory = f"{plan.result.needed / GIB:.2f}"
         speed = (f"{plan.seconds * 1e3:.1f}", f"{plan.images_per_second:,.0f}", f"{plan.mfu:.1%}")
-        rows.append((str(candidate), memory, *speed))
+        rows.append((fields, memory, *speed))
     return rows
 
 
