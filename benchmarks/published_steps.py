@@ -34,6 +34,7 @@ class Run:
     recipe: str
     overrides: tuple[str, ...] = ()
     classes: int = 1000
+    images: int = IMAGENET  # of the data: the length of a run is a constant of its step
     depth: int = 0  # blocks, if the step is extrapolated to them
 
 
@@ -43,7 +44,7 @@ _DEPTH = {"L/16": 24, "H/14": 32}
 def _mae(size: str, hours: float, *decoder: str) -> Run:
     depth = "1" if decoder else "8"
     return Run(
-        name=f"MAE {size}, decoder of {depth} blocks",
+        name=f"MAE {size}, decoder depth {depth}",
         speed=800 * IMAGENET / (hours * 3600),
         source=f"arXiv 2111.06377, table 2: 800 epochs in {hours} h on 128 cores",
         topology="v3-128",
@@ -63,6 +64,7 @@ def _vit(model: str, days: float, *, images: float, what: str, variant: str) -> 
         recipe=f"configs/vit.py:{variant}",
         overrides=("--config.data.name=x",),
         depth=_DEPTH[model],
+        images=JFT,
         classes=18_291 if what == "JFT" else 21_843,
     )
 
@@ -90,6 +92,7 @@ RUNS = (
         source="big_vision, bit_i1k: the log has 69 ms a step",
         topology="v3-128",
         recipe="configs/vit.py:R50x1-jft",
+        images=JFT,
         overrides=("--config.data.name=x",),
     ),
     _mae("L/16", 15.4),
@@ -106,6 +109,7 @@ RUNS = (
         topology="v4-2048",
         recipe="configs/vit.py:H/14-jft",
         overrides=_22B,
+        images=JFT,
         classes=29_593,
     ),
 )
@@ -166,7 +170,7 @@ def _predicted(compiler: compiling.Compiler, run: Run) -> tuple[float, float]:
 def _plan(compiler: compiling.Compiler, run: Run, *overrides: str) -> plan.Plan:
     """The plan of the step of a run. Raises ValueError if it does not fit."""
     config = configs.from_file(run.recipe, (*run.overrides, *overrides))
-    facts = DataFacts(train_size=IMAGENET, num_classes=run.classes)
+    facts = DataFacts(train_size=run.images, num_classes=run.classes)
     topology = topologies.parse(run.topology)
     found = plan.make(compiler, Job(config=config, facts=facts, topology=topology))
     if found.timeline is None:
