@@ -83,7 +83,8 @@ def _digest(job: Job, plan: Design, lowered: jax.stages.Lowered) -> str:
     assert text is not None, "every lowered program has a text"
     order = [device.id for device in plan.mesh.devices.flat]
     topology = (job.topology.compiler_name, job.topology.slices)
-    settings = (topology, job.probe, sorted(job.options.items()), job_lib.versions())
+    options = {**plan.compiler_options, **job.options}  # as the compiler gets them
+    settings = (topology, job.probe, sorted(options.items()), job_lib.versions())
     return hashlib.sha256(f"{text}{order}{settings}".encode()).hexdigest()[:32]
 
 
