@@ -117,10 +117,10 @@ def test_a_mistake_is_named_with_its_remedy(fields, said) -> None:
 
 
 POSITIVE = (
-    *("batch_size", "model.unroll", "optimizer.accumulate", "optimizer.learning_rate"),
+    *("batch_size", "optimizer.accumulate", "optimizer.learning_rate"),
     *("checkpoint.keep_last", "data.threads", "data.prefetch", "data.repeats"),
 )
-UNSET_OR_POSITIVE = ("eval_batch_size", "checkpoint.keep_best", "data.max_bad")
+UNSET_OR_POSITIVE = ("eval_batch_size", "checkpoint.keep_best", "data.max_bad", "model.unroll")
 SHARES = (
     *("model.dropout", "model.attention_dropout", "model.drop_path"),
     *("ema", "objective.label_smoothing"),

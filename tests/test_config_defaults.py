@@ -10,7 +10,7 @@ MODEL = {
     **{"name": "", "width": 0, "depth": 0, "mlp_dim": 0, "num_heads": 0, "patch_size": ()},
     **{"channels": 0, "pool": "", "representation_size": 0, "position": "", "position_at": ""},
     **{"dropout": 0.0, "attention_dropout": 0.0, "drop_path": 0.0, "head_bias": 0.0},
-    **{"dtype": "float32", "attention": "auto", "remat": "dots", "unroll": 1},
+    **{"dtype": "float32", "attention": "auto", "remat": "auto", "unroll": 0},
 }
 DATA = {
     **{"source": "embedded", "name": "", "path": "", "train_split": "train", "eval_split": ""},

@@ -266,7 +266,7 @@ def _check_durations(config: Config) -> None:
 
 def _check_bounds(config: Config) -> None:
     positive = (
-        *("batch_size", "model.unroll", "optimizer.accumulate", "optimizer.learning_rate"),
+        *("batch_size", "optimizer.accumulate", "optimizer.learning_rate"),
         *("checkpoint.keep_last", "data.threads", "data.prefetch", "data.repeats"),
     )
     for path in positive:
@@ -277,7 +277,7 @@ def _check_bounds(config: Config) -> None:
             raise ValueError(f"config.{path} is {value}: it must be at most {most}")
     unset_or_positive = (
         *("eval_batch_size", "checkpoint.keep_best", "data.max_bad", "ema_warmup"),
-        "optimizer.rate_batch",
+        *("optimizer.rate_batch", "model.unroll"),
     )
     for path in unset_or_positive:
         if not _get(config, path) >= 0:

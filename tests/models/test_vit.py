@@ -95,7 +95,7 @@ def plain_gradients() -> tuple[jax.Array, Any]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"remat": "dots"}, {"remat": "full"}, {"remat": "none", "unroll": 2}],
+    [{"remat": "dots"}, {"remat": "lean"}, {"remat": "full"}, {"remat": "none", "unroll": 2}],
     ids=str,
 )
 def test_remat_and_unroll_change_nothing(plain_gradients, changes) -> None:
@@ -105,7 +105,7 @@ def test_remat_and_unroll_change_nothing(plain_gradients, changes) -> None:
 
 
 def test_remat_saves_less() -> None:
-    """Bytes the backward pass keeps of the forward pass: full < dots < none."""
+    """Bytes the backward pass keeps of the forward pass: full < lean < dots < none."""
 
     def kept(remat: str) -> int:
         graphdef, params = nnx.split(tiny.model(depth=6, remat=remat))
@@ -113,7 +113,7 @@ def test_remat_saves_less() -> None:
         _, backward = jax.eval_shape(lambda p, x: jax.vjp(run, p, x), params, tiny.images(32))
         return sum(leaf.size for leaf in jax.tree.leaves(backward))
 
-    assert kept("full") < kept("dots") < kept("none")
+    assert kept("full") < kept("lean") < kept("dots") < kept("none")
 
 
 def test_remat_of_a_decoder_saves_less() -> None:

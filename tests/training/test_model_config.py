@@ -97,7 +97,7 @@ def test_zero_and_empty_leave_a_size_to_the_zoo() -> None:
     recipe = {"model": {"name": "Ti/16", "width": 96, "num_heads": 2, "pool": "gap"}}
     texts = [f"--config.model.{text}" for text in ("width=0", "num_heads=0", "pool=")]
     assert configs._override(recipe, texts)[0].model == model_config(name="Ti/16")
-    assert model_config(name="Ti/16", dropout=0.0, remat="dots") == model_config(name="Ti/16")
+    assert model_config(name="Ti/16", dropout=0.0, remat="auto") == model_config(name="Ti/16")
 
 
 def test_the_name_says_of_what_type_a_field_is_wherever_it_stands() -> None:

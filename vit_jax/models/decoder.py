@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models import limits, positions, stack
-from vit_jax.models.layers import XAVIER, BlockOptions, layer_norm
+from vit_jax.models.layers import XAVIER, BlockOptions
+from vit_jax.models.normalisation import layer_norm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class Decoder(nnx.Module):
         restore: jax.Array,  # (B, N) int
         *,
         remat: str = "none",
-        unroll: int = 1,
+        unroll: int = 0,
     ) -> jax.Array:
         """Predicted pixels of every patch (B, N, outputs) float32."""
         x = self.embedding(latents)

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models import positions, stack
-from vit_jax.models.layers import dropout, grid_bias, layer_norm, relative_table, split_batch
+from vit_jax.models.layers import dropout, grid_bias, relative_table, split_batch
 from vit_jax.models.model import Model
+from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import check_images
 from vit_jax.models.resnet import Stem

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.layers import XAVIER, Attention, BlockOptions, Mlp, layer_norm
+from vit_jax.models.layers import XAVIER, Attention, BlockOptions, Mlp
+from vit_jax.models.normalisation import layer_norm
 
 
 class AttentionPool(nnx.Module):

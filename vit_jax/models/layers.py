@@ -14,7 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models import positions
+from vit_jax.models import attention, positions
+from vit_jax.models.attention import AttentionKind
+from vit_jax.models.normalisation import layer_norm
+from vit_jax.models.remat import ATTENTION, BRANCH, HIDDEN, QKV, RESIDUAL, named
 
 BATCH_AXES = ("data", "fsdp")  # mesh axes that split a batch
 XAVIER = nnx.initializers.xavier_uniform()
@@ -45,7 +48,7 @@ class BlockOptions:
     relative_grid: positions.Grid | None = None  # grid of this block's own relative bias
     own_position_tokens: int = 0  # rows of this block's own position table; 0: none
     dtype: Dtype = "float32"
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    attention: AttentionKind = "auto"
 
 
 class Block(nnx.Module):
@@ -84,11 +87,11 @@ class Block(nnx.Module):
             self.norm1(x), bias=bias, key=keys[0], return_weights=return_weights
         )
         if self.options.layer_scale:
-            y = y * self.scale1[...].astype(y.dtype)[None, None]
-        x = x + drop_branch(y, key=keys[1])
+            y = named(y, BRANCH) * self.scale1[...].astype(y.dtype)[None, None]
+        x = named(x + drop_branch(y, key=keys[1]), RESIDUAL)
         y = self.mlp(self.norm2(x), key=keys[2])
         if self.options.layer_scale:
-            y = y * self.scale2[...].astype(y.dtype)[None, None]
+            y = named(y, BRANCH) * self.scale2[...].astype(y.dtype)[None, None]
         return x + drop_branch(y, key=keys[3]), weights
 
 
@@ -135,10 +138,13 @@ class Attention(nnx.Module):
         key: jax.Array | None = None,
         return_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Returns (B, Q, D), and the weights (B, H, Q, T) float32 if requested."""
+        """Returns (B, Q, D), and the weights (B, H, Q, T) float32 if requested.
+
+        "auto" computes attention as "recompute" does: see `zoo.runnable` for GPUs.
+        """
         options = self.options
         if queries is None and (options.key_bias or not options.qkv_bias):
-            q, k, v = jnp.moveaxis(self.qkv(x), 2, 0)  # (B, T, H, d) each
+            q, k, v = self._project_together(x)
         else:
             q, k, v = self._project(x if queries is None else queries, x)
         if options.qk_norm:
@@ -152,12 +158,31 @@ class Attention(nnx.Module):
         if return_weights or (options.attention_dropout and key is not None):
             weights = attention_weights(q, k, bias)
             dropped = dropout(weights, options.attention_dropout, keys[0])
-            y = jnp.einsum("bhqk,bkhd->bqhd", dropped.astype(v.dtype), v)
+            y = named(jnp.einsum("bhqk,bkhd->bqhd", dropped.astype(v.dtype), v), ATTENTION)
         else:
-            implementation = None if options.attention == "auto" else options.attention
-            with jax.numpy_dtype_promotion("standard"):  # promotes logits implicitly
-                y = jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation)
+            y = self._attend(q, k, v, bias)
         return dropout(self.out(y), options.dropout, keys[1]), weights
+
+    def _attend(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None
+    ) -> jax.Array:
+        kind = self.options.attention
+        if kind == "auto" or kind == "recompute":
+            return attention.attend(q, k, v, bias)
+        with jax.numpy_dtype_promotion("standard"):  # promotes logits implicitly
+            y = jax.nn.dot_product_attention(q, k, v, bias, implementation=kind)
+        return named(y, ATTENTION)
+
+    def _project_together(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries, keys and values (B, T, H, d) of one sequence, by one product."""
+        dtype = jnp.dtype(self.options.dtype)
+        kernel = self.qkv.kernel[...].astype(dtype)
+        product = self.qkv.dot_general or jax.lax.dot_general  # a mesh may set the layer's
+        qkv = product(x.astype(dtype), kernel, (((2,), (0,)), ((), ())))
+        if self.qkv.bias is not None:
+            return attention.split(qkv, self.qkv.bias[...])
+        q, k, v = jnp.moveaxis(named(qkv, QKV), 2, 0)
+        return q, k, v
 
     def _project(self, queries: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries (B, Q, H, d) of one sequence, keys and values (B, T, H, d) of another."""
@@ -169,7 +194,7 @@ class Attention(nnx.Module):
             bias = self.qkv.bias[...].astype(dtype)
             q, v = q + bias[None, None, 0], v + bias[None, None, 2]
             k = k + bias[None, None, 1] if self.options.key_bias else k
-        return q, k, v
+        return named(q, QKV), named(k, QKV), named(v, QKV)
 
 
 class Mlp(nnx.Module):
@@ -193,7 +218,7 @@ class Mlp(nnx.Module):
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         keys = [None] * 2 if key is None else list(jax.random.split(key))
-        x = self.fc1(x)
+        x = named(self.fc1(x), HIDDEN)
         if self.options.mlp == "swiglu":
             gate, value = jnp.split(x, 2, axis=-1)
             x = jax.nn.silu(gate) * value
@@ -231,25 +256,6 @@ def gelu(x: jax.Array, kind: Activation) -> jax.Array:
     return jax.nn.gelu(x, approximate=kind == "gelu_tanh")
 
 
-def layer_norm(width: int, eps: float, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm with float32 statistics and an output of the computation's dtype.
-
-    The variance is E[(x - mean)^2]. Flax's default, E[x^2] - E[x]^2, loses digits if the mean is
-    large: its error against float64 was five times as large, and it was no faster.
-    """
-    return _LayerNorm(
-        width, epsilon=eps, dtype=jnp.dtype(dtype), use_fast_variance=False, rngs=rngs
-    )
-
-
-class _LayerNorm(nnx.LayerNorm):
-    """Works under strict dtype promotion too: Flax promotes to float32 implicitly."""
-
-    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        with jax.numpy_dtype_promotion("standard"):
-            return super().__call__(x, mask=mask)
-
-
 def add_position(x: jax.Array, table: jax.Array) -> jax.Array:
     """Adds (1, R, D) to the last R of the T tokens: a table may leave out the class token."""
     table = table.astype(x.dtype)
@@ -261,11 +267,7 @@ def add_position(x: jax.Array, table: jax.Array) -> jax.Array:
 
 def attention_weights(q: jax.Array, k: jax.Array, bias: jax.Array | None) -> jax.Array:
     """softmax(q k / sqrt(d) + bias), float32 (B, H, Q, T), of q (B, Q, H, d), k (B, T, H, d)."""
-    scale = q.shape[-1] ** -0.5
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32) * scale
-    if bias is not None:
-        logits = logits + bias
-    return jax.nn.softmax(logits, axis=-1)
+    return jax.nn.softmax(attention.logits_of(q, k, bias), axis=-1)
 
 
 def relative_bias(q: jax.Array, table: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from flax import nnx, traverse_util
 from vit_jax.models import heads
 from vit_jax.models.classifier import PretrainingOptions
 from vit_jax.models.encoder import TaskModel
-from vit_jax.models.layers import layer_norm
+from vit_jax.models.normalisation import layer_norm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,11 @@ import dataclasses
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from vit_jax.models import limits, positions
+from vit_jax.models.attention import AttentionKind
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.layers import Activation, BlockOptions
 from vit_jax.models.model import ModelOptions
+from vit_jax.models.remat import Remat
 from vit_jax.models.resnet import StemOptions
 
 
@@ -86,10 +88,14 @@ class Regularisation:
 class Compute:
     """How the model is computed. Like `dtype`, this does not change what parameters mean."""
 
-    attention: Literal["auto", "xla", "cudnn"] = "auto"  # what computes the attention
-    # What to recompute in the backward pass: nothing, all but matmul outputs, everything.
-    remat: Literal["none", "dots", "full"] = "dots"
-    unroll: int = 1  # blocks in one iteration of the scan
+    # "auto" is chosen for the devices and the sizes of a run, and the log has the choice.
+    # What computes the attention: "recompute" computes its weights again in the backward pass,
+    # "xla" differentiates the plain form, "cudnn" uses cuDNN.
+    attention: AttentionKind = "auto"
+    # What to recompute in the backward pass: nothing; all but the outputs of matrix products;
+    # queries, keys and values too ("lean"); everything.
+    remat: Remat = "auto"
+    unroll: int = 0  # blocks in one iteration of the scan; 0: as "auto"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -322,7 +328,7 @@ def check_cudnn(dtype: str, *, tokens: int, head: int) -> None:
 def _check_values(options: EncoderOptions) -> None:
     """Checks every field on its own. Raises ValueError."""
     unbounded = ("head_bias", "layer_scale")
-    may_be_zero = ("num_classes", "representation_size", "registers")
+    may_be_zero = ("num_classes", "representation_size", "registers", "unroll")
     for field, hint in get_type_hints(type(options)).items():
         value, choices = getattr(options, field), get_args(hint)
         if get_origin(hint) is Literal and value not in choices:

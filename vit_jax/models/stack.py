@@ -3,7 +3,6 @@
 Shapes: L depth, B batch, T tokens, R rows of a position table, D width, H heads.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models.layers import Block, BlockOptions, add_position, split_batch
+from vit_jax.models.remat import checkpointed
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -45,7 +45,7 @@ def scan(
     key: jax.Array | None = None,
     return_intermediates: bool = False,
     remat: str = "none",
-    unroll: int = 1,
+    unroll: int = 0,
 ) -> tuple[jax.Array, Intermediates | None]:
     """Runs `x` through the layers; returns (B, T, D), and the `Intermediates` if requested.
 
@@ -74,16 +74,4 @@ def scan(
         x = split_batch(x)
         return x, None if weights is None else Intermediates(x, weights)
 
-    return jax.lax.scan(checkpointed(body, remat), x, layers, unroll=unroll)
-
-
-def checkpointed(body: Any, policy: str) -> Any:
-    """Sets what the backward pass recomputes: nothing, all but matmul outputs, or everything."""
-    if policy == "none":
-        return body
-    policies = {
-        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        "full": jax.checkpoint_policies.nothing_saveable,
-    }
-    # A scan separates its iterations, so `prevent_cse` is not needed.
-    return functools.partial(jax.checkpoint, prevent_cse=False, policy=policies[policy])(body)
+    return jax.lax.scan(checkpointed(body, remat), x, layers, unroll=max(unroll, 1))

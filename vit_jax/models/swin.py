@@ -26,12 +26,13 @@ from vit_jax.models.layers import (
     Mlp,
     drop_path,
     dropout,
-    layer_norm,
 )
 from vit_jax.models.model import Model, ModelOptions
+from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.options import Compute, Regularisation, check_cudnn
 from vit_jax.models.positions import Grid, relative_index
 from vit_jax.models.preprocessing import check_images
+from vit_jax.models.remat import RESIDUAL, Remat, checkpointed, named
 from vit_jax.models.windows import Padding, Windows, shrink
 
 PATCH_EPS = 1e-5  # epsilon of the norms after embedding and merging patches
@@ -54,7 +55,7 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
     qkv_bias: bool = True
     position: Literal["none", "learned_1d"] = "none"  # added to the patches; fixes the image size
     head_bias: float = 0.0
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Remat = "none"
 
     def __post_init__(self) -> None:
         limits.check(self)
@@ -236,7 +237,8 @@ class Stage(nnx.Module):
             )
             return y, None
 
-        return jax.lax.scan(stack.checkpointed(body, self.remat), x, layers, unroll=self.unroll)[0]
+        kept = checkpointed(body, self.remat)
+        return jax.lax.scan(kept, x, layers, unroll=max(self.unroll, 1))[0]
 
 
 class WindowBlock(nnx.Module):
@@ -270,7 +272,7 @@ class WindowBlock(nnx.Module):
         y = windows.cut(self.norm1(x), shifted)
         y = windows.join(self._attend(y, windows, shifted, keys[0]), shifted)
         x = x.reshape(shape)
-        x = x + drop_path(y.reshape(shape), rate=rate, key=keys[1])
+        x = named(x + drop_path(y.reshape(shape), rate=rate, key=keys[1]), RESIDUAL)
         x = x + drop_path(self.mlp(self.norm2(x), key=keys[2]), rate=rate, key=keys[3])
         return x.reshape(shape[0], *windows.grid, shape[2])
 

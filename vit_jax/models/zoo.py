@@ -149,9 +149,15 @@ def change(options: AnyOptions, **changes: Any) -> AnyOptions:
 
 
 def runnable(options: AnyOptions, *, platform: str) -> AnyOptions:
-    """The same model with options that this platform ("cpu", "gpu", "tpu") supports."""
-    cudnn = isinstance(options, EncoderOptions | SwinOptions) and options.attention == "cudnn"
-    return change(options, attention="auto") if cudnn and platform != "gpu" else options
+    """The same model with an attention that this platform ("cpu", "gpu", "tpu") supports.
+
+    On GPUs, "auto" is the plain form: no other form has been measured there.
+    """
+    if not isinstance(options, EncoderOptions | SwinOptions):
+        return options
+    if platform == "gpu":
+        return change(options, attention="xla") if options.attention == "auto" else options
+    return change(options, attention="auto") if options.attention == "cudnn" else options
 
 
 def classifier(options: Options) -> Options:

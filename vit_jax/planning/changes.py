@@ -67,7 +67,7 @@ def _candidates(config: Config, step: Step) -> Iterator[Change]:
         {"mesh.data": -1, "mesh.fsdp": n} for n in split if devices % n == 0
     ]
     remat: list[dict[str, Any]] = [{"model.remat": kind} for kind in ("dots", "full")]
-    remat = remat[{"none": 0, "dots": 1}.get(step.remat, 2) :]
+    remat = remat[{"none": 0, "dots": 1, "lean": 1}.get(step.remat, 2) :]
     bfloat16 = {"optimizer.moment_dtype": "bfloat16"}
     if getattr(config.optimizer.rule, "moment_dtype", "bfloat16") != "bfloat16":
         yield Change(fields=bfloat16, price="moments in bfloat16: as fast, rounded moments")

@@ -21,7 +21,8 @@ from vit_jax.planning.job import Job, Result, Step
 from vit_jax.planning.plan import Plan
 
 COMPILED = 3  # candidates that are compiled
-REMATS: tuple[str, ...] = typing.get_args(typing.get_type_hints(Compute)["remat"])
+_KINDS = typing.get_args(typing.get_type_hints(Compute)["remat"])
+REMATS: tuple[str, ...] = tuple(kind for kind in _KINDS if kind != "auto")
 _REACHED = 0.45  # share of the peak in the estimate
 _UNROLLED = 0.9  # share of the time of a scanned step in the estimate
 _TRIES = 5  # probes for the largest batch, after the first

@@ -18,13 +18,12 @@ from vit_jax.config import Config
 from vit_jax.data import augment, pipeline
 from vit_jax.data.record import DataFacts
 from vit_jax.evaluators import held_out
-from vit_jax.models import zoo
 from vit_jax.models.zoo import Options
 from vit_jax.objectives import Batch, Objective
 from vit_jax.parallel import compiler
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import compute, optimizer, progressive, setup, state
 from vit_jax.training import frozen as frozen_lib
-from vit_jax.training import optimizer, progressive, setup, state
 from vit_jax.training.step import Bind, Prepare, make_train_step
 
 
@@ -47,6 +46,7 @@ class Design:
     eval_batch: Mapping[str, jax.ShapeDtypeStruct]
     compiler_options: Mapping[str, str]  # of the step
     prepare: Prepare  # a batch of the pipeline -> the batch for the loss
+    options: Options  # of the model, with a value for each compute option
     step: jax.stages.Wrapped  # (state, batch, frozen) -> (state, metrics)
     eval_step: held_out.EvalStep  # (params, batch, frozen) -> sums
     bind: Bind  # parameters of the frozen models -> these models
@@ -54,10 +54,6 @@ class Design:
     @property
     def objective(self) -> Objective:
         return self.config.objective
-
-    @property
-    def options(self) -> Options:
-        return self.start.options
 
     @property
     def abstract_frozen(self) -> dict[str, Any]:
@@ -86,8 +82,10 @@ def design(
     lengths = setup.lengths(config, dataset_size=facts.train_size)
     start = start or setup.zoo_start(config, facts)
     config = setup.with_value_range(config, start.preprocessing)
-    objective, options = config.objective, start.options
-    _check(objective, options, mesh)
+    objective = config.objective
+    _check(objective, start.options, mesh)
+    images = compute.images_at_once(mesh, config.batch_size, accumulate=config.optimizer.accumulate)
+    options = compute.choose(start.options, mesh, images=images)
     _check_augmentations(config, options, facts)
     schedule = setup.schedule(config, dataset_size=facts.train_size)
     graphdef, shapes = state.abstract_params(options)
@@ -122,6 +120,7 @@ def design(
         ),
         compiler_options=compiler_options,
         prepare=prepare,
+        options=options,
         step=_step(
             config,
             build,
@@ -193,7 +192,7 @@ def _check(objective: Objective, options: Options, mesh: Mesh) -> None:
     """Raises ValueError if the devices cannot compute the model, or batches lack an input."""
     _check_inputs(objective)
     platform = mesh.devices.flat[0].platform
-    if zoo.runnable(options, platform=platform) != options:
+    if getattr(options, "attention", "auto") == "cudnn" and platform != "gpu":
         raise ValueError(
             f"config.model.attention is 'cudnn', which needs GPUs, but the devices are {platform}:"
             " use --config.model.attention=auto"

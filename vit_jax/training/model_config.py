@@ -13,7 +13,7 @@ from vit_jax.schema.forms import fields, group_of
 # of the checkpoint.
 FRESH = (*zoo.RUN_FIELDS, "representation_size", "head_norm")
 # The defaults of a run where they may differ from those of the options.
-_DEFAULTS = {"remat": "dots"}
+_DEFAULTS = {"remat": "auto"}
 _REFUSED = {
     "num_classes": "the number of classes comes from the data",
     "image_size": "set config.image_size",

@@ -15,7 +15,7 @@ from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.text import printable
-from vit_jax.training import optimizer, schedules
+from vit_jax.training import compute, optimizer, schedules
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -229,7 +229,8 @@ def messages(
     )
     _, rate = optimizer.peak_rate(config.optimizer, batch_size=config.batch_size)
     resumed = f"resumed after step {step}" if step else ""
-    return tuple(line for line in (model, where, rate, *notes, resumed) if line)
+    lines = (model, where, compute.described(options), rate, *notes, resumed)
+    return tuple(line for line in lines if line)
 
 
 def image_size(config: Config) -> tuple[int, int]:

@@ -1,0 +1,190 @@
+"""LayerNorm, attention and the split of its inputs have backward passes of their own.
+
+Their values and gradients are compared with those of the plain form, which autodiff differentiates,
+in float64.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.compare import assert_close
+from tests.models import tiny
+from vit_jax.models import attention, flops, heads, layers, normalisation
+
+
+def plain_attention(q: Any, k: Any, v: Any, bias: Any) -> jax.Array:
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+    logits = logits if bias is None else logits + bias
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits, -1), v)
+
+
+def rounding_attention(q: Any, k: Any, v: Any, bias: Any) -> jax.Array:
+    """The plain form in bfloat16: the softmax is float32, and its weights are rounded."""
+    bias = None if bias is None else bias.astype(q.dtype)
+    return jax.nn.dot_product_attention(q, k, v, bias, implementation="xla")
+
+
+def plain_norm(x: Any, scale: Any, bias: Any) -> jax.Array:
+    wide = x.astype(scale.dtype)
+    normal = (wide - wide.mean(-1, keepdims=True)) / jnp.sqrt(wide.var(-1, keepdims=True) + 1e-6)
+    row = (1,) * (x.ndim - 1) + scale.shape
+    return (normal * scale.reshape(row) + bias.reshape(row)).astype(x.dtype)
+
+
+def plain_split(qkv: Any, bias: Any) -> tuple[jax.Array, ...]:
+    return tuple(jnp.moveaxis(qkv + bias.astype(qkv.dtype)[None, None], 2, 0))
+
+
+def gradients(function: Any, inputs: list[Any], weights: list[Any]) -> list[Any]:
+    """The outputs, and the gradients of their sum with these weights, without those of None."""
+
+    def run(inputs: list[Any], weights: list[Any]) -> Any:
+        y, backward = jax.vjp(lambda inputs: function(*inputs), inputs)
+        return y, backward(weights[0] if isinstance(y, jax.Array) else tuple(weights))
+
+    with jax.numpy_dtype_promotion("standard"):
+        return [
+            np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(jax.jit(run)(inputs, weights))
+        ]
+
+
+def exact(function: Any, inputs: list[Any], weights: list[Any]) -> list[Any]:
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), (inputs, weights))
+        return gradients(function, *wide)
+
+
+def draw(*shape: int, dtype: str = "float32", seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def error(found: Any, true: Any) -> float:
+    return float(np.linalg.norm(found - true) / np.linalg.norm(true))
+
+
+ROWS = 8
+# Queries, keys, heads, width of a head, shape of the bias
+SIZES: list[Any] = [
+    (7, 7, 3, 8, None),
+    (1, 150, 2, 64, None),  # a probe
+    (5, 9, 2, 120, (ROWS, 1, 5, 9)),  # only 8 columns are left for the sum
+    (6, 6, 2, 128, (1, 2, 6, 6)),  # none is left
+    (9, 4, 3, 16, (1, 1, 1, 4)),
+]
+
+
+def attention_case(size: Any, dtype: str) -> tuple[list[Any], list[Any]]:
+    queries, keys, number, width, bias = size
+    q, k, v, weight = (
+        draw(ROWS, tokens, number, width, dtype=dtype, seed=seed)
+        for seed, tokens in enumerate((queries, keys, keys, queries))
+    )
+    mask = None if bias is None else draw(*bias, seed=9).at[..., -1].set(-100.0)
+    return [q, k, v, mask], [weight]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_attention_in_float32_is_the_plain_form(size) -> None:
+    case = attention_case(size, "float32")
+    found, true = gradients(attention.attend, *case), exact(plain_attention, *case)
+    for ours, theirs in zip(found, true, strict=True):
+        assert_close(ours, theirs, scaled=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_attention_in_bfloat16_is_as_exact_as_the_plain_form(size) -> None:
+    case = attention_case(size, "bfloat16")
+    parts = (
+        gradients(attention.attend, *case),
+        gradients(rounding_attention, *case),
+        exact(plain_attention, *case),
+    )
+    for ours, plain, true in zip(*parts, strict=True):
+        assert error(ours, true) < 1.33 * error(plain, true)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(3, 5, 24), (2, 3, 4, 8), (6, 64)], ids=str)
+def test_layer_norm_is_the_plain_form(shape, dtype) -> None:
+    inputs = [3 + draw(*shape, dtype=dtype), 1 + draw(shape[-1], seed=1), draw(shape[-1], seed=2)]
+    weights = [draw(*shape, dtype=dtype, seed=3)]
+    ours = lambda *inputs: normalisation.normalise(*inputs, 1e-6)  # noqa: E731
+    found, true = gradients(ours, inputs, weights), exact(plain_norm, inputs, weights)
+    for one, theirs in zip(found, true, strict=True):
+        assert_close(one, theirs, scaled=1e-6 if dtype == "float32" else 2**-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_split_of_queries_keys_and_values_is_the_plain_one(dtype) -> None:
+    inputs = [draw(2, 9, 3, 2, 4, dtype=dtype), draw(3, 2, 4, seed=1)]
+    weights = [draw(2, 9, 2, 4, dtype=dtype, seed=seed) for seed in (2, 3, 4)]
+    found, true = gradients(attention.split, inputs, weights), exact(plain_split, inputs, weights)
+    for ours, theirs in zip(found, true, strict=True):
+        assert_close(ours, theirs, scaled=1e-6 if dtype == "float32" else 2**-8)
+
+
+OPTIONS: list[Any] = [
+    {},
+    {"qkv_bias": False, "qk_norm": True},
+    {"position": "relative", "dropout": 0.3},
+    {"relative_bias": "per_block", "key_bias": False},
+    {"attention_dropout": 0.4, "layer_scale": 0.3, "drop_path": 0.5},
+]
+
+
+@pytest.mark.parametrize("changes", OPTIONS, ids=str)
+def test_a_block_computes_the_same_whatever_computes_its_attention(changes) -> None:
+    x, weight = draw(2, 7, 32), draw(2, 7, 32, seed=1)
+    bias = draw(1, 4, 7, 7, seed=2)
+
+    def run(kind: str) -> Any:
+        options = tiny.options(**changes, attention=kind).block()
+        graphdef, params = nnx.split(tiny.model(**changes).encoder.blocks)
+        graphdef = nnx.split(nnx.eval_shape(lambda: layers.Block(options, rngs=nnx.Rngs(0))))[0]
+        first = jax.tree.map(lambda p: p[0], params)
+
+        def block(params: Any, x: jax.Array, bias: jax.Array) -> jax.Array:
+            key = jax.random.key(3, impl="rbg")
+            return nnx.merge(graphdef, params)(x, bias=bias, key=key, drop_rate=0.2)[0]
+
+        return gradients(block, [first, x, bias], [weight])
+
+    for ours, theirs in zip(run("recompute"), run("xla"), strict=True):
+        assert_close(ours, theirs, scaled=2e-6, floor=1.0)
+
+
+def test_a_pool_computes_the_same_whatever_computes_its_attention() -> None:
+    x, weight = draw(3, 6, 32), draw(3, 32, seed=1)
+
+    def run(kind: str) -> Any:
+        options = tiny.options(attention=kind).plain_block()
+        pool = heads.AttentionPool(options, rngs=nnx.Rngs(jax.random.key(0, impl="rbg")))
+        graphdef, params = nnx.split(pool)
+        return gradients(lambda p, x: nnx.merge(graphdef, p)(x), [params, x], [weight])
+
+    for ours, theirs in zip(run("recompute"), run("xla"), strict=True):
+        assert_close(ours, theirs, scaled=2e-6, floor=1.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"layer_scale": 0.1, "relative_bias": "shared", "key_bias": False}, {"qkv_bias": False}],
+    ids=str,
+)
+def test_dots_recomputes_no_product_with_a_kernel(changes) -> None:
+    """The attention computes its logits again, whatever the policy is; "lean" projects too."""
+
+    def operations(remat: str) -> int:
+        graphdef, params = nnx.split(tiny.model(**changes, remat=remat))
+        total = lambda p, x: nnx.merge(graphdef, p)(x).sum()  # noqa: E731
+        return flops.of_program(jax.make_jaxpr(jax.grad(total))(params, tiny.images()).jaxpr)
+
+    projections = 3 * 2 * (2 * 7 * 32 * 3 * 32)  # layers, two for a multiply-add
+    assert operations("dots") == operations("none")
+    assert operations("lean") == operations("dots") + projections
+    assert operations("full") > operations("lean")

@@ -1,0 +1,56 @@
+"""The compute options that are "auto": their choice for the devices and the sizes of a run."""
+
+import pytest
+
+from tests.training.test_design import FACTS, one_device, small
+from vit_jax.models import zoo
+from vit_jax.training import compute
+from vit_jax.training.design import design
+
+B16 = zoo.options("B/16", dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("changes", "devices", "chosen"),
+    [
+        ({}, {"kind": "TPU v5 lite", "images": 64}, ("none", 12)),
+        ({}, {"kind": "TPU v5 lite", "images": 64, "fsdp": 8, "parts": 8}, ("lean", 1)),
+        ({}, {"kind": "TPU v5 lite", "images": 256}, ("lean", 1)),
+        ({}, {"kind": "TPU v5 lite", "images": 512}, ("full", 1)),
+        ({}, {"kind": "TPU v5", "images": 1536}, ("dots", 1)),
+        ({"depth": 24}, {"kind": "TPU v5", "images": 32}, ("dots", 1)),
+        ({"dtype": "float32"}, {"kind": "TPU v2", "images": 48}, ("lean", 1)),
+        ({"remat": "full"}, {"kind": "TPU v5 lite", "images": 8}, ("full", 1)),
+        ({"unroll": 12}, {"kind": "TPU v5 lite", "images": 8}, ("none", 12)),
+        ({"unroll": 1}, {"kind": "TPU v5 lite", "images": 8}, ("lean", 1)),
+        ({}, {"kind": "TPU of the future", "images": 4096}, ("none", 12)),
+    ],
+    ids=str,
+)
+def test_a_tpu_gets_the_fastest_way_that_fits(changes, devices, chosen) -> None:
+    assert compute.on_tpu(zoo.change(B16, **changes), **devices) == chosen
+
+
+def test_a_run_has_a_value_for_each_choice_and_its_model_keeps_auto() -> None:
+    plan = design(small(model={"name": "Ti/16"}), FACTS, one_device())
+    assert compute.described(plan.options) == "attention recompute, remat lean, unroll 1"
+    saved = plan.start.options
+    assert (saved.attention, saved.remat, saved.unroll) == ("auto", "auto", 0)
+
+
+def test_what_the_config_sets_stays() -> None:
+    model = {"name": "Ti/16", "attention": "xla", "remat": "none", "unroll": 3}
+    plan = design(small(model=model), FACTS, one_device())
+    assert compute.described(plan.options) == "attention xla, remat none, unroll 3"
+
+
+def test_each_family_gets_what_it_has() -> None:
+    swin = compute.choose(zoo.options("Swin-T", remat="auto"), one_device(), images=8)
+    assert compute.described(swin) == "attention recompute, remat dots, unroll 1"
+    resnet = zoo.options("ResNet-18")
+    assert compute.choose(resnet, one_device(), images=8) is resnet
+    assert compute.described(resnet) == ""
+
+
+def test_a_device_computes_its_part_of_a_micro_batch() -> None:
+    assert compute.images_at_once(one_device(), 64, accumulate=4) == 16
