@@ -6,6 +6,7 @@ of kernels from device to device, or it adds up the whole gradient on every devi
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from vit_jax.models.layers import BATCH_AXES, batch_axes
 from vit_jax.parallel import rules
 
 Model = TypeVar("Model", bound=nnx.Module)
-_LANES = 128  # numbers in a row of a TPU's registers
+_TILE = (16, 128)  # of a TPU's memory, for bfloat16
 
 Dimensions = Any  # the dimension numbers of `jax.lax.dot_general`
 
@@ -99,14 +100,15 @@ def _backward(
 def _scattered(x: jax.Array, axis: int, parts: int) -> jax.Array:
     """The sum of an array over the devices of `fsdp`: this device's part along an axis.
 
-    Parts travel as rows of 128 numbers behind an axis for the parts: TPUs add up the whole array on
-    every device if it is scattered along another axis, or if its rows are short.
+    Parts travel as tiles behind an axis for the parts. Along another axis, or in short rows, TPUs
+    would add up the whole array on every device; tiles that are not full would take extra steps.
     """
     x = jnp.moveaxis(x.reshape(*x.shape[:axis], parts, -1, *x.shape[axis + 1 :]), axis, 0)
-    shape = x.shape[1:]
-    if x.size % (parts * _LANES) == 0:
-        x = x.reshape(parts, -1, _LANES)
-    return jax.lax.psum_scatter(x, "fsdp").reshape(shape)
+    shape, size = x.shape[1:], x.size // parts
+    tiles = -(-size // math.prod(_TILE))
+    x = jnp.pad(x.reshape(parts, size), ((0, 0), (0, tiles * math.prod(_TILE) - size)))
+    part = jax.lax.psum_scatter(x.reshape(parts, tiles * _TILE[0], _TILE[1]), "fsdp")
+    return part.reshape(-1)[:size].reshape(shape)
 
 
 def _rows(ndim: int, axes: tuple[str | None, ...], dimensions: Dimensions) -> tuple[P, P]:
