@@ -71,7 +71,7 @@ def test_a_plan_reads_memory_flops_and_collectives(recipe, monkeypatch, tmp_path
     assert cli.run(*call) == 0
     first = capsys.readouterr().out
     (plan,) = json.loads(first)["plans"]
-    assert plan["flops_ratio"] == pytest.approx(1, abs=1e-9)
+    assert 1 <= plan["flops_ratio"] == pytest.approx(plan["traced_flops_ratio"], rel=0.01)
     assert plan["memory"]["fits"] and 0 < plan["memory"]["peak"] < plan["memory"]["usable"]
     reduced = sum(c["bytes"] for c in plan["collectives"] if c["kind"] == "all-reduce")
     assert reduced == pytest.approx(2 * plan["parameters"], rel=0.3)  # gradients in bfloat16

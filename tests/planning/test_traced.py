@@ -30,6 +30,7 @@ def test_flops_are_those_of_the_formula() -> None:
     # The images have no gradient, so the patches cost two products instead of three.
     expected = 3 * (LAYERS * block + head) + 2 * patches
     assert traced(remat="none").flops == expected
+    assert traced(remat="none", dtype="bfloat16").flops == expected  # whatever attention it has
 
 
 def test_frozen_parameters_have_no_gradient() -> None:

@@ -23,7 +23,7 @@ from flax import nnx
 from jax.experimental import topologies as tpu_topologies
 
 from vit_jax.data.record import DataFacts
-from vit_jax.models import flops
+from vit_jax.models import flops, zoo
 from vit_jax.objectives import Objective
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.planning import job as job_lib
@@ -185,6 +185,13 @@ def _held(tree: Any) -> float:
     )
 
 
+def _plain(plan: Design) -> nnx.GraphDef:
+    """The model with the plain form of attention: faster forms have products of their own."""
+    if not hasattr(plan.options, "attention"):
+        return plan.graphdef
+    return state.abstract_params(zoo.change(plan.options, attention="xla"))[0]
+
+
 class _Traced(NamedTuple):
     """What the traced loss says of one image."""
 
@@ -206,16 +213,20 @@ def _traced(plan: Design) -> _Traced:
         plan.config.optimizer, plan.shapes, statistics=state.statistics(plan.options)
     )
 
+    graphdef = plan.graphdef
+
     def loss(params: Any, batch: Any, key: Any, models: Any) -> jax.Array:
         held = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
-        model = nnx.merge(plan.graphdef, held)
+        model = nnx.merge(graphdef, held)
         return objective.loss(model, batch, key=key, frozen=plan.bind(models)).values.sum()
 
     def kept(params: Any, *rest: Any) -> Any:
         return jax.vjp(lambda params: loss(params, *rest), params)[1]
 
     arguments = (plan.shapes, batch, key, plan.abstract_frozen)
+    graphdef = _plain(plan)
     program = jax.make_jaxpr(loss)(*arguments).jaxpr
+    graphdef = plan.graphdef
     flags = jax.tree.leaves(trains)
     trained = [*flags, *[False] * (len(program.invars) - len(flags))]
     marked = (x for x in jax.tree.leaves(jax.eval_shape(kept, *arguments)) if TRACED in x.shape)
