@@ -6,6 +6,8 @@ import random
 import shutil
 import signal
 import time
+import unittest.mock
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from tests import cli, runs
 from tests.compare import assert_close, assert_same_bits
 from tests.patience import limit
 from vit_jax.data import batches
+from vit_jax.parallel import rules
 
 STEPS = 24
 OVERRIDES = (
@@ -25,7 +28,15 @@ OVERRIDES = (
     "--config.model.dropout=0.1",
     "--config.optimizer.moment_dtype=bfloat16",
 )
+FLOOR = 65_536  # `rules.SMALLEST` of a process that does not set it, as the tests do
 DEVICES = 8  # those of this process: programs, and so bits, depend on their number
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_split_of_a_child() -> Iterator[None]:
+    """Runs of this process split the same arrays as the processes that are started here."""
+    with unittest.mock.patch.object(rules, "SMALLEST", FLOOR):
+        yield
 
 
 @pytest.fixture(scope="module")
