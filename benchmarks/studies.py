@@ -194,14 +194,10 @@ def _submit(
     """Submits all runs. Those that others use come first, so that waiting cannot block them."""
     runs = [run for run in STUDIES[flags.study]() if run.name.startswith(tuple(flags.rows))]
     submitted: dict[tuple[str, int], concurrent.futures.Future[list[dict[str, Any]]]] = {}
-    runs.sort(key=lambda run: _depth(run, runs))
-    for (_, group), seed in itertools.product(
-        [(k, list(g)) for k, g in itertools.groupby(runs, key=lambda run: _depth(run, runs))],
-        range(flags.seeds),
-    ):
-        for run in group:
-            before = [submitted[name, seed] for name in run.uses.values()]
-            submitted[run.name, seed] = pool.submit(train, run, seed, before, flags, end)
+    pairs = itertools.product(runs, range(flags.seeds))
+    for run, seed in sorted(pairs, key=lambda pair: (_depth(pair[0], runs), pair[1])):
+        before = [submitted[name, seed] for name in run.uses.values()]
+        submitted[run.name, seed] = pool.submit(train, run, seed, before, flags, end)
     return list(submitted.values())
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vit_jax.parallel.chips import BETWEEN_SLICES, Chip
 from vit_jax.planning import hlo
-from vit_jax.planning.chips import BETWEEN_SLICES, Chip
 from vit_jax.planning.hlo import Computation, Instruction, Program
 
 KINDS = (

@@ -6,8 +6,8 @@ import math
 import re
 from collections import defaultdict
 
+from vit_jax.parallel.chips import Chip
 from vit_jax.planning import hlo
-from vit_jax.planning.chips import Chip
 from vit_jax.planning.hlo import Computation, Instruction, Program
 
 _FREE = frozenset(

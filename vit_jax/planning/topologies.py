@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 
-from vit_jax.planning.chips import CHIPS, Chip
+from vit_jax.parallel.chips import CHIPS, Chip
 
 _BY_NAME = {name: chip for chip in CHIPS for name in (chip.name, *chip.aliases)}
 _NAME = re.compile(r"(?:(\d+)x(?=[a-z]))?([a-z]+[0-9]?[a-z0-9]*?)(?:-(\d+)|:(\d+(?:x\d+)*))")

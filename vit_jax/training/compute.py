@@ -16,17 +16,14 @@ from vit_jax.models.options import EncoderOptions
 from vit_jax.models.swin import SwinOptions
 from vit_jax.models.zoo import Options
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel.chips import CHIPS
 from vit_jax.training import state
 
 # Compiling for a TPU takes 5 to 9 seconds on one core for each block of an unrolled stack.
 UNROLLED_BLOCKS = 16
 STATE_BYTES = 16  # of a parameter: its value, its gradient and two moments, float32
 SPARE = 0.85  # share of the memory that the estimate may fill
-# Bytes that a program can use on a device, by `device_kind`.
-_MEMORY = {
-    "TPU v2": 7.48, "TPU v3": 15.48, "TPU v4": 30.75, "TPU v5 lite": 15.75, "TPU v5": 95.73,
-    "TPU v6 lite": 31.24, "TPU7x": 94.74,
-}  # fmt: skip
+_MEMORY = {chip.kind: chip.memory for chip in CHIPS}
 _WIDE_MEMORY = ("TPU v5", "TPU7x")  # reading queries, keys and values is faster than a product
 
 
@@ -77,7 +74,7 @@ def on_tpu(
         ways = [way for way in ways if way[0] == options.remat]
     if options.unroll:
         ways = [way for way in ways if way[1] == options.unroll]
-    memory = _MEMORY.get(kind, math.inf) * 2**30
+    memory = _MEMORY.get(kind, math.inf)
     parameters = state.count(state.abstract_params(options)[1])
     room = SPARE * memory - STATE_BYTES * parameters / parts
     fits = (way for way in ways if _needed(options, way[0], images=images) <= room)
