@@ -5,14 +5,14 @@ import pytest
 from vit_jax.config import default_config, resolve
 from vit_jax.data.record import DataFacts
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.planning import facts, worker
+from vit_jax.planning import designed, facts, worker
 from vit_jax.training.design import design
 
 FACTS = DataFacts(train_size=1000, num_classes=1000)
 LAYERS, WIDTH, MLP, TOKENS, PATCHES = 12, 192, 768, 197, 196
 
 
-def traced(frozen: tuple[str, ...] = (), **fields) -> worker._Traced:
+def traced(frozen: tuple[str, ...] = (), **fields) -> designed.Traced:
     config = default_config()
     config.optimizer.frozen = frozen
     config.model.name = "Ti/16"
@@ -20,7 +20,7 @@ def traced(frozen: tuple[str, ...] = (), **fields) -> worker._Traced:
     for name, value in fields.items():
         config.model[name] = value
     resolved = resolve(config)
-    return worker._traced(design(resolved, FACTS, mesh_lib.make_mesh(resolved.mesh)))
+    return designed.trace(design(resolved, FACTS, mesh_lib.make_mesh(resolved.mesh)))
 
 
 def test_flops_are_those_of_the_formula() -> None:

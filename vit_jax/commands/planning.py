@@ -74,8 +74,8 @@ def without_start(config: Config) -> Config:
         return config
     if not config.model.name:
         raise ValueError(
-            "config.model.name is empty: plan does not read the checkpoint of config.init_from;"
-            " name its model, such as --config.model.name=B/16"
+            "config.model.name is empty: the checkpoint of config.init_from is not read here; name"
+            " its model, such as --config.model.name=B/16"
         )
     return dataclasses.replace(config, init_from="", init_state="parameters")
 
@@ -112,7 +112,7 @@ def _show(found: _Found, options: argparse.Namespace) -> None:
             points=found.points,
             decoded=options.decoded,
         )
-        _write(options.html, text)
+        write(options.html, text)
     if options.json:
         print(printable_json(_content(found, decoded=options.decoded)))
         return
@@ -120,7 +120,8 @@ def _show(found: _Found, options: argparse.Namespace) -> None:
         print(printable(line))
 
 
-def _write(path: pathlib.Path, text: str) -> None:
+def write(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole, and its folder. Raises ValueError if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         place.write_whole(epath.Path(path), text.encode())

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of plans: tables and charts, readable without a network."""
+"""Self-contained HTML pages: tables and charts, readable without a network."""
 
 import importlib.util
 import pathlib
@@ -29,29 +29,50 @@ def render(
     points: Sequence[Point] = (),
     decoded: float = 0.0,
 ) -> str:
-    """The text of the page. `tables` come first, by their titles; the first row is the head."""
-    import jinja2
-    from plotly import offline
-
-    folder = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
-    template = jinja2.Environment(loader=folder, autoescape=True).get_template("page.html")
+    """The page of plans. `tables` come first, by their titles; the first row is the head."""
     ready = [one for one in plans if one.timeline is not None]
     charts = {"Memory of a device": _memory(plans)}
     if ready:
         charts["Time of a step"] = _time(ready)
     if points:
         charts["Scaling"] = _scaling(points)
+    found = versions()
+    return document(
+        title=title,
+        note=f"{table.NOTE} JAX {found['jax']}, libtpu {found['libtpu']}.",
+        tables=tables,
+        charts=charts,
+        sections=[_section(one, decoded=decoded) for one in plans],
+    )
+
+
+def document(
+    *,
+    title: str,
+    note: str,
+    tables: Mapping[str, Sequence[Sequence[str]]],
+    charts: Mapping[str, Any],
+    sections: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The text of a page: tables and Plotly figures by their titles, then sections.
+
+    A section has a `name`, and `lines`, `warnings` and `tables` (title and rows) as lists.
+    """
+    import jinja2
+    from plotly import offline
+
+    folder = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
+    template = jinja2.Environment(loader=folder, autoescape=True).get_template("page.html")
     return template.render(
         title=title,
-        note=table.NOTE,
-        versions=versions(),
+        note=note,
         plotly=offline.get_plotlyjs(),
         tables=[{"title": name, "rows": rows} for name, rows in tables.items()],
         charts=[
             {"title": name, "html": figure.to_html(full_html=False, include_plotlyjs=False)}
             for name, figure in charts.items()
         ],
-        plans=[_section(one, decoded=decoded) for one in plans],
+        sections=sections,
     )
 
 
