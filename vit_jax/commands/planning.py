@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from etils import epath
 
 from vit_jax.commands import configs
@@ -44,6 +45,7 @@ class _Found:
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Plans, and shows what the options ask for."""
+    jax.config.update("jax_platforms", "cpu")  # libtpu is a compiler here: there need not be a TPU
     names = [name for given in options.topology for name in given.split(",")]
     wanted = [topologies.parse(name) for name in names]
     if options.html:

@@ -18,13 +18,15 @@ class Chip:
 
     name: str
     kind: str  # `device_kind` in JAX
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()  # other names in Cloud, and labels of GKE
+    machines: tuple[str, ...] = ()  # prefixes of machine types, such as ct5lp-hightpu of -8t
     devices: int = 1  # devices per chip
     counted: int = 1  # what the number in a name of Cloud counts, per chip
     dimensions: int = 2  # of the network of a slice
     largest: tuple[int, ...]  # the largest slice that the compiler accepts, in chips
     chips_per_host: int = 4
     on_one_host: int = 4  # chips of the largest slice that has one host
+    parts_of_board: tuple[tuple[int, ...], ...] = ()  # slices smaller than a board of 2x2 chips
     memory: float  # bytes that a program can use
     peak: float  # bfloat16 FLOP/s
     bandwidth: float  # bytes per second of the HBM
@@ -50,6 +52,8 @@ CHIPS = (
     ),
     Chip(
         name="v3",
+        aliases=("tpu-v3-device", "tpu-v3-slice"),
+        machines=("ct3-hightpu", "ct3p-hightpu"),
         kind="TPU v3",
         devices=2,
         counted=2,
@@ -63,6 +67,8 @@ CHIPS = (
     ),
     Chip(
         name="v4",
+        aliases=("tpu-v4-podslice",),
+        machines=("ct4p-hightpu",),
         kind="TPU v4",
         counted=2,
         dimensions=3,
@@ -78,7 +84,9 @@ CHIPS = (
         name="v5e",
         on_one_host=8,
         kind="TPU v5 lite",
-        aliases=("v5litepod", "v5lite"),
+        aliases=("v5litepod", "v5lite", "tpu-v5-lite-podslice", "tpu-v5-lite-device"),
+        machines=("ct5lp-hightpu", "ct5l-hightpu"),
+        parts_of_board=((1, 1),),
         largest=(16, 16),
         memory=15.75 * _GIB,
         peak=197e12,
@@ -89,6 +97,9 @@ CHIPS = (
     ),
     Chip(
         name="v5p",
+        aliases=("tpu-v5p-slice",),
+        machines=("ct5p-hightpu",),
+        parts_of_board=((1, 1, 1), (1, 2, 1)),
         kind="TPU v5",
         counted=2,
         dimensions=3,
@@ -102,6 +113,9 @@ CHIPS = (
     ),
     Chip(
         name="v6e",
+        aliases=("tpu-v6e-slice", "tpu-v6e-device"),
+        machines=("ct6e-standard",),
+        parts_of_board=((1, 1),),
         on_one_host=8,
         kind="TPU v6 lite",
         largest=(16, 16),
@@ -116,6 +130,8 @@ CHIPS = (
         name="tpu7x",
         kind="TPU7x",
         aliases=("v7x", "ironwood"),
+        machines=("tpu7x-standard",),
+        parts_of_board=((1, 1, 1),),
         devices=2,
         counted=2,
         dimensions=3,

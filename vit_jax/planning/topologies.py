@@ -1,4 +1,7 @@
-"""Topologies by the names that users of Cloud TPUs write: `v5p-512`, `2xv5e-256`, `v5e:4x4`."""
+"""Topologies by the names that users of Cloud TPUs write.
+
+Such as `v5p-512`, `2xv5e-256`, `v5e:4x4`, and types of machines such as `ct5lp-hightpu-8t`.
+"""
 
 import dataclasses
 import difflib
@@ -10,7 +13,9 @@ import re
 from vit_jax.parallel.chips import CHIPS, Chip
 
 _BY_NAME = {name: chip for chip in CHIPS for name in (chip.name, *chip.aliases)}
-_NAME = re.compile(r"(?:(\d+)x(?=[a-z]))?([a-z]+[0-9]?[a-z0-9]*?)(?:-(\d+)|:(\d+(?:x\d+)*))")
+_MACHINES = {name: chip for chip in CHIPS for name in chip.machines}
+_NAME = re.compile(rf"(?:(\d+)x)?({'|'.join(_BY_NAME)})(?:-(\d+)|:(\d+(?:x\d+)*))")
+_MACHINE = re.compile(rf"({'|'.join(_MACHINES)})-(\d+)t(:.+)?$")
 _MOST_SLICES = 256
 
 
@@ -58,25 +63,38 @@ class Topology:
     @property
     def compiler_options(self) -> dict[str, object]:
         """Arguments of `topologies.get_topology_desc` beside the name."""
-        megacore = {"chip_config_name": "megacore"} if self.chip.name == "v4" else {}
-        return megacore | ({"num_slices": self.slices} if self.slices > 1 else {})
+        found: dict[str, object] = {}
+        if self.chip.name == "v4":
+            found["chip_config_name"] = "megacore"
+        if self.shape in self.chip.parts_of_board:
+            found["chips_per_host_bounds"] = (*self.shape, 1, 1)[:3]
+        if self.slices > 1:
+            found["num_slices"] = self.slices
+        return found
 
 
 def parse(name: str) -> Topology:
     """The topology of a name. Raises ValueError, with the nearest name, if there is none."""
-    match = _NAME.fullmatch(name.strip().lower())
+    match = _NAME.fullmatch(_MACHINE.sub(_of_machine, name.strip().lower()))
     if not match:
         raise ValueError(f"no topology {name!r}: {_nearest(name)}")
     slices, family, count, shape = match.groups()
-    chip = _BY_NAME.get(family)
-    if chip is None:
-        raise ValueError(f"no topology {name!r}: {_nearest(name)}")
+    chip = _BY_NAME[family]
     if not 1 <= int(slices or 1) <= _MOST_SLICES:
         raise ValueError(f"topology {name!r}: give 1 to {_MOST_SLICES} slices")
     sizes = _shape_of(chip, int(count), name) if count else tuple(map(int, shape.split("x")))
     topology = Topology(chip=chip, shape=sizes, slices=int(slices or 1))
     _check(topology, name)
     return topology
+
+
+def _of_machine(match: re.Match[str]) -> str:
+    """The slice of one machine, or of machines that form a shape, as in ct5lp-hightpu-4t:4x4."""
+    machine, chips, shape = match.groups()
+    chip = _MACHINES[machine]
+    if int(chips) not in _shapes(chip) or int(chips) > chip.on_one_host:
+        return match.group()  # there is no such machine
+    return chip.name + (shape or f"-{int(chips) * chip.counted}")
 
 
 def _shape_of(chip: Chip, count: int, name: str) -> tuple[int, ...]:
@@ -90,11 +108,12 @@ def _shape_of(chip: Chip, count: int, name: str) -> tuple[int, ...]:
 @functools.cache
 def _shapes(chip: Chip) -> dict[int, tuple[int, ...]]:
     """The shape that Cloud gives a slice, by its number of chips: the nearest to a cube."""
+    small = {math.prod(shape): shape for shape in chip.parts_of_board}
     if chip.dimensions == 2:
         sides = [side for side in (1, 2, 4, 8, 16, 32) if side <= chip.largest[0]]
         pairs = [(a, b) for a in sides for b in (a, 2 * a) if b in sides and a > 1]
-        return {a * b: (a, b) for a, b in pairs}
-    found: dict[int, tuple[int, ...]] = {4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4)}
+        return small | {a * b: (a, b) for a, b in pairs}
+    found = small | {4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4)}
     for shape in itertools.combinations_with_replacement(range(4, chip.largest[-1] + 1, 4), 3):
         if all(side <= most for side, most in zip(shape, chip.largest, strict=True)):
             chips = math.prod(shape)
@@ -119,9 +138,9 @@ def _check(topology: Topology, name: str) -> None:
             f" ({math.prod(chip.largest)} chips); use several slices, as in"
             f" 2x{chip.name}:{largest}"
         )
-    if any(side % 2 for side in shape[:2]):
+    if shape not in chip.parts_of_board and any(side % 2 for side in shape[:2]):
         raise ValueError(
-            f"topology {name!r}: a host has 2x2 chips, so the first two sizes of a slice are even"
+            f"topology {name!r}: a board has 2x2 chips, so the first two sizes of a slice are even"
         )
 
 
@@ -129,7 +148,7 @@ def _nearest(name: str) -> str:
     """Advice with the most similar name, or the nearest number of chips of this generation."""
     text = name.strip().lower()
     family = re.sub(r"^\d+x(?=[a-z])", "", text)
-    wanted, _, count = family.partition("-")
+    wanted, _, count = family.rpartition("-")
     chip = _BY_NAME.get(wanted)
     if chip is not None and count.isdecimal():
         known = [chips * chip.counted for chips in _shapes(chip)]
@@ -138,6 +157,12 @@ def _nearest(name: str) -> str:
         near = sorted(known, key=lambda n: abs(math.log(n / max(int(count), 1))))[:3]
         return f"the nearest are {', '.join(f'{wanted}-{n}' for n in sorted(near))}"
     names = [f"{f}-{n * chip.counted}" for f, chip in _BY_NAME.items() for n in _shapes(chip)]
+    names += [
+        f"{machine}-{chips}t"
+        for machine, chip in _MACHINES.items()
+        for chips in _shapes(chip)
+        if chips <= chip.on_one_host
+    ]
     similar = difflib.get_close_matches(family, names, n=1, cutoff=0.4)
     meant = f"did you mean {similar[0]}? " if similar else ""
     return f"{meant}examples are v5e-256, v5p-512, 2xv5e-256 and v6e:4x4"
