@@ -8,7 +8,7 @@ import pytest
 
 from tests.planning.test_search import STEP, job
 from vit_jax.errors import RunFailed
-from vit_jax.planning import compiling
+from vit_jax.planning import compiling, search
 from vit_jax.planning import job as job_lib
 from vit_jax.planning.job import Result
 
@@ -69,7 +69,8 @@ def test_a_config_that_cannot_be_designed_is_bad_input_every_time(worker) -> Non
             compiler.one(job())
 
 
-def test_an_error_ends_what_still_compiles(worker) -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_error_ends_what_still_compiles(worker, order) -> None:
     worker("time.sleep(60)")
     began = time.monotonic()
 
@@ -80,7 +81,7 @@ def test_an_error_ends_what_still_compiles(worker) -> None:
         return compiler.one(wanted)
 
     with compiling.Compiler(processes=2) as compiler, pytest.raises(ValueError, match="stop"):
-        compiler.each(function, [None, job()])
+        compiler.each(function, [None, job()][::order])
     assert time.monotonic() - began < 30
 
 
@@ -94,3 +95,10 @@ def test_a_job_arrives_as_it_was_sent() -> None:
 def test_jobs_that_differ_have_different_keys() -> None:
     jobs = [job(), job("v5e-16"), job(batch_size=1024)]
     assert len({one.key for one in jobs}) == 3
+
+
+def test_a_search_does_not_compile_the_step_of_the_config_again(worker) -> None:
+    worker(answer(Result(step=STEP, needed=5.0)))  # all candidates have this step
+    with compiling.Compiler(processes=2) as compiler:
+        compiled, probed = search.fastest(compiler, job())
+    assert len(probed) == 13 and not compiled

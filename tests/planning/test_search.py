@@ -58,8 +58,6 @@ def job(topology: str = "v5e-8", batch_size: int = 512) -> Job:
 class Memory:
     """Stands for the compiler: a device needs `fixed` bytes and `each` for every image."""
 
-    processes = 1
-
     def __init__(self, *, fixed: float, each: float) -> None:
         self.fixed, self.each, self.probes = fixed, each, 0
 

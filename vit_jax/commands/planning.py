@@ -25,12 +25,13 @@ from vit_jax.planning import (
     topologies,
 )
 from vit_jax.planning.compiling import Compiler
-from vit_jax.planning.job import Job, versions
+from vit_jax.planning.job import Job, Result, versions
 from vit_jax.planning.plan import Plan
 from vit_jax.text import printable, printable_json
 from vit_jax.workdir import place
 
 _PROCESSES = 4  # more compilers than this need too much memory
+_Tables = dict[str, list[tuple[str, ...]]]  # rows by title
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -40,7 +41,7 @@ class _Found:
     plans: list[Plan]
     changes: list[list[tuple[changes.Change, float]]]  # of each plan that does not fit
     points: list[scaling.Point] = dataclasses.field(default_factory=list)
-    tables: dict[str, list[tuple[str, ...]]] = dataclasses.field(default_factory=dict)  # by title
+    tables: _Tables = dataclasses.field(default_factory=dict)
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -84,23 +85,43 @@ def without_start(config: Config) -> Config:
 
 def _find(compiler: Compiler, jobs: Sequence[Job], options: argparse.Namespace) -> _Found:
     price = options.price
-    plans = compiler.each(lambda job: plan.make(compiler, job, price=price), jobs)
-    found = _Found(plans=plans, changes=[])
-    for one in found.plans:
-        fits = one.result.fits
-        found.changes.append([] if fits else changes.that_fit(compiler, one.job, one.step))
-    for job, own in zip(jobs, plans, strict=True) if options.search else ():
-        fastest, probed = search.fastest(compiler, job, price=price)
-        name = job.topology.name
-        found.tables[f"{name}: fastest of {len(probed)} candidates"] = table.candidates(
-            fastest, own=own
+
+    def one(job: Job) -> tuple[Plan, _Tables]:
+        if not options.search:
+            return plan.make(compiler, job, price=price), {}
+        own, searched = compiler.both(
+            lambda: plan.make(compiler, job, price=price),
+            lambda: compiler.both(
+                lambda: search.fastest(compiler, job, price=price),
+                lambda: search.largest(compiler, job),
+            ),
         )
-        largest = search.largest(compiler, job)
-        found.tables[f"{name}: largest batch"] = table.batches(largest, job.topology)
+        return own, _searched(own, *searched)
+
+    results = compiler.each(one, jobs)
+    found = _Found(plans=[own for own, _ in results], changes=[])
+    for own, tables in results:
+        fits = own.result.fits
+        found.changes.append([] if fits else changes.that_fit(compiler, own.job, own.step))
+        found.tables |= tables
     if options.scaling:
         found.points = scaling.table(compiler, jobs[0], most=options.scaling, price=price)
         found.tables["scaling"] = table.scaling(found.points)
     return found
+
+
+def _searched(
+    own: Plan,
+    fastest: tuple[list[tuple[search.Candidate, Plan]], list[search.Candidate]],
+    largest: list[tuple[str, int, Result]],
+) -> _Tables:
+    """The tables of a search, by their titles."""
+    compiled, probed = fastest
+    name = own.topology.name
+    return {
+        f"{name}: fastest of {len(probed)} candidates": table.candidates(compiled, own=own),
+        f"{name}: largest batch": table.batches(largest, own.topology),
+    }
 
 
 def _show(found: _Found, options: argparse.Namespace) -> None:

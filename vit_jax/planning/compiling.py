@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from vit_jax import program_cache
 from vit_jax.errors import RunFailed
@@ -25,7 +26,9 @@ from vit_jax.planning.job import Job, Result
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
+Other = TypeVar("Other")
 INSTALL = "pip install vit_jax[tpu]"
+_THREADS = 8  # that wait for compilations; fewer processes compile
 _SETTINGS = {  # the compiler must not look for TPUs on this machine or in the network
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -64,6 +67,13 @@ def cache_folder() -> pathlib.Path:
     return program_cache.caches() / "vit_jax" / "plans"
 
 
+class _Cancelled(RunFailed):
+    """A compilation that was ended because another one failed."""
+
+    def __init__(self) -> None:
+        super().__init__("the compilation was cancelled")
+
+
 class Compiler:
     """Compiles jobs and keeps what it finds. Use it in a `with` statement."""
 
@@ -79,9 +89,10 @@ class Compiler:
         `report` gets a line of text before each compilation that takes long.
         """
         self._folder, self._limit, self._report = cache_folder(), limit, report
-        self.processes = processes
+        self._free = threading.BoundedSemaphore(processes)
         self._idle: list[_Worker] = []  # processes that wait for probes
         self._busy: set[_Worker] = set()
+        self._ended = False
 
     def __enter__(self) -> "Compiler":
         return self
@@ -95,7 +106,8 @@ class Compiler:
         self._end()
 
     def _end(self) -> None:
-        """Ends all processes; those that compile give no result."""
+        """Ends all processes; those that compile give no result, and no others begin."""
+        self._ended = True
         for worker in list(self._busy):
             worker.interrupt()  # the thread that waits for it ends it
         while self._idle:
@@ -106,13 +118,32 @@ class Compiler:
 
         If one of them fails, the compilations that still run are ended.
         """
-        with concurrent.futures.ThreadPoolExecutor(self.processes) as pool:
-            try:
-                return list(pool.map(function, values))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self._end()
-                raise
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            return self._results([pool.submit(function, value) for value in values])
+
+    def both(self, first: Callable[[], Found], second: Callable[[], Other]) -> tuple[Found, Other]:
+        """The results of two functions that compile, at once. Errors: as in `each`."""
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            one, other = pool.submit(first), pool.submit(second)
+            self._results([one, other])
+            return one.result(), other.result()
+
+    def _results(self, futures: Sequence[concurrent.futures.Future[Any]]) -> list[Any]:
+        try:
+            done, _ = concurrent.futures.wait(futures, return_when="FIRST_EXCEPTION")
+            errors = [future.exception() for future in futures if future in done]
+        except BaseException:  # Ctrl-C
+            self._cancel(futures)
+            raise
+        if failed := [error for error in errors if error]:
+            self._cancel(futures)
+            raise min(failed, key=lambda error: isinstance(error, _Cancelled))
+        return [future.result() for future in futures]
+
+    def _cancel(self, futures: Sequence[concurrent.futures.Future[Any]]) -> None:
+        for future in futures:
+            future.cancel()
+        self._end()
 
     def one(self, job: Job) -> Result:
         """The result of a job, perhaps from an earlier time.
@@ -125,7 +156,10 @@ class Compiler:
             result = job_lib.result_of_json(path.read_text())
         else:
             check_installed()
-            result = self._compile(job)
+            with self._free:
+                if self._ended:
+                    raise _Cancelled
+                result = self._compile(job)
             job_lib.write(path, job_lib.result_to_json(result))
         if result.failure and result.bad_input:
             raise ValueError(result.failure)
@@ -147,8 +181,10 @@ class Compiler:
         self._busy.add(worker)
         try:
             result = worker.run(job, self._limit)
-        except BaseException:
+        except BaseException as error:
             worker.end()
+            if self._ended:
+                raise _Cancelled from error
             raise
         finally:
             self._busy.discard(worker)

@@ -44,9 +44,14 @@ class Candidate:
 def fastest(
     compiler: Compiler, job: Job, *, price: float = 0.0
 ) -> tuple[list[tuple[Candidate, Plan]], list[Candidate]]:
-    """The compiled candidates, the fastest first, and all candidates that were probed."""
+    """The compiled candidates, the fastest first, and all candidates that were probed.
+
+    Candidates with the step of the config itself are not among the compiled ones.
+    """
+    own = compiler.one(dataclasses.replace(job, probe=True)).step
     probed = [one for one in _probe(compiler, job, list(_candidates(job))) if one is not None]
-    fitting = sorted((one for one in probed if one.result.fits), key=lambda one: one.estimate)
+    others = (one for one in probed if one.result.fits and one.result.step != own)
+    fitting = sorted(others, key=lambda one: one.estimate)
     best = [one for one in fitting if one.fields["model.unroll"] > 1][:1]  # it takes longest
     best += [one for one in fitting if one.fields["model.unroll"] == 1][:COMPILED]
 
