@@ -114,7 +114,7 @@ def refused(capsys) -> Callable[..., str]:
         code = cli.run(*arguments)
         output, errors = capsys.readouterr()
         assert (code, output) == (2, "")
-        assert re.fullmatch(r"vit_jax( \w+)?: .+\n", errors), errors
+        assert re.fullmatch(r"vit_jax( \w+)*: .+\n", errors), errors
         assert before == (folder and (folder.exists(), runs.listing(folder)))
         return errors
 

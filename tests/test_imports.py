@@ -44,6 +44,9 @@ ALLOWED = {
         *("config", "data", "errors", "models", "objectives", "parallel", "program_cache"),
         "training",
     },
+    "benchmark": {
+        *("checkpoints", "config", "data", "parallel", "plain_json", "planning", "training"),
+    },
     "analysis": {"models", "data", "parallel", "checkpoints", "text", "workdir"},
     "__init__": {"checkpoints", "images", "models"},
 }

@@ -3,6 +3,7 @@
 from types import ModuleType
 
 from vit_jax.commands import (
+    benchmark,
     config,
     convert,
     evaluate,
@@ -17,6 +18,7 @@ from vit_jax.commands import (
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "plan": plan,
+    "benchmark": benchmark,
     "evaluate": evaluate,
     "predict": predict,
     "convert": convert,

@@ -103,6 +103,12 @@ def _dearest(plan: Plan) -> list[tuple[str, ...]]:
     return rows
 
 
+def plain(figure: Any, *, height: int = 380, **layout: Any) -> None:
+    """Gives a figure the looks of the pages."""
+    margin = {"l": 10, "r": 10, "t": 10, "b": 10}
+    figure.update_layout(template="plotly_white", height=height, margin=margin, **layout)
+
+
 def _bars(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, unit: str) -> Any:
     """Stacked bars, one for each name."""
     from plotly import graph_objects
@@ -114,11 +120,10 @@ def _bars(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, unit: s
         for (part, values), colour in zip(shown.items(), _COLOURS, strict=False)
     ]
     figure = graph_objects.Figure(bars)
-    figure.update_layout(
+    plain(
+        figure,
         barmode="stack",
-        template="plotly_white",
         height=170 + 45 * len(names),
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
         xaxis_title=unit,
         yaxis={"autorange": "reversed", "tickvals": rows, "ticktext": list(names)},
         legend={"orientation": "h", "y": -0.35, "traceorder": "normal"},
@@ -173,10 +178,8 @@ def _scaling(points: Sequence[Point]) -> Any:
             mode="lines+markers",
             line={"color": colour},
         )
-    figure.update_layout(
-        template="plotly_white",
-        height=380,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+    plain(
+        figure,
         xaxis={"type": "log", "title": "chips", "dtick": 0.30103},
         yaxis={"title": "images per chip and second, % of the first", "rangemode": "tozero"},
     )

@@ -1,0 +1,43 @@
+"""The page of a benchmark: its tables and a chart of every measurement."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vit_jax.benchmark import machine
+from vit_jax.benchmark.report import Report
+from vit_jax.benchmark.samples import Quantity
+from vit_jax.planning import page
+
+
+def render(
+    report: Report, *, tables: Mapping[str, Sequence[Sequence[str]]], compared: Sequence[str] = ()
+) -> str:
+    """The text of the page. `compared` are lines on the comparison, if there is one."""
+    repeated = {n: one for n, one in report.measured.items() if len(one.values) > 1}
+    charts = {f"{name}, every measurement": _points(one) for name, one in repeated.items()}
+    return page.document(
+        title=f"Benchmark {report.benchmark} of {report.recipe}",
+        note=f"{report.date}; {machine.described(report.machine)}; config {report.digest}.",
+        tables=tables,
+        charts=charts,
+        sections=[{"name": "Notes", "lines": [*report.notes, *compared]}],
+    )
+
+
+def _points(one: Quantity) -> Any:
+    """The measurements in their order; each round has a colour, a line is the median."""
+    from plotly import graph_objects
+
+    scale, unit = (1e3, "ms") if one.unit == "s" else (2.0**-20, "MiB")
+    figure, first = graph_objects.Figure(), 0
+    for number, part in enumerate(one.rounds):
+        figure.add_scatter(
+            x=list(range(first, first + len(part))),
+            y=[value * scale for value in part],
+            mode="markers",
+            name=f"round {number + 1}",
+        )
+        first += len(part)
+    figure.add_hline(y=one.median * scale, line_dash="dot")
+    page.plain(figure, xaxis_title="measurement", yaxis={"title": unit, "rangemode": "tozero"})
+    return figure

@@ -1,0 +1,106 @@
+"""Runs the benchmarks of the command `benchmark`, and shows and compares what they find."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vit_jax.benchmark import compare, machine, page, report, samples, step, tables
+from vit_jax.benchmark.report import Measured, Report
+from vit_jax.commands import configs, planning
+from vit_jax.config import Config
+from vit_jax.parallel import multihost
+from vit_jax.planning import facts
+from vit_jax.planning.page import check_installed
+from vit_jax.planning.table import aligned
+from vit_jax.text import printable, printable_json
+
+REGRESSED = 3  # the exit code if a comparison finds something worse
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """Measures, and shows what the options ask for. Returns the exit code."""
+    multihost.initialize()
+    if options.html:
+        check_installed()
+    config, notes = configs.read(options.config, overrides)
+    config = planning.without_start(config)
+    found, old, differences = machine.facts(), None, []
+    if options.compare:  # before anything is measured
+        old = report.read(options.compare, benchmark=options.benchmark)
+        differences = compare.check(old, config, found)
+    for note in notes:
+        _say(note)
+    new = report.make(
+        _MEASURES[options.benchmark](config, options),
+        benchmark=options.benchmark,
+        recipe=options.config,
+        config=config,
+        machine=found,
+        settings=_settings(options),
+    )
+    compared = _Compared(old, new, differences, tolerance=options.tolerance / 100) if old else None
+    if multihost.is_primary():
+        _show(new, compared, options)
+    return REGRESSED if compared and compare.regressed(compared.changes) else 0
+
+
+class _Compared:
+    """A comparison, for the text, the JSON and the page."""
+
+    def __init__(
+        self, old: Report, new: Report, differences: list[str], *, tolerance: float
+    ) -> None:
+        self.old, self.differences = old, differences
+        self.changes = compare.changes(old, new, tolerance=tolerance)
+        self.rule = f"{samples.RULE}, and the ratio is more than {tolerance:.2%} away from it"
+
+    def to_json(self) -> dict[str, Any]:
+        return compare.to_json(self.changes, self.old, self.differences, rule=self.rule)
+
+    @property
+    def lines(self) -> list[str]:
+        return [f"compared with {self.old.date}; {self.rule}", *self.differences]
+
+
+def _step(config: Config, options: argparse.Namespace) -> Measured:
+    known = facts.of_config(config, train_size=options.train_size, num_classes=options.num_classes)
+    peak = options.peak * 1e12
+    return step.measure(config, known, repeats=_repeats(options), peak=peak, say=_say)
+
+
+_MEASURES: dict[str, Callable[[Config, argparse.Namespace], Measured]] = {"step": _step}
+
+
+def _repeats(options: argparse.Namespace) -> step.Repeats:
+    return step.Repeats(warmup=options.warmup, rounds=options.rounds, steps=options.steps)
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that say how things were measured."""
+    names = ("train_size", "num_classes", "warmup", "rounds", "steps", "peak")
+    return {name: vars(options)[name] for name in names if vars(options).get(name)}
+
+
+def _say(text: str) -> None:
+    if multihost.is_primary():
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def _show(new: Report, compared: _Compared | None, options: argparse.Namespace) -> None:
+    shown = {"Measured": tables.measured(new), "Results": tables.results(new)}
+    lines = compared.lines if compared else []
+    if compared:
+        shown["Changes"] = tables.changes(compared.changes)
+    if options.html:
+        planning.write(options.html, page.render(new, tables=shown, compared=lines))
+    if options.json:
+        comparison = {"comparison": compared.to_json()} if compared else {}
+        print(printable_json(report.to_json(new) | comparison))
+        return
+    text = [f"{new.benchmark} of {new.recipe} ({new.digest})", machine.described(new.machine)]
+    for rows in shown.values():
+        text += ["", *aligned(rows)]
+    text += ["", *(f"note: {note}" for note in new.notes), *lines]
+    for line in text:
+        print(printable(line).rstrip())
