@@ -23,7 +23,7 @@ for line in sys.stdin:
 def worker(monkeypatch, tmp_path):
     """Replaces the program of the workers by a few lines; the TPU compiler takes too long."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(compiling, "check_installed", lambda: None)
+    monkeypatch.setattr(compiling, "check_installed", lambda platform: None)
     start = compiling.subprocess.Popen
 
     def use(action: str) -> None:

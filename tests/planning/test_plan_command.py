@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from tests import cli
-from vit_jax.planning import compiling
+from vit_jax.planning import compiling, job
 
 RECIPE = """
 from vit_jax.config import default_config
@@ -50,16 +50,29 @@ def test_bad_input_is_one_line(recipe, arguments, message, capsys) -> None:
 
 def test_a_missing_compiler_says_how_to_get_it(recipe, monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(compiling.job_lib, "versions", lambda: {"jax": "1.2.3", "libtpu": ""})
+    monkeypatch.setattr(
+        compiling.job_lib, "versions", lambda platform: {"jax": "1.2.3", "libtpu": ""}
+    )
     assert cli.run("plan", "--config", recipe, "--topology", "v5e-8") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "pip install vit_jax[tpu]" in line
 
 
+def test_a_missing_cuda_compiler_says_how_to_get_it_without_cuda(
+    recipe, monkeypatch, tmp_path, capsys
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = {"jax": "1.2.3", job.CUDA[0]: ""}
+    monkeypatch.setattr(compiling.job_lib, "versions", lambda platform: found)
+    assert cli.run("plan", "--config", recipe, "--topology", "h100-8") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install --no-deps jax-cuda13-plugin==1.2.3.*" in line
+
+
 @needs_compiler
 def test_a_compiler_of_another_jax_is_refused(monkeypatch) -> None:
     found = {"jax": "1.2.3", "libtpu": "0.0.1"}
-    monkeypatch.setattr(compiling.job_lib, "versions", lambda: found)
+    monkeypatch.setattr(compiling.job_lib, "versions", lambda platform: found)
     with pytest.raises(ValueError, match=r"libtpu 0.0.1 does not fit jax 1.2.3.*pip install"):
         compiling.check_installed()
 
@@ -91,3 +104,19 @@ def test_a_mesh_that_does_not_fit_the_topology_is_one_line(
     assert cli.run(*call) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "does not divide 8 devices" in line
+
+
+@pytest.mark.skipif(
+    not any(map(importlib.util.find_spec, ("jax_cuda13_plugin", "jax_cuda12_plugin"))),
+    reason="the CUDA compiler is not installed: pip install vit_jax[cuda13]",
+)
+def test_a_plan_for_gpus_needs_no_gpu(recipe, monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    call = ("plan", "--config", recipe, "--topology", "2xh100-2", "--json")
+    assert cli.run(*call) == 0
+    found = json.loads(capsys.readouterr().out)
+    (plan,) = found["plans"]
+    assert plan["flops_ratio"] == pytest.approx(plan["traced_flops_ratio"], rel=0.02)
+    assert {(c["devices"], c["link"]) for c in plan["collectives"]} == {(4, "DCN")}
+    assert plan["seconds"] >= plan["time"]["bound"]
+    assert "the least that the chip allows" in found["predicted"]

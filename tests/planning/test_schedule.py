@@ -80,3 +80,37 @@ def test_a_group_of_several_slices_uses_the_network_between_them() -> None:
 def test_text_without_an_entry_is_refused() -> None:
     with pytest.raises(ValueError, match="no ENTRY"):
         hlo.parse("not a program")
+
+
+GPU = """
+ENTRY %main (a: bf16[64,32], b: bf16[32,16], c: bf16[2,8,8,3], d: bf16[4,4,4,3]) -> bf16[64,16] {
+  %a = bf16[64,32]{1,0} parameter(0)
+  %b = bf16[32,16]{1,0} parameter(1)
+  %c = bf16[2,8,8,3]{3,2,1,0} parameter(2)
+  %d = bf16[4,4,4,3]{3,2,1,0} parameter(3)
+  %conv = (bf16[2,2,2,4]{3,2,1,0}, u8[64]{0}) custom-call(%c, %d), window={size=4x4 stride=4x4}, \
+dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convForward"
+  %gemm = (bf16[64,16]{1,0}, s8[1024]{0}) custom-call(%a, %b), \
+custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":\
+{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]}}}
+  ROOT %out = bf16[64,16]{1,0} get-tuple-element(%gemm), index=0
+}
+"""
+
+
+def test_calls_of_libraries_on_gpus_have_their_flops_and_bytes() -> None:
+    chip = topologies.parse("h100-1").chip
+    found = schedule.walk(hlo.parse(GPU), Network(chip, {"data": 1}))
+    gemm, convolution = 2 * 64 * 32 * 16, 2 * (2 * 2 * 2 * 4) * (4 * 4 * 3)
+    assert found.flops == gemm + convolution
+    numbers = (64 * 32 + 32 * 16 + 64 * 16) + (2 * 8 * 8 * 3 + 4 * 4 * 4 * 3 + 2 * 2 * 2 * 4)
+    assert found.bytes == 2 * numbers  # without the room that the libraries work in
+    assert found.seconds >= found.bytes / chip.bandwidth
+
+
+def test_gpus_of_several_nodes_share_their_network_cards() -> None:
+    chip = topologies.parse("2xh100-8").chip
+    network = Network(chip, {"data": 16}, [0] * 8 + [1] * 8)
+    all_of_them = network.across("all-reduce", 1e9, range(16))
+    one_per_node = network.across("all-reduce", 1e9, [0, 8])
+    assert network.seconds("all-reduce", 1e9, devices=8) < all_of_them < one_per_node

@@ -26,6 +26,9 @@ from vit_jax.planning import topologies
         ("ct5p-hightpu-2t", "v5p:1x2x1", 2, 1),
         ("2xct6e-standard-4t:4x4", "v6e:4x4", 32, 8),
         ("tpu-v5-lite-podslice:2x4", "v5e:2x4", 8, 1),
+        ("h100-8", "h100:8", 8, 1),
+        ("4xa100-80gb-8", "a100-80gb:8", 32, 4),
+        ("a3-ultragpu-8g", "h200:8", 8, 1),
     ],
 )
 def test_names_of_cloud(name, compiler_name, devices, hosts) -> None:
@@ -45,6 +48,8 @@ def test_names_of_cloud(name, compiler_name, devices, hosts) -> None:
         ("ct5lp-hightpu-8", "did you mean ct5lp-hightpu-8t"),
         ("ct5lp-hightpu-16t", "did you mean ct5lp-hightpu-1t"),
         ("v5e-8t", "did you mean v5e-8"),
+        ("h100-16", "several slices, as in 2xh100-8"),
+        ("h100-3", "nearest are h100-2, h100-4"),
         ("v5e-512", "several slices, as in 2xv5e-256"),
         ("v5e:16x17", "largest slice of v5e is 16x16"),
         ("v5e:32x32", "2xv5e:16x16"),

@@ -1,4 +1,4 @@
-"""`plan`: what a run would need on TPUs, before anyone rents them."""
+"""`plan`: what a run would need on TPUs or GPUs, before anyone rents them."""
 
 import argparse
 import pathlib
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="NAME",
-        help="such as v5e-256, v5p-512, 2xv5e-256 or v6e:4x4; several with commas, repeatable",
+        help="such as v5e-256, v5p-512, 2xv5e-256, v6e:4x4, h100-8; several with commas",
     )
     parser.add_argument("--train-size", type=arguments.count, help="training images of the data")
     parser.add_argument("--num-classes", type=arguments.count, help="classes of the data")
@@ -51,11 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Plan a run: memory, time and cost on TPUs, without a TPU.
+    """Plan a run: memory, time and cost on TPUs or GPUs, without one.
 
-    The step of the recipe is compiled by the TPU compiler on this machine (pip install
-    vit_jax[tpu]); nothing is executed and no data are needed. Results are kept in the user's cache
-    folder, so that the same plan is there at once the next time.
+    The step of the recipe is compiled on this machine, by the TPU compiler (pip install
+    vit_jax[tpu]) or by the one for GPUs; nothing is executed and no data are needed. Results are
+    kept in the user's cache folder, so that the same plan is there at once the next time.
     """
     from vit_jax.commands import planning
 

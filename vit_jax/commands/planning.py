@@ -164,8 +164,12 @@ def _content(found: _Found, *, decoded: float) -> dict[str, Any]:
         plans.append(values)
     return {
         "format": 1,
-        "versions": versions(),
-        "predicted": table.NOTE,
+        "versions": {
+            name: version
+            for one in found.plans
+            for name, version in versions(one.topology.chip.platform).items()
+        },
+        "predicted": table.note(found.plans),
         "plans": plans,
         "scaling": [
             {"kind": point.kind, "efficiency": point.efficiency, **plan.to_json(point.plan)}
@@ -181,4 +185,4 @@ def _lines(found: _Found, *, decoded: float) -> list[str]:
         lines += table.details(one, changes=fits, decoded=decoded)
     for title, rows in found.tables.items():
         lines += ["", title, *(f"  {line}" for line in table.aligned(rows))]
-    return [*lines, "", table.NOTE]
+    return [*lines, "", table.note(found.plans)]

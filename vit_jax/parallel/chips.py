@@ -1,4 +1,4 @@
-"""Facts about the generations of TPUs.
+"""Facts about the generations of TPUs. Those about GPUs are in `gpus`.
 
 A device is what JAX calls a device: half of a chip of v2, v3 and tpu7x, a whole chip of the others.
 
@@ -17,6 +17,7 @@ class Chip:
     """A generation of TPUs. Figures are per device, except where they say per chip."""
 
     name: str
+    platform: str = "tpu"
     kind: str  # `device_kind` in JAX
     aliases: tuple[str, ...] = ()  # other names in Cloud, and labels of GKE
     machines: tuple[str, ...] = ()  # prefixes of machine types, such as ct5lp-hightpu of -8t
@@ -32,7 +33,13 @@ class Chip:
     bandwidth: float  # bytes per second of the HBM
     clock: float  # Hz
     link: float  # bytes per second of a link between chips, in one direction
+    between: float = 6.25e9  # bytes per second of a device to other slices, through its host
     cores: int = 0  # virtual CPU cores per host of a Cloud TPU VM; 0: unknown
+
+    @property
+    def ring(self) -> float:
+        """Bytes per second of a collective along an axis of the network, in both directions."""
+        return 2 * self.link
 
 
 _GIB = 2.0**30
@@ -144,4 +151,3 @@ CHIPS = (
         cores=224,
     ),
 )
-BETWEEN_SLICES = 6.25e9  # bytes per second of a device to other slices, through its host

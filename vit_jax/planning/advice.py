@@ -18,8 +18,9 @@ _MORE_FLOPS = 1.03  # of the compiled step over the traced one
 def of_step(step: Step, topology: Topology, *, batch_size: int) -> list[str]:
     """What can be said before anything is compiled."""
     found = []
+    tpu = topology.chip.platform == "tpu"  # GPUs have narrower matrix units
     over = step.tokens % _LANES
-    if step.tokens > _LANES and 0 < over <= _JUST_OVER:
+    if tpu and step.tokens > _LANES and 0 < over <= _JUST_OVER:
         padded = step.tokens - over + _LANES
         found.append(
             f"{step.tokens} tokens are computed as {padded}, just over a multiple of {_LANES}: with"
@@ -33,7 +34,7 @@ def of_step(step: Step, topology: Topology, *, batch_size: int) -> list[str]:
             f"a device has only {each:.3g} images of a batch of {batch_size}: the step reads the"
             " parameters as often for few images as for many; use fewer chips or a larger batch"
         )
-    found += _padded(step.widths)
+    found += _padded(step.widths) if tpu else []
     if topology.slices > 1 and step.mesh["data"] % topology.slices:
         found.append(
             f"config.mesh.data {step.mesh['data']} is no multiple of the {topology.slices} slices:"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vit_jax.parallel.chips import BETWEEN_SLICES, Chip
+from vit_jax.parallel.chips import Chip
 from vit_jax.planning import hlo
 from vit_jax.planning.hlo import Computation, Instruction, Program
 
@@ -42,6 +42,11 @@ class Network:
     def devices(self) -> int:
         return math.prod(self.mesh.values())
 
+    @property
+    def links(self) -> tuple[str, str]:
+        """The names of the network inside a slice and of that between slices."""
+        return ("ICI" if self.chip.platform == "tpu" else "NVLink", "DCN")
+
     def axes(self, members: Sequence[int]) -> str:
         """The mesh axes along which the devices of a group differ, such as `data+fsdp`."""
         places = np.unravel_index(np.array(members), tuple(self.mesh.values()))
@@ -54,6 +59,22 @@ class Network:
         """Whether a group has devices of several slices."""
         return bool(self.slice_of) and len({self.slice_of[member] for member in members}) > 1
 
+    def between_slices(self, size: float) -> float:
+        """The seconds of a transfer of `size` bytes of a device to another slice."""
+        return size / self.chip.between + _FROM_HOST_TO_HOST
+
+    def across(self, kind: str, size: float, members: Sequence[int]) -> float:
+        """The seconds of a collective of a group of devices in several slices.
+
+        The GPUs of a node form a ring with those of other nodes, over all their network cards.
+        """
+        if self.chip.platform == "tpu":
+            return self.between_slices(size)
+        slices = len({self.slice_of[member] for member in members})
+        ring = min(self.chip.ring, self.chip.between * len(members) / slices)
+        share = (len(members) - 1) / len(members)
+        return _PASSES.get(kind, 1.0) * share * size / ring + _FROM_HOST_TO_HOST
+
     def seconds(self, kind: str, size: float, *, devices: int) -> float:
         """The time of a collective of `size` bytes in groups of `devices`."""
         if devices <= 1:
@@ -61,14 +82,9 @@ class Network:
         start = _START * math.sqrt(min(devices, 64))
         if kind == "collective-permute":
             return size / self.chip.link + start
-        ring, share = 2 * self.chip.link, (devices - 1) / devices
+        ring, share = self.chip.ring, (devices - 1) / devices
         passes = _PASSES.get(kind)
         return (size if passes is None else passes * share * size) / ring + start
-
-
-def between_slices(size: float) -> float:
-    """The seconds of a transfer of `size` bytes of a device to another slice."""
-    return size / BETWEEN_SLICES + _FROM_HOST_TO_HOST
 
 
 def first_group(one: Instruction, devices: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Compiles steps with the TPU compiler, in processes with a time limit, and keeps the results."""
+"""Compiles steps for TPUs and GPUs, in processes with a time limit, and keeps the results."""
 
 import concurrent.futures
 import fnmatch
@@ -28,6 +28,7 @@ Given = TypeVar("Given")
 Found = TypeVar("Found")
 Other = TypeVar("Other")
 INSTALL = "pip install vit_jax[tpu]"
+INSTALL_CUDA = "pip install --no-deps jax-cuda13-plugin=={0}.* jax-cuda13-pjrt=={0}.*"
 _THREADS = 8  # that wait for compilations; fewer processes compile
 _SETTINGS = {  # the compiler must not look for TPUs on this machine or in the network
     "JAX_PLATFORMS": "cpu",
@@ -37,13 +38,17 @@ _SETTINGS = {  # the compiler must not look for TPUs on this machine or in the n
     "TPU_LOG_DIR": "disabled",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # results are kept here instead
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # the libraries of CUDA are not needed to compile
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
 
 
-def check_installed() -> None:
-    """Raises ValueError unless the TPU compiler that JAX asks for is installed."""
-    found = job_lib.versions()
+def check_installed(platform: str = "tpu") -> None:
+    """Raises ValueError unless the compiler of a platform that JAX asks for is installed."""
+    found = job_lib.versions(platform)
+    if platform == "gpu":
+        _check_cuda(found["jax"], found[job_lib.CUDA[0]])
+        return
     wanted = _wanted_version()
     if not found["libtpu"] or not importlib.util.find_spec("libtpu"):
         raise ValueError(f"plan needs the TPU compiler, libtpu: {INSTALL}")
@@ -52,6 +57,17 @@ def check_installed() -> None:
             f"libtpu {found['libtpu']} does not fit jax {found['jax']}, which needs {wanted}:"
             f" {INSTALL}"
         )
+
+
+def _check_cuda(jax: str, plugin: str) -> None:
+    wanted, found = (".".join(version.split(".")[:3]) for version in (jax, plugin))
+    install = INSTALL_CUDA.format(wanted)
+    if not plugin:
+        raise ValueError(
+            f"plan needs the CUDA compiler of jax for a GPU, but neither a GPU nor CUDA: {install}"
+        )
+    if found != wanted:
+        raise ValueError(f"the CUDA plugin {plugin} does not fit jax {jax}: {install}")
 
 
 def _wanted_version() -> str:
@@ -155,7 +171,7 @@ class Compiler:
         if path.exists():
             result = job_lib.result_of_json(path.read_text())
         else:
-            check_installed()
+            check_installed(job.topology.chip.platform)
             with self._free:
                 if self._ended:
                     raise _Cancelled
@@ -164,7 +180,7 @@ class Compiler:
         if result.failure and result.bad_input:
             raise ValueError(result.failure)
         if result.failure:
-            raise RunFailed(f"the TPU compiler failed for {job.topology.name}: {result.failure}")
+            raise RunFailed(f"the compiler failed for {job.topology.name}: {result.failure}")
         return result
 
     def text(self, result: Result) -> str:
@@ -223,7 +239,7 @@ class _Worker:
             while not answer.endswith(b"\n"):
                 if not selector.select(max(0.0, until - time.monotonic())):
                     raise RunFailed(
-                        f"the TPU compiler needed more than {limit:.0f} seconds for"
+                        f"the compiler needed more than {limit:.0f} seconds for"
                         f" {job.topology.name}: give it more with --limit"
                     )
                 part = os.read(stdout.fileno(), 1 << 16)
@@ -240,7 +256,7 @@ class _Worker:
         telling = [line for line in lines if re.match(r"[EF]\d{4} |\w*Error", line)]
         last = (telling or lines or ["no message"])[-1][:500]
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"the TPU compiler ended ({how}) for {job.topology.name}: {last}"
+        return f"the compiler ended ({how}) for {job.topology.name}: {last}"
 
     def interrupt(self) -> None:
         """Kills the process; `run` then raises."""

@@ -17,6 +17,7 @@ _FREE = frozenset(
 _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATE = "dynamic-update-slice"
 REACHED = 0.9  # share of the bandwidth of the HBM that a plain pass over memory reaches
+_LIBRARY = 'custom_call_target="__cu'  # calls of cuBLAS and cuDNN
 _KERNEL = 0.4  # share of the peak that a kernel without an estimate is assumed to reach
 
 
@@ -46,6 +47,9 @@ class Costs:
             return Cost()
         if one.op == "custom-call" and "tpu_custom_call" in one.attributes:
             return self._kernel(one, where)
+        if one.op == "custom-call" and _LIBRARY in one.attributes:
+            flops, moved = library_flops(one, where), _library_bytes(one, where)
+            return Cost(self._roofline(flops, moved), flops, moved)
         if one.op == "fusion":
             inner = one.reference("calls")
             flops, moved = self._flops_of(inner), self._fusion_bytes(one, where)
@@ -185,16 +189,22 @@ def matmul_flops(one: Instruction, where: Computation) -> float:
 
     Products with the padding and the holes of a convolution are not counted.
     """
-    left, out = hlo.sizes(where[one.operands[0]].shape), hlo.sizes(one.shape)
+    first = where[one.operands[0]].shape
     if one.op == "dot":
         match = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.attributes)
         axes = [int(axis) for axis in match.group(1).split(",") if axis] if match else []
+        left, out = hlo.sizes(first), hlo.sizes(one.shape)
         return 2.0 * math.prod(out) * math.prod(left[axis] for axis in axes)
-    right = hlo.sizes(where[one.operands[1]].shape)
-    match = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.attributes)
-    assert match is not None, one.name
+    return _convolution_flops(one.attributes, first, where[one.operands[1]].shape, one.shape)
+
+
+def _convolution_flops(attributes: str, images: str, kernel: str, result: str) -> float:
+    """The FLOPs of a convolution of the types `images` and `kernel` to the type `result`."""
+    left, right, out = hlo.sizes(images), hlo.sizes(kernel), hlo.sizes(result)
+    match = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
+    assert match is not None, attributes
     of_left, of_right, of_out = match.groups()
-    window = _window(one.attributes)
+    window = _window(attributes)
     flops = 2.0 * out[of_out.index("b")] * out[of_out.index("f")] * right[of_right.index("i")]
     for axis, size in enumerate(window["size"]):
         flops *= _products(
@@ -207,6 +217,30 @@ def matmul_flops(one: Instruction, where: Computation) -> float:
             kernel_holes=window["rhs_dilate"][axis],
         )
     return flops
+
+
+def library_flops(one: Instruction, where: Computation) -> float:
+    """The FLOPs of a call of cuBLAS or cuDNN; 0 for what is neither product nor convolution."""
+    out = hlo.sizes(hlo.array_texts(one.shape)[0])
+    if match := re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', one.attributes):
+        left = hlo.sizes(where[one.operands[0]].shape)
+        axes = [int(axis) for axis in re.findall(r"\d+", match.group(1))]
+        return 2.0 * math.prod(out) * math.prod(left[axis] for axis in axes)
+    if "dim_labels=" not in one.attributes:
+        return 0.0
+    first, second = (where[name].shape for name in one.operands[:2])
+    result = hlo.array_texts(one.shape)[0]
+    if "convBackwardInput" in one.attributes:
+        return _convolution_flops(one.attributes, result, second, first)
+    if "convBackwardFilter" in one.attributes:
+        return _convolution_flops(one.attributes, first, result, second)
+    return _convolution_flops(one.attributes, first, second, result)
+
+
+def _library_bytes(one: Instruction, where: Computation) -> float:
+    """The operands and the result; the second array of the result is only room to work in."""
+    read = sum(hlo.hbm_bytes(where[name].shape) for name in one.operands if name in where)
+    return hlo.hbm_bytes(hlo.array_texts(one.shape)[0]) + read
 
 
 def _window(attributes: str) -> dict[str, list[int]]:

@@ -48,7 +48,7 @@ def facts(plan: Design) -> job_lib.Step:
     config, options, mesh = plan.config, plan.options, plan.mesh
     traced = trace(plan)
     share = config.batch_size / config.optimizer.accumulate / mesh_lib.batch_parts(mesh)
-    slices = [getattr(device, "slice_index", None) or 0 for device in mesh.devices.flat]
+    slices = [_slice(device) for device in mesh.devices.flat]
     abstract = plan.abstract
     return job_lib.Step(
         mesh=dict(mesh.shape),
@@ -74,6 +74,12 @@ def facts(plan: Design) -> job_lib.Step:
         remat=str(getattr(options, "remat", "none")),
         unroll=int(getattr(options, "unroll", 1)),
     )
+
+
+def _slice(device: Any) -> int:
+    """The TPU slice of a device, or the process of a GPU: a plan has one process per node."""
+    gpu = device.platform == "gpu"
+    return int(device.process_index if gpu else getattr(device, "slice_index", None) or 0)
 
 
 def _held(tree: Any) -> float:

@@ -139,6 +139,8 @@ def elements(shape: str) -> list[str]:
 
 def trips(program: Program, where: Computation, loop: Instruction) -> int:
     """How often the body of a `while` runs; 1 if the text does not tell."""
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+        return int(known.group(1))
     condition = program.computations[loop.reference("condition")]
     bound, index = _bound(program, condition)
     if not bound:

@@ -17,6 +17,7 @@ from vit_jax.data.record import DataFacts
 from vit_jax.planning import topologies
 from vit_jax.planning.topologies import Topology
 
+CUDA = ("jax-cuda13-plugin", "jax-cuda12-plugin")
 # The parts of the package that cannot change a compiled program.
 _NOT_COMPILED = ("planning", "benchmark", "commands", "analysis", "export")
 _COMPILED = ("worker.py", "designed.py", "model_flops.py")  # but these parts of planning
@@ -48,7 +49,8 @@ class Job:
     @property
     def key(self) -> str:
         """The name of the result in the cache: a digest of all that it depends on."""
-        parts = (self.to_json(), *versions().values(), _source_digest())
+        used = versions(self.topology.chip.platform)
+        parts = (self.to_json(), *used.values(), _source_digest())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -81,7 +83,7 @@ class Step:
     """Facts of a designed step; no compiler is needed to find them."""
 
     mesh: dict[str, int]
-    slice_of: list[int]  # the slice of each device in the order of the mesh; []: one slice
+    slice_of: list[int]  # the slice or node of each device in the order of the mesh; []: one
     parameters: int
     steps: int  # of the run
     flops: float  # of a step on all devices, as the model asks for them
@@ -118,11 +120,13 @@ def result_of_json(text: str) -> Result:
     return Result(**content)
 
 
-def versions() -> dict[str, str]:
-    """The versions of JAX and of the TPU compiler, "" if it is missing."""
-    found = {"jax": importlib.metadata.version("jax"), "libtpu": ""}
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        found["libtpu"] = importlib.metadata.version("libtpu")
+def versions(platform: str = "tpu") -> dict[str, str]:
+    """The versions of JAX and of the compiler for a platform, "" if it is missing."""
+    names = ("libtpu",) if platform == "tpu" else CUDA
+    found = {"jax": importlib.metadata.version("jax"), names[0]: ""}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return found | {names[0]: importlib.metadata.version(name)}
     return found
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax.planning import table
-from vit_jax.planning.job import versions
 from vit_jax.planning.plan import Plan, held_bytes
 from vit_jax.planning.scaling import Point
 
@@ -36,10 +35,9 @@ def render(
         charts["Time of a step"] = _time(ready)
     if points:
         charts["Scaling"] = _scaling(points)
-    found = versions()
     return document(
         title=title,
-        note=f"{table.NOTE} JAX {found['jax']}, libtpu {found['libtpu']}.",
+        note=table.note(plans),
         tables=tables,
         charts=charts,
         sections=[_section(one, decoded=decoded) for one in plans],

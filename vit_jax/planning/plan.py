@@ -119,12 +119,11 @@ def held_bytes(plan: Plan) -> dict[str, float]:
 def make(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:
     """Compiles a step, or takes it from the cache, and reads the program. Errors: `Compiler.one`.
 
-    A step is probed first, because a step that does not fit is found in seconds.
+    A step is probed first, because a step that does not fit a TPU is found in seconds.
     """
-    probe = compiler.one(dataclasses.replace(job, probe=True))
-    if not probe.fits:
-        return Plan(job=job, result=probe, timeline=None, price=price)
-    result = compiler.one(job)
+    result = compiler.one(dataclasses.replace(job, probe=job.topology.chip.platform == "tpu"))
+    if result.fits:
+        result = compiler.one(job)
     if not result.fits:
         return Plan(job=job, result=result, timeline=None, price=price)
     assert result.step is not None, "the program of a step was compiled"

@@ -27,7 +27,7 @@ class Traffic(NamedTuple):
     kind: str
     axes: str  # mesh axes, such as data+fsdp
     devices: int  # of a group
-    link: str  # ICI: inside a slice, DCN: between slices
+    link: str  # inside a slice ICI or NVLink, between slices DCN
     early: bool  # whether it runs beside the core
 
 
@@ -186,10 +186,10 @@ class _Walk:
         size = collectives.size_of(one, kind, where)
         crosses = network.crosses(members)
         if crosses:
-            seconds = collectives.between_slices(size)
+            seconds = network.across(kind, size, members)
         else:
             seconds = network.seconds(kind, size, devices=devices)
-        link = "DCN" if crosses else "ICI"
+        link = network.links[crosses]
         key = Traffic(kind, network.axes(members), devices, link, early)
         self._traffic.setdefault(key, Sum()).add(times=times, size=size, seconds=seconds)
         return seconds
@@ -198,7 +198,7 @@ class _Walk:
         """A transfer between slices: `send` starts it, and `recv-done` waits for the other side."""
         if one.op == "send" and "xla_megascale" in one.attributes:
             size = hlo.array_bytes(hlo.elements(one.shape)[0])
-            seconds = collectives.between_slices(size)
+            seconds = self._network.between_slices(size)
             clock.between = max(clock.between, clock.now) + seconds
             match = re.search(r'_xla_megascale_transfer_type="(\w+)"', one.attributes)
             kind = match.group(1).lower().replace("_", "-") if match else "send"

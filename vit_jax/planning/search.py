@@ -106,7 +106,7 @@ def _estimate(step: Step, job: Job) -> float:
     if step.unroll > 1:
         compute *= _UNROLLED
     saved = 2 * step.bytes.activations / topology.chip.bandwidth  # written and read
-    ring, half = 2 * topology.chip.link, 2.0 * step.parameters / mesh["tensor"]  # in bfloat16
+    ring, half = topology.chip.ring, 2.0 * step.parameters / mesh["tensor"]  # in bfloat16
     gathers = 3 * half * (mesh["fsdp"] > 1)
     sums = 2 * half / mesh["fsdp"] * (mesh["data"] > 1)
     return compute + saved + (gathers / 2 + sums) / ring  # gathers partly run beside the core

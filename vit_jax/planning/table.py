@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from vit_jax.planning.changes import Change
-from vit_jax.planning.job import Result
+from vit_jax.planning.job import Result, versions
 from vit_jax.planning.plan import Plan, held_bytes
 from vit_jax.planning.scaling import Point
 from vit_jax.planning.schedule import Sum, Traffic
@@ -12,10 +12,23 @@ from vit_jax.planning.topologies import Topology
 
 GIB = 2.0**30
 _DEAREST = 5
-NOTE = (
-    "Memory, FLOPs, bytes and collectives are read from the compiled program. Times are predicted:"
-    " within about 20% of published steps (docs/plan.md)."
-)
+_READ = "Memory, FLOPs, bytes and collectives are read from the compiled program."
+_TIMES = {  # by platform
+    "tpu": "Times on TPUs are predicted: within about 20% of published steps (docs/plan.md).",
+    "gpu": (
+        "Times on GPUs are the least that the chip allows: each operation takes the time for its"
+        " FLOPs at the peak, or for its bytes. A measured step took 1.4 times as long"
+        " (docs/plan.md)."
+    ),
+}
+
+
+def note(plans: Sequence[Plan]) -> str:
+    """What is read, what is modelled, and by which compilers."""
+    platforms = sorted({plan.topology.chip.platform for plan in plans})
+    used = {name: version for one in platforms for name, version in versions(one).items()}
+    sentences = [_READ, *(_TIMES[one] for one in platforms)]
+    return " ".join(sentences) + f" Compiled by {', '.join(map(' '.join, used.items()))}."
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

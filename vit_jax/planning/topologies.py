@@ -1,6 +1,7 @@
-"""Topologies by the names that users of Cloud TPUs write.
+"""Topologies by the names that users of Cloud TPUs write, and nodes of GPUs.
 
-Such as `v5p-512`, `2xv5e-256`, `v5e:4x4`, and types of machines such as `ct5lp-hightpu-8t`.
+Such as `v5p-512`, `2xv5e-256`, `v5e:4x4`, `2xh100-8`, and types of machines such as
+`ct5lp-hightpu-8t`.
 """
 
 import dataclasses
@@ -11,17 +12,19 @@ import math
 import re
 
 from vit_jax.parallel.chips import CHIPS, Chip
+from vit_jax.parallel.gpus import GPUS, Gpu
 
-_BY_NAME = {name: chip for chip in CHIPS for name in (chip.name, *chip.aliases)}
-_MACHINES = {name: chip for chip in CHIPS for name in chip.machines}
+_ALL = (*CHIPS, *GPUS)
+_BY_NAME = {name: chip for chip in _ALL for name in (chip.name, *chip.aliases)}
+_MACHINES = {name: chip for chip in _ALL for name in chip.machines}
 _NAME = re.compile(rf"(?:(\d+)x)?({'|'.join(_BY_NAME)})(?:-(\d+)|:(\d+(?:x\d+)*))")
-_MACHINE = re.compile(rf"({'|'.join(_MACHINES)})-(\d+)t(:.+)?$")
+_MACHINE = re.compile(rf"({'|'.join(_MACHINES)})-(\d+)[tg](:.+)?$")
 _MOST_SLICES = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Topology:
-    """Slices of TPU chips."""
+    """Slices of TPU chips, or nodes of GPUs."""
 
     chip: Chip
     shape: tuple[int, ...]  # chips of a slice along each dimension of its network
@@ -57,12 +60,15 @@ class Topology:
 
     @property
     def compiler_name(self) -> str:
-        """The name that the TPU compiler knows."""
+        """The name that the compiler knows."""
         return f"{self.chip.name}:{self.sizes}"
 
     @property
     def compiler_options(self) -> dict[str, object]:
         """Arguments of `topologies.get_topology_desc` beside the name."""
+        if isinstance(self.chip, Gpu):
+            sizes = f"{self.slices}x1x{self.shape[0]}"
+            return {"target_config": self.chip.target, "topology": sizes}
         found: dict[str, object] = {}
         if self.chip.name == "v4":
             found["chip_config_name"] = "megacore"
@@ -108,6 +114,8 @@ def _shape_of(chip: Chip, count: int, name: str) -> tuple[int, ...]:
 @functools.cache
 def _shapes(chip: Chip) -> dict[int, tuple[int, ...]]:
     """The shape that Cloud gives a slice, by its number of chips: the nearest to a cube."""
+    if isinstance(chip, Gpu):
+        return {count: (count,) for count in (1, 2, 4, 8)}
     small = {math.prod(shape): shape for shape in chip.parts_of_board}
     if chip.dimensions == 2:
         sides = [side for side in (1, 2, 4, 8, 16, 32) if side <= chip.largest[0]]
@@ -138,7 +146,9 @@ def _check(topology: Topology, name: str) -> None:
             f" ({math.prod(chip.largest)} chips); use several slices, as in"
             f" 2x{chip.name}:{largest}"
         )
-    if shape not in chip.parts_of_board and any(side % 2 for side in shape[:2]):
+    if isinstance(chip, Gpu) or shape in chip.parts_of_board:
+        return
+    if any(side % 2 for side in shape[:2]):
         raise ValueError(
             f"topology {name!r}: a board has 2x2 chips, so the first two sizes of a slice are even"
         )
@@ -158,11 +168,11 @@ def _nearest(name: str) -> str:
         return f"the nearest are {', '.join(f'{wanted}-{n}' for n in sorted(near))}"
     names = [f"{f}-{n * chip.counted}" for f, chip in _BY_NAME.items() for n in _shapes(chip)]
     names += [
-        f"{machine}-{chips}t"
+        f"{machine}-{chips}{'g' if isinstance(chip, Gpu) else 't'}"
         for machine, chip in _MACHINES.items()
         for chips in _shapes(chip)
         if chips <= chip.on_one_host
     ]
     similar = difflib.get_close_matches(family, names, n=1, cutoff=0.4)
     meant = f"did you mean {similar[0]}? " if similar else ""
-    return f"{meant}examples are v5e-256, v5p-512, 2xv5e-256 and v6e:4x4"
+    return f"{meant}examples are v5e-256, v5p-512, 2xv5e-256, v6e:4x4 and h100-8"

@@ -1,4 +1,4 @@
-"""Compiles steps for TPUs in a process of its own, because the compiler may end the process.
+"""Compiles steps in a process of its own, because the compiler may end the process.
 
 It reads jobs from its input, one JSON text per line, and answers each with a line of JSON. Its
 argument is the folder of compiled programs.
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 import jax
-from jax.experimental import topologies as tpu_topologies
+from jax.experimental import topologies
 
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.planning import designed
@@ -27,6 +27,8 @@ from vit_jax.training import frozen
 from vit_jax.training.design import Design
 
 _PROBE = {"xla_tpu_max_hbm_size_mib": "8"}  # the compiler says what it needs, and stops early
+# Without a GPU, the compiler cannot try which way of a matrix product is the fastest.
+_WITHOUT_GPU = {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": "False"}
 _UNITS = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
 
 
@@ -52,6 +54,8 @@ def run(job: Job, folder: pathlib.Path) -> Result:
     A program that was compiled before, for whatever config, is not compiled again: its result is
     in `folder`/PROGRAM.json, and its text in `folder`/PROGRAM.hlo.gz if it fits.
     """
+    if job.topology.chip.platform == "gpu":  # its compiler cannot probe
+        job = dataclasses.replace(job, probe=False, options={**_WITHOUT_GPU, **job.options})
     try:
         plan = _design(job)
     except ValueError as error:
@@ -75,7 +79,8 @@ def _digest(job: Job, plan: Design, lowered: jax.stages.Lowered) -> str:
     order = [device.id for device in plan.mesh.devices.flat]
     topology = (job.topology.compiler_name, job.topology.slices)
     options = {**plan.compiler_options, **job.options}  # as the compiler gets them
-    settings = (topology, job.probe, sorted(options.items()), job_lib.versions())
+    versions = job_lib.versions(job.topology.chip.platform)
+    settings = (topology, job.probe, sorted(options.items()), versions)
     return hashlib.sha256(f"{text}{order}{settings}".encode()).hexdigest()[:32]
 
 
@@ -96,7 +101,8 @@ def _compile(job: Job, lowered: jax.stages.Lowered, folder: pathlib.Path, progra
         with gzip.open(folder / f"{program}.hlo.gz", "wt", compresslevel=3) as file:
             file.write(text)
     needed = float(memory.peak_memory_in_bytes)
-    return Result(needed=needed, seconds=time.monotonic() - began)
+    fits = needed <= job.topology.chip.memory
+    return Result(needed=needed, fits=fits, seconds=time.monotonic() - began)
 
 
 def bytes_needed(message: str) -> float | None:
@@ -112,8 +118,10 @@ def bytes_needed(message: str) -> float | None:
 
 def _design(job: Job) -> Design:
     topology = job.topology
-    described = tpu_topologies.get_topology_desc(
-        platform="tpu", topology_name=topology.compiler_name, **topology.compiler_options
+    described = topologies.get_topology_desc(
+        platform="cuda" if topology.chip.platform == "gpu" else "tpu",
+        topology_name=topology.compiler_name,
+        **topology.compiler_options,
     )
     mesh = mesh_lib.make_mesh(job.config.mesh, devices=list(described.devices))
     models = frozen.read(job.config.objective, job.facts)
