@@ -67,7 +67,7 @@ def _cost(
     images, classes = _OF_JFT if name == "scaling.py" else (None, None)
     known = facts.of_config(config, train_size=images, num_classes=classes)
     wanted = topologies.parse(topology)
-    found = plan.make(compiler, Job(config=without_start(config), facts=known, topology=wanted))
+    found = plan.of_run(compiler, Job(config=without_start(config), facts=known, topology=wanted))
     if found.timeline is None:
         needed, usable = found.result.needed / 2**30, wanted.chip.memory / 2**30
         return f"{variant} does not fit {topology} ({needed:.1f} of {usable:.1f} GiB)"

@@ -6,9 +6,10 @@ import re
 import pytest
 
 from tests.planning.test_search import STEP, TIME, job
-from vit_jax.planning import page, table
+from vit_jax.planning import changes, page, plan, table
+from vit_jax.planning.compiling import Compiler
 from vit_jax.planning.job import Result
-from vit_jax.planning.plan import Plan
+from vit_jax.planning.plan import Plan, Stage
 from vit_jax.planning.scaling import Point
 from vit_jax.planning.search import Candidate
 
@@ -36,6 +37,30 @@ def test_a_search_shows_the_config_among_the_candidates_by_speed() -> None:
     one = Candidate(fields=fields, job=FITS.job, result=FITS.result, estimate=0.0)
     rows = table.candidates([(one, slower)], own=FITS)
     assert [row[0] for row in rows[1:]] == ["(as in the config)", "--config.model.remat=full"]
+
+
+def test_stages_with_smaller_images_count_in_the_hours_only() -> None:
+    half = dataclasses.replace(FITS, timeline=dataclasses.replace(TIME, seconds=0.02))
+    run = dataclasses.replace(FITS, earlier=(Stage(steps=400, plan=half),))
+    assert run.hours == pytest.approx((600 * 0.1 + 400 * 0.02) / 3600)
+    assert (run.seconds, run.mfu) == (FITS.seconds, FITS.mfu)
+    assert any("400 of 1,000 steps have images of 224x224: 20.0 ms" in x for x in table.facts(run))
+
+
+def test_the_stages_of_a_run_are_planned_at_their_sizes(monkeypatch) -> None:
+    made: list[tuple[int, ...]] = []
+
+    def make(compiler, wanted, *, price):
+        made.append(wanted.config.image_size)
+        return dataclasses.replace(FITS, job=wanted)
+
+    monkeypatch.setattr(plan, "make", make)
+    config = changes.changed(job().config, {"progressive": ((0.25, 112), (0.5, 160))})
+    with Compiler() as compiler:
+        run = plan.of_run(compiler, dataclasses.replace(job(), config=config))
+    assert [one.steps for one in run.earlier] == [250, 250]
+    assert sorted(made) == [(112, 112), (160, 160), (224, 224)]
+    assert not run.earlier[0].plan.config.progressive
 
 
 def test_the_parts_of_the_memory_add_up_to_the_peak() -> None:

@@ -1,5 +1,7 @@
 """The command `plan`, with the TPU compiler where it is installed."""
 
+import argparse
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -7,7 +9,10 @@ import pathlib
 import pytest
 
 from tests import cli
-from vit_jax.planning import compiling, job
+from vit_jax.benchmark import machine, report
+from vit_jax.benchmark.report import Measured
+from vit_jax.commands import configs, planning
+from vit_jax.planning import compiling, job, topologies
 
 RECIPE = """
 from vit_jax.config import default_config
@@ -67,6 +72,50 @@ def test_a_missing_cuda_compiler_says_how_to_get_it_without_cuda(
     assert cli.run("plan", "--config", recipe, "--topology", "h100-8") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "pip install --no-deps jax-cuda13-plugin==1.2.3.*" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "it is not JSON"),
+        ('{"format": 1, "benchmark": "step"}', "not of benchmark input"),
+        ('{"format": 7, "benchmark": "input"}', "format 7"),
+    ],
+)
+def test_a_file_that_is_no_benchmark_of_the_input_is_one_line(
+    recipe, tmp_path, content, message, capsys
+) -> None:
+    path = tmp_path / "input.json"
+    path.write_text(content)
+    call = ("plan", "--config", recipe, "--topology", "v5e-8", "--input_json", path)
+    assert cli.run(*call) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and str(path) in line
+
+
+def test_the_rate_and_the_cores_of_a_host_come_from_the_benchmark_of_its_input(
+    recipe, tmp_path, capsys
+) -> None:
+    config = configs.from_file(str(recipe), ())
+    made = report.make(
+        Measured(measured={}, results={"images_per_second_per_core": 250.0, "cores": 6}),
+        benchmark="input",
+        recipe="other.py",
+        config=config,
+        machine=machine.facts(),
+        settings={},
+    )
+    path = tmp_path / "input.json"
+    path.write_text(json.dumps(report.to_json(made)))
+    options = argparse.Namespace(input_json=path, decoded=0.0)
+    decoding = planning._decoding(options, config)
+    assert decoding.of_host(topologies.parse("v5e-16")) == 250 * 112
+    unknown = dataclasses.replace(topologies.parse("h100-8").chip, cores=())
+    node = dataclasses.replace(topologies.parse("h100-8"), chip=unknown)
+    assert decoding.of_host(node) == 250 * 6
+    assert not capsys.readouterr().err
+    planning._decoding(options, dataclasses.replace(config, image_size=(96, 96)))
+    assert "other.py" in capsys.readouterr().err
 
 
 @needs_compiler

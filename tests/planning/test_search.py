@@ -6,6 +6,7 @@ import pytest
 
 from vit_jax.config import Config, default_config, resolve
 from vit_jax.data.record import DataFacts
+from vit_jax.duration import Duration
 from vit_jax.planning import advice, changes, scaling, search, topologies
 from vit_jax.planning.job import Bytes, Job, Result, Step
 from vit_jax.planning.schedule import Sum, Timeline, Traffic
@@ -108,6 +109,17 @@ def test_scaling_goes_from_the_first_size_to_several_slices() -> None:
     assert pods[0].chips == 8 and pods[-1].chips == 6144
 
 
+def test_a_larger_batch_leaves_enough_steps_for_the_warm_up() -> None:
+    config = dataclasses.replace(job().config, total=Duration(epochs=10))  # 195 steps of 512
+    config = changes.changed(config, {"schedule.warmup": {"steps": 100}})
+    long = dataclasses.replace(job(), config=config)
+    points = list(scaling._jobs(long, "weak", scaling.sizes(long.topology, most=1024)))
+    assert [point.config.batch_size for point in points] == [512 * 2**n for n in range(8)]
+    assert {point.config.total.steps for point in points} == {195}
+    strong = scaling._jobs(long, "strong", scaling.sizes(long.topology, most=1024))
+    assert [(one.topology.chips, one.config.batch_size) for one in strong][-1] == (512, 512)
+
+
 @pytest.mark.parametrize(
     ("step", "batch", "slices", "words"),
     [
@@ -148,6 +160,8 @@ def test_dropout_inside_matrix_products_is_found() -> None:
 
 def test_hosts_that_decode_too_slowly_are_found() -> None:
     topology = topologies.parse("v5e-8")
-    assert not advice.of_input(topology, 100 * topology.chip.cores, decoded=100)
-    (text,) = advice.of_input(topology, 200 * topology.chip.cores, decoded=100)
+    assert topology.host_cores == 224  # its one host has twice the cores of a host with 4 chips
+    decoding = advice.Decoding(per_core=100)
+    assert not advice.of_input(topology, 100 * 224, decoding)
+    (text,) = advice.of_input(topology, 200 * 224, decoding)
     assert "wait for 50% of the time" in text

@@ -21,12 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--price", type=arguments.amount, default=0.0, help="of a chip for an hour, in any currency"
     )
-    parser.add_argument(
+    decoding = parser.add_mutually_exclusive_group()
+    decoding.add_argument(
+        "--input_json",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="what `benchmark input --json` printed, to find input-bound hosts",
+    )
+    decoding.add_argument(
         "--decoded",
         type=arguments.amount,
         default=0.0,
         metavar="IMAGES",
-        help="images that one core of a host decodes per second, to find input-bound hosts",
+        help="without such a file: images that one core of a host decodes per second",
     )
     parser.add_argument(
         "--search",

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import os
 import pathlib
 import sys
@@ -11,9 +12,11 @@ from typing import Any
 import jax
 from etils import epath
 
+from vit_jax.benchmark import report
 from vit_jax.commands import configs
 from vit_jax.config import Config
 from vit_jax.planning import (
+    advice,
     changes,
     compiling,
     facts,
@@ -56,12 +59,41 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     known = facts.of_config(config, train_size=options.train_size, num_classes=options.num_classes)
     for note in notes:
         print(printable(note), file=sys.stderr)
+    decoding = _decoding(options, config)
     jobs = [Job(config=config, facts=known, topology=topology) for topology in wanted]
     processes = min(os.cpu_count() or 1, _PROCESSES)
     with compiling.Compiler(limit=options.limit, processes=processes, report=_progress) as compiler:
-        found = _find(compiler, jobs, options)
+        found = _find(compiler, jobs, options, decoding)
     _show(found, options)
     return 0
+
+
+def _decoding(options: argparse.Namespace, config: Config) -> advice.Decoding | None:
+    """How fast a core decodes, if --input_json or --decoded says it.
+
+    Prints a note if other images were decoded than the config has. Raises ValueError for a file
+    that is not the JSON of `benchmark input`.
+    """
+    if not options.input_json:
+        return advice.Decoding(per_core=options.decoded) if options.decoded else None
+    found = report.read(options.input_json, benchmark="input")
+    rate, cores = (found.results.get(name) for name in ("images_per_second_per_core", "cores"))
+    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        raise ValueError(
+            f"{options.input_json}: results.images_per_second_per_core is {rate!r}, not a positive"
+            " number"
+        )
+    used = found.config
+    if (used.data, used.image_size, used.augment) != (
+        config.data,
+        config.image_size,
+        config.augment,
+    ):
+        _progress(
+            f"note: {options.input_json} was measured with other data, sizes or augmentations"
+            f" ({found.recipe})"
+        )
+    return advice.Decoding(per_core=rate, cores=cores if isinstance(cores, int) else 0)
 
 
 def _progress(text: str) -> None:
@@ -83,14 +115,19 @@ def without_start(config: Config) -> Config:
     return dataclasses.replace(config, init_from="", init_state="parameters")
 
 
-def _find(compiler: Compiler, jobs: Sequence[Job], options: argparse.Namespace) -> _Found:
+def _find(
+    compiler: Compiler,
+    jobs: Sequence[Job],
+    options: argparse.Namespace,
+    decoding: advice.Decoding | None,
+) -> _Found:
     price = options.price
 
     def one(job: Job) -> tuple[Plan, _Tables]:
         if not options.search:
-            return plan.make(compiler, job, price=price), {}
+            return plan.of_run(compiler, job, price=price), {}
         own, searched = compiler.both(
-            lambda: plan.make(compiler, job, price=price),
+            lambda: plan.of_run(compiler, job, price=price),
             lambda: compiler.both(
                 lambda: search.fastest(compiler, job, price=price),
                 lambda: search.largest(compiler, job),
@@ -98,7 +135,10 @@ def _find(compiler: Compiler, jobs: Sequence[Job], options: argparse.Namespace) 
         )
         return own, _searched(own, *searched)
 
-    results = compiler.each(one, jobs)
+    results = [
+        (dataclasses.replace(own, decoding=decoding), tables)
+        for own, tables in compiler.each(one, jobs)
+    ]
     found = _Found(plans=[own for own, _ in results], changes=[])
     for own, tables in results:
         fits = own.result.fits
@@ -133,13 +173,12 @@ def _show(found: _Found, options: argparse.Namespace) -> None:
             title=title,
             tables=overview,
             points=found.points,
-            decoded=options.decoded,
         )
         write(options.html, text)
     if options.json:
-        print(printable_json(_content(found, decoded=options.decoded)))
+        print(printable_json(_content(found)))
         return
-    for line in _lines(found, decoded=options.decoded):
+    for line in _lines(found):
         print(printable(line))
 
 
@@ -152,10 +191,10 @@ def write(path: pathlib.Path, text: str) -> None:
         raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _content(found: _Found, *, decoded: float) -> dict[str, Any]:
+def _content(found: _Found) -> dict[str, Any]:
     plans = []
     for one, fits in zip(found.plans, found.changes, strict=True):
-        values = plan.to_json(one, decoded=decoded)
+        values = plan.to_json(one)
         if not one.result.fits:
             values["changes_that_fit"] = [
                 {"fields": dict(change.fields), "peak": needed, "price": change.price}
@@ -179,10 +218,10 @@ def _content(found: _Found, *, decoded: float) -> dict[str, Any]:
     }
 
 
-def _lines(found: _Found, *, decoded: float) -> list[str]:
+def _lines(found: _Found) -> list[str]:
     lines = table.aligned(table.overview(found.plans))
     for one, fits in zip(found.plans, found.changes, strict=True):
-        lines += table.details(one, changes=fits, decoded=decoded)
+        lines += table.details(one, changes=fits)
     for title, rows in found.tables.items():
         lines += ["", title, *(f"  {line}" for line in table.aligned(rows))]
     return [*lines, "", table.note(found.plans)]

@@ -3,10 +3,10 @@
 A device is what JAX calls a device: half of a chip of v2, v3 and tpu7x, a whole chip of the others.
 
 Sources. Peak FLOP/s, memory and bandwidth: the pages of each version in the Cloud TPU documentation
-(cloud.google.com/tpu/docs/v5e and so on). Usable memory: the TPU compiler, which keeps a part for
-itself. Clock: the clock at which the compiler's cycle counts agree with its matrix products at the
-peak. Link: the bandwidth of one link in one direction, as the published rates between chips divided
-by the number of links.
+(cloud.google.com/tpu/docs/v5e and so on). Cores: the types of machines there. Usable memory: the
+TPU compiler, which keeps a part for itself. Clock: the clock at which the compiler's cycle counts
+agree with its matrix products at the peak. Link: the bandwidth of one link in one direction, as the
+published rates between chips divided by the number of links.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class Chip:
     clock: float  # Hz
     link: float  # bytes per second of a link between chips, in one direction
     between: float = 6.25e9  # bytes per second of a device to other slices, through its host
-    cores: int = 0  # virtual CPU cores per host of a Cloud TPU VM; 0: unknown
+    cores: tuple[tuple[int, int], ...]  # chips of a host in Cloud, and its virtual CPU cores
 
     @property
     def ring(self) -> float:
@@ -55,7 +55,7 @@ CHIPS = (
         bandwidth=350e9,
         clock=0.70e9,
         link=62e9,
-        cores=96,
+        cores=((4, 96),),
     ),
     Chip(
         name="v3",
@@ -70,7 +70,7 @@ CHIPS = (
         bandwidth=450e9,
         clock=0.94e9,
         link=100e9,
-        cores=96,
+        cores=((4, 96),),
     ),
     Chip(
         name="v4",
@@ -85,7 +85,7 @@ CHIPS = (
         bandwidth=1228e9,
         clock=1.05e9,
         link=45e9,
-        cores=240,
+        cores=((4, 240),),
     ),
     Chip(
         name="v5e",
@@ -100,7 +100,7 @@ CHIPS = (
         bandwidth=819e9,
         clock=1.50e9,
         link=45e9,
-        cores=112,
+        cores=((1, 24), (4, 112), (8, 224)),
     ),
     Chip(
         name="v5p",
@@ -116,7 +116,7 @@ CHIPS = (
         bandwidth=2765e9,
         clock=1.75e9,
         link=90e9,
-        cores=208,
+        cores=((4, 208),),
     ),
     Chip(
         name="v6e",
@@ -131,7 +131,7 @@ CHIPS = (
         bandwidth=1640e9,
         clock=1.75e9,
         link=90e9,
-        cores=180,
+        cores=((1, 44), (4, 180), (8, 180)),
     ),
     Chip(
         name="tpu7x",
@@ -148,6 +148,6 @@ CHIPS = (
         bandwidth=3690e9,
         clock=2.0e9,
         link=90e9,
-        cores=224,
+        cores=((4, 224),),
     ),
 )

@@ -25,8 +25,8 @@ class Gpu(Chip):
     chips_per_host: int = 8
     clock: float = 0.0  # no estimate of the compiler is in cycles
     capability: tuple[int, int]
-    cores_of_chip: int  # multiprocessors
-    units_of_core: int  # float32 units
+    multiprocessors: int
+    units: int  # float32 units of a multiprocessor
     shared: int  # bytes of shared memory of a multiprocessor
     l2: int  # bytes
     gigahertz: float
@@ -50,8 +50,8 @@ class Gpu(Chip):
               block_dim_limit_z: 65535
               registers_per_core_limit: 65536
               registers_per_block_limit: 65536
-              core_count: {self.cores_of_chip}
-              fpus_per_core: {self.units_of_core}
+              core_count: {self.multiprocessors}
+              fpus_per_core: {self.units}
               shared_memory_per_block: 49152
               shared_memory_per_block_optin: {self.shared - 1024}
               shared_memory_per_core: {self.shared}
@@ -67,11 +67,11 @@ class Gpu(Chip):
 
 
 _HOPPER: dict[str, Any] = {
-    **{"capability": (9, 0), "cores_of_chip": 132, "units_of_core": 128, "shared": 233_472},
+    **{"capability": (9, 0), "multiprocessors": 132, "units": 128, "shared": 233_472},
     **{"l2": 52_428_800, "gigahertz": 1.98, "peak": 989e12, "link": 450e9, "between": 50e9},
 }
 _AMPERE: dict[str, Any] = {
-    **{"capability": (8, 0), "cores_of_chip": 108, "units_of_core": 64, "shared": 167_936},
+    **{"capability": (8, 0), "multiprocessors": 108, "units": 64, "shared": 167_936},
     **{"l2": 41_943_040, "gigahertz": 1.41, "peak": 312e12, "link": 300e9, "between": 25e9},
 }
 GPUS = (
@@ -80,6 +80,7 @@ GPUS = (
         kind="NVIDIA A100-SXM4-40GB",
         aliases=("a100-40gb",),
         machines=("a2-highgpu",),
+        cores=((1, 12), (2, 24), (4, 48), (8, 96)),
         memory=_TAKEN * 42.3e9,
         bandwidth=1555e9,
         **_AMPERE,
@@ -88,6 +89,7 @@ GPUS = (
         name="a100-80gb",
         kind="NVIDIA A100-SXM4-80GB",
         machines=("a2-ultragpu",),
+        cores=((1, 12), (2, 24), (4, 48), (8, 96)),
         memory=_TAKEN * 85.0e9,
         bandwidth=2039e9,
         **_AMPERE,
@@ -97,6 +99,7 @@ GPUS = (
         kind="NVIDIA H100 80GB HBM3",
         aliases=("h100-80gb",),
         machines=("a3-highgpu", "a3-megagpu"),
+        cores=((1, 26), (2, 52), (4, 104), (8, 208)),
         memory=_TAKEN * 84.98e9,
         bandwidth=3352e9,
         **_HOPPER,
@@ -105,6 +108,7 @@ GPUS = (
         name="h200",
         kind="NVIDIA H200",
         machines=("a3-ultragpu",),
+        cores=((8, 224),),
         memory=_TAKEN * 150.1e9,
         bandwidth=4800e9,
         **_HOPPER,

@@ -1,5 +1,6 @@
 """Warnings that save money: what makes a step slower than its chips."""
 
+import dataclasses
 import math
 
 from vit_jax.planning.job import Step
@@ -13,6 +14,18 @@ _FEW = 8  # images of a device
 _MUCH_WAITING = 0.2  # share of a step
 _MUCH_DRAWING = 0.1  # share of a step
 _MORE_FLOPS = 1.03  # of the compiled step over the traced one
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How fast hosts decode images: read, decode, crop and augment them."""
+
+    per_core: float  # images per second of a core
+    cores: int = 0  # of the host that was measured; 0: unknown
+
+    def of_host(self, topology: Topology) -> float:
+        """The images per second of a host; 0: the number of its cores is unknown."""
+        return self.per_core * (topology.host_cores or self.cores)
 
 
 def of_step(step: Step, topology: Topology, *, batch_size: int) -> list[str]:
@@ -99,13 +112,13 @@ def _thin_shards(timeline: Timeline, step: Step) -> list[str]:
     ]
 
 
-def of_input(topology: Topology, images_per_host: float, *, decoded: float) -> list[str]:
+def of_input(topology: Topology, images_per_host: float, decoding: Decoding | None) -> list[str]:
     """Whether the cores of a host can decode as fast as its chips train."""
-    cores = topology.chip.cores
-    if not decoded or images_per_host <= decoded * cores:
+    can = decoding.of_host(topology) if decoding else 0.0
+    if not can or images_per_host <= can:
         return []
     return [
-        f"a host needs {images_per_host:,.0f} images per second, and its {cores} cores decode"
-        f" {decoded * cores:,.0f}: the chips wait for {1 - decoded * cores / images_per_host:.0%}"
-        " of the time; use smaller files, or more hosts per chip"
+        f"a host needs {images_per_host:,.0f} images per second, and its cores decode {can:,.0f}:"
+        f" the chips wait for {1 - can / images_per_host:.0%} of the time; use smaller files, or"
+        " more hosts per chip"
     ]

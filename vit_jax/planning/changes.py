@@ -6,8 +6,10 @@ from typing import Any
 
 from vit_jax import config as config_lib
 from vit_jax.config import Config
+from vit_jax.duration import Duration
 from vit_jax.planning.compiling import Compiler
 from vit_jax.planning.job import Job, Step
+from vit_jax.training import setup
 
 WANTED = 3
 
@@ -34,6 +36,17 @@ def changed(config: Config, fields: Mapping[str, Any]) -> Config:
             place = place[group]
         place[last] = value
     return config_lib.of_fields(values)
+
+
+def with_batch(job: Job, batch_size: int) -> Job:
+    """The job with another batch size and the same number of steps.
+
+    A run of as many epochs has fewer steps with a larger batch, and they may be too few for its
+    warm-up; the step itself is the same.
+    """
+    steps = setup.lengths(job.config, dataset_size=job.facts.train_size).total
+    fields = {"batch_size": batch_size, "total": dataclasses.asdict(Duration(steps=steps))}
+    return dataclasses.replace(job, config=changed(job.config, fields))
 
 
 def that_fit(compiler: Compiler, job: Job, step: Step) -> list[tuple[Change, float]]:

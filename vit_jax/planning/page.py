@@ -26,7 +26,6 @@ def render(
     title: str,
     tables: Mapping[str, Sequence[Sequence[str]]],
     points: Sequence[Point] = (),
-    decoded: float = 0.0,
 ) -> str:
     """The page of plans. `tables` come first, by their titles; the first row is the head."""
     ready = [one for one in plans if one.timeline is not None]
@@ -40,7 +39,7 @@ def render(
         note=table.note(plans),
         tables=tables,
         charts=charts,
-        sections=[_section(one, decoded=decoded) for one in plans],
+        sections=[_section(one) for one in plans],
     )
 
 
@@ -74,7 +73,7 @@ def document(
     )
 
 
-def _section(plan: Plan, *, decoded: float) -> dict[str, Any]:
+def _section(plan: Plan) -> dict[str, Any]:
     tables = []
     if plan.timeline is not None:
         rows = table.collectives(plan.timeline.collectives)
@@ -85,7 +84,7 @@ def _section(plan: Plan, *, decoded: float) -> dict[str, Any]:
     return {
         "name": f"{plan.topology.name}, {table.mesh_name(plan)}",
         "lines": table.facts(plan),
-        "warnings": plan.warnings(decoded=decoded),
+        "warnings": plan.warnings(),
         "tables": tables,
     }
 

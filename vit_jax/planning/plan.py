@@ -11,23 +11,31 @@ from typing import Any
 
 from vit_jax.config import Config
 from vit_jax.planning import advice, hlo, schedule
+from vit_jax.planning.changes import changed
 from vit_jax.planning.collectives import Network
 from vit_jax.planning.compiling import Compiler
 from vit_jax.planning.job import Job, Result, Step
 from vit_jax.planning.schedule import Timeline
 from vit_jax.planning.topologies import Topology
+from vit_jax.training import progressive
 
 DEAREST = 12  # instructions that a plan lists
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run on a topology. A step that does not fit has no timeline."""
+    """A run on a topology. A step that does not fit has no timeline.
+
+    With progressive resolution, it is about steps with images of the final size; only the hours and
+    what follows from them are about all stages.
+    """
 
     job: Job
     result: Result
     timeline: Timeline | None
     price: float = 0.0  # of a chip for an hour; 0: unknown
+    earlier: tuple["Stage", ...] = ()  # stages with smaller images
+    decoding: advice.Decoding | None = None  # of the hosts
 
     @property
     def config(self) -> Config:
@@ -73,7 +81,9 @@ class Plan:
     @property
     def hours(self) -> float:
         """The hours of the run, without evaluations, checkpoints and start."""
-        return self.step.steps * self.seconds / 3600
+        last = self.step.steps - sum(stage.steps for stage in self.earlier)
+        steps = [(last, self.seconds), *((one.steps, one.plan.seconds) for one in self.earlier)]
+        return sum(count * seconds for count, seconds in steps) / 3600
 
     @property
     def chip_hours(self) -> float:
@@ -84,13 +94,26 @@ class Plan:
         """The images that a host must decode per second."""
         return self.images_per_second / self.topology.hosts
 
-    def warnings(self, *, decoded: float = 0.0) -> list[str]:
-        """Advice that may save money. `decoded`: images that a core decodes per second."""
+    @property
+    def decodable_per_host(self) -> float:
+        """The images that a host can decode per second; 0: unknown."""
+        return self.decoding.of_host(self.topology) if self.decoding else 0.0
+
+    def warnings(self) -> list[str]:
+        """Advice that may save money."""
         found = advice.of_step(self.step, self.topology, batch_size=self.config.batch_size)
         if self.timeline is None:
             return found
         found += advice.of_program(self.timeline, self.step, devices=self.topology.devices)
-        return found + advice.of_input(self.topology, self.images_per_host, decoded=decoded)
+        return found + advice.of_input(self.topology, self.images_per_host, self.decoding)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """The steps of a run that have smaller images (config.progressive)."""
+
+    steps: int
+    plan: Plan
 
 
 def held_bytes(plan: Plan) -> dict[str, float]:
@@ -132,7 +155,29 @@ def make(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:
     return Plan(job=job, result=result, timeline=timeline, price=price)
 
 
-def to_json(plan: Plan, *, decoded: float = 0.0) -> dict[str, Any]:
+def of_run(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:
+    """The plan of all stages of a run; each is compiled like a run with images of its size.
+
+    The interpolation of the positions within a step is left out.
+    """
+    last = make(compiler, job, price=price)
+    if last.timeline is None:
+        return last
+    config = job.config
+    height, width = (*config.image_size, config.image_size[0])[:2]
+    stages = progressive.stages(config, final=(height, width), total_steps=last.step.steps)
+
+    def stage(part: tuple[int, int, progressive.Size]) -> Stage:
+        begin, end, size = part
+        smaller = changed(config, {"image_size": size, "progressive": ()})
+        found = make(compiler, dataclasses.replace(job, config=smaller), price=price)
+        return Stage(steps=end - begin, plan=found)
+
+    parts = list(zip((0, *stages.ends), stages.ends, stages.sizes, strict=False))
+    return dataclasses.replace(last, earlier=tuple(compiler.each(stage, parts)))
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain values; bytes and seconds are per device and step."""
     step, topology = plan.step, plan.topology
     found: dict[str, Any] = {
@@ -151,7 +196,8 @@ def to_json(plan: Plan, *, decoded: float = 0.0) -> dict[str, Any]:
         "steps": step.steps,
         "memory": _memory(plan),
         "model_flops": step.flops,
-        "warnings": plan.warnings(decoded=decoded),
+        "stages_before": [{"steps": one.steps, **to_json(one.plan)} for one in plan.earlier],
+        "warnings": plan.warnings(),
     }
     if plan.timeline is not None:
         found |= _time(plan, plan.timeline)
@@ -210,6 +256,8 @@ def _time(plan: Plan, timeline: Timeline) -> dict[str, Any]:
         "input": {
             "images_per_second_per_host": plan.images_per_host,
             "bytes_per_second_per_host": plan.images_per_host * plan.step.image_bytes,
+            "cores_per_host": plan.topology.host_cores,
+            "decodable_per_second_per_host": plan.decodable_per_host,
         },
         "compile_seconds": plan.result.seconds,
     }

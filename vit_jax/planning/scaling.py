@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from vit_jax.planning import plan as plan_lib
 from vit_jax.planning import topologies
-from vit_jax.planning.changes import changed
+from vit_jax.planning.changes import with_batch
 from vit_jax.planning.compiling import Compiler
 from vit_jax.planning.job import Job
 from vit_jax.planning.plan import Plan
@@ -71,8 +71,7 @@ def _jobs(job: Job, kind: str, wanted: Sequence[Topology]) -> Iterator[Job]:
         batch = job.config.batch_size * (times if kind == "weak" else 1)
         if batch < topology.devices:
             return
-        config = changed(job.config, {"batch_size": batch})
-        yield dataclasses.replace(job, topology=topology, config=config)
+        yield dataclasses.replace(with_batch(job, batch), topology=topology)
 
 
 def _points(kind: str, plans: Sequence[Plan]) -> Iterator[Point]:

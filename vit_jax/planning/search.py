@@ -10,12 +10,11 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vit_jax.config import Config
 from vit_jax.errors import RunFailed
 from vit_jax.models import zoo
 from vit_jax.models.options import Compute
 from vit_jax.planning import plan as plan_lib
-from vit_jax.planning.changes import changed
+from vit_jax.planning.changes import changed, with_batch
 from vit_jax.planning.compiling import Compiler
 from vit_jax.planning.job import Job, Result, Step
 from vit_jax.planning.plan import Plan
@@ -137,7 +136,7 @@ def _largest(compiler: Compiler, job: Job) -> tuple[int, Result] | None:
     fits = (low, first) if first.fits else None
     too_large, guess = math.inf, 2 * low
     for _ in range(_TRIES):
-        result = compiler.one(_with_batch(job, guess * unit))
+        result = compiler.one(with_batch(job, guess * unit))
         slope = (result.needed - last[1].needed) / (guess - last[0])
         last = (guess, result)
         if result.fits:
@@ -150,8 +149,3 @@ def _largest(compiler: Compiler, job: Job) -> tuple[int, Result] | None:
         if guess == last[0] or (fits and guess <= fits[0]):
             break
     return (fits[0] * unit, fits[1]) if fits else None
-
-
-def _with_batch(job: Job, batch_size: int) -> Job:
-    config: Config = changed(job.config, {"batch_size": batch_size})
-    return dataclasses.replace(job, config=config)

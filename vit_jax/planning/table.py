@@ -77,9 +77,7 @@ def mesh_name(plan: Plan) -> str:
     return " x ".join(used) or "1 device"
 
 
-def details(
-    plan: Plan, *, changes: Iterable[tuple[Change, float]] = (), decoded: float = 0.0
-) -> list[str]:
+def details(plan: Plan, *, changes: Iterable[tuple[Change, float]] = ()) -> list[str]:
     """What is behind the line of a topology."""
     lines = ["", f"{plan.topology.name}: {plan.topology.slices} x {plan.topology.sizes}"]
     lines += [f"  {line}" for line in facts(plan)]
@@ -94,7 +92,7 @@ def details(
     lines += [
         f"  fits with {change}: {size / GIB:.2f} GiB ({change.price})" for change, size in changes
     ]
-    return lines + [f"  warning: {text}" for text in plan.warnings(decoded=decoded)]
+    return lines + [f"  warning: {text}" for text in plan.warnings()]
 
 
 def facts(plan: Plan) -> list[str]:
@@ -126,17 +124,30 @@ def time_parts(plan: Plan) -> dict[str, float]:
 def _time(plan: Plan) -> list[str]:
     assert plan.timeline is not None, "the step does not fit"
     parts = [f"{name} {part * 1e3:.1f}" for name, part in time_parts(plan).items() if part > 5e-5]
-    host = plan.images_per_host
+    host, can = plan.images_per_host, plan.decodable_per_host
+    cores = f"; its cores can decode {can:,.0f}" if can else ""
     return [
+        *_stages(plan),
         f"step, ms: {', '.join(parts)}; no program takes less than {plan.bound * 1e3:.1f}",
         f"FLOPs of a step: model {plan.step.flops:.4g} (3 forward passes without the gradient of"
         f" the images), compiled {plan.flops_ratio:.3f} times that",
         f"HBM traffic {plan.timeline.bytes / 1e9:.1f} GB per step and device",
         f"each of {plan.topology.hosts} hosts decodes {host:,.0f} images per second and sends"
-        f" {host * plan.step.image_bytes / 1e6:,.0f} MB per second to its chips",
+        f" {host * plan.step.image_bytes / 1e6:,.0f} MB per second to its chips{cores}",
         f"remat {plan.step.remat}, unroll {plan.step.unroll}; compiled in"
         f" {plan.result.seconds:.0f} s; the run has {plan.step.steps:,} steps",
     ]
+
+
+def _stages(plan: Plan) -> list[str]:
+    """Lines about the stages of progressive resolution, which come before the final size."""
+    lines = [
+        f"{one.steps:,} of {plan.step.steps:,} steps have images of"
+        f" {'x'.join(map(str, one.plan.config.image_size))}: {one.plan.seconds * 1e3:.1f} ms,"
+        f" MFU {one.plan.mfu:.1%}, peak {one.plan.result.needed / GIB:.2f} GiB"
+        for one in plan.earlier
+    ]
+    return [*lines, "the other steps, and all figures except the hours:"] if lines else []
 
 
 def collectives(found: Mapping[Traffic, Sum]) -> list[tuple[str, ...]]:

@@ -48,6 +48,13 @@ class Topology:
         return self.slices * chips // self.chip.chips_per_host
 
     @property
+    def host_cores(self) -> int:
+        """The CPU cores of a host in Cloud; 0: unknown."""
+        chips = math.prod(self.shape) * self.slices // self.hosts
+        known, full = dict(self.chip.cores), self.chip.chips_per_host
+        return known.get(chips) or known.get(full, 0) * chips // full
+
+    @property
     def name(self) -> str:
         """The name in Cloud, such as 2xv5p-512."""
         several = f"{self.slices}x" if self.slices > 1 else ""
