@@ -146,7 +146,7 @@ def _find(
         found.tables |= tables
     if options.scaling:
         found.points = scaling.table(compiler, jobs[0], most=options.scaling, price=price)
-        found.tables["scaling"] = table.scaling(found.points)
+        found.tables["Scaling"] = table.scaling(found.points)
     return found
 
 

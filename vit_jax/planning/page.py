@@ -11,6 +11,8 @@ from vit_jax.planning.scaling import Point
 
 INSTALL = "pip install vit_jax[report]"
 _COLOURS = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#a463f2", "#9c6b4e", "#97bbf5", "#9498a0")
+_TEXT, _GRID, _LIMIT = "#808080", "rgba(128, 128, 128, 0.3)", "#e0245e"
+_SHOWN = {"responsive": True, "displayModeBar": False}
 _DEAREST = 12
 
 
@@ -66,7 +68,10 @@ def document(
         plotly=offline.get_plotlyjs(),
         tables=[{"title": name, "rows": rows} for name, rows in tables.items()],
         charts=[
-            {"title": name, "html": figure.to_html(full_html=False, include_plotlyjs=False)}
+            {
+                "title": name,
+                "html": figure.to_html(full_html=False, include_plotlyjs=False, config=_SHOWN),
+            }
             for name, figure in charts.items()
         ],
         sections=sections,
@@ -100,10 +105,25 @@ def _dearest(plan: Plan) -> list[tuple[str, ...]]:
     return rows
 
 
-def plain(figure: Any, *, height: int = 380, **layout: Any) -> None:
-    """Gives a figure the looks of the pages."""
-    margin = {"l": 10, "r": 10, "t": 10, "b": 10}
-    figure.update_layout(template="plotly_white", height=height, margin=margin, **layout)
+def plain(figure: Any, *, height: int = 450, **layout: Any) -> None:
+    """Gives a figure the looks of the pages, in colours that can be read on white and on black.
+
+    The legend is below the chart, with room for it in the margin, however narrow the page is.
+    """
+    below = {"orientation": "h", "yref": "container", "y": 0.0, "yanchor": "bottom"}
+    grid = {"gridcolor": _GRID, "zerolinecolor": _GRID, "automargin": True}
+    clear = "rgba(0, 0, 0, 0)"
+    figure.update_layout(
+        template="plotly_white",
+        height=height,
+        margin={"l": 10, "r": 10, "t": 10, "b": 110},
+        legend={**below, "traceorder": "normal"},
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        font={"color": _TEXT},
+        **layout,
+    )
+    figure.update_xaxes(grid).update_yaxes(grid)
 
 
 def _bars(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, unit: str) -> Any:
@@ -120,10 +140,9 @@ def _bars(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, unit: s
     plain(
         figure,
         barmode="stack",
-        height=170 + 45 * len(names),
+        height=190 + 45 * len(names),
         xaxis_title=unit,
         yaxis={"autorange": "reversed", "tickvals": rows, "ticktext": list(names)},
-        legend={"orientation": "h", "y": -0.35, "traceorder": "normal"},
     )
     return figure
 
@@ -139,7 +158,7 @@ def _memory(plans: Sequence[Plan]) -> Any:
     figure = _bars(_labels(plans), parts, unit="GiB")
     for row, one in enumerate(plans):
         usable = one.topology.chip.memory / table.GIB
-        line = {"color": "#b00020", "width": 3}
+        line = {"color": _LIMIT, "width": 3}
         figure.add_shape(type="line", x0=usable, x1=usable, y0=row - 0.45, y1=row + 0.45, line=line)
     figure.add_annotation(
         text="red: memory that a program can use",
@@ -148,7 +167,7 @@ def _memory(plans: Sequence[Plan]) -> Any:
         x=1,
         y=1.02,
         showarrow=False,
-        font={"color": "#b00020"},
+        font={"color": _LIMIT},
         yanchor="bottom",
     )
     figure.update_layout(margin={"t": 35})
