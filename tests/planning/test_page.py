@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.planning.test_search import STEP, TIME, job
-from vit_jax.planning import changes, page, plan, table
+from vit_jax.planning import changes, page, plan, scaling, table
 from vit_jax.planning.compiling import Compiler
 from vit_jax.planning.job import Result
 from vit_jax.planning.plan import Plan, Stage
@@ -47,6 +47,12 @@ def test_stages_with_smaller_images_count_in_the_hours_only() -> None:
     assert any("400 of 1,000 steps have images of 224x224: 20.0 ms" in x for x in table.facts(run))
 
 
+def test_a_size_that_does_not_fit_is_in_the_table_of_scaling() -> None:
+    points = list(scaling._points("strong", [TOO_LARGE, FITS, FITS]))
+    assert [point.efficiency for point in points] == [None, 1.0, 1.0]
+    assert table.scaling(points)[1][4] == "does not fit"
+
+
 def test_the_stages_of_a_run_are_planned_at_their_sizes(monkeypatch) -> None:
     made: list[tuple[int, ...]] = []
 
@@ -69,7 +75,7 @@ def test_the_parts_of_the_memory_add_up_to_the_peak() -> None:
 
 def test_the_page_needs_no_network_and_escapes_text() -> None:
     pytest.importorskip("plotly", reason="pip install vit_jax[report]")
-    points = [Point("weak", FITS, 1.0), Point("strong", FITS, 0.9)]
+    points = [Point("weak", FITS, 1.0), Point("strong", FITS, 0.9), Point("weak", TOO_LARGE, None)]
     tables = {"Plans": table.overview([FITS, TOO_LARGE]), "<b>": [("a",), ("<i>",)]}
     text = page.render([FITS, TOO_LARGE], title="a <b>", tables=tables, points=points)
     plotly_and_rest = text.partition("</head>")[2]

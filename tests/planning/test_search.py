@@ -105,6 +105,15 @@ def test_scaling_goes_from_the_first_size_to_several_slices() -> None:
         *("v5e-8", "v5e-16", "v5e-32", "v5e-64", "v5e-128", "v5e-256"),
         *("2xv5e-256", "4xv5e-256"),
     ]
+    nodes = scaling.sizes(topologies.parse("h100-1"), most=32)
+    assert [t.name for t in nodes] == [
+        "h100-1",
+        "h100-2",
+        "h100-4",
+        "h100-8",
+        "2xh100-8",
+        "4xh100-8",
+    ]
     pods = scaling.sizes(topologies.parse("v5p-16"), most=6144)
     assert pods[0].chips == 8 and pods[-1].chips == 6144
 
@@ -118,6 +127,12 @@ def test_a_larger_batch_leaves_enough_steps_for_the_warm_up() -> None:
     assert {point.config.total.steps for point in points} == {195}
     strong = scaling._jobs(long, "strong", scaling.sizes(long.topology, most=1024))
     assert [(one.topology.chips, one.config.batch_size) for one in strong][-1] == (512, 512)
+
+
+def test_strong_scaling_leaves_out_sizes_that_the_batch_cannot_be_divided_over() -> None:
+    wanted = job(batch_size=48)
+    strong = scaling._jobs(wanted, "strong", scaling.sizes(wanted.topology, most=256))
+    assert [one.topology.chips for one in strong] == [8, 16]  # 48 / 32 is no whole number
 
 
 @pytest.mark.parametrize(

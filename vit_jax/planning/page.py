@@ -185,10 +185,10 @@ def _scaling(points: Sequence[Point]) -> Any:
 
     figure = graph_objects.Figure()
     for kind, colour in zip(("weak", "strong"), _COLOURS, strict=False):
-        chosen = [point for point in points if point.kind == kind]
+        chosen = [point for point in points if point.kind == kind and point.efficiency]
         figure.add_scatter(
             x=[point.plan.topology.chips for point in chosen],
-            y=[100 * point.efficiency for point in chosen],
+            y=[100 * (point.efficiency or 0.0) for point in chosen],
             text=[point.plan.topology.name for point in chosen],
             name=f"{kind} scaling",
             mode="lines+markers",

@@ -15,16 +15,19 @@ from vit_jax.planning.job import Job
 from vit_jax.planning.plan import Plan
 from vit_jax.planning.topologies import Topology
 
-_CHIPS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 6144)
-_SLICES = 4
+_CHIPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 6144)
+_SLICES = (2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Point(NamedTuple):
-    """A plan of the table, and its share of the images per chip and second of the first plan."""
+    """A plan of the table, and its share of the images per chip and second of the first plan.
+
+    The share is None for a step that does not fit.
+    """
 
     kind: Literal["weak", "strong"]
     plan: Plan
-    efficiency: float
+    efficiency: float | None
 
 
 def sizes(first: Topology, *, most: int) -> list[Topology]:
@@ -37,9 +40,8 @@ def sizes(first: Topology, *, most: int) -> list[Topology]:
     if not found:
         return [first]
     largest = found[-1]
-    several = range(2, _SLICES + 1, 2)
     return found + [
-        dataclasses.replace(largest, slices=n) for n in several if largest.chips * n <= most
+        dataclasses.replace(largest, slices=n) for n in _SLICES if largest.chips * n <= most
     ]
 
 
@@ -53,13 +55,14 @@ def _slice(name: str) -> Iterator[Topology]:
 def table(compiler: Compiler, job: Job, *, most: int, price: float = 0.0) -> list[Point]:
     """The points of both kinds, from the topology of the job up to `most` chips.
 
-    Strong scaling ends where a device would have less than one image. Errors: `Compiler.one`.
+    Strong scaling ends where a device would have less than one image, and leaves out sizes that the
+    batch cannot be divided over. Errors: `Compiler.one`.
     """
     points: list[Point] = []
     for kind in ("weak", "strong"):
         jobs = _jobs(job, kind, sizes(job.topology, most=most))
         plans = compiler.each(lambda one: plan_lib.make(compiler, one, price=price), jobs)
-        points += _points(kind, [one for one in plans if one.timeline is not None])
+        points += _points(kind, plans)
     return points
 
 
@@ -69,13 +72,18 @@ def _jobs(job: Job, kind: str, wanted: Sequence[Topology]) -> Iterator[Job]:
         if rest:
             continue
         batch = job.config.batch_size * (times if kind == "weak" else 1)
-        if batch < topology.devices:
+        parts = topology.devices // job.config.mesh.tensor * job.config.optimizer.accumulate
+        if batch < parts:
             return
+        if batch % parts:
+            continue
         yield dataclasses.replace(with_batch(job, batch), topology=topology)
 
 
 def _points(kind: str, plans: Sequence[Plan]) -> Iterator[Point]:
+    fitting = (plan.images_per_second / plan.topology.chips for plan in plans if plan.timeline)
+    base = next(fitting, 0.0)
     for one in plans:
-        each = one.images_per_second / one.topology.chips
-        base = plans[0].images_per_second / plans[0].topology.chips
-        yield Point("weak" if kind == "weak" else "strong", one, each / base)
+        each = one.images_per_second / one.topology.chips if one.timeline else 0.0
+        share = each / base if one.timeline else None
+        yield Point("weak" if kind == "weak" else "strong", one, share)

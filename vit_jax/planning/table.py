@@ -192,6 +192,9 @@ def scaling(points: Sequence[Point]) -> list[tuple[str, ...]]:
     for kind, plan, efficiency in points:
         topology = plan.topology
         sizes = (kind, f"{topology.chips:,}", f"{plan.config.batch_size:,}")
+        if efficiency is None:
+            rows.append((topology.name, *sizes, "does not fit", "", "", ""))
+            continue
         speed = (f"{plan.seconds * 1e3:.1f}", f"{plan.images_per_second:,.0f}", f"{plan.mfu:.1%}")
         rows.append((topology.name, *sizes, *speed, f"{efficiency:.1%}"))
     return rows
