@@ -96,16 +96,20 @@ def test_attention_in_float32_is_the_plain_form(size) -> None:
         assert_close(ours, theirs, scaled=1e-6)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_attention_in_bfloat16_is_as_exact_as_the_plain_form(size) -> None:
+PEAKED = 8.0  # times as long: the softmax is close to choosing one key
+
+
+@pytest.mark.parametrize(("size", "longer"), [*((s, 1.0) for s in SIZES), (SIZES[0], PEAKED)])
+def test_attention_in_bfloat16_is_as_exact_as_the_plain_form(size, longer) -> None:
     case = attention_case(size, "bfloat16")
+    case[0][0] *= longer
     parts = (
         gradients(attention.attend, *case),
         gradients(rounding_attention, *case),
         exact(plain_attention, *case),
     )
     for ours, plain, true in zip(*parts, strict=True):
-        assert error(ours, true) < 1.33 * error(plain, true)
+        assert error(ours, true) < 1.08 * error(plain, true)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -8,15 +8,20 @@ from vit_jax.parallel import compiler
 from vit_jax.parallel.mesh import make_mesh
 
 WINDOWED = "xla_jf_spmd_threshold_for_windowed_einsum_mib"
+GATHERED = {"xla_tpu_prefer_async_allgather_to_allreduce": "true"}
 
 
 def test_a_tpu_mesh_that_splits_kernels_does_not_pass_them_around() -> None:
     chips = pods.pod("TPU v5 lite", (2, 4, 1))
     assert compiler.options(make_mesh(MeshConfig(), chips)) == {}
-    for sizes in ({"fsdp": 8}, {"tensor": 2}):
+    cases: list[tuple[dict[str, int], dict[str, str]]] = [
+        ({"fsdp": 8}, GATHERED),
+        ({"tensor": 2}, {}),
+    ]
+    for sizes, also in cases:
         mesh = make_mesh(MeshConfig(**sizes), chips)
-        assert compiler.options(mesh) == {WINDOWED: "1000000"}
-        assert compiler.options(mesh, [f"{WINDOWED}=0"]) == {WINDOWED: "0"}
+        assert compiler.options(mesh) == {WINDOWED: "1000000", **also}
+        assert compiler.options(mesh, [f"{WINDOWED}=0"]) == {WINDOWED: "0", **also}
     on_cpu = compiler.options(make_mesh(MeshConfig(fsdp=8)))
     assert on_cpu == {"xla_backend_optimization_level": "1"}, "no option of another platform"
     assert compiler.shown(on_cpu) == ""

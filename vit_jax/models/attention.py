@@ -78,12 +78,14 @@ def _backward(kept: _Kept, g: jax.Array) -> tuple[*_Parts, jax.Array | None]:
     weights = jax.lax.optimization_barrier(weights)
     dv = jnp.einsum("bhqk,bqhd->bkhd", weights, g)
     slopes = _product("bqhd,bkhd->bhqk", g, v)
-    wide = weights.astype(slopes.dtype)
-    dlogits = wide * (slopes - _mean_slope(wide, slopes, y, g))
+    wide_weights = weights.astype(slopes.dtype)
+    dlogits = wide_weights * (slopes - _mean_slope(wide_weights, slopes, y, g))
     dbias = None if bias is None else _sum_to(dlogits, bias.shape).astype(bias.dtype)
-    dlogits, scale = dlogits.astype(q.dtype), q.shape[-1] ** -0.5
-    dq = _product("bhqk,bkhd->bqhd", dlogits, k) * scale
-    dk = _product("bhqk,bqhd->bkhd", dlogits, q) * scale
+    # They are not rounded here. A TPU rounds them for its products anyway; elsewhere, gradients
+    # would have 1.2 times the error.
+    wide, scale = dlogits.dtype, q.shape[-1] ** -0.5
+    dq = _product("bhqk,bkhd->bqhd", dlogits, k.astype(wide)) * scale
+    dk = _product("bhqk,bqhd->bkhd", dlogits, q.astype(wide)) * scale
     return dq.astype(q.dtype), dk.astype(k.dtype), dv, dbias
 
 

@@ -12,6 +12,9 @@ _CPU = {"xla_backend_optimization_level": "1"}
 # A TPU would else multiply by a split kernel part by part, while it passes the parts around. The
 # kernels of vision models are small: to gather them takes half the time.
 _TPU_SPLIT = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+# A TPU would else gather small parts from many devices by a sum of whole kernels, each device's
+# part beside zeros: twice the traffic.
+_TPU_GATHERED = {"xla_tpu_prefer_async_allgather_to_allreduce": "true"}
 
 
 def check(given: Sequence[str]) -> None:
@@ -27,8 +30,11 @@ def check(given: Sequence[str]) -> None:
 def options(mesh: Mesh, given: Sequence[str] = ()) -> dict[str, str]:
     """The options for a step on this mesh; `given` ones replace those of the platform."""
     platform = mesh.devices.flat[0].platform
-    split = mesh.shape["fsdp"] * mesh.shape["tensor"] > 1
-    found = dict(_CPU if platform == "cpu" else _TPU_SPLIT if platform == "tpu" and split else {})
+    found = dict(_CPU if platform == "cpu" else {})
+    if platform == "tpu" and mesh.shape["fsdp"] * mesh.shape["tensor"] > 1:
+        found |= _TPU_SPLIT
+    if platform == "tpu" and mesh.shape["fsdp"] > 1:
+        found |= _TPU_GATHERED
     for option in given:
         name, value = option.split("=")
         if value.lower() in ("true", "false"):
