@@ -71,7 +71,7 @@ def test_a_missing_cuda_compiler_says_how_to_get_it_without_cuda(
     monkeypatch.setattr(compiling.job_lib, "versions", lambda platform: found)
     assert cli.run("plan", "--config", recipe, "--topology", "h100-8") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "pip install --no-deps jax-cuda13-plugin==1.2.3.*" in line
+    assert "pip install --no-deps 'jax-cuda13-plugin==1.2.3.*'" in line
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ Given = TypeVar("Given")
 Found = TypeVar("Found")
 Other = TypeVar("Other")
 INSTALL = "pip install vit_jax[tpu]"
-INSTALL_CUDA = "pip install --no-deps jax-cuda13-plugin=={0}.* jax-cuda13-pjrt=={0}.*"
+INSTALL_CUDA = "pip install --no-deps 'jax-cuda13-plugin=={0}.*' 'jax-cuda13-pjrt=={0}.*'"
 _THREADS = 8  # that wait for compilations; fewer processes compile
 _SETTINGS = {  # the compiler must not look for TPUs on this machine or in the network
     "JAX_PLATFORMS": "cpu",
@@ -64,7 +64,7 @@ def _check_cuda(jax: str, plugin: str) -> None:
     install = INSTALL_CUDA.format(wanted)
     if not plugin:
         raise ValueError(
-            f"plan needs the CUDA compiler of jax for a GPU, but neither a GPU nor CUDA: {install}"
+            f"plans for GPUs need the CUDA compiler of JAX, but neither GPU nor CUDA: {install}"
         )
     if found != wanted:
         raise ValueError(f"the CUDA plugin {plugin} does not fit jax {jax}: {install}")
