@@ -18,6 +18,7 @@ from vit_jax.parallel import rules
 SLOW = (
     "test_multiprocess.py",
     "test_buckets.py",
+    "parallel/test_tpu_programs.py",
     "extending/test_training.py",
     "training/test_design.py",
     "training/test_loop.py",
@@ -66,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _little_memory() -> Iterator[None]:
     """Lets a process that has grown large forget what the tests of a module compiled."""
     yield
-    compiled.forget(above=2**30)
+    compiled.forget(above=7 * 2**28)
 
 
 @pytest.fixture(scope="session")

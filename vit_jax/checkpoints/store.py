@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import jax
 
-from vit_jax.checkpoints import background, integrity, old_runs, run_folder, s3
+from vit_jax.checkpoints import background, integrity, old_runs, orbax, run_folder, s3
 from vit_jax.checkpoints.options import CheckpointConfig as CheckpointConfig
 from vit_jax.checkpoints.orbax import ocp
 from vit_jax.errors import RunFailed
@@ -41,6 +41,7 @@ class Store:
         self._smaller = metric[1] == "min" if metric else name.endswith("loss")
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file: move it away, or use another --workdir")
+        orbax.register()
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(

@@ -1,6 +1,7 @@
 """Images held in memory, and the dataset that ships with the package."""
 
 import dataclasses
+import functools
 import importlib.resources
 
 import numpy as np
@@ -28,12 +29,21 @@ def open_embedded(split: str) -> "ArraySource":
     """Part of Fashion-MNIST: 20,000 training and 5,000 test images, 28x28 grey, 10 classes."""
     if split not in EMBEDDED_SPLITS:
         raise ValueError(f"the embedded dataset has no split {split!r}: choose train or test")
-    archive = importlib.resources.files("vit_jax.data") / "embedded" / "fashion_mnist.npz"
-    with archive.open("rb") as file, np.load(file) as arrays:
-        images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"].astype(np.int32)
+    images, labels = _embedded(split)
     return ArraySource(
         name=f"embedded {split}", class_names=EMBEDDED_CLASSES, images=images, labels=labels
     )
+
+
+@functools.cache
+def _embedded(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels, unpacked once per process and never to be changed."""
+    archive = importlib.resources.files("vit_jax.data") / "embedded" / "fashion_mnist.npz"
+    with archive.open("rb") as file, np.load(file) as arrays:
+        images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"].astype(np.int32)
+    for array in (images, labels):
+        array.setflags(write=False)
+    return images, labels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
