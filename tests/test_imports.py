@@ -41,11 +41,12 @@ ALLOWED = {
         *("models", "data", "images", "objectives", "evaluators", "parallel", "checkpoints"),
     },
     "planning": {
-        *("config", "data", "errors", "models", "objectives", "parallel", "program_cache"),
-        "training",
+        *("config", "data", "duration", "errors", "models", "objectives", "parallel"),
+        *("program_cache", "training"),
     },
     "benchmark": {
-        *("checkpoints", "config", "data", "parallel", "plain_json", "planning", "training"),
+        *("checkpoints", "config", "data", "parallel", "plain_json", "planning", "stopping"),
+        "training",
     },
     "analysis": {"models", "data", "parallel", "checkpoints", "text", "workdir"},
     "__init__": {"checkpoints", "images", "models"},

@@ -25,20 +25,24 @@ class Change:
     verdict: Verdict
 
 
-def check(old: Report, config: Config, found: Mapping[str, Any]) -> list[str]:
+def check(
+    old: Report, config: Config, found: Mapping[str, Any], *, name: str = "--compare"
+) -> list[str]:
     """Notes on what may explain a change: versions, and fields that do not change results.
+
+    `found` are facts about this machine; `name` is what gave the old report.
 
     Raises ValueError if the figures cannot be compared: another machine, or another config.
     """
     other = [
-        f"{name} {old.machine.get(name)!r} there and {found[name]!r} here"
-        for name in machine.SAME
-        if old.machine.get(name) != found[name]
+        f"{fact} {old.machine.get(fact)!r} there and {found[fact]!r} here"
+        for fact in machine.SAME
+        if old.machine.get(fact) != found[fact]
     ]
     if other:
-        raise ValueError(f"--compare is of another machine: {'; '.join(other)}")
+        raise ValueError(f"{name} is of another machine: {'; '.join(other)}")
     if differing := run_config.differences(old.config, config):
-        raise ValueError(f"--compare is of another config: {'; '.join(differing)}")
+        raise ValueError(f"{name} is of another config: {'; '.join(differing)}")
     before, now = run_config.flat(old.config), run_config.flat(config)
     notes = [
         f"config.{path} was {before.get(path)!r} and is {now.get(path)!r}"
@@ -46,9 +50,9 @@ def check(old: Report, config: Config, found: Mapping[str, Any]) -> list[str]:
         if before.get(path) != now.get(path)
     ]
     return notes + [
-        f"{name} was {old.machine['versions'].get(name) or 'missing'} and is {version or 'missing'}"
-        for name, version in found["versions"].items()
-        if old.machine["versions"].get(name, "") != version
+        f"{part} was {old.machine['versions'].get(part) or 'missing'} and is {version or 'missing'}"
+        for part, version in found["versions"].items()
+        if old.machine["versions"].get(part, "") != version
     ]
 
 

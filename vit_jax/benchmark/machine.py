@@ -12,12 +12,13 @@ from typing import Any
 import jax
 
 from vit_jax.parallel.chips import CHIPS
+from vit_jax.parallel.gpus import GPUS
 
 # Figures of machines that differ in one of these cannot be compared.
 SAME = ("platform", "device_kind", "devices", "processes", "host_cores", "processor")
 _LIBRARIES = ("vit_jax", "jax", "jaxlib", "libtpu", "flax", "numpy")
 _BUSY = 0.5  # processes per core that are worth a note
-_PEAKS = {chip.kind: chip.peak for chip in CHIPS}
+_PEAKS = {chip.kind: chip.peak for chip in CHIPS} | {gpu.kind: gpu.peak for gpu in GPUS}
 
 
 def facts() -> dict[str, Any]:

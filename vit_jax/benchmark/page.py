@@ -14,7 +14,11 @@ def render(
 ) -> str:
     """The text of the page. `compared` are lines on the comparison, if there is one."""
     repeated = {n: one for n, one in report.measured.items() if len(one.values) > 1}
-    charts = {f"{name}, every measurement": _points(one) for name, one in repeated.items()}
+    charts = {"Scaling": _scaling(report)} if "points" in report.results else {}
+    charts |= {
+        f"{name.replace('_', ' ')}, every measurement": _points(one)
+        for name, one in repeated.items()
+    }
     return page.document(
         title=f"Benchmark {report.benchmark} of {report.recipe}",
         note=f"{report.date}; {machine.described(report.machine)}; config {report.digest}.",
@@ -22,6 +26,25 @@ def render(
         charts=charts,
         sections=[{"name": "Notes", "lines": [*report.notes, *compared]}],
     )
+
+
+def _scaling(report: Report) -> Any:
+    """The efficiency over the number of devices."""
+    from plotly import graph_objects
+
+    points, figure = report.results["points"], graph_objects.Figure()
+    figure.add_scatter(
+        x=[point["devices"] for point in points],
+        y=[100 * point["efficiency"] for point in points],
+        mode="lines+markers",
+    )
+    title = "images per device and second, % of the first"
+    page.plain(
+        figure,
+        xaxis={"type": "log", "title": "devices", "dtick": 0.30103},
+        yaxis={"title": title, "rangemode": "tozero"},
+    )
+    return figure
 
 
 def _points(one: Quantity) -> Any:
@@ -36,8 +59,15 @@ def _points(one: Quantity) -> Any:
             y=[value * scale for value in part],
             mode="markers",
             name=f"round {number + 1}",
+            showlegend=len(part) > 1,
         )
         first += len(part)
     figure.add_hline(y=one.median * scale, line_dash="dot")
-    page.plain(figure, xaxis_title="measurement", yaxis={"title": unit, "rangemode": "tozero"})
+    page.plain(
+        figure,
+        height=350,
+        xaxis={"title": "measurement", "tickformat": "d"},
+        yaxis={"title": unit, "rangemode": "tozero"},
+    )
+    figure.update_layout(margin={"t": 35})  # for the buttons
     return figure

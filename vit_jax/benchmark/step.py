@@ -65,6 +65,7 @@ def measure(
             **rates(config, times, devices=training.devices),
             **_flops(step, times, devices=training.devices, peak=peak),
             "predicted_seconds": predicted,
+            "prediction_error": predicted / times.median - 1 if predicted else None,
             "parameters": step.parameters,
             "mesh": step.mesh,
             "remat": step.remat,

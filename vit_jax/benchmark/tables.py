@@ -8,6 +8,7 @@ from vit_jax.benchmark.report import Report
 from vit_jax.benchmark.samples import CONFIDENCE, Quantity
 
 _NAMES = {"mfu": "MFU", "model_flops": "model FLOPs of a step"}
+_SHARES = ("mfu", "prediction_error", "input_bound", "share_of_time_lost")
 Rows = list[tuple[str, ...]]
 
 
@@ -32,6 +33,19 @@ def results(report: Report) -> Rows:
     return rows
 
 
+def scaling(report: Report) -> Rows:
+    """A row for each number of devices, after a row of titles."""
+    rows: Rows = [
+        ("devices", "batch", "ms/step", "images/s", "per device", "efficiency", "speed-up")
+    ]
+    for point in report.results["points"]:
+        sizes = str(point["devices"]), f"{point['batch_size']:,}", f"{point['seconds'] * 1e3:.2f}"
+        rates = point["images_per_second"], point["images_per_second_per_device"]
+        ratios = f"{point['efficiency']:.1%}", f"{point['speed_up']:.2f}"
+        rows.append((*sizes, *(f"{rate:,.0f}" for rate in rates), *ratios))
+    return rows
+
+
 def changes(found: Sequence[Change]) -> Rows:
     """A row for each quantity that was measured before, after a row of titles."""
     rows: Rows = [("", "before", "now", "ratio", f"{CONFIDENCE:.0%} interval", "verdict")]
@@ -47,13 +61,15 @@ def changes(found: Sequence[Change]) -> Rows:
 def shown_as(value: float, one: Quantity) -> str:
     if one.unit == "bytes":
         return f"{value / 2**20:,.1f} MiB"
+    if value < 1e-3:
+        return f"{value * 1e6:.1f} us"
     return f"{value:.2f} s" if value >= 10 else f"{value * 1e3:.2f} ms"
 
 
 def _plain(name: str, value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
-    if name in ("mfu", "input_bound"):
+    if name in _SHARES:
         return f"{value:.1%}"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -39,7 +39,8 @@ class Training:
         self.config, self.mesh = config, mesh_lib.make_mesh(config.mesh, devices)
         models = frozen.read(config.objective, facts)
         self.design = designed.of_config(config, facts, self.mesh, models=models)
-        say(f"compiling the step for {self.devices} devices; this may take minutes")
+        number = f"{self.devices} devices" if self.devices > 1 else "1 device"
+        say(f"compiling the step for {number}; this may take minutes")
         with self._running():
             self._batch = synthetic(self.design, self.mesh, classes=facts.num_classes)
             self._frozen = frozen.place(models, self.design.frozen)

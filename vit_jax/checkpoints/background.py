@@ -53,6 +53,10 @@ class Saver:
         if self._collector.errors or not self._manager.is_saving_in_progress():
             self.wait()
 
+    @property
+    def is_saving(self) -> bool:
+        return self._saving is not None and self._manager.is_saving_in_progress()
+
     def wait(self) -> None:
         """Waits until everything is saved. Raises RunFailed where a save has failed."""
         if self._saving is None:

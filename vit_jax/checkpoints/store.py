@@ -86,6 +86,11 @@ class Store:
         """Raises RunFailed where a save in the background has failed; cheap enough per step."""
         self._saver.check()
 
+    @property
+    def is_saving(self) -> bool:
+        """Whether a save in the background has not ended yet."""
+        return self._saver.is_saving
+
     def wait(self) -> None:
         """Waits until everything is saved. Raises RunFailed where a save has failed."""
         self._saver.wait()

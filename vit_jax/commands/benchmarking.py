@@ -2,13 +2,25 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vit_jax.benchmark import compare, machine, page, report, samples, step, tables
+from vit_jax.benchmark import (
+    checkpoint,
+    compare,
+    machine,
+    page,
+    report,
+    samples,
+    scaling,
+    step,
+    tables,
+)
+from vit_jax.benchmark import input as input_lib
 from vit_jax.benchmark.report import Measured, Report
 from vit_jax.commands import configs, planning
 from vit_jax.config import Config
+from vit_jax.data.record import DataFacts
 from vit_jax.parallel import multihost
 from vit_jax.planning import facts
 from vit_jax.planning.page import check_installed
@@ -64,21 +76,57 @@ class _Compared:
 
 
 def _step(config: Config, options: argparse.Namespace) -> Measured:
-    known = facts.of_config(config, train_size=options.train_size, num_classes=options.num_classes)
-    peak = options.peak * 1e12
+    known, peak = _known(config, options), options.peak * 1e12
     return step.measure(config, known, repeats=_repeats(options), peak=peak, say=_say)
 
 
-_MEASURES: dict[str, Callable[[Config, argparse.Namespace], Measured]] = {"step": _step}
+def _input(config: Config, options: argparse.Namespace) -> Measured:
+    against = None
+    if options.step:
+        against = report.read(options.step, benchmark="step")
+        compare.check(against, config, machine.facts(), name="--step")
+    return input_lib.measure(config, repeats=_repeats(options), step=against)
+
+
+def _checkpoint(config: Config, options: argparse.Namespace) -> Measured:
+    return checkpoint.measure(
+        config,
+        _known(config, options),
+        workdir=options.workdir,
+        warmup=options.warmup,
+        steps=options.steps,
+        saves=options.saves,
+        say=_say,
+    )
+
+
+def _scaling(config: Config, options: argparse.Namespace) -> Measured:
+    return scaling.measure(config, _known(config, options), repeats=_repeats(options), say=_say)
+
+
+_MEASURES: dict[str, Callable[[Config, argparse.Namespace], Measured]] = {
+    "step": _step,
+    "input": _input,
+    "checkpoint": _checkpoint,
+    "scaling": _scaling,
+}
+
+
+def _known(config: Config, options: argparse.Namespace) -> DataFacts:
+    sizes = {"train_size": options.train_size, "num_classes": options.num_classes}
+    return facts.of_config(config, **sizes)
 
 
 def _repeats(options: argparse.Namespace) -> step.Repeats:
-    return step.Repeats(warmup=options.warmup, rounds=options.rounds, steps=options.steps)
+    count = options.batches if options.benchmark == "input" else options.steps
+    return step.Repeats(warmup=options.warmup, rounds=options.rounds, steps=count)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The options that say how things were measured."""
-    names = ("train_size", "num_classes", "warmup", "rounds", "steps", "peak")
+    names = (
+        *("train_size", "num_classes", "warmup", "rounds", "steps", "batches", "saves", "peak"),
+    )
     return {name: vars(options)[name] for name in names if vars(options).get(name)}
 
 
@@ -88,16 +136,24 @@ def _say(text: str) -> None:
 
 
 def _show(new: Report, compared: _Compared | None, options: argparse.Namespace) -> None:
-    shown = {"Measured": tables.measured(new), "Results": tables.results(new)}
+    shown = {"Measured": tables.measured(new)}
+    if new.benchmark == "scaling":
+        shown["Scaling"] = tables.scaling(new)
+    else:
+        shown["Results"] = tables.results(new)
     lines = compared.lines if compared else []
     if compared:
         shown["Changes"] = tables.changes(compared.changes)
-    if options.html:
-        planning.write(options.html, page.render(new, tables=shown, compared=lines))
     if options.json:
         comparison = {"comparison": compared.to_json()} if compared else {}
         print(printable_json(report.to_json(new) | comparison))
-        return
+    else:
+        _print(new, shown, lines)
+    if options.html:  # last: if it cannot be written, the figures are not lost
+        planning.write(options.html, page.render(new, tables=shown, compared=lines))
+
+
+def _print(new: Report, shown: Mapping[str, tables.Rows], lines: Sequence[str]) -> None:
     text = [f"{new.benchmark} of {new.recipe} ({new.digest})", machine.described(new.machine)]
     for rows in shown.values():
         text += ["", *aligned(rows)]

@@ -12,7 +12,6 @@ from vit_jax.checkpoints import lease as lease_lib
 from vit_jax.checkpoints import run_folder
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, best_metric
-from vit_jax.data import pipeline, preprocess, sampling
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batches
 from vit_jax.data.record import DataFacts
@@ -24,6 +23,7 @@ from vit_jax.training import (
     evaluation,
     evaluation_data,
     facts,
+    feeding,
     frozen,
     resumption,
     run_config,
@@ -112,9 +112,7 @@ class _Parts:
     data: datasets.Data
     frozen: Mapping[str, frozen.Loaded]
     tables: Mapping[str, teacher_file.Table]  # by the names of their arrays in a batch
-    order: sampling.Order
-    epochs: str  # a note on what an epoch is, or ""
-    transform: preprocess.TrainTransform
+    feed: feeding.Feed
     bad: BadImages  # of the held-out images
     evaluations: Evaluations
 
@@ -146,15 +144,7 @@ def _open(
     tables = teacher_file.tables(config.objective, data.facts, data.record.splits["train"])
     rows = {name: table.row for name, table in tables.items()}
     plan = design(config, data.facts, mesh, start=start, frozen=models, tables=rows)
-    transform = preprocess.train_transform(
-        plan.config.data,
-        size=plan.options.image_size,
-        channels=plan.options.channels,
-        augmentations=setup.host_augmentations(plan.config),
-    )
-    for size in plan.stages.sizes:
-        plan.config.data.crop.check(size)
-    order, epochs = config.data.sampling.order(data.train, seed=config.seed)
+    feed = feeding.feed(plan, data.train)
     bad = BadImages(size=len(held_out), max_bad=config.data.max_bad)
     evaluations = evaluation.of_run(plan, train=data.train, held_out=held_out, bad=bad)
     return _Parts(
@@ -162,9 +152,7 @@ def _open(
         data=data,
         frozen=models,
         tables=tables,
-        order=order,
-        epochs=epochs,
-        transform=transform,
+        feed=feed,
         bad=bad,
         evaluations=evaluations,
     )
@@ -175,7 +163,14 @@ def _notes(parts: _Parts) -> tuple[str, ...]:
     of_frozen = frozen.notes(plan.frozen, image_size=size)
     of_files = teacher_file.notes(parts.tables)
     compiled = compiler.shown(plan.compiler_options)
-    return *of_frozen, *of_files, _about_batch_norm(plan), plan.stages.note, parts.epochs, compiled
+    return (
+        *of_frozen,
+        *of_files,
+        _about_batch_norm(plan),
+        plan.stages.note,
+        parts.feed.epochs,
+        compiled,
+    )
 
 
 def _about_batch_norm(plan: Design) -> str:
@@ -263,23 +258,11 @@ def _created(plan: Design) -> state.State:
 
 def _batches(parts: _Parts, *, start: int) -> Batches:
     """This process's rows of the batches from step `start` on."""
-    plan, source = parts.design, parts.data.train
-    config, data = plan.config, plan.config.data
-    return pipeline.train_batches(
-        source,
-        parts.transform,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        rows=mesh_lib.local_rows(plan.mesh, config.batch_size),
-        order=parts.order,
-        size=plan.stages.size,
-        repeats=data.repeats,
-        start_step=start,
-        num_steps=plan.lengths.total,
-        threads=data.threads,
-        prefetch=data.prefetch,
-        bad=BadImages(size=len(source), max_bad=data.max_bad, reported=parts.bad.reported),
-        labelled="label" in plan.objective.inputs,
+    images, most = len(parts.data.train), parts.design.config.data.max_bad
+    return parts.feed.batches(
+        start=start,
+        stop=parts.design.lengths.total,
+        bad=BadImages(size=images, max_bad=most, reported=parts.bad.reported),
         tables={name: table.rows for name, table in parts.tables.items()},
         interrupted=multihost.give_up_reading,
     )
