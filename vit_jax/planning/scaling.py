@@ -58,12 +58,10 @@ def table(compiler: Compiler, job: Job, *, most: int, price: float = 0.0) -> lis
     Strong scaling ends where a device would have less than one image, and leaves out sizes that the
     batch cannot be divided over. Errors: `Compiler.one`.
     """
-    points: list[Point] = []
-    for kind in ("weak", "strong"):
-        jobs = _jobs(job, kind, sizes(job.topology, most=most))
-        plans = compiler.each(lambda one: plan_lib.make(compiler, one, price=price), jobs)
-        points += _points(kind, plans)
-    return points
+    wanted = sizes(job.topology, most=most)
+    weak, strong = (list(_jobs(job, kind, wanted)) for kind in ("weak", "strong"))
+    plans = compiler.each(lambda one: plan_lib.make(compiler, one, price=price), weak + strong)
+    return [*_points("weak", plans[: len(weak)]), *_points("strong", plans[len(weak) :])]
 
 
 def _jobs(job: Job, kind: str, wanted: Sequence[Topology]) -> Iterator[Job]:
