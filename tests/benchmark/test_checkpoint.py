@@ -33,7 +33,7 @@ def test_a_new_folder_is_removed_when_it_is_interrupted(recipe, tmp_path, monkey
         assert (tmp_path / "new" / checkpoint.FOLDER).is_dir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "Training", interrupt)
+    monkeypatch.setattr(checkpoint, "prepared", interrupt)
     assert cli.run(*call(recipe, tmp_path / "new")) == 130
     assert not list(tmp_path.iterdir())
 

@@ -109,6 +109,8 @@ def test_a_report_reads_back_equal(tmp_path) -> None:
         ({"measured": {"a": {"rounds": [[]], "unit": "s"}}}, "positive numbers in every round"),
         ({"measured": {"a": {"rounds": [[-1]], "unit": "s"}}}, "positive numbers in every round"),
         ({"measured": {"a": {"rounds": [["x"]], "unit": "s"}}}, "could not convert"),
+        ({"measured": {"a": {"rounds": [[10**400]], "unit": "s"}}}, "OverflowError"),
+        ({"measured": {"a": {"rounds": [[1]], "unit": "m", "judged": "no"}}}, "unknown unit"),
         ({"config": {"recipe": "", "fields": {"format": 1, "batch": 3}}}, "batch"),
     ],
 )

@@ -14,7 +14,7 @@ from etils import epath
 from vit_jax import stopping
 from vit_jax.benchmark.report import Measured
 from vit_jax.benchmark.samples import Quantity, once
-from vit_jax.benchmark.training import Training
+from vit_jax.benchmark.training import Training, prepared
 from vit_jax.checkpoints import s3
 from vit_jax.checkpoints.store import Store
 from vit_jax.config import Config
@@ -45,7 +45,7 @@ def measure(
     ValueError if the config cannot be run or the folder cannot be used, RunFailed if a save fails.
     """
     with _folder(workdir) as folder:
-        training = Training(config, facts, say=say)
+        training = prepared(config, facts, say=say)
         training.run(warmup)
         alone = training.run(steps)
         with Store(folder, config.checkpoint) as store:

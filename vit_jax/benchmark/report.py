@@ -103,7 +103,7 @@ def read(path: pathlib.Path, *, benchmark: str) -> Report:
         return _read(plain_json.loads(path.read_text()), benchmark)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError) as error:
         raise ValueError(
             f"{path} is not the JSON of a benchmark: {type(error).__name__} {error}"
         ) from error

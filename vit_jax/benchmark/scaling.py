@@ -48,12 +48,14 @@ def measure(
     times: dict[int, Quantity] = {}
     for size in sizes:
         share = dataclasses.replace(config, batch_size=config.batch_size * size // len(devices))
-        chosen = devices[:size]
-        with agreement.Meeting():
+        chosen, training = devices[:size], None
+        with agreement.Meeting():  # no process runs steps while another one compiles
             if any(device.process_index == jax.process_index() for device in chosen):
                 training = Training(share, facts, devices=chosen, say=say)
+        with agreement.Meeting():
+            if training:
                 times[size] = step_lib.timed(training, repeats)
-                del training  # its memory is for the next one
+        del training  # its memory is for the next one
     return Measured(
         measured={f"step_on_{size}": one for size, one in times.items()},
         results={"points": points(times, batch_size=config.batch_size, devices=len(devices))},

@@ -9,7 +9,7 @@ import jax
 from vit_jax.benchmark import machine
 from vit_jax.benchmark.report import Measured
 from vit_jax.benchmark.samples import Quantity, in_rounds, once
-from vit_jax.benchmark.training import Training
+from vit_jax.benchmark.training import Training, prepared
 from vit_jax.config import Config
 from vit_jax.data.record import DataFacts
 from vit_jax.parallel.chips import CHIPS
@@ -46,7 +46,7 @@ def measure(
     `say` gets a line of text before what may take minutes. Raises ValueError if the config cannot
     be run, RunFailed if the memory is too small.
     """
-    training = Training(config, facts, say=say)
+    training = prepared(config, facts, say=say)
     step = designed.facts(training.design)
     times = timed(training, repeats)
     predicted = _predicted(training, step)
@@ -57,6 +57,8 @@ def measure(
     notes = [] if peak else [_NO_PEAK]
     if "device_peak" not in measured:
         notes.append(_OF_PROCESS)
+    if training.design.stages.ends:
+        notes.append("images have the final size of the run; earlier steps are faster")
     if training.cached:
         notes.append("the program came from the cache of compiled programs: `compile` read it")
     return Measured(
@@ -98,8 +100,8 @@ def rates(config: Config, times: Quantity, *, devices: int) -> dict[str, Any]:
 def _flops(step: Step, times: Quantity, *, devices: int, peak: float) -> dict[str, Any]:
     rate = step.flops / times.median
     return {
-        "model_flops": step.flops,
-        "traced_flops": step.traced_flops,
+        "model_flops": float(step.flops),
+        "traced_flops": float(step.traced_flops),
         "model_flops_per_second": rate,
         "peak_flops_per_device": peak or None,
         "mfu": rate / (devices * peak) if peak else None,

@@ -73,6 +73,8 @@ def _plain(name: str, value: Any) -> str:
         return f"{value:.1%}"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if "flops" in name:
+        return f"{value:.4g}"
     if isinstance(value, float):
         return f"{value:.4g}" if value < 100 or value >= 1e9 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from vit_jax.config import Config
 from vit_jax.data.record import DataFacts
+from vit_jax.parallel import agreement
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.planning import designed
 from vit_jax.training import frozen, memory, state
@@ -86,6 +87,15 @@ class Training:
     def _dispatch(self) -> dict[str, jax.Array]:
         self.state, metrics = self.program(self.state, self._batch, self._frozen)
         return metrics
+
+
+def prepared(config: Config, facts: DataFacts, *, say: Callable[[str], None]) -> Training:
+    """The step for all devices, compiled on all processes. Errors: `Training`.
+
+    The devices of a process do not wait for another process that is still compiling.
+    """
+    with agreement.Meeting():
+        return Training(config, facts, say=say)
 
 
 def synthetic(plan: Design, mesh: Mesh, *, classes: int) -> dict[str, jax.Array]:

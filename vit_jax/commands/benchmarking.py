@@ -21,7 +21,7 @@ from vit_jax.benchmark.report import Measured, Report
 from vit_jax.commands import configs, planning
 from vit_jax.config import Config
 from vit_jax.data.record import DataFacts
-from vit_jax.parallel import multihost
+from vit_jax.parallel import agreement, multihost
 from vit_jax.planning import facts
 from vit_jax.planning.page import check_installed
 from vit_jax.planning.table import aligned
@@ -33,14 +33,15 @@ REGRESSED = 3  # the exit code if a comparison finds something worse
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Measures, and shows what the options ask for. Returns the exit code."""
     multihost.initialize()
-    if options.html:
-        check_installed()
-    config, notes = configs.read(options.config, overrides)
-    config = planning.without_start(config)
-    found, old, differences = machine.facts(), None, []
-    if options.compare:  # before anything is measured
-        old = report.read(options.compare, benchmark=options.benchmark)
-        differences = compare.check(old, config, found)
+    with agreement.Meeting():
+        if options.html:
+            check_installed()
+        config, notes = configs.read(options.config, overrides)
+        config = planning.without_start(config)
+        found, old, differences = machine.facts(), None, []
+        if options.compare:  # before anything is measured
+            old = report.read(options.compare, benchmark=options.benchmark)
+            differences = compare.check(old, config, found)
     for note in notes:
         _say(note)
     new = report.make(
@@ -52,8 +53,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         settings=_settings(options),
     )
     compared = _Compared(old, new, differences, tolerance=options.tolerance / 100) if old else None
-    if multihost.is_primary():
-        _show(new, compared, options)
+    if not multihost.is_primary():
+        return 0
+    _show(new, compared, options)
     return REGRESSED if compared and compare.regressed(compared.changes) else 0
 
 
@@ -63,7 +65,9 @@ class _Compared:
     def __init__(
         self, old: Report, new: Report, differences: list[str], *, tolerance: float
     ) -> None:
-        self.old, self.differences = old, differences
+        missing = [name for name in new.measured if name not in old.measured]
+        self.old = old
+        self.differences = [*differences, *(f"{name} was not measured then" for name in missing)]
         self.changes = compare.changes(old, new, tolerance=tolerance)
         self.rule = f"{samples.RULE}, and the ratio is more than {tolerance:.2%} away from it"
 
@@ -85,7 +89,10 @@ def _input(config: Config, options: argparse.Namespace) -> Measured:
     if options.step:
         against = report.read(options.step, benchmark="step")
         compare.check(against, config, machine.facts(), name="--step")
-    return input_lib.measure(config, repeats=_repeats(options), step=against)
+        if "step" not in against.measured:
+            raise ValueError(f"{options.step}: measured.step is missing")
+    with agreement.Meeting():  # the first process prints when all have succeeded
+        return input_lib.measure(config, repeats=_repeats(options), step=against)
 
 
 def _checkpoint(config: Config, options: argparse.Namespace) -> Measured:
