@@ -88,6 +88,8 @@ def test_another_result_is_refused_and_another_way_to_it_is_named() -> None:
     old, found = made(), machine.facts()
     with pytest.raises(ValueError, match="another config: batch_size is 256 there and 8 here"):
         compare.check(old, config(batch_size=8), found)
+    with pytest.raises(ValueError, match="another config: num_classes is None there and 20 here"):
+        compare.check(old, old.config, found, settings={"num_classes": 20})
     (note,) = compare.check(old, config(compiler_options=("xla_a=1",)), found)
     assert note == "config.compiler_options was () and is ('xla_a=1',)"
 

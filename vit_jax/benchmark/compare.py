@@ -10,6 +10,7 @@ from vit_jax.benchmark.samples import Quantity, ratio
 from vit_jax.config import Config
 from vit_jax.training import run_config
 
+_ABOUT_DATA = ("train_size", "num_classes")  # settings that change what is measured
 Verdict = Literal["worse", "better", "same", "not judged"]
 
 
@@ -26,11 +27,17 @@ class Change:
 
 
 def check(
-    old: Report, config: Config, found: Mapping[str, Any], *, name: str = "--compare"
+    old: Report,
+    config: Config,
+    found: Mapping[str, Any],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    name: str = "--compare",
 ) -> list[str]:
     """Notes on what may explain a change: versions, and fields that do not change results.
 
-    `found` are facts about this machine; `name` is what gave the old report.
+    `found` are facts about this machine, `settings` are the new ones if the flags about the data
+    matter, and `name` is the flag that named the old report.
 
     Raises ValueError if the figures cannot be compared: another machine, or another config.
     """
@@ -41,7 +48,14 @@ def check(
     ]
     if other:
         raise ValueError(f"{name} is of another machine: {'; '.join(other)}")
-    if differing := run_config.differences(old.config, config):
+    differing = run_config.differences(old.config, config)
+    if settings is not None:
+        differing += [
+            f"{flag} is {old.settings.get(flag)} there and {settings.get(flag)} here"
+            for flag in _ABOUT_DATA
+            if old.settings.get(flag) != settings.get(flag)
+        ]
+    if differing:
         raise ValueError(f"{name} is of another config: {'; '.join(differing)}")
     before, now = run_config.flat(old.config), run_config.flat(config)
     notes = [

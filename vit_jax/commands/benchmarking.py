@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         found, old, differences = machine.facts(), None, []
         if options.compare:  # before anything is measured
             old = report.read(options.compare, benchmark=options.benchmark)
-            differences = compare.check(old, config, found)
+            differences = compare.check(old, config, found, settings=_settings(options))
     for note in notes:
         _say(note)
     new = report.make(
