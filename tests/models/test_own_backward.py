@@ -14,7 +14,7 @@ from flax import nnx
 
 from tests.compare import assert_close
 from tests.models import tiny
-from vit_jax.models import attention, flops, heads, layers, normalisation
+from vit_jax.models import attention, flops, heads, layers, normalisation, zoo
 
 
 def plain_attention(q: Any, k: Any, v: Any, bias: Any) -> jax.Array:
@@ -160,6 +160,36 @@ def test_a_block_computes_the_same_whatever_computes_its_attention(changes) -> N
 
     for ours, theirs in zip(run("recompute"), run("xla"), strict=True):
         assert_close(ours, theirs, scaled=2e-6, floor=1.0)
+
+
+def test_patches_apart_from_other_tokens_give_the_same_logits_and_gradients() -> None:
+    changes = {"qk_norm": True, "layer_scale": 0.3, "drop_path": 0.5, "registers": 2}
+    images, weight = tiny.images(), draw(len(tiny.images()), 5, seed=1)
+
+    def run(kind: str) -> list[Any]:
+        graphdef, params = nnx.split(tiny.model(**changes, remat="lean", attention=kind))
+
+        def logits(params: Any) -> jax.Array:
+            key = jax.random.key(3, impl="rbg")
+            return nnx.merge(graphdef, params)(images, key=key)
+
+        return gradients(logits, [params], [weight])
+
+    for ours, theirs in zip(run("streams"), run("recompute"), strict=True):
+        assert_close(ours, theirs, scaled=3e-6, floor=0.1)
+
+
+def test_streams_need_a_token_before_the_patches_and_nothing_inside_the_blocks() -> None:
+    for changes in (
+        {"pool": "gap", "class_token": False},
+        {"dropout": 0.1},
+        {"position": "relative"},
+        {"position_at": "every_block"},
+    ):
+        with pytest.raises(ValueError, match="attention 'streams' needs a token before"):
+            tiny.options(attention="streams", **changes)
+    with pytest.raises(ValueError, match="a Swin has patches only"):
+        zoo.options("Swin-T", attention="streams")
 
 
 def test_a_pool_computes_the_same_whatever_computes_its_attention() -> None:

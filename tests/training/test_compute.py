@@ -2,8 +2,11 @@
 
 import pytest
 
+from tests.parallel import pods
 from tests.training.test_design import FACTS, one_device, small
+from vit_jax.config import MeshConfig
 from vit_jax.models import zoo
+from vit_jax.parallel.mesh import make_mesh
 from vit_jax.training import compute
 from vit_jax.training.design import design
 
@@ -42,6 +45,30 @@ def test_what_the_config_sets_stays() -> None:
     model = {"name": "Ti/16", "attention": "xla", "remat": "none", "unroll": 3}
     plan = design(small(model=model), FACTS, one_device())
     assert compute.described(plan.options) == "attention xla, remat none, unroll 3"
+
+
+H14 = zoo.options("H/14", dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("changes", "mesh", "chosen"),
+    [
+        ({}, {}, "streams"),
+        ({"registers": 4}, {}, "streams"),
+        ({}, {"fsdp": 8}, "recompute"),
+        ({"pool": "gap", "class_token": False}, {}, "recompute"),
+        ({"dropout": 0.1}, {}, "recompute"),
+        ({"relative_bias": "shared"}, {}, "recompute"),
+        ({"image_size": (196, 196)}, {}, "recompute"),
+        ({"attention": "xla"}, {}, "xla"),
+    ],
+    ids=str,
+)
+def test_tpus_keep_patches_apart_that_fill_their_tiles(changes, mesh, chosen) -> None:
+    chips = make_mesh(MeshConfig(**mesh), pods.pod("TPU v5", (2, 2, 2)))
+    options = compute.choose(zoo.change(H14, **changes), chips, images=32)
+    assert options.attention == chosen
+    assert compute.choose(H14, one_device(), images=32).attention == "recompute"
 
 
 def test_each_family_gets_what_it_has() -> None:

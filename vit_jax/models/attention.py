@@ -8,6 +8,7 @@ gets the weights from it with one product and one exponential.
 Shapes: B batch, Q queries, T keys, H heads, d width of a head.
 """
 
+import functools
 from typing import Literal
 
 import jax
@@ -15,15 +16,15 @@ import jax.numpy as jnp
 
 from vit_jax.models.remat import ATTENTION, LOG_SUM, QKV, named
 
-AttentionKind = Literal["auto", "recompute", "xla", "cudnn"]
+AttentionKind = Literal["auto", "recompute", "streams", "xla", "cudnn"]
 LANES = 128  # columns that the matrix unit of a TPU computes at once
-MANY_KEYS = 128  # keys from which on the rounding of the output does not matter
+MANY_KEYS = 128  # keys from which on a sum over the weights takes too long
 
-_Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array, jax.Array]
 _Parts = tuple[jax.Array, jax.Array, jax.Array]
+_Arrays = tuple[jax.Array, ...]
+_Kept = tuple[_Arrays, _Arrays, _Arrays, jax.Array | None, _Arrays, _Arrays]
 
 
-@jax.custom_vjp
 def attend(
     q: jax.Array,  # (B, Q, H, d)
     k: jax.Array,  # (B, T, H, d)
@@ -31,7 +32,22 @@ def attend(
     bias: jax.Array | None,  # broadcastable to (B, H, Q, T)
 ) -> jax.Array:
     """softmax(q k / sqrt(d) + bias) v, (B, Q, H, d); the softmax is float32."""
-    return _forward(q, k, v, bias)[0]
+    return attend_streams((q,), (k,), (v,), bias)[0]
+
+
+@jax.custom_vjp
+def attend_streams(
+    qs: _Arrays,  # (B, Q, H, d) each
+    ks: _Arrays,  # (B, T, H, d) each
+    vs: _Arrays,  # as ks
+    bias: jax.Array | None = None,  # only for one array of each
+) -> _Arrays:
+    """`attend` for tokens in several arrays: all queries attend to the keys of all arrays.
+
+    Tokens that are few stay apart from those whose number fits the tiles of a TPU: together they
+    would be computed as if they were many more.
+    """
+    return _forward(qs, ks, vs, bias)[0]
 
 
 def logits_of(q: jax.Array, k: jax.Array, bias: jax.Array | None) -> jax.Array:
@@ -44,15 +60,23 @@ def logits_of(q: jax.Array, k: jax.Array, bias: jax.Array | None) -> jax.Array:
 
 
 def _forward(
-    q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None
-) -> tuple[jax.Array, _Kept]:
-    logits = logits_of(q, k, bias)
-    largest = logits.max(-1, keepdims=True)
-    exponentials = jnp.exp(logits - largest)
-    y, total = _weighted(exponentials, v)
-    y = named((y / jnp.moveaxis(total, 1, 2)).astype(v.dtype), ATTENTION)
-    log_sum = named(largest + jnp.log(total), LOG_SUM)  # (B, H, Q, 1)
-    return y, (q, k, v, bias, y, log_sum)
+    qs: _Arrays, ks: _Arrays, vs: _Arrays, bias: jax.Array | None
+) -> tuple[_Arrays, _Kept]:
+    found = [_of_queries(q, ks, vs, bias) for q in qs]
+    ys, log_sums = tuple(y for y, _ in found), tuple(log_sum for _, log_sum in found)
+    return ys, (qs, ks, vs, bias, ys, log_sums)
+
+
+def _of_queries(
+    q: jax.Array, ks: _Arrays, vs: _Arrays, bias: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """The output (B, Q, H, d), and the logarithm of the sum of the exponentials (B, H, Q, 1)."""
+    logits = [logits_of(q, k, bias) for k in ks]
+    largest = functools.reduce(jnp.maximum, [part.max(-1, keepdims=True) for part in logits])
+    sums = [_weighted(jnp.exp(part - largest), v) for part, v in zip(logits, vs, strict=True)]
+    y, total = _sum([y for y, _ in sums]), _sum([total for _, total in sums])
+    y = named((y / jnp.moveaxis(total, 1, 2)).astype(vs[0].dtype), ATTENTION)
+    return y, named(largest + jnp.log(total), LOG_SUM)
 
 
 def _weighted(exponentials: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -71,38 +95,71 @@ def _weighted(exponentials: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Arr
     return both[..., :-ones], jnp.moveaxis(both[..., -ones : both.shape[-1] - ones + 1], 1, 2)
 
 
-def _backward(kept: _Kept, g: jax.Array) -> tuple[*_Parts, jax.Array | None]:
-    q, k, v, bias, y, log_sum = kept
+def _backward(kept: _Kept, gs: _Arrays) -> tuple[_Arrays, _Arrays, _Arrays, jax.Array | None]:
+    qs, ks, vs, bias, ys, log_sums = kept
+    rows = [
+        [_gradients(q, k, v, bias, log_sum, g, mean) for k, v in zip(ks, vs, strict=True)]
+        for q, log_sum, g, mean in zip(qs, log_sums, gs, _mean_slopes(ks, ys, gs), strict=True)
+    ]
+    columns = list(zip(*rows, strict=True))
+    dqs = [_sum([one[0] for one in row]) for row in rows]
+    dks, dvs = ([_sum([one[i] for one in column]) for column in columns] for i in (1, 2))
+    return _as(dqs, qs), _as(dks, ks), _as(dvs, vs), rows[0][0][3]
+
+
+def _gradients(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None,
+    log_sum: jax.Array,
+    g: jax.Array,
+    mean: jax.Array | None,
+) -> tuple[*_Parts, jax.Array | None]:
+    """The gradients of queries, keys, values and bias, of these queries and keys together."""
     weights = jnp.exp(logits_of(q, k, bias) - log_sum).astype(v.dtype)
     # Without the barrier, the compiler computes the exponentials again for each of their readers.
     weights = jax.lax.optimization_barrier(weights)
     dv = jnp.einsum("bhqk,bqhd->bkhd", weights, g)
     slopes = _product("bqhd,bkhd->bhqk", g, v)
     wide_weights = weights.astype(slopes.dtype)
-    dlogits = wide_weights * (slopes - _mean_slope(wide_weights, slopes, y, g))
+    if mean is None:  # the sum of rounded weights is not exactly 1
+        total = wide_weights.sum(-1, keepdims=True)
+        mean = (wide_weights * slopes).sum(-1, keepdims=True) / total
+    dlogits = wide_weights * (slopes - mean)
     dbias = None if bias is None else _sum_to(dlogits, bias.shape).astype(bias.dtype)
     # They are not rounded here. A TPU rounds them for its products anyway; elsewhere, gradients
     # would have 1.2 times the error.
     wide, scale = dlogits.dtype, q.shape[-1] ** -0.5
     dq = _product("bhqk,bkhd->bqhd", dlogits, k.astype(wide)) * scale
     dk = _product("bhqk,bqhd->bkhd", dlogits, q.astype(wide)) * scale
-    return dq.astype(q.dtype), dk.astype(k.dtype), dv, dbias
+    return dq, dk, dv, dbias
 
 
-def _mean_slope(weights: jax.Array, slopes: jax.Array, y: jax.Array, g: jax.Array) -> jax.Array:
-    """The mean of the slopes (B, H, Q, T) with the softmax weights, (B, H, Q, 1).
+def _mean_slopes(ks: _Arrays, ys: _Arrays, gs: _Arrays) -> list[jax.Array | None]:
+    """For each array of queries, the mean of the slopes, with the softmax weights.
 
-    It is also g y, summed over d. That needs no pass over the weights, but the rounding of y to
-    bfloat16 does not cancel: with few keys, gradients of q and k had 1.5 times the error.
+    It is (B, H, Q, 1), or None if it has to be computed from the weights. The product of y and g,
+    summed over d, needs no pass over the weights, but the rounding of y to bfloat16 does not
+    cancel: gradients of q and k have 1.1 to 2.6 times the error, most for a peaked softmax.
     """
-    if y.dtype == slopes.dtype or slopes.shape[-1] >= MANY_KEYS:
-        mean = (g.astype(slopes.dtype) * y.astype(slopes.dtype)).sum(-1)  # (B, Q, H)
-        return jnp.moveaxis(mean, 1, 2)[..., None]
-    # The sum of rounded weights is not exactly 1.
-    return (weights * slopes).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True)
+    wide = jnp.promote_types(ys[0].dtype, jnp.float32)
+    few = len(ks) == 1 and ks[0].shape[1] < MANY_KEYS
+    if few and ys[0].dtype != wide:
+        return [None] * len(ys)
+    means = [(g.astype(wide) * y.astype(wide)).sum(-1) for y, g in zip(ys, gs, strict=True)]
+    return [jnp.moveaxis(mean, 1, 2)[..., None] for mean in means]  # from (B, Q, H)
 
 
-attend.defvjp(_forward, _backward)
+attend_streams.defvjp(_forward, _backward)
+
+
+def _sum(arrays: list[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, arrays)
+
+
+def _as(arrays: list[jax.Array], like: _Arrays) -> _Arrays:
+    return tuple(x.astype(other.dtype) for x, other in zip(arrays, like, strict=True))
 
 
 @jax.custom_vjp
@@ -136,3 +193,22 @@ def _sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The sum of x over the axes along which an array of this shape was broadcast."""
     axes = tuple(i for i, (n, m) in enumerate(zip(x.shape, shape, strict=True)) if n != m)
     return x.sum(axes, keepdims=True)
+
+
+def check_cudnn(dtype: str, *, tokens: int, head: int) -> None:
+    """Raises ValueError if cuDNN cannot compute attention of these tokens, of heads this wide."""
+    otherwise = "or use attention 'auto'"
+    if dtype != "bfloat16":
+        raise ValueError(
+            f"attention 'cudnn' needs dtype 'bfloat16', not {dtype!r}: set it, {otherwise}"
+        )
+    if tokens % 2:
+        raise ValueError(
+            f"attention 'cudnn' needs an even number of tokens, not {tokens}: add or remove one,"
+            f" such as a register, {otherwise}"
+        )
+    if head % 8 or head > 256:
+        raise ValueError(
+            "attention 'cudnn' needs heads whose width is a multiple of 8 and at most 256, not"
+            f" {head}: change the number of heads, {otherwise}"
+        )

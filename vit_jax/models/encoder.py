@@ -76,6 +76,7 @@ class Encoder(nnx.Module):
         table = self.position_table() if options.position_at != "input" else None
         layered = options.position_at == "every_block" and options.position == "learned_2d"
         shared = options.relative_bias == "shared"
+        apart = options.attention == "streams" and not return_intermediates
         x, intermediates = stack.scan(
             self.blocks,
             x,
@@ -88,6 +89,7 @@ class Encoder(nnx.Module):
             return_intermediates=return_intermediates,
             remat=options.remat,
             unroll=options.unroll,
+            apart=options.prefix_tokens if apart else 0,
         )
         return (self.norm(x) if options.norm_at == "tokens" else x), intermediates
 

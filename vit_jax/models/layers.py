@@ -20,6 +20,7 @@ from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.remat import ATTENTION, BRANCH, HIDDEN, QKV, RESIDUAL, named
 
 BATCH_AXES = ("data", "fsdp")  # mesh axes that split a batch
+Streams = jax.Array | tuple[jax.Array, ...]  # tokens (B, T, D) in one array, or in several
 XAVIER = nnx.initializers.xavier_uniform()
 MLP_BIAS = nnx.initializers.normal(1e-6)
 
@@ -69,30 +70,42 @@ class Block(nnx.Module):
 
     def __call__(
         self,
-        x: jax.Array,  # (B, T, D)
+        x: Streams,
         *,
         bias: jax.Array | None = None,  # broadcastable to (B, H, T, T)
         drop_rate: jax.Array | float = 0.0,
         key: jax.Array | None = None,
         return_weights: bool = False,
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """Returns (B, T, D), and the attention weights (B, H, T, T) float32 if requested."""
+    ) -> tuple[Streams, jax.Array | None]:
+        """Returns tokens in the form of `x`, and the weights (B, H, T, T) float32 if requested."""
         keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
         if self.options.own_position_tokens:
+            assert isinstance(x, jax.Array), "the options refuse several arrays"
             x = add_position(x, self.position[...])
         drop_branch = functools.partial(
             drop_path, rate=drop_rate if self.options.stochastic else 0.0
         )
-        y, weights = self.attention(
-            self.norm1(x), bias=bias, key=keys[0], return_weights=return_weights
-        )
-        if self.options.layer_scale:
-            y = named(y, BRANCH) * self.scale1[...].astype(y.dtype)[None, None]
-        x = named(x + drop_branch(y, key=keys[1]), RESIDUAL)
-        y = self.mlp(self.norm2(x), key=keys[2])
-        if self.options.layer_scale:
-            y = named(y, BRANCH) * self.scale2[...].astype(y.dtype)[None, None]
-        return x + drop_branch(y, key=keys[3]), weights
+
+        def attended(x: jax.Array, y: jax.Array) -> jax.Array:
+            if self.options.layer_scale:
+                y = named(y, BRANCH) * self.scale1[...].astype(y.dtype)[None, None]
+            return named(x + drop_branch(y, key=keys[1]), RESIDUAL)
+
+        def transformed(x: jax.Array) -> jax.Array:
+            y = self.mlp(self.norm2(x), key=keys[2])
+            if self.options.layer_scale:
+                y = named(y, BRANCH) * self.scale2[...].astype(y.dtype)[None, None]
+            return x + drop_branch(y, key=keys[3])
+
+        normal, weights = jax.tree.map(self.norm1, x), None
+        y: Streams
+        if isinstance(normal, tuple):
+            y = self.attention.of_streams(normal)
+        else:
+            y, weights = self.attention(
+                normal, bias=bias, key=keys[0], return_weights=return_weights
+            )
+        return jax.tree.map(transformed, jax.tree.map(attended, x, y)), weights
 
 
 class Attention(nnx.Module):
@@ -143,12 +156,7 @@ class Attention(nnx.Module):
         "auto" computes attention as "recompute" does: see `zoo.runnable` for GPUs.
         """
         options = self.options
-        if queries is None and (options.key_bias or not options.qkv_bias):
-            q, k, v = self._project_together(x)
-        else:
-            q, k, v = self._project(x if queries is None else queries, x)
-        if options.qk_norm:
-            q, k = self.query_norm(q), self.key_norm(k)
+        q, k, v = self._inputs(x, queries)
         if options.relative_tokens:
             bias = _sum(bias, relative_bias(q, self.relative[...].astype(q.dtype)))
         if options.relative_grid:
@@ -163,11 +171,29 @@ class Attention(nnx.Module):
             y = self._attend(q, k, v, bias)
         return dropout(self.out(y), options.dropout, keys[1]), weights
 
+    def of_streams(self, xs: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """Self-attention of tokens in several arrays (B, T, D), without bias and dropout."""
+        qs, ks, vs = zip(*(self._inputs(x, None) for x in xs), strict=True)
+        return tuple(self.out(y) for y in attention.attend_streams(qs, ks, vs))
+
+    def _inputs(
+        self, x: jax.Array, queries: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries (B, Q, H, d), keys and values (B, T, H, d)."""
+        options = self.options
+        if queries is None and (options.key_bias or not options.qkv_bias):
+            q, k, v = self._project_together(x)
+        else:
+            q, k, v = self._project(x if queries is None else queries, x)
+        if options.qk_norm:
+            q, k = self.query_norm(q), self.key_norm(k)
+        return q, k, v
+
     def _attend(
         self, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None
     ) -> jax.Array:
         kind = self.options.attention
-        if kind == "auto" or kind == "recompute":
+        if kind == "auto" or kind == "recompute" or kind == "streams":
             return attention.attend(q, k, v, bias)
         with jax.numpy_dtype_promotion("standard"):  # promotes logits implicitly
             y = jax.nn.dot_product_attention(q, k, v, bias, implementation=kind)

@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from vit_jax.models import limits, positions
-from vit_jax.models.attention import AttentionKind
+from vit_jax.models.attention import AttentionKind, check_cudnn
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.layers import Activation, BlockOptions
 from vit_jax.models.model import ModelOptions
@@ -90,7 +90,9 @@ class Compute:
 
     # "auto" is chosen for the devices and the sizes of a run, and the log has the choice.
     # What computes the attention: "recompute" computes its weights again in the backward pass,
-    # "xla" differentiates the plain form, "cudnn" uses cuDNN.
+    # and "streams" also keeps the patches apart from the tokens before them, which is faster on
+    # TPUs for slightly more than a multiple of 128 tokens. "xla" differentiates the plain form,
+    # "cudnn" uses cuDNN.
     attention: AttentionKind = "auto"
     # What to recompute in the backward pass: nothing; all but the outputs of matrix products;
     # queries, keys and values too ("lean"); everything.
@@ -157,9 +159,14 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
             )
 
     def _check_attention(self) -> None:
-        """Raises ValueError if cuDNN is chosen and cannot compute the attention."""
+        """Raises ValueError if what is chosen cannot compute the attention."""
         if self.attention == "cudnn":
             check_cudnn(self.dtype, tokens=self.tokens, head=self.width // self.num_heads)
+        if self.attention == "streams" and not self.streams_possible:
+            raise ValueError(
+                "attention 'streams' needs a token before the patches, and neither dropout nor"
+                " positions or biases inside the blocks: use attention 'auto'"
+            )
 
     def _check_task(self) -> None:
         """Checks what the task needs. Raises ValueError."""
@@ -174,6 +181,14 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
             self.image_size[0] // (stride * self.patch_size[0]),
             self.image_size[1] // (stride * self.patch_size[1]),
         )
+
+    @property
+    def streams_possible(self) -> bool:
+        """Whether blocks can compute patches apart from the tokens before them."""
+        inside = self.position == "relative" or self.position_at != "input"
+        biased = inside or self.relative_bias != "none"
+        dropped = self.dropout > 0 or self.attention_dropout > 0
+        return self.prefix_tokens > 0 and not (biased or dropped)
 
     @property
     def fixed_table(self) -> bool:
@@ -304,25 +319,6 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
         sizes = f"of width {self.width}, depth {self.depth}, {self.num_heads} heads"
         patches = f"patches of {rows}x{columns}"
         return ", ".join((f"{self.kind} {sizes}", patches, *self._input_and_output()))
-
-
-def check_cudnn(dtype: str, *, tokens: int, head: int) -> None:
-    """Raises ValueError if cuDNN cannot compute attention of these tokens, of heads this wide."""
-    otherwise = "or use attention 'auto'"
-    if dtype != "bfloat16":
-        raise ValueError(
-            f"attention 'cudnn' needs dtype 'bfloat16', not {dtype!r}: set it, {otherwise}"
-        )
-    if tokens % 2:
-        raise ValueError(
-            f"attention 'cudnn' needs an even number of tokens, not {tokens}: add or remove one,"
-            f" such as a register, {otherwise}"
-        )
-    if head % 8 or head > 256:
-        raise ValueError(
-            "attention 'cudnn' needs heads whose width is a multiple of 8 and at most 256, not"
-            f" {head}: change the number of heads, {otherwise}"
-        )
 
 
 def _check_values(options: EncoderOptions) -> None:

@@ -46,12 +46,15 @@ def scan(
     return_intermediates: bool = False,
     remat: str = "none",
     unroll: int = 0,
+    apart: int = 0,
 ) -> tuple[jax.Array, Intermediates | None]:
     """Runs `x` through the layers; returns (B, T, D), and the `Intermediates` if requested.
 
     Before every block the positions `table` (1, R, D), or the block's entry of `tables`
     (L, 1, R, D), are added. `bias` (1, H, T, T) is added to the attention logits of every block.
-    `drop_path` are the rates of the first and the last block.
+    `drop_path` are the rates of the first and the last block. The first `apart` tokens are kept in
+    an array of their own between the blocks: the result is the same. That goes without dropout,
+    tables and biases, and without `Intermediates`.
     """
     block, params = nnx.split(blocks)
     layers: dict[str, Any] = {"params": params}
@@ -61,7 +64,7 @@ def scan(
         layers["key"] = jax.random.split(key, depth)
         layers["drop_rate"] = jnp.linspace(*drop_path, depth)
 
-    def body(x: jax.Array, layer: dict[str, Any]) -> tuple[jax.Array, Any]:
+    def body(x: Any, layer: dict[str, Any]) -> tuple[Any, Any]:
         positions = layer.get("table", table)
         x = x if positions is None else add_position(x, positions)
         x, weights = nnx.merge(block, layer["params"])(
@@ -71,7 +74,12 @@ def scan(
             drop_rate=layer.get("drop_rate", 0.0),
             return_weights=return_intermediates,
         )
-        x = split_batch(x)
+        x = jax.tree.map(split_batch, x)
         return x, None if weights is None else Intermediates(x, weights)
 
-    return jax.lax.scan(checkpointed(body, remat), x, layers, unroll=max(unroll, 1))
+    body, unroll = checkpointed(body, remat), max(unroll, 1)
+    if not apart:
+        return jax.lax.scan(body, x, layers, unroll=unroll)
+    streams = (x[:, apart:], x[:, :apart])
+    (patches, prefix), _ = jax.lax.scan(body, streams, layers, unroll=unroll)
+    return jnp.concatenate([prefix, patches], axis=1), None

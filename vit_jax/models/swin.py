@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.models import fitting, heads, limits, positions, stack
+from vit_jax.models.attention import check_cudnn
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.layers import (
     XAVIER,
@@ -29,7 +30,7 @@ from vit_jax.models.layers import (
 )
 from vit_jax.models.model import Model, ModelOptions
 from vit_jax.models.normalisation import layer_norm
-from vit_jax.models.options import Compute, Regularisation, check_cudnn
+from vit_jax.models.options import Compute, Regularisation
 from vit_jax.models.positions import Grid, relative_index
 from vit_jax.models.preprocessing import check_images
 from vit_jax.models.remat import RESIDUAL, Remat, checkpointed, named
@@ -77,6 +78,8 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
             if width % number:
                 raise ValueError(f"width {width} does not divide into {number} heads")
         self.stage_grids(self.image_size)
+        if self.attention == "streams":
+            raise ValueError("attention is 'streams', but a Swin has patches only: use 'auto'")
         if self.attention == "cudnn":
             for (rows, columns), width, heads in zip(
                 self.stage_windows, self.widths, self.stage_heads, strict=True

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from vit_jax.config import Config
 from vit_jax.data.record import DataFacts
 from vit_jax.models import flops, zoo
+from vit_jax.models.options import EncoderOptions
 from vit_jax.objectives import Objective
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.planning import job as job_lib
@@ -66,7 +67,7 @@ def facts(plan: Design) -> job_lib.Step:
             frozen=_held(plan.abstract_frozen),
             activations=traced.kept * share,
         ),
-        tokens=getattr(options, "tokens", 0),
+        tokens=_tokens(options),
         widths={
             name: getattr(options, name) for name in ("width", "mlp_dim") if hasattr(options, name)
         },
@@ -74,6 +75,13 @@ def facts(plan: Design) -> job_lib.Step:
         remat=str(getattr(options, "remat", "none")),
         unroll=int(getattr(options, "unroll", 1)),
     )
+
+
+def _tokens(options: zoo.Options) -> int:
+    """The tokens of an image that the blocks compute in one array; 0 if the model has none."""
+    if isinstance(options, EncoderOptions) and options.attention == "streams":
+        return options.tokens - options.prefix_tokens
+    return getattr(options, "tokens", 0)
 
 
 def _slice(device: Any) -> int:

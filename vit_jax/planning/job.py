@@ -89,7 +89,7 @@ class Step:
     flops: float  # of a step on all devices, as the model asks for them
     traced_flops: float  # these, and what the backward pass recomputes as config.model.remat says
     bytes: Bytes
-    tokens: int  # of an image, 0 if the model has none
+    tokens: int  # of an image, that are computed together; 0 if the model has none
     widths: dict[str, int]  # of the matrix products, by the name of the field
     image_bytes: int  # of an image as it crosses to the device
     remat: str

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from vit_jax.models import zoo
+from vit_jax.models import attention, zoo
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.swin import SwinOptions
 from vit_jax.models.zoo import Options
@@ -22,6 +22,7 @@ from vit_jax.training import state
 # Compiling for a TPU takes 5 to 9 seconds on one core for each block of an unrolled stack.
 UNROLLED_BLOCKS = 16
 STATE_BYTES = 16  # of a parameter: its value, its gradient and two moments, float32
+FEW_TOKENS = 8  # before the patches, which are cheap in an array of their own
 SPARE = 0.85  # share of the memory that the estimate may fill
 _MEMORY = {chip.kind: chip.memory for chip in CHIPS}
 _WIDE_MEMORY = ("TPU v5", "TPU7x")  # reading queries, keys and values is faster than a product
@@ -37,7 +38,8 @@ def choose(options: Options, mesh: Mesh, *, images: int) -> Options:
     device = mesh.devices.flat[0]
     options = zoo.runnable(options, platform=device.platform)
     if options.attention == "auto":
-        options = zoo.change(options, attention="recompute")
+        streams = _in_streams(options, mesh)
+        options = zoo.change(options, attention="streams" if streams else "recompute")
     remat, unroll = "dots", 1
     if isinstance(options, EncoderOptions):
         if device.platform == "cpu":
@@ -49,6 +51,20 @@ def choose(options: Options, mesh: Mesh, *, images: int) -> Options:
             )  # fmt: skip
     changes: dict[str, Any] = {"remat": remat} if options.remat == "auto" else {}
     return zoo.change(options, **changes, **({} if options.unroll else {"unroll": unroll}))
+
+
+def _in_streams(options: Options, mesh: Mesh) -> bool:
+    """Whether the blocks keep the patches apart from the tokens before them.
+
+    A TPU computes an array of 257 tokens as if they were 384. With `fsdp`, gradients of kernels
+    would cross the devices twice.
+    """
+    if not isinstance(options, EncoderOptions) or mesh.devices.flat[0].platform != "tpu":
+        return False
+    patches = options.tokens - options.prefix_tokens
+    fits = patches % attention.LANES == 0 and options.prefix_tokens <= FEW_TOKENS
+    masked = options.decoder is not None  # its encoder gets a part of the patches
+    return fits and options.streams_possible and not masked and mesh.shape["fsdp"] == 1
 
 
 def described(options: Options) -> str:
