@@ -34,7 +34,7 @@ def made(**measured: Quantity) -> Report:
         benchmark="step",
         recipe="recipe.py",
         config=config(),
-        machine=machine.facts(),
+        machine={**machine.facts(), "load": 0.0},
         settings={"steps": 10},
     )
 
@@ -82,6 +82,13 @@ def test_another_machine_is_refused_and_another_version_is_named() -> None:
     other = dataclasses.replace(old, machine={**old.machine, "versions": versions})
     (note,) = compare.check(other, old.config, found)
     assert note == f"jax was 0.1.2 and is {found['versions']['jax']}"
+
+
+def test_a_machine_that_was_shared_at_the_earlier_measurement_is_named() -> None:
+    old, found = made(), machine.facts()
+    busy = dataclasses.replace(old, machine={**old.machine, "load": 9.0 * found["host_cores"]})
+    (note,) = compare.check(busy, old.config, found)
+    assert note.startswith("at the earlier measurement, the machine was shared")
 
 
 def test_another_result_is_refused_and_another_way_to_it_is_named() -> None:

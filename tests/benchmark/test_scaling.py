@@ -19,7 +19,6 @@ FEW = ("--warmup", "1", "--rounds", "1", "--steps", "2")
     [
         (MeshConfig(), 8, [1, 2, 4, 8]),
         (MeshConfig(), 6, [1, 2, 4, 6]),
-        (MeshConfig(), 1, [1]),
         (MeshConfig(fsdp=4), 16, [4, 8, 16]),
         (MeshConfig(data=1, fsdp=-1, tensor=2), 8, [2, 4, 8]),
     ],
@@ -32,6 +31,11 @@ def test_a_subset_has_a_mesh(mesh, devices, expected) -> None:
 def test_a_mesh_of_all_devices_only_is_refused(mesh) -> None:
     with pytest.raises(ValueError, match="fewer than 8 devices with .*config.mesh.fsdp 8"):
         scaling.subsets(mesh, 8)
+
+
+def test_one_device_is_refused_and_says_how_to_simulate_more() -> None:
+    with pytest.raises(ValueError, match="needs several devices.*JAX_NUM_CPU_DEVICES"):
+        scaling.subsets(MeshConfig(), 1)
 
 
 def test_the_efficiency_is_the_rate_of_a_device_against_the_smallest_size() -> None:

@@ -34,7 +34,7 @@ def check(
     settings: Mapping[str, Any] | None = None,
     name: str = "--compare",
 ) -> list[str]:
-    """Notes on what may explain a change: versions, and fields that do not change results.
+    """Notes on what may explain a change: versions, load, fields that do not change results.
 
     `found` are facts about this machine, `settings` are the new ones if the flags about the data
     matter, and `name` is the flag that named the old report.
@@ -63,6 +63,7 @@ def check(
         for path in dict.fromkeys((*before, *now))
         if before.get(path) != now.get(path)
     ]
+    notes += [f"at the earlier measurement, {note}" for note in machine.busy(old.machine)]
     return notes + [
         f"{part} was {old.machine['versions'].get(part) or 'missing'} and is {version or 'missing'}"
         for part, version in found["versions"].items()

@@ -120,7 +120,11 @@ def _read(content: Any, benchmark: str) -> Report:
     return Report(
         benchmark=kind,
         date=str(content["date"]),
-        machine={**content["machine"], "versions": {**content["machine"]["versions"]}},
+        machine={
+            **content["machine"],
+            "load": float(content["machine"]["load"]),
+            "versions": {**content["machine"]["versions"]},
+        },
         recipe=str(content["config"]["recipe"]),
         config=config_lib.of_fields(content["config"]["fields"]),
         settings={**content["settings"]},

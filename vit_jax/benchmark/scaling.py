@@ -68,11 +68,16 @@ def subsets(mesh: mesh_lib.MeshConfig, devices: int) -> list[int]:
 
     Raises ValueError if there is no smaller number than all.
     """
+    if devices == 1:
+        raise ValueError(
+            "scaling needs several devices, but there is 1: on a CPU, JAX_NUM_CPU_DEVICES=4"
+            " simulates four"
+        )
     axes = dataclasses.asdict(mesh)
     known = math.prod(size for size in axes.values() if size != -1)
     wanted = [2**power for power in range(devices.bit_length()) if 2**power < devices]
     found = [size for size in wanted if size % known == 0] if -1 in axes.values() else []
-    if not found and devices > 1:
+    if not found:
         given = ", ".join(f"config.mesh.{axis} {size}" for axis, size in axes.items() if size > 1)
         raise ValueError(
             f"there is no mesh of fewer than {devices} devices with {given}: set this axis to -1,"
