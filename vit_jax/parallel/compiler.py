@@ -9,8 +9,6 @@ from jax.sharding import Mesh
 # Matrix products are calls of a library, and what is between them is as fast at level 1 of LLVM as
 # at its default, 3. So a run begins sooner, with the same bits (docs/performance.md).
 _CPU = {"xla_backend_optimization_level": "1"}
-# The kernels of the old emitters compile sooner and, in a step, run slower (docs/performance.md).
-_CPU_ONCE = {"xla_cpu_use_fusion_emitters": "False"}
 # A TPU would else multiply by a split kernel part by part, while it passes the parts around. The
 # kernels of vision models are small: to gather them takes half the time.
 _TPU_SPLIT = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
@@ -43,12 +41,6 @@ def options(mesh: Mesh, given: Sequence[str] = ()) -> dict[str, str]:
             value = value.lower() if platform == "tpu" else value.capitalize()
         found[name] = value
     return found
-
-
-def options_of_one_run(mesh: Mesh) -> dict[str, str]:
-    """The options for a program that runs once on this mesh, such as one that creates a state."""
-    platform = mesh.devices.flat[0].platform
-    return options(mesh) | (_CPU_ONCE if platform == "cpu" else {})
 
 
 def check_known(options: dict[str, str]) -> None:

@@ -68,7 +68,7 @@ def create(
         return _complete(params, optimizer, average=average, key=key)
 
     if params is None:
-        quick = compiler.options_of_one_run(jax.tree.leaves(shardings)[0].mesh)
+        quick = compiler.options(jax.tree.leaves(shardings)[0].mesh)
         return jax.jit(fresh, out_shardings=shardings, compiler_options=quick)()
     nested = traverse_util.unflatten_dict(dict(params), sep="/")
     on_devices = placed(nested, abstract["params"])
