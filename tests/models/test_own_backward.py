@@ -93,7 +93,7 @@ def test_attention_in_float32_is_the_plain_form(size) -> None:
     case = attention_case(size, "float32")
     found, true = gradients(attention.attend, *case), exact(plain_attention, *case)
     for ours, theirs in zip(found, true, strict=True):
-        assert_close(ours, theirs, scaled=1e-6)
+        assert_close(ours, theirs, scaled=2e-6)  # at most 1.1e-6, in jax 0.12
 
 
 PEAKED = 8.0  # times as long: the softmax is close to choosing one key

@@ -13,6 +13,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vit_jax.models.remat import ATTENTION, LOG_SUM, QKV, named
 
@@ -143,7 +144,7 @@ def _mean_slopes(ks: _Arrays, ys: _Arrays, gs: _Arrays) -> list[jax.Array | None
     summed over d, needs no pass over the weights, but the rounding of y to bfloat16 does not
     cancel: gradients of q and k have 1.1 to 2.6 times the error, most for a peaked softmax.
     """
-    wide = jnp.promote_types(ys[0].dtype, jnp.float32)
+    wide = np.promote_types(ys[0].dtype, np.float32)
     few = len(ks) == 1 and ks[0].shape[1] < MANY_KEYS
     if few and ys[0].dtype != wide:
         return [None] * len(ys)
