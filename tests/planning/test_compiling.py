@@ -8,7 +8,7 @@ import pytest
 
 from tests.planning.test_search import STEP, job
 from vit_jax.errors import RunFailed
-from vit_jax.planning import compiling, search
+from vit_jax.planning import compiling, plan, search
 from vit_jax.planning import job as job_lib
 from vit_jax.planning.job import Result
 
@@ -102,3 +102,12 @@ def test_a_search_does_not_compile_the_step_of_the_config_again(worker) -> None:
     with compiling.Compiler(processes=2) as compiler:
         compiled, probed = search.fastest(compiler, job())
     assert len(probed) == 13 and not compiled
+
+
+def test_a_step_that_the_compiler_cannot_probe_is_compiled(worker) -> None:
+    answers = [Result(failure="INTERNAL"), Result(step=STEP, needed=1e12, fits=False)]
+    probed, compiled = map(job_lib.result_to_json, answers)
+    worker(f"print({probed!r} if '\"probe\": true' in line else {compiled!r}, flush=True)")
+    with compiling.Compiler() as compiler:
+        found = plan.make(compiler, job())
+    assert found.result.needed == 1e12 and found.timeline is None

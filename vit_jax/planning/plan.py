@@ -5,11 +5,13 @@ bfloat16 FLOP/s of a device). Images per second: batch size / seconds. Bound: th
 program can beat, the larger of FLOPs / peak and bytes / bandwidth of the HBM.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.config import Config
+from vit_jax.errors import RunFailed
 from vit_jax.planning import advice, hlo, schedule
 from vit_jax.planning.changes import changed
 from vit_jax.planning.collectives import Network
@@ -144,8 +146,12 @@ def make(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:
 
     A step is probed first, because a step that does not fit a TPU is found in seconds.
     """
-    result = compiler.one(dataclasses.replace(job, probe=job.topology.chip.platform == "tpu"))
-    if result.fits:
+    fits = True
+    if job.topology.chip.platform == "tpu":
+        with contextlib.suppress(RunFailed):  # the compiler fails with so little memory
+            result = compiler.one(dataclasses.replace(job, probe=True))
+            fits = result.fits
+    if fits:
         result = compiler.one(job)
     if not result.fits:
         return Plan(job=job, result=result, timeline=None, price=price)

@@ -4,6 +4,7 @@ A probe of the memory takes seconds, a compilation up to minutes. So all candida
 only the few that a rough estimate puts first are compiled.
 """
 
+import contextlib
 import dataclasses
 import math
 import typing
@@ -47,7 +48,9 @@ def fastest(
 
     Candidates with the step of the config itself are not among the compiled ones.
     """
-    own = compiler.one(dataclasses.replace(job, probe=True)).step
+    own = None
+    with contextlib.suppress(RunFailed):  # the compiler fails to probe it
+        own = compiler.one(dataclasses.replace(job, probe=True)).step
     probed = [one for one in _probe(compiler, job, list(_candidates(job))) if one is not None]
     others = (one for one in probed if one.result.fits and one.result.step != own)
     fitting = sorted(others, key=lambda one: one.estimate)
@@ -89,8 +92,8 @@ def _probe(
             config = changed(job.config, fields)
             wanted = dataclasses.replace(job, config=config)
             result = compiler.one(dataclasses.replace(wanted, probe=True))
-        except ValueError:  # this model has no such field, or the batch does not divide
-            return None
+        except (ValueError, RunFailed):
+            return None  # no such field, the batch does not divide, or the compiler fails
         assert result.step is not None, "the probe gave the facts of the step"
         estimate = _estimate(result.step, wanted)
         return Candidate(fields=fields, job=wanted, result=result, estimate=estimate)
@@ -118,7 +121,7 @@ def largest(compiler: Compiler, job: Job) -> list[tuple[str, int, Result]]:
         try:
             config = changed(job.config, {"model.remat": remat})
             best = _largest(compiler, dataclasses.replace(job, config=config, probe=True))
-        except ValueError:  # the model has no remat
+        except (ValueError, RunFailed):  # the model has no remat, or the compiler fails
             continue
         if best:
             found.append((remat, *best))
