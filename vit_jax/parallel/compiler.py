@@ -16,7 +16,8 @@ _TPU_SPLIT = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 # part beside zeros: twice the traffic.
 _TPU_GATHERED = {"xla_tpu_prefer_async_allgather_to_allreduce": "true"}
 # KiB of fast memory that an operation may use, by the kind of TPU. With more than the compiler's
-# default, its tiles are larger, and less is read twice (docs/performance.md).
+# default, its tiles are larger, and less is read twice (docs/performance.md). Unrolled blocks took
+# more than 5 minutes of a core to compile with it.
 _SCOPED = {"TPU v5 lite": "32768"}
 
 
@@ -30,12 +31,15 @@ def check(given: Sequence[str]) -> None:
             )
 
 
-def options(mesh: Mesh, given: Sequence[str] = ()) -> dict[str, str]:
-    """The options for a step on this mesh; `given` ones replace those of the platform."""
+def options(mesh: Mesh, given: Sequence[str] = (), *, unroll: int = 1) -> dict[str, str]:
+    """The options for a step on this mesh; `given` ones replace those of the platform.
+
+    `unroll` is the number of blocks in one iteration of the scan.
+    """
     device = mesh.devices.flat[0]
     platform, kind = device.platform, device.device_kind
     found = dict(_CPU if platform == "cpu" else {})
-    if platform == "tpu" and kind in _SCOPED:
+    if platform == "tpu" and kind in _SCOPED and unroll == 1:
         found["xla_tpu_scoped_vmem_limit_kib"] = _SCOPED[kind]
     if platform == "tpu" and mesh.shape["fsdp"] * mesh.shape["tensor"] > 1:
         found |= _TPU_SPLIT

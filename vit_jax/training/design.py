@@ -100,7 +100,8 @@ def design(
     build = progressive.Models(options, graphdef, stages)
     build.check(objective, facts, frozen={n: one.options for n, one in (frozen or {}).items()})
     prepare = _preparation(config, build)
-    compiler_options = compiler.options(mesh, config.compiler_options)
+    unroll = getattr(options, "unroll", 1)
+    compiler_options = compiler.options(mesh, config.compiler_options, unroll=unroll)
     return Design(
         config=config,
         start=start,
