@@ -33,6 +33,13 @@ SLOW = (
     "training/test_length.py",
     "extending/test_page.py",
     "test_broken_images.py",
+    "objectives/test_dvae.py",
+    "objectives/test_beit_runs.py",
+    "training/test_teacher_file.py",
+    "objectives/test_mae.py",
+    "training/test_progressive.py",
+    "training/test_several_labels.py",
+    "test_twins.py",
 )
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
