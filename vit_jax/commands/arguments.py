@@ -1,8 +1,26 @@
-"""Values of the command line that several commands read, and a hint that several show."""
+"""What several commands share: options, values of options, and a hint that they show."""
 
 import argparse
+import pathlib
 
 HINT = "The fields of a config, their types, defaults and meanings: vit_jax config [FIELD]"
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="the recipe")
+
+
+def add_facts(parser: argparse.ArgumentParser) -> None:
+    """What must be known of data that are not opened."""
+    parser.add_argument("--train-size", type=count, help="training images of the data")
+    parser.add_argument("--num-classes", type=count, help="classes of the data")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument(
+        "--html", type=pathlib.Path, metavar="FILE", help="write a page with charts"
+    )
 
 
 def size(text: str) -> tuple[int, int]:

@@ -31,11 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="the recipe")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument(
-        "--html", type=pathlib.Path, metavar="FILE", help="write a page with charts"
-    )
+    arguments.add_recipe(parser)
+    arguments.add_output(parser)
     parser.add_argument(
         "--compare",
         type=pathlib.Path,
@@ -49,11 +46,6 @@ def _common(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="changes up to this one are none, even beyond noise (1)",
     )
-
-
-def _facts(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--train-size", type=arguments.count, help="training images of the data")
-    parser.add_argument("--num-classes", type=arguments.count, help="classes of the data")
 
 
 def _repeats(parser: argparse.ArgumentParser, *, what: str) -> None:
@@ -81,7 +73,7 @@ def _input(parser: argparse.ArgumentParser) -> None:
 
 
 def _checkpoint(parser: argparse.ArgumentParser) -> None:
-    _facts(parser)
+    arguments.add_facts(parser)
     _warmup(parser, what="steps")
     parser.add_argument(
         "--workdir",
@@ -95,12 +87,12 @@ def _checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def _scaling(parser: argparse.ArgumentParser) -> None:
-    _facts(parser)
+    arguments.add_facts(parser)
     _repeats(parser, what="steps")
 
 
 def _step(parser: argparse.ArgumentParser) -> None:
-    _facts(parser)
+    arguments.add_facts(parser)
     _repeats(parser, what="steps")
     parser.add_argument(
         "--peak",

@@ -8,7 +8,7 @@ from vit_jax.commands import arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="the recipe")
+    arguments.add_recipe(parser)
     parser.add_argument(
         "--topology",
         action="append",
@@ -16,8 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="such as v5e-256, v5p-512, 2xv5e-256, v6e:4x4, h100-8; several with commas",
     )
-    parser.add_argument("--train-size", type=arguments.count, help="training images of the data")
-    parser.add_argument("--num-classes", type=arguments.count, help="classes of the data")
+    arguments.add_facts(parser)
     parser.add_argument(
         "--price", type=arguments.amount, default=0.0, help="of a chip for an hour, in any currency"
     )
@@ -46,10 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHIPS",
         help="weak and strong scaling, from the first topology up to this many chips",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument(
-        "--html", type=pathlib.Path, metavar="FILE", help="write a page with charts"
-    )
+    arguments.add_output(parser)
     parser.add_argument(
         "--limit", type=arguments.count, default=600, help="most seconds of a compilation"
     )

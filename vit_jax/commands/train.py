@@ -8,7 +8,7 @@ from vit_jax.text import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="the recipe")
+    arguments.add_recipe(parser)
     parser.add_argument("--workdir", required=True, help="folder of the run; created if missing")
     parser.add_argument("--profile", action="store_true", help="record steps 10 to 15 in profile/")
     parser.set_defaults(config_overrides=True)

@@ -1,5 +1,6 @@
 """The step of a config on a mesh, and what can be said of it before it is compiled."""
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -128,9 +129,9 @@ def trace(plan: Design) -> Traced:
         plan.config.optimizer, plan.shapes, statistics=state.statistics(plan.options)
     )
 
-    graphdef = plan.graphdef
-
-    def loss(params: Any, batch: Any, key: Any, models: Any) -> jax.Array:
+    def loss(
+        params: Any, batch: Any, key: Any, models: Any, *, graphdef: nnx.GraphDef = plan.graphdef
+    ) -> jax.Array:
         held = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
         model = nnx.merge(graphdef, held)
         return objective.loss(model, batch, key=key, frozen=plan.bind(models)).values.sum()
@@ -139,9 +140,7 @@ def trace(plan: Design) -> Traced:
         return jax.vjp(lambda params: loss(params, *rest), params)[1]
 
     arguments = (plan.shapes, batch, key, plan.abstract_frozen)
-    graphdef = _plain(plan)
-    program = jax.make_jaxpr(loss)(*arguments).jaxpr
-    graphdef = plan.graphdef
+    program = jax.make_jaxpr(functools.partial(loss, graphdef=_plain(plan)))(*arguments).jaxpr
     flags = jax.tree.leaves(trains)
     trained = [*flags, *[False] * (len(program.invars) - len(flags))]
     marked = (x for x in jax.tree.leaves(jax.eval_shape(kept, *arguments)) if TRACED in x.shape)
