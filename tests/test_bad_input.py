@@ -35,7 +35,7 @@ def run(finished, tmp_path) -> pathlib.Path:
         ("mesh=8", "--config.mesh=8: set its fields one by one: mesh.data"),
         ("image_size=large", "config.image_size[0] must be int, got 'large'"),
         ("data.source=imagenet", "choose one of 'embedded', 'image_folder', 'image_list', 'tfds'"),
-        ("model.name=Ti16", "unknown model 'Ti16': did you mean 'Ti/16'"),
+        ("model.name=Ti17", "unknown model 'Ti17': did you mean 'Ti/16'"),
         ("data.source=tfds", "config.data.name is empty: name a dataset"),
         ("data.train_split=all", "no split 'all': choose train or test"),
         ("data.eval_split=val", "no split 'val': choose train or test"),

@@ -396,3 +396,21 @@ def test_durations_become_steps(duration, steps) -> None:
 def test_a_list_of_choices_that_is_none_is_refused(value, moved) -> None:
     with pytest.raises(ValueError, match="augment"):
         resolve({"model": {"name": "Ti/16"}, "augment": value, "data": moved})
+
+
+def test_a_name_of_another_library_becomes_the_zoo_s_name_and_its_options(caplog) -> None:
+    config = overridden(
+        "model.name=vit_base_r50_s16_384", "model.stem.norm_eps=1e-3", "model.width=192"
+    )
+    assert (config.model.name, config.model.get("activation")) == ("R50+B/16", "gelu_erf")
+    stem = {"std_eps": 1e-8, "std_eps_in": "variance", "norm_eps": 1e-3}
+    assert (config.model.get("stem"), config.model.get("width")) == (stem, 192)
+    fields = ["--config.model.name=vit_b_16", "--config.model.activation=gelu_tanh"]
+    same, notes = configs.override(config, fields)
+    assert same.model.get("activation") == "gelu_tanh"
+    assert notes == ["note: config.model.name=vit_b_16 is B/16"]
+    recipe = default_config()
+    recipe.model.name = "google/vit-base-patch16-384"
+    assert resolve(recipe).model.get("norm_eps") == 1e-12
+    assert "is B/16 with activation='gelu_erf', norm_eps=1e-12, as in Hugging Face" in caplog.text
+    assert "its name has 384 pixels, image_size is 224x224" in caplog.text

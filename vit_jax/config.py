@@ -46,9 +46,10 @@ def resolve(config: Mapping[str, Any] | ml_collections.ConfigDict) -> "Config":
     Raises ValueError that names the field, its value and the remedy for an unknown field, a wrong
     type, a value that is not allowed, and fields that contradict each other.
     """
-    values, notes = config_formats.with_new_names(plain_fields(config))
+    values, renamed = config_formats.with_new_names(plain_fields(config))
+    values, named = config_formats.with_zoo_name(values)
     resolved = of_values(values)
-    for note in notes:
+    for note in (*renamed, *named):
         _LOG.warning("note: %s", note)
     return resolved
 

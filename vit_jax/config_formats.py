@@ -1,10 +1,11 @@
 """Configs of earlier versions: renamed fields, and older formats of config.json."""
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from vit_jax.models import old_names
+from vit_jax.models import old_names, zoo
 from vit_jax.schema.forms import fields, is_group
 
 # The format of config.json that is written. Format 0 has no number and holds every field of every
@@ -44,6 +45,28 @@ def with_new_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
             target[new_name] = value
             notes.append(renamed(old))
     return found, notes
+
+
+def with_zoo_name(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values with `model.name` as the zoo has it, the options it stands for, and a note.
+
+    Options that the values set are kept. Raises ValueError for an unknown name.
+    """
+    model = values.get("model")
+    name = model.get("name") if isinstance(model, Mapping) else None
+    if not isinstance(model, Mapping) or not isinstance(name, str) or not name:
+        return dict(values), []
+    alias = zoo.understood(name)
+    if alias.name == name:
+        return dict(values), []
+    given = {key: value for key, value in model.items() if value not in ("", ())}
+    taken = {k: v for k, v in alias.fields.items() if k not in given or isinstance(v, Mapping)}
+    merged = {k: {**v, **given.get(k, {})} for k, v in taken.items() if isinstance(v, Mapping)}
+    described = dataclasses.replace(alias, fields=taken).described(name)
+    size = values.get("image_size") or ()
+    sides = tuple(size) if isinstance(size, list | tuple) else (size,)
+    note = f"config.model.name={described}{alias.of_size(sides) if sides else ''}"
+    return {**values, "model": {**given, **taken, **merged, "name": alias.name}}, [note]
 
 
 def _listed(found: dict[str, Any]) -> list[str]:

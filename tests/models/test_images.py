@@ -55,28 +55,6 @@ def test_one_number_as_image_size_is_a_square() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        *(("ViT-B_16", "B/16"), ("vit_base_patch16_224", "B/16"), ("vit_b_16", "B/16")),
-        *(
-            ("google/vit-large-patch32-384", "L/32"),
-            ("Ti16", "Ti/16"),
-            ("R50+ViT-B_16", "R50+B/16"),
-        ),
-        *(("deit_tiny_patch16_224", "DeiT-Ti/16"), ("vit_base_r50_s16_224", "R50+B/16")),
-        *(("facebook/deit-base-distilled-patch16-224", "DeiT-distilled-B/16"),),
-        *(("swin_tiny_patch4_window7_224", "Swin-T"), ("resnetv2_50x1_bit", "R50x1")),
-        *(("vit_so400m_patch14_siglip_224", "So400m/14"), ("beit_base_patch16_224", "BEiT-B/16")),
-    ],
-)
-def test_names_of_other_libraries_suggest_ours(name, meant) -> None:
-    with pytest.raises(
-        ValueError, match=f"unknown model .* did you mean '{meant}'".replace("+", r"\+")
-    ):
-        zoo.options(name)
-
-
-@pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
         ("Ti/16", {"width": 3 * 2**40}, "width is .* from 0 to 65,536"),

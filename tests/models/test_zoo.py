@@ -191,15 +191,10 @@ def test_operations_are_those_the_compiler_counts(changes) -> None:
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
-    for wrong, near in (
-        ("B16", "B/16"),
-        ("R50+B/61", "R50+B/16"),
-        ("H14", "H/14"),
-        ("b/16", "B/16"),
-    ):
+    for wrong, near in (("B17", "B/17"), ("R50+B/61", "R50+B/16")):
         with pytest.raises(ValueError, match=re.escape(f"'{wrong}': did you mean '{near}'")):
             zoo.options(wrong)
-    for wrong in ("", "/", "B/", "B/0", "B/-1", "B/x", "/16", "R50+H/16", "b/16"):
+    for wrong in ("", "/", "B/", "B/0", "B/-1", "B/x", "/16", "R50+H/16", "b/61"):
         with pytest.raises(ValueError, match="unknown model"):
             zoo.options(wrong)
 

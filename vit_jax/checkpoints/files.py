@@ -15,6 +15,7 @@ from vit_jax import plain_json
 from vit_jax.checkpoints import beside, msgpack_file, npz_file, torch_module, wrappers
 from vit_jax.checkpoints.torch_file import TorchFile
 from vit_jax.checkpoints.torch_pickle import Module, Tensor
+from vit_jax.models import zoo
 
 Arrays = dict[str, np.ndarray]
 
@@ -59,13 +60,22 @@ def locate(path: str | os.PathLike[str]) -> pathlib.Path:
     if found[0]:
         return path
     if not found[1]:
-        raise ValueError(f"no checkpoint at {path}")
+        raise ValueError(f"no checkpoint at {path}{_if_a_model(str(path))}")
     for name in _NAMES:
         if (path / name).is_file():
             return path / name
     raise ValueError(
         f"no checkpoint at {path}: the folder has no model.json of a run and no {_NAMES[0]}"
     )
+
+
+def _if_a_model(path: str) -> str:
+    """A remark where a path that does not exist is the name of a model, else ""."""
+    try:
+        meant = zoo.understood(path).name
+    except ValueError:
+        return ""
+    return f": it is a name of the model {meant}, give a file or folder with its weights"
 
 
 def read_arrays(path: str | os.PathLike[str]) -> Arrays:

@@ -81,7 +81,8 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> tuple[Config,
     listed = [o for o in given if ".".join(o.path) in config_formats.AUGMENTATIONS]
     values, moved = _with_entries(values, listed)
     values, changes = schema.apply(Config, values, [o for o in given if o not in listed])
-    notes = (*_renamed(overrides), *moved, *changes)
+    values, named = config_formats.with_zoo_name(values)
+    notes = (*_renamed(overrides), *moved, *changes, *named)
     return config_lib.of_values(values), [f"note: {note}" for note in notes]
 
 

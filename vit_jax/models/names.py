@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # The sizes, as timm, Hugging Face and torchvision write them.
 _SIZES = {
@@ -19,23 +19,47 @@ _FAMILIES = (
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """The hint `did you mean 'x'? Known: ...` for a message."""
+    return f"did you mean {_close(name, known)[0]!r}? Known: {', '.join(known)}"
+
+
+def suggested(name: str, known: Sequence[str], *, exists: Callable[[str], bool]) -> str:
+    """The hint `did you mean 'x', 'y' or 'z'? ...` for a message about the name of a model."""
+    meant = (
+        *(one for one in known if _alphanumeric(one) == _alphanumeric(name)),  # g/14 and G/14
+        _translated(name, known.__contains__),
+        *_close(name, known, cutoff=0.6),
+        _translated(name, exists),
+        *_close(name, known),
+    )
+    first, second, third, *_ = map(repr, dict.fromkeys(filter(None, meant)))
+    return (
+        f"did you mean {first}, {second} or {third}? The command `vit_jax models` lists all models,"
+        " and any SIZE/PATCH works, such as 'S/8'"
+    )
+
+
+def _close(name: str, known: Sequence[str], *, cutoff: float = 0.0) -> list[str]:
+    """At most three known names, the most similar first."""
     lower = {one.lower(): one for one in known}
-    close = difflib.get_close_matches(name.lower(), sorted(lower), n=1, cutoff=0.0)
-    meant = _translated(name, known) or lower[close[0]]
-    return f"did you mean {meant!r}? Known: {', '.join(known)}"
+    close = difflib.get_close_matches(name.lower(), sorted(lower), n=3, cutoff=cutoff)
+    return [lower[one] for one in close]
 
 
-def _translated(name: str, known: Sequence[str]) -> str:
-    """`B/16` for `vit_base_patch16_224`, `ViT-B_16` or `google/vit-base-patch16-224`; else ""."""
+def _alphanumeric(name: str) -> str:
+    return re.sub(r"[^a-z0-9]|vit", "", name.lower())
+
+
+def _translated(name: str, exists: Callable[[str], bool]) -> str:
+    """A name of the zoo with the size and the patch of a name of another library, or ""."""
     text = name.lower()
     if resnet := re.search(r"(?:^|[^a-z0-9])r?(\d+x\d)(?!\d)", text):
-        return _first([f"R{resnet[1]}"], known)
+        return _first([f"R{resnet[1]}"], exists)
     words = "|".join(sorted(_SIZES, key=len, reverse=True))
     swin = re.search(rf"swin[-_]({words})(?![a-z])", text)
     if swin:
-        return _first([f"Swin-{_SIZES[swin[1]][0]}"], known)
+        return _first([f"Swin-{_SIZES[swin[1]][0]}"], exists)
     if hybrid := re.search(rf"({words})_r(\d+)_s(\d+)", text):
-        return _first([f"R{hybrid[2]}+{_SIZES[hybrid[1]]}/{hybrid[3]}"], known)
+        return _first([f"R{hybrid[2]}+{_SIZES[hybrid[1]]}/{hybrid[3]}"], exists)
     found = re.search(rf"(?<![a-z])({words})(?![a-z])[-_/]?(?:[a-z_-]*patch[-_]?)?(\d+)", text)
     if not found:
         return ""
@@ -43,8 +67,8 @@ def _translated(name: str, known: Sequence[str]) -> str:
     root = re.search(r"(?<![a-z0-9])r(\d*)[+_-]", text)
     family = next((prefix for word, prefix in _FAMILIES if word in text), "")
     rooted = [f"R{root[1]}+{plain}"] if root else []
-    return _first([*rooted, family + plain, plain], known)
+    return _first([*rooted, family + plain, plain], exists)
 
 
-def _first(names: Sequence[str], known: Sequence[str]) -> str:
-    return next((name for name in names if name in known), "")
+def _first(names: Sequence[str], exists: Callable[[str], bool]) -> str:
+    return next(filter(exists, names), "")

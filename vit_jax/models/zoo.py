@@ -15,13 +15,15 @@ from its code.
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
 from flax import nnx
 
-from vit_jax.models import bit, dvae, regnet, resnet_v1, swin, vit_fitting
+from vit_jax.models import aliases, bit, dvae, regnet, resnet_v1, swin, vit_fitting
+from vit_jax.models.aliases import Alias
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.classifier import Classifier, PretrainingOptions, ViTOptions
 from vit_jax.models.fitting import Fitting
@@ -29,7 +31,7 @@ from vit_jax.models.masked_autoencoder import MaskedAutoencoder, MaskedAutoencod
 from vit_jax.models.masked_image_model import MaskedImageModel, MaskedImageModelOptions
 from vit_jax.models.model import Model as Model
 from vit_jax.models.model import ModelOptions
-from vit_jax.models.names import nearest
+from vit_jax.models.names import suggested
 from vit_jax.models.options import Compute, EncoderOptions, Regularisation
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
@@ -38,6 +40,8 @@ from vit_jax.models.series import HYBRIDS as HYBRIDS
 from vit_jax.models.series import PLAIN as PLAIN
 from vit_jax.models.series import SIZES as SIZES
 from vit_jax.models.swin import SwinOptions
+
+_LOG = logging.getLogger(__name__)
 
 Options = ModelOptions
 AnyOptions = TypeVar("AnyOptions", bound=ModelOptions)
@@ -133,11 +137,31 @@ def related_classes(options: Options) -> tuple[type[Options], ...]:
 
 
 def options(name: str, **changes: Any) -> Options:
-    """The options of a zoo name, with `changes` to any of their fields.
+    """The options of a name, with `changes` to any of their fields.
 
     Raises ValueError for an unknown name (naming the nearest) or an unknown field.
     """
-    return change(_published(name), **changes)
+    alias = understood(name)
+    base = _published(alias.name)
+    parts = {
+        key: dataclasses.replace(getattr(base, key), **value) if key == "stem" else value
+        for key, value in alias.fields.items()
+    }
+    size = {"image_size": alias.side} if alias.side else {}
+    return change(base, **(size | parts | changes))
+
+
+@functools.lru_cache(maxsize=256)
+def understood(name: str) -> Alias:
+    """The zoo's model that a name of papers, timm, Hugging Face or torchvision stands for.
+
+    Raises ValueError for an unknown or ambiguous name; the message has the nearest names.
+    """
+    if _exists(name):
+        return Alias(name=name)
+    if alias := aliases.find(name, names(), exists=_exists):
+        return alias
+    raise ValueError(f"unknown model {name!r}: {suggested(name, names(), exists=_exists)}")
 
 
 def change(options: AnyOptions, **changes: Any) -> AnyOptions:
@@ -185,19 +209,27 @@ def of_parts(**fields: Any) -> EncoderOptions:
 def create(
     name: str,
     *,
-    image_size: int | tuple[int, int] = (224, 224),
+    image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     key: jax.Array | None = None,
     **changes: Any,
 ) -> Model:
     """A freshly initialised model; `key` defaults to `jax.random.key(0)`.
 
-    One number as `image_size` means a square. A model that has classes has 1000 by default.
-    Raises ValueError for an unknown name or option.
+    `name` is a name of the zoo, such as "B/16", or one that papers, timm, Hugging Face or
+    torchvision use for it: "ViT-B/16", "vit_base_patch16_224", "google/vit-base-patch16-224". The
+    log then has the model and its options. No weights are loaded. One number as `image_size` means
+    a square; the default is the size in the name, or 224. A model that has classes has 1000 by
+    default. `changes` are any other fields of the options, such as `layer_scale=1e-4`. Raises
+    ValueError for an unknown name or option.
     """
+    alias = understood(name)
     if num_classes is not None:
         changes["num_classes"] = num_classes
-    chosen = options(name, image_size=image_size, **changes)
+    chosen = options(name, image_size=image_size or alias.side or 224, **changes)
+    if alias.name != name:
+        what = alias.described(name) + alias.of_size(chosen.image_size)
+        _LOG.warning("%s; it has new weights, load() reads released ones", what)
     model = init(chosen, key=jax.random.key(0) if key is None else key)
     expects = preprocessing(name, image_size=chosen.image_size)
     model.preprocessing = expects.for_channels(chosen.channels)
@@ -206,6 +238,7 @@ def create(
 
 def preprocessing(name: str, *, image_size: tuple[int, int]) -> Preprocessing:
     """How images are prepared for the released models of a zoo name."""
+    name = understood(name).name
     series, _ = _split(name)
     whole = (family.input for family in FAMILIES.values() if name in family.names)
     given = SERIES[series].input if series else next(whole, {})
@@ -264,12 +297,19 @@ def check_head(options: Options) -> None:
         )
 
 
+def _exists(name: str) -> bool:
+    """Whether this is a name of the zoo, as it is written."""
+    whole = any(name in family.names for family in FAMILIES.values())
+    return whole or _sizes(_split(name)[1]) is not None
+
+
 def _published(name: str) -> Options:
     for family in FAMILIES.values():
         if name in family.names:
             return family.options(**family.names[name])
     series, rest = _split(name)
-    fields = _sizes(rest, name)
+    fields = _sizes(rest)
+    assert fields is not None, f"{name} does not exist"
     kind: type[EncoderOptions] = ViTOptions
     if series:
         fields, kind = {**fields, **SERIES[series].parts}, SERIES[series].options
@@ -284,7 +324,8 @@ def _split(name: str) -> tuple[str, str]:
     return (series, rest) if series in SERIES else ("", name)
 
 
-def _sizes(name: str, whole: str) -> dict[str, Any]:
+def _sizes(name: str) -> dict[str, Any] | None:
+    """Fields of the options of SIZE/PATCH or a hybrid; None for another name."""
     fields: dict[str, Any] = {}
     size, _, patch = name.rpartition("/")
     if name in HYBRIDS:
@@ -292,7 +333,7 @@ def _sizes(name: str, whole: str) -> dict[str, Any]:
         fields["stem"] = StemOptions(num_layers=layers)
         size, patch = size.split("+")[1], str(patch_of_stem)
     if size not in SIZES or not patch.isdecimal() or int(patch) < 1:
-        raise ValueError(f"unknown model {whole!r}: {nearest(whole, names())}")
+        return None
     width, depth, mlp_dim, num_heads = SIZES[size]
     return fields | {
         "width": width,

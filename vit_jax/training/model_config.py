@@ -55,7 +55,9 @@ def default(key: str) -> Any:
 class ModelConfig:
     """The zoo's entry `name`, or the model of `init_from`, with some fields changed."""
 
-    name: str = ""  # a name of the zoo, such as "B/16"; unset: the model of `init_from`
+    # A name of the zoo, such as "B/16", or of papers, timm, Hugging Face or torchvision, which sets
+    # the options of that library, such as `activation`; unset: the model of `init_from`.
+    name: str = ""
     # Any fields of the model's options; unset: as the zoo says, or the checkpoint of `init_from`.
     fields: schema.FrozenMapping = schema.any_of(_kinds, refused=_REFUSED, read=_read)
 
