@@ -41,7 +41,7 @@ def test_a_model_without_a_head(tmp_path, refused) -> None:
         ["predict", "--workdir", run, image],
         ["evaluate", "--workdir", run],
         ["evaluate", "--workdir", run, *on_images],
-        ["figures", "--workdir", run],
+        ["figures", "--workdir", run, "--only", "predictions", image],
     ):
         said = refused(*command, folder=tmp_path)
         assert "the model has no head" in said and "config.init_from" in said

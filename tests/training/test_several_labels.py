@@ -162,7 +162,7 @@ def test_a_run_learns_several_classes_and_goes_on_with_the_same_bits(
     whole = Life(tmp_path, monkeypatch).lives(*data, *mix)
     last = [line for line in runs.lines(whole) if "eval_top1" in line][-1]
     assert 0 <= last["eval_top1"] <= 1 and np.isfinite(last["eval_loss"])
-    assert cli.run("figures", "--workdir", whole) == 0
+    assert cli.run("figures", "--workdir", whole, "--only", "predictions") == 0
     assert (whole / "pictures" / "predictions.png").exists()
 
 

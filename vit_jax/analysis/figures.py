@@ -1,14 +1,13 @@
-"""Pictures of a run: its curves, its predictions, and what its first layer learned."""
+"""Pictures of a run: its curves, its predictions, its reconstructions, its augmentations."""
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from vit_jax.analysis import learned
-from vit_jax.models.model import Model
+from vit_jax.analysis.contract import NoPicture
+from vit_jax.analysis.panels import shown
 from vit_jax.text import printable
 from vit_jax.workdir import lines as metric_lines
 
@@ -17,7 +16,7 @@ def curves(workdir: str | os.PathLike[str]) -> Figure:
     """Loss and held-out accuracy over the steps, from metrics.jsonl."""
     good = metric_lines.read(workdir).good
     if not good:
-        raise ValueError(f"{workdir} has no metrics.jsonl: it is not a run, or has not logged yet")
+        raise NoPicture(f"{workdir} has no metrics.jsonl: it is not a run, or has not logged yet")
     lines = [(line["step"], metric_lines.numbers(line)) for line in good]
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -52,7 +51,10 @@ def predictions(
     predicted: Sequence[tuple[str, float]],
     truth: Sequence[str],
 ) -> Figure:
-    """Images in a grid, each with its predicted class and probability, red if wrong."""
+    """Images in a grid, each with its predicted class and probability, red if wrong.
+
+    The truth is "" for an image whose class is unknown.
+    """
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.4 * columns, 1.75 * rows), layout="constrained")
@@ -63,13 +65,13 @@ def predictions(
         truth,
         strict=False,
     ):
-        axes.imshow(**_shown(image, whole=255))
-        right = name == true
+        axes.imshow(**shown(image, whole=255))
+        right = true in ("", name)
         title = [f"{name} {100 * share:.0f}%", *([] if right else [f"(is {true})"])]
         # A name may hold dollar signs, which Matplotlib would read as mathematics.
-        shown = "\n".join(map(printable, title))
+        text = "\n".join(map(printable, title))
         color = "black" if right else "tab:red"
-        axes.set_title(shown, fontsize=7, color=color, parse_math=False)
+        axes.set_title(text, fontsize=7, color=color, parse_math=False)
     for axes in figure.axes:
         axes.set_axis_off()
     return figure
@@ -86,8 +88,8 @@ def reconstructions(
     grid = figure.subplots(2 * rows, columns, squeeze=False)
     for number, (before, after) in enumerate(zip(images, rebuilt, strict=True)):
         row, column = divmod(number, columns)
-        grid[2 * row, column].imshow(**_shown(before, whole=255))
-        grid[2 * row + 1, column].imshow(**_shown(after, whole=1))
+        grid[2 * row, column].imshow(**shown(before, whole=255))
+        grid[2 * row + 1, column].imshow(**shown(after, whole=1))
     for axes in figure.axes:
         axes.set_axis_off()
     return figure
@@ -121,56 +123,8 @@ def augmentation(
     grid = figure.subplots(rows, len(columns), squeeze=False)
     for column, images in enumerate(columns):
         for row, image in enumerate(images):
-            grid[row, column].imshow(**_shown(image, whole=255))
+            grid[row, column].imshow(**shown(image, whole=255))
             grid[row, column].set_axis_off()
         grid[0, column].set_title(f"draw {column}" if column else "before", fontsize=8)
     figure.suptitle(title, fontsize=9, parse_math=False)
-    return figure
-
-
-def first_layer(model: Model) -> dict[str, Figure]:
-    """The figures `filters` and `positions`, if the model has them."""
-    drawn = {} if model.patch_kernel is None else {"filters": filters(model)}
-    if model.position_table() is not None:
-        drawn["positions"] = position_similarity(model)
-    return drawn
-
-
-def filters(model: Model) -> Figure:
-    """Principal components of the patch embedding's filters. Paper, figure 7 left."""
-    return _grid(learned.filters(model), title="Filters: principal components")
-
-
-def position_similarity(model: Model) -> Figure:
-    """A map for each patch: how similar its position is to all others. Paper, figure 7 centre."""
-    maps = learned.position_similarity(model)
-    rows, columns = maps.shape[:2]
-    figure = Figure(figsize=(0.6 * columns + 1, 0.6 * rows + 0.5), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    shown: Any = None
-    for row in range(rows):
-        for column in range(columns):
-            shown = grid[row, column].imshow(maps[row, column], vmin=-1, vmax=1, cmap="viridis")
-            grid[row, column].set_xticks([])
-            grid[row, column].set_yticks([])
-    figure.colorbar(shown, ax=grid, shrink=0.6, label="cosine similarity")
-    figure.suptitle("Position embeddings: similarity", fontsize=9)
-    return figure
-
-
-def _shown(image: np.ndarray, *, whole: float) -> dict[str, Any]:
-    """Arguments of `imshow`: colours for 3 channels, else their mean in grey, up to `whole`."""
-    if image.shape[-1] == 3:
-        return {"X": image}
-    return {"X": image.mean(axis=-1), "cmap": "gray", "vmin": 0, "vmax": whole}
-
-
-def _grid(images: np.ndarray, *, title: str, columns: int = 7) -> Figure:
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(0.7 * columns, 0.7 * rows + 0.4), layout="constrained")
-    for axes in np.ravel(figure.subplots(rows, columns, squeeze=False)):
-        axes.set_axis_off()
-    for axes, image in zip(figure.axes, images, strict=False):
-        axes.imshow(**_shown(image, whole=1), interpolation="nearest")
-    figure.suptitle(title, fontsize=9)
     return figure

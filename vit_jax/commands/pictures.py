@@ -2,103 +2,89 @@
 
 import argparse
 import io
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
-import numpy as np
 from etils import epath
-from flax import nnx
 from matplotlib.figure import Figure
 
-from vit_jax.analysis import figures
-from vit_jax.checkpoints.load import load
+from vit_jax.analysis.contract import NoPicture
+from vit_jax.checkpoints import run_folder
 from vit_jax.commands import augmentations, configs
-from vit_jax.commands.predictions import classify
-from vit_jax.data import augment, opening
-from vit_jax.data.preprocess import EvalTransform
-from vit_jax.data.record import Record, Source
-from vit_jax.images import transform_of
-from vit_jax.models import zoo
+from vit_jax.commands.drawings import PICTURES
+from vit_jax.commands.subject import Subject
+from vit_jax.models.names import nearest
 from vit_jax.text import printable
 from vit_jax.training import run_config
 from vit_jax.workdir import place
-
-SHOWN = 24  # images in a picture of images
-COUNTED = 480  # images whose visual tokens are counted
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Draws pictures, writes them and prints their paths. Returns the exit code."""
     if options.augment:
         return _augmentations(options, overrides)
-    if overrides or options.config or options.output:
-        given = overrides[0] if overrides else "--config" if options.config else "-o"
+    if overrides or options.config:
+        given = overrides[0] if overrides else "--config"
         raise ValueError(f"{given} is for the pictures of augmentations: add --augment")
     if not options.workdir:
         raise ValueError("figures draws a run: give its --workdir, or --augment and --config")
-    drawn = _of_run(options.workdir, load(options.workdir, step=options.step, substitute=True))
-    if jax.process_index() == 0:
-        for path in _write(drawn, place.folder(options.workdir) / "pictures"):
-            print(printable(path))
+    for name in options.only or ():
+        if name not in PICTURES:
+            raise ValueError(f"there is no picture {name!r}: {nearest(name, tuple(PICTURES))}")
+    folder = _folder(options)
+    subject = Subject(
+        workdir=options.workdir,
+        step=options.step,
+        image_size=options.image_size,
+        files=tuple(options.images),
+        measured=options.measured or 0,
+    )
+    if options.images and not subject.source:
+        raise ValueError("there are no images: name files or folders")
+    _save(dict(_drawn(subject, options.only or ())), folder)
     return 0
 
 
-def _of_run(workdir: str, model: zoo.Model) -> dict[str, Figure]:
-    """The pictures of a run, by name."""
-    rebuild = _rebuilding(model)
-    if not rebuild:
-        zoo.check_head(model.options)
-    config = run_config.read_config(workdir)
-    source = opening.open_eval(config.data)
-    transform = transform_of(model, orient=config.data.orientation)
-    records = _records(source, SHOWN)
-    images = np.stack([_pixels(record, transform) for record in records])
-    drawn = {"curves": figures.curves(workdir)}
-    if rebuild:
-        drawn["reconstructions"] = figures.reconstructions(images, rebuild(images)[0])
-        counts = np.zeros(model.options.vocabulary, np.int64)
-        counted = _records(source, COUNTED)
-        for first in range(0, len(counted), SHOWN):
-            batch = [_pixels(record, transform) for record in counted[first : first + SHOWN]]
-            np.add.at(counts, rebuild(np.stack(batch))[1], 1)
-        drawn["codebook"] = figures.codebook(counts, images=len(counted))
-    else:
-        best = [row[0] for row in classify(model, top=1)(images)]
-        truth = [_class_name(source, record) for record in records]
-        drawn["predictions"] = figures.predictions(images, best, truth)
-    return drawn | figures.first_layer(model)
+def _folder(options: argparse.Namespace) -> epath.Path:
+    """Where the pictures go: -o, or pictures/ of the run. Raises ValueError if neither is there."""
+    if options.output:
+        return epath.Path(options.output)
+    if not run_folder.is_run(options.workdir):
+        raise ValueError(f"{options.workdir} is not a run: give a folder for the pictures, -o")
+    return place.folder(options.workdir) / "pictures"
 
 
-def _rebuilding(model: zoo.Model) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
-    """A function from images uint8 (B, H, W, C) to rebuilt pixels in [0, 1] and visual tokens.
+def _drawn(subject: Subject, only: Sequence[str]) -> Iterator[tuple[str, Figure]]:
+    """The pictures `only`, or all that exist, by name. The reason for each other one is printed.
 
-    None if the model cannot rebuild images from visual tokens.
+    Raises ValueError if one of `only` does not exist for the model, or if no picture exists.
     """
-    expects = model.preprocessing
-    assert expects is not None, "the model was not loaded"
-    graphdef, params = nnx.split(model)
-
-    def call(params: nnx.State, images: jax.Array) -> tuple[jax.Array | None, jax.Array | None]:
-        normal = augment.normalize(images, mean=expects.mean, std=expects.std)
-        same = nnx.merge(graphdef, params)
-        return same.rebuilt(normal), same.visual_tokens(normal)
-
-    size = (1, *expects.image_size, model.options.channels)
-    if None in jax.eval_shape(call, params, jax.ShapeDtypeStruct(size, np.uint8)):
-        return None
-    compiled = jax.jit(call)
-    return lambda images: jax.device_get(compiled(params, images))
-
-
-def _records(source: Source, number: int) -> list[Record]:
-    """Records that are spread evenly over a split."""
-    places = np.linspace(0, len(source) - 1, min(number, len(source)))
-    return [source.read(int(place)) for place in places]
+    reasons: dict[str, str] = {}
+    drawn = 0
+    for name in only or PICTURES:
+        picture = PICTURES[name]
+        try:
+            if picture.images and subject.source is None:
+                raise NoPicture("it needs images: name files or folders")
+            yield name, picture.draw(subject)
+            drawn += 1
+        except NoPicture as missing:
+            if only:
+                raise ValueError(f"{subject.workdir} has no picture {name}: {missing}") from missing
+            reasons[name] = str(missing)
+    if not drawn:
+        raise ValueError(f"{subject.workdir} has no pictures: {'; '.join(set(reasons.values()))}")
+    for reason in dict.fromkeys(reasons.values()):
+        names = ", ".join(name for name, why in reasons.items() if why == reason)
+        print(printable(f"vit_jax: not drawn: {names}: {reason}"), file=sys.stderr)
 
 
 def _augmentations(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Draws the augmentations of `--config`, or of the run in `--workdir`."""
+    if options.images or options.only:
+        raise ValueError("--augment draws training images: it takes no images and no --only")
     if options.config:
         config = configs.from_file(options.config, overrides)
     elif options.workdir:
@@ -110,15 +96,14 @@ def _augmentations(options: argparse.Namespace, overrides: Sequence[str]) -> int
     run = place.folder(options.workdir) / "pictures" if options.workdir else None
     folder = epath.Path(options.output) if options.output else run
     assert folder is not None
-    drawn = augmentations.draw(config)
-    if jax.process_index() == 0:
-        for path in _write(drawn, folder):
-            print(printable(path))
+    _save(augmentations.draw(config), folder)
     return 0
 
 
-def _write(drawn: Mapping[str, Figure], folder: epath.Path) -> Iterator[epath.Path]:
-    """Writes each picture whole; yields its path. Raises ValueError if writing fails."""
+def _save(drawn: Mapping[str, Figure], folder: epath.Path) -> None:
+    """Writes the pictures, each whole, and prints their paths. Raises ValueError if that fails."""
+    if jax.process_index() != 0:
+        return
     for name, figure in drawn.items():
         png = io.BytesIO()
         with warnings.catch_warnings():  # the font may lack letters of a class name
@@ -130,18 +115,4 @@ def _write(drawn: Mapping[str, Figure], folder: epath.Path) -> Iterator[epath.Pa
             place.write_whole(path, png.getvalue())
         except OSError as error:
             raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
-        yield path
-
-
-def _pixels(record: Record, transform: EvalTransform) -> np.ndarray:
-    try:
-        return transform(transform.decode(record.data))
-    except ValueError as error:
-        raise ValueError(f"{record.path}: {error}") from error
-
-
-def _class_name(source: Source, record: Record) -> str:
-    label = record.label
-    if isinstance(label, np.ndarray):
-        return ", ".join(source.class_names[i] for i in np.flatnonzero(label)) or "no class"
-    return source.class_names[label] if 0 <= label < len(source.class_names) else "unknown"
+        print(printable(path))

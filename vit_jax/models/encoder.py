@@ -212,8 +212,19 @@ class TaskModel(Model):
         return self.encoder(images, mask=mask, source=source, keep=keep, key=key)[0]
 
     @property
-    def patch_kernel(self) -> jax.Array:
-        return self.encoder.embedding.kernel[...]
+    def patch_kernel(self) -> jax.Array | None:
+        return None if self.options.stem else self.encoder.embedding.kernel[...]
 
     def position_table(self) -> jax.Array | None:
         return None if self.options.position_at == "every_block" else self.encoder.position_table()
+
+    def relative_biases(self) -> dict[str, jax.Array]:
+        options = self.options
+        if options.relative_bias == "none":
+            return {}
+        shared = options.relative_bias == "shared"
+        table = (
+            self.encoder.relative_bias if shared else self.encoder.blocks.attention.relative_bias
+        )
+        offsets = positions.offset_biases(table[...], options.grid)
+        return {"all blocks": offsets[None]} if shared else {"blocks": offsets}

@@ -136,9 +136,17 @@ class Model(nnx.Module):
 
     @property
     def patch_kernel(self) -> jax.Array | None:
-        """The patch embedding (height, width, channels, D) for figures; None if there is none."""
+        """The patch embedding (height, width, channels, D); None if it does not read pixels."""
         return None
 
     def position_table(self) -> jax.Array | None:
         """Positions (1, R, D) added to the tokens; None if the model has no single table."""
         return None
+
+    def relative_biases(self) -> dict[str, jax.Array]:
+        """Learned biases of attention logits by the part of the model that adds them.
+
+        Each is (L, 2 rows - 1, 2 columns - 1, H): an offset of the key from the query, down and
+        right, for every layer and head. Offset zero is in the middle.
+        """
+        return {}

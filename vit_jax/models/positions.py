@@ -73,6 +73,16 @@ def relative_index(grid: Grid) -> np.ndarray:
     return index
 
 
+def offset_biases(table: jax.Array, grid: Grid) -> jax.Array:
+    """The biases between patches of a relative table (..., rows, H), by the key's offset.
+
+    Returns (..., 2 rows - 1, 2 columns - 1, H); the rows of the class token are left out.
+    """
+    height, width = (2 * side - 1 for side in grid)
+    biases = table[..., : height * width, :].reshape(*table.shape[:-2], height, width, -1)
+    return jnp.flip(biases, (-3, -2))  # the table has the offsets of the query from the key
+
+
 def join_2d(rows: jax.Array, columns: jax.Array) -> jax.Array:
     """Joins learned tables (..., rows, D/2) and (..., columns, D/2): (..., rows * columns, D).
 

@@ -18,16 +18,8 @@ from flax import nnx
 from vit_jax.models import fitting, heads, limits, positions, stack
 from vit_jax.models.attention import check_cudnn
 from vit_jax.models.interpolation import Methods
-from vit_jax.models.layers import (
-    XAVIER,
-    Activation,
-    Attention,
-    BlockOptions,
-    Dtype,
-    Mlp,
-    drop_path,
-    dropout,
-)
+from vit_jax.models.layers import Activation, Attention, BlockOptions, Mlp, drop_path, dropout
+from vit_jax.models.merging import PATCH_EPS, Merge
 from vit_jax.models.model import Model, ModelOptions
 from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.options import Compute, Regularisation
@@ -35,8 +27,6 @@ from vit_jax.models.positions import Grid, relative_index
 from vit_jax.models.preprocessing import check_images
 from vit_jax.models.remat import RESIDUAL, Remat, checkpointed, named
 from vit_jax.models.windows import Padding, Windows, shrink
-
-PATCH_EPS = 1e-5  # epsilon of the norms after embedding and merging patches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,6 +178,18 @@ class Swin(Model):
             x = getattr(self, f"stage{i + 1}")(x, windows, key=keys[i])
         return self.norm(x)
 
+    @property
+    def patch_kernel(self) -> jax.Array:
+        return self.embedding.kernel[...]
+
+    def position_table(self) -> jax.Array | None:
+        return None if self.options.position == "none" else self.position[...]
+
+    def relative_biases(self) -> dict[str, jax.Array]:
+        windows = dict(enumerate(self.options.stage_windows, 1))
+        tables = {i: getattr(self, f"stage{i}").blocks.relative_bias[...] for i in windows}
+        return {f"stage {i}": positions.offset_biases(tables[i], windows[i]) for i in windows}
+
     def _add_positions(self, x: jax.Array) -> jax.Array:
         """Adds positions to patches (B, h, w, D), if the model has a table of them."""
         options = self.options
@@ -293,23 +295,6 @@ class WindowBlock(nnx.Module):
             return self.attention(x, bias=bias + mask, key=key)[0]
 
         return jax.vmap(attend)(x, mask, keys)
-
-
-class Merge(nnx.Module):
-    """Joins 2 x 2 patches and halves their channels: (B, 2h, 2w, D/2) to (B, h, w, D)."""
-
-    def __init__(self, width: int, dtype: Dtype, *, rngs: nnx.Rngs) -> None:
-        self.norm = layer_norm(2 * width, PATCH_EPS, dtype, rngs)
-        self.reduction = nnx.Linear(
-            2 * width, width, use_bias=False, dtype=jnp.dtype(dtype), kernel_init=XAVIER, rngs=rngs
-        )
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        batch, rows, columns, width = x.shape
-        x = jnp.pad(x, ((0, 0), (0, rows % 2), (0, columns % 2), (0, 0)))
-        x = x.reshape(batch, -(-rows // 2), 2, -(-columns // 2), 2, width)
-        x = x.transpose(0, 1, 3, 4, 2, 5)  # order of the four patches: down, then right
-        return self.reduction(self.norm(x.reshape(*x.shape[:3], 4 * width)))
 
 
 def _per_stage(values: tuple, stages: int) -> tuple:

@@ -1,0 +1,78 @@
+"""`figures` draws what a model has, says what it lacks, and writes nothing if asked for that."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import vit_jax
+from tests import cli
+from tests.models import tiny
+from vit_jax.commands.drawings import PICTURES
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A released file of a tiny ViT without classes, and a folder with two images of it."""
+    path = tmp_path_factory.mktemp("figures")
+    vit_jax.save(tiny.model(num_classes=0, pool="gap"), path / "m.npz")
+    rng = np.random.default_rng(0)
+    (path / "images" / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.jpg"):
+        pixels = rng.integers(0, 256, (40, 50, 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(path / "images" / name)
+    return path
+
+
+FILE = ("--num-heads", "4")
+
+
+@pytest.fixture(scope="module")
+def converted(folder):
+    """The same model as a folder that no training has made."""
+    run = folder / "run"
+    assert cli.run("convert", folder / "m.npz", run, *FILE, "--grid", "2,3") == 0
+    return run
+
+
+def names(printed: str) -> list[str]:
+    return [line.rpartition("/")[2].removesuffix(".png") for line in printed.split()]
+
+
+def test_pictures_that_a_model_lacks_are_named_with_the_reason(converted, capsys) -> None:
+    assert cli.run("figures", "--workdir", converted) == 0
+    output, errors = capsys.readouterr()
+    assert names(output) == ["filters", "positions"]
+    assert all((converted / "pictures" / f"{name}.png").exists() for name in names(output))
+    lines = errors.splitlines()
+    assert all(line.startswith("vit_jax: not drawn: ") for line in lines)
+    left_out = {name for line in lines for name in line.split(": ")[2].split(", ")}
+    assert left_out == set(PICTURES) - {"filters", "positions"}
+    assert "it needs images: name files or folders" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--only", "relative_bias"), "has no picture relative_bias: the model has no tables of"),
+        (("--only", "filter"), "there is no picture 'filter': did you mean"),
+        (("--only", "predictions"), "it needs images"),
+        (("nothing.png",), "nothing.png: there is no such file or folder"),
+        (("--image-size", "17"), "not a multiple of the patch"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(converted, refused, tmp_path, arguments, message):
+    there = tmp_path / "there"
+    said = refused("figures", "--workdir", converted, "-o", there, *arguments, folder=tmp_path)
+    assert message in said
+
+
+def test_a_released_file_needs_a_folder_for_its_pictures(folder, refused) -> None:
+    said = refused("figures", "--workdir", folder / "m.npz", folder=folder)
+    assert "is not a run: give a folder for the pictures, -o" in said
+
+
+def test_images_of_folders_are_found_at_any_depth(folder, converted, refused, tmp_path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    said = refused("figures", "--workdir", converted, empty, folder=tmp_path)
+    assert f"{empty} is a folder without images" in said

@@ -1,0 +1,84 @@
+"""How pictures show images and many small maps."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+MOST_INCHES = 11.0  # width and height of a picture of many maps
+LEAST_INCHES = 3.2
+
+
+def shown(image: np.ndarray, *, whole: float) -> dict[str, Any]:
+    """Arguments of `imshow`: colours for 3 channels, else their mean in grey, up to `whole`."""
+    if image.shape[-1] == 3:
+        return {"X": image}
+    return {"X": image.mean(axis=-1), "cmap": "gray", "vmin": 0, "vmax": whole}
+
+
+def inches(number: float) -> float:
+    """A side of a picture, in the range that a page can show."""
+    return min(max(number, LEAST_INCHES), MOST_INCHES)
+
+
+def mosaic(maps: np.ndarray) -> np.ndarray:
+    """Maps (R, C, h, w) in one array, side by side; NaN between them, one value wide or wider."""
+    rows, columns, height, width = maps.shape
+    gap = max(1, round(min(height, width) / 14))
+    padded = np.full((rows, columns, height + gap, width + gap), np.nan)
+    padded[:, :, :height, :width] = maps
+    joined = padded.swapaxes(1, 2).reshape(rows * (height + gap), columns * (width + gap))
+    return joined[:-gap, :-gap]
+
+
+def draw_mosaic(
+    axes: Axes, maps: np.ndarray, *, labels: tuple[str, str], **colours: Any
+) -> AxesImage:
+    """Draws maps (R, C, h, w) with the numbers of their rows and columns, counted from 1.
+
+    `labels` name rows and columns; `colours` are arguments of `imshow`. All maps have one scale.
+    """
+    whole = mosaic(maps)
+    for axis, label, count, size in (
+        (axes.yaxis, labels[0], maps.shape[0], whole.shape[0]),
+        (axes.xaxis, labels[1], maps.shape[1], whole.shape[1]),
+    ):
+        every = -(-count // 16)  # more numbers would overlap
+        numbers = range(1, count + 1, every)
+        axis.set_ticks([(n - 0.5) * size / count - 0.5 for n in numbers], list(map(str, numbers)))
+        axis.set_label_text(label, fontsize=8)
+        axis.set_tick_params(labelsize=7, length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return axes.imshow(whole, **colours)
+
+
+def draw_images(
+    columns: Sequence[tuple[str, Sequence[Callable[[Axes], Any]]]],
+    *,
+    shape: tuple[int, ...],
+    title: str = "",
+) -> Figure:
+    """A grid whose columns have a title and a function for each row that draws into its axes.
+
+    `shape` begins with the height and width of an image.
+    """
+    rows = len(columns[0][1])
+    side = min(1.6, MOST_INCHES / len(columns))
+    height = side * shape[0] / shape[1]
+    figure = Figure(
+        figsize=(side * len(columns), min(height * rows + 0.5, 4 * MOST_INCHES)),
+        layout="constrained",
+    )
+    grid = figure.subplots(rows, len(columns), squeeze=False)
+    for column, (name, draw) in enumerate(columns):
+        for row in range(rows):
+            draw[row](grid[row, column])
+            grid[row, column].set_axis_off()
+        grid[0, column].set_title(name, fontsize=8, parse_math=False)
+    if title:
+        figure.suptitle(title, fontsize=9, parse_math=False)
+    return figure
