@@ -1,5 +1,6 @@
 """Two real processes train as one, whatever stops them, and evaluate every example once."""
 
+import csv
 import dataclasses
 import json
 import pathlib
@@ -161,12 +162,19 @@ def test_one_process_goes_on_with_what_two_did(command, one, two, capsys) -> Non
 
 
 def test_two_processes_evaluate_every_example_once(two) -> None:
-    ended = cli.process("evaluate", "--workdir", two.workdir, "--json", program=LAUNCH)
+    file = two.workdir.parent / "answers.csv"
+    command = ("evaluate", "--workdir", two.workdir, "--json", "--predictions", file)
+    ended = cli.process(*command, program=LAUNCH)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
     last = runs.lines(two.workdir)[-1]
     assert found["count"] == last["eval_count"] == 5000
     assert found == pytest.approx({k.removeprefix("eval_"): v for k, v in last.items()}, rel=1e-6)
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["image"] for row in rows] == [str(i) for i in range(5000)]
+    hits = [row["label"] == row["predicted"] for row in rows]
+    assert np.mean(hits) == pytest.approx(found["ema_top1"])
 
 
 # Each process has overrides of its own.

@@ -1,11 +1,13 @@
 """Evaluation counts every example once, on any mesh, and equals plain NumPy."""
 
+import csv
 import json
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 import vit_jax
 from tests import cli, runs
@@ -121,10 +123,53 @@ def test_the_result_in_one_line_for_people(run, evaluate, printed) -> None:
     found = evaluate()
     models = [
         f"{name}top-1 {100 * found[key + 'top1']:.2f}%,"
-        f" {name}top-5 {100 * found[key + 'top5']:.2f}%, {name}loss {found[key + 'loss']:.4f}"
+        f" {name}top-5 {100 * found[key + 'top5']:.2f}%, {name}loss {found[key + 'loss']:.4f},"
+        f" {name}ece {found[key + 'ece']:.4f}"
         for name, key in (("", ""), ("average ", "ema_"))
     ]
     assert line == f"{run}, step 6: {', '.join(models)} on 5000 images\n"
+
+
+def test_the_answers_for_each_image_give_the_metrics(run, evaluate, tmp_path) -> None:
+    """They are those of the average, which `load` and `predict` use too."""
+    files = {name: tmp_path / name for name in ("p.csv", "p.parquet", "m.csv")}
+    found = evaluate("--predictions", files["p.csv"], "--per-class", "--confusion", files["m.csv"])
+    with files["p.csv"].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [str(i) for i in range(5000)]
+    assert {row["status"] for row in rows} == {"ok"}
+    hits = [row["predicted"] == row["label"] for row in rows]
+    assert np.mean(hits) == pytest.approx(found["ema_top1"]) != pytest.approx(found["top1"])
+    names = ["predicted", *(f"predicted_{rank}" for rank in range(2, 6))]
+    top5 = [row["label"] in {row[name] for name in names} for row in rows]
+    assert np.mean(top5) == pytest.approx(found["ema_top5"])
+    best = [float(row["probability"]) for row in rows]
+    second = [float(row["probability_2"]) for row in rows]
+    assert all(0 < low <= high <= 1 for low, high in zip(second, best, strict=True))
+    of_class = [hit for row, hit in zip(rows, hits, strict=True) if row["label"] == "bag"]
+    (bag,) = [row for row in found["per_class"] if row["class"] == "bag"]
+    assert bag == {"class": "bag", "images": 500, "top1": pytest.approx(np.mean(of_class))}
+    counts = np.array(found["confusion"]["images"])
+    assert counts.trace() == sum(hits) and (counts.sum(axis=1) == 500).all()
+    with files["m.csv"].open(newline="") as file:
+        header, *matrix = csv.reader(file)
+    assert header == ["label", *found["confusion"]["classes"]]
+    assert [[int(n) for n in row[1:]] for row in matrix] == counts.tolist()
+    evaluate("--predictions", files["p.parquet"])
+    again = parquet.read_table(files["p.parquet"]).to_pylist()
+    assert [row["predicted"] for row in again] == [row["predicted"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--predictions", "answers.txt"], "must end in .csv or .parquet"),
+        (["--predictions", "no/folder/answers.csv"], "there is no folder no/folder"),
+        (["--confusion"], "--confusion needs a FILE.csv to write the matrix to, or --json"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused(run, refused, arguments, said) -> None:
+    assert said in refused("evaluate", "--workdir", run, *arguments)
 
 
 def test_evaluation_writes_nothing(run, evaluate) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.models import tiny
+from tests.objectives.test_calibration import by_definition as calibration_error
 from tests.training.one_step import mesh_of
 from vit_jax.config import Config, DataConfig
 from vit_jax.data.arrays import ArraySource
@@ -14,7 +15,7 @@ from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import DataFacts, Record
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.objectives.classification import Classification
-from vit_jax.training import evaluation, setup, state
+from vit_jax.training import measures, setup, state
 from vit_jax.training.design import design
 from vit_jax.training.evaluation import evaluate_model
 
@@ -41,6 +42,8 @@ def by_numpy(model, source: ArraySource = SOURCE, *, loss: str = "softmax") -> d
     images = (source.images / 255 - np.array(MEAN)) / np.array(STD)
     logits = np.asarray(jax.jit(lambda x: model(x))(images.astype(np.float32)), np.float64)
     chosen = np.arange(len(logits)), source.labels
+    every = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    confidence = (every if loss == "softmax" else 1 / (1 + np.exp(-logits))).max(axis=1)
     places = np.argsort(np.argsort(-logits, axis=1), axis=1)[chosen]
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[chosen]
     if loss == "sigmoid":  # -log of the label's probability, and of 1 - those of the others
@@ -50,6 +53,7 @@ def by_numpy(model, source: ArraySource = SOURCE, *, loss: str = "softmax") -> d
         "top1": (places == 0).mean(),
         "top5": (places < 5).mean(),
         "loss": losses.mean(),
+        "ece": calibration_error(confidence, places == 0),
         "count": len(logits),
     }
 
@@ -92,7 +96,7 @@ def test_a_run_measures_its_parameters_and_their_average_by_its_own_loss(loss) -
         start=setup.Start(options=options, preprocessing=Preprocessing(image_size=(16, 24))),
     )
     bad = BadImages(size=len(SOURCE), max_bad=0.0)
-    evaluations = evaluation.of_run(plan, train=SOURCE, held_out=SOURCE, bad=bad)
+    evaluations = measures.of_run(plan, train=SOURCE, held_out=SOURCE, bad=bad)
     models = [a_model(seed=seed) for seed in (0, 1)]
     trees = [state.nnx.to_pure_dict(state.nnx.state(model)) for model in models]
     with jax.set_mesh(mesh):

@@ -40,7 +40,11 @@ def class_names(model: Model) -> Names:
     Its own names, or else its numbers. A model of 1000 classes without names, or with the synsets
     of ImageNet-1k as names, is assumed to be one of ImageNet-1k, as released models are.
     """
-    own, count = tuple(model.class_names), model.options.num_classes
+    return shown(tuple(model.class_names), count=model.options.num_classes)
+
+
+def shown(own: Names, *, count: int) -> Names:
+    """What to call `count` classes with these names, or with none: see `class_names`."""
     if own == synsets() or (not own and count == COUNT):
         return names()
     return own or tuple(map(str, range(count)))

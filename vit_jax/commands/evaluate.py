@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from vit_jax.commands import arguments
 from vit_jax.commands.arguments import checkpoint_step, size
 
+CONFUSION_IN_JSON = pathlib.Path()  # --confusion without a file
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run, or a released file")
@@ -37,6 +39,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--step", type=checkpoint_step, default="latest", help="latest, best, or a number"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument(
+        "--predictions",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="write the 5 most probable classes of each image, .csv or .parquet",
+    )
+    parser.add_argument(
+        "--per-class", action="store_true", help="print the top-1 of each class too"
+    )
+    parser.add_argument(
+        "--confusion",
+        type=pathlib.Path,
+        nargs="?",
+        const=CONFUSION_IN_JSON,
+        metavar="FILE.csv",
+        help="write the confusion matrix; with --json it is in the JSON too, and needs no FILE",
+    )
     parser.set_defaults(config_overrides=True)
     parser.epilog = arguments.HINT
 
@@ -48,6 +67,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     its config. Options such as --config.data.eval_split=test change the config. A released file
     needs a recipe, --config. With --images and --labels any checkpoint is measured on the images
     of a folder.
+
+    --predictions, --per-class and --confusion say more about the answers for each image. Where a
+    run keeps an average of the parameters, they are the answers of the average.
     """
     from vit_jax.commands import measuring
 

@@ -2,14 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vit_jax.checkpoints import run_folder
+from vit_jax.checkpoints import imagenet, run_folder
 from vit_jax.checkpoints.load import load
-from vit_jax.commands import configs
+from vit_jax.commands import answer_files, configs
+from vit_jax.commands.evaluate import CONFUSION_IN_JSON
 from vit_jax.config import Config
 from vit_jax.data import image_list
+from vit_jax.evaluators.answers import PerImage, Recorder
 from vit_jax.models import zoo
 from vit_jax.parallel import agreement, multihost
 from vit_jax.text import printable, printable_json
@@ -24,35 +26,92 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Measures a checkpoint and prints its metrics. Returns the exit code."""
     multihost.initialize()
     notes: list[str] = []
+    recorder = _recorder(options)
     if options.images or options.labels:
         given = [*overrides, *(("--config",) if options.config else ()), *(options.only or ())]
         if given:
             raise ValueError(f"{given[0]} does not apply to --images and --labels: leave it out")
-        shown, metrics = _on_images(options)
+        shown, metrics = _on_images(options, recorder)
     else:
         with agreement.Meeting():
             configs.check_used(overrides, MATTERS, command=_USE)
             config, notes = _config(options, overrides)
-        if run_folder.is_run(options.workdir):
-            step, metrics = evaluation.evaluate(
-                config, options.workdir, which=options.step, only=options.only
-            )
-            shown = {"step": step}
-        else:
-            model = load(options.workdir, image_size=options.image_size)
-            metrics = evaluation.evaluate_file(
-                config, model, name=options.workdir, only=options.only
-            )
-            shown = {}
+        shown, metrics = _with_config(options, config, recorder)
     if multihost.is_primary():
         for note in notes:
             print(printable(note), file=sys.stderr)
-        if options.json:
-            print(printable_json(shown | metrics))
-        else:
-            what = "".join(f", {name} {value}" for name, value in shown.items())
-            print(printable(f"{options.workdir}{what}: {reporting.describe(metrics)}"))
+        answers = recorder.result() if recorder else None
+        _report(options, shown, metrics, answers)
     return 0
+
+
+def _recorder(options: argparse.Namespace) -> Recorder | None:
+    """Keeps the answers for each image if an option needs them.
+
+    Raises ValueError if a file cannot be written where an option says.
+    """
+    matrix = options.confusion if options.confusion != CONFUSION_IN_JSON else None
+    if options.confusion and not (matrix or options.json):
+        raise ValueError("--confusion needs a FILE.csv to write the matrix to, or --json")
+
+    def check() -> None:
+        every = (answer_files.CSV, answer_files.PARQUET)
+        answer_files.check_target(options.predictions, option="--predictions", suffixes=every)
+        answer_files.check_target(matrix, option="--confusion", suffixes=every[:1])
+
+    multihost.primary_first("files of evaluate", check)
+    wanted = options.predictions or options.per_class or options.confusion
+    return Recorder() if wanted else None
+
+
+def _with_config(
+    options: argparse.Namespace, config: Config, recorder: Recorder | None
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Measures a run or a released file by the evaluators of a config, on the config's data."""
+    if run_folder.is_run(options.workdir):
+        step, metrics = evaluation.evaluate(
+            config, options.workdir, which=options.step, only=options.only, recorder=recorder
+        )
+        return {"step": step}, metrics
+    model = load(options.workdir, image_size=options.image_size)
+    return {}, evaluation.evaluate_file(
+        config, model, name=options.workdir, only=options.only, recorder=recorder
+    )
+
+
+def _report(
+    options: argparse.Namespace,
+    shown: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    answers: PerImage | None,
+) -> None:
+    """Prints the metrics, and prints and writes what the options want of the answers."""
+    more = _answers(options, answers) if answers else {}
+    if options.json:
+        print(printable_json({**shown, **metrics, **more}))
+        return
+    what = "".join(f", {name} {value}" for name, value in shown.items())
+    print(printable(f"{options.workdir}{what}: {reporting.describe(dict(metrics))}"))
+    if "per_class" in more:
+        for line in answer_files.per_class_table(more["per_class"]).split("\n"):
+            print(printable(line))
+
+
+def _answers(options: argparse.Namespace, answers: PerImage) -> dict[str, Any]:
+    """Writes the files that the options name, and returns what goes into the JSON."""
+    own = tuple(answers.source.class_names)
+    names = imagenet.shown(own, count=len(own))
+    found: dict[str, Any] = {}
+    if options.predictions:
+        answer_files.write_predictions(options.predictions, answers, names)
+    if options.per_class:
+        found["per_class"] = answer_files.per_class(answers, names)
+    if options.confusion:
+        counts = answers.confusion(len(names))
+        found["confusion"] = {"classes": names, "images": counts.tolist()}
+        if options.confusion != CONFUSION_IN_JSON:
+            answer_files.write_confusion(options.confusion, counts, names)
+    return found
 
 
 def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Config, list[str]]:
@@ -73,7 +132,9 @@ def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Conf
     return config, notes
 
 
-def _on_images(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, float]]:
+def _on_images(
+    options: argparse.Namespace, recorder: Recorder | None
+) -> tuple[dict[str, Any], dict[str, float]]:
     """Measures on the images of a folder, with the checkpoint's own preprocessing."""
     if not (options.images and options.labels):
         raise ValueError("--images and --labels go together: give both")
@@ -85,5 +146,5 @@ def _on_images(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, f
     assert model.preprocessing is not None
     height, width = model.preprocessing.image_size
     return {"pixels": f"{height}x{width}"}, evaluation.evaluate_model(
-        model, source, orient=options.orientation
+        model, source, orient=options.orientation, recorder=recorder
     )

@@ -230,6 +230,9 @@ class ImageFolderSource:
         with open(path, "rb") as file:
             return Record(file.read(), int(self.labels[index]), path)
 
+    def path(self, index: int) -> str:
+        return self.files[index]
+
     def sample(self) -> list[int]:
         return []  # every image has a label
 

@@ -60,9 +60,13 @@ class ImageListSource:
         return len(self._items)
 
     def read(self, index: int) -> Record:
-        name, own = self._items[index]
-        path = self._root / name
-        return Record(path.read_bytes(), self._row(own) if self.multi_label else own[0], str(path))
+        _, own = self._items[index]
+        path = self.path(index)
+        data = pathlib.Path(path).read_bytes()
+        return Record(data, self._row(own) if self.multi_label else own[0], path)
+
+    def path(self, index: int) -> str:
+        return str(self._root / self._items[index][0])
 
     def sample(self) -> list[int]:
         return []  # every image has a label

@@ -41,7 +41,8 @@ class DataFacts:
 class Source(Protocol):
     """A split of a dataset with random access; `read` is called from several threads.
 
-    A source may also have `multi_label` (see `is_multi_label`) and `labels` (see `all_labels`).
+    A source may also have `multi_label` (see `is_multi_label`), `labels` (see `all_labels`) and
+    `path` (see `path_of`).
     """
 
     @property
@@ -69,6 +70,15 @@ class Source(Protocol):
 def is_multi_label(source: Source) -> bool:
     """Whether an image may have several classes, or none of them. A source need not say so."""
     return bool(getattr(source, "multi_label", False))
+
+
+def path_of(source: Source, index: int) -> str:
+    """The path of an image, or its number in a source whose images are not files.
+
+    A source of files has the method `path`.
+    """
+    path = getattr(source, "path", None)
+    return path(index) if path else str(index)
 
 
 def all_labels(source: Source) -> np.ndarray:

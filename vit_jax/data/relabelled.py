@@ -3,7 +3,15 @@
 import numpy as np
 
 from vit_jax.data.identity import Identity
-from vit_jax.data.record import UNKNOWN, Label, Record, Source, all_labels, is_multi_label
+from vit_jax.data.record import (
+    UNKNOWN,
+    Label,
+    Record,
+    Source,
+    all_labels,
+    is_multi_label,
+    path_of,
+)
 
 
 class Relabelled:
@@ -32,6 +40,9 @@ class Relabelled:
     def read(self, index: int) -> Record:
         record = self._source.read(index)
         return Record(record.data, self._label(record.label), record.path)
+
+    def path(self, index: int) -> str:
+        return path_of(self._source, index)
 
     def sample(self) -> list[int]:
         return [self._number(label) for label in self._source.sample()]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from vit_jax.data.identity import Identity
-from vit_jax.data.record import Record, Source, all_labels, is_multi_label
+from vit_jax.data.record import Record, Source, all_labels, is_multi_label, path_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,9 @@ class Subset:
 
     def read(self, index: int) -> Record:
         return self.source.read(int(self.ids[index]))
+
+    def path(self, index: int) -> str:
+        return path_of(self.source, int(self.ids[index]))
 
     def sample(self) -> list[int]:
         return self.source.sample()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -17,6 +18,7 @@ from vit_jax.data.preprocess import EvalTransform
 from vit_jax.data.record import Source
 from vit_jax.duration import Duration
 from vit_jax.errors import Interrupted
+from vit_jax.evaluators.answers import Recorder
 from vit_jax.models.zoo import Options
 from vit_jax.objectives import Direction, Objective
 from vit_jax.parallel.mesh import local_rows, to_global
@@ -45,6 +47,7 @@ class Context:
     bind: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
     threads: int = 8  # decoding threads of this process
     prefetch: int = 2  # batches prepared ahead
+    recorder: Recorder | None = None  # keeps what the evaluator `held_out` predicts, where given
     # Called after each batch with the number of batches so far: whether to stop the evaluation.
     stop: Callable[[int], bool] = lambda count: False
     # Called while the next images are not ready: whether to stop waiting for them.
@@ -95,12 +98,12 @@ class Context:
                 raise Interrupted("the evaluation was stopped")
 
 
-def add_up(sums: Iterable[Mapping[str, jax.Array]]) -> dict[str, float]:
-    """The totals, by name, of the sums () of each batch.
+def add_up(sums: Iterable[Mapping[str, jax.Array]]) -> dict[str, Any]:
+    """The totals, by name, of the sums of each batch: float64, of the same shape, mostly ().
 
     Each batch is read after the next one was dispatched, so that the device is never idle.
     """
-    totals: dict[str, float] = collections.defaultdict(float)
+    totals: dict[str, Any] = collections.defaultdict(float)
     pending: Mapping[str, jax.Array] = {}
     for of_batch in sums:
         _add(totals, pending)
@@ -109,10 +112,10 @@ def add_up(sums: Iterable[Mapping[str, jax.Array]]) -> dict[str, float]:
     return dict(totals)
 
 
-def _add(totals: dict[str, float], sums: Mapping[str, jax.Array]) -> None:
+def _add(totals: dict[str, Any], sums: Mapping[str, jax.Array]) -> None:
     # On the host in double precision: float32 counts stop being exact above 16 million.
     for name, value in sums.items():
-        totals[name] += float(value)
+        totals[name] += np.asarray(value).astype(np.float64)
 
 
 class Evaluator(Protocol):

@@ -1,7 +1,7 @@
 """The objective's measure of the held-out images: every image counts once, on any mesh."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -13,17 +13,18 @@ from vit_jax.data.augment import normalize
 from vit_jax.data.record import UNKNOWN
 from vit_jax.duration import Duration
 from vit_jax.errors import RunFailed
+from vit_jax.evaluators import answers
 from vit_jax.evaluators.contract import Context, Evaluator, Measure, add_up
-from vit_jax.objectives import Direction, Objective
+from vit_jax.objectives import ANSWERS, Direction, Objective
 from vit_jax.parallel.gather import gathering
 
-EvalStep = Callable[..., dict[str, jax.Array]]  # (params, batch, frozen) -> sums
+EvalStep = Callable[..., dict[str, Any]]  # (params, batch, frozen) -> sums
 COUNTS = ("count", "unlabelled", "broken")  # equal for the parameters and their average
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldOut(Evaluator):
-    """The objective's metrics; for classification top-1, top-5 and loss."""
+    """The objective's metrics; for classification top-1, top-5, loss and calibration error."""
 
     every: Duration = Duration()  # period in a run; unset: evaluate_every
 
@@ -33,20 +34,26 @@ class HeldOut(Evaluator):
         return objective.metrics
 
     def open(self, context: Context) -> Measure:
+        recorder = context.recorder
+        if recorder:
+            answers.check(context.objective, context.held_out)
         step = make_eval_step(
             context.graphdef,
             objective=context.objective,
             mean=context.mean,
             std=context.std,
             bind=context.bind,
+            per_image=recorder is not None,
         )
 
         def measure(params: Any, frozen: Mapping[str, Any]) -> dict[str, float]:
             source = context.held_out
+            if recorder:
+                recorder.begin(source)
             with context.on_devices(source, inputs=pipeline.EVAL_ARRAYS) as batches:
-                return evaluate(
-                    (step(params, batch, frozen) for batch in batches), size=len(source)
-                )
+                results: Iterator[dict[str, Any]] = (step(params, b, frozen) for b in batches)
+                sums = map(recorder.take, results) if recorder else results
+                return evaluate(sums, size=len(source), finished=context.objective.finished)
 
         return measure
 
@@ -58,14 +65,16 @@ def make_eval_step(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     bind: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    per_image: bool = False,
 ) -> EvalStep:
-    """The jitted step: sums of the objective's metrics, `count` and `unlabelled`, each ()."""
+    """The jitted step: the sums of the objective's `measure`, `count` () and `unlabelled` ().
+
+    With `per_image` the fields of `answers.PerImage` for the batch too, under the name ANSWERS.
+    """
 
     objective = objective.bound(mean=mean, std=std)
 
-    def step(
-        params: Any, batch: dict[str, jax.Array], frozen: Mapping[str, Any]
-    ) -> dict[str, jax.Array]:
+    def step(params: Any, batch: dict[str, jax.Array], frozen: Mapping[str, Any]) -> dict[str, Any]:
         model = gathering(nnx.merge(graphdef, params))
         batch = batch | {"image": normalize(batch["image"], mean=mean, std=std)}
         sums = objective.measure(model, batch, frozen=bind(frozen))
@@ -73,17 +82,25 @@ def make_eval_step(
         several = batch["label"].ndim == 2  # then no image is without labels
         unknown = jnp.zeros_like(batch["mask"]) if several else batch["label"] == UNKNOWN
         unlabelled = jnp.sum(unknown & ~batch["mask"])
+        answered = sums.pop(ANSWERS, None)
+        if per_image:
+            sums[ANSWERS] = answers.rows(batch, answered)
         return {**sums, "count": counted, "unlabelled": unlabelled}
 
     return jax.jit(step)
 
 
-def evaluate(sums: Iterable[Mapping[str, jax.Array]], *, size: int) -> dict[str, float]:
-    """The mean of each metric over the examples, and `count`, the number of examples.
+def evaluate(
+    sums: Iterable[Mapping[str, jax.Array]],
+    *,
+    size: int,
+    finished: Callable[..., dict[str, float]],
+) -> dict[str, float]:
+    """The metrics of a split of `size` images, and `count`, the number of images that count.
 
-    `sums` are those of an `EvalStep` for every batch of a split of `size` images. `unlabelled` and
-    `broken` count the images that were left out, if there are any. Raises ValueError if no image
-    has a label, and RunFailed if no image could be read.
+    `sums` are those of an `EvalStep` for every batch, and `finished` is the objective's.
+    `unlabelled` and `broken` count the images that were left out, if there are any. Raises
+    ValueError if no image has a label, and RunFailed if no image could be read.
     """
     totals = add_up(sums)
     count, unlabelled = (int(totals.pop(name, 0)) for name in ("count", "unlabelled"))
@@ -92,5 +109,5 @@ def evaluate(sums: Iterable[Mapping[str, jax.Array]], *, size: int) -> dict[str,
     if not count:
         raise RunFailed(f"nothing was evaluated: none of {size} images could be read")
     left_out = {"unlabelled": unlabelled, "broken": size - count - unlabelled}
-    means = {name: value / count for name, value in totals.items()}
-    return means | {"count": count} | {name: n for name, n in left_out.items() if n}
+    metrics = finished(totals, count=count)
+    return metrics | {"count": count} | {name: n for name, n in left_out.items() if n}

@@ -3,6 +3,8 @@
 from vit_jax.objectives.beit import MaskedImageModeling
 from vit_jax.objectives.classification import Classification
 from vit_jax.objectives.contract import (
+    ANSWERS,
+    Answers,
     Batch,
     Direction,
     Frozen,
@@ -17,7 +19,9 @@ from vit_jax.objectives.mae import MaskedAutoencoding
 from vit_jax.objectives.masked_patch import MaskedPatchPrediction
 
 __all__ = [
+    "ANSWERS",
     "OBJECTIVES",
+    "Answers",
     "Batch",
     "Direction",
     "Frozen",

@@ -9,11 +9,21 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
-from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective
+from vit_jax.objectives import calibration
+from vit_jax.objectives.contract import (
+    ANSWERS,
+    Answers,
+    Batch,
+    Direction,
+    Frozen,
+    Loss,
+    Objective,
+)
 
 Kind = Literal["softmax", "sigmoid", "sigmoid_mean"]
 
@@ -31,6 +41,7 @@ class Classification(Objective):
     metrics: ClassVar[Mapping[str, Direction]] = {"top1": "max", "top5": "max", "loss": "min"}
     inputs: ClassVar[tuple[str, ...]] = ("image", "label", "sample_index")
     gives: ClassVar[frozenset[str]] = frozenset({"targets"})
+    classifies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
@@ -97,12 +108,28 @@ class Classification(Objective):
             targets = (targets > self.target_threshold).astype(jnp.float32)
         return cross_entropy(logits, targets, kind=self.cross_entropy)
 
-    def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
-        logits = model(batch["image"])
-        targets = one_hot_targets(batch["label"], num_classes=model.options.num_classes)
-        if batch["label"].ndim == 2 and self.cross_entropy == "softmax":  # equally probable
+    def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, Any]:
+        """The sums of `metrics`; for images of one label those of `calibration`, and Answers."""
+        logits, label, mask = model(batch["image"]), batch["label"], batch["mask"]
+        targets = one_hot_targets(label, num_classes=model.options.num_classes)
+        several = label.ndim == 2
+        if several and self.cross_entropy == "softmax":  # equally probable
             targets = targets / jnp.maximum(targets.sum(axis=-1, keepdims=True), 1)
-        return metrics(logits, targets, mask=batch["mask"], kind=self.cross_entropy)
+        sums = metrics(logits, targets, mask=mask, kind=self.cross_entropy)
+        if several:
+            return sums
+        answers = most_probable(logits, kind=self.cross_entropy)
+        hits = (answers.classes[:, 0] == label).astype(jnp.float32)
+        ece = calibration.gaps(answers.probabilities[:, 0], hits, mask=mask)
+        return sums | {"ece": ece, ANSWERS: answers}
+
+    def finished(self, totals: Mapping[str, np.ndarray], *, count: int) -> dict[str, float]:
+        """Means, and the expected calibration error `ece` of images of one label."""
+        means = {name: total for name, total in totals.items() if name != "ece"}
+        found = super().finished(means, count=count)
+        if "ece" in totals:
+            found["ece"] = calibration.expected_error(totals["ece"], count=count)
+        return found
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.Array:
@@ -117,6 +144,18 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.A
         return optax.softmax_cross_entropy(logits, targets)
     binary = optax.sigmoid_binary_cross_entropy(logits, targets)
     return binary.sum(axis=-1) if kind == "sigmoid" else binary.mean(axis=-1)
+
+
+def most_probable(logits: jax.Array, *, kind: Kind) -> Answers:
+    """The classes of the 5 largest logits (B, K), or of all if K is smaller, with probabilities.
+
+    Of equal logits the lower class goes first. Probabilities are the softmax over all classes, or
+    the sigmoid of each class alone where `kind` is a sigmoid.
+    """
+    logits = logits.astype(jnp.float32)
+    _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+    every = jax.nn.softmax(logits) if kind == "softmax" else jax.nn.sigmoid(logits)
+    return Answers(best, jnp.take_along_axis(every, best, axis=-1))
 
 
 def one_hot_targets(labels: jax.Array, *, num_classes: int, smoothing: float = 0.0) -> jax.Array:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 from vit_jax.data.record import DataFacts
 from vit_jax.models.zoo import Options
@@ -48,6 +49,16 @@ class Loss(NamedTuple):
     extras: dict[str, jax.Array] = {}  # float32 (B,) each, reported as sum / sum(weights)
 
 
+class Answers(NamedTuple):
+    """What a classifier answers for each image: its k most probable classes, the first is best."""
+
+    classes: jax.Array  # int32 (B, k)
+    probabilities: jax.Array  # float32 (B, k)
+
+
+ANSWERS = "answers"  # the name of the Answers among the results of `measure`
+
+
 class Objective(Protocol):
     """What training minimises. A frozen dataclass: its fields are its part of the config."""
 
@@ -58,6 +69,8 @@ class Objective(Protocol):
     inputs: ClassVar[tuple[str, ...]] = ("image", "sample_index")
     # The arrays that `prepare` adds to a batch and that augmentations may change with the images.
     gives: ClassVar[frozenset[str]] = frozenset()
+    # Whether `measure` gives the `Answers` for images of one label.
+    classifies: ClassVar[bool] = False
     # Whether the loss needs the images in float32 instead of the dtype of the model.
     exact_images: ClassVar[bool] = False
 
@@ -114,12 +127,21 @@ class Objective(Protocol):
         """The loss of a prepared and augmented batch: image float (B, height, width, channels)."""
         ...
 
-    def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, jax.Array]:
+    def measure(self, model: Any, batch: Batch, *, frozen: Frozen) -> dict[str, Any]:
         """The sum of each metric, float32 (), over the held-out images that count.
+
+        An objective that `classifies` adds the `Answers` for images of one label, named ANSWERS.
 
         `batch` holds image float (B, height, width, channels), label int32 (B,), sample_index
         uint32 (B, 2), and mask bool (B,). The mask is False for padding and broken images, and for
-        images without a label if `inputs` has "label". At the end of the split each sum is divided
-        by the number of images that count.
+        images without a label if `inputs` has "label". At the end of the split `finished` makes
+        the metrics of the sums.
         """
         ...
+
+    def finished(self, totals: Mapping[str, np.ndarray], *, count: int) -> dict[str, float]:
+        """The metrics of a split, from its totals of `measure` in double precision.
+
+        Unless redefined, each sum divided by `count`, the number of images that count.
+        """
+        return {name: float(total) / count for name, total in totals.items()}

@@ -91,7 +91,7 @@ def design(
     graphdef, shapes = state.abstract_params(options)
     rule, trains = _optimizer(config, schedule, options, shapes, total_steps=lengths.total)
     abstract = state.abstract_state(options, rule, average=config.ema > 0, mesh=mesh)
-    value_range = {"mean": config.data.mean, "std": config.data.std}
+    value_range: dict[str, Any] = {"mean": config.data.mean, "std": config.data.std}
     models = frozen_lib.designs(
         frozen or {}, objective=objective, options=options, mesh=mesh, **value_range
     )

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from vit_jax.checkpoints import fallback, run_folder
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config, DataConfig, best_metric
-from vit_jax.data import preprocess
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.record import Source
-from vit_jax.evaluators import HELD_OUT, Context, Evaluator, HeldOut, Measure, held_out
+from vit_jax.evaluators import HELD_OUT, Context, Evaluator, HeldOut
+from vit_jax.evaluators.answers import Recorder
 from vit_jax.images import transform_of
 from vit_jax.models import zoo
 from vit_jax.objectives import Direction
@@ -27,81 +27,14 @@ from vit_jax.training import (
     evaluation_data,
     facts,
     frozen,
-    memory,
+    measures,
     run_config,
     setup,
     state,
 )
-from vit_jax.training.design import Design, eval_batch_size
 from vit_jax.training.step import Bind
 
 MAX_BAD = 0.001  # an evaluation of image files fails above this share of broken images
-
-
-class Evaluations:
-    """Measures a state, and its average if it has one, by each evaluator of a config."""
-
-    def __init__(
-        self, config: Config, evaluators: Mapping[str, Evaluator], context: Context
-    ) -> None:
-        """Raises ValueError if an evaluator cannot use the model or the data."""
-        self._config = config
-        models = config.objective.frozen_models()
-        self._frozen = {name for name, model in models.items() if model.evaluated}
-        self._measures: dict[str, Measure] = {
-            name: evaluator.open(context) for name, evaluator in evaluators.items()
-        }
-
-    def __call__(
-        self,
-        state: state.State,
-        frozen: Mapping[str, Any] | None = None,
-        *,
-        names: Collection[str] | None = None,
-    ) -> dict[str, float]:
-        """The metrics of all evaluators, or of those in `names`, as `NAME/METRIC`.
-
-        Metrics of the evaluator `held_out` have no prefix, and metrics of the average begin with
-        `ema_`. `frozen` holds the parameters of the frozen models. Raises Interrupted if the
-        process was told to stop.
-        """
-        needed = {name: tree for name, tree in (frozen or {}).items() if name in self._frozen}
-        found: dict[str, float] = {}
-        with memory.explained(self._config, evaluation=True):
-            for name, measure in self._measures.items():
-                if names is not None and name not in names:
-                    continue
-                prefix = "" if name == HELD_OUT else f"{name}/"
-                of_both = _with_average(measure, state, needed)
-                found |= {f"{prefix}{metric}": value for metric, value in of_both.items()}
-        return found
-
-
-def _with_average(
-    measure: Measure, state: state.State, frozen: Mapping[str, Any]
-) -> dict[str, float]:
-    metrics = measure(state["params"], frozen)
-    if "ema" in state:
-        average = measure(state["ema"], frozen)
-        for name in held_out.COUNTS:
-            average.pop(name, None)
-        metrics |= {f"ema_{name}": value for name, value in average.items()}
-    return metrics
-
-
-def of_run(plan: Design, *, train: Source, held_out: Source, bad: BadImages) -> Evaluations:
-    """The evaluations of a run as its config says; `held_out` has the labels of the model."""
-    context = _context(
-        plan.config,
-        plan.graphdef,
-        plan.options,
-        mesh=plan.mesh,
-        train=train,
-        held_out=held_out,
-        bad=bad,
-        bind=plan.bind,
-    )
-    return Evaluations(plan.config, plan.config.evaluators, context)
 
 
 def evaluate(
@@ -110,16 +43,18 @@ def evaluate(
     *,
     which: store_lib.Which,
     only: Sequence[str] | None = None,
+    recorder: Recorder | None = None,
 ) -> tuple[int, dict[str, float]]:
     """Measures a checkpoint of the run in `workdir`: its step, and the metrics of `Evaluations`.
 
-    `only` names some of the config's evaluators. Uses the mesh of the run, or all devices as `data`
+    `only` names some of the config's evaluators. `recorder` keeps the answers for each held-out
+    image. Uses the mesh of the run, or all devices as `data`
     if they do not fit that mesh. Raises ValueError if the run cannot be evaluated so.
     """
     agreement.compare(facts.of_start(config, workdir))
     card = run_folder.read_card(workdir)
     options = zoo.runnable(card.options, platform=jax.default_backend())
-    evaluators = _chosen(config, only)
+    evaluators = _chosen(config, only, recorder=recorder)
     _check_head(config, evaluators, options)
     mesh = _mesh_at_hand(config)
     with agreement.Meeting() as meeting:
@@ -142,7 +77,7 @@ def evaluate(
     config = setup.with_value_range(config, card.preprocessing)
     designs = _frozen_designs(config, models, options, mesh)
     with jax.set_mesh(mesh):
-        context = _context(
+        context = measures.context(
             config,
             graphdef,
             options,
@@ -150,20 +85,27 @@ def evaluate(
             train=data.train,
             held_out=data.held_out,
             bind=frozen.binder(designs),
+            recorder=recorder,
         )
-        evaluations = Evaluations(config, evaluators, context)
+        evaluations = measures.Evaluations(config, evaluators, context)
         return found.step, evaluations(found.state, frozen.place(models, designs))
 
 
 def evaluate_file(
-    config: Config, model: zoo.Model, *, name: str, only: Sequence[str] | None = None
+    config: Config,
+    model: zoo.Model,
+    *,
+    name: str,
+    only: Sequence[str] | None = None,
+    recorder: Recorder | None = None,
 ) -> dict[str, float]:
     """Measures a loaded model by the evaluators of a config, or `only` some, on the config's data.
 
-    Uses the model's own preprocessing; `name` is the model's name in messages. Raises ValueError if
-    an evaluator cannot use the model or the data.
+    Uses the model's own preprocessing; `name` is the model's name in messages. `recorder` keeps
+    the answers for each held-out image. Raises ValueError if an evaluator cannot use the model or
+    the data.
     """
-    evaluators = _chosen(config, only)
+    evaluators = _chosen(config, only, recorder=recorder)
     _check_head(config, evaluators, model.options)
     mesh = _mesh_at_hand(config)
     data = evaluation_data.open_data(config, evaluators, model.class_names, model.options)
@@ -179,19 +121,25 @@ def evaluate_file(
             train=data.train,
             held_out=data.held_out,
             bind=frozen.binder(designs),
+            recorder=recorder,
         )
-        evaluations = Evaluations(config, evaluators, context)
+        evaluations = measures.Evaluations(config, evaluators, context)
         return evaluations({"params": params}, frozen.place(models, designs))
 
 
 def evaluate_model(
-    model: zoo.Model, source: Source, *, batch_size: int = 64, orient: bool = False
+    model: zoo.Model,
+    source: Source,
+    *,
+    batch_size: int = 64,
+    orient: bool = False,
+    recorder: Recorder | None = None,
 ) -> dict[str, float]:
     """Measures a loaded classifier on labelled images, with its own preprocessing.
 
     The images are split over all devices, and each device has the whole model. With `orient` the
-    images are turned as their EXIF orientation says. Returns what `held_out.evaluate` returns.
-    Raises ValueError if the model has no head.
+    images are turned as their EXIF orientation says. `recorder` keeps the answers for each image.
+    Returns what `held_out.evaluate` returns. Raises ValueError if the model has no head.
     """
     zoo.check_head(model.options)
     data = DataConfig(orientation=orient)
@@ -199,7 +147,9 @@ def evaluate_model(
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig())
     bad = BadImages(size=len(source), max_bad=MAX_BAD, remedy="repair them, or leave them out")
     with jax.set_mesh(mesh):
-        context, params = _of_loaded(config, model, mesh=mesh, train=None, held_out=source, bad=bad)
+        context, params = _of_loaded(
+            config, model, mesh=mesh, train=None, held_out=source, bad=bad, recorder=recorder
+        )
         return HeldOut().open(context)(params, {})
 
 
@@ -222,14 +172,24 @@ def _mesh_at_hand(config: Config) -> Mesh:
         return mesh_lib.make_mesh(mesh_lib.MeshConfig())
 
 
-def _chosen(config: Config, only: Sequence[str] | None) -> Mapping[str, Evaluator]:
-    """The evaluators of a config, or `only` some. Raises ValueError for an unknown name."""
+def _chosen(
+    config: Config, only: Sequence[str] | None, *, recorder: Recorder | None
+) -> Mapping[str, Evaluator]:
+    """The evaluators of a config, or `only` some.
+
+    Raises ValueError for an unknown name, and if none of them fills the `recorder`.
+    """
     for name in only or ():
         if name not in config.evaluators:
             raise ValueError(
                 f"no evaluator is called {name!r}: the config has {', '.join(config.evaluators)}"
             )
-    return {name: config.evaluators[name] for name in only or config.evaluators}
+    chosen = {name: config.evaluators[name] for name in only or config.evaluators}
+    if recorder and not any(isinstance(evaluator, HeldOut) for evaluator in chosen.values()):
+        raise ValueError(
+            f"predictions need the evaluator {HELD_OUT}, but only {', '.join(chosen)} runs"
+        )
+    return chosen
 
 
 def _check_head(config: Config, evaluators: Mapping[str, Evaluator], options: zoo.Options) -> None:
@@ -269,10 +229,11 @@ def _of_loaded(
     held_out: Source,
     bad: BadImages | None = None,
     bind: Bind = dict,
+    recorder: Recorder | None = None,
 ) -> tuple[Context, Any]:
     """The context for a loaded model, with its own preprocessing, and its placed parameters."""
     graphdef, params = nnx.split(model)
-    context = _context(
+    context = measures.context(
         config,
         graphdef,
         model.options,
@@ -282,44 +243,10 @@ def _of_loaded(
         transform=transform_of(model, orient=config.data.orientation),
         bad=bad,
         bind=bind,
+        recorder=recorder,
     )
     nested = nnx.to_pure_dict(params)
     return context, jax.device_put(nested, rules.tree_shardings(nested, mesh))
-
-
-def _context(
-    config: Config,
-    graphdef: nnx.GraphDef,
-    options: zoo.Options,
-    *,
-    mesh: Mesh,
-    train: Source | None,
-    held_out: Source,
-    transform: preprocess.EvalTransform | None = None,
-    bad: BadImages | None = None,
-    bind: Bind = dict,
-) -> Context:
-    """`transform`: unset, as the config says."""
-    data = config.data
-    return Context(
-        graphdef=graphdef,
-        options=options,
-        objective=config.objective,
-        mean=data.mean,
-        std=data.std,
-        mesh=mesh,
-        train=train,
-        held_out=held_out,
-        transform=transform
-        or preprocess.eval_transform(data, size=options.image_size, channels=options.channels),
-        batch_size=eval_batch_size(config, mesh),
-        bad=bad or BadImages(size=len(held_out), max_bad=data.max_bad),
-        threads=data.threads,
-        prefetch=data.prefetch,
-        stop=multihost.told_to_stop,
-        interrupted=multihost.give_up_reading,
-        bind=bind,
-    )
 
 
 def _warn(name: str | os.PathLike[str], note: str) -> None:

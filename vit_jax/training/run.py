@@ -20,11 +20,11 @@ from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import (
     branch,
     datasets,
-    evaluation,
     evaluation_data,
     facts,
     feeding,
     frozen,
+    measures,
     resumption,
     run_config,
     setup,
@@ -33,8 +33,8 @@ from vit_jax.training import (
     workdirs,
 )
 from vit_jax.training.design import Design, design
-from vit_jax.training.evaluation import Evaluations
 from vit_jax.training.frozen import Recorded
+from vit_jax.training.measures import Evaluations
 from vit_jax.workdir import place
 
 
@@ -146,7 +146,7 @@ def _open(
     plan = design(config, data.facts, mesh, start=start, frozen=models, tables=rows)
     feed = feeding.feed(plan, data.train)
     bad = BadImages(size=len(held_out), max_bad=config.data.max_bad)
-    evaluations = evaluation.of_run(plan, train=data.train, held_out=held_out, bad=bad)
+    evaluations = measures.of_run(plan, train=data.train, held_out=held_out, bad=bad)
     return _Parts(
         design=plan,
         data=data,

@@ -1,0 +1,121 @@
+"""What `evaluate` writes and prints of the answers for each image: files, and tables of classes."""
+
+import csv
+import io
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from vit_jax.data.record import path_of
+from vit_jax.evaluators.answers import PerImage
+from vit_jax.workdir import place
+
+CSV, PARQUET = ".csv", ".parquet"
+OK, BROKEN, UNLABELLED = "ok", "broken", "unlabelled"
+
+
+def check_target(path: pathlib.Path | None, *, option: str, suffixes: Sequence[str]) -> None:
+    """Raises ValueError unless a file with this name can be written."""
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise ValueError(f"{option} {path}: the name of the file must end in {_or(suffixes)}")
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise ValueError(f"{option} {path}: {reason}")
+
+
+def write_predictions(path: pathlib.Path, answers: PerImage, names: Sequence[str]) -> None:
+    """Writes a row for each image, in the order of the split, as CSV or Parquet."""
+    columns = prediction_columns(answers, names)
+    write = _parquet if path.suffix == PARQUET else _csv
+    place.write_whole(epath.Path(path), write(columns))
+
+
+def prediction_columns(answers: PerImage, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Columns of N rows: image, status, label, and of each answer its class and probability.
+
+    The answers are `predicted` and `probability`, then `predicted_2` and `probability_2` and so on.
+    A value that is not known is None.
+    """
+    number = range(len(answers.labels))
+    counted, broken = answers.counted, answers.broken
+    columns: dict[str, list[Any]] = {
+        "image": [_text(path_of(answers.source, i)) for i in number],
+        "status": [OK if counted[i] else BROKEN if broken[i] else UNLABELLED for i in number],
+        "label": [_text(names[int(answers.labels[i])]) if counted[i] else None for i in number],
+    }
+    for rank in range(answers.classes.shape[1]):
+        suffix = f"_{rank + 1}" if rank else ""
+        best, share = answers.classes[:, rank], answers.probabilities[:, rank]
+        columns[f"predicted{suffix}"] = [
+            _text(names[int(best[i])]) if counted[i] else None for i in number
+        ]
+        columns[f"probability{suffix}"] = [  # the 7 digits that float32 has
+            float(f"{share[i]:.7g}") if counted[i] else None for i in number
+        ]
+    return columns
+
+
+def per_class(answers: PerImage, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The number of images and the top-1 of each class that has images, by class number."""
+    images, hits = answers.per_class(len(names))
+    return [
+        {"class": names[int(i)], "images": int(images[i]), "top1": float(hits[i] / images[i])}
+        for i in np.flatnonzero(images)
+    ]
+
+
+def per_class_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of `per_class` as lines of text."""
+    names = [str(row["class"]) for row in rows]
+    width = max(len("class"), *map(len, names)) if names else 0
+    lines = [f"{'class':{width}}  images    top-1"]
+    lines += [
+        f"{name:{width}} {row['images']:7} {100 * row['top1']:7.2f}%"
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def write_confusion(path: pathlib.Path, counts: np.ndarray, names: Sequence[str]) -> None:
+    """Writes a confusion matrix (K, K) as CSV: a row for each label, a column for each answer."""
+    columns: dict[str, list[Any]] = {"label": [*map(_text, names)]}
+    of_answers = {_text(name): counts[:, i].tolist() for i, name in enumerate(names)}
+    place.write_whole(epath.Path(path), _csv(columns | of_answers))
+
+
+def _csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue().encode()
+
+
+def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    import pyarrow  # slow to import
+    from pyarrow import parquet
+
+    kinds = {
+        name: pyarrow.float32() if name.startswith("probability") else pyarrow.string()
+        for name in columns
+    }
+    table = pyarrow.table(
+        {name: pyarrow.array(values, kinds[name]) for name, values in columns.items()}
+    )
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def _text(name: str) -> str:
+    """A name that UTF-8 can hold: names of files need not be UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join(words)
