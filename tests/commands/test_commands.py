@@ -1,4 +1,4 @@
-"""The commands as a user calls them, on one tiny run: predict, models, fine-tuning."""
+"""The commands as a user calls them, on one tiny run: predict, fine-tuning."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ from tests import cli, runs
 from tests.compare import assert_close
 from vit_jax.checkpoints import run_folder
 from vit_jax.data.arrays import EMBEDDED_CLASSES, open_embedded
-from vit_jax.models import positions, zoo
+from vit_jax.models import positions
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +56,6 @@ def test_predict_gives_the_probabilities_of_the_loaded_model(run, images, printe
     ]
     probabilities = [c["probability"] for c in found["classes"]]
     assert_close(probabilities, sorted(expected, reverse=True), rtol=1e-5)
-
-
-def test_models_lists_the_zoo_with_parameters_and_cost(printed, monkeypatch) -> None:
-    """All but the largest ResNets, which are others with more blocks, and take most of the time."""
-    large = ("R101x", "R152x", "R50x3")
-    names = [name for name in zoo.names() if not name.startswith(large)]
-    monkeypatch.setattr(zoo, "names", lambda: names)
-    header, *rows = (line.split() for line in printed("models").splitlines())
-    assert header == ["model", "width", "depth", "mlp", "heads", "tokens", "parameters", "GFLOPs"]
-    table = {row[0]: row for row in rows}
-    assert table["B/16"][1:7] == ["768", "12", "3072", "12", "197", "86,567,656"]
-    assert list(table) == names
-    assert {"Ti/16", "So400m/14", "e/14", "R50+L/32", "R50x1", "Swin-T"} <= table.keys()
 
 
 def fine_tune(recipe, workdir, source, *overrides: str) -> int:

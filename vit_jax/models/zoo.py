@@ -239,7 +239,7 @@ def create(
 def preprocessing(name: str, *, image_size: tuple[int, int]) -> Preprocessing:
     """How images are prepared for the released models of a zoo name."""
     name = understood(name).name
-    series, _ = _split(name)
+    series, _ = split(name)
     whole = (family.input for family in FAMILIES.values() if name in family.names)
     given = SERIES[series].input if series else next(whole, {})
     return Preprocessing(image_size=image_size, **given)
@@ -300,14 +300,14 @@ def check_head(options: Options) -> None:
 def _exists(name: str) -> bool:
     """Whether this is a name of the zoo, as it is written."""
     whole = any(name in family.names for family in FAMILIES.values())
-    return whole or _sizes(_split(name)[1]) is not None
+    return whole or _sizes(split(name)[1]) is not None
 
 
 def _published(name: str) -> Options:
     for family in FAMILIES.values():
         if name in family.names:
             return family.options(**family.names[name])
-    series, rest = _split(name)
+    series, rest = split(name)
     fields = _sizes(rest)
     assert fields is not None, f"{name} does not exist"
     kind: type[EncoderOptions] = ViTOptions
@@ -318,7 +318,7 @@ def _published(name: str) -> Options:
     return kind(**fields)
 
 
-def _split(name: str) -> tuple[str, str]:
+def split(name: str) -> tuple[str, str]:
     """The series of a name, or "", and the rest of the name."""
     series, _, rest = name.rpartition("-")
     return (series, rest) if series in SERIES else ("", name)
