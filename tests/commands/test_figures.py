@@ -6,7 +6,9 @@ import pytest
 
 import vit_jax
 from tests import cli
+from tests.compare import assert_close
 from tests.models import tiny
+from vit_jax.commands import subject
 from vit_jax.commands.drawings import PICTURES
 
 
@@ -76,3 +78,26 @@ def test_images_of_folders_are_found_at_any_depth(folder, converted, refused, tm
     empty.mkdir()
     said = refused("figures", "--workdir", converted, empty, folder=tmp_path)
     assert f"{empty} is a folder without images" in said
+
+
+def test_images_of_a_folder_are_drawn_at_another_size(folder, converted, tmp_path, capsys) -> None:
+    """At 32 x 24 pixels, with a grid of 4 x 3: the model was made for 16 x 24."""
+    given = ("--image-size", "32,24", "-o", tmp_path / "there", folder / "images")
+    assert cli.run("figures", "--workdir", converted, *given) == 0
+    output, errors = capsys.readouterr()
+    there = ["filters", "positions", "attention_distance", "rollout", "features"]
+    assert names(output) == there
+    assert "not drawn: attention, attention_layers: the model has no class token" in errors
+
+
+def test_numbers_do_not_depend_on_the_batches(folder, converted, monkeypatch) -> None:
+    def distances() -> np.ndarray:
+        images = (str(folder / "images"),)
+        of = subject.Subject(workdir=str(converted), files=images, measured=2)
+        axes = PICTURES["attention_distance"].draw(of).axes[0]
+        return np.stack([line.get_ydata() for line in axes.lines[:4]])
+
+    together = distances()
+    assert together.shape == (4, 3) and (together > 1).all(), "4 heads, 3 layers"
+    monkeypatch.setattr(subject, "LARGEST_BATCH", 1)
+    assert_close(distances(), together, rtol=1e-5)

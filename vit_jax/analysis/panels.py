@@ -56,29 +56,32 @@ def draw_mosaic(
     return axes.imshow(whole, **colours)
 
 
-def draw_images(
-    columns: Sequence[tuple[str, Sequence[Callable[[Axes], Any]]]],
-    *,
-    shape: tuple[int, ...],
-    title: str = "",
-) -> Figure:
-    """A grid whose columns have a title and a function for each row that draws into its axes.
+Draw = Callable[[Axes], AxesImage | None]
+Column = tuple[str, Sequence[Draw]]  # a title, and a function for each row
 
-    `shape` begins with the height and width of an image.
+
+def draw_images(
+    columns: Sequence[Column], *, shape: tuple[int, ...], title: str, beside: float = 0.0
+) -> tuple[Figure, list[list[AxesImage | None]]]:
+    """A grid of images, and what was drawn in each row.
+
+    The functions of a column draw into the axes of their row. `shape` begins with the height and
+    width of an image, and `beside` are inches that are left for a colour bar.
     """
     rows = len(columns[0][1])
     side = min(1.6, MOST_INCHES / len(columns))
     height = side * shape[0] / shape[1]
-    figure = Figure(
-        figsize=(side * len(columns), min(height * rows + 0.5, 4 * MOST_INCHES)),
-        layout="constrained",
-    )
+    across = max(side * len(columns) + beside, LEAST_INCHES)
+    size = (across, min((height + 0.05) * rows + 0.6, 4 * MOST_INCHES))
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, len(columns), squeeze=False)
-    for column, (name, draw) in enumerate(columns):
-        for row in range(rows):
-            draw[row](grid[row, column])
-            grid[row, column].set_axis_off()
-        grid[0, column].set_title(name, fontsize=8, parse_math=False)
-    if title:
-        figure.suptitle(title, fontsize=9, parse_math=False)
-    return figure
+    drawn = [
+        [draw[row](axes) for axes, (_, draw) in zip(grid[row], columns, strict=True)]
+        for row in range(rows)
+    ]
+    for axes in figure.axes:
+        axes.set_axis_off()
+    for axes, (name, _) in zip(grid[0], columns, strict=True):
+        axes.set_title(name, fontsize=8, parse_math=False)
+    figure.suptitle(title, fontsize=9, parse_math=False)
+    return figure, drawn

@@ -2,15 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from vit_jax.analysis import figures, learned, learned_figures
+from vit_jax.analysis import (
+    attention,
+    attention_figures,
+    components,
+    figures,
+    learned,
+    learned_figures,
+)
 from vit_jax.analysis.contract import NoPicture
 from vit_jax.commands.predictions import classify
-from vit_jax.commands.subject import Subject
+from vit_jax.commands.subject import Function, Subject
 from vit_jax.models import zoo
 from vit_jax.models.model import Model
 
@@ -78,6 +87,93 @@ def _relative_bias(subject: Subject) -> Figure:
     return learned_figures.relative_biases(learned.relative_biases(subject.model))
 
 
+def _attention_distance(subject: Subject) -> Figure:
+    options, number = subject.model.options, min(subject.measured or 128, len(subject.source or ()))
+    _check_attention(subject)
+    between = attention.distances(options.grid, options.covered)
+
+    def measure(model: Model, images: jax.Array) -> jax.Array | None:
+        weights = model.attention_weights(images)
+        assert weights is not None, "checked"
+        return attention.sum_of_distances(weights, jnp.asarray(between, jnp.float32))
+
+    totals = sum(np.asarray(sums, np.float64) for sums in subject.batches(measure, number=number))
+    return attention_figures.attention_distance(
+        np.asarray(totals) / number, equal=float(between.mean()), images=number
+    )
+
+
+def _rollout(subject: Subject) -> Figure:
+    options = _check_attention(subject)
+
+    def roll(model: Model, images: jax.Array) -> jax.Array:
+        weights = model.attention_weights(images)
+        assert weights is not None, "checked"
+        return attention.rollout(
+            weights, prefix=options.prefix_tokens, class_token=options.has_class_token
+        )
+
+    images, maps = _of_images(subject, roll, number=12)
+    return attention_figures.rollout(images, _over(subject, maps))
+
+
+def _class_attention(model: Model, images: jax.Array) -> jax.Array:
+    """The attention of the class token, (B, L, H, N), as a multiple of equal attention."""
+    weights = model.attention_weights(images)
+    assert weights is not None, "checked"
+    of_token = attention.of_class_token(weights, prefix=model.options.prefix_tokens)
+    return jnp.moveaxis(of_token, 1, 0) * of_token.shape[-1]
+
+
+def _check_class_token(subject: Subject) -> None:
+    if not _check_attention(subject).has_class_token:
+        raise NoPicture("the model has no class token")
+
+
+def _attention(subject: Subject) -> Figure:
+    _check_class_token(subject)
+    images, maps = _of_images(subject, lambda *of: _class_attention(*of)[:, -1], number=6)
+    return attention_figures.class_attention(images, _over(subject, maps))
+
+
+def _attention_layers(subject: Subject) -> Figure:
+    _check_class_token(subject)
+    images, maps = _of_images(subject, _class_attention, number=1)
+    by_place = maps[0].reshape(*maps.shape[1:3], *subject.model.options.grid)
+    return attention_figures.layers_attention(images[0], by_place)
+
+
+def _features(subject: Subject) -> Figure:
+    if subject.computing(lambda model, images: model.grid_features(images)) is None:
+        raise NoPicture("the model has no features of places")
+    images, found = _of_images(subject, lambda model, of: model.grid_features(of), number=16)
+    return attention_figures.feature_colours(images, components.colours(found))
+
+
+def _check_attention(subject: Subject) -> Any:
+    """The options of a model whose patches attend to all others. Raises NoPicture otherwise."""
+    if subject.computing(lambda model, images: model.attention_weights(images)) is None:
+        raise NoPicture(
+            f"the model, a {subject.model.options.kind}, has no attention between all patches"
+        )
+    return subject.model.options
+
+
+def _of_images(
+    subject: Subject, function: Function, *, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Evenly spread images uint8 (B, H, W, C), and what `function` returns for them."""
+    return subject.shown(number), np.concatenate(list(subject.batches(function, number=number)))
+
+
+def _over(subject: Subject, maps: np.ndarray) -> np.ndarray:
+    """Maps (..., N) of patches at every pixel of the model's images."""
+    options = subject.model.options
+    return attention.over_image(
+        maps, grid=options.grid, covered=options.covered, size=options.image_size
+    )
+
+
 # In the order in which they are drawn.
 PICTURES: dict[str, Picture] = {
     "curves": Picture(draw=_curves),
@@ -87,4 +183,9 @@ PICTURES: dict[str, Picture] = {
     "filters": Picture(draw=_filters),
     "positions": Picture(draw=_positions),
     "relative_bias": Picture(draw=_relative_bias),
+    "attention_distance": Picture(draw=_attention_distance, images=True),
+    "rollout": Picture(draw=_rollout, images=True),
+    "attention": Picture(draw=_attention, images=True),
+    "attention_layers": Picture(draw=_attention_layers, images=True),
+    "features": Picture(draw=_features, images=True),
 }

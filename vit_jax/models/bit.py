@@ -82,6 +82,9 @@ class BiT(Model):
         check_images(images, channels=self.options.channels)
         return self.stem(images.astype(jnp.dtype(self.options.dtype)))
 
+    def grid_features(self, images: jax.Array) -> jax.Array:
+        return self.encode(images).astype(jnp.float32)
+
 
 FITTING = fitting.Fitting(resize={"stem/root/kernel": fitting.fit_channels}.get)
 

@@ -211,6 +211,15 @@ class TaskModel(Model):
         """The tokens (B, T, D) of the encoder: see `Encoder.__call__`."""
         return self.encoder(images, mask=mask, source=source, keep=keep, key=key)[0]
 
+    def attention_weights(self, images: jax.Array) -> jax.Array:
+        intermediates = self.encoder(images, return_intermediates=True)[1]
+        assert intermediates is not None, "requested"
+        return intermediates.attention
+
+    def grid_features(self, images: jax.Array) -> jax.Array:
+        patches = self.encode(images)[:, self.options.prefix_tokens :].astype(jnp.float32)
+        return patches.reshape(-1, *self.options.grid, patches.shape[-1])
+
     @property
     def patch_kernel(self) -> jax.Array | None:
         return None if self.options.stem else self.encoder.embedding.kernel[...]

@@ -143,6 +143,21 @@ class Model(nnx.Module):
         """Positions (1, R, D) added to the tokens; None if the model has no single table."""
         return None
 
+    def attention_weights(self, images: jax.Array) -> jax.Array | None:
+        """The attention of every layer and head, (L, B, H, T, T) float32, a row for each query.
+
+        The last tokens are the patches, in the raster order of `options.grid`, which covers
+        `options.covered` pixels. None if patches do not attend to all others.
+        """
+        return None
+
+    def grid_features(self, images: jax.Array) -> jax.Array | None:
+        """The last features of each place of a grid, (B, rows, columns, D) float32.
+
+        None if the model has none before it pools them.
+        """
+        return None
+
     def relative_biases(self) -> dict[str, jax.Array]:
         """Learned biases of attention logits by the part of the model that adds them.
 

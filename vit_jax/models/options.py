@@ -183,6 +183,16 @@ class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, 
         )
 
     @property
+    def covered(self) -> tuple[int, int]:
+        """Height and width in pixels of the part of an image that the patches cover."""
+        stride = self.stem.stride if self.stem else 1
+        rows, columns = (
+            number * stride * patch
+            for number, patch in zip(self.grid, self.patch_size, strict=True)
+        )
+        return rows, columns
+
+    @property
     def streams_possible(self) -> bool:
         """Whether blocks can compute patches apart from the tokens before them."""
         inside = self.position == "relative" or self.position_at != "input"

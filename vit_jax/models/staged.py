@@ -33,14 +33,20 @@ class StagedNetwork(Model):
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """The input of the head (B, `options.feature_size`), float32; a `key` means training."""
-        training = key is not None
+        return self._encode(images, training=key is not None).mean(axis=(1, 2))
+
+    def grid_features(self, images: jax.Array) -> jax.Array:
+        return self._encode(images, training=False)
+
+    def _encode(self, images: jax.Array, *, training: bool) -> jax.Array:
+        """Features before pooling: (B, h, w, `options.feature_size`), float32."""
         check_images(images, channels=self.options.channels)
         x = images.astype(jnp.dtype(self.options.dtype))
         x = self.after_stem(jax.nn.relu(self.stem(x, training=training)))
         for stage in range(len(self.options.depths)):
             for block in getattr(self, f"stage{stage + 1}").values():
                 x = block(x, training=training)
-        return x.astype(jnp.float32).mean(axis=(1, 2))
+        return x.astype(jnp.float32)
 
     def after_stem(self, x: jax.Array) -> jax.Array:
         """The input of the first stage, of the stem's output (B, h, w, C)."""

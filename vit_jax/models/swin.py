@@ -178,6 +178,9 @@ class Swin(Model):
             x = getattr(self, f"stage{i + 1}")(x, windows, key=keys[i])
         return self.norm(x)
 
+    def grid_features(self, images: jax.Array) -> jax.Array:
+        return self.encode(images).astype(jnp.float32)
+
     @property
     def patch_kernel(self) -> jax.Array:
         return self.embedding.kernel[...]
