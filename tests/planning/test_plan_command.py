@@ -87,7 +87,7 @@ def test_a_file_that_is_no_benchmark_of_the_input_is_one_line(
 ) -> None:
     path = tmp_path / "input.json"
     path.write_text(content)
-    call = ("plan", "--config", recipe, "--topology", "v5e-8", "--input_json", path)
+    call = ("plan", "--config", recipe, "--topology", "v5e-8", "--input-json", path)
     assert cli.run(*call) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line and str(path) in line

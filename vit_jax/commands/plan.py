@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     decoding = parser.add_mutually_exclusive_group()
     decoding.add_argument(
-        "--input_json",
+        "--input-json",
         type=pathlib.Path,
         metavar="FILE",
         help="what `benchmark input --json` printed, to find input-bound hosts",

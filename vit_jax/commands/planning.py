@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import math
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from vit_jax.benchmark import report
+from vit_jax.benchmark import machine, report
 from vit_jax.commands import configs
 from vit_jax.config import Config
 from vit_jax.planning import (
@@ -61,7 +60,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         print(printable(note), file=sys.stderr)
     decoding = _decoding(options, config)
     jobs = [Job(config=config, facts=known, topology=topology) for topology in wanted]
-    processes = min(os.cpu_count() or 1, _PROCESSES)
+    processes = min(machine.host_cores(), _PROCESSES)
     with compiling.Compiler(limit=options.limit, processes=processes, report=_progress) as compiler:
         found = _find(compiler, jobs, options, decoding)
     _show(found, options)
@@ -69,7 +68,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def _decoding(options: argparse.Namespace, config: Config) -> advice.Decoding | None:
-    """How fast a core decodes, if --input_json or --decoded says it.
+    """How fast a core decodes, if --input-json or --decoded says it.
 
     Prints a note if other images were decoded than the config has. Raises ValueError for a file
     that is not the JSON of `benchmark input`.
@@ -146,7 +145,7 @@ def _find(
         found.tables |= tables
     if options.scaling:
         found.points = scaling.table(compiler, jobs[0], most=options.scaling, price=price)
-        found.tables["Scaling"] = table.scaling(found.points)
+        found.tables["Scaling over chips"] = table.scaling(found.points)
     return found
 
 

@@ -35,7 +35,7 @@ def render(
     if ready:
         charts["Time of a step"] = _time(ready)
     if points:
-        charts["Scaling"] = _scaling(points)
+        charts["Chart of scaling"] = _scaling(points)
     return document(
         title=title,
         note=table.note(plans),

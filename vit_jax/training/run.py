@@ -18,6 +18,7 @@ from vit_jax.data.record import DataFacts
 from vit_jax.parallel import agreement, compiler, multihost
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import (
+    advice,
     branch,
     datasets,
     evaluation_data,
@@ -163,10 +164,12 @@ def _notes(parts: _Parts) -> tuple[str, ...]:
     of_frozen = frozen.notes(plan.frozen, image_size=size)
     of_files = teacher_file.notes(parts.tables)
     compiled = compiler.shown(plan.compiler_options)
+    on_tpus = plan.mesh.devices.flat[0].platform == "tpu"
     return (
         *of_frozen,
         *of_files,
         _about_batch_norm(plan),
+        advice.thin_parts(plan.shapes, plan.mesh) if on_tpus else "",
         plan.stages.note,
         parts.feed.epochs,
         compiled,
