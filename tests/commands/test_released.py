@@ -61,6 +61,7 @@ def test_convert_refuses_in_one_line_and_writes_nothing(tmp_path, refused):
     assert not (tmp_path / "out.npz").exists()
 
 
-def test_images_and_labels_go_together(tmp_path, refused):
-    said = refused("evaluate", "--workdir", tmp_path, "--images", tmp_path)
-    assert "--images and --labels go together" in said
+def test_labels_are_for_images(tmp_path, refused):
+    (tmp_path / "labels.json").write_text("{}")
+    said = refused("evaluate", "--workdir", tmp_path, "--labels", tmp_path / "labels.json")
+    assert "--labels and --real are for the images of a folder: give --images too" in said

@@ -27,7 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         type=pathlib.Path,
-        help="classes of --images, by number or name: JSON {NAME: CLASS}, or lines NAME CLASS",
+        help="classes of --images, by number or name: JSON {NAME: CLASS}, or lines NAME CLASS;"
+        " unset: --images has folders named by class",
+    )
+    parser.add_argument(
+        "--real",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="classes of --images, which are validation images of ImageNet: real.json of ReaL",
+    )
+    parser.add_argument(
+        "--classes",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="names of the model's classes: lines, or a JSON list or object",
     )
     parser.add_argument("--image-size", type=size, help="HEIGHT or HEIGHT,WIDTH, with --images")
     parser.add_argument(
@@ -65,8 +78,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     A run is measured by the evaluators of its config, or by some of them (--only), on the data of
     its config. Options such as --config.data.eval_split=test change the config. A released file
-    needs a recipe, --config. With --images and --labels any checkpoint is measured on the images
-    of a folder.
+    needs a recipe, --config. With --images any checkpoint is measured on the images of a folder:
+    in folders named by class, or with --labels. A name may be that of the model's class, its
+    number, or for ImageNet-1k a synset or a word. The model may have classes without images.
 
     --predictions, --per-class and --confusion say more about the answers for each image. Where a
     run keeps an average of the parameters, they are the answers of the average.

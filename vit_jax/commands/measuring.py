@@ -7,10 +7,9 @@ from typing import Any
 
 from vit_jax.checkpoints import imagenet, run_folder
 from vit_jax.checkpoints.load import load
-from vit_jax.commands import answer_files, configs
+from vit_jax.commands import answer_files, configs, labelled_images
 from vit_jax.commands.evaluate import CONFUSION_IN_JSON
 from vit_jax.config import Config
-from vit_jax.data import image_list
 from vit_jax.evaluators.answers import PerImage, Recorder
 from vit_jax.models import zoo
 from vit_jax.parallel import agreement, multihost
@@ -27,10 +26,10 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     multihost.initialize()
     notes: list[str] = []
     recorder = _recorder(options)
-    if options.images or options.labels:
+    if options.images or options.labels or options.real:
         given = [*overrides, *(("--config",) if options.config else ()), *(options.only or ())]
         if given:
-            raise ValueError(f"{given[0]} does not apply to --images and --labels: leave it out")
+            raise ValueError(f"{given[0]} does not apply to --images: leave it out")
         shown, metrics = _on_images(options, recorder)
     else:
         with agreement.Meeting():
@@ -74,6 +73,8 @@ def _with_config(
         )
         return {"step": step}, metrics
     model = load(options.workdir, image_size=options.image_size)
+    if options.classes:
+        model.class_names = labelled_images.lookup(model, options.classes).names
     return {}, evaluation.evaluate_file(
         config, model, name=options.workdir, only=options.only, recorder=recorder
     )
@@ -117,8 +118,9 @@ def _answers(options: argparse.Namespace, answers: PerImage) -> dict[str, Any]:
 def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Config, list[str]]:
     """The config of the run or of the recipe, and notes for the user."""
     if run_folder.is_run(options.workdir):
-        if options.config:
-            raise ValueError("--config is for a released file: a run has its config already")
+        for name in ("config", "classes"):
+            if getattr(options, name):
+                raise ValueError(f"--{name} is for a released file: a run has its {name} already")
         config, notes = configs.override(run_config.read_config(options.workdir), overrides)
     elif options.config:
         config, notes = configs.read(
@@ -127,7 +129,7 @@ def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Conf
     else:
         raise ValueError(
             f"{options.workdir} is not a run: name a recipe with data and evaluators, --config, or"
-            " images and their classes, --images and --labels"
+            " images in folders named by class, --images"
         )
     return config, notes
 
@@ -136,15 +138,19 @@ def _on_images(
     options: argparse.Namespace, recorder: Recorder | None
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Measures on the images of a folder, with the checkpoint's own preprocessing."""
-    if not (options.images and options.labels):
-        raise ValueError("--images and --labels go together: give both")
+    if not options.images:
+        raise ValueError("--labels and --real are for the images of a folder: give --images too")
+    if options.labels and options.real:
+        raise ValueError("--labels and --real both name the classes of images: give one of them")
     model = load(options.workdir, step=options.step, substitute=True, image_size=options.image_size)
     zoo.check_head(model.options)
-    classes = model.class_names or tuple(str(i) for i in range(model.options.num_classes))
-    labels = image_list.read_labels(options.labels, class_names=model.class_names)
-    source = image_list.ImageListSource(options.images, labels, class_names=classes)
+    opened = labelled_images.open_images(options, labelled_images.lookup(model, options.classes))
     assert model.preprocessing is not None
     height, width = model.preprocessing.image_size
-    return {"pixels": f"{height}x{width}"}, evaluation.evaluate_model(
-        model, source, orient=options.orientation, recorder=recorder
+    shown, count = {"pixels": f"{height}x{width}"}, model.options.num_classes
+    if opened.classes < count:
+        shown["classes"] = f"{opened.classes} of {count}"
+    metrics = evaluation.evaluate_model(
+        model, opened.source, orient=options.orientation, recorder=recorder
     )
+    return shown, metrics | ({"unlabelled": opened.unlabelled} if opened.unlabelled else {})

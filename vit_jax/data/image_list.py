@@ -1,6 +1,7 @@
 """Images of a folder with a map from file name to class, for datasets without class folders."""
 
 import collections
+import contextlib
 import os
 import pathlib
 import re
@@ -15,6 +16,7 @@ from vit_jax.data.record import UNKNOWN, Record
 from vit_jax.text import shortened
 
 T = TypeVar("T")
+Find = Callable[[str], int]  # the class that a name means; raises ValueError if there is not one
 
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 
@@ -100,23 +102,39 @@ def _is_below(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def read_labels(path: pathlib.Path, *, class_names: Sequence[str] = ()) -> dict[str, int]:
+def read_labels(
+    path: pathlib.Path, *, class_names: Sequence[str] = (), find: Find | None = None
+) -> dict[str, int]:
     """A map from file name to class index: a JSON object, or lines `NAME INDEX`.
 
-    A label may also be one of `class_names`. Raises ValueError in one line if the file is not a
-    map, names a file twice, or has a label that is neither an index nor a name.
+    A label may also be one of `class_names`, or a name that `find` knows. Raises ValueError in one
+    line if the file is not a map, names a file twice, or has a label that is neither an index nor
+    a name.
     """
-    return _read(path, class_names, _index)
+    return _read(path, find or _one_of(class_names), _index)
 
 
 def read_label_sets(
     path: pathlib.Path, *, class_names: Sequence[str]
 ) -> dict[str, tuple[int, ...]]:
     """As `read_labels`, with any number of labels: a list in JSON, or `NAME INDEX,INDEX`."""
-    return _read(path, class_names, _indices)
+    return _read(path, _one_of(class_names), _indices)
 
 
-def _read(path: pathlib.Path, class_names: Sequence[str], index: Callable[..., T]) -> dict[str, T]:
+def _one_of(class_names: Sequence[str]) -> Find:
+    counted = collections.Counter(class_names)
+    numbers = {name: i for i, name in enumerate(class_names) if counted[name] == 1}
+    known = " and not the name of one class" if numbers else ""
+
+    def find(name: str) -> int:
+        if name in numbers:
+            return numbers[name]
+        raise ValueError(f"{_short(name)}, which is not an integer{known}")
+
+    return find
+
+
+def _read(path: pathlib.Path, find: Find, index: Callable[..., T]) -> dict[str, T]:
     if not path.is_file():
         raise ValueError(f"cannot read the labels {path}: it is not a file")
     try:
@@ -124,7 +142,7 @@ def _read(path: pathlib.Path, class_names: Sequence[str], index: Callable[..., T
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the labels {path}: {error}") from error
     try:
-        labels = _labels(_pairs(text), class_names, index)
+        labels = _labels(_pairs(text), find, index)
     except ValueError as error:
         raise ValueError(
             f"{path} is not a map of labels (JSON, or lines NAME INDEX): {error}"
@@ -158,11 +176,7 @@ def _lines(text: str) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _labels(
-    pairs: Iterable[tuple[str, Any]], class_names: Sequence[str], read: Callable[..., T]
-) -> dict[str, T]:
-    counted = collections.Counter(class_names)
-    numbers = {name: i for i, name in enumerate(class_names) if counted[name] == 1}
+def _labels(pairs: Iterable[tuple[str, Any]], find: Find, read: Callable[..., T]) -> dict[str, T]:
     labels: dict[str, T] = {}
     seen: set[str] = set()
     for name, index in pairs:
@@ -170,30 +184,33 @@ def _labels(
         if path in seen:
             raise ValueError(f"{name!r} has two labels")
         seen.add(path)
-        labels[name] = read(name, index, numbers)
+        labels[name] = read(name, index, find)
     return labels
 
 
-def _index(name: str, value: Any, numbers: Mapping[str, int]) -> int:
+def _index(name: str, value: Any, find: Find) -> int:
     """Accepts digits, an integer of JSON (not true, 1.0 or 1_000), or the name of one class."""
     if type(value) is int:
         return value
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
-    if isinstance(value, str) and value in numbers:
-        return numbers[value]
-    known = " and not the name of one class" if numbers else ""
-    raise ValueError(
-        f"{_short(name)} has the label {_short(value)}, which is not an integer{known}"
-    )
+    problem = f"{_short(value)}, which is not an integer"
+    if isinstance(value, str):
+        try:
+            return find(value)
+        except ValueError as error:
+            problem = str(error)
+    raise ValueError(f"{_short(name)} has the label {problem}")
 
 
-def _indices(name: str, value: Any, numbers: Mapping[str, int]) -> tuple[int, ...]:
+def _indices(name: str, value: Any, find: Find) -> tuple[int, ...]:
     """Accepts a list of what `_index` accepts, digits and names joined by commas, or one class."""
-    if isinstance(value, str) and value not in numbers:
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return (find(value),)
         value = value.split(",")
     values = value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(_index(name, one, numbers) for one in values))
+    return tuple(dict.fromkeys(_index(name, one, find) for one in values))
 
 
 def _short(value: Any) -> str:

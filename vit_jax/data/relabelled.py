@@ -17,11 +17,15 @@ from vit_jax.data.record import (
 class Relabelled:
     """`source` with label `numbers[label]` for every label, and the names in that order."""
 
-    def __init__(self, source: Source, numbers: tuple[int, ...]) -> None:
-        assert sorted(numbers) == list(range(len(source.class_names))), numbers
-        self._source, self._numbers = source, numbers
-        ordered = sorted(zip(numbers, source.class_names, strict=True))
-        self.name, self.class_names = source.name, tuple(name for _, name in ordered)
+    def __init__(
+        self, source: Source, numbers: tuple[int, ...], *, names: tuple[str, ...] = ()
+    ) -> None:
+        """`names`: those of all classes, if there are more of them than the source has."""
+        own = source.class_names
+        assert len(set(numbers)) == len(own) and max(numbers) < len(names or own), numbers
+        self._source, self._numbers, self.name = source, numbers, source.name
+        ordered = sorted(zip(numbers, own, strict=True))
+        self.class_names = names or tuple(name for _, name in ordered)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -56,7 +60,7 @@ class Relabelled:
 
     def _moved(self, labels: np.ndarray) -> np.ndarray:
         """Rows (..., K) of several labels, in the new order."""
-        moved = np.empty_like(labels)
+        moved = np.zeros((*labels.shape[:-1], len(self.class_names)), labels.dtype)
         moved[..., list(self._numbers)] = labels
         return moved
 

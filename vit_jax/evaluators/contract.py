@@ -40,6 +40,7 @@ class Context:
     mesh: Mesh
     held_out: Source  # labelled with the classes of the model
     train: Source | None  # None where only held-out images were given
+    own: Source | None = None  # `held_out` with the labels of its dataset, where these differ
     transform: EvalTransform
     batch_size: int  # global; a multiple of the parts into which the mesh splits a batch
     bad: BadImages  # counts the broken held-out images
@@ -52,6 +53,10 @@ class Context:
     stop: Callable[[int], bool] = lambda count: False
     # Called while the next images are not ready: whether to stop waiting for them.
     interrupted: Callable[[], bool] = lambda: False
+
+    def without_head(self) -> "Context":
+        """The context of an evaluator that does not read the head: labels are the dataset's."""
+        return dataclasses.replace(self, held_out=self.own or self.held_out)
 
     def batches(
         self, source: Source, *, bad: BadImages | None = None, labelled: bool | None = None

@@ -84,6 +84,7 @@ def evaluate(
             mesh=mesh,
             train=data.train,
             held_out=data.held_out,
+            own=data.own,
             bind=frozen.binder(designs),
             recorder=recorder,
         )
@@ -120,6 +121,7 @@ def evaluate_file(
             mesh=mesh,
             train=data.train,
             held_out=data.held_out,
+            own=data.own,
             bind=frozen.binder(designs),
             recorder=recorder,
         )
@@ -227,6 +229,7 @@ def _of_loaded(
     mesh: Mesh,
     train: Source | None,
     held_out: Source,
+    own: Source | None = None,
     bad: BadImages | None = None,
     bind: Bind = dict,
     recorder: Recorder | None = None,
@@ -240,6 +243,7 @@ def _of_loaded(
         mesh=mesh,
         train=train,
         held_out=held_out,
+        own=own,
         transform=transform_of(model, orient=config.data.orientation),
         bad=bad,
         bind=bind,

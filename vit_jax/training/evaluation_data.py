@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from vit_jax.checkpoints import classes
+from vit_jax.checkpoints import class_lookup, classes
 from vit_jax.config import Config
 from vit_jax.data import opening
 from vit_jax.data.record import DataFacts, Source
@@ -17,7 +17,8 @@ from vit_jax.objectives import Objective
 class EvaluationData:
     """The images for an evaluation."""
 
-    held_out: Source  # labelled with the classes of the model
+    held_out: Source  # labelled with the classes of the model, if an evaluator reads its head
+    own: Source  # the same images with the labels of their dataset
     train: Source | None  # None where no evaluator needs it
     facts: DataFacts
     note: str  # what was assumed of the labels, or ""
@@ -32,7 +33,8 @@ def open_data(
     """The data of a config for a model with these classes. Raises ValueError if they differ."""
     labelled = "label" in config.objective.inputs
     held_out, note, number = opening.open_eval(config.data, labelled=labelled), "", 0
-    if options.num_classes:
+    own = held_out
+    if options.num_classes and any(evaluator.needs_head for evaluator in evaluators.values()):
         number = options.num_classes
         held_out, note = relabelled(
             held_out, class_names=class_names, num_classes=number, objective=config.objective
@@ -44,7 +46,7 @@ def open_data(
         train = opening.open_train(config.data)
     size = len(train) if train else 0
     known = DataFacts(train_size=size, class_names=class_names, num_classes=number)
-    return EvaluationData(held_out=held_out, train=train, facts=known, note=note)
+    return EvaluationData(held_out=held_out, own=own, train=train, facts=known, note=note)
 
 
 def relabelled(
@@ -52,7 +54,8 @@ def relabelled(
 ) -> tuple[Source, str]:
     """The images of `source` with the labels of a model, and a note of what was assumed, or "".
 
-    Labels are matched by the names of classes. Raises ValueError if the classes differ.
+    Labels are matched by the names of classes; the model may have classes without images. Raises
+    ValueError if a class of the images is none of the model.
     """
     if "label" not in objective.inputs:
         return source, ""
@@ -63,12 +66,21 @@ def relabelled(
         their_count=num_classes,
         our_count=len(source.class_names),
     )
-    if not match.kept:
+    if match.kind == "reordered":
+        return Relabelled(source, match.rows), f"labels are matched by name: {match.note}"
+    if match.kind == "same" or not source.class_names and match.kept:
+        return source, match.note
+    # Plain numbers are numbers of the model's classes only if the model has no names.
+    known = class_lookup.of_names(class_names, count=num_classes, numbers=not class_names)
+    try:
+        numbers = known.find_all(source.class_names)
+    except ValueError as error:
+        if match.kept:
+            return source, match.note
         raise ValueError(
             f"{source.name} has the classes {classes.described(source.class_names)}, the model"
             f" {classes.described(class_names, num_classes)}: train and evaluate on the same"
-            f" classes ({match.note})"
-        )
-    if match.kind == "reordered":
-        return Relabelled(source, match.rows), f"labels are matched by name: {match.note}"
-    return source, match.note
+            f" classes ({match.note}; {error})"
+        ) from error
+    note = f"labels are matched by name: {len(numbers)} of the model's {num_classes} classes"
+    return Relabelled(source, numbers, names=known.names), note

@@ -30,7 +30,8 @@ class Evaluations:
         models = config.objective.frozen_models()
         self._frozen = {name for name, model in models.items() if model.evaluated}
         self._measures: dict[str, Measure] = {
-            name: evaluator.open(context) for name, evaluator in evaluators.items()
+            name: evaluator.open(context if evaluator.needs_head else context.without_head())
+            for name, evaluator in evaluators.items()
         }
 
     def __call__(
@@ -93,6 +94,7 @@ def context(
     mesh: Mesh,
     train: Source | None,
     held_out: Source,
+    own: Source | None = None,
     transform: preprocess.EvalTransform | None = None,
     bad: BadImages | None = None,
     bind: Bind = dict,
@@ -109,6 +111,7 @@ def context(
         mesh=mesh,
         train=train,
         held_out=held_out,
+        own=own,
         transform=transform
         or preprocess.eval_transform(data, size=options.image_size, channels=options.channels),
         batch_size=eval_batch_size(config, mesh),
