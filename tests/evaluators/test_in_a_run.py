@@ -56,6 +56,10 @@ def test_evaluate_runs_those_that_are_named(run, printed) -> None:
     last = [line for line in runs.lines(run) if "eval_near/top1" in line][-1]
     assert found["near/top1"] == pytest.approx(last["eval_near/top1"])
     assert "top1" not in found
+    grid = [arg.replace("near", "grid") for arg in (NEAR[0], NEAR[2])]
+    command = ("evaluate", "--workdir", run, *grid, "--config.evaluators.grid.k=(1, 3)")
+    line = printed(*command, "--only", "grid", "--json").splitlines()[-1]
+    assert json.loads(line)["grid/top1_k3"] == pytest.approx(found["near/top1"])
 
 
 def test_a_file_is_judged_by_the_evaluators_of_a_recipe(
@@ -78,7 +82,7 @@ def test_a_file_is_judged_by_the_evaluators_of_a_recipe(
         (["--config.checkpoint.metric=near/loss", *NEAR[:1]], "choose one of near/top1, near/top5"),
         (["--config.evaluators.near.kind=nearest"], "choose one of"),
         (["--config.evaluators.near.kind=knn", "--config.evaluators.near.n=1"], "near.n"),
-        (["--config.evaluators.near.kind=knn", "--config.evaluators.near.k=0"], "k is 0"),
+        (["--config.evaluators.near.kind=knn", "--config.evaluators.near.k=0"], r"k is (0,)"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(recipe, tmp_path, refused, overrides, told) -> None:

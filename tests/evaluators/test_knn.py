@@ -32,7 +32,7 @@ def mesh_of(name: str) -> jax.sharding.Mesh:
 
 
 @pytest.mark.parametrize("mesh_name", ["one", "data", "all"])
-@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (5, 0.07), (20, 0.0)])
+@pytest.mark.parametrize(("k", "temperature"), [((1, 5, 20), 0.07), ((20,), 0.0)])
 def test_the_vote_equals_a_plain_search_on_any_mesh(mesh_name, k, temperature) -> None:
     rng = np.random.default_rng(7)
     features = rng.standard_normal((48, 6)).astype(np.float32)
@@ -44,7 +44,6 @@ def test_the_vote_equals_a_plain_search_on_any_mesh(mesh_name, k, temperature) -
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     wanted = rng.integers(0, CLASSES, 16).astype(np.int32)
     mask = rng.random(16) > 0.1
-    votes = plain(features, labels, valid, queries, k=k, temperature=temperature)
     mesh = mesh_of(mesh_name)
     rows = jax.NamedSharding(mesh, jax.P(None, *BATCH))
     bank = Bank(
@@ -60,11 +59,16 @@ def test_the_vote_equals_a_plain_search_on_any_mesh(mesh_name, k, temperature) -
         ]
         found = search(bank, *placed)
     assert float(found["count"]) == mask.sum()
-    assert float(found["top1"]) == ((votes.argmax(1) == wanted) & mask).sum()
-    assert float(found["top5"]) == mask.sum()
+    for number in k:
+        votes = plain(features, labels, valid, queries, k=number, temperature=temperature)
+        suffix = f"_k{number}" if len(k) > 1 else ""
+        assert float(found[f"top1{suffix}"]) == ((votes.argmax(1) == wanted) & mask).sum()
+        assert float(found[f"top5{suffix}"]) == mask.sum()
 
 
-@pytest.mark.parametrize("fields", [{"k": 0}, {"temperature": -1.0}, {"train_images": -5}])
+@pytest.mark.parametrize(
+    "fields", [{"k": (0,)}, {"k": (5, 5)}, {"k": ()}, {"temperature": -1.0}, {"train_images": -5}]
+)
 def test_numbers_that_make_no_sense_are_refused(fields) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(fields))} is"):
         Knn(**fields)

@@ -36,29 +36,30 @@ class Knn(Evaluator):
     """Top-1 and top-5 of a vote by the `k` training images with the largest cosine similarity."""
 
     every: Duration = Duration()  # period in a run; unset: evaluate_every
-    k: int = 20  # neighbours that vote
+    k: tuple[int, ...] = (20,)  # neighbours that vote; several numbers: metrics for each, top1_k20
     temperature: float = 0.07  # a vote weighs exp(similarity / temperature); 0: all weigh 1
     train_images: int = 0  # evenly spaced images of the training split to compare with; 0: all
 
     needs_train: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k is {self.k}: it must be at least 1")
+        if not self.k or min(self.k) < 1 or len(set(self.k)) < len(self.k):
+            raise ValueError(f"k is {self.k}: it must be at least 1, and no number may be twice")
         if not self.temperature >= 0:  # NaN is not
             raise ValueError(f"temperature is {self.temperature}: it must not be negative")
         if self.train_images < 0:
             raise ValueError(f"train_images is {self.train_images}: it must not be negative")
 
     def metrics(self, objective: Objective) -> Mapping[str, Direction]:
-        return {"top1": "max", "top5": "max"}
+        return {name: "max" for k in self.k for name in _names(k, of=self.k)}
 
     def open(self, context: Context) -> Measure:
         train, held_out = _labelled(context)
         train = spread(train, self.train_images)
-        if self.k > len(train):
+        if max(self.k) > len(train):
             raise ValueError(
-                f"kNN needs k = {self.k} neighbours, but there are {len(train)} training images"
+                f"kNN needs k = {max(self.k)} neighbours, but there are {len(train)} training"
+                " images"
             )
         bad = BadImages(size=len(train), max_bad=context.bad.max_bad, reported=context.bad.reported)
         features = _feature_step(context)
@@ -88,8 +89,8 @@ Features = Callable[[jax.Array], jax.Array]  # uint8 (B, H, W, C) -> float32 (B,
 Search = Callable[[Bank, jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
 
 
-def make_search(mesh: Mesh, *, k: int, num_classes: int, temperature: float) -> Search:
-    """(bank, queries (Q, D), labels (Q,), mask (Q,)) -> sums of top1, top5 and count.
+def make_search(mesh: Mesh, *, k: tuple[int, ...], num_classes: int, temperature: float) -> Search:
+    """(bank, queries (Q, D), labels (Q,), mask (Q,)) -> sums of the metrics for each k, and count.
 
     Every device finds the nearest of its own rows, then the nearest of all devices are selected, so
     the result is exact. Of equal similarities the earlier training image goes first, on any mesh.
@@ -105,7 +106,7 @@ def make_search(mesh: Mesh, *, k: int, num_classes: int, temperature: float) -> 
         check_vma=False,
     )
     def nearest_of_each(bank: tuple[jax.Array, ...], numbers: jax.Array, queries: jax.Array) -> Any:
-        return _nearest(Bank(*bank), numbers, queries, k=k)
+        return _nearest(Bank(*bank), numbers, queries, k=max(k))
 
     @jax.jit
     def search(
@@ -113,20 +114,27 @@ def make_search(mesh: Mesh, *, k: int, num_classes: int, temperature: float) -> 
     ) -> dict[str, jax.Array]:
         batches, size = bank.labels.shape
         numbers = jnp.arange(batches * size, dtype=jnp.int32).reshape(batches, size)
-        found = nearest_of_each(tuple(bank), numbers, queries)  # each (Q, devices * k)
+        found = nearest_of_each(tuple(bank), numbers, queries)  # each (Q, devices * max(k))
         similarity, _, neighbours = jax.lax.sort(
             (-found[0], found[1], found[2]), dimension=1, num_keys=2
         )
-        votes = _votes(-similarity[:, :k], neighbours[:, :k], num_classes, temperature)
-        _, best = jax.lax.top_k(votes, min(5, num_classes))
-        hits = (best == labels[:, None]) & mask[:, None]
-        return {
-            "top1": hits[:, 0].sum(dtype=jnp.float32),
-            "top5": hits.any(axis=1).sum(dtype=jnp.float32),
-            "count": mask.sum(dtype=jnp.float32),
-        }
+        sums = {"count": mask.sum(dtype=jnp.float32)}
+        for number in k:
+            nearest = -similarity[:, :number], neighbours[:, :number]
+            _, best = jax.lax.top_k(_votes(*nearest, num_classes, temperature), min(5, num_classes))
+            hits = (best == labels[:, None]) & mask[:, None]
+            top1, top5 = _names(number, of=k)
+            sums[top1] = hits[:, 0].sum(dtype=jnp.float32)
+            sums[top5] = hits.any(axis=1).sum(dtype=jnp.float32)
+        return sums
 
     return search
+
+
+def _names(k: int, *, of: tuple[int, ...]) -> tuple[str, str]:
+    """The names of the metrics of a vote by k neighbours; k is in them if there are several."""
+    suffix = f"_k{k}" if len(of) > 1 else ""
+    return f"top1{suffix}", f"top5{suffix}"
 
 
 def _nearest(

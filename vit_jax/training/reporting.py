@@ -108,8 +108,9 @@ def _order(key: str) -> tuple[str, bool, int]:
 
 def _shown(name: str, value: float) -> str:
     """A metric in words; accuracies are percentages."""
-    if name in ("top1", "top5"):
-        return f"top-{name[3:]} {100 * value:.2f}%"
+    kind, _, rest = name.partition("_")
+    if kind in ("top1", "top5"):
+        return f"top-{kind[3:]}{f' {rest}' if rest else ''} {100 * value:.2f}%"
     return f"{name} {value:.4f}"
 
 
