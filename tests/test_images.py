@@ -11,7 +11,7 @@ import pytest
 import vit_jax
 from tests.compare import assert_close
 from tests.models import tiny
-from vit_jax.commands import predictions
+from vit_jax.commands import classifying
 from vit_jax.data import image_list, preprocess
 from vit_jax.data.crops import Center
 from vit_jax.data.options import DataConfig
@@ -111,5 +111,5 @@ def test_every_reader_gives_what_the_model_takes(tmp_path) -> None:
     labels = image_list.read_labels(tmp_path / "labels")
     source = image_list.ImageListSource(tmp_path, labels, class_names=("a", "b"))
     assert evaluation.evaluate_model(one, source)["count"] == 2
-    found = dict(predictions.predict(one, [str(tmp_path / "four.png")], top=2))
-    assert len(found[str(tmp_path / "four.png")]) == 2
+    found = dict(classifying.predict([one], [str(tmp_path / "four.png")], top=2, names=["ab"]))
+    assert len(found[str(tmp_path / "four.png")][0]) == 2

@@ -1,5 +1,6 @@
 """The commands as a user calls them, on one tiny run: predict, fine-tuning."""
 
+import csv
 import json
 import pathlib
 
@@ -40,7 +41,7 @@ def test_predict_names_five_classes_and_goes_on_after_a_broken_image(run, images
     assert [line.split(": ")[0] for line in lines] == [images[0], images[2]]
     assert all(line.count("%") == 5 for line in lines)
     assert f"vit_jax: {images[1]}: cannot decode the image" in printed.err
-    assert "vit_jax: gone.jpg: No such file or directory" in printed.err
+    assert "vit_jax: gone.jpg: there is no such file or folder" in printed.err
     assert printed.err.count("\n") == 2
 
 
@@ -56,6 +57,83 @@ def test_predict_gives_the_probabilities_of_the_loaded_model(run, images, printe
     ]
     probabilities = [c["probability"] for c in found["classes"]]
     assert_close(probabilities, sorted(expected, reverse=True), rtol=1e-5)
+
+
+@pytest.fixture
+def folder(images) -> pathlib.Path:
+    """The same images in a folder and below it, a file that is no image, and an empty folder."""
+    folder = pathlib.Path(images[0]).parent
+    for name in ("below/deep", "empty", "new"):
+        (folder / name).mkdir(parents=True)
+    pathlib.Path(images[2]).rename(folder / "below/deep/2.png")
+    pathlib.Path(images[1]).write_bytes(b"")
+    (folder / "text.jpg").write_text("hello world")
+    return folder
+
+
+def test_predict_finds_images_in_folders_and_by_patterns(run, folder, capsys) -> None:
+    given = [folder, f"{folder}/b*", f"{folder}/empty", f"{folder}/none*.png"]
+    assert cli.run("predict", "--workdir", run, "--top", "1", *given) == 2
+    output, errors = capsys.readouterr()
+    deep = str(folder / "below/deep/2.png")
+    assert [line.split(": ")[0] for line in output.splitlines()] == [
+        *(str(folder / "0.png"), deep, deep)
+    ]
+    for line in (
+        f"vit_jax: {folder}/1.png: cannot decode the image: the file is empty",
+        f"vit_jax: {folder}/text.jpg: cannot decode the image: it begins with b'hello wo': it is"
+        " not an image, or its header is damaged",
+        f"vit_jax: {folder}/empty: it is a folder without images",
+        f"vit_jax: {folder}/none*.png: no file has a name like this",
+    ):
+        assert errors.count(f"{line}\n") == 1
+    assert errors.count("\n") == 4
+
+
+def test_predict_compares_several_models_as_lines_json_and_csv(run, folder, capsys) -> None:
+    other = folder / "new/run"
+    vit_jax.save(vit_jax.load(run), other)
+
+    def predicted(*arguments: object) -> list[str]:
+        given = ("predict", "--workdir", run, "--workdir", other, folder, "--top", "2", *arguments)
+        capsys.readouterr()
+        assert cli.run(*given) == 2
+        return capsys.readouterr().out.splitlines()
+
+    lines = predicted()
+    assert [line.split(": ")[:2] for line in lines[:2]] == [
+        [str(folder / "0.png"), str(workdir)] for workdir in (run, other)
+    ]
+    objects = list(map(json.loads, predicted("--json")))
+    assert [found["workdir"] for found in objects] == [str(run), str(other)] * 2
+    assert objects[0]["classes"][0]["class"] == objects[1]["classes"][0]["class"]
+    rows = list(csv.DictReader(predicted("--csv", "-")))
+    assert [row["status"] for row in rows] == [*("ok",) * 2, *("broken",) * 2, "ok", "ok"] + [
+        *("broken",) * 2
+    ]
+    best = objects[0]["classes"]
+    assert [rows[0]["predicted"], rows[0]["predicted_2"]] == [one["class"] for one in best]
+    assert float(rows[0]["probability_2"]) == pytest.approx(best[1]["probability"], rel=1e-6)
+    assert predicted("--csv", folder / "new/table.csv") == []
+    with open(folder / "new/table.csv", encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == rows
+
+
+def test_predict_refuses_a_table_that_it_could_not_write(run, images, refused) -> None:
+    for name, reason in (("no/such/a.csv", "there is no folder"), ("a.txt", "must end in .csv")):
+        assert reason in refused("predict", "--workdir", run, images[0], "--csv", name)
+
+
+def test_predict_names_the_classes_of_imagenet_or_those_of_a_file(
+    tmp_path, images, printed
+) -> None:
+    model = vit_jax.create("Ti/8", image_size=8, width=8, depth=1, mlp_dim=8, num_heads=1)
+    vit_jax.save(model, tmp_path / "run")
+    line = printed("predict", "--workdir", tmp_path / "run", "--top", "1000", images[0])
+    assert " tench " in line and " toilet tissue " in line
+    (tmp_path / "classes.txt").write_text("".join(f"kind {i}\n" for i in range(1000)))
+    given = ("--classes", tmp_path / "classes.txt", "--top", "1")
+    assert ": kind " in printed("predict", "--workdir", tmp_path / "run", images[0], *given)
 
 
 def fine_tune(recipe, workdir, source, *overrides: str) -> int:

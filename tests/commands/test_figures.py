@@ -77,7 +77,7 @@ def test_images_of_folders_are_found_at_any_depth(folder, converted, refused, tm
     empty = tmp_path / "empty"
     empty.mkdir()
     said = refused("figures", "--workdir", converted, empty, folder=tmp_path)
-    assert f"{empty} is a folder without images" in said
+    assert f"{empty}: it is a folder without images" in said
 
 
 def test_images_of_a_folder_are_drawn_at_another_size(folder, converted, tmp_path, capsys) -> None:

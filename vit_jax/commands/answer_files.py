@@ -31,7 +31,7 @@ def check_target(path: pathlib.Path | None, *, option: str, suffixes: Sequence[s
 def write_predictions(path: pathlib.Path, answers: PerImage, names: Sequence[str]) -> None:
     """Writes a row for each image, in the order of the split, as CSV or Parquet."""
     columns = prediction_columns(answers, names)
-    write = _parquet if path.suffix == PARQUET else _csv
+    write = _parquet if path.suffix == PARQUET else as_csv
     place.write_whole(epath.Path(path), write(columns))
 
 
@@ -44,20 +44,27 @@ def prediction_columns(answers: PerImage, names: Sequence[str]) -> dict[str, lis
     number = range(len(answers.labels))
     counted, broken = answers.counted, answers.broken
     columns: dict[str, list[Any]] = {
-        "image": [_text(path_of(answers.source, i)) for i in number],
+        "image": [text(path_of(answers.source, i)) for i in number],
         "status": [OK if counted[i] else BROKEN if broken[i] else UNLABELLED for i in number],
-        "label": [_text(names[int(answers.labels[i])]) if counted[i] else None for i in number],
+        "label": [text(names[int(answers.labels[i])]) if counted[i] else None for i in number],
     }
     for rank in range(answers.classes.shape[1]):
-        suffix = f"_{rank + 1}" if rank else ""
         best, share = answers.classes[:, rank], answers.probabilities[:, rank]
-        columns[f"predicted{suffix}"] = [
-            _text(names[int(best[i])]) if counted[i] else None for i in number
-        ]
-        columns[f"probability{suffix}"] = [  # the 7 digits that float32 has
-            float(f"{share[i]:.7g}") if counted[i] else None for i in number
-        ]
+        columns |= ranked(
+            [(names[int(best[i])], float(share[i])) if counted[i] else None for i in number],
+            rank=rank,
+        )
     return columns
+
+
+def ranked(best: Sequence[tuple[str, float] | None], *, rank: int) -> dict[str, list[Any]]:
+    """The columns of the class and its probability that rows have at a rank, the best being 0."""
+    suffix = f"_{rank + 1}" if rank else ""
+    return {
+        f"predicted{suffix}": [text(one[0]) if one else None for one in best],
+        # the 7 digits that float32 has
+        f"probability{suffix}": [float(f"{one[1]:.7g}") if one else None for one in best],
+    }
 
 
 def per_class(answers: PerImage, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -83,17 +90,17 @@ def per_class_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def write_confusion(path: pathlib.Path, counts: np.ndarray, names: Sequence[str]) -> None:
     """Writes a confusion matrix (K, K) as CSV: a row for each label, a column for each answer."""
-    columns: dict[str, list[Any]] = {"label": [*map(_text, names)]}
-    of_answers = {_text(name): counts[:, i].tolist() for i, name in enumerate(names)}
-    place.write_whole(epath.Path(path), _csv(columns | of_answers))
+    columns: dict[str, list[Any]] = {"label": [*map(text, names)]}
+    of_answers = {text(name): counts[:, i].tolist() for i, name in enumerate(names)}
+    place.write_whole(epath.Path(path), as_csv(columns | of_answers))
 
 
-def _csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def as_csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    return text.getvalue().encode()
+    return buffer.getvalue().encode()
 
 
 def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
@@ -112,7 +119,7 @@ def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _text(name: str) -> str:
+def text(name: str) -> str:
     """A name that UTF-8 can hold: names of files need not be UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()
 

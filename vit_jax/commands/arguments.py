@@ -10,6 +10,15 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="the recipe")
 
 
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--classes",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="names of the model's classes: lines, or a JSON list or object",
+    )
+
+
 def add_facts(parser: argparse.ArgumentParser) -> None:
     """What must be known of data that are not opened."""
     parser.add_argument("--train-size", type=count, help="training images of the data")

@@ -18,7 +18,8 @@ from vit_jax.analysis import (
     learned_figures,
 )
 from vit_jax.analysis.contract import NoPicture
-from vit_jax.commands.predictions import classify
+from vit_jax.checkpoints import imagenet
+from vit_jax.commands.classifying import classify
 from vit_jax.commands.subject import Function, Subject
 from vit_jax.models import zoo
 from vit_jax.models.model import Model
@@ -46,7 +47,7 @@ def _predictions(subject: Subject) -> Figure:
         raise NoPicture(str(error)) from error
     records = subject.records(24)
     images = subject.pixels(records)
-    best = [row[0] for row in classify(model, top=1)(images)]
+    best = [row[0] for row in classify(model, top=1, names=imagenet.class_names(model))(images)]
     return figures.predictions(images, best, list(map(subject.class_name, records)))
 
 

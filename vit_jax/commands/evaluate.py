@@ -36,12 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="classes of --images, which are validation images of ImageNet: real.json of ReaL",
     )
-    parser.add_argument(
-        "--classes",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="names of the model's classes: lines, or a JSON list or object",
-    )
+    arguments.add_classes(parser)
     parser.add_argument("--image-size", type=size, help="HEIGHT or HEIGHT,WIDTH, with --images")
     parser.add_argument(
         "--orientation",

@@ -1,65 +1,91 @@
-"""The most probable classes of images."""
+"""What `predict` does, once its arguments are read."""
 
-from collections.abc import Callable, Iterator, Sequence
+import argparse
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import jax
-import numpy as np
-from flax import nnx
+from etils import epath
 
-from vit_jax.data import augment, preprocess
-from vit_jax.images import read_pixels, transform_of
-from vit_jax.models import zoo
-from vit_jax.models.zoo import Model
+from vit_jax.checkpoints.load import load
+from vit_jax.commands import answer_files, image_paths, labelled_images
+from vit_jax.commands.classifying import Best, predict
+from vit_jax.text import printable, printable_json
+from vit_jax.workdir import place
 
-BATCH = 32
-
-
-def predict(
-    model: Model, paths: Sequence[str], *, top: int
-) -> Iterator[tuple[str, list[tuple[str, float]] | str]]:
-    """For every path the `top` pairs (class, probability), or a message if the file is bad."""
-    wanted = model.preprocessing
-    assert wanted is not None, "the model was not loaded"
-    transform = transform_of(model)
-    best = classify(model, top=top)
-    for first in range(0, len(paths), BATCH):
-        chunk = paths[first : first + BATCH]
-        read = [_read(path, transform) for path in chunk]
-        batch = np.zeros((min(BATCH, len(paths)), *wanted.image_size, transform.channels), np.uint8)
-        for row, image in enumerate(read):
-            if not isinstance(image, str):
-                batch[row] = image
-        for path, image, classes in zip(chunk, read, best(batch), strict=False):
-            yield path, image if isinstance(image, str) else classes
+STDOUT = pathlib.Path("-")
 
 
-def classify(model: Model, *, top: int) -> Callable[[np.ndarray], list[list[tuple[str, float]]]]:
-    """A function from images uint8 (B, H, W, C) to the `top` pairs (class, probability) of each."""
-    zoo.check_head(model.options)
-    wanted = model.preprocessing
-    assert wanted is not None, "the model was not loaded"
-    names = model.class_names or tuple(str(i) for i in range(model.options.num_classes))
-    # Parameters are an argument, so that they are not constants in the compiled program.
-    graphdef, params = nnx.split(model)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """What a model says of an image."""
 
-    @jax.jit
-    def probabilities(params: nnx.State, images: jax.Array) -> jax.Array:
-        normal = augment.normalize(images, mean=wanted.mean, std=wanted.std)
-        return jax.nn.softmax(nnx.merge(graphdef, params)(normal))
-
-    def best(images: np.ndarray) -> list[list[tuple[str, float]]]:
-        rows = np.asarray(probabilities(params, images))
-        order = np.argsort(-rows, axis=1, kind="stable")[:, :top]
-        return [
-            [(names[i], float(row[i])) for i in best] for row, best in zip(rows, order, strict=True)
-        ]
-
-    return best
+    image: str
+    workdir: str  # of the model
+    best: Best | None  # None: the image cannot be read
 
 
-def _read(path: str, transform: preprocess.EvalTransform) -> np.ndarray | str:
-    """Pixels for the model, uint8 (H, W, C), or a message if the file is bad."""
-    try:
-        return read_pixels(path, transform)
-    except ValueError as error:
-        return str(error)
+def run(options: argparse.Namespace) -> int:
+    """Prints or writes the classes of images. Returns the exit code."""
+    if options.csv and options.csv != STDOUT:
+        answer_files.check_target(options.csv, option="--csv", suffixes=(answer_files.CSV,))
+    show, several, rows = None, len(options.workdir) > 1, []
+    if not options.csv:
+        show = _as_json if options.json else _as_text
+    for row in _rows(options):
+        rows.append(row)
+        if show and row.best is not None:
+            print(show(row, several))
+    if options.csv:
+        _write(options.csv, _table(rows, several=several))
+    return 2 if any(row.best is None for row in rows) else 0
+
+
+def _rows(options: argparse.Namespace) -> Iterator[Row]:
+    """A row for each image and model; an image that cannot be read is reported on stderr."""
+    named = list(image_paths.expanded(options.images))
+    models = [load(workdir, step=options.step, substitute=True) for workdir in options.workdir]
+    paths = [path for path, problem in named if not problem]
+    names = [labelled_images.lookup(model, options.classes).names for model in models]
+    answers = predict(models, paths, top=options.top, names=names)
+    for path, problem in named:
+        found = problem or next(answers)[1]
+        if isinstance(found, str):
+            print(printable(f"vit_jax: {path}: {found}"), file=sys.stderr)
+        for number, workdir in enumerate(options.workdir):
+            best = None if isinstance(found, str) else found[number]
+            yield Row(image=path, workdir=workdir, best=best)
+
+
+def _as_text(row: Row, several: bool) -> str:
+    shown = ", ".join(f"{name} {100 * p:.1f}%" for name, p in row.best or ())
+    return printable(f"{row.image}: {row.workdir}: {shown}" if several else f"{row.image}: {shown}")
+
+
+def _as_json(row: Row, several: bool) -> str:
+    classes = [{"class": name, "probability": p} for name, p in row.best or ()]
+    of_model = {"workdir": row.workdir} if several else {}
+    return printable_json({"image": row.image, **of_model, "classes": classes})
+
+
+def _write(path: pathlib.Path, table: dict[str, list[Any]]) -> None:
+    content = answer_files.as_csv(table)
+    if path == STDOUT:
+        print(content.decode(), end="")
+    else:
+        place.write_whole(epath.Path(path), content)
+
+
+def _table(rows: Sequence[Row], *, several: bool) -> dict[str, list[Any]]:
+    """The columns of `evaluate --predictions` without labels, and the model if `several`."""
+    ok, broken = answer_files.OK, answer_files.BROKEN
+    columns: dict[str, list[Any]] = {"image": [answer_files.text(row.image) for row in rows]}
+    if several:
+        columns["workdir"] = [answer_files.text(row.workdir) for row in rows]
+    columns["status"] = [broken if row.best is None else ok for row in rows]
+    for rank in range(max((len(row.best or ()) for row in rows), default=0)):
+        best = [row.best[rank] if row.best and rank < len(row.best) else None for row in rows]
+        columns |= answer_files.ranked(best, rank=rank)
+    return columns

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,8 +12,9 @@ from flax import nnx
 
 from vit_jax.checkpoints import run_folder, s3, store
 from vit_jax.checkpoints.load import load
+from vit_jax.commands import image_paths
 from vit_jax.config import Config
-from vit_jax.data import augment, folder_scan, opening
+from vit_jax.data import augment, opening
 from vit_jax.data.record import UNKNOWN, Record, Source
 from vit_jax.images import transform_of
 from vit_jax.models.zoo import Model
@@ -170,15 +170,10 @@ class Subject:
 
 
 def _expanded(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """The image files among the paths, and those anywhere below folders. Raises ValueError."""
-    files: list[str] = []
-    for path in paths:
-        if not os.path.isdir(path):
-            if not os.path.exists(path):
-                raise ValueError(f"{path}: there is no such file or folder")
-            files.append(path)
-            continue
-        if not (found := folder_scan.images(pathlib.Path(path)).images):
-            raise ValueError(f"{path} is a folder without images")
-        files += found
+    """The image files that the user named. Raises ValueError for the first that is not there."""
+    files = []
+    for path, problem in image_paths.expanded(paths):
+        if problem:
+            raise ValueError(f"{path}: {problem}")
+        files.append(path)
     return tuple(files)

@@ -178,7 +178,7 @@ def _reason(error: Exception, data: bytes) -> str:
     if not data:
         return "the file is empty"
     if isinstance(error, PIL.UnidentifiedImageError):
-        return f"it begins with {data[:8]!r}: the format is not known, or its header is damaged"
+        return f"it begins with {data[:8]!r}: it is not an image, or its header is damaged"
     if isinstance(error, MemoryError):
         return "there is not enough memory"
     return " ".join(str(error).split()) or type(error).__name__
