@@ -2,6 +2,7 @@
 
 from vit_jax.evaluators.codebook import Codebook
 from vit_jax.evaluators.contract import Context, Evaluator, Measure
+from vit_jax.evaluators.few_shot import FewShot
 from vit_jax.evaluators.held_out import HeldOut
 from vit_jax.evaluators.knn import Knn
 
@@ -12,6 +13,7 @@ __all__ = ["HELD_OUT", "EVALUATORS", "Context", "Evaluator", "HeldOut", "Knn", "
 # By the name in a config.
 EVALUATORS: dict[str, type[Evaluator]] = {
     "codebook": Codebook,
+    "few_shot": FewShot,
     "held_out": HeldOut,
     "knn": Knn,
 }

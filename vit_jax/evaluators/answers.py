@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec as P
 
 from vit_jax.data.record import UNKNOWN, Source, is_multi_label
 from vit_jax.objectives import ANSWERS, Answers, Objective
+from vit_jax.parallel.mesh import replicated
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,4 @@ def rows(batch: Mapping[str, jax.Array], answers: Answers) -> dict[str, jax.Arra
         "classes": answers.classes,
         "probabilities": answers.probabilities,
     }
-    if jax.sharding.get_abstract_mesh().empty:
-        return found
-    return {name: jax.lax.with_sharding_constraint(x, P()) for name, x in found.items()}
+    return {name: replicated(array) for name, array in found.items()}

@@ -12,23 +12,18 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from vit_jax.checkpoints import classes
-from vit_jax.data.augment import normalize
 from vit_jax.data.bad_images import BadImages
-from vit_jax.data.record import Source, is_multi_label
-from vit_jax.data.relabelled import Relabelled
+from vit_jax.data.record import Source
 from vit_jax.data.subset import spread
 from vit_jax.duration import Duration
 from vit_jax.errors import RunFailed
 from vit_jax.evaluators.contract import Context, Evaluator, Measure, add_up
+from vit_jax.evaluators.features import INPUTS, bad_images, labelled, of_images
 from vit_jax.models.layers import BATCH_AXES
 from vit_jax.objectives import Direction, Objective
-
-INPUTS = ("image", "label", "mask")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,14 +49,14 @@ class Knn(Evaluator):
         return {name: "max" for k in self.k for name in _names(k, of=self.k)}
 
     def open(self, context: Context) -> Measure:
-        train, held_out = _labelled(context)
+        train, held_out = labelled(context, evaluator="kNN")
         train = spread(train, self.train_images)
         if max(self.k) > len(train):
             raise ValueError(
                 f"kNN needs k = {max(self.k)} neighbours, but there are {len(train)} training"
                 " images"
             )
-        bad = BadImages(size=len(train), max_bad=context.bad.max_bad, reported=context.bad.reported)
+        bad = bad_images(context, train)
         features = _feature_step(context)
         search = make_search(
             context.mesh,
@@ -177,41 +172,10 @@ def _votes(
     return jnp.einsum("qk,qkc->qc", weight, of_class, precision=jax.lax.Precision.HIGHEST)
 
 
-def _labelled(context: Context) -> tuple[Source, Source]:
-    """Training and held-out images with the same labels. Raises ValueError if that cannot be."""
-    train, held_out = context.train, context.held_out
-    if train is None:
-        raise ValueError(
-            "kNN needs training images to compare with: name a run, or a recipe with --config"
-        )
-    for source in (train, held_out):
-        if not source.class_names:
-            raise ValueError(f"kNN needs labels: {source.name} has none")
-        if is_multi_label(source):
-            raise ValueError(f"kNN needs one class of each image: {source.name} has several")
-    match = classes.match(
-        train.class_names,
-        held_out.class_names,
-        their_count=len(train.class_names),
-        our_count=len(held_out.class_names),
-    )
-    if not match.kept:
-        raise ValueError(
-            f"kNN needs the same classes in {train.name} and {held_out.name}: {match.note}"
-        )
-    if match.kind == "reordered":
-        # `rows` gives the number in the training split for each held-out class.
-        held_out = Relabelled(held_out, match.rows)
-    return train, held_out
-
-
 def _feature_step(context: Context) -> Callable[[Any, jax.Array], jax.Array]:
     def step(params: Any, images: jax.Array) -> jax.Array:
-        model = nnx.merge(context.graphdef, params)
-        features = model.features(normalize(images, mean=context.mean, std=context.std))
-        features = features.astype(jnp.float32)
-        length = jnp.linalg.norm(features, axis=-1, keepdims=True)
-        return features / jnp.maximum(length, 1e-12)
+        found = of_images(context, images, params)
+        return found / jnp.maximum(jnp.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
 
     return jax.jit(step)
 

@@ -105,6 +105,13 @@ def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     return np.concatenate([np.arange(*part) for part in sorted(parts)])
 
 
+def replicated(array: jax.Array) -> jax.Array:
+    """The whole array on every device of the current mesh, so that every process can read it."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return array
+    return jax.lax.with_sharding_constraint(array, P())
+
+
 def to_global(batch: dict[str, np.ndarray], mesh: Mesh, *, batch_size: int) -> dict[str, jax.Array]:
     """Global arrays, made of the host arrays that hold the `local_rows` of every process."""
     sharding = NamedSharding(mesh, BATCH)
