@@ -5,6 +5,7 @@ from vit_jax.evaluators.contract import Context, Evaluator, Measure
 from vit_jax.evaluators.few_shot import FewShot
 from vit_jax.evaluators.held_out import HeldOut
 from vit_jax.evaluators.knn import Knn
+from vit_jax.evaluators.linear_probe import LinearProbe
 
 HELD_OUT = "held_out"  # the name of the evaluator whose metrics have no prefix
 
@@ -16,4 +17,5 @@ EVALUATORS: dict[str, type[Evaluator]] = {
     "few_shot": FewShot,
     "held_out": HeldOut,
     "knn": Knn,
+    "linear_probe": LinearProbe,
 }

@@ -129,3 +129,13 @@ def to_global(batch: dict[str, np.ndarray], mesh: Mesh, *, batch_size: int) -> d
         return jax.make_array_from_callback(shape, sharding, part)
 
     return {name: place(array) for name, array in batch.items()}
+
+
+def whole_to_global(array: np.ndarray, mesh: Mesh, *, axis: int | None = None) -> jax.Array:
+    """A global array of an array that every process holds whole.
+
+    The devices hold parts of it along an axis, or the whole array if there is no axis.
+    """
+    split = P() if axis is None else P(*[None] * axis, BATCH_AXES)
+    sharding = NamedSharding(mesh, split)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
