@@ -1,7 +1,5 @@
 """What is read off a model before it sees an image: filters, positions, relative biases."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ import pytest
 import vit_jax
 from tests.compare import assert_close
 from tests.models import tiny
-from vit_jax.analysis import figures, learned, learned_figures
+from vit_jax.analysis import curves, figures, learned, learned_figures
 from vit_jax.analysis.contract import NoPicture
 from vit_jax.checkpoints import load
 from vit_jax.models import swin
@@ -109,7 +107,7 @@ def test_a_swin_has_filters_positions_and_biases_of_each_stage():
     table = np.asarray(model.stage2.blocks.relative_bias[...])[1]
     index = relative_index((2, 4))[1:, 1:]  # query 0 is at the top left, key 7 at the bottom right
     assert_close(biases["stage 2"][1, :, 2, 6], table[index[0, 7]])
-    assert learned_figures.relative_biases(biases).axes[1].get_title() == "stage 2"
+    assert learned_figures.relative_biases(biases).axes[1].get_title("left") == "stage 2"
 
 
 def test_what_a_model_lacks_is_named():
@@ -124,11 +122,10 @@ def test_what_a_model_lacks_is_named():
 
 
 def test_pictures_are_drawn(model, tmp_path):
-    lines = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "eval_top1": 0.5}]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    lines = [(1, {"loss": 2.0}), (2, {"loss": 1.0}), (2, {"eval_top1": 0.5})]
     images = np.asarray(jax.random.randint(jax.random.key(0), (9, 16, 24, 3), 0, 256), np.uint8)
     drawn = {
-        "curves": figures.curves(tmp_path),
+        "curves": curves.curves({"": [lines]}),
         "filters": learned_figures.filters(learned.filters(model)),
         "positions": learned_figures.position_similarity(learned.position_similarity(model)),
         "predictions": figures.predictions(images, [("a", 0.5)] * 9, ["a", "b", ""] * 3),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import vit_jax
-from tests import runs
+from tests import cli, runs
 from tests.extending.life import Life
 from tests.models import tiny
 from vit_jax.checkpoints import load, run_folder
@@ -57,6 +57,8 @@ def test_it_pretrains_goes_on_with_the_same_bits_and_is_fine_tuned(
     last = lines[-1]
     assert 0 < last["eval_accuracy"] <= 1 and 0 < last["eval_loss"] < np.log(12)
     assert last["eval_count"] == 5000
+    assert cli.run("figures", "--workdir", pretrained, "--only", "masked") == 0
+    assert (pretrained / "pictures" / "masked.png").stat().st_size > 10_000
     record = run_folder.read_json(pretrained, frozen.NAME)
     assert record["tokenizer"]["path"] == str(tokenizers / "one")
     assert not [path for path in runs.arrays(pretrained) if "decoder" in path]

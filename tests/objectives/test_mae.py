@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import vit_jax
-from tests import runs
+from tests import cli, runs
 from tests.compare import assert_close
 from tests.extending.life import Life
 from vit_jax.checkpoints import run_folder
@@ -104,6 +104,7 @@ def test_a_ratio_that_hides_all_or_nothing_is_refused(ratio):
 def test_it_pretrains_goes_on_with_the_same_bits_and_is_fine_tuned(tmp_path, monkeypatch, capsys):
     life = Life(tmp_path, monkeypatch)
     pretrained = life.lives(*SMALL)
+    assert cli.run("figures", "--workdir", pretrained, "--only", "masked") == 0
     last = [line for line in runs.lines(pretrained) if "eval_loss" in line][-1]
     assert 0.2 < last["eval_loss"] < 2 and last["eval_count"] == 5000
     assert "eval_top1" not in last

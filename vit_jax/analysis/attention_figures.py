@@ -14,7 +14,8 @@ from vit_jax.analysis.panels import (
     Draw,
     draw_images,
     draw_mosaic,
-    shown,
+    draw_of,
+    in_rows,
 )
 
 BRIGHTEST = 99.5  # percentile of attention that has the brightest colour
@@ -47,18 +48,11 @@ def attention_distance(distances: np.ndarray, *, equal: float, images: int) -> F
     return figure
 
 
-def rollout(images: np.ndarray, maps: np.ndarray, *, most: int = 4) -> Figure:
+def rollout(images: np.ndarray, maps: np.ndarray, *, across: int = 4) -> Figure:
     """Pairs of an image and the same image as bright as the attention rollout (B, H, W)."""
-    pairs = min(most, len(images))
-    rows = -(-len(images) // pairs)
     share = np.nan_to_num(maps / np.nanmax(maps, axis=(1, 2), keepdims=True))
     attended = np.rint(images * share[..., None]).astype(np.uint8)
-    columns: list[Column] = []
-    for pair in range(pairs):
-        for name, kind in (("input", images), ("attention", attended)):
-            cells = [kind[i] if i < len(images) else None for i in range(pair, rows * pairs, pairs)]
-            draw = [functools.partial(_image, image=image) for image in cells]
-            columns.append((name, draw))
+    columns = in_rows([("input", images), ("attention", attended)], across=across)
     return draw_images(columns, shape=images.shape[1:3], title="Attention rollout")[0]
 
 
@@ -69,9 +63,9 @@ def class_attention(images: np.ndarray, maps: np.ndarray) -> Figure:
     patches. All maps have one scale.
     """
     most = float(np.nanpercentile(maps, BRIGHTEST))
-    columns: list[Column] = [("input", [functools.partial(_image, image=i) for i in images])]
+    columns: list[Column] = [("input", [draw_of(image) for image in images])]
     for head in range(maps.shape[1]):
-        draw = [
+        draw: list[Draw] = [
             functools.partial(_overlay, image=image, values=of_image[head], most=most)
             for image, of_image in zip(images, maps, strict=True)
         ]
@@ -92,7 +86,7 @@ def layers_attention(image: np.ndarray, maps: np.ndarray) -> Figure:
     height = max(side * heads * rows / columns, 2 * side * rows / columns) + 1.0
     figure = Figure(figsize=(side * layers + 3.4, height), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.6, side * layers))
-    _image(left, image=image)
+    draw_of(image)(left)
     left.set_axis_off()
     most = float(np.percentile(maps, BRIGHTEST))
     by_head = maps.swapaxes(0, 1)
@@ -110,27 +104,11 @@ def _bar(figure: Figure, drawn: AxesImage | None, beside: Sequence[Axes]) -> Non
     bar.ax.tick_params(labelsize=7)
 
 
-def feature_colours(images: np.ndarray, colours: np.ndarray) -> Figure:
-    """Rows of images, and below each its features as colours (B, rows, columns, 3)."""
-    across = min(8, len(images))
-    rows = -(-len(images) // across)
-    columns: list[Column] = []
-    for column in range(across):
-        draw: list[Draw] = []
-        for i in range(column, rows * across, across):
-            one = (images[i], colours[i]) if i < len(images) else (None, None)
-            draw += [functools.partial(_image, image=image) for image in one]
-        columns.append(("", draw))
+def feature_colours(images: np.ndarray, colours: np.ndarray, *, across: int = 4) -> Figure:
+    """Pairs of an image and its features as colours (B, rows, columns, 3)."""
+    columns = in_rows([("input", images), ("features", colours)], across=across)
     title = "Features: first three principal components of all images as red, green and blue"
     return draw_images(columns, shape=images.shape[1:3], title=title)[0]
-
-
-def _image(axes: Axes, *, image: np.ndarray | None) -> AxesImage | None:
-    """Draws an image, uint8 or in [0, 1]; None draws nothing."""
-    if image is None:
-        return None
-    whole = 255 if image.dtype == np.uint8 else 1
-    return axes.imshow(**shown(image, whole=whole), interpolation="nearest")
 
 
 def _overlay(axes: Axes, *, image: np.ndarray, values: np.ndarray, most: float) -> AxesImage:

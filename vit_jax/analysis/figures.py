@@ -1,86 +1,82 @@
-"""Pictures of a run: its curves, its predictions, its reconstructions, its augmentations."""
+"""Pictures of images: predictions, mistakes, reconstructions, augmentations."""
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from vit_jax.analysis.contract import NoPicture
-from vit_jax.analysis.panels import shown
+from vit_jax.analysis.panels import draw_images, in_rows, shown
 from vit_jax.text import printable
-from vit_jax.workdir import lines as metric_lines
 
-
-def curves(workdir: str | os.PathLike[str]) -> Figure:
-    """Loss and held-out accuracy over the steps, from metrics.jsonl."""
-    good = metric_lines.read(workdir).good
-    if not good:
-        raise NoPicture(f"{workdir} has no metrics.jsonl: it is not a run, or has not logged yet")
-    lines = [(line["step"], metric_lines.numbers(line)) for line in good]
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    accuracies = {"eval_top1": "top-1", "eval_ema_top1": "top-1 of the average"}
-    classifies = any("eval_top1" in values for _, values in lines)
-    for axes, names in (
-        (left, {"loss": "training loss", "eval_loss": "held-out loss"}),
-        (right, accuracies if classifies else _measured(lines)),
-    ):
-        for name, label in names.items():
-            points = [(step, values[name]) for step, values in lines if name in values]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=label, marker="." * (len(points) < 20))
-        axes.set_xlabel("step")
-        if axes.lines:
-            axes.legend()
-    if classifies:
-        right.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.1f}%")
-    return figure
-
-
-def _measured(lines: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, str]:
-    """The first metric of the evaluations that is not the loss, with its name."""
-    names = (name for _, values in lines for name in values if name.startswith("eval_"))
-    own = (name for name in names if "/" not in name)  # not of another evaluator
-    first = next((name for name in own if name not in ("eval_loss", "eval_count")), None)
-    return {first: first.removeprefix("eval_")} if first else {}
+MOST_NAMES = 40  # classes whose names fit beside a matrix
+MOST_NUMBERS = 20  # classes whose counts fit into the cells
+LONGEST = 24  # letters of a class name
 
 
 def predictions(
     images: np.ndarray,  # uint8 (N, H, W, C)
     predicted: Sequence[tuple[str, float]],
     truth: Sequence[str],
+    title: str = "",
 ) -> Figure:
     """Images in a grid, each with its predicted class and probability, red if wrong.
 
     The truth is "" for an image whose class is unknown.
     """
-    titles = []
-    for (name, share), true in zip(predicted, truth, strict=True):
-        right = true in ("", name)
-        lines = (f"{name} {100 * share:.0f}%", *(() if right else (f"(is {true})",)))
-        titles.append((lines, "black" if right else "tab:red"))
-    return _titled(images, titles)
-
-
-def batch(images: np.ndarray, labels: Sequence[Sequence[str]]) -> Figure:
-    """Images uint8 (N, H, W, C) of a batch in a grid, each with the lines of its label above."""
-    return _titled(images, [(lines, "black") for lines in labels])
-
-
-def _titled(images: np.ndarray, titles: Sequence[tuple[Sequence[str], str]]) -> Figure:
-    """Images uint8 (N, H, W, C) in a grid, each with lines above it and their colour."""
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.4 * columns, 1.75 * rows), layout="constrained")
-    grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
-    for axes, image, (lines, color) in zip(grid, images, titles, strict=False):
+    for axes, image, (name, share), true in zip(
+        np.ravel(figure.subplots(rows, columns, squeeze=False)),
+        images,
+        predicted,
+        truth,
+        strict=False,
+    ):
         axes.imshow(**shown(image, whole=255))
+        right = true in ("", name)
+        lines = [f"{_shortened(name)} {100 * share:.0f}%"]
+        lines += [] if right else [f"(is {_shortened(true)})"]
         # A name may hold dollar signs, which Matplotlib would read as mathematics.
         text = "\n".join(map(printable, lines))
+        color = "black" if right else "tab:red"
         axes.set_title(text, fontsize=7, color=color, parse_math=False)
     for axes in figure.axes:
         axes.set_axis_off()
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+
+
+def confusion(counts: np.ndarray, names: Sequence[str], *, note: str) -> Figure:
+    """How images of each class (rows) are predicted (columns): counts (K, K) as shares of a row."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    classes = len(names)
+    side = min(max(0.32 * classes, 3.0), 10.0)
+    figure = Figure(figsize=(side + 2.2, side + 1.2), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
+    if classes <= MOST_NAMES:
+        labels = [printable(_shortened(name)) for name in names]
+        axes.set_xticks(range(classes), labels, rotation=90, fontsize=7, parse_math=False)
+        axes.set_yticks(range(classes), labels, fontsize=7, parse_math=False)
+    if classes <= MOST_NUMBERS:
+        for (row, column), count in np.ndenumerate(counts):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            if count:
+                axes.annotate(
+                    str(count), (column, row), color=color, fontsize=6, ha="center", va="center"
+                )
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(note, fontsize=9)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.7)
+    bar.set_label("share of the images of the class", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     return figure
 
 
@@ -100,6 +96,23 @@ def reconstructions(
     for axes in figure.axes:
         axes.set_axis_off()
     return figure
+
+
+def restored(
+    images: np.ndarray,  # in [0, 1], (N, H, W, C)
+    seen: np.ndarray,  # the same; NaN in hidden patches
+    predicted: np.ndarray,  # in [0, 1], (N, H, W, C)
+    *,
+    note: str,
+    across: int = 3,
+) -> Figure:
+    """Images, what a model saw of them, and what it predicted, `across` images in a row."""
+    visible = np.where(np.isnan(seen), 0.5, seen)
+    columns = in_rows(
+        [("image", images), ("seen", visible), ("predicted", predicted)], across=across
+    )
+    title = f"Hidden patches, predicted from what was seen{note and f': {note}'}"
+    return draw_images(columns, shape=images.shape[1:3], title=title)[0]
 
 
 def codebook(counts: np.ndarray, *, images: int) -> Figure:

@@ -56,7 +56,8 @@ def relative_biases(tables: Mapping[str, np.ndarray]) -> Figure:
         drawn = draw_mosaic(
             axes, table, labels=("layer", "head"), vmin=-most, vmax=most, cmap="RdBu_r"
         )
-        axes.set_title(part, fontsize=8)
+        axes.set_title(part, fontsize=8, loc="left")
+        axes.set_anchor("W")  # parts with fewer heads begin at the left too
     bar = figure.colorbar(drawn, ax=grid, shrink=0.8)
     bar.set_label("bias of the attention logit", fontsize=8)
     bar.ax.tick_params(labelsize=7)

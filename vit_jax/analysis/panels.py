@@ -57,7 +57,36 @@ def draw_mosaic(
 
 
 Draw = Callable[[Axes], AxesImage | None]
-Column = tuple[str, Sequence[Draw]]  # a title, and a function for each row
+Column = tuple[str, list[Draw]]  # a title, and a function for each row
+
+
+def draw_of(image: np.ndarray | None) -> Draw:
+    """A function that draws an image, uint8 or in [0, 1]; None draws nothing."""
+
+    def draw(axes: Axes) -> AxesImage | None:
+        if image is None:
+            return None
+        whole = 255 if image.dtype == np.uint8 else 1
+        return axes.imshow(**shown(image, whole=whole), interpolation="nearest")
+
+    return draw
+
+
+def in_rows(columns: Sequence[tuple[str, np.ndarray]], *, across: int) -> list[Column]:
+    """Columns of a picture that shows `across` groups of images in a row, then the next row.
+
+    Each of the `columns` is a title and images (N, H, W, C), one for each group. Places without an
+    image are empty.
+    """
+    count = len(columns[0][1])
+    across = min(across, count)
+    rows = -(-count // across)
+    placed: list[Column] = []
+    for first in range(across):
+        for name, images in columns:
+            there = [images[i] if i < count else None for i in range(first, rows * across, across)]
+            placed.append((name, [draw_of(image) for image in there]))
+    return placed
 
 
 def draw_images(

@@ -13,14 +13,17 @@ from vit_jax.analysis import (
     attention,
     attention_figures,
     components,
+    curves,
     figures,
     learned,
     learned_figures,
 )
 from vit_jax.analysis.contract import NoPicture
 from vit_jax.checkpoints import imagenet
+from vit_jax.commands import restoring
 from vit_jax.commands.classifying import classify
-from vit_jax.commands.subject import Function, Subject
+from vit_jax.commands.judged import Function
+from vit_jax.commands.subject import SHOWN, Subject
 from vit_jax.models import zoo
 from vit_jax.models.model import Model
 
@@ -36,7 +39,7 @@ class Picture:
 
 
 def _curves(subject: Subject) -> Figure:
-    return figures.curves(subject.workdir)
+    return curves.curves({"": [curves.read(subject.workdir)]})
 
 
 def _predictions(subject: Subject) -> Figure:
@@ -45,10 +48,33 @@ def _predictions(subject: Subject) -> Figure:
         zoo.check_head(model.options)
     except ValueError as error:
         raise NoPicture(str(error)) from error
-    records = subject.records(24)
+    records = subject.records(SHOWN)
     images = subject.pixels(records)
-    best = [row[0] for row in classify(model, top=1, names=imagenet.class_names(model))(images)]
-    return figures.predictions(images, best, list(map(subject.class_name, records)))
+    names = imagenet.class_names(model)
+    best = [row[0] for row in classify(model, top=1, names=names)(images)]
+    shown = dict(zip(model.class_names, names, strict=False))  # words instead of synsets
+    truth = [shown.get(name, name) for name in map(subject.class_name, records)]
+    return figures.predictions(images, best, truth)
+
+
+def _confusion(subject: Subject) -> Figure:
+    found = subject.judged
+    note = f"{found.right} of {len(found.labels)} images are predicted right"
+    return figures.confusion(found.confusion(), found.names, note=note)
+
+
+def _mistakes(subject: Subject) -> Figure:
+    found = subject.judged
+    worst = found.worst(SHOWN)
+    if not len(worst):
+        raise NoPicture(f"all of {len(found.labels)} images are predicted right")
+    names = found.names
+    return figures.predictions(
+        subject.pixels([found.records[i] for i in worst]),
+        [(names[found.predicted[i]], float(found.probabilities[i])) for i in worst],
+        [names[found.labels[i]] for i in worst],
+        title=f"Mistakes of the highest loss, of {len(found.labels)} images",
+    )
 
 
 def _rebuilt(model: Model, images: jax.Array) -> tuple[jax.Array, jax.Array] | None:
@@ -86,6 +112,13 @@ def _positions(subject: Subject) -> Figure:
 
 def _relative_bias(subject: Subject) -> Figure:
     return learned_figures.relative_biases(learned.relative_biases(subject.model))
+
+
+def _masked(subject: Subject) -> Figure:
+    images = subject.shown(9)
+    seen, predicted, note = restoring.restored(subject, images)
+    covered = images[:, : seen.shape[1], : seen.shape[2]] / 255
+    return figures.restored(covered, seen, predicted, note=note)
 
 
 def _attention_distance(subject: Subject) -> Figure:
@@ -179,8 +212,11 @@ def _over(subject: Subject, maps: np.ndarray) -> np.ndarray:
 PICTURES: dict[str, Picture] = {
     "curves": Picture(draw=_curves),
     "predictions": Picture(draw=_predictions, images=True),
+    "confusion": Picture(draw=_confusion, images=True),
+    "mistakes": Picture(draw=_mistakes, images=True),
     "reconstructions": Picture(draw=_reconstructions, images=True),
     "codebook": Picture(draw=_codebook, images=True),
+    "masked": Picture(draw=_masked, images=True),
     "filters": Picture(draw=_filters),
     "positions": Picture(draw=_positions),
     "relative_bias": Picture(draw=_relative_bias),

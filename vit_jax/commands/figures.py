@@ -8,7 +8,10 @@ from vit_jax.commands.arguments import checkpoint_step, count, size
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="image files or folders; unset: those of the run"
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="image files or folders; unset: those of the run. Or other runs to compare with",
     )
     parser.add_argument("--workdir", help="folder of a run, or a released file")
     parser.add_argument(
@@ -35,9 +38,10 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Draw what a run or a released model has learned.
 
     Writes PNG files and prints where they are. A picture that does not exist for the model is left
-    out, with the reason on stderr; with --only, that is an error. With --augment, draws one picture
-    for each augmentation of a recipe or a run (augment_NAME.png): a row for each image, a column
-    for each random draw.
+    out, with the reason on stderr; with --only, that is an error. The curves of several runs are
+    one picture: runs whose configs differ only in the seed are one band. With --augment, draws one
+    picture for each augmentation of a recipe or a run (augment_NAME.png): a row for each image, a
+    column for each random draw.
     """
     from vit_jax.commands import pictures
 

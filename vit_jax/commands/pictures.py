@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from vit_jax.analysis.contract import NoPicture
 from vit_jax.checkpoints import run_folder
-from vit_jax.commands import augmentations, configs
+from vit_jax.commands import augmentations, comparing, configs
 from vit_jax.commands.drawings import PICTURES
 from vit_jax.commands.subject import Subject
 from vit_jax.models.names import nearest
@@ -34,6 +34,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         if name not in PICTURES:
             raise ValueError(f"there is no picture {name!r}: {nearest(name, tuple(PICTURES))}")
     folder = _folder(options)
+    if others := [path for path in options.images if run_folder.is_run(path)]:
+        return _compare(options, others, folder)
     subject = Subject(
         workdir=options.workdir,
         step=options.step,
@@ -44,6 +46,18 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if options.images and not subject.source:
         raise ValueError("there are no images: name files or folders")
     _save(dict(_drawn(subject, options.only or ())), folder)
+    return 0
+
+
+def _compare(options: argparse.Namespace, others: Sequence[str], folder: epath.Path) -> int:
+    """Draws the curves of several runs. Returns the exit code."""
+    files = [path for path in options.images if path not in others]
+    if files or not set(options.only or ()) <= {"curves"}:
+        what = files[0] if files else next(name for name in options.only if name != "curves")
+        raise ValueError(f"several runs have a picture of their curves only: leave out {what}")
+    if not options.output:
+        raise ValueError("the curves of several runs belong to none of them: give a folder, -o")
+    _save({"curves": comparing.draw([options.workdir, *others])}, folder)
     return 0
 
 

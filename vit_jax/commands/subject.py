@@ -13,18 +13,21 @@ from flax import nnx
 from vit_jax.checkpoints import run_folder, s3, store
 from vit_jax.checkpoints.load import load
 from vit_jax.commands import image_paths
+from vit_jax.commands.judged import Function, Judged, judge
 from vit_jax.config import Config
 from vit_jax.data import augment, opening
 from vit_jax.data.record import UNKNOWN, Record, Source
 from vit_jax.images import transform_of
 from vit_jax.models.zoo import Model
+from vit_jax.objectives import Objective
+from vit_jax.objectives.mae import MaskedAutoencoding
 from vit_jax.training import datasets, run_config
 
 SHOWN = 24  # images in a picture of many images
 BATCH_BYTES = 2**28  # of the results of one batch
 LARGEST_BATCH = 32
 
-Function = Callable[[Any, jax.Array], Any]  # (model, normalised images) -> arrays, or None
+JUDGED = 1000  # images whose predictions are judged, unless the user says how many
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,19 @@ class Subject:
         """
         trained = run_folder.exists(s3.folder(self.workdir) / datasets.NAME)
         return run_config.read_config(self.workdir) if trained else None
+
+    @functools.cached_property
+    def objective(self) -> Objective | None:
+        """The objective of the run; that of a released masked autoencoder; None if unknown."""
+        if self.config:
+            return self.config.objective
+        return MaskedAutoencoding() if getattr(self.model.options, "decoder", None) else None
+
+    @functools.cached_property
+    def judged(self) -> Judged:
+        """What the model answers for labelled images. Raises NoPicture as `judge`."""
+        records = self.records(self.measured or JUDGED)
+        return judge(self.model, records, class_name=self.class_name, compute=self.of_records)
 
     @functools.cached_property
     def source(self) -> Source | Files | None:
@@ -135,10 +151,13 @@ class Subject:
         Batches are small enough for `BATCH_BYTES` of whatever `function` computes from the model's
         attention, which is the largest array. Nothing is yielded if it returns None.
         """
-        compute = self.computing(function)
+        return self.of_records(function, self.records(number))
+
+    def of_records(self, function: Function, records: list[Record]) -> Iterator[Any]:
+        """As `batches`, for these records."""
+        compute, size = self.computing(function), self.batch_size
         if compute is None:
             return
-        records, size = self.records(number), self.batch_size
         for first in range(0, len(records), size):
             yield compute(self.pixels(records[first : first + size]))
 

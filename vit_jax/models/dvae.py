@@ -123,9 +123,11 @@ class DVAE(Model):
 
     def rebuilt(self, images: jax.Array) -> jax.Array | None:
         """Pixels in [0, 1] (B, H, W, C) float32, made of the most likely tokens of the images."""
+        return self.decoded(self.visual_tokens(images))
+
+    def decoded(self, tokens: jax.Array) -> jax.Array | None:
         if not self.options.reconstructs:
             return None
-        tokens = self.visual_tokens(images)
         return pixels(self.decode(jax.nn.one_hot(tokens, self.options.vocabulary)))
 
     def visual_tokens(self, images: jax.Array) -> jax.Array:

@@ -134,6 +134,13 @@ class Model(nnx.Module):
         """Tokens of a codebook, int32 (B, h, w), of images; None if it has no codebook."""
         return None
 
+    def decoded(self, tokens: jax.Array) -> jax.Array | None:
+        """Pixels in [0, 1] (B, H, W, C) of tokens of a codebook, int32 (B, h, w).
+
+        None if the model cannot decode.
+        """
+        return None
+
     @property
     def patch_kernel(self) -> jax.Array | None:
         """The patch embedding (height, width, channels, D); None if it does not read pixels."""

@@ -11,6 +11,7 @@ from vit_jax.objectives.contract import (
     FrozenModel,
     Loss,
     Objective,
+    Restored,
     TableFile,
 )
 from vit_jax.objectives.distillation import Distillation
@@ -28,6 +29,7 @@ __all__ = [
     "FrozenModel",
     "Loss",
     "Objective",
+    "Restored",
     "TableFile",
 ]
 

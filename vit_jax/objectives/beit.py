@@ -10,7 +10,7 @@ the devices, by the same interpolation (Lanczos) to the same size.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -26,8 +26,17 @@ from vit_jax.models.dvae import DVAEOptions
 from vit_jax.models.layers import batch_axes
 from vit_jax.models.masked_image_model import MaskedImageModelOptions
 from vit_jax.models.zoo import Options
-from vit_jax.objectives.contract import Batch, Direction, Frozen, FrozenModel, Loss, Objective
+from vit_jax.objectives.contract import (
+    Batch,
+    Direction,
+    Frozen,
+    FrozenModel,
+    Loss,
+    Objective,
+    Restored,
+)
 from vit_jax.objectives.masked_patch import masked_image_model
+from vit_jax.objectives.pixels import patches
 
 TOKENIZER = "tokenizer"  # its name among the frozen models
 _STREAM = 3  # the random stream of the masks; the augmentations have other numbers
@@ -124,6 +133,30 @@ class MaskedImageModeling(Objective):
         counts = jnp.maximum(hidden.sum(axis=1, dtype=jnp.float32), 1)
         sums = {"accuracy": hits / counts, "loss": errors / counts}
         return {name: jnp.where(batch["mask"], value, 0).sum() for name, value in sums.items()}
+
+    def restored(
+        self, model: Any, batch: Batch, *, frozen: Frozen, decode: Callable[..., Any] | None
+    ) -> Restored | None:
+        """The prediction is decoded from visual tokens: those of visible patches are the true ones.
+
+        None without a `decode`.
+        """
+        if decode is None:
+            return None
+        options, images = model.options, batch["image"].astype(jnp.float32)
+        hidden = self._masks(batch["sample_index"], options, key=jax.random.key(_STREAM))
+        tokens = frozen[TOKENIZER](batch["image"]).argmax(-1)
+        best = model.patch_logits(batch["image"], mask=hidden).argmax(-1).reshape(tokens.shape)
+        mixed = jnp.where(hidden.reshape(tokens.shape), best, tokens)
+        true = patches(images, options.patch_size)
+        return Restored(
+            jnp.where(hidden[..., None], jnp.nan, true),
+            patches(decode(mixed), options.patch_size),
+        )
+
+    @property
+    def restoring(self) -> str:
+        return "all patches are decoded from visual tokens, the true ones where they are visible"
 
     def _masks(self, sample_index: jax.Array, options: Any, *, key: jax.Array) -> jax.Array:
         """Hidden patches, bool (B, N), of the samples with these indices, uint32 (B, 2)."""

@@ -49,6 +49,17 @@ class Loss(NamedTuple):
     extras: dict[str, jax.Array] = {}  # float32 (B,) each, reported as sum / sum(weights)
 
 
+class Restored(NamedTuple):
+    """Images of which a model predicted the hidden patches, in the value range of its images.
+
+    Both are float32 (B, N, P): N patches in raster order, of P pixels in the order row, column,
+    channel.
+    """
+
+    seen: jax.Array  # what the model saw; NaN in hidden patches
+    predicted: jax.Array  # the prediction of the patches that count in the loss; others as they are
+
+
 class Answers(NamedTuple):
     """What a classifier answers for each image: its k most probable classes, the first is best."""
 
@@ -138,6 +149,22 @@ class Objective(Protocol):
         the metrics of the sums.
         """
         ...
+
+    def restored(
+        self, model: Any, batch: Batch, *, frozen: Frozen, decode: Callable[..., Any] | None
+    ) -> Restored | None:
+        """The images, what the model sees of them, and what it predicts, for a picture.
+
+        None if it predicts nothing that can be shown. `batch` holds image and sample_index as in
+        `measure`; the masks are those of `measure`. `decode` makes normalised images of visual
+        tokens (B, h, w) of the frozen tokenizer; None if there is none, or if it has no decoder.
+        """
+        return None
+
+    @property
+    def restoring(self) -> str:
+        """What must be known to read the picture of `restored`; "" if nothing."""
+        return ""
 
     def finished(self, totals: Mapping[str, np.ndarray], *, count: int) -> dict[str, float]:
         """The metrics of a split, from its totals of `measure` in double precision.

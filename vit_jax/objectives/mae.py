@@ -5,7 +5,7 @@ P pixels of a patch in the order row, column, channel.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -17,8 +17,8 @@ from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.masked_autoencoder import MaskedAutoencoderOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.zoo import Options
-from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective
-from vit_jax.objectives.pixels import patches
+from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective, Restored
+from vit_jax.objectives.pixels import patches, statistics
 
 _NOISE = 3  # the random stream of the masks; the augmentations have other numbers
 
@@ -67,6 +67,24 @@ class MaskedAutoencoding(Objective):
         loss = error.sum(axis=1) / mask.sum(axis=1, dtype=jnp.float32)
         return {"loss": jnp.where(batch["mask"], loss, 0).sum()}
 
+    def restored(
+        self, model: Any, batch: Batch, *, frozen: Frozen, decode: Callable[..., Any] | None
+    ) -> Restored:
+        images = batch["image"].astype(jnp.float32)
+        noise = patch_noise(batch["sample_index"], model.options, key=jax.random.key(_NOISE))
+        predicted, mask = model.reconstruct(images, noise=noise, mask_ratio=self.mask_ratio)
+        true, hidden = patches(images, model.options.patch_size), mask[..., None]
+        if self.normalise:
+            mean, deviation = statistics(true)
+            predicted = predicted * deviation + mean
+        return Restored(jnp.where(hidden, jnp.nan, true), jnp.where(hidden, predicted, true))
+
+    @property
+    def restoring(self) -> str:
+        if not self.normalise:
+            return ""
+        return "each predicted patch was given the mean and deviation of the true patch"
+
     def _errors(
         self, model: Any, images: jax.Array, noise: jax.Array, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
@@ -110,9 +128,8 @@ def targets(
     target = patches(images.astype(jnp.float32), patch_size)
     if not normalise:
         return target
-    # The original uses the unbiased variance.
-    mean, variance = target.mean(-1, keepdims=True), target.var(-1, ddof=1, keepdims=True)
-    return (target - mean) / jnp.sqrt(variance + 1e-6)
+    mean, deviation = statistics(target)
+    return (target - mean) / deviation
 
 
 def patch_errors(prediction: jax.Array, target: jax.Array) -> jax.Array:

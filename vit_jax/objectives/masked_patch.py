@@ -5,7 +5,7 @@ images, N patches, C channels, P pixels of a patch times channels.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -18,8 +18,8 @@ from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.masked_image_model import MaskedImageModelOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.zoo import Options
-from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective
-from vit_jax.objectives.pixels import denormalised, patches
+from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective, Restored
+from vit_jax.objectives.pixels import denormalised, normalised, patches
 
 Target = Literal["mean_colour", "colours_4x4", "pixels"]
 
@@ -86,6 +86,35 @@ class MaskedPatchPrediction(Objective):
         loss = errors.sum(axis=1) / changes.corrupted.sum(axis=1, dtype=jnp.float32)
         return {"loss": jnp.where(batch["mask"], loss, 0).sum()}
 
+    def restored(
+        self, model: Any, batch: Batch, *, frozen: Frozen, decode: Callable[..., Any] | None
+    ) -> Restored:
+        options = model.options
+        changes = corruption(
+            batch["sample_index"], options, share=self.corrupt, key=jax.random.key(_STREAM)
+        )
+        images = batch["image"].astype(jnp.float32)
+        outputs = model.patch_logits(images, mask=changes.masked, source=changes.source)
+        if self.target != "pixels":
+            side = _SIDE if self.target == "colours_4x4" else 1
+            best = outputs.reshape(*outputs.shape[:2], side**2, -1).argmax(-1)
+            pixels = pixels_of(best, options.patch_size, channels=options.channels)
+            shape = (*pixels.shape[:2], -1, options.channels)
+            outputs = self._normal(pixels.reshape(shape)).reshape(pixels.shape)
+        true = patches(images, options.patch_size)
+        other = jnp.take_along_axis(true, changes.source[..., None], axis=1)
+        return Restored(
+            jnp.where(changes.masked[..., None], jnp.nan, other),
+            jnp.where(changes.corrupted[..., None], outputs, true),
+        )
+
+    @property
+    def restoring(self) -> str:
+        others = "some visible patches are another patch of the image"
+        if self.target == "pixels":
+            return others
+        return f"{others}; predicted colours are the middle of their bin"
+
     def _errors(
         self, model: Any, images: jax.Array, changes: "Corruption", key: jax.Array | None
     ) -> jax.Array:
@@ -101,6 +130,10 @@ class MaskedPatchPrediction(Objective):
 
     def _pixels(self, images: jax.Array) -> jax.Array:
         """Normalised images with their values in [0, 1] again."""
+        raise NotImplementedError("the mean and std are unknown: call `bound` first")
+
+    def _normal(self, pixels: jax.Array) -> jax.Array:
+        """Pixels (..., C) with values in [0, 1], normalised like the images."""
         raise NotImplementedError("the mean and std are unknown: call `bound` first")
 
     def _outputs(self, options: EncoderOptions) -> int:
@@ -127,6 +160,9 @@ class _Bound(MaskedPatchPrediction):
 
     def _pixels(self, images: jax.Array) -> jax.Array:
         return denormalised(images, mean=self.mean, std=self.std)
+
+    def _normal(self, pixels: jax.Array) -> jax.Array:
+        return normalised(pixels, mean=self.mean, std=self.std)
 
 
 class Corruption(NamedTuple):
@@ -175,6 +211,21 @@ def colours(pixels: jax.Array, patch_size: tuple[int, int], *, side: int = 1) ->
     bins = jnp.searchsorted(borders, means, side="left")
     weights = _BINS ** jnp.arange(pixels.shape[-1])
     return (bins @ weights).reshape(*whole.shape[:2], side * side)
+
+
+def pixels_of(colours: jax.Array, patch_size: tuple[int, int], *, channels: int) -> jax.Array:
+    """The pixels of patches (B, N, P), in [0, 1], of colours (B, N, side * side) of `colours`.
+
+    Each colour is the middle of its bins, and fills its part of the patch.
+    """
+    side = round(colours.shape[-1] ** 0.5)
+    bins = colours[..., None] // _BINS ** jnp.arange(channels)[None, None, None] % _BINS
+    values = ((bins.astype(jnp.float32) + 0.5) / _BINS).reshape(
+        *colours.shape[:2], side, side, channels
+    )
+    for axis, size in ((2, patch_size[0]), (3, patch_size[1])):
+        values = jnp.repeat(values, size // side, axis=axis)
+    return values.reshape(*colours.shape[:2], -1)
 
 
 def colour_errors(logits: jax.Array, labels: jax.Array) -> jax.Array:

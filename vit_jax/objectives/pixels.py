@@ -25,3 +25,24 @@ def denormalised(
     """Images (B, height, width, channels), normalised by channel, in [0, 1] again, float32."""
     scale, shift = (jnp.asarray(values, jnp.float32)[None, None, None] for values in (std, mean))
     return images.astype(jnp.float32) * scale + shift
+
+
+def normalised(pixels: jax.Array, *, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """Pixels (..., C) in [0, 1], normalised by channel, float32: undoes `denormalised`."""
+    shape = (1,) * (pixels.ndim - 1) + (-1,)
+    shift, scale = (jnp.asarray(values, jnp.float32).reshape(shape) for values in (mean, std))
+    return (pixels - shift) / scale
+
+
+def joined(patches: jax.Array, *, grid: tuple[int, int], patch_size: tuple[int, int]) -> jax.Array:
+    """The images (B, height, width, channels) of their patches (B, N, P): undoes `patches`."""
+    batch, (rows, columns), (height, width) = patches.shape[0], grid, patch_size
+    cut = patches.reshape(batch, rows, columns, height, width, -1)
+    return cut.swapaxes(2, 3).reshape(batch, rows * height, columns * width, -1)
+
+
+def statistics(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and deviation (B, N, 1) of the pixels of every patch (B, N, P), as MAE defines them."""
+    # The original uses the unbiased variance.
+    mean, variance = patches.mean(-1, keepdims=True), patches.var(-1, ddof=1, keepdims=True)
+    return mean, jnp.sqrt(variance + 1e-6)

@@ -107,6 +107,11 @@ def differences(there: Any, here: Any) -> list[str]:
     ]
 
 
+def decisive(config: Config) -> dict[str, Any]:
+    """The fields that change the result of a run, by their paths."""
+    return _matters(flat(config))
+
+
 def _flat(fields: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in fields.items():
         if isinstance(value, Mapping):

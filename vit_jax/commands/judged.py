@@ -1,0 +1,95 @@
+"""What a classifier answers for labelled images, for the pictures of its mistakes.
+
+Shapes: N images, K classes.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.analysis.contract import NoPicture
+from vit_jax.checkpoints import imagenet
+from vit_jax.data.record import UNKNOWN, Record
+from vit_jax.models import zoo
+from vit_jax.models.model import Model
+
+Function = Callable[[Any, jax.Array], Any]  # (model, normalised images) -> arrays, or None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The answers for images of known classes."""
+
+    names: tuple[str, ...]  # of the classes
+    records: list[Record]
+    labels: np.ndarray  # int (N,), in the order of the model's classes
+    predicted: np.ndarray  # int (N,), the most probable class
+    probabilities: np.ndarray  # float (N,), of the predicted class
+    losses: np.ndarray  # float (N,), cross-entropy with the label
+
+    @property
+    def right(self) -> int:
+        """The number of images that are predicted right."""
+        return int((self.predicted == self.labels).sum())
+
+    def confusion(self) -> np.ndarray:
+        """The number of images of each class (rows) that are predicted as each class: (K, K)."""
+        counts = np.zeros((len(self.names),) * 2, np.int64)
+        np.add.at(counts, (self.labels, self.predicted), 1)
+        return counts
+
+    def worst(self, number: int) -> np.ndarray:
+        """Indices of the wrong answers of the highest loss, the highest first; at most `number`."""
+        order = np.argsort(-self.losses, kind="stable")
+        return order[(self.predicted != self.labels)[order]][:number]
+
+
+def judge(
+    model: Model,
+    records: Sequence[Record],
+    *,
+    class_name: Callable[[Record], str],
+    compute: Callable[[Function, list[Record]], Iterable[np.ndarray]],
+) -> Judged:
+    """The answers for those records whose class the model knows.
+
+    `class_name` names the class of a record, and `compute` calls a function of the model and
+    normalised images, batch by batch. Raises NoPicture if there is no head, or no such record.
+    """
+    try:
+        zoo.check_head(model.options)
+    except ValueError as error:
+        raise NoPicture(str(error)) from error
+    if any(isinstance(record.label, np.ndarray) for record in records):
+        raise NoPicture("images may have several classes")
+    found = [(_label(model, class_name(record), record), record) for record in records]
+    known = [(label, record) for label, record in found if label != UNKNOWN]
+    if not known:
+        raise NoPicture("no image has a label that is a class of the model")
+    kept = [record for _, record in known]
+    labels = np.array([label for label, _ in known])
+
+    def log_probabilities(model: Model, images: jax.Array) -> jax.Array:
+        return jax.nn.log_softmax(model(images).astype(jnp.float32))
+
+    logs = np.concatenate(list(compute(log_probabilities, kept)))
+    return Judged(
+        names=imagenet.class_names(model),
+        records=kept,
+        labels=labels,
+        predicted=logs.argmax(axis=1),
+        probabilities=np.exp(logs.max(axis=1)),
+        losses=-np.take_along_axis(logs, labels[:, None], axis=1)[:, 0],
+    )
+
+
+def _label(model: Model, name: str, record: Record) -> int:
+    """The number of an image's class among those of the model; UNKNOWN if it is not one of them."""
+    if name and not model.class_names:  # then the classes of the model have numbers only
+        label = int(record.label)
+        return label if label < model.options.num_classes else UNKNOWN
+    return model.class_names.index(name) if name in model.class_names else UNKNOWN
