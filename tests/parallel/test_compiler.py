@@ -13,7 +13,7 @@ GATHERED = {"xla_tpu_prefer_async_allgather_to_allreduce": "true"}
 
 
 def test_a_tpu_mesh_that_splits_kernels_does_not_pass_them_around() -> None:
-    chips = pods.pod("TPU v5", (2, 2, 2))
+    chips = pods.pod("TPU v4", (2, 2, 2))
     assert compiler.options(make_mesh(MeshConfig(), chips)) == {}
     cases: list[tuple[dict[str, int], dict[str, str]]] = [
         ({"fsdp": 8}, GATHERED),
@@ -30,15 +30,16 @@ def test_a_tpu_mesh_that_splits_kernels_does_not_pass_them_around() -> None:
     assert compiler.shown(compiler.options(mesh)) == f"note: the compiler gets {WINDOWED}=1000000"
 
 
-def test_operations_of_a_v5e_may_use_more_fast_memory() -> None:
-    mesh = make_mesh(MeshConfig(), pods.pod("TPU v5 lite", (2, 4, 1)))
+@pytest.mark.parametrize(("kind", "shape"), [("TPU v5 lite", (2, 4, 1)), ("TPU v5", (2, 2, 2))])
+def test_operations_of_a_v5e_and_a_v5p_may_use_more_fast_memory(kind, shape) -> None:
+    mesh = make_mesh(MeshConfig(), pods.pod(kind, shape))
     assert compiler.options(mesh) == {SCOPED: "32768"}
     assert compiler.options(mesh, unroll=12) == {}, "it would take too long to compile"
     assert compiler.options(mesh, [f"{SCOPED}=16384"]) == {SCOPED: "16384"}
 
 
 def test_a_bool_is_spelled_as_its_platform_does() -> None:
-    chips = pods.pod("TPU v5", (2, 2, 2))
+    chips = pods.pod("TPU v4", (2, 2, 2))
     for text in ("true", "True", "false"):
         given = [f"xla_some_flag={text}"]
         assert compiler.options(make_mesh(MeshConfig(), chips), given) == {

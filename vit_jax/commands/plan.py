@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--search",
         action="store_true",
-        help="find the largest batch that fits, and the fastest mesh, remat and unroll",
+        help="find the largest batch that fits, and the fastest mesh and remat",
     )
     parser.add_argument(
         "--scaling",

@@ -18,7 +18,7 @@ _TPU_GATHERED = {"xla_tpu_prefer_async_allgather_to_allreduce": "true"}
 # KiB of fast memory that an operation may use, by the kind of TPU. With more than the compiler's
 # default, its tiles are larger, and less is read twice (docs/performance.md). Unrolled blocks took
 # more than 5 minutes of a core to compile with it.
-_SCOPED = {"TPU v5 lite": "32768"}
+_SCOPED = {"TPU v5 lite": "32768", "TPU v5": "32768"}
 
 
 def check(given: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
-"""The largest batch that fits, and the fastest mesh, remat and unroll for a batch.
+"""The largest batch that fits, and the fastest mesh and remat for a batch.
 
-A probe of the memory takes seconds, a compilation up to minutes. So all candidates are probed, and
-only the few that a rough estimate puts first are compiled.
+Blocks are scanned: unrolled ones take longer on TPUs, and minutes to compile. A probe of the memory
+takes seconds, a compilation up to minutes. So all candidates are probed, and only the few that a
+rough estimate puts first are compiled.
 """
 
 import contextlib
@@ -12,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vit_jax.errors import RunFailed
-from vit_jax.models import zoo
 from vit_jax.models.options import Compute
 from vit_jax.planning import plan as plan_lib
 from vit_jax.planning.changes import changed, with_batch
@@ -24,7 +24,6 @@ COMPILED = 3  # candidates that are compiled
 _KINDS = typing.get_args(typing.get_type_hints(Compute)["remat"])
 REMATS: tuple[str, ...] = tuple(kind for kind in _KINDS if kind != "auto")
 _REACHED = 0.45  # share of the peak in the estimate
-_UNROLLED = 0.9  # share of the time of a scanned step in the estimate
 _TRIES = 5  # probes for the largest batch, after the first
 
 
@@ -54,8 +53,6 @@ def fastest(
     probed = [one for one in _probe(compiler, job, list(_candidates(job))) if one is not None]
     others = (one for one in probed if one.result.fits and one.result.step != own)
     fitting = sorted(others, key=lambda one: one.estimate)
-    best = [one for one in fitting if one.fields["model.unroll"] > 1][:1]  # it takes longest
-    best += [one for one in fitting if one.fields["model.unroll"] == 1][:COMPILED]
 
     def compiled(one: Candidate) -> tuple[Candidate, Plan] | None:
         try:
@@ -63,7 +60,7 @@ def fastest(
         except RunFailed:  # it takes too long to compile
             return None
 
-    plans = [found for found in compiler.each(compiled, best) if found is not None]
+    plans = [found for found in compiler.each(compiled, fitting[:COMPILED]) if found is not None]
     ready = [pair for pair in plans if pair[1].timeline is not None]
     return sorted(ready, key=lambda pair: pair[1].seconds), probed
 
@@ -72,14 +69,10 @@ def _candidates(job: Job) -> Iterator[dict[str, Any]]:
     devices, slices = job.topology.devices, job.topology.slices
     inner = devices // slices
     root = 2 ** (int(math.log2(inner)) // 2)
-    options = zoo.options(job.config.model.name)
-    depth = int(job.config.model.get("depth") or getattr(options, "depth", 0))
     for fsdp in sorted({1, root, inner}):
         for remat in REMATS:
             mesh = {"mesh.data": -1, "mesh.fsdp": fsdp, "mesh.tensor": job.config.mesh.tensor}
             yield {**mesh, "model.remat": remat, "model.unroll": 1}
-            if depth and fsdp == 1 and remat == "none":  # the compiler saves memory by itself
-                yield {**mesh, "model.remat": remat, "model.unroll": depth}
 
 
 def _probe(
@@ -105,8 +98,6 @@ def _estimate(step: Step, job: Job) -> float:
     """Rough seconds of a step: FLOPs at a usual speed, saved activations, and rings."""
     topology, mesh = job.topology, step.mesh
     compute = step.traced_flops / (topology.devices * topology.chip.peak * _REACHED)
-    if step.unroll > 1:
-        compute *= _UNROLLED
     saved = 2 * step.bytes.activations / topology.chip.bandwidth  # written and read
     ring, half = topology.chip.ring, 2.0 * step.parameters / mesh["tensor"]  # in bfloat16
     gathers = 3 * half * (mesh["fsdp"] > 1)

@@ -6,21 +6,19 @@ TPUs: see docs/performance.md.
 """
 
 import math
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from vit_jax.models import attention, zoo
 from vit_jax.models.options import EncoderOptions
+from vit_jax.models.remat import Remat
 from vit_jax.models.swin import SwinOptions
 from vit_jax.models.zoo import Options
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.chips import CHIPS
 from vit_jax.training import state
 
-# Compiling for a TPU takes 5 to 9 seconds on one core for each block of an unrolled stack.
-UNROLLED_BLOCKS = 16
 STATE_BYTES = 16  # of a parameter: its value, its gradient and two moments, float32
 FEW_TOKENS = 8  # before the patches, which are cheap in an array of their own
 SPARE = 0.85  # share of the memory that the estimate may fill
@@ -40,17 +38,17 @@ def choose(options: Options, mesh: Mesh, *, images: int) -> Options:
     if options.attention == "auto":
         streams = _in_streams(options, mesh)
         options = zoo.change(options, attention="streams" if streams else "recompute")
-    remat, unroll = "dots", 1
-    if isinstance(options, EncoderOptions):
-        if device.platform == "cpu":
+    remat: Remat = options.remat
+    if remat == "auto":
+        remat = "dots"
+        if isinstance(options, EncoderOptions) and device.platform == "cpu":
             remat = "lean"
-        if device.platform == "tpu":
-            remat, unroll = on_tpu(
-                options, device.device_kind, images=images, fsdp=mesh.shape["fsdp"],
-                parts=mesh.size // mesh.shape["data"],
-            )  # fmt: skip
-    changes: dict[str, Any] = {"remat": remat} if options.remat == "auto" else {}
-    return zoo.change(options, **changes, **({} if options.unroll else {"unroll": unroll}))
+        if isinstance(options, EncoderOptions) and device.platform == "tpu":
+            parts = mesh.size // mesh.shape["data"]
+            remat = on_tpu(options, device.device_kind, images=images, parts=parts)
+    # Unrolled, the blocks of a TPU take 1.1 to 1.3 times as long, because the compiler then copies
+    # the logits of the attention from one layout to another (docs/performance.md).
+    return zoo.change(options, remat=remat, unroll=options.unroll or 1)
 
 
 def _in_streams(options: Options, mesh: Mesh) -> bool:
@@ -74,27 +72,17 @@ def described(options: Options) -> str:
     return f"attention {options.attention}, remat {options.remat}, unroll {options.unroll}"
 
 
-def on_tpu(
-    options: EncoderOptions, kind: str, *, images: int, fsdp: int = 1, parts: int = 1
-) -> tuple[str, int]:
-    """`remat` and `unroll` for a TPU of this `device_kind`, as far as the options leave them open.
+def on_tpu(options: EncoderOptions, kind: str, *, images: int, parts: int = 1) -> Remat:
+    """`remat` for a TPU of this `device_kind`: the fastest that fits into the memory.
 
-    The first way that fits into the memory, from the fastest to the smallest. `parts` are the
-    devices over which the parameters are split, `fsdp` of them along the axis of that name.
+    `parts` are the devices over which the parameters are split.
     """
-    ways = [("dots", 1)] if kind in _WIDE_MEMORY else []
-    ways += [("lean", 1), ("full", 1)]
-    if options.depth <= UNROLLED_BLOCKS and fsdp == 1:
-        ways.insert(0, ("none", options.depth))
-    if options.remat != "auto":
-        ways = [way for way in ways if way[0] == options.remat]
-    if options.unroll:
-        ways = [way for way in ways if way[1] == options.unroll]
+    ways: list[Remat] = ["dots"] if kind in _WIDE_MEMORY else []
+    ways += ["lean", "full"]
     memory = _MEMORY.get(kind, math.inf)
     parameters = state.count(state.abstract_params(options)[1])
     room = SPARE * memory - STATE_BYTES * parameters / parts
-    fits = (way for way in ways if _needed(options, way[0], images=images) <= room)
-    return next(fits, ways[-1] if ways else ("lean", 1))
+    return next((way for way in ways if _needed(options, way, images=images) <= room), "full")
 
 
 def _needed(options: EncoderOptions, remat: str, *, images: int) -> float:
@@ -102,7 +90,7 @@ def _needed(options: EncoderOptions, remat: str, *, images: int) -> float:
     width, hidden = options.width, options.mlp_dim * (2 if options.mlp == "swiglu" else 1)
     everything = 8 * width + hidden + options.mlp_dim
     lean = 3 * width + hidden
-    kept = {"none": everything, "dots": lean + 3 * width, "lean": lean, "full": width}[remat]
+    kept = {"dots": lean + 3 * width, "lean": lean, "full": width}[remat]
     bytes_each = jax.numpy.dtype(options.dtype).itemsize
     blocks = images * options.tokens * bytes_each * (options.depth * kept + everything)
     weights = images * options.num_heads * options.tokens**2 * (2 * 4 + bytes_each)
