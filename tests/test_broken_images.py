@@ -101,14 +101,14 @@ def test_a_folder_that_vanishes_ends_the_run_and_keeps_its_checkpoint(
     listed = images.with_name("gone")
     from vit_jax.training import run as run_lib
 
-    batches = run_lib._batches
+    batches = run_lib.batches_of
 
     def vanish(*args, **kwargs):
         if images.exists():
             images.rename(listed)
         return batches(*args, **kwargs)
 
-    monkeypatch.setattr(run_lib, "_batches", vanish)
+    monkeypatch.setattr(run_lib, "batches_of", vanish)
     capsys.readouterr()
     assert train(recipe, workdir, images, "--config.checkpoint.every.steps=2") == 1
     printed = capsys.readouterr().err

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 # `main` imports the rest, after signal handlers are installed. What takes long to import (JAX, and
 # all that uses it) is imported by the command that runs: `--help` is answered at once.
-from vit_jax import errors, program_cache, stopping
+from vit_jax import __version__, errors, program_cache, stopping
 from vit_jax.text import printable
 
 ERROR = 1  # the run failed
@@ -116,6 +116,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     from vit_jax import commands
 
     parser = _Parser(prog="vit_jax", description="Vision Transformers in JAX.")
+    parser.add_argument("--version", action="version", version=f"vit_jax {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in commands.COMMANDS.items():
         text = inspect.cleandoc(command.run.__doc__ or "")

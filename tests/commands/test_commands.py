@@ -13,8 +13,10 @@ import vit_jax
 from tests import cli, runs
 from tests.compare import assert_close
 from vit_jax.checkpoints import run_folder
+from vit_jax.commands import configs, dry_run
 from vit_jax.data.arrays import EMBEDDED_CLASSES, open_embedded
 from vit_jax.models import positions
+from vit_jax.training import run as run_lib
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +211,38 @@ def test_fine_tuning_on_one_channel_sums_the_first_kernel_where_asked_for(
     assert cli.run("evaluate", "--workdir", grey) == 0
     assert cli.run("predict", "--workdir", grey, images[0]) == 0
     assert cli.run("figures", "--workdir", grey, "--only", "filters", "--only", "predictions") == 0
+
+
+def test_a_dry_run_shows_the_run_and_its_first_batch_and_leaves_no_workdir(
+    recipe, tmp_path, printed
+) -> None:
+    overrides = ("--config.optimizer.name=sgd", "--config.augment=('flip','value_range','mixup')")
+    given = ("--config", recipe, "--workdir", tmp_path / "run", "--dry-run", *overrides)
+    lines = printed("train", *given).splitlines()
+    for line in (
+        "config.optimizer.name = sgd",
+        "config.total = steps=6",
+        "Ti/14, 14,170 parameters, 10 classes, images 28x28, 5 tokens",
+        "6 steps (0.0048 epochs); evaluation at the end, checkpoint at the end, line of metrics"
+        " every 1",
+    ):
+        assert line in lines
+    memory, step, picture = lines[-3:]
+    # 14,170 numbers of 4 bytes; the optimizer keeps one more for each.
+    assert memory == "memory of each device: parameters 0.1 MiB, optimizer 0.1 MiB, average 0.1 MiB"
+    assert step.startswith("a step needs ") and "(as compiled)" in step
+    assert picture == f"first batch: {tmp_path}/run.first_batch.png"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.first_batch.png"]
+    assert cv2.imread(str(tmp_path / "run.first_batch.png")).std() > 20
+
+
+def test_a_dry_run_draws_the_images_and_labels_that_training_gets(recipe, tmp_path) -> None:
+    """Without augmentation: the images of the data, each with its class."""
+    overrides = ["--config.augment=('value_range',)", "--config.data.shift=0"]
+    config, _ = configs.read(str(recipe), overrides)
+    images, labels = dry_run.first_batch(run_lib.opened(config, tmp_path, None))
+    source = open_embedded("train")
+    pairs = zip(source.images, source.labels, strict=True)
+    known = {image.tobytes(): int(label) for image, label in pairs}
+    found = [EMBEDDED_CLASSES[known[image[..., 0].tobytes()]] for image in images]
+    assert [[name] for name in found] == labels and len(images) == 16

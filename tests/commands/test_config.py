@@ -40,6 +40,13 @@ def test_a_field_of_each_choice_is_shown_where_it_belongs(printed) -> None:
     assert "depths" not in printed("config", "model", "--config", "configs/quickstart.py")
 
 
+def test_a_word_finds_the_fields_that_have_it_in_their_name_or_meaning(printed) -> None:
+    out = printed("config", "warm")
+    assert "  schedule.warmup = " in out and "  ema_warmup = " in out
+    assert "optimizer.accumulate" not in out
+    assert "  data.orientation = " in printed("config", "exif")
+
+
 def test_a_recipe_s_values_are_shown_of_what_it_takes(tmp_path, printed) -> None:
     recipe = ("--config", runs.write_recipe(tmp_path))
     overrides = ("--config.optimizer.name=sgd", "--config.optimizer.momentum=0.5")
@@ -55,7 +62,10 @@ def test_a_recipe_s_values_are_shown_of_what_it_takes(tmp_path, printed) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["optimiser"], "unknown config field optimiser: did you mean 'optimizer'?"),
+        (
+            ["optimiser"],
+            "no config field has 'optimiser' in its name or meaning: did you mean 'opt",
+        ),
         (
             ["--config.seed=1"],
             "--config.seed=1 changes a recipe: name the recipe with --config FILE",

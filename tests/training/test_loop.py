@@ -34,9 +34,12 @@ def test_every_step_and_every_evaluation_has_one_line(run) -> None:
     evaluated = [line for line in lines if "eval_loss" in line]
     assert [line["step"] for line in trained] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in evaluated] == [2, 4, 6]
-    assert trained[0].keys() == {"step", "loss", "grad_norm", "param_norm", "learning_rate"}
+    values = {"loss", "loss_last", "grad_norm", "param_norm", "learning_rate"}
+    assert trained[0].keys() == {"step", *values}
     assert [line["learning_rate"] for line in trained][:2] == [0.0, pytest.approx(1e-3)]
-    measured = {f"eval_{ema}{name}" for ema in ("", "ema_") for name in ("top1", "top5", "loss")}
+    measured = {
+        f"eval_{ema}{name}" for ema in ("", "ema_") for name in ("top1", "top5", "loss", "ece")
+    }
     assert evaluated[0].keys() == {"step", "eval_count", *measured}
 
 
@@ -64,8 +67,9 @@ def test_the_last_two_checkpoints_and_the_best_are_kept(run) -> None:
 def test_tensorboard_gets_the_same_numbers(run) -> None:
     (events,) = (run / "tensorboard").glob("events.out.tfevents.*")
     written = events.read_bytes()
-    for name in ("loss", "learning_rate", "images_per_second", "eval_top1", "eval_ema_loss"):
-        assert name.encode() in written
+    tags = ("train/loss", "train/learning_rate", "time/images_per_second", "eval/top1")
+    for tag in (*tags, "eval/ema_loss"):
+        assert tag.encode() in written
 
 
 def test_a_run_shorter_than_the_profile_still_writes_one(recipe, tmp_path) -> None:
@@ -76,13 +80,14 @@ def test_a_run_shorter_than_the_profile_still_writes_one(recipe, tmp_path) -> No
 
 
 def test_the_period_of_logging_counts_steps_and_the_last_is_always_logged(
-    recipe, tmp_path, capsys
+    recipe, run, tmp_path, capsys
 ) -> None:
     assert cli.train(recipe, tmp_path, "--config.log_every.steps=4") == 0
-    assert [line["step"] for line in runs.lines(tmp_path)] == [4, 6, 6]
+    fourth, last, _ = lines = runs.lines(tmp_path)
+    assert [line["step"] for line in lines] == [4, 6, 6]
     printed = capsys.readouterr()
     assert "step 4/6: " in printed.err
-    assert "images_per_second" in printed.err
+    assert " images/s, 00:00 left, learning_rate " in printed.err
     assert printed.out.startswith(f"{tmp_path}: top-1 ")
     assert store.saved_steps(tmp_path) == [6]
 

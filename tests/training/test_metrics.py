@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vit_jax.errors import RunFailed
-from vit_jax.training import metrics
+from vit_jax.training import events, metrics
 from vit_jax.workdir import lines
 
 
@@ -94,10 +94,11 @@ def shown(workdir: pathlib.Path) -> list[tuple[str, int, float]]:
 
 
 def told(workdir: pathlib.Path) -> list[tuple[str, int, float]]:
-    """What metrics.jsonl holds."""
+    """What metrics.jsonl holds, by TensorBoard's tags."""
     found: list[Any] = []
     for line in lines.read(workdir).good:
-        found += [(name, line["step"], value) for name, value in lines.numbers(line).items()]
+        numbers = lines.numbers(line)
+        found += [(events.tag(name), line["step"], value) for name, value in numbers.items()]
     return sorted(found)
 
 
@@ -111,7 +112,7 @@ def log(workdir: pathlib.Path, start: int, stop: int) -> None:
 def test_a_resume_keeps_the_events_of_its_start_step(tmp_path) -> None:
     log(tmp_path, 0, 6)
     log(tmp_path, 4, 8)
-    assert ("loss", 4, 0.5) in shown(tmp_path)
+    assert ("train/loss", 4, 0.5) in shown(tmp_path)
     assert shown(tmp_path) == told(tmp_path)
     assert len(told(tmp_path)) == 2 * 8 + 1
 
@@ -131,7 +132,7 @@ def test_events_that_a_kill_lost_are_written_again(tmp_path, lost) -> None:
 def test_events_are_on_disk_when_write_returns(tmp_path) -> None:
     with metrics.MetricWriter(tmp_path, start_step=0) as writer:
         writer.write(1, {"loss": 1.0})
-        assert shown(tmp_path) == [("loss", 1, 1.0)]
+        assert shown(tmp_path) == [("train/loss", 1, 1.0)]
 
 
 def test_a_full_disk_ends_the_run_with_one_line(tmp_path, monkeypatch) -> None:
@@ -148,25 +149,3 @@ def test_numbers_are_on_disk_when_write_returns(tmp_path) -> None:
     with metrics.MetricWriter(tmp_path, start_step=0) as writer:
         writer.write(1, {"loss": 1.0})
         assert steps(tmp_path) == [1]
-
-
-def test_the_speed_leaves_out_what_was_before_a_restart(monkeypatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("vit_jax.training.metrics.time.perf_counter", lambda: clock[0])
-    with metrics.Progress(start_step=10, total_steps=100, batch_size=8) as progress:
-        clock[0] = 100.0  # compilation
-        progress.restart(11)
-        clock[0] = 102.0
-        assert progress.rate(15) == 16.0
-        clock[0] = 103.0
-        assert progress.rate(20) == 40.0
-
-
-def test_without_a_terminal_every_update_is_a_line_with_the_time_left(capsys) -> None:
-    with metrics.Progress(start_step=0, total_steps=100, batch_size=8) as progress:
-        progress.show(50, {"loss": 1.25, "learning_rate": 1e-3, "images_per_second": 40.0})
-        progress.say("done")
-    assert capsys.readouterr().err.splitlines() == [
-        "step 50/100: loss 1.25, learning_rate 0.001, images_per_second 40, 00:10 left",
-        "done",
-    ]

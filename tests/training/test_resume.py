@@ -23,6 +23,7 @@ OVERRIDES = (
     f"--config.total.steps={STEPS}",
     "--config.evaluate_every.steps=15",
     "--config.checkpoint.every.steps=4",
+    "--config.log_every.steps=3",  # lines have means over steps before and after a checkpoint
     "--config.mesh.data=2",
     "--config.mesh.fsdp=4",
     "--config.model.dropout=0.1",
@@ -84,7 +85,7 @@ def test_a_run_killed_twice_gives_the_same_bits(command, uninterrupted, capsys) 
         return any((workdir / "checkpoints").glob("*tmp*"))
 
     def reached(step: int) -> bool:
-        return any(line["step"] == step for line in runs.lines(workdir))
+        return any(line["step"] >= step for line in runs.lines(workdir))
 
     for condition in (lambda: reached(first) and saving(), lambda: reached(then)):
         code, errors = stop(command, workdir, condition, signal.SIGKILL)
@@ -110,7 +111,7 @@ def test_a_run_whose_last_checkpoint_is_damaged_gives_the_same_bits(
 
 def test_sigterm_saves_and_a_second_run_gives_the_same_bits(command, uninterrupted, capsys) -> None:
     workdir = command.folder / "terminated"
-    code, errors = stop(command, workdir, lambda: len(runs.lines(workdir)) >= 6, signal.SIGTERM)
+    code, errors = stop(command, workdir, lambda: len(runs.lines(workdir)) >= 2, signal.SIGTERM)
     assert code == 143
     assert errors.splitlines()[-1].startswith("vit_jax: stopped after step ")
     stopped = int(errors.splitlines()[-1].split()[4])

@@ -8,8 +8,10 @@ import vit_jax
 from tests.models import tiny
 from tests.parts import model_config
 from vit_jax.checkpoints import load
-from vit_jax.config import Config, DataConfig, ModelConfig
+from vit_jax.config import Config, DataConfig, Duration, ModelConfig
 from vit_jax.data.record import DataFacts
+from vit_jax.evaluators import HeldOut
+from vit_jax.evaluators.knn import Knn
 from vit_jax.models import zoo
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.preprocessing import Preprocessing
@@ -150,3 +152,19 @@ def test_the_layout_that_the_config_names_is_the_one_that_reads(tmp_path) -> Non
     )
     with pytest.raises(ValueError, match=r"a\.pth: "):
         setup.fresh_start(config, FACTS)
+
+
+def test_a_run_says_how_long_it_is_and_what_happens_when() -> None:
+    near = Knn(k=(20,), every=Duration(epochs=2))
+    config = Config(
+        batch_size=20,
+        total=Duration(epochs=40),
+        log_every=Duration(steps=500),
+        evaluators={"held_out": HeldOut(), "near": near},
+        model=model_config(),
+    )
+    lengths = setup.lengths(config, dataset_size=1000)
+    assert setup.described(lengths, config, images=1000) == (
+        "2,000 steps (40 epochs); evaluation every 200, evaluation by near every 100,"
+        f" checkpoint every {lengths.checkpoint_every:,}, line of metrics every 500"
+    )

@@ -23,28 +23,37 @@ def predictions(
 
     The truth is "" for an image whose class is unknown.
     """
-    columns = min(8, len(images))
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.4 * columns, 1.75 * rows), layout="constrained")
-    for axes, image, (name, share), true in zip(
-        np.ravel(figure.subplots(rows, columns, squeeze=False)),
-        images,
-        predicted,
-        truth,
-        strict=False,
-    ):
-        axes.imshow(**shown(image, whole=255))
+    titles: list[tuple[list[str], str]] = []
+    for (name, share), true in zip(predicted, truth, strict=True):
         right = true in ("", name)
         lines = [f"{_shortened(name)} {100 * share:.0f}%"]
         lines += [] if right else [f"(is {_shortened(true)})"]
+        titles.append((lines, "black" if right else "tab:red"))
+    return _titled(images, titles, above=title)
+
+
+def batch(images: np.ndarray, labels: Sequence[Sequence[str]]) -> Figure:
+    """Images uint8 (N, H, W, C) of a batch in a grid, each with the lines of its label above."""
+    return _titled(images, [(lines, "black") for lines in labels])
+
+
+def _titled(
+    images: np.ndarray, titles: Sequence[tuple[Sequence[str], str]], *, above: str = ""
+) -> Figure:
+    """Images uint8 (N, H, W, C) in a grid, each with lines above it and their colour."""
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.4 * columns, 1.75 * rows), layout="constrained")
+    grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    for axes, image, (lines, color) in zip(grid, images, titles, strict=False):
+        axes.imshow(**shown(image, whole=255))
         # A name may hold dollar signs, which Matplotlib would read as mathematics.
         text = "\n".join(map(printable, lines))
-        color = "black" if right else "tab:red"
         axes.set_title(text, fontsize=7, color=color, parse_math=False)
     for axes in figure.axes:
         axes.set_axis_off()
-    if title:
-        figure.suptitle(title, fontsize=9)
+    if above:
+        figure.suptitle(above, fontsize=9)
     return figure
 
 

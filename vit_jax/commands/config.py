@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,7 +14,12 @@ WIDTH, INDENT = 100, " " * 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("field", nargs="?", default="", help="show only this field or group")
+    parser.add_argument(
+        "field",
+        nargs="?",
+        default="",
+        help="show only this field or group, or those with this word",
+    )
     parser.add_argument(
         "--config", metavar="FILE[:ARGUMENT]", help="show the values of a recipe too"
     )
@@ -21,11 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Show the fields of a config: type, default and meaning.
+    """Show or search the fields of a config: type, default and meaning.
 
     The fields of a choice exist only if it is selected: --config.optimizer.momentum=0.9 needs
     --config.optimizer.name=sgd. With --config, and --config.FIELD=VALUE, the values of a recipe are
-    shown too.
+    shown too. A word that is no field shows the fields that have it in their name or meaning.
     """
     from vit_jax.commands import configs
     from vit_jax.config import Config
@@ -36,11 +42,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     config = configs.from_file(options.config, overrides) if options.config else None
     known = list(entries(Config, schema.plain(config) if config else {}))
     found = [entry for entry in known if not field or _is_below(entry, field)]
+    found = found or [entry for entry in known if _mentions(entry, field)]
     if not found:
         paths = {entry.path for entry in known}
         groups = {path.partition(".")[0] for path in paths}
-        raise ValueError(f"unknown config field {field}: {schema.nearest(field, paths | groups)}")
-    for line in lines(found, _values(config) if config else {}):
+        near = schema.nearest(field, paths | groups)
+        near = near if near.startswith("did you mean") else schema.nearest(field, groups)
+        raise ValueError(f"no config field has {field!r} in its name or meaning: {near}")
+    for line in lines(found, values(config) if config else {}):
         print(printable(line))
     return 0
 
@@ -51,13 +60,19 @@ def _is_below(entry: Entry, field: str) -> bool:
     return of_choice or f"{entry.path}.".startswith(f"{field}.")
 
 
-def lines(found: Iterable[Entry], values: Mapping[str, str]) -> Iterable[str]:
+def _mentions(entry: Entry, word: str) -> bool:
+    """Whether the name or the meaning of a field has a word that begins like this."""
+    text = f"{entry.path.replace('_', ' ')} {entry.path} {entry.meaning}"
+    return re.search(rf"(?<![a-z]){re.escape(word)}", text, re.IGNORECASE) is not None
+
+
+def lines(found: Iterable[Entry], given: Mapping[str, str]) -> Iterable[str]:
     """For each group a heading, and for each field a line with its type and its meaning below."""
     for group, members in itertools.groupby(found, key=lambda entry: entry.group):
         yield from ("", *textwrap.wrap(group or "The run:", WIDTH))
         for entry in members:
-            selected = entry.needs is None or values.get(entry.needs[0]) == entry.needs[1]
-            now = values.get(entry.path, entry.default) if selected else entry.default
+            selected = entry.needs is None or given.get(entry.needs[0]) == entry.needs[1]
+            now = given.get(entry.path, entry.default) if selected else entry.default
             here = f" (here: {now})" if now != entry.default else ""
             first = f"{entry.path} = {entry.default or 'unset'} ({entry.kind}){here}"
             yield from textwrap.wrap(first, WIDTH, initial_indent="  ", subsequent_indent=INDENT)
@@ -66,9 +81,10 @@ def lines(found: Iterable[Entry], values: Mapping[str, str]) -> Iterable[str]:
             )
 
 
-def _values(config: object) -> dict[str, str]:
+def values(config: object) -> dict[str, str]:
     """The values of a config by path, as they are typed on the command line."""
     from vit_jax.training import run_config
 
     typed = {path.removeprefix("."): value for path, value in schema.leaves(config, "")}
-    return {path: shown(value) for path, value in (run_config.flat(config) | typed).items()}
+    every = run_config.flat(config) | typed  # a duration is one value, not that of each unit
+    return {path: shown(every[path]) for path in every if path.rpartition(".")[0] not in typed}

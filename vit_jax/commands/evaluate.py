@@ -48,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument(
+        "--corrupt",
+        metavar="NAMES",
+        help="measure on corrupted images too, at severities 1 to 5: all, or some of noise, blur,"
+        " defocus, contrast, jpeg, pixelate, joined by commas",
+    )
+    parser.add_argument(
         "--predictions",
         type=pathlib.Path,
         metavar="FILE",

@@ -1,15 +1,18 @@
 """What `evaluate` does, once its arguments are read."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vit_jax import schema
 from vit_jax.checkpoints import imagenet, run_folder
 from vit_jax.checkpoints.load import load
-from vit_jax.commands import answer_files, configs, labelled_images
+from vit_jax.commands import answer_files, configs, corruption_table, labelled_images
 from vit_jax.commands.evaluate import CONFUSION_IN_JSON
 from vit_jax.config import Config
+from vit_jax.evaluators import HELD_OUT, Evaluator
 from vit_jax.evaluators.answers import PerImage, Recorder
 from vit_jax.models import zoo
 from vit_jax.parallel import agreement, multihost
@@ -26,21 +29,25 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     multihost.initialize()
     notes: list[str] = []
     recorder = _recorder(options)
+    more = corruption_table.evaluator(options.corrupt) if options.corrupt else None
+    also = {corruption_table.NAME: more} if more else {}
     if options.images or options.labels or options.real:
         given = [*overrides, *(("--config",) if options.config else ()), *(options.only or ())]
         if given:
             raise ValueError(f"{given[0]} does not apply to --images: leave it out")
-        shown, metrics = _on_images(options, recorder)
+        shown, metrics = _on_images(options, recorder, also)
     else:
         with agreement.Meeting():
             configs.check_used(overrides, MATTERS, command=_USE)
             config, notes = _config(options, overrides)
-        shown, metrics = _with_config(options, config, recorder)
+        shown, metrics = _with_config(options, config, recorder, also)
     if multihost.is_primary():
         for note in notes:
             print(printable(note), file=sys.stderr)
         answers = recorder.result() if recorder else None
         _report(options, shown, metrics, answers)
+        if more and not options.json:
+            print("\n".join(corruption_table.lines(metrics, more)))
     return 0
 
 
@@ -64,19 +71,30 @@ def _recorder(options: argparse.Namespace) -> Recorder | None:
 
 
 def _with_config(
-    options: argparse.Namespace, config: Config, recorder: Recorder | None
+    options: argparse.Namespace,
+    config: Config,
+    recorder: Recorder | None,
+    also: Mapping[str, Evaluator],
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Measures a run or a released file by the evaluators of a config, on the config's data."""
+    """Measures a run or a released file by the evaluators of a config, on the config's data.
+
+    If there are evaluators `also`, the only other ones are those of --only, or else `held_out`.
+    """
+    only = options.only
+    if also:
+        only = [*(only or [name for name in config.evaluators if name == HELD_OUT]), *also]
+        evaluators = schema.FrozenMapping({**config.evaluators, **also})
+        config = dataclasses.replace(config, evaluators=evaluators)
     if run_folder.is_run(options.workdir):
         step, metrics = evaluation.evaluate(
-            config, options.workdir, which=options.step, only=options.only, recorder=recorder
+            config, options.workdir, which=options.step, only=only, recorder=recorder
         )
         return {"step": step}, metrics
     model = load(options.workdir, image_size=options.image_size)
     if options.classes:
         model.class_names = labelled_images.lookup(model, options.classes).names
     return {}, evaluation.evaluate_file(
-        config, model, name=options.workdir, only=options.only, recorder=recorder
+        config, model, name=options.workdir, only=only, recorder=recorder
     )
 
 
@@ -92,7 +110,8 @@ def _report(
         print(printable_json({**shown, **metrics, **more}))
         return
     what = "".join(f", {name} {value}" for name, value in shown.items())
-    print(printable(f"{options.workdir}{what}: {reporting.describe(dict(metrics))}"))
+    line = reporting.describe(corruption_table.without(metrics))
+    print(printable(f"{options.workdir}{what}: {line}"))
     if "per_class" in more:
         for line in answer_files.per_class_table(more["per_class"]).split("\n"):
             print(printable(line))
@@ -135,7 +154,7 @@ def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Conf
 
 
 def _on_images(
-    options: argparse.Namespace, recorder: Recorder | None
+    options: argparse.Namespace, recorder: Recorder | None, also: Mapping[str, Evaluator]
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Measures on the images of a folder, with the checkpoint's own preprocessing."""
     if not options.images:
@@ -151,6 +170,6 @@ def _on_images(
     if opened.classes < count:
         shown["classes"] = f"{opened.classes} of {count}"
     metrics = evaluation.evaluate_model(
-        model, opened.source, orient=options.orientation, recorder=recorder
+        model, opened.source, also=also, orient=options.orientation, recorder=recorder
     )
     return shown, metrics | ({"unlabelled": opened.unlabelled} if opened.unlabelled else {})

@@ -220,7 +220,7 @@ def eval_batches(
             )
             mask[row] = pixels is not None
             if pixels is not None:
-                image[row] = transform(pixels)
+                image[row] = transform.of_image(pixels, number=int(ids[row]))
 
         pool.run(load, int(mask.sum()))
         words = _words(ids)

@@ -37,25 +37,42 @@ class HeldOut(Evaluator):
         recorder = context.recorder
         if recorder:
             answers.check(context.objective, context.held_out)
-        step = make_eval_step(
-            context.graphdef,
-            objective=context.objective,
-            mean=context.mean,
-            std=context.std,
-            bind=context.bind,
-            per_image=recorder is not None,
-        )
+        step = step_of(context, per_image=recorder is not None)
 
         def measure(params: Any, frozen: Mapping[str, Any]) -> dict[str, float]:
-            source = context.held_out
             if recorder:
-                recorder.begin(source)
-            with context.on_devices(source, inputs=pipeline.EVAL_ARRAYS) as batches:
-                results: Iterator[dict[str, Any]] = (step(params, b, frozen) for b in batches)
-                sums = map(recorder.take, results) if recorder else results
-                return evaluate(sums, size=len(source), finished=context.objective.finished)
+                recorder.begin(context.held_out)
+            return measured(context, step, params, frozen, recorder=recorder)
 
         return measure
+
+
+def step_of(context: Context, *, per_image: bool = False) -> EvalStep:
+    """The jitted step for a context: see `make_eval_step`."""
+    return make_eval_step(
+        context.graphdef,
+        objective=context.objective,
+        mean=context.mean,
+        std=context.std,
+        bind=context.bind,
+        per_image=per_image,
+    )
+
+
+def measured(
+    context: Context,
+    step: EvalStep,
+    params: Any,
+    frozen: Mapping[str, Any],
+    *,
+    recorder: answers.Recorder | None = None,
+) -> dict[str, float]:
+    """What `evaluate` returns for the held-out images of a context."""
+    source = context.held_out
+    with context.on_devices(source, inputs=pipeline.EVAL_ARRAYS) as batches:
+        results: Iterator[dict[str, Any]] = (step(params, batch, frozen) for batch in batches)
+        sums = map(recorder.take, results) if recorder else results
+        return evaluate(sums, size=len(source), finished=context.objective.finished)
 
 
 def make_eval_step(

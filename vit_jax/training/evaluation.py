@@ -133,6 +133,7 @@ def evaluate_model(
     model: zoo.Model,
     source: Source,
     *,
+    also: Mapping[str, Evaluator] | None = None,
     batch_size: int = 64,
     orient: bool = False,
     recorder: Recorder | None = None,
@@ -141,7 +142,8 @@ def evaluate_model(
 
     The images are split over all devices, and each device has the whole model. With `orient` the
     images are turned as their EXIF orientation says. `recorder` keeps the answers for each image.
-    Returns what `held_out.evaluate` returns. Raises ValueError if the model has no head.
+    Returns the metrics of `held_out`, and of the evaluators `also` as NAME/METRIC. Raises
+    ValueError if the model has no head.
     """
     zoo.check_head(model.options)
     data = DataConfig(orientation=orient)
@@ -152,7 +154,8 @@ def evaluate_model(
         context, params = _of_loaded(
             config, model, mesh=mesh, train=None, held_out=source, bad=bad, recorder=recorder
         )
-        return HeldOut().open(context)(params, {})
+        evaluators = {HELD_OUT: HeldOut(), **(also or {})}
+        return measures.Evaluations(config, evaluators, context)({"params": params})
 
 
 def _best_metric(

@@ -20,7 +20,17 @@ with epy.lazy_imports():
 
 Shown = set[tuple[int, str]]  # step and tag of each scalar
 
+# Groups of metrics that are neither of training nor of an evaluation.
+_GROUPS = {"images_per_second": "time", "bad_images": "data"}
+
 _VERSION = "brain.Event:2"  # from this version on TensorBoard obeys `SessionLog.START`
+
+
+def tag(name: str) -> str:
+    """The tag of a metric, with its group in TensorBoard before the slash: `eval/top1`."""
+    if name.startswith("eval_"):
+        return f"eval/{name.removeprefix('eval_')}"
+    return f"{_GROUPS.get(name, 'train')}/{name}"
 
 
 class Events:
@@ -37,7 +47,7 @@ class Events:
         if not self._file.tell():
             self._begin()
         for name, value in metrics.items():
-            scalar = summary_pb2.Summary.Value(tag=name, simple_value=value)
+            scalar = summary_pb2.Summary.Value(tag=tag(name), simple_value=value)
             summary = summary_pb2.Summary(value=[scalar])
             self._put(event_pb2.Event(step=step, summary=summary))
         self._file.flush()

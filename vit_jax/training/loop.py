@@ -14,8 +14,9 @@ from vit_jax.errors import Interrupted, RunFailed, Stopped
 from vit_jax.parallel import multihost
 from vit_jax.parallel.mesh import to_global
 from vit_jax.training import memory
-from vit_jax.training.metrics import MetricWriter, Progress
+from vit_jax.training.metrics import MetricWriter
 from vit_jax.training.profile import Trace
+from vit_jax.training.progress import Progress
 from vit_jax.training.reporting import Reporter, due
 from vit_jax.training.run import Run, prepare
 
@@ -107,7 +108,7 @@ def _save(run: Run, reporter: Reporter, step: int, evaluated: dict[str, float]) 
     reporter.settle()  # a state that is not finite is never saved
     if run.lease:
         run.lease.check(now=True)
-    reporter.flush()  # a run that resumes from here has lost nothing of what it reported
+    reporter.flush(step)  # a run that resumes from here has lost nothing of what it reported
     run.store.save(step, run.state, evaluated)
 
 

@@ -1,4 +1,4 @@
-"""What a run reports: JSON lines, TensorBoard events, and a progress line."""
+"""What a run writes of its metrics: JSON lines and TensorBoard events."""
 
 import concurrent.futures
 import contextlib
@@ -7,18 +7,15 @@ import logging
 import math
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import tqdm
 from etils import epath
 
 from vit_jax.errors import RunFailed
-from vit_jax.text import printable
-from vit_jax.training.events import Events, shown
+from vit_jax.training.events import Events, shown, tag
 from vit_jax.workdir import lines as lines_lib
 from vit_jax.workdir import place
 from vit_jax.workdir.mirror import Changes, Mirror
@@ -44,7 +41,7 @@ class MetricWriter:
         self._primary = jax.process_index() == 0
         if not self._primary:
             return
-        with contextlib.ExitStack() as stack, _failing(workdir, begins=True):
+        with contextlib.ExitStack() as stack, keeping(workdir, begins=True):
             self._mirror = stack.enter_context(Mirror(workdir))
             kept = self._keep(start_step)
             self._file = stack.enter_context(_LineFile(self._mirror))
@@ -62,7 +59,7 @@ class MetricWriter:
             return
         try:
             self.flush()
-            with _failing(self._mirror.remote):
+            with keeping(self._mirror.remote):
                 self._stack.close()
                 if self._mirror.uploads:
                     _merge(self._mirror.remote, lines_lib.read(self._mirror.remote).good)
@@ -79,7 +76,7 @@ class MetricWriter:
         """
         if not self._primary:
             return
-        with _failing(self._mirror.remote):
+        with keeping(self._mirror.remote):
             self._file.write({"step": step, **metrics})
             self._events.write(step, metrics)
         now = time.monotonic()
@@ -98,7 +95,7 @@ class MetricWriter:
             return
         if self._upload:
             self._upload.result()
-        with _failing(self._mirror.remote):
+        with keeping(self._mirror.remote):
             self._mirror.put(self._changes())
             self._uploaded = time.monotonic()
 
@@ -125,10 +122,10 @@ class MetricWriter:
             missing = {
                 name: value
                 for name, value in lines_lib.numbers(line).items()
-                if (step, name) not in there
+                if (step, tag(name)) not in there
             }
             events.write(step, missing)
-            there |= {(step, name) for name in missing}
+            there |= {(step, tag(name)) for name in missing}
             lost += len(missing)
         if lost:
             self.messages += (f"{EVENTS}/: {lost} numbers of {lines_lib.NAME} written again",)
@@ -191,7 +188,7 @@ def _merge(folder: epath.Path, lines: Sequence[lines_lib.Line]) -> None:
 
 
 @contextlib.contextmanager
-def _failing(workdir: Any, *, begins: bool = False) -> Iterator[None]:
+def keeping(workdir: Any, *, begins: bool = False) -> Iterator[None]:
     """Turns an error of the disk or the bucket into a RunFailed, a ValueError if `begins`."""
     try:
         yield
@@ -208,61 +205,3 @@ def _failing(workdir: Any, *, begins: bool = False) -> Iterator[None]:
             f"the metrics of the run cannot be written to {workdir}: {reason}: repair this, then"
             " run the same command to continue from the last checkpoint"
         ) from error
-
-
-class Progress:
-    """A progress line; without a terminal, a new line for every update. Times the steps."""
-
-    def __init__(self, *, start_step: int, total_steps: int, batch_size: int) -> None:
-        self._batch_size, self._since = batch_size, (start_step, time.perf_counter())
-        self._primary = jax.process_index() == 0
-        self._bar = tqdm.tqdm(
-            total=total_steps,
-            initial=start_step,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not (self._primary and sys.stderr.isatty()),
-        )
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def advance(self) -> None:
-        self._bar.update()
-
-    def rate(self, step: int) -> float:
-        """Images per second since the last call, or since `restart`."""
-        (then, start), now = self._since, time.perf_counter()
-        self._since = (step, now)
-        return (step - then) * self._batch_size / max(now - start, 1e-9)
-
-    def restart(self, step: int) -> None:
-        """Excludes the time since the last `rate`, such as an evaluation, from the next `rate`."""
-        self._since = (step, time.perf_counter())
-
-    def show(self, step: int, metrics: dict[str, Any]) -> None:
-        text = ", ".join(f"{name} {_short(value)}" for name, value in metrics.items())
-        if self._bar.disable:
-            self.say(f"step {step}/{self._bar.total}: {text}{self._left(step, metrics)}")
-        else:
-            self._bar.set_postfix_str(text)
-
-    def say(self, text: str) -> None:
-        """Prints lines above the progress line, on the primary process."""
-        if self._primary:
-            lines = map(printable, text.split("\n"))
-            tqdm.tqdm.write("\n".join(lines), file=sys.stderr)
-
-    def _left(self, step: int, metrics: dict[str, Any]) -> str:
-        rate = metrics.get("images_per_second", 0)
-        left = (self._bar.total - step) * self._batch_size / rate if rate else math.inf
-        return f", {tqdm.tqdm.format_interval(left)} left" if math.isfinite(left) else ""
-
-
-def _short(value: float) -> str:
-    if isinstance(value, int):
-        return str(value)
-    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"

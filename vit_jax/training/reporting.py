@@ -7,7 +7,9 @@ import jax
 
 from vit_jax.errors import RunFailed
 from vit_jax.evaluators import held_out
-from vit_jax.training.metrics import MetricWriter, Progress
+from vit_jax.training import window
+from vit_jax.training.metrics import MetricWriter, keeping
+from vit_jax.training.progress import Progress
 from vit_jax.training.run import Run
 
 _FIRST = ("top1", "top5", "loss")  # metrics that come before the others in a line
@@ -23,6 +25,8 @@ class Reporter:
     def __init__(self, run: Run, writer: MetricWriter, progress: Progress) -> None:
         self._run, self._writer, self._progress = run, writer, progress
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
+        self._workdir = run.store.path.parent
+        self._window = window.restored(self._workdir, step=int(run.state["step"]))
 
     def push(self, step: int, values: dict[str, jax.Array]) -> None:
         """Reports the step before, and keeps the values of this one. Raises Diverged."""
@@ -38,12 +42,16 @@ class Reporter:
         self._pending = None
         host = {name: float(value) for name, value in jax.device_get(values).items()}
         self._check(step, host)
+        self._window.add(host)
+        self._progress.loss(self._window.loss)
         if due(step, self._run.lengths.log_every) or step == self._run.lengths.total:
-            host["images_per_second"] = self._progress.rate(step)
+            line = self._window.line(host)
+            self._window = window.Window()
+            line["images_per_second"] = self._progress.rate(step)
             if bad := self._run.batches.bad.count:
-                host["bad_images"] = bad
-            self._write(step, host)
-            self._progress.show(step, host)
+                line["bad_images"] = bad
+            self._write(step, line)
+            self._progress.show(step, line)
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
         """Reports an evaluation. Raises Diverged."""
@@ -52,9 +60,15 @@ class Reporter:
         self._write(step, named)
         self._progress.say(f"step {step}: {describe(metrics)}")
 
-    def flush(self) -> None:
-        """Returns when everything that was reported is in the workdir."""
+    def flush(self, step: int) -> None:
+        """Returns when everything that a run needs that resumes from this step is in the workdir.
+
+        That is what was reported, and the sums of what will be.
+        """
         self._writer.flush()
+        if jax.process_index() == 0:
+            with keeping(self._workdir):
+                self._window.write(self._workdir, step=step, kept=self._run.store.steps)
 
     def restart(self, step: int) -> None:
         """Excludes the time until now from the next measure of speed."""

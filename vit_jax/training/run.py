@@ -73,7 +73,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     meeting = stack.enter_context(agreement.Meeting())
     steps, replaced = workdirs.saved(workdir, config)
     resumed = workdir if steps else None
-    parts = _open(config, workdir, resumed)
+    parts = opened(config, workdir, resumed)
     plan, data, digests = parts.design, parts.data, parts.digests
     meeting.end(facts.of_plan(data.record.splits, plan.start.params, workdir, frozen=digests))
     # Before anything is written: there may be no intact checkpoint, or the other run may not fit.
@@ -84,7 +84,7 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     agreement.compare({})  # devices do not wait for a process that is still compiling
     best = best_metric(config)
     store = stack.enter_context(store_lib.Store(workdir, config.checkpoint, metric=best))
-    batches = stack.enter_context(_batches(parts, start=origin.step))
+    batches = stack.enter_context(batches_of(parts, start=origin.step))
     return Run(
         design=plan,
         store=store,
@@ -93,20 +93,27 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
         frozen=placed,
         batches=batches,
         evaluations=parts.evaluations,
-        messages=setup.messages(
-            plan.config,
-            plan.options,
-            parameters=state.count(plan.shapes),
-            mesh=plan.mesh,
-            images=len(data.train),
-            step=origin.step,
-            notes=(replaced, *origin.notes, *data.notes, *_notes(parts)),
-        ),
+        messages=messages(parts, step=origin.step, notes=(replaced, *origin.notes)),
+    )
+
+
+def messages(parts: "Parts", *, step: int, notes: tuple[str, ...]) -> tuple[str, ...]:
+    """What the user should know when a run starts at a step."""
+    plan, data = parts.design, parts.data
+    return setup.messages(
+        plan.config,
+        plan.options,
+        parameters=state.count(plan.shapes),
+        mesh=plan.mesh,
+        lengths=plan.lengths,
+        images=len(data.train),
+        step=step,
+        notes=(*notes, *data.notes, *_notes(parts)),
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Parts:
+class Parts:
     """A run that is checked, before anything is written or placed on devices."""
 
     design: Design
@@ -128,9 +135,9 @@ class _Parts:
         return dict(self.frozen) | teacher_file.recorded(self.tables, self.design.objective)
 
 
-def _open(
+def opened(
     config: Config, workdir: str | os.PathLike[str], resumed: str | os.PathLike[str] | None
-) -> _Parts:
+) -> Parts:
     """Opens the data and designs the run; `resumed` is the workdir of a run that is resumed.
 
     Raises ValueError if the config cannot be run.
@@ -148,7 +155,7 @@ def _open(
     feed = feeding.feed(plan, data.train)
     bad = BadImages(size=len(held_out), max_bad=config.data.max_bad)
     evaluations = measures.of_run(plan, train=data.train, held_out=held_out, bad=bad)
-    return _Parts(
+    return Parts(
         design=plan,
         data=data,
         frozen=models,
@@ -159,7 +166,7 @@ def _open(
     )
 
 
-def _notes(parts: _Parts) -> tuple[str, ...]:
+def _notes(parts: Parts) -> tuple[str, ...]:
     plan, size = parts.design, parts.design.options.image_size
     of_frozen = frozen.notes(plan.frozen, image_size=size)
     of_files = teacher_file.notes(parts.tables)
@@ -211,7 +218,7 @@ class _Origin:
     notes: tuple[str, ...]
 
 
-def _origin(config: Config, resumed: str | os.PathLike[str] | None, parts: _Parts) -> _Origin:
+def _origin(config: Config, resumed: str | os.PathLike[str] | None, parts: Parts) -> _Origin:
     """The checkpoint in the workdir `resumed`, the whole state of another run, or a new state."""
     plan, data = parts.design, parts.data
     if resumed is not None:
@@ -227,7 +234,7 @@ def _origin(config: Config, resumed: str | os.PathLike[str] | None, parts: _Part
     return _Origin(notes=(plan.start.report,))
 
 
-def _write(config: Config, workdir: str | os.PathLike[str], origin: _Origin, parts: _Parts) -> None:
+def _write(config: Config, workdir: str | os.PathLike[str], origin: _Origin, parts: Parts) -> None:
     """Writes what the run is. Raises ValueError if the workdir cannot be written to."""
     plan, data = parts.design, parts.data
     if origin.resumed:
@@ -259,7 +266,7 @@ def _created(plan: Design) -> state.State:
     )
 
 
-def _batches(parts: _Parts, *, start: int) -> Batches:
+def batches_of(parts: Parts, *, start: int) -> Batches:
     """This process's rows of the batches from step `start` on."""
     images, most = len(parts.data.train), parts.design.config.data.max_bad
     return parts.feed.batches(

@@ -11,6 +11,7 @@ from vit_jax.checkpoints import classes, load, run_folder, surgery
 from vit_jax.config import Config, Duration, best_metric
 from vit_jax.data import augment
 from vit_jax.data.record import DataFacts
+from vit_jax.evaluators import HELD_OUT
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
@@ -53,6 +54,25 @@ def lengths(config: Config, *, dataset_size: int) -> Lengths:
         checkpoint_every=every(config.checkpoint.every),
         log_every=every(config.log_every),
     )
+
+
+def described(lengths: Lengths, config: Config, *, images: int) -> str:
+    """`600 steps (5 epochs); evaluation every 120, checkpoint every 100, line of metrics every 50`.
+
+    `images` is the number of training images.
+    """
+    total = lengths.total
+    periods = {
+        "evaluation" if name == HELD_OUT else f"evaluation by {name}": every
+        for name, every in lengths.evaluate_every.items()
+    }
+    periods |= {"checkpoint": lengths.checkpoint_every, "line of metrics": lengths.log_every}
+    shown = (
+        f"{what} every {every:,}" if 0 < every < total else f"{what} at the end"
+        for what, every in periods.items()
+    )
+    epochs = total * config.batch_size / images
+    return f"{total:,} steps ({epochs:.4g} epochs); {', '.join(shown)}"
 
 
 def _given(duration: Duration) -> bool:
@@ -211,6 +231,7 @@ def messages(
     *,
     parameters: int,
     mesh: Mesh,
+    lengths: Lengths,
     images: int,
     step: int,
     notes: tuple[str, ...],
@@ -229,7 +250,8 @@ def messages(
     )
     _, rate = optimizer.peak_rate(config.optimizer, batch_size=config.batch_size)
     resumed = f"resumed after step {step}" if step else ""
-    lines = (model, where, compute.described(options), rate, *notes, resumed)
+    length = described(lengths, config, images=images)
+    lines = (model, where, length, compute.described(options), rate, *notes, resumed)
     return tuple(line for line in lines if line)
 
 

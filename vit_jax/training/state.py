@@ -59,12 +59,12 @@ def create(
     average = "ema" in abstract
 
     def fresh() -> State:
-        key, init_key = jax.random.split(jax.random.key(seed))
+        key, init_key = keys(seed)
         state = nnx.state(zoo.init(options, key=init_key))
         return _complete(nnx.to_pure_dict(state), optimizer, average=average, key=key)
 
     def given(params: Any) -> State:
-        key, _ = jax.random.split(jax.random.key(seed))
+        key, _ = keys(seed)
         return _complete(params, optimizer, average=average, key=key)
 
     if params is None:
@@ -73,6 +73,12 @@ def create(
     nested = traverse_util.unflatten_dict(dict(params), sep="/")
     on_devices = placed(nested, abstract["params"])
     return jax.jit(given, out_shardings=shardings)(on_devices)
+
+
+def keys(seed: int) -> tuple[jax.Array, jax.Array]:
+    """The key of all random numbers of a run, and that of its initial parameters."""
+    key, of_parameters = jax.random.split(jax.random.key(seed))
+    return key, of_parameters
 
 
 def placed(params: Any, abstract: Any) -> Any:
