@@ -28,6 +28,7 @@ from vit_jax.parallel.mesh import MeshConfig as MeshConfig
 from vit_jax.training.model_config import ModelConfig as ModelConfig
 from vit_jax.training.optimizer import OptimizerConfig as OptimizerConfig
 from vit_jax.training.schedules import ScheduleConfig as ScheduleConfig
+from vit_jax.training.writers import WRITERS, Writer
 
 _LOG = logging.getLogger(__name__)
 
@@ -142,6 +143,8 @@ class Config:
     evaluate_every: Duration = Duration(percent=10.0)
     eval_batch_size: int = 0  # images per step of an evaluation, over all devices; 0: `batch_size`
     log_every: Duration = Duration(steps=50)  # period of the lines in metrics.jsonl
+    # Other places for the metrics, besides metrics.jsonl and TensorBoard: csv, wandb.
+    writers: tuple[Writer, ...] = schema.listed(WRITERS, ())
     ema: float = 0.0  # decay of the Polyak average of the parameters; 0: no average
     # p: after n updates the decay is at most 1 - (1 + n) ** -p (timm: 2/3); 0: no warm-up.
     ema_warmup: float = 0.0

@@ -9,7 +9,7 @@ import jax
 
 from vit_jax import stopping
 from vit_jax.checkpoints.store import saved_steps
-from vit_jax.config import Config
+from vit_jax.config import Config, to_fields
 from vit_jax.errors import Interrupted, RunFailed, Stopped
 from vit_jax.parallel import multihost
 from vit_jax.parallel.mesh import to_global
@@ -31,6 +31,8 @@ def train(
     SIGTERM or SIGHUP. However a run ends, the same call continues from its last checkpoint, with
     the same bits as a run that was not interrupted.
     """
+    for kind in config.writers:
+        kind.check()
     with memory.explained(config), contextlib.ExitStack() as stack:
         run = prepare(config, workdir, stack)
         stack.enter_context(jax.set_mesh(run.design.mesh))
@@ -46,7 +48,14 @@ def train(
             progress.say(f"the run is complete: step {start} of {total}")
             if not missing:
                 return run.evaluations(run.state, run.frozen)
-        writer = stack.enter_context(MetricWriter(workdir, start_step=start))
+        fields = to_fields(config)
+        writer = stack.enter_context(
+            MetricWriter(
+                workdir,
+                start_step=start,
+                others=lambda: [kind.open(workdir, config=fields) for kind in config.writers],
+            )
+        )
         for line in writer.messages:
             progress.say(line)
         reporter = Reporter(run, writer, progress)

@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from etils import epath
 
 from vit_jax.errors import RunFailed
 from vit_jax.training.events import Events, shown, tag
+from vit_jax.training.writers import Open
 from vit_jax.workdir import lines as lines_lib
 from vit_jax.workdir import place
 from vit_jax.workdir.mirror import Changes, Mirror
@@ -36,7 +37,14 @@ class MetricWriter:
     Raises RunFailed if writing fails.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], *, start_step: int) -> None:
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        start_step: int,
+        others: Callable[[], Sequence[Open]] = tuple,
+    ) -> None:
+        """`others` opens the writers that get the same metrics, on the primary process only."""
         self.messages: tuple[str, ...] = ()
         self._primary = jax.process_index() == 0
         if not self._primary:
@@ -46,6 +54,7 @@ class MetricWriter:
             kept = self._keep(start_step)
             self._file = stack.enter_context(_LineFile(self._mirror))
             self._events = stack.enter_context(contextlib.closing(self._rebuilt(start_step, kept)))
+            self._others = [stack.enter_context(contextlib.closing(one)) for one in others()]
             self._thread = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
             self._upload: concurrent.futures.Future[None] | None = None
             self._uploaded = -math.inf  # time of the last upload
@@ -79,6 +88,8 @@ class MetricWriter:
         with keeping(self._mirror.remote):
             self._file.write({"step": step, **metrics})
             self._events.write(step, metrics)
+            for other in self._others:
+                other.write(step, metrics)
         now = time.monotonic()
         if not self._mirror.uploads or now < self._uploaded + UPLOAD_EVERY:
             return
@@ -91,13 +102,16 @@ class MetricWriter:
 
         Called before a checkpoint, so that a run that resumes from it has lost no line.
         """
-        if not self._primary or not self._mirror.uploads:
+        if not self._primary:
             return
-        if self._upload:
-            self._upload.result()
         with keeping(self._mirror.remote):
-            self._mirror.put(self._changes())
-            self._uploaded = time.monotonic()
+            if self._mirror.uploads:
+                if self._upload:
+                    self._upload.result()
+                self._mirror.put(self._changes())
+                self._uploaded = time.monotonic()
+            for other in self._others:
+                other.flush()
 
     def _keep(self, start_step: int) -> list[lines_lib.Line]:
         """Keeps only the intact lines up to `start_step` in metrics.jsonl, and returns them."""

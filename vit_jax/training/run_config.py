@@ -19,6 +19,7 @@ RUN_OPTIONS = (
         "evaluators",
         "eval_batch_size",
         "log_every",
+        "writers",
         "checkpoint",
         "init_from",
     ),
