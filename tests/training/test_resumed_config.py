@@ -28,9 +28,14 @@ MAY_CHANGE = {
     *("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.metric", "eval_batch_size"),
     *("data.threads", "data.prefetch", "data.max_bad", "data.path", "data.accept_changes"),
     *("model.remat", "model.unroll", "model.attention", "init_from", "init_state", "evaluators"),
+    "writers",
 }
 # Lists and maps of choices, as a whole.
-ANOTHER = {"augment": ("value_range",), "evaluators": {"near": {"kind": "knn"}}}
+ANOTHER = {
+    "augment": ("value_range",),
+    "evaluators": {"near": {"kind": "knn"}},
+    "writers": ("csv",),
+}
 HANDLED = {"total.epochs"}  # by `training.length`, which says what another length does
 BEFORE = Config(
     model=ModelConfig(name="Ti/16"),
