@@ -1,5 +1,8 @@
 """`figures` draws what a model has, says what it lacks, and writes nothing if asked for that."""
 
+import functools
+import shutil
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -8,6 +11,7 @@ import vit_jax
 from tests import cli
 from tests.compare import assert_close
 from tests.models import tiny
+from vit_jax.analysis.contract import NoPicture
 from vit_jax.commands import subject
 from vit_jax.commands.drawings import PICTURES
 
@@ -101,3 +105,19 @@ def test_numbers_do_not_depend_on_the_batches(folder, converted, monkeypatch) ->
     assert together.shape == (4, 3) and (together > 1).all(), "4 heads, 3 layers"
     monkeypatch.setattr(subject, "LARGEST_BATCH", 1)
     assert_close(distances(), together, rtol=1e-5)
+
+
+def test_folders_of_classes_label_the_images(folder, tmp_path) -> None:
+    """FOLDER/CLASS/image, if all folders are classes of the model: here numbers up to 4."""
+    vit_jax.save(tiny.model(), tmp_path / "m")
+    for name in ("3", "1", "x"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        shutil.copy(folder / "images" / "a.png", tmp_path / "images" / name)
+    of = functools.partial(subject.Subject, workdir=str(tmp_path / "m"))
+    with pytest.raises(NoPicture, match="no image has a label"):
+        _ = of(files=(str(tmp_path / "images"),)).judged
+    shutil.rmtree(tmp_path / "images" / "x")
+    found = of(files=(str(tmp_path / "images"),)).judged
+    assert list(found.labels) == [1, 3] and found.predicted[0] == found.predicted[1]
+    with pytest.raises(NoPicture, match="no image has a label"):
+        _ = of(files=(str(tmp_path / "images" / "3"),)).judged

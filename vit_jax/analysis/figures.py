@@ -62,17 +62,22 @@ def _shortened(name: str) -> str:
 
 
 def confusion(counts: np.ndarray, names: Sequence[str], *, note: str) -> Figure:
-    """How images of each class (rows) are predicted (columns): counts (K, K) as shares of a row."""
+    """How images of each class (rows) are predicted (columns): counts (K, K) as shares of a row.
+
+    A class without images that no image is predicted as is left out.
+    """
+    there = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
+    counts, names = counts[np.ix_(there, there)], [names[i] for i in there]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes = len(names)
     side = min(max(0.32 * classes, 3.0), 10.0)
     figure = Figure(figsize=(side + 2.2, side + 1.2), layout="constrained")
     axes = figure.subplots()
     drawn = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
-    if classes <= MOST_NAMES:
-        labels = [printable(_shortened(name)) for name in names]
-        axes.set_xticks(range(classes), labels, rotation=90, fontsize=7, parse_math=False)
-        axes.set_yticks(range(classes), labels, fontsize=7, parse_math=False)
+    many = classes > MOST_NAMES
+    labels = [] if many else [printable(_shortened(name)) for name in names]
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7, parse_math=False)
+    axes.set_yticks(range(len(labels)), labels, fontsize=7, parse_math=False)
     if classes <= MOST_NUMBERS:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if shares[row, column] > 0.5 else "black"
@@ -80,8 +85,9 @@ def confusion(counts: np.ndarray, names: Sequence[str], *, note: str) -> Figure:
                 axes.annotate(
                     str(count), (column, row), color=color, fontsize=6, ha="center", va="center"
                 )
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
+    which = f" ({classes} classes, in the order of the model)" if many else ""
+    axes.set_xlabel(f"predicted class{which}")
+    axes.set_ylabel(f"true class{which}")
     axes.set_title(note, fontsize=9)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.7)
     bar.set_label("share of the images of the class", fontsize=8)

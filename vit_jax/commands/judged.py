@@ -92,4 +92,7 @@ def _label(model: Model, name: str, record: Record) -> int:
     if name and not model.class_names:  # then the classes of the model have numbers only
         label = int(record.label)
         return label if label < model.options.num_classes else UNKNOWN
-    return model.class_names.index(name) if name in model.class_names else UNKNOWN
+    for names in (tuple(model.class_names), imagenet.class_names(model)):
+        if name in names:
+            return names.index(name)
+    return UNKNOWN

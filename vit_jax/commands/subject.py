@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,8 +12,9 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.checkpoints import run_folder, s3, store
+from vit_jax.checkpoints.class_lookup import Lookup
 from vit_jax.checkpoints.load import load
-from vit_jax.commands import image_paths
+from vit_jax.commands import image_paths, labelled_images
 from vit_jax.commands.judged import Function, Judged, judge
 from vit_jax.config import Config
 from vit_jax.data import augment, opening
@@ -32,10 +34,11 @@ JUDGED = 1000  # images whose predictions are judged, unless the user says how m
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Files:
-    """Image files that a user named, without labels: the parts of a `Source` that pictures use."""
+    """Image files that a user named: the parts of a `Source` that pictures use."""
 
     paths: tuple[str, ...]
-    class_names: tuple[str, ...] = ()
+    labels: tuple[int, ...]  # UNKNOWN for an image outside folders of classes
+    class_names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -43,7 +46,7 @@ class Files:
     def read(self, index: int) -> Record:
         path = self.paths[index]
         try:
-            return Record(pathlib.Path(path).read_bytes(), UNKNOWN, path)
+            return Record(pathlib.Path(path).read_bytes(), self.labels[index], path)
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror or error}") from error
 
@@ -88,7 +91,10 @@ class Subject:
     def source(self) -> Source | Files | None:
         """The images; None if there are none."""
         if self.files:
-            return Files(paths=_expanded(self.files))
+            paths = _expanded(self.files)
+            known = labelled_images.lookup(self.model, None)
+            labels = _labels(paths, self.files, known)
+            return Files(paths=paths, labels=labels, class_names=known.names)
         return opening.open_eval(self.config.data, labelled=False) if self.config else None
 
     @functools.cached_property
@@ -196,3 +202,24 @@ def _expanded(paths: tuple[str, ...]) -> tuple[str, ...]:
             raise ValueError(f"{path}: {problem}")
         files.append(path)
     return tuple(files)
+
+
+def _labels(paths: Sequence[str], named: Sequence[str], known: Lookup) -> tuple[int, ...]:
+    """The class of each image, UNKNOWN for all unless they are in folders of classes.
+
+    As `evaluate --images`, FOLDER/CLASS/image.jpg, where FOLDER is one that the user named.
+    """
+    roots = [pathlib.Path(path) for path in named if os.path.isdir(path)]
+    parts = [
+        next((path.relative_to(root).parts for root in roots if path.is_relative_to(root)), ())
+        for path in map(pathlib.Path, paths)
+    ]
+    unknown = (UNKNOWN,) * len(paths)
+    if any(len(below) < 2 for below in parts):
+        return unknown
+    folders = tuple(dict.fromkeys(below[0] for below in parts))
+    try:
+        numbers = dict(zip(folders, known.find_all(folders), strict=True))
+    except ValueError:
+        return unknown
+    return tuple(numbers[below[0]] for below in parts)
