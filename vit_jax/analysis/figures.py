@@ -67,7 +67,7 @@ def confusion(counts: np.ndarray, names: Sequence[str], *, note: str) -> Figure:
     A class without images that no image is predicted as is left out.
     """
     there = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
-    counts, names = counts[np.ix_(there, there)], [names[i] for i in there]
+    counts, names = counts[np.ix_(there, there)], [names[int(i)] for i in there]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes = len(names)
     side = min(max(0.32 * classes, 3.0), 10.0)
