@@ -34,7 +34,10 @@ def run(finished, tmp_path) -> pathlib.Path:
         ("batch_size=many", "--config.batch_size=many: the value must be of type int"),
         ("mesh=8", "--config.mesh=8: set its fields one by one: mesh.data"),
         ("image_size=large", "config.image_size[0] must be int, got 'large'"),
-        ("data.source=imagenet", "choose one of 'embedded', 'image_folder', 'image_list', 'tfds'"),
+        (
+            "data.source=imagenet",
+            "choose one of 'embedded', 'image_folder', 'image_list', 'python', 'tfds'",
+        ),
         ("model.name=Ti17", "unknown model 'Ti17': did you mean 'Ti/16'"),
         ("data.source=tfds", "config.data.name is empty: name a dataset"),
         ("data.train_split=all", "no split 'all': choose train or test"),

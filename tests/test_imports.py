@@ -49,7 +49,7 @@ ALLOWED = {
         "training",
     },
     "analysis": {"models", "data", "parallel", "checkpoints", "text", "workdir"},
-    "__init__": {"checkpoints", "images", "models"},
+    "__init__": {"checkpoints", "images", "models", "training"},
 }
 # Packages that are slow to import.
 JAX = ("jax", "flax", "optax", "orbax", "grain")

@@ -11,14 +11,18 @@ from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.zoo import Model
 
 
-def read_images(paths: Sequence[str | os.PathLike[str]], model: Model) -> np.ndarray:
+def read_images(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], model: Model
+) -> np.ndarray:
     """Reads files (JPEG, PNG, WebP) as input of the model: float32 (N, height, width, channels).
 
-    Images are resized, cropped and normalised as `model.preprocessing` says, and turned as their
-    EXIF orientation says. A model of one channel gets grey, of three channels RGB. For any other
-    number of channels, the files must have as many. Raises ValueError in one line for the first
-    file that cannot be read.
+    `paths` may be one path; N is then 1. Images are resized, cropped and normalised as
+    `model.preprocessing` says, and turned as their EXIF orientation says. A model of one channel
+    gets grey, of three channels RGB. For any other number of channels, the files must have as many.
+    Raises ValueError in one line for the first file that cannot be read.
     """
+    if isinstance(paths, str | os.PathLike):
+        paths = [paths]
     transform = transform_of(model)
     wanted = model.preprocessing
     assert wanted is not None

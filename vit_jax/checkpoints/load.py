@@ -111,6 +111,7 @@ def _ready(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> zoo.Model:
     model = assemble(checkpoint.options, checkpoint.params)
     model.preprocessing = checkpoint.preprocessing
     model.class_names = checkpoint.class_names
+    model.resize_methods = checkpoint.resize
     return model
 
 

@@ -29,7 +29,7 @@ _SUFFIXES = (".npz", ".safetensors", *_TORCH)
 
 
 def save(model: zoo.Model, path: str | os.PathLike[str], *, layout: str | None = None) -> None:
-    """Writes a model to a path from which `load` reads it back.
+    """Writes a `model` to a path from which `load` reads it back.
 
     `layout` is one of `layouts.LAYOUTS`; `path` ends in .npz, .safetensors or .pth, or is a folder
     (hf). Without a layout, a .npz gets the vit_jax layout and a folder becomes a run. Warns where
@@ -48,6 +48,7 @@ def save(model: zoo.Model, path: str | os.PathLike[str], *, layout: str | None =
             )
         ),
         class_names=model.class_names,
+        resize=model.resize_methods,
     )
     for change in write(checkpoint, path, layout=layout or ""):
         warnings.warn(printable(f"{path}: {change}"), stacklevel=2)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Protocol
 
 from vit_jax.data.arrays import EMBEDDED_SPLITS, open_embedded
+from vit_jax.data.given import GivenData
 from vit_jax.data.image_folder import ImageFolder
 from vit_jax.data.list_data import ListData
 from vit_jax.data.record import Source
@@ -76,5 +77,6 @@ SOURCES: dict[str, type[DataSource]] = {
     "embedded": EmbeddedData,
     "image_folder": FolderData,
     "image_list": ListData,
+    "python": GivenData,
     "tfds": TfdsData,
 }

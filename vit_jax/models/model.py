@@ -10,6 +10,7 @@ from typing import Any, Self
 import jax
 from flax import nnx
 
+from vit_jax.models.interpolation import Methods
 from vit_jax.models.layers import Dtype
 from vit_jax.models.names import nearest
 from vit_jax.models.preprocessing import Preprocessing
@@ -111,6 +112,7 @@ class Model(nnx.Module):
 
     preprocessing: Preprocessing | None = None  # set by `create` and `load`
     class_names: tuple[str, ...] = ()  # set by `load` if the file has them
+    resize_methods: Methods = Methods()  # how its family resizes parameters; set by `load`
     options: Any  # an instance of the family's options class
     head: Any  # (B, feature_size) -> logits (B, K), of models with classes
 
@@ -125,6 +127,17 @@ class Model(nnx.Module):
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """The input of the head (B, `options.feature_size`), float32."""
         raise NotImplementedError
+
+    def resized(self, height: int, width: int | None = None) -> Self:
+        """The same model for images of another size; one number means a square.
+
+        Position tables, and whatever else depends on the size, are interpolated as `load` does for
+        the model's family. The other parameters are shared. Raises ValueError for a size that the
+        model cannot take.
+        """
+        from vit_jax.models import resizing  # it imports the zoo, which imports this module
+
+        return resizing.resized(self, (height, height if width is None else width))
 
     def rebuilt(self, images: jax.Array) -> jax.Array | None:
         """Pixels in [0, 1] of images that were encoded and decoded; None if it cannot decode."""

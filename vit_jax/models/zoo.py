@@ -220,8 +220,8 @@ def create(
     torchvision use for it: "ViT-B/16", "vit_base_patch16_224", "google/vit-base-patch16-224". The
     log then has the model and its options. No weights are loaded. One number as `image_size` means
     a square; the default is the size in the name, or 224. A model that has classes has 1000 by
-    default. `changes` are any other fields of the options, such as `layer_scale=1e-4`. Raises
-    ValueError for an unknown name or option.
+    default (`num_classes`). `changes` are any other fields of the options, such as
+    `layer_scale=1e-4`. Raises ValueError for an unknown name or option.
     """
     alias = understood(name)
     if num_classes is not None:

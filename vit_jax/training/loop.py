@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 import jax
@@ -19,14 +20,21 @@ from vit_jax.training.profile import Trace
 from vit_jax.training.progress import Progress
 from vit_jax.training.reporting import Reporter, due
 from vit_jax.training.run import Run, prepare
+from vit_jax.training.writers import Calls, Open
 
 
 def train(
-    config: Config, *, workdir: str | os.PathLike[str], notes: list[str], profile: bool = False
+    config: Config,
+    *,
+    workdir: str | os.PathLike[str],
+    notes: list[str],
+    profile: bool = False,
+    callbacks: Sequence[Callable[[int, Mapping[str, float]], object]] = (),
 ) -> dict[str, float]:
     """Trains the run in `workdir`, new or resumed; returns the metrics of its last evaluation.
 
-    `notes` about the config are printed when the run begins. Raises ValueError, before anything is
+    `notes` about the config are printed when the run begins. `callbacks` are called with each line
+    of metrics.jsonl. Raises ValueError, before anything is
     written, if the config cannot be run; Diverged if the loss is not finite; Stopped after SIGINT,
     SIGTERM or SIGHUP. However a run ends, the same call continues from its last checkpoint, with
     the same bits as a run that was not interrupted.
@@ -48,14 +56,13 @@ def train(
             progress.say(f"the run is complete: step {start} of {total}")
             if not missing:
                 return run.evaluations(run.state, run.frozen)
-        fields = to_fields(config)
-        writer = stack.enter_context(
-            MetricWriter(
-                workdir,
-                start_step=start,
-                others=lambda: [kind.open(workdir, config=fields) for kind in config.writers],
-            )
-        )
+
+        def others() -> list[Open]:
+            fields = to_fields(config)
+            opened = [kind.open(workdir, config=fields) for kind in config.writers]
+            return [*opened, *map(Calls, callbacks)]
+
+        writer = stack.enter_context(MetricWriter(workdir, start_step=start, others=others))
         for line in writer.messages:
             progress.say(line)
         reporter = Reporter(run, writer, progress)

@@ -8,7 +8,7 @@ import logging
 import os
 import pathlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from vit_jax.checkpoints import run_folder
@@ -120,6 +120,22 @@ class _WandbRun:
 
     def close(self) -> None:
         self._run.finish()
+
+
+class Calls:
+    """Calls a function with each line, for a program that trains."""
+
+    def __init__(self, function: Callable[[int, Mapping[str, float]], object]) -> None:
+        self._function = function
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._function(step, metrics)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 # The writers by their names in a config.

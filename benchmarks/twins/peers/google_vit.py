@@ -57,7 +57,8 @@ class GoogleVit:
         # Released files name the modules of a block as before Linen.
         self.names = {linen_name(name): name for name in params}
         first = jax_side.nested({new: params[old] for new, old in self.names.items()})
-        self.update = train.make_update_fn(apply_fn=model.apply, accum_steps=1, tx=optimizer)
+        make_update = train.make_update_fn  # type: ignore[attr-defined]  # of their vit_jax
+        self.update = make_update(apply_fn=model.apply, accum_steps=1, tx=optimizer)
         self.state = flax.jax_utils.replicate((first, optimizer.init(first)))
         self.key = flax.jax_utils.replicate(jax.random.PRNGKey(0))
 

@@ -1,0 +1,103 @@
+"""Training from a Python program, on its own images."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vit_jax
+from tests import runs
+from tests.compare import assert_same_bits
+from vit_jax.commands import configs
+from vit_jax.data.arrays import EMBEDDED_CLASSES, open_embedded
+from vit_jax.data.given import DatasetSource, GivenData, using
+
+
+def arrays(split: str, number: int) -> tuple[np.ndarray, np.ndarray]:
+    source = open_embedded(split)
+    return source.images[:number], source.labels[:number]
+
+
+class Pairs:
+    """A dataset in the form of PyTorch's: pairs by index."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self._images, self._labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.integer]:
+        return self._images[index], self._labels[index]
+
+
+def test_arrays_and_any_object_with_the_same_images_train_the_same_run(
+    recipe, tmp_path, refused
+) -> None:
+    config = configs.from_file(str(recipe), ["--config.total.steps=3"])
+    train, held_out = arrays("train", 100), arrays("test", 60)
+    seen: list[tuple[int, dict[str, float]]] = []
+    metrics = vit_jax.train(
+        config,
+        tmp_path / "arrays",
+        source=train,
+        held_out=held_out,
+        callbacks=[lambda step, values: seen.append((step, dict(values)))],
+    )
+    assert metrics["count"] == 60
+    lines = [{"step": step, **values} for step, values in seen]
+    assert [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines] == (
+        runs.lines(tmp_path / "arrays")
+    )
+    own: dict[str, Any] = {"source": Pairs(*train), "held_out": Pairs(*held_out)}
+    own["class_names"] = EMBEDDED_CLASSES
+    assert vit_jax.train(config, tmp_path / "object", **own) == metrics
+    assert_same_bits(runs.arrays(tmp_path / "arrays"), runs.arrays(tmp_path / "object"))
+    assert vit_jax.load(tmp_path / "object").class_names == EMBEDDED_CLASSES
+    # The command line cannot open these images.
+    said = refused("evaluate", "--workdir", tmp_path / "object")
+    assert "the images of this run came from a Python program: run it again" in said
+    assert vit_jax.train(config, tmp_path / "object", **own)["count"] == 60, "complete"
+    with pytest.raises(ValueError, match="the data of the run .* changed since it began"):
+        vit_jax.train(config, tmp_path / "object", **own | {"source": Pairs(*arrays("test", 100))})
+
+
+IMAGES, LABELS = arrays("train", 20)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"source": (IMAGES / 255, LABELS)}, "train images are float64 .*: give uint8"),
+        ({"source": (IMAGES, LABELS[:3])}, "train labels are int32 .3,.: give a whole number for"),
+        ({"source": (IMAGES, LABELS - 5)}, "train labels are -5 to 4: there are 5 classes"),
+        ({"source": 7}, "int is no dataset: give an object with __len__"),
+        ({"source": Pairs(IMAGES, LABELS)}, "the classes of the dataset have no names"),
+        (
+            {"source": Pairs(IMAGES, LABELS), "class_names": "ab"},
+            r"train.0. has class \d",
+        ),
+        ({"held_out": (IMAGES, LABELS)}, "held_out and class_names are of a dataset: give source"),
+    ],
+)
+def test_a_wrong_dataset_is_refused_before_anything_is_written(
+    recipe, tmp_path, given, message
+) -> None:
+    config = configs.from_file(str(recipe), [])
+    with pytest.raises(ValueError, match=message):
+        vit_jax.train(config, tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_may_give_files_and_is_evaluated_on_if_it_is_the_only_one(tmp_path) -> None:
+    image = np.zeros((4, 6, 3), np.uint8)
+    for name, found in ((b"\xff\xd8", b"\xff\xd8"), (image, image)):
+        source = DatasetSource(name="train", class_names=("a",), dataset=[(name, 0)])
+        assert np.array_equal(source.read(0).data, found)
+    (tmp_path / "x.jpg").write_bytes(b"content")
+    with using([(tmp_path / "x.jpg", 0)], class_names=["a"]):
+        assert GivenData().splits(train_split="train") == ("train", "all")
+        record = GivenData().open("all", train_split="train").read(0)
+    assert (record.data, record.label, record.path) == (b"content", 0, str(tmp_path / "x.jpg"))
+    with pytest.raises(ValueError, match="came from a Python program"):
+        GivenData().splits(train_split="train")

@@ -1,0 +1,59 @@
+"""Training from a Python program."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from vit_jax.config import Config, resolve
+from vit_jax.data import given
+from vit_jax.parallel import multihost
+from vit_jax.training import loop
+
+Callback = Callable[[int, Mapping[str, float]], object]
+
+
+def train(
+    config: Config | ml_collections.ConfigDict | Mapping[str, Any],
+    workdir: str | os.PathLike[str],
+    *,
+    source: given.Given | None = None,
+    held_out: given.Given | None = None,
+    class_names: Sequence[str] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, float]:
+    """Trains the run in the folder `workdir`, new or resumed, as the command `train` does.
+
+    `config` is what `get_config` of a recipe returns: `vit_jax.config.default_config()` with some
+    fields set. Returns the metrics of the last evaluation, such as `top1` and `loss`.
+
+    `source` and `held_out` are datasets to train and to evaluate on, instead of those of the
+    config: a pair of arrays, images uint8 (N, H, W) or (N, H, W, C) and labels (N,); or any object
+    with `__len__` and `read(index)` (or `[index]`) that returns an image (a path, the bytes of a
+    file, or uint8 (H, W) or (H, W, C)) and the number of its class. Several threads call `read`.
+    Without `held_out`, the evaluations are on `source`. `class_names` are the names of the classes;
+    unset, those of the attribute `class_names` of `source`, or the numbers in arrays of labels.
+
+    Each of `callbacks` is called with a step and the values of every line of metrics.jsonl:
+    `loss`, `learning_rate`, ..., and `eval_top1`, ... of an evaluation. An error in a callback ends
+    the run. The same call continues a run that ended, from its last checkpoint.
+
+    Raises ValueError, before anything is written, if the config cannot be run or a dataset is
+    wrong, and `vit_jax.errors.RunFailed` if the run fails, for example because it diverges.
+    """
+    multihost.initialize()
+    if not isinstance(config, Config):
+        config = resolve(config)
+    with contextlib.ExitStack() as stack:
+        if source is not None:
+            data = dataclasses.replace(
+                config.data, source=given.GivenData(), train_split=given.TRAIN, eval_split=""
+            )
+            config = dataclasses.replace(config, data=data)
+            stack.enter_context(given.using(source, held_out, class_names=class_names))
+        elif held_out is not None or class_names is not None:
+            raise ValueError("held_out and class_names are of a dataset: give source too")
+        return loop.train(config, workdir=workdir, notes=[], callbacks=callbacks)
