@@ -1,0 +1,137 @@
+"""Features of a folder: those of the model, whole or not at all, whatever interrupts them."""
+
+import pathlib
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+from pyarrow import parquet
+
+import vit_jax
+from tests import cli
+from tests.models import tiny
+from vit_jax.commands import embedding, embedding_files
+from vit_jax.models.preprocessing import Preprocessing
+
+IMAGES, BROKEN = 21, 4  # the number of images, and which of them is broken
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> pathlib.Path:
+    made = tiny.model(image_size=(16, 24))
+    made.preprocessing = Preprocessing(image_size=(16, 24), crop_pct=1.0)
+    path = tmp_path_factory.mktemp("model") / "model"
+    vit_jax.save(made, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> pathlib.Path:
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    (folder / "inner").mkdir()
+    for number in range(IMAGES):
+        pixels = rng.integers(0, 256, (16, 24, 3), dtype=np.uint8)
+        path = folder / ("inner" if number > 9 else "") / f"{number:02d}.png"
+        PIL.Image.fromarray(pixels).save(path)
+        if number == BROKEN:
+            path.write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture
+def embed(model, images, printed, monkeypatch):
+    """In parts of 8 images, on 8 devices."""
+    monkeypatch.setattr(embedding, "BATCHES", 1)
+
+    def call(output: pathlib.Path, *more: object) -> str:
+        return printed("embed", images, output, "--workdir", model, "--batch-size", "8", *more)
+
+    return call
+
+
+def expected(model: pathlib.Path, images: pathlib.Path, features: str, layer: int | None):
+    loaded = vit_jax.load(model)
+    names = [name for name in sorted(images.rglob("*.png")) if name.stem != f"{BROKEN:02d}"]
+    pixels = vit_jax.read_images(names, loaded)
+    if features == "head":
+        return np.asarray(jax.jit(lambda x: loaded.features(x))(pixels))
+    tokens, between = jax.jit(lambda x: loaded.encoder(x, return_intermediates=True))(pixels)
+    found = np.asarray(tokens if layer is None else between.features[layer])
+    prefix = loaded.options.prefix_tokens
+    if features == "class":
+        return found[:, 0]
+    return found[:, prefix:] if features == "patches" else found[:, prefix:].mean(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("features", "layer"), [("head", None), ("class", None), ("mean", -2), ("patches", None)]
+)
+def test_they_are_the_features_of_the_model(
+    embed, model, images, tmp_path, features, layer
+) -> None:
+    more = ("--features", features, *(("--layer", layer) if layer else ()))
+    said = embed(tmp_path / "out.npz", *more)
+    assert f"of {IMAGES} images, 1 of them broken" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
+    with np.load(tmp_path / "out.npz") as found:
+        assert found["image"].tolist()[:2] == ["00.png", "01.png"]
+        assert found["image"].tolist()[-1] == f"inner/{IMAGES - 1}.png"
+        assert np.flatnonzero(found["broken"]).tolist() == [BROKEN]
+        values = found["features"]
+    assert np.isnan(values[BROKEN]).all()
+    wanted = expected(model, images, features, layer)
+    np.testing.assert_allclose(np.delete(values, BROKEN, axis=0), wanted, atol=1e-5)
+
+
+def test_parquet_holds_the_same_and_half_precision_is_rounded(embed, tmp_path) -> None:
+    for name in ("a.npz", "a.parquet"):
+        embed(tmp_path / name, "--features", "patches", "--dtype", "float16")
+    with np.load(tmp_path / "a.npz") as arrays:
+        values, names = arrays["features"], arrays["image"].tolist()
+    assert values.dtype == np.float16 and values.ndim == 3
+    rows = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert [row["image"] for row in rows] == names
+    assert [row["broken"] for row in rows] == [n == BROKEN for n in range(IMAGES)]
+    np.testing.assert_array_equal(np.array([row["features"] for row in rows]), values)
+
+
+def test_a_command_that_was_interrupted_goes_on(embed, tmp_path, monkeypatch) -> None:
+    embed(tmp_path / "whole.npz")
+    real, written = embedding_files.write_part, []
+
+    def write(folder, number, part, *, dtype):
+        if number == 1 and written == [0]:
+            written.clear()
+            raise KeyboardInterrupt
+        written.append(number)
+        real(folder, number, part, dtype=dtype)
+
+    monkeypatch.setattr(embedding_files, "write_part", write)
+    with pytest.raises(AssertionError, match="130"):
+        embed(tmp_path / "out.npz")
+    assert not (tmp_path / "out.npz").exists()
+    embed(tmp_path / "out.npz")
+    assert written == [1, 2], "the first part was kept"
+    with np.load(tmp_path / "out.npz") as found, np.load(tmp_path / "whole.npz") as whole:
+        for name in ("features", "image", "broken"):
+            np.testing.assert_array_equal(found[name], whole[name])
+
+
+def test_what_cannot_be_written_is_refused(embed, model, images, tmp_path, refused) -> None:
+    command = ("embed", images)
+    run = ("--workdir", model)
+    for arguments, said in (
+        ((tmp_path / "out.csv",), "must end in .parquet or .npz"),
+        ((tmp_path / "no" / "out.npz",), "there is no folder"),
+        ((tmp_path / "out.npz", "--layer", "2"), "--layer is for --features class, mean"),
+        ((tmp_path / "out.npz", "--features", "mean", "--layer", "9"), "the blocks 1 to 3"),
+    ):
+        assert said in refused(*command, *arguments, *run, folder=tmp_path)
+    (tmp_path / "out.npz").write_text("kept")
+    assert "exists: choose another name" in refused(*command, tmp_path / "out.npz", *run)
+    parts = tmp_path / "new.npz.parts"
+    parts.mkdir()
+    (parts / "embed.json").write_text("{}")
+    assert "holds parts of other features" in refused(*command, tmp_path / "new.npz", *run)
+    assert cli.run(*command, tmp_path / "x.npz", "--workdir", tmp_path / "none") == 2

@@ -1,0 +1,145 @@
+"""The files of `embed`: parts while it runs, and the file of all features at the end."""
+
+import io
+import json
+import os
+import pathlib
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from vit_jax import plain_json
+from vit_jax.data.image_files import ImageFiles
+from vit_jax.errors import RunFailed
+from vit_jax.workdir import place
+
+SUFFIXES = (".parquet", ".npz")
+_FACTS = "embed.json"
+
+
+class Part(NamedTuple):
+    """The features of consecutive images."""
+
+    features: np.ndarray  # (N, D), or (N, T, D)
+    broken: np.ndarray  # bool (N,), whether an image cannot be read
+
+
+def check(output: pathlib.Path, *, overwrite: bool) -> None:
+    """Raises ValueError unless the file may be written."""
+    if output.suffix not in SUFFIXES:
+        raise ValueError(f"{output}: the name of the file must end in {' or '.join(SUFFIXES)}")
+    if not output.parent.is_dir():
+        raise ValueError(f"{output}: there is no folder {output.parent}")
+    if output.exists() and not (overwrite and output.is_file()):
+        raise ValueError(f"{output} exists: choose another name, or give --overwrite")
+
+
+def open_parts(output: pathlib.Path, facts: dict[str, Any]) -> pathlib.Path:
+    """The folder of the parts of a file. Raises ValueError if it has parts of other features."""
+    folder = output.with_name(f"{output.name}.parts")
+    record = folder / _FACTS
+    if record.exists():
+        before = plain_json.loads(record.read_text(encoding="utf-8"))
+        if before != facts:
+            other = [name for name in facts if not _same(before, facts, name)]
+            raise ValueError(
+                f"{folder} holds parts of other features (other {', '.join(other)}): repeat that"
+                " command, or remove the folder"
+            )
+        return folder
+    folder.mkdir(exist_ok=True)
+    place.write_whole(epath.Path(record), json.dumps(facts).encode())
+    return folder
+
+
+def _same(before: Any, facts: dict[str, Any], name: str) -> bool:
+    return isinstance(before, dict) and before.get(name) == facts[name]
+
+
+def has_part(folder: pathlib.Path, number: int) -> bool:
+    return _path(folder, number).exists()
+
+
+def write_part(folder: pathlib.Path, number: int, part: Part, *, dtype: str) -> None:
+    """Writes a part whole."""
+    buffer = io.BytesIO()
+    np.savez(buffer, features=part.features.astype(dtype), broken=part.broken)
+    place.write_whole(epath.Path(_path(folder, number)), buffer.getvalue())
+
+
+def join(output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, parts: int) -> str:
+    """Writes the file of all parts whole, removes them, and returns a summary."""
+
+    def read() -> Iterator[Part]:
+        for number in range(parts):
+            with np.load(_path(folder, number)) as arrays:
+                yield Part(arrays["features"], arrays["broken"])
+
+    broken = sum(int(part.broken.sum()) for part in read())
+    if broken == len(source):
+        raise RunFailed(f"none of {broken} images in {source.name} could be read")
+    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    write = _write_npz if output.suffix == ".npz" else _write_parquet
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in source.files]
+    try:
+        write(temporary, names, read)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    shape = "x".join(map(str, next(read()).features.shape[1:]))
+    shutil.rmtree(folder)
+    left_out = f", {broken} of them broken" if broken else ""
+    return f"features {shape} of {len(names)} images{left_out}"
+
+
+def _path(folder: pathlib.Path, number: int) -> pathlib.Path:
+    return folder / f"{number:06d}.npz"
+
+
+def _write_npz(path: pathlib.Path, names: list[str], read: Callable[[], Iterator[Part]]) -> None:
+    """The arrays `features`, `broken` and `image`; only one part is in memory at a time."""
+    first = next(read()).features
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as file:
+        with file.open("features.npy", "w", force_zip64=True) as stream:
+            header = np.lib.format.header_data_from_array_1_0(first)
+            header["shape"] = (len(names), *first.shape[1:])
+            np.lib.format.write_array_header_2_0(stream, header)
+            for part in read():
+                stream.write(np.ascontiguousarray(part.features).data.cast("B"))
+        small = {
+            "broken": np.concatenate([part.broken for part in read()]),
+            "image": np.array(names),
+        }
+        for name, array in small.items():
+            with file.open(f"{name}.npy", "w") as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)
+
+
+def _write_parquet(
+    path: pathlib.Path, names: list[str], read: Callable[[], Iterator[Part]]
+) -> None:
+    """The columns image, broken and features: lists of D numbers, or lists of T such lists."""
+    import pyarrow  # slow to import
+    from pyarrow import parquet
+
+    writer, first = None, 0
+    try:
+        for part in read():
+            column = pyarrow.array(part.features.reshape(-1))
+            for length in reversed(part.features.shape[1:]):
+                column = pyarrow.FixedSizeListArray.from_arrays(column, length)
+            images = names[first : first + len(part.broken)]
+            first += len(images)
+            columns = {"image": images, "broken": part.broken, "features": column}
+            table = pyarrow.table(columns)
+            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer:
+            writer.close()
