@@ -67,7 +67,8 @@ def scan(
     def body(x: Any, layer: dict[str, Any]) -> tuple[Any, Any]:
         positions = layer.get("table", table)
         x = x if positions is None else add_position(x, positions)
-        x, weights = nnx.merge(block, layer["params"])(
+        params = _cast_kernels(layer["params"], x[0].dtype) if apart else layer["params"]
+        x, weights = nnx.merge(block, params)(
             x,
             bias=bias,
             key=layer.get("key"),
@@ -83,3 +84,16 @@ def scan(
     streams = (x[:, apart:], x[:, :apart])
     (patches, prefix), _ = jax.lax.scan(body, streams, layers, unroll=unroll)
     return jnp.concatenate([prefix, patches], axis=1), None
+
+
+def _cast_kernels(params: Any, dtype: jnp.dtype) -> Any:
+    """Casts the kernels of a layer once for all arrays of tokens.
+
+    Their gradients are then added up in this dtype before they cross the devices. If every product
+    cast its kernel, they would be added up in float32 and travel as that: twice the bytes.
+    """
+
+    def cast(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        return x.astype(dtype) if jax.tree_util.DictKey("kernel") in path else x
+
+    return jax.tree_util.tree_map_with_path(cast, params)
