@@ -180,6 +180,19 @@ def test_patches_apart_from_other_tokens_give_the_same_logits_and_gradients() ->
         assert_close(ours, theirs, scaled=3e-6, floor=0.1)
 
 
+def test_gradients_of_kernels_for_several_arrays_are_added_before_they_are_cast() -> None:
+    """In float32 they would take twice the bytes between devices."""
+    graphdef, params = nnx.split(tiny.model(dtype="bfloat16", attention="streams"))
+
+    def loss(params: Any) -> jax.Array:
+        return nnx.merge(graphdef, params)(tiny.images()).sum()
+
+    program = str(jax.make_jaxpr(jax.grad(loss))(params))
+    for kernel in ("32,48", "48,32", "32,3,4,8", "4,8,32"):
+        casts = program.count(f":f32[{kernel}] = convert_element_type")
+        assert casts == 1, f"the gradient of the kernel ({kernel})"
+
+
 def test_streams_need_a_token_before_the_patches_and_nothing_inside_the_blocks() -> None:
     for changes in (
         {"pool": "gap", "class_token": False},
