@@ -36,7 +36,7 @@ def run(finished, tmp_path) -> pathlib.Path:
         ("image_size=large", "config.image_size[0] must be int, got 'large'"),
         (
             "data.source=imagenet",
-            "choose one of 'embedded', 'image_folder', 'image_list', 'python', 'tfds'",
+            "choose one of 'embedded', 'image_folder', 'image_list', 'manifest', 'python', 'tfds'",
         ),
         ("model.name=Ti17", "unknown model 'Ti17': did you mean 'Ti/16'"),
         ("data.source=tfds", "config.data.name is empty: name a dataset"),

@@ -7,12 +7,35 @@ list: `SPLIT.json`, {NAME: CLASS or [CLASSES]}, or `SPLIT.txt` with lines `NAME 
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 
 from vit_jax.data.image_list import ImageListSource, read_label_sets
 from vit_jax.data.record import Source
 
 _CLASSES = "classes.txt"
 _SUFFIXES = (".json", ".txt")
+
+
+def split_files(folder: str, suffixes: Sequence[str], *, what: str) -> dict[str, pathlib.Path]:
+    """The file of each split in a folder, `SPLIT.SUFFIX`.
+
+    Raises ValueError if there is no folder (`what` it should be), or two files of a split.
+    """
+    if not folder:
+        raise ValueError(f"config.data.path is empty: name {what}")
+    try:
+        files = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    except OSError as error:
+        raise ValueError(f"config.data.path {folder}: {error.strerror}") from error
+    found: dict[str, pathlib.Path] = {}
+    for name in files:
+        split, suffix = os.path.splitext(name)
+        if suffix not in suffixes:
+            continue
+        if split in found:
+            raise ValueError(f"{folder} has two lists of the split {split}: remove one")
+        found[split] = pathlib.Path(folder) / name
+    return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,24 +64,9 @@ class ListData:
 
     def _lists(self) -> dict[str, pathlib.Path]:
         """The file of each split. Raises ValueError if there is no folder, or two files."""
-        if not self.path:
-            raise ValueError(
-                f"config.data.path is empty: name a folder of images with {_CLASSES} and lists of"
-                " their classes, such as train.txt"
-            )
-        try:
-            files = sorted(entry.name for entry in os.scandir(self.path) if entry.is_file())
-        except OSError as error:
-            raise ValueError(f"config.data.path {self.path}: {error.strerror}") from error
-        found: dict[str, pathlib.Path] = {}
-        for name in files:
-            split, suffix = os.path.splitext(name)
-            if suffix not in _SUFFIXES or name == _CLASSES:
-                continue
-            if split in found:
-                raise ValueError(f"{self.path} has two lists of the split {split}: remove one")
-            found[split] = pathlib.Path(self.path) / name
-        return found
+        what = f"a folder of images with {_CLASSES} and lists of their classes, such as train.txt"
+        found = split_files(self.path, _SUFFIXES, what=what)
+        return {split: path for split, path in found.items() if path.name != _CLASSES}
 
     def _class_names(self) -> tuple[str, ...]:
         """The names in classes.txt. Raises ValueError if it cannot be read, or names one twice."""

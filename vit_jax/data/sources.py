@@ -7,6 +7,7 @@ from vit_jax.data.arrays import EMBEDDED_SPLITS, open_embedded
 from vit_jax.data.given import GivenData
 from vit_jax.data.image_folder import ImageFolder
 from vit_jax.data.list_data import ListData
+from vit_jax.data.manifest import ManifestData
 from vit_jax.data.record import Source
 from vit_jax.data.tfds_source import TfdsSource, tfds_splits
 
@@ -77,6 +78,7 @@ SOURCES: dict[str, type[DataSource]] = {
     "embedded": EmbeddedData,
     "image_folder": FolderData,
     "image_list": ListData,
+    "manifest": ManifestData,
     "python": GivenData,
     "tfds": TfdsData,
 }

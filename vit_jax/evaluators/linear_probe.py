@@ -43,13 +43,13 @@ class LinearProbe(Evaluator):
     """Top-1 of linear classifiers of features, the best of all learning rates and decays."""
 
     every: Duration = Duration()  # period in a run; unset: evaluate_every
-    optimizer: Literal["lars", "sgd"] = "lars"
+    optimizer: Literal["lars", "sgd"] = "lars"  # of the classifiers
     learning_rates: tuple[float, ...] = (0.1,)  # for 256 images; scaled by the batch size
-    weight_decays: tuple[float, ...] = (0.0,)
-    epochs: int = 90
+    weight_decays: tuple[float, ...] = (0.0,)  # each is tried with each learning rate
+    epochs: int = 90  # passes over the features
     warmup_epochs: float = 10.0  # the learning rate rises linearly from 0
     batch_size: int = 4096  # all training images if there are fewer
-    momentum: float = 0.9
+    momentum: float = 0.9  # of the optimizer
     seed: int = 0  # of the initial weights and the order of images
     train_images: int = 0  # evenly spaced images of the training split; 0: all
 

@@ -1,0 +1,82 @@
+"""Tables of images and classes, CSV or Parquet, as a source."""
+
+import pathlib
+
+import numpy as np
+import PIL.Image
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from vit_jax.data import opening
+from vit_jax.data.manifest import ManifestData
+from vit_jax.data.options import DataConfig
+
+TRAIN = "path,label,split\na/0.png,10,x\na/1.png,9,x\n\n b/2.png , 10 ,x\n"
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+    """Three images whose first pixel is their number, and a table of each split."""
+    for number, name in enumerate(("a/0.png", "a/1.png", "b/2.png")):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        PIL.Image.fromarray(np.full((4, 4, 3), number, np.uint8)).save(path)
+    (tmp_path / "train.csv").write_text(TRAIN)
+    table = pyarrow.table({"path": ["b/2.png", "a/1.png"], "label": [10, 9]})
+    parquet.write_table(table, tmp_path / "val.parquet")
+    return tmp_path
+
+
+def test_rows_of_csv_and_parquet_are_images_with_their_classes(folder) -> None:
+    data = DataConfig(source=ManifestData(path=str(folder)))
+    train, held_out = opening.open_train(data), opening.open_eval(data)
+    assert train.class_names == held_out.class_names == ("9", "10"), "sorted as numbers"
+    assert [train.read(i).label for i in range(3)] == [1, 0, 1]
+    assert [held_out.read(i).label for i in range(2)] == [1, 0]
+    assert held_out.read(0).path == str(folder / "b/2.png")
+    assert train.read(2).data == (folder / "b/2.png").read_bytes()
+
+
+def test_paths_may_be_absolute_and_columns_may_have_other_names(folder, tmp_path) -> None:
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    rows = [f"{name},{folder}/{file}" for name, file in (("cat", "a/0.png"), ("ant", "b/2.png"))]
+    (tables / "train.csv").write_text("\n".join(["kind,file", *rows]))
+    data = ManifestData(path=str(tables), path_column="file", label_column="kind")
+    source = data.open("train", train_split="train")
+    assert (source.class_names, source.read(0).label) == (("ant", "cat"), 1)
+    assert source.read(1).data == (folder / "b/2.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\na/0.png,1\n", "has no column 'path': it has file, label; name it with"),
+        ("path,label\na/0.png,1\na/./0.png,1\n", "has 'a/./0.png' twice"),
+        ("path,label\na/0.png,\n", "row 1 has no path or no class"),
+        ("path,label\na/0.png\n", "cannot read the table .*: row 1 has 1 of 2 fields"),
+        ("path,label\n", "holds no rows"),
+        ("path,label\na/9.png,9\n", "1 labelled files are not in"),
+        ("path,label\na/0.png,8\n", "test has 1 classes that train does not have: 8"),
+        ("\xff", "has no column 'path'"),
+    ],
+)
+def test_a_table_that_is_wrong_is_one_line(folder, text, message) -> None:
+    (folder / "test.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        ManifestData(path=str(folder)).open("test", train_split="train")
+
+
+def test_a_split_without_or_with_two_tables_and_a_damaged_parquet_are_refused(folder) -> None:
+    data = ManifestData(path=str(folder))
+    with pytest.raises(ValueError, match="no table of a split 'test'.*: there are tables of train"):
+        data.open("test", train_split="train")
+    (folder / "val.parquet").write_bytes(b"PAR1 damaged")
+    with pytest.raises(ValueError, match="cannot read the table .*val.parquet"):
+        data.open("val", train_split="train")
+    (folder / "val.csv").write_text(TRAIN)
+    with pytest.raises(ValueError, match="two lists of the split val"):
+        data.splits(train_split="train")
+    with pytest.raises(ValueError, match="config.data.path is empty: name a folder with a table"):
+        ManifestData().splits(train_split="train")
