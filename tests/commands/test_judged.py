@@ -9,7 +9,7 @@ from tests.models import tiny
 from vit_jax.analysis import figures
 from vit_jax.analysis.contract import NoPicture
 from vit_jax.commands.judged import judge
-from vit_jax.data.record import UNKNOWN, Record
+from vit_jax.data.record import UNKNOWN
 
 NAMES = ("a", "b", "c", "d", "e")
 SHOWN = ("b", "a", "e", "d", "c")  # the same classes in the order of the data
@@ -27,32 +27,28 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (40, 16, 24, 3), np.uint8)
 
 
-def records(images, labels):
-    pairs = zip(images, labels, strict=True)
-    return [Record(image, label, f"{i}") for i, (image, label) in enumerate(pairs)]
-
-
-def judged(model, records):
-    def compute(function, records):
-        for record in records:  # one image a batch
-            pixels = np.asarray(record.data, np.float32)[None] / 127.5 - 1
+def judged(model, images, labels):
+    def compute(function, places):
+        for place in places:  # one image a batch
+            pixels = np.asarray(images[place], np.float32)[None] / 127.5 - 1
             yield np.asarray(function(model, jax.numpy.asarray(pixels)))
 
-    def name(record):
-        return SHOWN[record.label] if record.label != UNKNOWN else ""
+    def name(label):
+        return SHOWN[label] if label != UNKNOWN else ""
 
-    return judge(model, records, class_name=name, compute=compute)
+    return judge(model, dict(enumerate(labels)), class_name=name, compute=compute)
 
 
 def test_losses_and_counts_equal_a_plain_computation(model, images):
     labels = np.random.default_rng(1).integers(0, 5, 40)
     labels[3] = UNKNOWN
-    found = judged(model, records(images, labels))
+    found = judged(model, images, labels)
     logits = np.asarray(model(jax.numpy.asarray(images / 127.5 - 1, np.float32)), np.float64)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     kept = labels != UNKNOWN
     true = np.array([NAMES.index(SHOWN[label]) for label in labels[kept]])
     np.testing.assert_array_equal(found.labels, true)
+    np.testing.assert_array_equal(found.places, np.flatnonzero(kept))
     losses = -np.log(shares[kept][np.arange(39), true])
     assert_close(found.losses, losses, atol=1e-4)
     counts = np.zeros((5, 5), int)
@@ -69,8 +65,8 @@ def test_losses_and_counts_equal_a_plain_computation(model, images):
 
 def test_images_without_a_known_class_are_not_judged(model, images):
     with pytest.raises(NoPicture, match="no image has a label"):
-        judged(model, records(images[:2], [UNKNOWN, UNKNOWN]))
+        judged(model, images, [UNKNOWN, UNKNOWN])
     with pytest.raises(NoPicture, match="several classes"):
-        judged(model, records(images[:1], [np.ones(5, np.uint8)]))
+        judged(model, images, [np.ones(5, np.uint8)])
     with pytest.raises(NoPicture, match="no head"):
-        judged(tiny.model(num_classes=0, pool="gap"), records(images[:1], [0]))
+        judged(tiny.model(num_classes=0, pool="gap"), images, [0])

@@ -53,7 +53,9 @@ def _predictions(subject: Subject) -> Figure:
     names = imagenet.class_names(model)
     best = [row[0] for row in classify(model, top=1, names=names)(images)]
     shown = dict(zip(model.class_names, names, strict=False))  # words instead of synsets
-    truth = [shown.get(name, name) for name in map(subject.class_name, records)]
+    truth = [
+        shown.get(name, name) for name in (subject.class_name(record.label) for record in records)
+    ]
     return figures.predictions(images, best, truth)
 
 
@@ -70,7 +72,7 @@ def _mistakes(subject: Subject) -> Figure:
         raise NoPicture(f"all of {len(found.labels)} images are predicted right")
     names = found.names
     return figures.predictions(
-        subject.pixels([found.records[i] for i in worst]),
+        subject.pixels([subject.read(int(found.places[i])) for i in worst]),
         [(names[found.predicted[i]], float(found.probabilities[i])) for i in worst],
         [names[found.labels[i]] for i in worst],
         title=f"Mistakes of the highest loss, of {len(found.labels)} images",

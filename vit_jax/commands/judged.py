@@ -4,7 +4,7 @@ Shapes: N images, K classes.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 
 from vit_jax.analysis.contract import NoPicture
 from vit_jax.checkpoints import imagenet
-from vit_jax.data.record import UNKNOWN, Record
+from vit_jax.data.record import UNKNOWN, Label
 from vit_jax.models import zoo
 from vit_jax.models.model import Model
 
@@ -25,7 +25,7 @@ class Judged:
     """The answers for images of known classes."""
 
     names: tuple[str, ...]  # of the classes
-    records: list[Record]
+    places: np.ndarray  # int (N,), of the images in their split
     labels: np.ndarray  # int (N,), in the order of the model's classes
     predicted: np.ndarray  # int (N,), the most probable class
     probabilities: np.ndarray  # float (N,), of the predicted class
@@ -50,48 +50,47 @@ class Judged:
 
 def judge(
     model: Model,
-    records: Sequence[Record],
+    labels: Mapping[int, Label],
     *,
-    class_name: Callable[[Record], str],
-    compute: Callable[[Function, list[Record]], Iterable[np.ndarray]],
+    class_name: Callable[[Label], str],
+    compute: Callable[[Function, Sequence[int]], Iterable[np.ndarray]],
 ) -> Judged:
-    """The answers for those records whose class the model knows.
+    """The answers for those images whose class the model knows.
 
-    `class_name` names the class of a record, and `compute` calls a function of the model and
-    normalised images, batch by batch. Raises NoPicture if there is no head, or no such record.
+    `labels` are those of images by their place in the split, and `class_name` names the class of a
+    label. `compute` calls a function of the model and normalised images for the images at some
+    places, batch by batch. Raises NoPicture if there is no head, or no such image.
     """
     try:
         zoo.check_head(model.options)
     except ValueError as error:
         raise NoPicture(str(error)) from error
-    if any(isinstance(record.label, np.ndarray) for record in records):
+    if any(np.ndim(label) for label in labels.values()):
         raise NoPicture("images may have several classes")
-    found = [(_label(model, class_name(record), record), record) for record in records]
-    known = [(label, record) for label, record in found if label != UNKNOWN]
+    found = {place: _label(model, class_name(label), label) for place, label in labels.items()}
+    known = {place: label for place, label in found.items() if label != UNKNOWN}
     if not known:
         raise NoPicture("no image has a label that is a class of the model")
-    kept = [record for _, record in known]
-    labels = np.array([label for label, _ in known])
+    places, true = np.array(list(known)), np.array(list(known.values()))
 
     def log_probabilities(model: Model, images: jax.Array) -> jax.Array:
         return jax.nn.log_softmax(model(images).astype(jnp.float32))
 
-    logs = np.concatenate(list(compute(log_probabilities, kept)))
+    logs = np.concatenate(list(compute(log_probabilities, places.tolist())))
     return Judged(
         names=imagenet.class_names(model),
-        records=kept,
-        labels=labels,
+        places=places,
+        labels=true,
         predicted=logs.argmax(axis=1),
         probabilities=np.exp(logs.max(axis=1)),
-        losses=-np.take_along_axis(logs, labels[:, None], axis=1)[:, 0],
+        losses=-np.take_along_axis(logs, true[:, None], axis=1)[:, 0],
     )
 
 
-def _label(model: Model, name: str, record: Record) -> int:
+def _label(model: Model, name: str, label: Label) -> int:
     """The number of an image's class among those of the model; UNKNOWN if it is not one of them."""
     if name and not model.class_names:  # then the classes of the model have numbers only
-        label = int(record.label)
-        return label if label < model.options.num_classes else UNKNOWN
+        return int(label) if int(label) < model.options.num_classes else UNKNOWN
     for names in (tuple(model.class_names), imagenet.class_names(model)):
         if name in names:
             return names.index(name)

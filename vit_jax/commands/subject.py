@@ -18,7 +18,7 @@ from vit_jax.commands import image_paths, labelled_images
 from vit_jax.commands.judged import Function, Judged, judge
 from vit_jax.config import Config
 from vit_jax.data import augment, opening
-from vit_jax.data.record import UNKNOWN, Record, Source
+from vit_jax.data.record import UNKNOWN, Label, Record, Source
 from vit_jax.images import transform_of
 from vit_jax.models.zoo import Model
 from vit_jax.objectives import Objective
@@ -84,8 +84,14 @@ class Subject:
     @functools.cached_property
     def judged(self) -> Judged:
         """What the model answers for labelled images. Raises NoPicture as `judge`."""
-        records = self.records(self.measured or JUDGED)
-        return judge(self.model, records, class_name=self.class_name, compute=self.of_records)
+        places = self.places(self.measured or JUDGED)
+        labels = getattr(self.source, "labels", None)
+        return judge(
+            self.model,
+            {i: self.read(i).label if labels is None else labels[i] for i in places},
+            class_name=self.class_name,
+            compute=self.at,
+        )
 
     @functools.cached_property
     def source(self) -> Source | Files | None:
@@ -109,12 +115,19 @@ class Subject:
             return False
         return bool((images == images[..., :1]).all())
 
+    def places(self, number: int) -> list[int]:
+        """Places that are spread evenly over the images; all of them if there are fewer."""
+        size = len(self.source or ())
+        return np.linspace(0, size - 1, min(number, size)).astype(int).tolist()
+
+    def read(self, place: int) -> Record:
+        """One image. There must be images."""
+        assert self.source is not None, "the caller checks that there are images"
+        return self.source.read(place)
+
     def records(self, number: int) -> list[Record]:
         """Records that are spread evenly over the images; all of them if there are fewer."""
-        source = self.source
-        assert source is not None, "the caller checks that there are images"
-        places = np.linspace(0, len(source) - 1, min(number, len(source)))
-        return [source.read(int(place)) for place in places]
+        return list(map(self.read, self.places(number)))
 
     def pixels(self, records: list[Record]) -> np.ndarray:
         """Images as the model sees them before normalisation, uint8 (B, H, W, C)."""
@@ -133,10 +146,9 @@ class Subject:
         """Images to draw, uint8 (B, H, W, C)."""
         return self.pixels(self.records(number))
 
-    def class_name(self, record: Record) -> str:
-        """The class of an image, or its classes; "" if it is unknown."""
+    def class_name(self, label: Label) -> str:
+        """The class of an image with this label, or its classes; "" if it is unknown."""
         names = self.source.class_names if self.source else ()
-        label = record.label
         if isinstance(label, np.ndarray):
             return ", ".join(names[i] for i in np.flatnonzero(label)) or "no class"
         return names[label] if 0 <= label < len(names) else ""
@@ -157,15 +169,15 @@ class Subject:
         Batches are small enough for `BATCH_BYTES` of whatever `function` computes from the model's
         attention, which is the largest array. Nothing is yielded if it returns None.
         """
-        return self.of_records(function, self.records(number))
+        return self.at(function, self.places(number))
 
-    def of_records(self, function: Function, records: list[Record]) -> Iterator[Any]:
-        """As `batches`, for these records."""
+    def at(self, function: Function, places: Sequence[int]) -> Iterator[Any]:
+        """As `batches`, for the images at these places."""
         compute, size = self.computing(function), self.batch_size
         if compute is None:
             return
-        for first in range(0, len(records), size):
-            yield compute(self.pixels(records[first : first + size]))
+        for first in range(0, len(places), size):
+            yield compute(self.pixels(list(map(self.read, places[first : first + size]))))
 
     @property
     def batch_size(self) -> int:
