@@ -71,6 +71,8 @@ def curves(groups: Mapping[str, Sequence[Lines]]) -> Figure:
         axes.set_xlabel("step")
         if axes.lines:
             axes.legend(fontsize=8 if len(groups) == 1 else 6)
+    left.set_ylabel("loss")
+    right.set_ylabel("held-out accuracy" if classifies else "held-out measure")
     if classifies:
         right.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.1f}%")
     return figure
