@@ -12,8 +12,11 @@ from tests import cli
 from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.analysis.contract import NoPicture
+from vit_jax.checkpoints import load
 from vit_jax.commands import subject
 from vit_jax.commands.drawings import PICTURES
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.swin import SwinOptions
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +124,15 @@ def test_folders_of_classes_label_the_images(folder, tmp_path) -> None:
     assert list(found.labels) == [1, 3] and found.predicted[0] == found.predicted[1]
     with pytest.raises(NoPicture, match="no image has a label"):
         _ = of(files=(str(tmp_path / "images" / "3"),)).judged
+
+
+def test_a_model_without_attention_between_all_patches_is_refused(folder, refused, tmp_path):
+    options = {"image_size": (16, 32), "width": 8, "depths": (1,), "num_heads": (1,)}
+    swin = SwinOptions(windows=((2, 4),), num_classes=0, **options)
+    model = load.assemble(swin, tiny.params(swin))
+    model.preprocessing = Preprocessing(image_size=(16, 32))
+    vit_jax.save(model, tmp_path / "swin")
+    command = ("figures", "--workdir", tmp_path / "swin", folder / "images")
+    for name in ("attention_distance", "rollout", "attention", "attention_layers"):
+        said = refused(*command, "--only", name, folder=tmp_path)
+        assert f"has no picture {name}: the model, a Swin, has no attention between all" in said
