@@ -7,13 +7,16 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from tests import cli, runs
 from tests.evaluators.test_few_shot import drawn
 from tests.evaluators.test_knn import mesh_of
+from tests.models import tiny
 from vit_jax.evaluators import linear_probe
 from vit_jax.evaluators.features import Features
 from vit_jax.evaluators.linear_probe import LinearProbe
+from vit_jax.models import zoo
 
 K, N = 5, 70
 PROBE = LinearProbe(
@@ -116,6 +119,34 @@ def test_a_run_is_measured_by_the_best_probe_and_reports_all(recipe, tmp_path, p
     assert found["probe/top1"] == max(both) > 0.2
     assert found["probe/learning_rate"] == (0.1, 1.0)[int(np.argmax(both))]
     assert logged["eval_probe/top1"] == pytest.approx(found["probe/top1"])
+    layers = ("--config.evaluators.probe.every_layer=True",)
+    found = json.loads(printed(*command, *layers).splitlines()[-1])
+    both = [found[f"probe/top1_layer{number}"] for number in (1, 2)]
+    assert found["probe/top1"] == max(both) and found["probe/layer"] == 1 + int(np.argmax(both))
+    assert max(found[f"probe/top1_layer2_lr{rate}_wd0"] for rate in ("0.1", "1")) == both[1] > 0.2
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_the_features_of_the_last_layer_become_those_of_the_head(class_token) -> None:
+    pool = "token" if class_token else "gap"
+    model = tiny.model(class_token=class_token, pool=pool, norm_at="pooled")
+    graphdef, params = nnx.split(model)
+    context = SimpleNamespace(
+        graphdef=graphdef, options=model.options, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 24, 3), dtype=np.uint8)
+    layers, head = (
+        jax.jit(lambda x, of=of: of(context, x, params))(images)
+        for of in (linear_probe.features.of_layers, linear_probe.features.of_images)
+    )
+    assert layers.shape == (4, 3 * 32)
+    np.testing.assert_allclose(model.encoder.norm(layers[:, -32:]), head, atol=1e-5)
+
+
+def test_every_layer_of_a_model_without_blocks_is_refused() -> None:
+    context = SimpleNamespace(options=zoo.options("BiT-R50x1", num_classes=K))
+    with pytest.raises(ValueError, match="cannot read every layer of a BiT"):
+        LinearProbe(every_layer=True).open(context)
 
 
 @pytest.mark.parametrize(

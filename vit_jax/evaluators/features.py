@@ -18,6 +18,7 @@ from vit_jax.data.record import Source, is_multi_label
 from vit_jax.data.relabelled import Relabelled
 from vit_jax.errors import RunFailed
 from vit_jax.evaluators.contract import Context
+from vit_jax.models.options import EncoderOptions
 from vit_jax.parallel.mesh import replicated
 
 INPUTS = ("image", "label", "mask")
@@ -78,12 +79,30 @@ def of_images(context: Context, images: jax.Array, params: Any) -> jax.Array:
     return features.astype(jnp.float32)
 
 
-def make_step(context: Context) -> Step:
-    """The jitted step; every process gets the features of the whole batch."""
+def of_layers(context: Context, images: jax.Array, params: Any) -> jax.Array:
+    """The features after each of L blocks, one after the other: float32 (B, L * D).
+
+    They are the class token, or the mean of the patches if there is none.
+    """
+    model, options = nnx.merge(context.graphdef, params), context.options
+    assert isinstance(options, EncoderOptions), options
+    images = normalize(images, mean=context.mean, std=context.std)
+    tokens = model.encoder(images, return_intermediates=True)[1].features  # (L, B, T, D)
+    if options.has_class_token:
+        found = tokens[:, :, 0].astype(jnp.float32)
+    else:
+        found = tokens[:, :, options.prefix_tokens :].astype(jnp.float32).mean(axis=2)
+    return jnp.swapaxes(found, 0, 1).reshape(len(images), -1)
+
+
+def make_step(
+    context: Context, of: Callable[[Context, jax.Array, Any], jax.Array] = of_images
+) -> Step:
+    """The jitted step of a kind of features; every process gets those of the whole batch."""
 
     @jax.jit
     def step(params: Any, images: jax.Array) -> jax.Array:
-        return replicated(of_images(context, images, params))
+        return replicated(of(context, images, params))
 
     return step
 

@@ -67,7 +67,9 @@ class Knn(Evaluator):
 
         def measure(params: Any, frozen: Mapping[str, Any]) -> dict[str, float]:
             bank = _bank(context, train, bad, functools.partial(features, params))
-            return _measure(context, held_out, bank, functools.partial(features, params), search)
+            found = _measure(context, held_out, bank, functools.partial(features, params), search)
+            # A compiled program returns a dict in the order of its keys: k10, k100, k20.
+            return {name: found[name] for name in (*self.metrics(context.objective), "count")}
 
         return measure
 

@@ -8,6 +8,7 @@ Shapes: N training images, S steps of B rows, G probes, D features, K classes.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
@@ -23,6 +24,7 @@ from vit_jax.errors import Interrupted
 from vit_jax.evaluators import features
 from vit_jax.evaluators.contract import Context, Evaluator, Measure
 from vit_jax.evaluators.features import Features
+from vit_jax.models.options import EncoderOptions
 from vit_jax.objectives import Direction, Objective
 from vit_jax.parallel.mesh import batch_parts, whole_to_global
 
@@ -52,6 +54,8 @@ class LinearProbe(Evaluator):
     momentum: float = 0.9  # of the optimizer
     seed: int = 0  # of the initial weights and the order of images
     train_images: int = 0  # evenly spaced images of the training split; 0: all
+    # Probes of the features after each block, instead of those that the head reads.
+    every_layer: bool = False
 
     needs_train: ClassVar[bool] = True
 
@@ -76,18 +80,28 @@ class LinearProbe(Evaluator):
         return {"top1": "max"}
 
     def open(self, context: Context) -> Measure:
+        """Raises ValueError for a model without blocks if it needs `every_layer`."""
+        depth = context.options.depth if isinstance(context.options, EncoderOptions) else 0
+        if self.every_layer and not depth:
+            raise ValueError(
+                f"linear_probe cannot read every layer of a {context.options.kind}: set every_layer"
+                " to False"
+            )
         train, held_out = features.labelled(context, evaluator="linear_probe")
         train = spread(train, self.train_images)
         bad = features.bad_images(context, train)
-        step = features.make_step(context)
+        kind = features.of_layers if self.every_layer else features.of_images
+        step = features.make_step(context, kind)
         number = len(train.class_names)
 
         def measure(params: Any, frozen: Mapping[str, Any]) -> dict[str, float]:
             known = features.of_split(context, train, params, step, bad=bad)
             asked = features.of_split(context, held_out, params, step)
-            state = fit(self, known, context=context, num_classes=number)
-            top1 = accuracies(state, asked, context=context)
-            return self._named(top1) | {"count": len(asked.labels)}
+            found: dict[int, np.ndarray] = {}
+            for layer, (own, others) in self._layers(known, asked, depth).items():
+                state = fit(self, own, context=context, num_classes=number)
+                found[layer] = accuracies(state, others, context=context)
+            return self._named(found) | {"count": len(asked.labels)}
 
         return measure
 
@@ -96,15 +110,33 @@ class LinearProbe(Evaluator):
         """The learning rate and the weight decay of each probe."""
         return [(rate, decay) for rate in self.learning_rates for decay in self.weight_decays]
 
-    def _named(self, top1: np.ndarray) -> dict[str, float]:
-        """The metrics, from the top-1 of each probe (G,)."""
-        best = int(top1.argmax())
-        found = {"top1": float(top1[best])}
+    def _layers(
+        self, known: Features, asked: Features, depth: int
+    ) -> dict[int, tuple[Features, Features]]:
+        """The features by the number of the layer, from 1; 0 for those that the head reads."""
+        if not self.every_layer:
+            return {0: (known, asked)}
+        pairs = (np.split(one.values, depth, axis=1) for one in (known, asked))
+        return {
+            number: (known._replace(values=own), asked._replace(values=others))
+            for number, (own, others) in enumerate(zip(*pairs, strict=True), start=1)
+        }
+
+    def _named(self, top1: Mapping[int, np.ndarray]) -> dict[str, float]:
+        """The metrics, from the top-1 of each probe (G,) of each layer."""
+        layer = max(top1, key=lambda number: top1[number].max())
+        best = int(top1[layer].argmax())
+        found = {"top1": float(top1[layer][best])}
+        if self.every_layer:
+            found |= {"layer": layer}
+            found |= {f"top1_layer{number}": float(own.max()) for number, own in top1.items()}
         if len(self.grid) > 1:
             rate, decay = self.grid[best]
             found |= {"learning_rate": rate, "weight_decay": decay}
-            for (rate, decay), value in zip(self.grid, top1, strict=True):
-                found[f"top1_lr{rate:g}_wd{decay:g}"] = float(value)
+            for number, own in top1.items():
+                prefix = f"top1_layer{number}" if self.every_layer else "top1"
+                for (rate, decay), value in zip(self.grid, own, strict=True):
+                    found[f"{prefix}_lr{rate:g}_wd{decay:g}"] = float(value)
         return found
 
 
@@ -119,7 +151,7 @@ def fit(config: LinearProbe, known: Features, *, context: Context, num_classes: 
     width = known.values.shape[1]
     axis = 1 if size % batch_parts(context.mesh) == 0 else None
     at_once = max(1, _CHUNK // (4 * size * width))
-    train = jax.jit(_trainer(config, batch_size=size, steps=steps), donate_argnums=0)
+    train = _trainer(config, batch_size=size, steps=steps)
     state = _start(config, width=width, num_classes=num_classes)
     for epoch in range(config.epochs):
         order = np.random.default_rng((config.seed, epoch)).permutation(len(known.labels))
@@ -138,18 +170,19 @@ def fit(config: LinearProbe, known: Features, *, context: Context, num_classes: 
 
 def accuracies(state: State, asked: Features, *, context: Context) -> np.ndarray:
     """The top-1 of each probe on other images: float64 (G,)."""
-
-    @jax.jit
-    def hits(state: State, x: jax.Array, labels: jax.Array) -> jax.Array:
-        x = _normal(x, state["mean"], state["variance"])
-        return (_logits(state["weights"], x).argmax(axis=-1) == labels).sum(axis=1)
-
     total = np.zeros(len(state["rates"]))
     for first in range(0, len(asked.labels), _ROWS):
         part = slice(first, first + _ROWS)
         arrays = (asked.values[part], asked.labels[part][None])
-        total += np.asarray(hits(state, *(whole_to_global(x, context.mesh) for x in arrays)))
+        total += np.asarray(_hits(state, *(whole_to_global(x, context.mesh) for x in arrays)))
     return total / len(asked.labels)
+
+
+@jax.jit
+def _hits(state: State, x: jax.Array, labels: jax.Array) -> jax.Array:
+    """The number of images (B,) with labels (1, B) that each probe predicts right: int (G,)."""
+    x = _normal(x, state["mean"], state["variance"])
+    return (_logits(state["weights"], x).argmax(axis=-1) == labels).sum(axis=1)
 
 
 def _start(config: LinearProbe, *, width: int, num_classes: int) -> State:
@@ -170,10 +203,11 @@ def _start(config: LinearProbe, *, width: int, num_classes: int) -> State:
     }
 
 
+@functools.lru_cache(maxsize=4)  # it is compiled once for all layers and evaluations
 def _trainer(
     config: LinearProbe, *, batch_size: int, steps: int
 ) -> Callable[[State, jax.Array, jax.Array], State]:
-    """(state, features (S, B, D), labels (S, B)) -> the state after S steps of all probes."""
+    """The jitted (state, features (S, B, D), labels (S, B)) -> the state after S steps."""
     schedule = optax.warmup_cosine_decay_schedule(
         0.0,
         batch_size / REFERENCE,
@@ -212,7 +246,7 @@ def _trainer(
     def train(state: State, x: jax.Array, labels: jax.Array) -> State:
         return jax.lax.scan(step, state, (x, labels))[0]
 
-    return train
+    return jax.jit(train, donate_argnums=0)
 
 
 def _rule(config: LinearProbe, decay: Any) -> optax.GradientTransformation:
