@@ -16,7 +16,7 @@ ALLOWED = {
     "program_cache": set(),
     "stopping": set(),
     "text": set(),
-    "workdir": {"errors"},
+    "workdir": {"errors", "plain_json"},
     "models": set(),
     "schema": set(),
     "duration": {"schema"},

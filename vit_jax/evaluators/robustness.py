@@ -18,8 +18,8 @@ class Robustness(Evaluator):
     """Top-1 on images with the corruptions of ImageNet-C, and the mean over all of them."""
 
     every: Duration = Duration()  # period in a run; unset: evaluate_every
-    corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
-    severities: tuple[int, ...] = SEVERITIES
+    corruptions: tuple[str, ...] = tuple(CORRUPTIONS)  # that images are given, one at a time
+    severities: tuple[int, ...] = SEVERITIES  # strengths of each, 1 to 5
 
     needs_head: ClassVar[bool] = True
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import logging
 import os
 import pathlib
 import shutil
@@ -12,6 +13,8 @@ from typing import Any
 
 import fsspec
 from etils import epath
+
+from vit_jax.workdir import hub
 
 _BLOCK = 2**24  # bytes of a file that are in memory at once
 
@@ -67,10 +70,14 @@ def write_whole(path: epath.Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """A released model as local files; a copy of it, with its config, if it is on a bucket.
+    """A released model as local files; a copy of it, with its config, if it is not on a disk.
 
-    Raises ValueError if there is nothing at `path`.
+    `path` may be on a bucket, or the name of a model of the hub (`hub.py`). Raises ValueError if
+    there is nothing at `path`.
     """
+    if hub.is_hub(path):
+        yield hub.local(os.fspath(path))
+        return
     if not is_bucket(path):
         yield pathlib.Path(path)
         return
@@ -157,6 +164,8 @@ def _check_bucket(scheme: str, bucket: str) -> None:
     library, install = _LIBRARIES[scheme]
     if importlib.util.find_spec(library) is None:
         raise ValueError(f"{scheme}:// needs {library}, which is not installed: {install}")
+    # It logs the tracebacks of errors that are raised too, and are one line below.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     try:
         file_system(scheme).info(bucket)
     except FileNotFoundError as error:
