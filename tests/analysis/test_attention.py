@@ -37,6 +37,12 @@ def test_a_head_that_attends_to_itself_has_distance_zero_and_to_its_neighbour_it
     assert_close(found, [[0, (5 * 8 + 40) / 6]], atol=1e-5)
 
 
+def test_a_head_that_attends_to_the_class_token_only_has_distance_zero():
+    weights = jnp.zeros((1, 1, 1, 3, 3)).at[..., 0].set(1.0)
+    between = jnp.asarray(attention.distances((1, 2), (8, 16)), jnp.float32)
+    assert_close(attention.sum_of_distances(weights, between), [[0.0]], atol=1e-9)
+
+
 def test_attention_distance_is_the_mean_over_patches_of_their_own_shares(weights):
     between = attention.distances((2, 3), SIZE)
     expected = np.zeros((3, 4))

@@ -28,7 +28,8 @@ def sum_of_distances(weights: jax.Array, between: jax.Array) -> jax.Array:
     the weights of each patch are divided by their sum over the patches. Paper, figure 7 right.
     """
     patches = weights[..., -between.shape[0] :, -between.shape[1] :]
-    shares = patches / patches.sum(axis=-1, keepdims=True)
+    # A head may give all of its weight to the class token: then no patch is reached.
+    shares = patches / jnp.maximum(patches.sum(axis=-1, keepdims=True), 1e-30)
     reached = jnp.einsum("lbhqk,qk->lbhq", shares, between.astype(shares.dtype))
     return reached.mean(axis=-1).sum(axis=1)
 
