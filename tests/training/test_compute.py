@@ -25,6 +25,7 @@ B16 = zoo.options("B/16", dtype="bfloat16")
         ({"dtype": "float32"}, {"kind": "TPU v2", "images": 48}, "lean"),
         ({"depth": 144}, {"kind": "TPU v5 lite", "images": 8}, "full"),
         ({"depth": 144}, {"kind": "TPU v5 lite", "images": 8, "parts": 8}, "lean"),
+        ({}, {"kind": "TPU v5", "images": 2304, "tensor": 4}, "dots"),
         ({}, {"kind": "TPU of the future", "images": 4096}, "lean"),
     ],
     ids=str,

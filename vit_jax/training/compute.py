@@ -5,6 +5,7 @@ model keeps "auto". The rules come from measurements on CPUs and from steps that
 TPUs: see docs/performance.md.
 """
 
+import functools
 import math
 
 import jax
@@ -44,8 +45,13 @@ def choose(options: Options, mesh: Mesh, *, images: int) -> Options:
         if isinstance(options, EncoderOptions) and device.platform == "cpu":
             remat = "lean"
         if isinstance(options, EncoderOptions) and device.platform == "tpu":
-            parts = mesh.size // mesh.shape["data"]
-            remat = on_tpu(options, device.device_kind, images=images, parts=parts)
+            remat = on_tpu(
+                options,
+                device.device_kind,
+                images=images,
+                parts=mesh.size // mesh.shape["data"],
+                tensor=mesh.shape["tensor"],
+            )
     # Unrolled, the blocks of a TPU take 1.1 to 1.3 times as long, because the compiler then copies
     # the logits of the attention from one layout to another (docs/performance.md).
     return zoo.change(options, remat=remat, unroll=options.unroll or 1)
@@ -72,28 +78,36 @@ def described(options: Options) -> str:
     return f"attention {options.attention}, remat {options.remat}, unroll {options.unroll}"
 
 
-def on_tpu(options: EncoderOptions, kind: str, *, images: int, parts: int = 1) -> Remat:
+def on_tpu(
+    options: EncoderOptions, kind: str, *, images: int, parts: int = 1, tensor: int = 1
+) -> Remat:
     """`remat` for a TPU of this `device_kind`: the fastest that fits into the memory.
 
-    `parts` are the devices over which the parameters are split.
+    `parts` are the devices over which the parameters are split, `tensor` those over which heads and
+    hidden values are.
     """
     ways: list[Remat] = ["dots"] if kind in _WIDE_MEMORY else []
     ways += ["lean", "full"]
     memory = _MEMORY.get(kind, math.inf)
     parameters = state.count(state.abstract_params(options)[1])
     room = SPARE * memory - STATE_BYTES * parameters / parts
-    return next((way for way in ways if _needed(options, way, images=images) <= room), "full")
+    needed = functools.partial(_needed, options, images=images, tensor=tensor)
+    return next((way for way in ways if needed(way) <= room), "full")
 
 
-def _needed(options: EncoderOptions, remat: str, *, images: int) -> float:
+def _needed(options: EncoderOptions, remat: Remat, *, images: int, tensor: int) -> float:
     """Bytes of the activations: what all blocks keep, and everything of one block."""
     width, hidden = options.width, options.mlp_dim * (2 if options.mlp == "swiglu" else 1)
-    everything = 8 * width + hidden + options.mlp_dim
-    lean = 3 * width + hidden
-    kept = {"dots": lean + 3 * width, "lean": lean, "full": width}[remat]
+    whole, split = {
+        "dots": (2 * width, 4 * width + hidden),
+        "lean": (2 * width, width + hidden),
+        "full": (width, 0),
+    }[remat]
+    kept = whole + split / tensor
+    everything = 3 * width + (5 * width + hidden + options.mlp_dim) / tensor
     bytes_each = jax.numpy.dtype(options.dtype).itemsize
     blocks = images * options.tokens * bytes_each * (options.depth * kept + everything)
-    weights = images * options.num_heads * options.tokens**2 * (2 * 4 + bytes_each)
+    weights = images * options.num_heads / tensor * options.tokens**2 * (2 * 4 + bytes_each)
     return blocks + weights
 
 
