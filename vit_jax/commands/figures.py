@@ -18,7 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--step", type=checkpoint_step, default="latest", help="latest, best, or a number"
     )
     parser.add_argument(
-        "--only", action="append", metavar="NAME", help="only this picture; repeatable"
+        "--only",
+        action="append",
+        metavar="NAME",
+        help="only this picture, such as attention; repeatable (docs/pictures.md has all names)",
     )
     parser.add_argument("--image-size", type=size, help="HEIGHT or HEIGHT,WIDTH of the model")
     parser.add_argument(
