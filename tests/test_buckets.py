@@ -15,6 +15,7 @@ from tests import buckets, cli, runs
 from tests.compare import assert_close, assert_same_bits
 from tests.patience import limit
 from vit_jax.training import metrics, run_config
+from vit_jax.training.events import tag
 from vit_jax.workdir import lines, place
 
 DEVICES = 8  # those of this process: programs, and so bits, depend on their number
@@ -82,18 +83,15 @@ def test_tensorboard_shows_every_number_once(run, tmp_path) -> None:
     for path in (place.folder(run) / metrics.EVENTS).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     events = reader.EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
-    shown = {
-        (tag, event.step): event.value
-        for tag in events.Tags()["scalars"]
-        for event in events.Scalars(tag)
-    }
+    tags = events.Tags()["scalars"]
+    shown = {(one, event.step): event.value for one in tags for event in events.Scalars(one)}
     told = {
-        (name, line["step"]): np.float32(value)
+        (tag(name), line["step"]): np.float32(value)
         for line in lines.read(run).good
         for name, value in lines.numbers(line).items()
     }
     assert shown == told
-    assert len(shown) == sum(len(events.Scalars(tag)) for tag in events.Tags()["scalars"])
+    assert len(shown) == sum(len(events.Scalars(one)) for one in tags)
 
 
 def test_commands_take_a_run_on_a_bucket(run, bucket, local, tmp_path, refused, printed) -> None:
