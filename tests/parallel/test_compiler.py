@@ -38,6 +38,17 @@ def test_operations_of_a_v5e_and_a_v5p_may_use_more_fast_memory(kind, shape) -> 
     assert compiler.options(mesh, [f"{SCOPED}=16384"]) == {SCOPED: "16384"}
 
 
+def test_a_v5p_gathers_kernels_beside_its_products() -> None:
+    beside = {
+        "xla_enable_async_all_gather",
+        "xla_tpu_enable_async_collective_fusion",
+        "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
+    }
+    for fsdp, also in ((1, set()), (8, {WINDOWED, *GATHERED, *beside})):
+        mesh = make_mesh(MeshConfig(fsdp=fsdp), pods.pod("TPU v5", (2, 2, 2)))
+        assert set(compiler.options(mesh)) == {SCOPED, *also}
+
+
 def test_a_bool_is_spelled_as_its_platform_does() -> None:
     chips = pods.pod("TPU v4", (2, 2, 2))
     for text in ("true", "True", "false"):

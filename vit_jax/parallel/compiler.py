@@ -15,6 +15,12 @@ _TPU_SPLIT = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 # A TPU would else gather small parts from many devices by a sum of whole kernels, each device's
 # part beside zeros: twice the traffic.
 _TPU_GATHERED = {"xla_tpu_prefer_async_allgather_to_allreduce": "true"}
+# A v5p would else wait for every gather of a kernel (docs/performance.md). A v5e does not.
+_TPU_BESIDE = {
+    "xla_enable_async_all_gather": "true",
+    "xla_tpu_enable_async_collective_fusion": "true",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather": "true",
+}
 # KiB of fast memory that an operation may use, by the kind of TPU. With more than the compiler's
 # default, its tiles are larger, and less is read twice (docs/performance.md). Unrolled blocks took
 # more than 5 minutes of a core to compile with it.
@@ -44,7 +50,7 @@ def options(mesh: Mesh, given: Sequence[str] = (), *, unroll: int = 1) -> dict[s
     if platform == "tpu" and mesh.shape["fsdp"] * mesh.shape["tensor"] > 1:
         found |= _TPU_SPLIT
     if platform == "tpu" and mesh.shape["fsdp"] > 1:
-        found |= _TPU_GATHERED
+        found |= _TPU_GATHERED | (_TPU_BESIDE if kind == "TPU v5" else {})
     for option in given:
         name, value = option.split("=")
         if value.lower() in ("true", "false"):
