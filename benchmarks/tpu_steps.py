@@ -48,9 +48,6 @@ _22B = {
 }
 ENTRIES = {
     "B/16": Entry(model="B/16", images=64, topology="v5e-8"),
-    "B/16 scanned": Entry(
-        model="B/16", images=64, topology="v5e-8", fields={"model.remat": "lean", "model.unroll": 1}
-    ),
     "B/16 unrolled": Entry(
         model="B/16",
         images=64,

@@ -56,7 +56,7 @@ def run(finished, tmp_path) -> pathlib.Path:
         ("data.crop_area=0.5,1", "config.data.crop_area belongs to inception; config.data.crop is"),
         (
             "data.path=.",
-            "belongs to image_folder, image_list and tfds; config.data.source is 'embedded'",
+            "image_list, manifest and tfds; config.data.source is 'embedded'",
         ),
         ("schedule.warmup.steps=7", "config.schedule.warmup is 7 steps"),
         ("optimizer.frozen=nothing", "config.optimizer.frozen: 'nothing' matches no parameter"),

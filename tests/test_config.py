@@ -254,7 +254,7 @@ SGD_B1 = "config.optimizer.b1 belongs to adamw, adam, .*; config.optimizer.name 
         ({"data__shift": 2}, "config.data.shift belongs to shift; config.data.crop is 'inception'"),
         (
             {"data__path": "x"},
-            "belongs to image_folder, image_list and tfds; config.data.source is 'embedded'",
+            "image_list, manifest and tfds; config.data.source is 'embedded'",
         ),
         (
             {"schedule__decay": "rsqrt", "schedule__end_value": 0.1},

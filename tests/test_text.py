@@ -65,4 +65,4 @@ def test_names_reach_no_terminal_raw(tmp_path) -> None:
     lines = done.stderr.splitlines()
     assert done.returncode == 2 and len(lines) == 2 and done.stderr.isascii(), lines
     assert r"x\x1b[31m\x07\udce9\xe9.png: cannot decode" in lines[0]
-    assert r"\x1b]gone.png: No such file" in lines[1]
+    assert r"\x1b]gone.png: there is no such file or folder" in lines[1]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 import vit_jax
 from tests import cli, runs
@@ -214,8 +215,9 @@ def test_its_pictures_are_reconstructions_and_the_use_of_the_codebook(lived, pri
     assert names == {"curves.png", "reconstructions.png", "codebook.png"}
 
 
-def test_other_commands_say_that_it_has_no_classes(lived, refused) -> None:
-    assert "no head and no classes" in refused("predict", "--workdir", lived, "a.png")
+def test_other_commands_say_that_it_has_no_classes(lived, tmp_path, refused) -> None:
+    Image.new("RGB", (28, 28)).save(tmp_path / "a.png")
+    assert "no head and no classes" in refused("predict", "--workdir", lived, tmp_path / "a.png")
 
 
 def test_it_is_not_trained_to_classify(lived, tmp_path, capsys) -> None:

@@ -101,7 +101,7 @@ def test_a_search_does_not_compile_the_step_of_the_config_again(worker) -> None:
     worker(answer(Result(step=STEP, needed=5.0)))  # all candidates have this step
     with compiling.Compiler(processes=2) as compiler:
         compiled, probed = search.fastest(compiler, job())
-    assert len(probed) == 13 and not compiled
+    assert len(probed) == 12 and not compiled
 
 
 def test_a_step_that_the_compiler_cannot_probe_is_compiled(worker) -> None:
