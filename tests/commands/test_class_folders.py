@@ -11,7 +11,6 @@ import pytest
 import vit_jax
 from tests.models import tiny
 from vit_jax.checkpoints import imagenet
-from vit_jax.models.preprocessing import Preprocessing
 
 CLASSES = (0, 134, 517, 999)
 SYNSETS = [imagenet.synsets()[i] for i in CLASSES]
@@ -21,11 +20,7 @@ IMAGES = 3  # of each class
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> pathlib.Path:
     """A model of 1000 classes without names."""
-    made = tiny.model(image_size=(16, 16), num_classes=1000)
-    made.preprocessing = Preprocessing(image_size=(16, 16), crop_pct=1.0)
-    path = tmp_path_factory.mktemp("model") / "model"
-    vit_jax.save(made, path)
-    return path
+    return tiny.saved(tmp_path_factory.mktemp("model"), image_size=(16, 16), num_classes=1000)
 
 
 @pytest.fixture(scope="module")

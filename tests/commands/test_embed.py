@@ -12,18 +12,13 @@ import vit_jax
 from tests import cli
 from tests.models import tiny
 from vit_jax.commands import embedding, embedding_files
-from vit_jax.models.preprocessing import Preprocessing
 
 IMAGES, BROKEN = 21, 4  # the number of images, and which of them is broken
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> pathlib.Path:
-    made = tiny.model(image_size=(16, 24))
-    made.preprocessing = Preprocessing(image_size=(16, 24), crop_pct=1.0)
-    path = tmp_path_factory.mktemp("model") / "model"
-    vit_jax.save(made, path)
-    return path
+    return tiny.saved(tmp_path_factory.mktemp("model"), image_size=(16, 24))
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 """Models small enough to compile in a second, with parameters that are nowhere zero or one."""
 
+import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
-from vit_jax.checkpoints import load, surgery
+from vit_jax.checkpoints import load, save, surgery
 from vit_jax.models import zoo
+from vit_jax.models.preprocessing import Preprocessing
 
 SIZES: dict[str, Any] = {
     "image_size": (16, 24),
@@ -36,6 +38,14 @@ def params(options: zoo.Options, *, seed: int = 0) -> dict[str, np.ndarray]:
 def model(*, seed: int = 0, **changes: Any) -> Any:
     chosen = options(**changes)
     return load.assemble(chosen, params(chosen, seed=seed))
+
+
+def saved(folder: pathlib.Path, **changes: Any) -> pathlib.Path:
+    """A model in a folder, whose images are resized to its size without a margin."""
+    made = model(**changes)
+    made.preprocessing = Preprocessing(image_size=changes["image_size"], crop_pct=1.0)
+    save.save(made, folder / "model")
+    return folder / "model"
 
 
 def images(batch: int = 2, *, size: tuple[int, int] = (16, 24)) -> jax.Array:

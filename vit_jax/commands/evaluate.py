@@ -53,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure on corrupted images too, at severities 1 to 5: all, or some of noise, blur,"
         " defocus, contrast, jpeg, pixelate, joined by commas",
     )
+    _add_answers(parser)
+    parser.set_defaults(config_overrides=True)
+    parser.epilog = arguments.HINT
+
+
+def _add_answers(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say more about the answer for each image."""
     parser.add_argument(
         "--predictions",
         type=pathlib.Path,
@@ -70,8 +77,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.csv",
         help="write the confusion matrix; with --json it is in the JSON too, and needs no FILE",
     )
-    parser.set_defaults(config_overrides=True)
-    parser.epilog = arguments.HINT
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
