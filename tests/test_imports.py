@@ -17,6 +17,7 @@ ALLOWED = {
     "stopping": set(),
     "text": set(),
     "workdir": {"errors", "plain_json"},
+    "page": {"text", "workdir"},
     "models": set(),
     "schema": set(),
     "duration": {"schema"},
@@ -41,12 +42,12 @@ ALLOWED = {
         *("models", "data", "images", "objectives", "evaluators", "parallel", "checkpoints"),
     },
     "planning": {
-        *("config", "data", "duration", "errors", "models", "objectives", "parallel"),
+        *("config", "data", "duration", "errors", "models", "objectives", "page", "parallel"),
         *("program_cache", "training"),
     },
     "benchmark": {
-        *("checkpoints", "config", "data", "parallel", "plain_json", "planning", "stopping"),
-        "training",
+        *("checkpoints", "config", "data", "page", "parallel", "plain_json", "planning"),
+        *("stopping", "training"),
     },
     "analysis": {"models", "data", "parallel", "checkpoints", "text", "workdir"},
     "__init__": {"checkpoints", "images", "models", "training"},

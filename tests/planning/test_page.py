@@ -81,4 +81,6 @@ def test_the_page_needs_no_network_and_escapes_text() -> None:
     plotly_and_rest = text.partition("</head>")[2]
     assert not re.search(r"(src|href)=.?https?:", plotly_and_rest)
     assert "a &lt;b&gt;" in text and "&lt;i&gt;" in text and "<i>" not in plotly_and_rest
-    assert all(word in text for word in ("Memory of a device", "Time of a step", "Scaling"))
+    assert all(
+        word in text for word in ("Memory of a device", "Time of a step", "Chart of scaling")
+    )

@@ -6,12 +6,12 @@ from typing import Any
 from vit_jax.benchmark import machine
 from vit_jax.benchmark.report import Report
 from vit_jax.benchmark.samples import Quantity
-from vit_jax.planning import page
+from vit_jax.page import document
+from vit_jax.page.charts import plain
+from vit_jax.page.document import Rows, Section
 
 
-def render(
-    report: Report, *, tables: Mapping[str, Sequence[Sequence[str]]], compared: Sequence[str] = ()
-) -> str:
+def render(report: Report, *, tables: Mapping[str, Rows], compared: Sequence[str] = ()) -> str:
     """The text of the page. `compared` are lines on the comparison, if there is one."""
     repeated = {n: one for n, one in report.measured.items() if len(one.values) > 1}
     charts = {"Scaling": _scaling(report)} if "points" in report.results else {}
@@ -19,12 +19,13 @@ def render(
         f"{name.replace('_', ' ')}, every measurement": _points(one)
         for name, one in repeated.items()
     }
-    return page.document(
+    return document.render(
         title=f"Benchmark {report.benchmark} of {report.recipe}",
         note=f"{report.date}; {machine.described(report.machine)}; config {report.digest}.",
-        tables=tables,
-        charts=charts,
-        sections=[{"name": "Notes", "lines": [*report.notes, *compared]}],
+        sections=[
+            Section(tables=tables, charts=charts),
+            Section(name="Notes", lines=[*report.notes, *compared]),
+        ],
     )
 
 
@@ -39,7 +40,7 @@ def _scaling(report: Report) -> Any:
         mode="lines+markers",
     )
     title = "images per device and second, % of the first"
-    page.plain(
+    plain(
         figure,
         xaxis={"type": "log", "title": "devices", "dtick": 0.30103},
         yaxis={"title": title, "rangemode": "tozero"},
@@ -63,7 +64,7 @@ def _points(one: Quantity) -> Any:
         )
         first += len(part)
     figure.add_hline(y=one.median * scale, line_dash="dot")
-    page.plain(
+    plain(
         figure,
         height=350,
         xaxis={"title": "measurement", "tickformat": "d"},

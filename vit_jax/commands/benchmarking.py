@@ -21,9 +21,9 @@ from vit_jax.benchmark.report import Measured, Report
 from vit_jax.commands import configs, planning
 from vit_jax.config import Config
 from vit_jax.data.record import DataFacts
+from vit_jax.page import document
 from vit_jax.parallel import agreement, multihost
 from vit_jax.planning import facts
-from vit_jax.planning.page import check_installed
 from vit_jax.planning.table import aligned
 from vit_jax.text import printable, printable_json
 
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     multihost.initialize()
     with agreement.Meeting():
         if options.html:
-            check_installed()
+            document.check_installed("--html")
         config, notes = configs.read(options.config, overrides)
         config = planning.without_start(config)
         found, old, differences = machine.facts(), None, []
@@ -157,7 +157,7 @@ def _show(new: Report, compared: _Compared | None, options: argparse.Namespace) 
     else:
         _print(new, shown, lines)
     if options.html:  # last: if it cannot be written, the figures are not lost
-        planning.write(options.html, page.render(new, tables=shown, compared=lines))
+        document.write(options.html, page.render(new, tables=shown, compared=lines))
 
 
 def _print(new: Report, shown: Mapping[str, tables.Rows], lines: Sequence[str]) -> None:

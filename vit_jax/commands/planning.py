@@ -3,17 +3,16 @@
 import argparse
 import dataclasses
 import math
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-from etils import epath
 
 from vit_jax.benchmark import machine, report
 from vit_jax.commands import configs
 from vit_jax.config import Config
+from vit_jax.page import document
 from vit_jax.planning import (
     advice,
     changes,
@@ -30,7 +29,6 @@ from vit_jax.planning.compiling import Compiler
 from vit_jax.planning.job import Job, Result, versions
 from vit_jax.planning.plan import Plan
 from vit_jax.text import printable, printable_json
-from vit_jax.workdir import place
 
 _PROCESSES = 4  # more compilers than this need too much memory
 _Tables = dict[str, list[tuple[str, ...]]]  # rows by title
@@ -52,7 +50,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     names = [name for given in options.topology for name in given.split(",")]
     wanted = [topologies.parse(name) for name in names]
     if options.html:
-        page.check_installed()
+        document.check_installed("--html")
     config, notes = configs.read(options.config, overrides)
     config = without_start(config)
     known = facts.of_config(config, train_size=options.train_size, num_classes=options.num_classes)
@@ -173,21 +171,12 @@ def _show(found: _Found, options: argparse.Namespace) -> None:
             tables=overview,
             points=found.points,
         )
-        write(options.html, text)
+        document.write(options.html, text)
     if options.json:
         print(printable_json(_content(found)))
         return
     for line in _lines(found):
         print(printable(line))
-
-
-def write(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole, and its folder. Raises ValueError if that fails."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        place.write_whole(epath.Path(path), text.encode())
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _content(found: _Found) -> dict[str, Any]:

@@ -1,97 +1,52 @@
-"""Self-contained HTML pages: tables and charts, readable without a network."""
+"""The page of plans: tables and charts of memory, time and scaling."""
 
-import importlib.util
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vit_jax.page import charts, document
+from vit_jax.page.document import Rows, Section
 from vit_jax.planning import table
 from vit_jax.planning.plan import Plan, held_bytes
 from vit_jax.planning.scaling import Point
 
-INSTALL = "pip install vit_jax[report]"
-_COLOURS = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#a463f2", "#9c6b4e", "#97bbf5", "#9498a0")
-_TEXT, _GRID, _LIMIT = "#808080", "rgba(128, 128, 128, 0.3)", "#e0245e"
-_SHOWN = {"responsive": True, "displayModeBar": False}
+_LIMIT = "#e0245e"
 _DEAREST = 12
-
-
-def check_installed() -> None:
-    """Raises ValueError unless the libraries that draw the page are installed."""
-    if not all(map(importlib.util.find_spec, ("jinja2", "plotly"))):
-        raise ValueError(f"--html needs Plotly and Jinja2: {INSTALL}")
 
 
 def render(
     plans: Sequence[Plan],
     *,
     title: str,
-    tables: Mapping[str, Sequence[Sequence[str]]],
+    tables: Mapping[str, Rows],
     points: Sequence[Point] = (),
 ) -> str:
     """The page of plans. `tables` come first, by their titles; the first row is the head."""
     ready = [one for one in plans if one.timeline is not None]
-    charts = {"Memory of a device": _memory(plans)}
+    drawn = {"Memory of a device": _memory(plans)}
     if ready:
-        charts["Time of a step"] = _time(ready)
+        drawn["Time of a step"] = _time(ready)
     if points:
-        charts["Chart of scaling"] = _scaling(points)
-    return document(
+        drawn["Chart of scaling"] = _scaling(points)
+    return document.render(
         title=title,
         note=table.note(plans),
-        tables=tables,
-        charts=charts,
-        sections=[_section(one) for one in plans],
+        sections=[Section(tables=tables, charts=drawn), *map(_section, plans)],
     )
 
 
-def document(
-    *,
-    title: str,
-    note: str,
-    tables: Mapping[str, Sequence[Sequence[str]]],
-    charts: Mapping[str, Any],
-    sections: Sequence[Mapping[str, Any]] = (),
-) -> str:
-    """The text of a page: tables and Plotly figures by their titles, then sections.
-
-    A section has a `name`, and `lines`, `warnings` and `tables` (title and rows) as lists.
-    """
-    import jinja2
-    from plotly import offline
-
-    folder = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
-    template = jinja2.Environment(loader=folder, autoescape=True).get_template("page.html")
-    return template.render(
-        title=title,
-        note=note,
-        plotly=offline.get_plotlyjs(),
-        tables=[{"title": name, "rows": rows} for name, rows in tables.items()],
-        charts=[
-            {
-                "title": name,
-                "html": figure.to_html(full_html=False, include_plotlyjs=False, config=_SHOWN),
-            }
-            for name, figure in charts.items()
-        ],
-        sections=sections,
-    )
-
-
-def _section(plan: Plan) -> dict[str, Any]:
-    tables = []
+def _section(plan: Plan) -> Section:
+    tables: dict[str, Rows] = {}
     if plan.timeline is not None:
-        rows = table.collectives(plan.timeline.collectives)
-        tables = [
-            {"title": "Collectives of a step", "rows": rows},
-            {"title": "Dearest instructions", "rows": _dearest(plan)},
-        ]
-    return {
-        "name": f"{plan.topology.name}, {table.mesh_name(plan)}",
-        "lines": table.facts(plan),
-        "warnings": plan.warnings(),
-        "tables": tables,
-    }
+        tables = {
+            "Collectives of a step": table.collectives(plan.timeline.collectives),
+            "Dearest instructions": _dearest(plan),
+        }
+    return Section(
+        name=f"{plan.topology.name}, {table.mesh_name(plan)}",
+        lines=table.facts(plan),
+        warnings=plan.warnings(),
+        tables=tables,
+    )
 
 
 def _dearest(plan: Plan) -> list[tuple[str, ...]]:
@@ -105,48 +60,6 @@ def _dearest(plan: Plan) -> list[tuple[str, ...]]:
     return rows
 
 
-def plain(figure: Any, *, height: int = 450, **layout: Any) -> None:
-    """Gives a figure the looks of the pages, in colours that can be read on white and on black.
-
-    The legend is below the chart, with room for it in the margin, however narrow the page is.
-    """
-    below = {"orientation": "h", "yref": "container", "y": 0.0, "yanchor": "bottom"}
-    grid = {"gridcolor": _GRID, "zerolinecolor": _GRID, "automargin": True}
-    clear = "rgba(0, 0, 0, 0)"
-    figure.update_layout(
-        template="plotly_white",
-        height=height,
-        margin={"l": 10, "r": 10, "t": 10, "b": 110},
-        legend={**below, "traceorder": "normal"},
-        paper_bgcolor=clear,
-        plot_bgcolor=clear,
-        font={"color": _TEXT},
-        **layout,
-    )
-    figure.update_xaxes(grid).update_yaxes(grid)
-
-
-def _bars(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, unit: str) -> Any:
-    """Stacked bars, one for each name."""
-    from plotly import graph_objects
-
-    rows = list(range(len(names)))  # not the names, which may be equal
-    shown = {part: values for part, values in parts.items() if any(values)}
-    bars = [
-        graph_objects.Bar(y=rows, x=values, name=part, orientation="h", marker_color=colour)
-        for (part, values), colour in zip(shown.items(), _COLOURS, strict=False)
-    ]
-    figure = graph_objects.Figure(bars)
-    plain(
-        figure,
-        barmode="stack",
-        height=190 + 45 * len(names),
-        xaxis_title=unit,
-        yaxis={"autorange": "reversed", "tickvals": rows, "ticktext": list(names)},
-    )
-    return figure
-
-
 def _labels(plans: Sequence[Plan]) -> list[str]:
     """Different names for the bars of plans, which may share a topology."""
     return [f"{one.topology.name} ({table.mesh_name(one)})" for one in plans]
@@ -155,7 +68,7 @@ def _labels(plans: Sequence[Plan]) -> list[str]:
 def _memory(plans: Sequence[Plan]) -> Any:
     every = [held_bytes(one) for one in plans]
     parts = {part: [held[part] / table.GIB for held in every] for part in every[0]}
-    figure = _bars(_labels(plans), parts, unit="GiB")
+    figure = charts.bars(_labels(plans), parts, unit="GiB")
     for row, one in enumerate(plans):
         usable = one.topology.chip.memory / table.GIB
         line = {"color": _LIMIT, "width": 3}
@@ -177,14 +90,14 @@ def _memory(plans: Sequence[Plan]) -> Any:
 def _time(plans: Sequence[Plan]) -> Any:
     every = [table.time_parts(one) for one in plans]
     parts = {part: [times[part] * 1e3 for times in every] for part in every[0]}
-    return _bars(_labels(plans), parts, unit="ms per step")
+    return charts.bars(_labels(plans), parts, unit="ms per step")
 
 
 def _scaling(points: Sequence[Point]) -> Any:
     from plotly import graph_objects
 
     figure = graph_objects.Figure()
-    for kind, colour in zip(("weak", "strong"), _COLOURS, strict=False):
+    for kind, colour in zip(("weak", "strong"), charts.COLOURS, strict=False):
         chosen = [point for point in points if point.kind == kind and point.efficiency]
         figure.add_scatter(
             x=[point.plan.topology.chips for point in chosen],
@@ -194,7 +107,7 @@ def _scaling(points: Sequence[Point]) -> Any:
             mode="lines+markers",
             line={"color": colour},
         )
-    plain(
+    charts.plain(
         figure,
         xaxis={"type": "log", "title": "chips", "dtick": 0.30103},
         yaxis={"title": "images per chip and second, % of the first", "rangemode": "tozero"},
