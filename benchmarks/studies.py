@@ -6,7 +6,7 @@
 A study is a function of this file that returns its runs. Every run is the command `train` in a
 process of its own; `--parallel` of them share the device. A run may start from another one, or use
 it as tokenizer or teacher. A complete run is not repeated. With `--seconds`, later runs are cut off
-or left out, and their evaluations up to then count. `--share` shortens all runs, `--rows` selects
+or left out, and their evaluations up to then count. `--share` shortens the runs of each seed, `--rows` selects
 rows by how their names begin.
 """
 
@@ -37,6 +37,7 @@ class Run:
     uses: Mapping[str, str] = dataclasses.field(default_factory=dict)
     epochs: float = 0.0  # 0: as the recipe
     data: bool = True  # whether the data are the folder of --data
+    once: bool = False  # trained in full with the first seed, and used by the runs of all seeds
 
 
 def cifar10() -> list[Run]:
@@ -93,7 +94,7 @@ _SMALL_VIT = {"name": "Ti/4", "width": 96, "depth": 4, "mlp_dim": 384, "num_head
 def pretraining() -> list[Run]:
     """Pretraining on all images without labels, then training on 200 images of each class."""
     begin = {"masked_patch": {}, "mae": {}, "beit": {"objective.tokenizer": "dvae"}}
-    before = [Run("dvae", "dvae:small", data=False, epochs=7.5)]
+    before = [Run("dvae", "dvae:small", data=False, epochs=7.5, once=True)]
     before += [
         Run(start, f"{start}:small", uses=uses, data=False, epochs=20)
         for start, uses in begin.items()
@@ -174,7 +175,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--share", type=float, default=1.0, help="share of the lengths of all runs")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the lengths of the runs")
     parser.add_argument("--rows", nargs="+", default=[""], help="beginnings of names of runs")
     parser.add_argument("--fields", nargs="+", default=[], help="fields of the config, as a.b=c")
     flags = parser.parse_args()
@@ -196,9 +197,12 @@ def _submit(
     submitted: dict[tuple[str, int], concurrent.futures.Future[list[dict[str, Any]]]] = {}
     pairs = itertools.product(runs, range(flags.seeds))
     for run, seed in sorted(pairs, key=lambda pair: (_depth(pair[0], runs), pair[1])):
+        if run.once and seed:
+            submitted[run.name, seed] = submitted[run.name, 0]
+            continue
         before = [submitted[name, seed] for name in run.uses.values()]
         submitted[run.name, seed] = pool.submit(train, run, seed, before, flags, end)
-    return list(submitted.values())
+    return list(dict.fromkeys(submitted.values()))
 
 
 def _depth(run: Run, runs: list[Run]) -> int:
@@ -220,11 +224,13 @@ def train(
         return []
     workdir = _workdir(flags.out, run.name, seed)
     fields = dict(run.fields) | {"seed": seed}
-    fields |= {field: _workdir(flags.out, name, seed) for field, name in run.uses.items()}
+    once = {other.name for other in STUDIES[flags.study]() if other.once}
+    for field, name in run.uses.items():
+        fields[field] = _workdir(flags.out, name, 0 if name in once else seed)
     if run.data:
         fields["data.path"] = flags.data
     if run.epochs:
-        fields["total.epochs"] = run.epochs * flags.share
+        fields["total.epochs"] = run.epochs * (1 if run.once else flags.share)
     recipe, _, variant = run.recipe.partition(":")
     command = [*(sys.executable, "-m", "vit_jax", "train"), f"--workdir={workdir}"]
     command.append(f"--config={ROOT / 'configs' / recipe}.py" + (variant and f":{variant}"))
