@@ -6,8 +6,8 @@
 A study is a function of this file that returns its runs. Every run is the command `train` in a
 process of its own; `--parallel` of them share the device. A run may start from another one, or use
 it as tokenizer or teacher. A complete run is not repeated. With `--seconds`, later runs are cut off
-or left out, and their evaluations up to then count. `--share` shortens the runs of each seed, `--rows` selects
-rows by how their names begin.
+or left out, and their evaluations up to then count. `--share` shortens the runs of each seed.
+`--rows` selects rows by how their names begin.
 """
 
 import argparse
