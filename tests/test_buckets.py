@@ -3,8 +3,10 @@
 import json
 import pathlib
 import signal
+import socket
 import threading
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 import PIL.Image
@@ -155,6 +157,24 @@ def test_a_bucket_that_is_not_there_is_one_line(bucket, command, refused) -> Non
     line = refused(*command.train(missing))
     assert f"there is no bucket {bucket.replace('made-by-the-tests', 'no-such-bucket')}" in line
     refused("evaluate", "--workdir", missing)
+
+
+def test_without_a_network_a_bucket_of_google_is_refused_at_once(monkeypatch, capsys) -> None:
+    pytest.importorskip("gcsfs", reason="extra dev has it")
+
+    def no_address(*_: object) -> NoReturn:
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)
+    for name in ("STORAGE_EMULATOR_HOST", "http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    path = "gs://a-bucket-of-google/Ti_16.npz"
+    assert cli.run("predict", "--workdir", path, __file__) == 2
+    assert capsys.readouterr().err == (
+        "vit_jax: the bucket gs://a-bucket-of-google cannot be reached: there is no network, or no"
+        " address of storage.googleapis.com\n"
+    )
 
 
 def test_a_library_that_is_not_installed_is_named(command) -> None:

@@ -88,6 +88,9 @@ def test_the_model_of_a_timm_name_has_as_many_parameters_as_timms(name, paramete
         ("regnety_016", "'RegNetY-160'"),
         ("vit_base_distilled_patch16_224", "'DeiT-distilled-B/16'"),
         ("swin_s3_tiny_224", "'Swin-"),
+        *((f"vit_bas_patch16{size}", "'vit_base_patch16'") for size in ("", "_224")),
+        ("google/vit-bass-patch16-224", "'vit_base_patch16'"),
+        ("deit_smal_patch16_224.fb_in1k", "'deit_small_patch16'"),
     ],
 )
 def test_a_name_that_may_mean_another_model_is_refused_with_the_nearest(name, near) -> None:

@@ -6,6 +6,7 @@ unknown word, such as `vit_base_patch16_clip_224`, stands for another model and 
 """
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -65,6 +66,26 @@ def find(name: str, known: Sequence[str], *, exists: Callable[[str], bool]) -> A
         exact = [one for one in known if _letters(one).lower() == _letters(plain)]
     exact = exact or [one for one in known if _letters(one).lower() == _letters(plain).lower()]
     return Alias(name=exact[0]) if len(exact) == 1 else None
+
+
+def spellings(name: str, known: Sequence[str]) -> dict[str, str]:
+    """At most three names of timm that are similar to `name`, and their models in `known`.
+
+    The names of Hugging Face differ from those of timm in the separators only.
+    """
+    owner, _, plain = name.lower().rpartition("/")
+    if not plain.startswith(tuple(_SERIES)):  # the slash is that of B/16
+        plain = f"{owner}/{plain}" if owner else plain
+    plain = re.sub(r"_\d\d\d$", "", plain.partition(".")[0].replace("-", "_"))
+    words = {size: word for word, size in _SIZES.items()}
+    spelt = {}
+    for series, prefix in _SERIES.items():
+        for one in known:
+            size, _, patch = one.removeprefix(prefix).partition("/")
+            if one.startswith(prefix) and size in words and patch:
+                spelt[f"{series}_{words[size]}_patch{patch}"] = one
+    close = difflib.get_close_matches(plain, spelt, n=3, cutoff=0.85)
+    return {text: spelt[text] for text in close}
 
 
 def _letters(name: str) -> str:

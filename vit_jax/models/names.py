@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 
+from vit_jax.models.aliases import spellings
+
 # The sizes, as timm, Hugging Face and torchvision write them.
 _SIZES = {
     **{"tiny": "Ti", "small": "S", "medium": "M", "base": "B", "large": "L", "huge": "H"},
@@ -24,14 +26,19 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 def suggested(name: str, known: Sequence[str], *, exists: Callable[[str], bool]) -> str:
     """The hint `did you mean 'x', 'y' or 'z'? ...` for a message about the name of a model."""
+    spelt = spellings(name, known)
     meant = (
         *(one for one in known if _alphanumeric(one) == _alphanumeric(name)),  # g/14 and G/14
         _translated(name, known.__contains__),
+        *spelt,
         *_close(name, known, cutoff=0.6),
         _translated(name, exists),
         *_close(name, known),
     )
-    first, second, third, *_ = map(repr, dict.fromkeys(filter(None, meant)))
+    models: dict[str, str] = {}  # each model once, by its name in the zoo
+    for one in filter(None, meant):
+        models.setdefault(spelt.get(one, one), one)
+    first, second, third, *_ = map(repr, models.values())
     return (
         f"did you mean {first}, {second} or {third}? The command `vit_jax models` lists all models,"
         " and any SIZE/PATCH works, such as 'S/8'"

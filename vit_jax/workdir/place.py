@@ -7,16 +7,22 @@ import logging
 import os
 import pathlib
 import shutil
+import socket
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import fsspec
+import fsspec.asyn
+import fsspec.exceptions
 from etils import epath
 
 from vit_jax.workdir import hub
 
 _BLOCK = 2**24  # bytes of a file that are in memory at once
+_LIMIT = 60.0  # seconds that a bucket may take to answer at first
+_GOOGLE = "storage.googleapis.com"
 
 # The library for each kind of bucket, and the command that installs it.
 _LIBRARIES = {
@@ -167,9 +173,26 @@ def _check_bucket(scheme: str, bucket: str) -> None:
     # It logs the tracebacks of errors that are raised too, and are one line below.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     try:
-        file_system(scheme).info(bucket)
+        if scheme == "gs":
+            _check_network()
+        system = file_system(scheme)
+        fsspec.asyn.sync(system.loop, system._info, bucket, timeout=_LIMIT)
     except FileNotFoundError as error:
         raise ValueError(f"there is no bucket {scheme}://{bucket}: create it first") from error
+    except fsspec.exceptions.FSTimeoutError as error:
+        where = f"the bucket {scheme}://{bucket} cannot be reached"
+        raise ValueError(f"{where}: no answer in {_LIMIT:.0f} s") from error
     except Exception as error:  # each library raises other kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(f"the bucket {scheme}://{bucket} cannot be reached: {reason}") from error
+
+
+def _check_network() -> None:
+    """Raises OSError if the server of gs:// has no address. gcsfs would try for minutes."""
+    own = fsspec.config.conf.get("gs", {}).get("endpoint_url")
+    if own or os.environ.get("STORAGE_EMULATOR_HOST") or urllib.request.getproxies():
+        return
+    try:
+        socket.getaddrinfo(_GOOGLE, 443)
+    except OSError as error:
+        raise OSError(f"there is no network, or no address of {_GOOGLE}") from error
