@@ -9,7 +9,7 @@ import numpy as np
 from vit_jax.checkpoints import run_folder, store
 from vit_jax.config import MeshConfig
 from vit_jax.parallel.mesh import make_mesh
-from vit_jax.training import optimizer, run_config, schedules, state
+from vit_jax.training import run_config, schedules, state, trained
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -62,8 +62,8 @@ def arrays(workdir: pathlib.Path, *, step: int | None = None) -> dict[str, np.nd
     schedule = schedules.make_schedule(
         config.schedule, peak=1.0, total_steps=1000, batch_size=1, dataset_size=1
     )
-    rule = optimizer.make_optimizer(
-        config.optimizer, schedule, state.abstract_params(card.options)[1], total_steps=1000
+    rule, _ = trained.optimizer_of(
+        config.optimizer, config.tune, schedule, options=card.options, total_steps=1000
     )
     mesh = make_mesh(MeshConfig())
     abstract = state.abstract_state(card.options, rule, average=config.ema > 0, mesh=mesh)

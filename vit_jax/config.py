@@ -28,6 +28,7 @@ from vit_jax.parallel.mesh import MeshConfig as MeshConfig
 from vit_jax.training.model_config import ModelConfig as ModelConfig
 from vit_jax.training.optimizer import OptimizerConfig as OptimizerConfig
 from vit_jax.training.schedules import ScheduleConfig as ScheduleConfig
+from vit_jax.training.tuning import TUNINGS, Tuning
 from vit_jax.training.writers import WRITERS, Writer
 
 _LOG = logging.getLogger(__name__)
@@ -103,18 +104,26 @@ def of_fields(fields: Mapping[str, Any]) -> "Config":
     return of_values(config_formats.of_file(Config, plain_fields(fields)))
 
 
-def optimizer_of(fields: Mapping[str, Any]) -> OptimizerConfig:
-    """The optimizer in a config.json, whose other fields may be those of another version."""
+def optimization_of(fields: Mapping[str, Any]) -> "Optimization":
+    """The part of a config.json, whose other fields may be those of another version."""
     values = config_formats.of_file(Config, plain_fields(fields))
-    part = values.get("optimizer", {})
-    optimizer: OptimizerConfig = schema.build(OptimizerConfig, part, "config.optimizer")
-    return optimizer
+    part = {name: values.get(name, {}) for name in ("optimizer", "tune")}
+    found: Optimization = schema.build(Optimization, part, "config")
+    return found
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping | ml_collections.ConfigDict):
         return {key: _plain(item) for key, item in value.items()}
     return tuple(map(_plain, value)) if isinstance(value, tuple | list) else value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """The part of a config that says what the state of the optimizer is."""
+
+    tune: Tuning = schema.group(TUNINGS, "full", key="kind")  # which parts of the model train
+    optimizer: OptimizerConfig = OptimizerConfig()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,6 +164,7 @@ class Config:
     # How the model is measured. The metrics of an evaluator are NAME/METRIC.
     evaluators: Mapping[str, Evaluator] = schema.named(EVALUATORS, {HELD_OUT: HeldOut()})
     objective: Objective = schema.group(OBJECTIVES, "classification")  # what training minimises
+    tune: Tuning = schema.group(TUNINGS, "full", key="kind")  # which parts of the model train
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -1,26 +1,36 @@
 """FLOPs and memory that a traced step asks for; no compiler is needed."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from vit_jax.config import default_config, resolve
 from vit_jax.data.record import DataFacts
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.planning import designed, facts, worker
-from vit_jax.training.design import design
+from vit_jax.training.design import Design, design
 
 FACTS = DataFacts(train_size=1000, num_classes=1000)
 LAYERS, WIDTH, MLP, TOKENS, PATCHES = 12, 192, 768, 197, 196
 
 
-def traced(frozen: tuple[str, ...] = (), **fields) -> designed.Traced:
+def planned(
+    frozen: tuple[str, ...] = (), tune: Mapping[str, Any] | None = None, **fields
+) -> Design:
     config = default_config()
     config.optimizer.frozen = frozen
+    config.tune.update(tune or {})
     config.model.name = "Ti/16"
     config.batch_size = 8
     for name, value in fields.items():
         config.model[name] = value
     resolved = resolve(config)
-    return designed.trace(design(resolved, FACTS, mesh_lib.make_mesh(resolved.mesh)))
+    return design(resolved, FACTS, mesh_lib.make_mesh(resolved.mesh))
+
+
+def traced(*args: Any, **fields: Any) -> designed.Traced:
+    return designed.trace(planned(*args, **fields))
 
 
 def test_flops_are_those_of_the_formula() -> None:
@@ -38,6 +48,25 @@ def test_frozen_parameters_have_no_gradient() -> None:
     forward = LAYERS * block + 2 * PATCHES * 16 * 16 * 3 * WIDTH
     found = traced(frozen=("^encoder/",), remat="none")
     assert found.flops == found.with_remat == forward + 2 * (2 * WIDTH * 1000)
+
+
+def test_frozen_blocks_have_no_backward_pass_and_keep_nothing_for_it() -> None:
+    full, tuned = (
+        designed.facts(planned(tune=tune, remat="none"))
+        for tune in ({}, {"kind": "blocks", "last": 3})
+    )
+    block = 8 * TOKENS * WIDTH**2 + 4 * TOKENS * WIDTH * MLP + 4 * TOKENS**2 * WIDTH
+    forward = 9 * block + 2 * PATCHES * 16 * 16 * 3 * WIDTH
+    assert tuned.flops == 8 * (forward + 3 * (3 * block + 2 * WIDTH * 1000))
+    assert tuned.bytes.activations < 0.3 * full.bytes.activations
+    assert tuned.bytes.gradients < 0.3 * full.bytes.gradients == 0.3 * full.bytes.parameters
+    assert tuned.bytes.optimizer < 0.3 * full.bytes.optimizer
+
+
+def test_adapters_have_gradients_and_the_kernels_have_none() -> None:
+    """A kernel costs two products, not three; an adapter of rank 8 costs little."""
+    flops = {kind: traced(tune={"kind": kind}, remat="none").flops for kind in ("full", "lora")}
+    assert 0.65 * flops["full"] < flops["lora"] < 0.75 * flops["full"]
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])

@@ -64,7 +64,7 @@ class Training:
     ) -> None:
         batch = batch or host_batch()
         config = dataclasses.replace(config, batch_size=len(batch["image"]))
-        options = tiny.options(**MODEL, **model)
+        options = tiny.options(**(MODEL | model))
         start = setup.Start(options=options, preprocessing=Preprocessing(image_size=(16, 24)))
         plan = design(config, DataFacts(train_size=1000, num_classes=16), mesh, start=start)
         self.graphdef, self.abstract = plan.graphdef, plan.abstract

@@ -34,7 +34,9 @@ def step(tmp_path_factory) -> Any:
     folder = tmp_path_factory.mktemp("files")
 
     @functools.cache
-    def run(name: str, devices: int, **fields: Any) -> tuple[dict[str, float], Any, Any]:
+    def run(
+        name: str, devices: int, tune: str = "full", **fields: Any
+    ) -> tuple[dict[str, float], Any, Any]:
         path = folder / f"{name}.safetensors"
         safetensors_numpy.save_file(torch_resnets.arrays(name), path)
         found = load.read(path)
@@ -45,7 +47,7 @@ def step(tmp_path_factory) -> Any:
         config.data.mean = config.data.std = (0.5, 0.5, 0.5)
         config.optimizer.name = "sgd"
         config.optimizer.update({"learning_rate": 0.1, "clip_norm": 0.0} | fields)
-        config.batch_size, config.ema = 4, 0.5
+        config.batch_size, config.ema, config.tune.kind = 4, 0.5, tune
         seen = dataclasses.replace(found.preprocessing, image_size=(32, 32))
         start = setup.Start(options=options, preprocessing=seen, params=found.params)
         mesh = make_mesh(MeshConfig(data=devices), devices=jax.devices()[:devices])
@@ -131,6 +133,15 @@ def test_frozen_parameters_stay_and_have_no_share_in_the_gradient_norm(step) -> 
     )
     assert metrics["grad_norm"] == pytest.approx(both / 0.1, rel=1e-4)
     assert metrics["grad_norm"] < 0.9 * PYTORCH["basic"]["grad_norm"]
+
+
+def test_a_backbone_that_does_not_train_keeps_its_running_averages(step) -> None:
+    """With tune.kind=head. Its features in training are then those of evaluations."""
+    metrics, before, after = step("basic", 1, tune="head")
+    old, new = _flat(before["params"]), _flat(after["params"])
+    moved = [path for path in old if not np.array_equal(old[path], new[path])]
+    assert sorted(moved) == ["head/bias", "head/kernel"]
+    assert metrics["loss"] != pytest.approx(PYTORCH["basic"]["loss"], rel=1e-5)
 
 
 def _of(params: Any, leaf: str) -> list[np.ndarray]:

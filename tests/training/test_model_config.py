@@ -17,7 +17,7 @@ from vit_jax.training import setup
 
 NAMES = ("Ti/16", "R26+B/32", "Swin-T", "R50x1", "MAE-pretrain-B/16", "BEiT-B/16")
 FACTS = DataFacts(train_size=100, class_names=("a", "b", "c"), num_classes=3)
-ELSEWHERE = {"image_size", "num_classes", "family"}
+ELSEWHERE = {"image_size", "num_classes", "family", "lora"}
 
 
 def made(name: str, *overrides: str) -> zoo.Options:

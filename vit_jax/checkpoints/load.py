@@ -22,7 +22,7 @@ from vit_jax.checkpoints import (
 )
 from vit_jax.checkpoints.layouts import class_names
 from vit_jax.checkpoints.layouts.hints import Hints
-from vit_jax.models import zoo
+from vit_jax.models import lora, zoo
 from vit_jax.models.interpolation import Method, Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.text import printable
@@ -271,9 +271,14 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
         wanted = {item: store.local_shapes(abstract)}
         found = fallback.restore(saved, wanted, step, substitute=substitute)
     flat = traverse_util.flatten_dict(found.state[item], sep="/")
+    params = {name: np.asarray(array) for name, array in flat.items()}
+    options = zoo.runnable(card.options, platform=jax.default_backend())
+    if adapters := getattr(options, "lora", None):
+        params = lora.merged(params, adapters)
+        options = zoo.change(options, lora=None)
     return Checkpoint(
-        options=zoo.runnable(card.options, platform=jax.default_backend()),
-        params={name: np.asarray(array) for name, array in flat.items()},
+        options=options,
+        params=params,
         preprocessing=card.preprocessing,
         class_names=card.class_names,
         resize=card.resize,

@@ -26,6 +26,8 @@ class Statistic(nnx.Variable):
 class BatchNorm(nnx.Module):
     """Normalises every channel, then scales and shifts it if `affine`, as PyTorch's BatchNorm."""
 
+    fixed: bool = False  # whether training uses the running averages too; a step may set it
+
     def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
         if affine:
             self.scale = nnx.Param(jnp.ones(channels))
@@ -37,7 +39,8 @@ class BatchNorm(nnx.Module):
     def __call__(self, x: jax.Array, *, training: bool) -> jax.Array:
         """(..., C) to float32 (..., C). `training` takes the statistics from `x` itself."""
         x = x.astype(jnp.float32)
-        mean, variance = self._of_batch(x) if training else (self.mean[...], self.variance[...])
+        of_batch = training and not self.fixed
+        mean, variance = self._of_batch(x) if of_batch else (self.mean[...], self.variance[...])
         scale = jax.lax.rsqrt(variance + self.eps)
         if self.affine:
             scale = scale * self.scale[...]

@@ -25,6 +25,8 @@ from vit_jax.models.stack import Intermediates
 class Encoder(nnx.Module):
     """Tokens (B, T, D) of images: class token, distillation token, registers, patches."""
 
+    frozen_blocks: int = 0  # blocks, from the first, that get no gradient; a step may set it
+
     def __init__(self, options: EncoderOptions, *, rngs: nnx.Rngs) -> None:
         self.options = options
         width, dtype = options.width, jnp.dtype(options.dtype)
@@ -90,6 +92,7 @@ class Encoder(nnx.Module):
             remat=options.remat,
             unroll=options.unroll,
             apart=options.prefix_tokens if apart else 0,
+            frozen=self.frozen_blocks,
         )
         return (self.norm(x) if options.norm_at == "tokens" else x), intermediates
 

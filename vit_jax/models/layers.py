@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models import attention, positions
+from vit_jax.models import attention, lora, positions
 from vit_jax.models.attention import AttentionKind
+from vit_jax.models.lora import LoraOptions
 from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.remat import ATTENTION, BRANCH, HIDDEN, QKV, RESIDUAL, named
 
@@ -48,6 +49,7 @@ class BlockOptions:
     relative_tokens: int = 0  # sequence length of relative positions; 0: none
     relative_grid: positions.Grid | None = None  # grid of this block's own relative bias
     own_position_tokens: int = 0  # rows of this block's own position table; 0: none
+    lora: LoraOptions | None = None
     dtype: Dtype = "float32"
     attention: AttentionKind = "auto"
 
@@ -121,7 +123,7 @@ class Attention(nnx.Module):
             raise ValueError(f"width {width} does not divide into {heads} heads")
         shape = (3, heads, width // heads)
         dtype = jnp.dtype(options.dtype)
-        self.qkv = nnx.LinearGeneral(
+        self.qkv = lora.LinearGeneral(
             width,
             shape,
             axis=-1,
@@ -130,7 +132,7 @@ class Attention(nnx.Module):
             kernel_init=_fused_xavier,
             rngs=rngs,
         )
-        self.out = nnx.LinearGeneral(
+        self.out = lora.LinearGeneral(
             shape[1:], width, axis=(-2, -1), dtype=dtype, kernel_init=XAVIER, rngs=rngs
         )
         if options.relative_tokens:
@@ -141,6 +143,8 @@ class Attention(nnx.Module):
         if options.qk_norm:
             norm = functools.partial(layer_norm, width // heads, options.norm_eps, options.dtype)
             self.query_norm, self.key_norm = norm(rngs), norm(rngs)
+        lora.attach(self.qkv, "attention/qkv", options.lora, rngs=rngs)
+        lora.attach(self.out, "attention/out", options.lora, rngs=rngs)
 
     def __call__(
         self,
@@ -205,6 +209,8 @@ class Attention(nnx.Module):
         kernel = self.qkv.kernel[...].astype(dtype)
         product = self.qkv.dot_general or jax.lax.dot_general  # a mesh may set the layer's
         qkv = product(x.astype(dtype), kernel, (((2,), (0,)), ((), ())))
+        if self.qkv.lora is not None:
+            qkv = qkv + self.qkv.lora(x.astype(dtype))
         if self.qkv.bias is not None:
             return attention.split(qkv, self.qkv.bias[...])
         q, k, v = jnp.moveaxis(named(qkv, QKV), 2, 0)
@@ -216,6 +222,9 @@ class Attention(nnx.Module):
         kernel = self.qkv.kernel[...].astype(dtype)
         inputs = (queries, x, x)
         q, k, v = (jnp.einsum("btD,Dhd->bthd", t, kernel[:, i]) for i, t in enumerate(inputs))
+        if self.qkv.lora is not None:
+            changes = (self.qkv.lora(t)[:, :, i] for i, t in enumerate(inputs))
+            q, k, v = (y + change for y, change in zip((q, k, v), changes, strict=True))
         if self.qkv.bias is not None:
             bias = self.qkv.bias[...].astype(dtype)
             q, v = q + bias[None, None, 0], v + bias[None, None, 2]
@@ -232,7 +241,7 @@ class Mlp(nnx.Module):
     def __init__(self, options: BlockOptions, *, rngs: nnx.Rngs) -> None:
         self.options = options
         linear = functools.partial(
-            nnx.Linear,
+            lora.Linear,
             dtype=jnp.dtype(options.dtype),
             kernel_init=XAVIER,
             bias_init=MLP_BIAS,
@@ -241,6 +250,8 @@ class Mlp(nnx.Module):
         parts = 2 if options.mlp == "swiglu" else 1
         self.fc1 = linear(options.width, parts * options.mlp_dim)
         self.fc2 = linear(options.mlp_dim, options.width)
+        lora.attach(self.fc1, "mlp/fc1", options.lora, rngs=rngs)
+        lora.attach(self.fc2, "mlp/fc2", options.lora, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         keys = [None] * 2 if key is None else list(jax.random.split(key))

@@ -11,6 +11,7 @@ from vit_jax.models import limits, positions
 from vit_jax.models.attention import AttentionKind, check_cudnn
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.layers import Activation, BlockOptions
+from vit_jax.models.lora import LoraOptions
 from vit_jax.models.model import ModelOptions
 from vit_jax.models.remat import Remat
 from vit_jax.models.resnet import StemOptions
@@ -85,6 +86,13 @@ class Regularisation:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Adapters:
+    """What fine-tuning adds to the blocks."""
+
+    lora: LoraOptions | None = None  # low-rank adapters of their dense layers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Compute:
     """How the model is computed. Like `dtype`, this does not change what parameters mean."""
 
@@ -101,7 +109,7 @@ class Compute:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EncoderOptions(Compute, Regularisation, BlockNumerics, Positions, Tokens, Sizes):
+class EncoderOptions(Compute, Adapters, Regularisation, BlockNumerics, Positions, Tokens, Sizes):
     """What all task models share. Raises ValueError if the fields do not fit together."""
 
     def __post_init__(self) -> None:

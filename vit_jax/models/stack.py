@@ -47,6 +47,7 @@ def scan(
     remat: str = "none",
     unroll: int = 0,
     apart: int = 0,
+    frozen: int = 0,
 ) -> tuple[jax.Array, Intermediates | None]:
     """Runs `x` through the layers; returns (B, T, D), and the `Intermediates` if requested.
 
@@ -54,7 +55,8 @@ def scan(
     (L, 1, R, D), are added. `bias` (1, H, T, T) is added to the attention logits of every block.
     `drop_path` are the rates of the first and the last block. The first `apart` tokens are kept in
     an array of their own between the blocks: the result is the same. That goes without dropout,
-    tables and biases, and without `Intermediates`.
+    tables and biases, and without `Intermediates`. The first `frozen` blocks, and what comes before
+    them, get no gradient.
     """
     block, params = nnx.split(blocks)
     layers: dict[str, Any] = {"params": params}
@@ -79,10 +81,19 @@ def scan(
         return x, None if weights is None else Intermediates(x, weights)
 
     body, unroll = checkpointed(body, remat), max(unroll, 1)
+
+    def run(x: Any) -> tuple[Any, Any]:
+        if not frozen:
+            return jax.lax.scan(body, x, layers, unroll=unroll)
+        below = jax.tree.map(lambda array: array[:frozen], layers)
+        x, first = jax.lax.scan(body, *jax.lax.stop_gradient((x, below)), unroll=unroll)
+        above = jax.tree.map(lambda array: array[frozen:], layers)
+        x, last = jax.lax.scan(body, jax.lax.stop_gradient(x), above, unroll=unroll)
+        return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, last)
+
     if not apart:
-        return jax.lax.scan(body, x, layers, unroll=unroll)
-    streams = (x[:, apart:], x[:, :apart])
-    (patches, prefix), _ = jax.lax.scan(body, streams, layers, unroll=unroll)
+        return run(x)
+    (patches, prefix), _ = run((x[:, apart:], x[:, :apart]))
     return jnp.concatenate([prefix, patches], axis=1), None
 
 

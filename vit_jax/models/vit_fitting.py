@@ -8,6 +8,7 @@ import numpy as np
 from vit_jax.models import fitting, positions
 from vit_jax.models.fitting import Fitting, Params, cut_or_pad
 from vit_jax.models.interpolation import Methods
+from vit_jax.models.lora import BLOCKS, LAYERS
 from vit_jax.models.options import EncoderOptions
 
 _POSITIONS = (
@@ -136,7 +137,10 @@ FITTING = Fitting(
         *(*_POSITIONS, _RELATIVE, _BLOCK_RELATIVE),
         *("pool", "pre_logits", "head_norm", *_HEADS, "mim_head", "mim_norm", "decoder"),
     ),
-    added=("encoder/blocks/scale1", "encoder/blocks/scale2"),
+    added=(
+        *("encoder/blocks/scale1", "encoder/blocks/scale2"),
+        *(f"{BLOCKS}/{layer}/lora" for layer in LAYERS),
+    ),
     resize=_RESIZE.get,
     replaced=_replaced,
     realigned=_realigned,

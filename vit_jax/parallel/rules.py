@@ -24,6 +24,10 @@ TENSOR_AXIS = (
     (r"mlp/fc1/kernel$", -1),  # (..., D, M): columns
     (r"mlp/fc1/bias$", -1),
     (r"mlp/fc2/kernel$", -2),  # (..., M, D): rows
+    (r"attention/qkv/lora/b$", -2),  # (..., rank, 3, H, d): heads
+    (r"attention/out/lora/a$", -3),  # (..., H, d, rank): heads
+    (r"mlp/fc1/lora/b$", -1),  # (..., rank, M): columns
+    (r"mlp/fc2/lora/a$", -2),  # (..., M, rank): rows
     (r"head/kernel$", -1),  # (D, K): classes
     (r"head/bias$", -1),
 )

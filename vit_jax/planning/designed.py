@@ -19,7 +19,7 @@ from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.planning import job as job_lib
 from vit_jax.planning import model_flops
 from vit_jax.training import design as design_lib
-from vit_jax.training import frozen, optimizer, state
+from vit_jax.training import frozen, state
 from vit_jax.training.design import Design
 
 # A number of images that is no size of any model, so that it marks the axis of the batch.
@@ -63,7 +63,7 @@ def facts(plan: Design) -> job_lib.Step:
             parameters=_held(abstract["params"]),
             optimizer=_held(abstract["opt_state"]),
             average=_held(abstract.get("ema", {})),
-            gradients=_held(abstract["params"]),
+            gradients=_held(plan.trained.arrays(plan.trained.of(abstract["params"]))),
             batch=_held(plan.batch),
             frozen=_held(plan.abstract_frozen),
             activations=traced.kept * share,
@@ -125,15 +125,13 @@ def trace(plan: Design) -> Traced:
     batch = jax.eval_shape(lambda batch, key: plan.prepare(batch, key=key), batch, key)
     objective = plan.objective.bound(mean=plan.config.data.mean, std=plan.config.data.std)
 
-    trains = optimizer.trained(
-        plan.config.optimizer, plan.shapes, statistics=state.statistics(plan.options)
-    )
+    trained = plan.trained
 
     def loss(
         params: Any, batch: Any, key: Any, models: Any, *, graphdef: nnx.GraphDef = plan.graphdef
     ) -> jax.Array:
-        held = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
-        model = nnx.merge(graphdef, held)
+        held = trained.held(params, trained.of(params))
+        model = trained.limited(nnx.merge(graphdef, held))
         return objective.loss(model, batch, key=key, frozen=plan.bind(models)).values.sum()
 
     def kept(params: Any, *rest: Any) -> Any:
@@ -141,11 +139,11 @@ def trace(plan: Design) -> Traced:
 
     arguments = (plan.shapes, batch, key, plan.abstract_frozen)
     program = jax.make_jaxpr(functools.partial(loss, graphdef=_plain(plan)))(*arguments).jaxpr
-    flags = jax.tree.leaves(trains)
-    trained = [*flags, *[False] * (len(program.invars) - len(flags))]
+    flags = jax.tree.leaves(trained.mask)
+    flags += [False] * (len(program.invars) - len(flags))
     marked = (x for x in jax.tree.leaves(jax.eval_shape(kept, *arguments)) if TRACED in x.shape)
     return Traced(
-        flops=model_flops.training(program, trained) / TRACED,
+        flops=model_flops.training(program, flags) / TRACED,
         with_remat=flops.of_program(jax.make_jaxpr(jax.grad(loss))(*arguments).jaxpr) / TRACED,
         kept=sum(math.prod(x.shape) * x.dtype.itemsize for x in marked) / TRACED,
     )

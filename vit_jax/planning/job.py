@@ -72,7 +72,7 @@ class Bytes:
     parameters: float
     optimizer: float
     average: float
-    gradients: float  # as large as the parameters
+    gradients: float  # as large as the parameters that train
     batch: float
     frozen: float
     activations: float  # kept from the forward pass for the backward pass, as it is traced

@@ -35,6 +35,8 @@ def _walk(program: core.Jaxpr, trained: list[bool]) -> tuple[int, list[bool]]:
 
 
 def _equation(equation: core.JaxprEqn, inputs: list[bool]) -> tuple[int, list[bool]]:
+    if equation.primitive.name == "stop_gradient":
+        return 0, [False]
     if count := flops.multiply_adds(equation):
         return count * (1 + sum(inputs[:2])), [any(inputs)] * len(equation.outvars)
     programs = list(flops.inner_programs(equation))

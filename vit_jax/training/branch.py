@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.checkpoints import fallback, run_folder, store
-from vit_jax.config import Config, OptimizerConfig
+from vit_jax.config import Config, Optimization
 from vit_jax.models import zoo
-from vit_jax.training import optimizer, run_config, state
+from vit_jax.training import run_config, state, trained
 
 _TAKEN_OVER = ("params", "opt_state", "step", "key")
 
@@ -98,23 +98,22 @@ def _check_model(
 
 
 def _check_optimizer(
-    config: Config, theirs: OptimizerConfig, options: zoo.Options, abstract: state.State
+    config: Config, there: Optimization, options: zoo.Options, abstract: state.State
 ) -> None:
     """Raises ValueError for another rule or another shape of its state.
 
     The learning rate, the decay and other numbers may differ.
     """
-    shapes = state.abstract_params(options)[1]
-    averages = state.statistics(options)
-    rule = optimizer.make_optimizer(
-        theirs, lambda _: 0.0, shapes, statistics=averages, total_steps=1
+    rule, _ = trained.optimizer_of(
+        there.optimizer, there.tune, lambda _: 0.0, options=options, total_steps=1
     )
-    there = jax.eval_shape(rule.init, shapes)
-    if _leaves(there) == _leaves(abstract["opt_state"]) and (
-        type(config.optimizer.rule) is type(theirs.rule)
+    theirs = jax.eval_shape(rule.init, state.abstract_params(options)[1])
+    if _leaves(theirs) == _leaves(abstract["opt_state"]) and (
+        type(config.optimizer.rule) is type(there.optimizer.rule)
     ):
         return
-    differing = run_config.differences(theirs, config.optimizer)
+    here = Optimization(optimizer=config.optimizer, tune=config.tune)
+    differing = run_config.differences(there, here)
     raise ValueError(
         f"config.init_state is 'all', but {config.init_from} has another optimizer"
         f" ({'; '.join(differing)}): make them the same, or set it to 'parameters'"

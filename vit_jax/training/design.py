@@ -22,9 +22,11 @@ from vit_jax.models.zoo import Options
 from vit_jax.objectives import Batch, Objective
 from vit_jax.parallel import compiler
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import compute, optimizer, progressive, setup, state
+from vit_jax.training import compute, progressive, setup, state
 from vit_jax.training import frozen as frozen_lib
+from vit_jax.training import trained as trained_lib
 from vit_jax.training.step import Bind, Prepare, make_train_step
+from vit_jax.training.trained import Trained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class Design:
     lengths: setup.Lengths
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
+    trained: Trained
     graphdef: nnx.GraphDef
     shapes: Any  # of the parameters
     abstract: state.State  # shapes with shardings
@@ -89,7 +92,9 @@ def design(
     _check_augmentations(config, options, facts)
     schedule = setup.schedule(config, dataset_size=facts.train_size)
     graphdef, shapes = state.abstract_params(options)
-    rule, trains = _optimizer(config, schedule, options, shapes, total_steps=lengths.total)
+    rule, trained = trained_lib.optimizer_of(
+        config.optimizer, config.tune, schedule, options=options, total_steps=lengths.total
+    )
     abstract = state.abstract_state(options, rule, average=config.ema > 0, mesh=mesh)
     value_range: dict[str, Any] = {"mean": config.data.mean, "std": config.data.std}
     models = frozen_lib.designs(
@@ -109,6 +114,7 @@ def design(
         lengths=lengths,
         schedule=schedule,
         optimizer=rule,
+        trained=trained,
         graphdef=graphdef,
         shapes=shapes,
         abstract=abstract,
@@ -125,7 +131,7 @@ def design(
         step=_step(
             config,
             build,
-            trains,
+            trained=trained,
             prepare=prepare,
             optimizer=rule,
             schedule=schedule,
@@ -137,24 +143,10 @@ def design(
     )
 
 
-def _optimizer(
-    config: Config, schedule: optax.Schedule, options: Options, shapes: Any, *, total_steps: int
-) -> tuple[optax.GradientTransformation, Any]:
-    """The optimizer, and a bool for every parameter: whether it trains."""
-    averages = state.statistics(options)
-    rule = optimizer.make_optimizer(
-        config.optimizer, schedule, shapes, statistics=averages, total_steps=total_steps
-    )
-    return rule, optimizer.trained(config.optimizer, shapes, statistics=averages)
-
-
-def _step(
-    config: Config, build: progressive.Models, trains: Any, **parts: Any
-) -> jax.stages.Wrapped:
+def _step(config: Config, build: progressive.Models, **parts: Any) -> jax.stages.Wrapped:
     """The training step as the config says; `parts` are the other arguments of the step."""
     return make_train_step(
         build,
-        trains=trains,
         objective=config.objective.bound(mean=config.data.mean, std=config.data.std),
         accumulate=config.optimizer.accumulate,
         ema=config.ema,

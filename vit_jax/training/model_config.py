@@ -17,6 +17,7 @@ _DEFAULTS = {"remat": "auto"}
 _REFUSED = {
     "num_classes": "the number of classes comes from the data",
     "image_size": "set config.image_size",
+    "lora": "set config.tune.kind=lora",
     "family": "the family follows from config.model.name",
 }
 # Fields that cannot be 0: then 0 means unset.

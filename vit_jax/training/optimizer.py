@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -38,20 +39,21 @@ def make_optimizer(
     schedule: optax.Schedule,
     params: Any,
     *,
-    statistics: Any = (),
+    trains: Any = None,
     total_steps: int = 0,
 ) -> optax.GradientTransformation:
     """Clips float32 gradients by their global norm and turns them into updates of the parameters.
 
     `params` is a nested dict of arrays or `jax.ShapeDtypeStruct`s: only paths and shapes are read.
-    Parameters that do not train, as `trained` says, have no state, get zero updates and do not
-    count in the gradient norm. A schedule of the weight decay needs `total_steps` of the run.
+    Parameters for which `trains`, a tree of bools, is False have no state, get zero updates and do
+    not count in the gradient norm; unset, it is what `trained` returns. A schedule of the weight
+    decay needs `total_steps` of the run.
 
     Raises ValueError for a regular expression that matches no parameter, a value out of range, and
     if nothing is left to train.
     """
     contract.check_positive(clip_norm=optimizer.clip_norm)
-    trains = trained(optimizer, params, statistics=statistics)
+    trains = trained(optimizer, params) if trains is None else trains
     factors = rate_factors(optimizer, params)
     rule = optimizer.rule
     if isinstance(rule, contract.WeightDecay):
@@ -67,17 +69,23 @@ def make_optimizer(
     return optax.partition({"trained": moves, "frozen": optax.set_to_zero()}, labels)
 
 
-def trained(optimizer: OptimizerConfig, params: Any, *, statistics: Any = ()) -> Any:
+def trained(
+    optimizer: OptimizerConfig,
+    params: Any,
+    *,
+    statistics: Any = (),
+    tuned: Callable[[str], bool] = lambda path: True,
+) -> Any:
     """A bool for every parameter: whether it trains.
 
-    The others are those of `optimizer.frozen`, and the running averages of norms, which
-    `statistics`, a part of the nested dict `params`, contains. Raises ValueError for a regular
-    expression that matches no parameter, and if nothing is left to train.
+    The others are those of `optimizer.frozen`, those whose path is not `tuned`, and the running
+    averages of norms, which `statistics`, a part of the nested dict `params`, contains. Raises
+    ValueError for a regular expression that matches no parameter, and if nothing is left to train.
     """
     frozen = contract.matches(params, optimizer.frozen, field="frozen")
     averages = set(jax.tree.leaves(contract.paths(statistics)))
     trains = jax.tree.map(
-        lambda path, is_frozen: not is_frozen and path not in averages,
+        lambda path, is_frozen: not is_frozen and path not in averages and tuned(path),
         contract.paths(params),
         frozen,
     )

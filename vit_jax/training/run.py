@@ -176,6 +176,7 @@ def _notes(parts: Parts) -> tuple[str, ...]:
         *of_frozen,
         *of_files,
         _about_batch_norm(plan),
+        _about_trained(plan),
         advice.thin_parts(plan.shapes, plan.mesh) if on_tpus else "",
         plan.stages.note,
         parts.feed.epochs,
@@ -190,6 +191,15 @@ def _about_batch_norm(plan: Design) -> str:
         return ""
     size = plan.config.batch_size // parts
     return f"note: batch norm normalises each micro-batch of {size} images by its own statistics"
+
+
+def _about_trained(plan: Design) -> str:
+    """A message if the config says that only a part of the parameters trains."""
+    if plan.config.tune.whole and not plan.config.optimizer.frozen:
+        return ""
+    trained = state.count(plan.trained.arrays(plan.trained.of(plan.shapes)))
+    total = state.count(plan.shapes) - state.count(state.statistics(plan.options))
+    return f"note: {trained:,} of {total:,} parameters train"
 
 
 def _mesh(config: Config) -> Mesh:

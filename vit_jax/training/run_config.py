@@ -8,7 +8,7 @@ from typing import Any
 from vit_jax import config as config_lib
 from vit_jax import schema
 from vit_jax.checkpoints import run_folder, s3
-from vit_jax.config import Config, OptimizerConfig
+from vit_jax.config import Config, Optimization
 
 # Fields that may differ when a run is resumed, because they do not change its result.
 RUN_OPTIONS = (
@@ -46,11 +46,11 @@ def read_config(workdir: str | os.PathLike[str]) -> Config:
         return config_lib.of_fields(fields)
 
 
-def read_optimizer(workdir: str | os.PathLike[str]) -> OptimizerConfig:
-    """The optimizer of a run. Raises ValueError if it is missing or damaged."""
+def read_optimizer(workdir: str | os.PathLike[str]) -> Optimization:
+    """The optimizer of a run, and what it trains. Raises ValueError if it is missing or damaged."""
     fields = run_folder.read_fields(workdir)
     with _named(workdir):
-        return config_lib.optimizer_of(fields)
+        return config_lib.optimization_of(fields)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.text import printable
-from vit_jax.training import compute, optimizer, schedules
+from vit_jax.training import compute, optimizer, schedules, tuning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,7 @@ def fresh_start(config: Config, facts: DataFacts) -> Start:
     does, and for a checkpoint that does not fit.
     """
     if not config.init_from:
+        tuning.check_start(config.tune)
         return zoo_start(config, facts)
     source = load.read(
         config.init_from,
@@ -265,7 +266,7 @@ def _target(base: zoo.Options, config: Config, facts: DataFacts) -> zoo.Options:
     Raises ValueError for a field that the model does not have.
     """
     changed = config.model.change(base, image_size=image_size(config))
-    return config.model.finish(config.objective.model(changed, facts), base)
+    return config.tune.model(config.model.finish(config.objective.model(changed, facts), base))
 
 
 def _heads(config: Config) -> int:

@@ -12,6 +12,7 @@ from vit_jax.objectives import Batch, Loss, Objective
 from vit_jax.parallel.gather import gathering
 from vit_jax.training import optimizer as optimizer_lib
 from vit_jax.training.state import State
+from vit_jax.training.trained import Trained
 
 Metrics = dict[str, jax.Array]
 Prepare = Callable[..., Batch]  # (batch of the pipeline, key=) -> batch for the loss
@@ -31,7 +32,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     abstract: State,
-    trains: Any,
+    trained: Trained,
     compiler_options: Mapping[str, str],
     bind: Bind = dict,
     accumulate: int = 1,
@@ -42,9 +43,9 @@ def make_train_step(
     """The jitted step: (state, batch, frozen) -> (next state, metrics). It donates the state only.
 
     The metrics, float32 () each, are loss, grad_norm (before clipping), param_norm (after the
-    step), learning_rate, and the extras of the objective. Parameters for which `trains`, a tree of
-    bools, is False get no gradient. `build` makes the model for a batch, `bind` the models of
-    `frozen`. The step is compiled for each size of the images.
+    step), learning_rate, and the extras of the objective. Only the parameters that are `trained`
+    have gradients. `build` makes the model for a batch, `bind` the models of `frozen`. The step is
+    compiled for each size of the images.
 
     `accumulate` micro-batches are differentiated one after another; the sum of their gradients is
     sharded like the parameters. The results depend on the mesh and on `accumulate` by rounding
@@ -52,7 +53,7 @@ def make_train_step(
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
-    gradients = _gradients(build, objective, shardings["params"], trains)
+    gradients = _gradients(build, objective, shardings["params"], trained)
 
     def step(state: State, batch: Batch, frozen: Frozen) -> tuple[State, Metrics]:
         params, key = state["params"], jax.random.wrap_key_data(state["key"])
@@ -64,7 +65,8 @@ def make_train_step(
             gradients, params, batch, step_key, models, averages=averages, parts=accumulate
         )
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
-        new_params = with_statistics(optax.apply_updates(params, updates), averages)
+        part = optax.apply_updates(trained.of(params), updates)
+        new_params = with_statistics(trained.updated(params, part), averages)
         new_state = state | {"params": new_params, "opt_state": opt_state}
         new_state["step"] = state["step"] + 1
         if ema:
@@ -73,7 +75,7 @@ def make_train_step(
                 state["ema"], new_params, decay=ema, step=updates_seen, warmup=ema_warmup
             )
         metrics = means | {
-            "grad_norm": optax.tree.norm(_trained(grads, trains)),
+            "grad_norm": optax.tree.norm(trained.arrays(grads)),
             "param_norm": optax.tree.norm(without_statistics(new_params, averages)),
             "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
         }
@@ -87,28 +89,22 @@ def make_train_step(
     )
 
 
-def _trained(tree: Any, trains: Any) -> list[jax.Array]:
-    """The arrays of a tree for which the tree `trains` is True."""
-    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(trains), strict=True)
-    return [array for array, trained in pairs if trained]
-
-
 def _gradients(
-    build: Build, objective: Objective, shardings: Any, trains: Any
+    build: Build, objective: Objective, shardings: Any, trained: Trained
 ) -> Callable[..., tuple[_Summed, Any]]:
     """The sums of the loss, and the gradients: of the mean if `whole`, of the sum otherwise."""
 
     def gradients(
         params: Any, batch: Batch, key: jax.Array, models: Frozen, *, whole: bool
     ) -> tuple[_Summed, Any]:
-        def loss_of(params: Any) -> tuple[jax.Array, _Summed]:
-            held = jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trains)
-            model = gathering(build(held, batch["image"]))
+        def loss_of(part: Any) -> tuple[jax.Array, _Summed]:
+            model = build(trained.held(params, part), batch["image"])
+            model = gathering(trained.limited(model))
             weight, sums = _sums(objective.loss(model, batch, key=key, frozen=models))
             mean = sums["loss"] / weight if whole else sums["loss"]
             return mean, (weight, sums, statistics(model))
 
-        (_, summed), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+        (_, summed), grads = jax.value_and_grad(loss_of, has_aux=True)(trained.of(params))
         return summed, jax.lax.with_sharding_constraint(grads, shardings)
 
     return gradients

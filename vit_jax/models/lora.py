@@ -1,0 +1,124 @@
+"""Low-rank adapters of dense layers: LoRA (arXiv 2106.09685).
+
+A layer with an adapter computes x W + alpha / rank * (x A) B. W is the kernel (*I, *O) from the
+input axes I to the output axes O, A is (*I, rank) and B (rank, *O). B starts at zero, so a new
+adapter changes nothing.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+# The dense layers of a block, by their paths, and the number of input axes of their kernels.
+LAYERS = {"attention/qkv": 1, "attention/out": 2, "mlp/fc1": 1, "mlp/fc2": 1}
+BLOCKS = "encoder/blocks"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraOptions:
+    """The low-rank adapters of the blocks of an encoder. Raises ValueError for a bad field."""
+
+    rank: int = 8  # of the change of a kernel
+    alpha: float = 8.0  # the change is multiplied by alpha / rank
+    # Regular expressions of the adapted layers: encoder/blocks/attention/qkv (query, key and value
+    # are one kernel), encoder/blocks/attention/out, encoder/blocks/mlp/fc1, encoder/blocks/mlp/fc2.
+    layers: tuple[str, ...] = ("attention/qkv",)
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"the rank of LoRA is {self.rank}: it must be at least 1")
+        if not (self.alpha > 0 and math.isfinite(self.alpha)):
+            raise ValueError(f"alpha of LoRA is {self.alpha}: it must be positive and finite")
+        if not self.layers:
+            raise ValueError("LoRA adapts no layer: name some in layers")
+        for pattern in self.layers:
+            _check(pattern)
+
+    def adapts(self, layer: str) -> bool:
+        """Whether it adapts a layer of `LAYERS`."""
+        return any(re.search(pattern, f"{BLOCKS}/{layer}") for pattern in self.layers)
+
+
+class Lora(nnx.Module):
+    """The change (..., *O) that an adapter adds to the output of its layer for inputs (..., *I)."""
+
+    def __init__(
+        self, kernel: tuple[int, ...], inputs: int, options: LoraOptions, *, rngs: nnx.Rngs
+    ) -> None:
+        """`kernel` is the shape of the kernel, `inputs` the number of its input axes."""
+        rank, sizes = options.rank, kernel[:inputs]
+        # The paper draws A from a Gaussian; its code has this deviation, of a uniform distribution.
+        draw = nnx.initializers.normal(1 / math.sqrt(3 * math.prod(sizes)))
+        self.a = nnx.Param(draw(rngs.params(), (*sizes, rank)))
+        self.b = nnx.Param(jnp.zeros((rank, *kernel[inputs:])))
+        self.scale = options.alpha / rank
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        a, b = self.a[...].astype(x.dtype), self.b[...].astype(x.dtype)
+        return self.scale * jnp.tensordot(jnp.tensordot(x, a, a.ndim - 1), b, 1)
+
+
+class Linear(nnx.Linear):
+    """A dense layer of the last axis, which may have an adapter."""
+
+    lora: Lora | None = None
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        return _changed(super().__call__(inputs, out_sharding), self.lora, inputs)
+
+
+class LinearGeneral(nnx.LinearGeneral):
+    """A dense layer of the last axes, which may have an adapter."""
+
+    lora: Lora | None = None
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        return _changed(super().__call__(inputs, out_sharding), self.lora, inputs)
+
+
+def attach(
+    layer: Linear | LinearGeneral, name: str, options: LoraOptions | None, *, rngs: nnx.Rngs
+) -> None:
+    """Gives the layer of a block with this name in `LAYERS` its adapter, if it has one."""
+    if options and options.adapts(name):
+        layer.lora = Lora(layer.kernel.shape, LAYERS[name], options, rngs=rngs)
+
+
+def merged(params: Mapping[str, np.ndarray], options: LoraOptions) -> dict[str, np.ndarray]:
+    """The flat dict of parameters with the adapters added to the kernels, and without adapters."""
+    out = dict(params)
+    for name, inputs in LAYERS.items():
+        if not options.adapts(name):
+            continue
+        path = f"{BLOCKS}/{name}"
+        a, b = (np.asarray(out.pop(f"{path}/lora/{part}"), np.float64) for part in "ab")
+        assert a.ndim == inputs + 2, "(L, *I, rank)"
+        kernel = out[f"{path}/kernel"]
+        flat = a.reshape(len(a), -1, options.rank) @ b.reshape(len(b), options.rank, -1)
+        change = options.alpha / options.rank * flat.reshape(kernel.shape)
+        out[f"{path}/kernel"] = (kernel + change).astype(np.float32)
+    return out
+
+
+def _changed(y: jax.Array, lora: Lora | None, x: jax.Array) -> jax.Array:
+    return y if lora is None else y + lora(x.astype(y.dtype))
+
+
+def _check(pattern: str) -> None:
+    """Raises ValueError for a pattern that is no regular expression, or matches no layer."""
+    names = [f"{BLOCKS}/{name}" for name in LAYERS]
+    try:
+        found = any(re.search(pattern, name) for name in names)
+    except re.error as error:
+        raise ValueError(f"layers of LoRA: {pattern!r} is not a regular expression") from error
+    if not found:
+        raise ValueError(
+            f"layers of LoRA: {pattern!r} matches no layer: choose from {', '.join(names)}"
+        )
