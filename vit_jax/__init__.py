@@ -8,13 +8,14 @@ if TYPE_CHECKING:
     from vit_jax.checkpoints.save import save
     from vit_jax.images import read_images
     from vit_jax.models.zoo import create
-    from vit_jax.training.python import train
+    from vit_jax.training.python import evaluate, train
 
 __version__ = "0.1.0"
-__all__ = ["create", "load", "read_images", "save", "train"]
+__all__ = ["create", "evaluate", "load", "read_images", "save", "train"]
 
 _MODULES = {
     "create": "vit_jax.models.zoo",
+    "evaluate": "vit_jax.training.python",
     "load": "vit_jax.checkpoints.load",
     "read_images": "vit_jax.images",
     "save": "vit_jax.checkpoints.save",

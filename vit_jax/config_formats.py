@@ -62,11 +62,16 @@ def with_zoo_name(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
     given = {key: value for key, value in model.items() if value not in ("", ())}
     taken = {k: v for k, v in alias.fields.items() if k not in given or isinstance(v, Mapping)}
     merged = {k: {**v, **given.get(k, {})} for k, v in taken.items() if isinstance(v, Mapping)}
-    described = dataclasses.replace(alias, fields=taken).described(name)
+    data = values.get("data") or {}
+    # A checkpoint says itself which images it expects.
+    unset = isinstance(data, Mapping) and not values.get("init_from")
+    own = {k: v for k, v in alias.input.items() if unset and not data.get(k)}
+    described = dataclasses.replace(alias, fields=taken, input=own).described(name)
     size = values.get("image_size") or ()
     sides = tuple(size) if isinstance(size, list | tuple) else (size,)
     note = f"config.model.name={described}{alias.of_size(sides) if sides else ''}"
-    return {**values, "model": {**given, **taken, **merged, "name": alias.name}}, [note]
+    model = {**given, **taken, **merged, "name": alias.name}
+    return {**values, "model": model, **({"data": {**data, **own}} if own else {})}, [note]
 
 
 def _listed(found: dict[str, Any]) -> list[str]:

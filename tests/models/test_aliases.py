@@ -7,6 +7,7 @@ import jax
 import pytest
 
 import vit_jax
+from vit_jax.config import resolve
 from vit_jax.models import zoo
 from vit_jax.models.aliases import Alias
 
@@ -113,6 +114,26 @@ def test_create_logs_the_model_its_options_and_another_size(caplog) -> None:
     caplog.clear()
     assert vit_jax.create("Ti/16", **sizes).options.image_size == (224, 224)
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "mean"),
+    [
+        ("vit_b_16", 0.485),  # torchvision's ViTs are trained on other values than the paper's
+        *(("vit_base_patch16_224.mae", 0.485), ("vit_base_patch16_224.augreg_in21k", 0.5)),
+        *(("vit_base_patch16_224", 0.5), ("B/16", 0.5), ("deit_base_patch16_224", 0.485)),
+    ],
+)
+def test_a_name_has_the_value_range_of_its_library_and_a_run_says_so(name, mean, caplog) -> None:
+    assert zoo.preprocessing(name, image_size=(224, 224)).mean[0] == mean
+    config = resolve({"model": {"name": name}})
+    other = zoo.preprocessing(zoo.understood(name).name, image_size=(224, 224)).mean[0] != mean
+    assert config.data.mean[:1] == ((mean,) if other else ())
+    assert (f"mean=({mean}, 0.456, 0.406)" in caplog.text) == other
+    started = resolve({"model": {"name": name}, "init_from": "runs/a"})
+    assert started.data.mean == (), "that of the checkpoint"
+    given = resolve({"model": {"name": name}, "data": {"mean": (0.1,) * 3, "std": (0.2,) * 3}})
+    assert given.data.mean == (0.1, 0.1, 0.1)
 
 
 def test_a_file_that_is_not_there_but_has_the_name_of_a_model_is_explained(tmp_path) -> None:

@@ -56,7 +56,11 @@ def test_arrays_and_any_object_with_the_same_images_train_the_same_run(
     assert vit_jax.load(tmp_path / "object").class_names == EMBEDDED_CLASSES
     # The command line cannot open these images.
     said = refused("evaluate", "--workdir", tmp_path / "object")
-    assert "the images of this run came from a Python program: run it again" in said
+    assert "came from a Python program: use vit_jax.train and vit_jax.evaluate there" in said
+    measured = vit_jax.evaluate(tmp_path / "object", Pairs(*held_out), class_names=EMBEDDED_CLASSES)
+    assert measured == metrics
+    with pytest.raises(ValueError, match="are of a dataset: give held_out too"):
+        vit_jax.evaluate(tmp_path / "object", source=train)
     assert vit_jax.train(config, tmp_path / "object", **own)["count"] == 60, "complete"
     with pytest.raises(ValueError, match="the data of the run .* changed since it began"):
         vit_jax.train(config, tmp_path / "object", **own | {"source": Pairs(*arrays("test", 100))})

@@ -39,7 +39,7 @@ _SPLITS: contextvars.ContextVar[Mapping[str, Source] | None] = contextvars.Conte
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GivenData:
-    """Images that `vit_jax.train` got as arguments. A config alone cannot open them."""
+    """Images that `vit_jax.train` or `evaluate` got. A config alone cannot open them."""
 
     label = "the dataset of the program"
 
@@ -130,8 +130,8 @@ class DatasetSource:
 def _splits() -> Mapping[str, Source]:
     if (splits := _SPLITS.get()) is None:
         raise ValueError(
-            "the images of this run came from a Python program: run it again, or name another"
-            " dataset with config.data.source"
+            "the images of this run came from a Python program: use vit_jax.train and"
+            " vit_jax.evaluate there, or name another dataset with config.data.source"
         )
     return splits
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
 # The sizes, as timm and Hugging Face spell them.
 _SIZES = {
     **{"tiny": "Ti", "small": "S", "medium": "M", "base": "B", "large": "L", "huge": "H"},
@@ -18,6 +20,7 @@ _SIZES = {
 }
 _SERIES = {"vit": "", "deit": "DeiT-", "deit3": "DeiT-III-", "beit": "BEiT-"}
 
+_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 _ERF = {"activation": "gelu_erf"}
 _HUGGING_FACE = _ERF | {"norm_eps": 1e-12}
 _PADDED_FIRST = {"padding": "before_shift"}
@@ -33,12 +36,15 @@ class Alias:
     name: str  # of the zoo
     # Options in which the library's model differs; a mapping has fields of a part.
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # How that library's weights expect images where it differs: fields of `Preprocessing`.
+    input: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     library: str = ""  # the library that has these options
     side: int = 0  # the image size in the name; 0: it has none
 
     def described(self, written: str) -> str:
         """`vit_b_16 is B/16 with activation='gelu_erf', as in torchvision`."""
-        fields = ", ".join(f"{key}={value!r}" for key, value in self.fields.items())
+        own = {**self.fields, **self.input}
+        fields = ", ".join(f"{key}={value!r}" for key, value in own.items())
         changed = f" with {fields}, as in {self.library}" if fields else ""
         return f"{written} is {self.name}{changed}"
 
@@ -101,9 +107,12 @@ def _timm(match: re.Match[str]) -> Alias | None:
         return None
     prefix = "DeiT-distilled-" if distilled else _SERIES[series]
     own: Mapping[str, Mapping[str, Any]] = {"vit": _ERF, "deit3": {"layer_scale": 1e-6}}
-    fields = own.get(series, {})
     return Alias(
-        name=f"{prefix}{_SIZES[size]}/{patch}", fields=fields, library="timm", side=int(side or 0)
+        name=f"{prefix}{_SIZES[size]}/{patch}",
+        fields=own.get(series, {}),
+        input=_IMAGENET if re.search(r"\.(mae|dino)$", match.string) else {},
+        library="timm",
+        side=int(side or 0),
     )
 
 
@@ -157,7 +166,8 @@ def _hugging_face_hybrid(match: re.Match[str]) -> Alias:
 
 
 def _torchvision(match: re.Match[str]) -> Alias:
-    return Alias(name=f"{match[1].upper()}/{match[2]}", fields=_ERF, library="torchvision")
+    name = f"{match[1].upper()}/{match[2]}"
+    return Alias(name=name, fields=_ERF, input=_IMAGENET, library="torchvision")
 
 
 def _torchvision_swin(match: re.Match[str]) -> Alias:

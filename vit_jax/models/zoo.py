@@ -238,11 +238,12 @@ def create(
 
 def preprocessing(name: str, *, image_size: tuple[int, int]) -> Preprocessing:
     """How images are prepared for the released models of a zoo name."""
-    name = understood(name).name
+    alias = understood(name)
+    name = alias.name
     series, _ = split(name)
     whole = (family.input for family in FAMILIES.values() if name in family.names)
     given = SERIES[series].input if series else next(whole, {})
-    return Preprocessing(image_size=image_size, **given)
+    return Preprocessing(image_size=image_size, **{**given, **alias.input})
 
 
 def family(options: Options) -> Family:

@@ -1,4 +1,4 @@
-"""Training from a Python program."""
+"""Training and evaluation from a Python program."""
 
 import contextlib
 import dataclasses
@@ -8,10 +8,11 @@ from typing import Any
 
 import ml_collections
 
+from vit_jax.checkpoints import store
 from vit_jax.config import Config, resolve
 from vit_jax.data import given
 from vit_jax.parallel import multihost
-from vit_jax.training import loop
+from vit_jax.training import evaluation, loop, run_config
 
 Callback = Callable[[int, Mapping[str, float]], object]
 
@@ -49,11 +50,46 @@ def train(
         config = resolve(config)
     with contextlib.ExitStack() as stack:
         if source is not None:
-            data = dataclasses.replace(
-                config.data, source=given.GivenData(), train_split=given.TRAIN, eval_split=""
-            )
-            config = dataclasses.replace(config, data=data)
+            config = _on_given(config)
             stack.enter_context(given.using(source, held_out, class_names=class_names))
         elif held_out is not None or class_names is not None:
             raise ValueError("held_out and class_names are of a dataset: give source too")
         return loop.train(config, workdir=workdir, notes=[], callbacks=callbacks)
+
+
+def evaluate(
+    workdir: str | os.PathLike[str],
+    held_out: given.Given | None = None,
+    *,
+    source: given.Given | None = None,
+    class_names: Sequence[str] | None = None,
+    step: store.Which = "latest",
+) -> dict[str, float]:
+    """The metrics of a run's evaluators, as the command `evaluate` measures them.
+
+    `workdir` is the folder of the run, and `step` the checkpoint: its number, "latest" or "best".
+    `held_out` is a dataset to evaluate on instead of that of the run's config, in one of the forms
+    that `train` takes; a run that was trained on a `source` of a program needs it. `source` are the
+    training images, for evaluators that need them, such as knn. `class_names` are the names of the
+    classes, which are matched with those of the run; unset, as in `train`.
+
+    Raises ValueError if there is no such run or checkpoint, or a dataset does not fit it.
+    """
+    multihost.initialize()
+    config = run_config.read_config(workdir)
+    with contextlib.ExitStack() as stack:
+        if held_out is not None:
+            config = _on_given(config)
+            train = held_out if source is None else source
+            stack.enter_context(given.using(train, held_out, class_names=class_names))
+        elif source is not None or class_names is not None:
+            raise ValueError("source and class_names are of a dataset: give held_out too")
+        return evaluation.evaluate(config, workdir, which=step)[1]
+
+
+def _on_given(config: Config) -> Config:
+    """The config of a run on the datasets that a program gives."""
+    data = dataclasses.replace(
+        config.data, source=given.GivenData(), train_split=given.TRAIN, eval_split=""
+    )
+    return dataclasses.replace(config, data=data)
