@@ -29,7 +29,7 @@ quickstart: $(VENV)/.installed
 	$(VIT_JAX) figures --workdir $(RUNS)/finetune
 	@echo
 	@echo "Each of $(RUNS)/quickstart and $(RUNS)/finetune holds"
-	@echo "  checkpoints/  metrics.jsonl  tensorboard/  pictures/  config.json  model.json"
+	@echo "  report.html  checkpoints/  metrics.jsonl  tensorboard/  pictures/  config.json  model.json"
 
 test: $(VENV)/.installed-dev
 	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
@@ -55,7 +55,7 @@ clean:
 
 # If pyproject.toml is newer than a stamp, the dependencies may have changed: install again.
 $(VENV)/.installed: pyproject.toml setup.py | $(VENV)
-	$(PIP) install --editable .
+	$(PIP) install --editable '.[report]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml setup.py | $(VENV)

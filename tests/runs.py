@@ -27,6 +27,7 @@ def get_config():
     config.evaluate_every.percent = 0.0
     config.checkpoint.every.percent = 0.0
     config.eval_batch_size = 512
+    config.report = False
     config.ema = 0.9
     config.model.name = "Ti/14"
     config.model.width = 16

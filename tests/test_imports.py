@@ -18,6 +18,10 @@ ALLOWED = {
     "text": set(),
     "workdir": {"errors", "plain_json"},
     "page": {"text", "workdir"},
+    "report": {
+        *("analysis", "checkpoints", "config", "evaluators", "models", "objectives", "page"),
+        *("parallel", "text", "workdir"),
+    },
     "models": set(),
     "schema": set(),
     "duration": {"schema"},
@@ -40,6 +44,7 @@ ALLOWED = {
     "training": {
         *("config", "duration", "errors", "plain_json", "schema", "stopping", "text", "workdir"),
         *("models", "data", "images", "objectives", "evaluators", "parallel", "checkpoints"),
+        *("page", "report"),
     },
     "planning": {
         *("config", "data", "duration", "errors", "models", "objectives", "page", "parallel"),

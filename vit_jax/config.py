@@ -154,6 +154,7 @@ class Config:
     log_every: Duration = Duration(steps=50)  # period of the lines in metrics.jsonl
     # Other places for the metrics, besides metrics.jsonl and TensorBoard: csv, wandb.
     writers: tuple[Writer, ...] = schema.listed(WRITERS, ())
+    report: bool = True  # write the page report.html at the end, if vit_jax[report] is installed
     ema: float = 0.0  # decay of the Polyak average of the parameters; 0: no average
     # p: after n updates the decay is at most 1 - (1 + n) ** -p (timm: 2/3); 0: no warm-up.
     ema_warmup: float = 0.0

@@ -8,9 +8,8 @@ import pytest
 
 from tests import cli, runs
 from tests.compare import assert_close
-from vit_jax.analysis import curves
+from vit_jax.analysis import bands, curves
 from vit_jax.analysis.contract import NoPicture
-from vit_jax.commands import comparing
 
 
 def lines(*values: float, steps=(10, 20, 30)):
@@ -18,12 +17,12 @@ def lines(*values: float, steps=(10, 20, 30)):
 
 
 def test_a_band_is_the_mean_and_the_range_at_the_steps_of_all_runs():
-    found = curves.band([lines(3, 2, 1), lines(5, 2), lines(1, 5, steps=(10, 20))], "loss")
+    found = bands.band([lines(3, 2, 1), lines(5, 2), lines(1, 5, steps=(10, 20))], "loss")
     np.testing.assert_array_equal(found.steps, [10, 20])
     assert_close(found.mean, [3, 3])
     assert_close(found.low, [1, 2])
     assert_close(found.high, [5, 5])
-    assert not len(curves.band([lines(1)], "eval_loss").steps)
+    assert not len(bands.band([lines(1)], "eval_loss").steps)
 
 
 def test_runs_that_differ_in_the_seed_are_one_group():
@@ -33,17 +32,17 @@ def test_runs_that_differ_in_the_seed_are_one_group():
         "b": base | {"seed": 1},
         "c": base | {"optimizer.learning_rate": 0.2},
     }
-    assert comparing.groups(configs) == {
+    assert bands.groups(configs) == {
         "optimizer.learning_rate=0.1 (2 seeds)": ["a", "b"],
         "optimizer.learning_rate=0.2": ["c"],
     }
-    assert comparing.groups({"a": base, "b": base | {"seed": 1}}) == {"2 seeds": ["a", "b"]}
+    assert bands.groups({"a": base, "b": base | {"seed": 1}}) == {"2 seeds": ["a", "b"]}
 
 
 def test_runs_that_differ_in_many_fields_have_the_names_of_their_folders():
     one = {"seed": 0} | {f"x{i}": 0 for i in range(5)}
     other = {"seed": 0} | {f"x{i}": 1 for i in range(5)}
-    assert list(comparing.groups({"runs/a": one, "runs/b": other})) == ["runs/a", "runs/b"]
+    assert list(bands.groups({"runs/a": one, "runs/b": other})) == ["runs/a", "runs/b"]
 
 
 def test_groups_have_a_colour_each_and_bands_are_filled():
@@ -78,6 +77,6 @@ def test_the_command_compares_runs(folders, printed, refused, tmp_path):
 
 def test_a_run_without_lines_has_no_curves(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}))
-    assert curves.read(tmp_path) == [(1, {"loss": 2.0})]
+    assert bands.read(tmp_path) == [(1, {"loss": 2.0})]
     with pytest.raises(NoPicture, match="has no metrics.jsonl"):
-        curves.read(tmp_path / "other")
+        bands.read(tmp_path / "other")

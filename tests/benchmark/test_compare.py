@@ -6,10 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from vit_jax.benchmark import compare, machine, report
+from vit_jax.benchmark import compare, report
 from vit_jax.benchmark.report import Measured, Report
 from vit_jax.benchmark.samples import Quantity, in_rounds, once
 from vit_jax.config import default_config, resolve
+from vit_jax.parallel import machine
 
 
 def config(**fields):

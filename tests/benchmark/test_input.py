@@ -6,10 +6,11 @@ import pathlib
 import pytest
 
 from tests import cli
-from vit_jax.benchmark import machine, report
+from vit_jax.benchmark import report
 from vit_jax.benchmark.report import Measured
 from vit_jax.benchmark.samples import Quantity
 from vit_jax.commands import configs
+from vit_jax.parallel import machine
 
 FEW = ("--warmup", "1", "--rounds", "2", "--batches", "3")
 

@@ -9,9 +9,10 @@ import pathlib
 import pytest
 
 from tests import cli
-from vit_jax.benchmark import machine, report
+from vit_jax.benchmark import report
 from vit_jax.benchmark.report import Measured
 from vit_jax.commands import configs, planning
+from vit_jax.parallel import machine
 from vit_jax.planning import compiling, job, topologies
 
 RECIPE = """

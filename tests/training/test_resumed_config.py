@@ -28,7 +28,7 @@ MAY_CHANGE = {
     *("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.metric", "eval_batch_size"),
     *("data.threads", "data.prefetch", "data.max_bad", "data.path", "data.accept_changes"),
     *("model.remat", "model.unroll", "model.attention", "init_from", "init_state", "evaluators"),
-    "writers",
+    *("writers", "report"),
 }
 # Lists and maps of choices, as a whole.
 ANOTHER = {

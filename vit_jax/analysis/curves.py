@@ -1,50 +1,16 @@
-"""Curves of one or more runs. Runs that repeat each other with other seeds are one band.
+"""A picture of the curves of one or more runs."""
 
-A point is a step and a value.
-"""
-
-import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vit_jax.analysis.contract import NoPicture
+from vit_jax.analysis.bands import Band, Lines, band
 from vit_jax.text import printable
-from vit_jax.workdir import lines as metric_lines
-
-Lines = Sequence[tuple[int, Mapping[str, float]]]  # the lines of a run: step, numbers by name
 
 LOSSES = {"loss": "training loss", "eval_loss": "held-out loss"}
 ACCURACIES = {"eval_top1": "top-1", "eval_ema_top1": "top-1 of the average"}
 STYLES = ("-", "--", ":", "-.")  # of the metrics, if colours are those of runs
-
-
-class Band(NamedTuple):
-    """A metric of several runs: mean, smallest and largest value at each step (N,)."""
-
-    steps: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def read(workdir: str | os.PathLike[str]) -> Lines:
-    """The lines of metrics.jsonl. Raises NoPicture if there are none."""
-    good = metric_lines.read(workdir).good
-    if not good:
-        raise NoPicture(f"{workdir} has no metrics.jsonl: it is not a run, or has not logged yet")
-    return [(line["step"], metric_lines.numbers(line)) for line in good]
-
-
-def band(runs: Sequence[Lines], name: str) -> Band:
-    """A metric at the steps at which all runs have it."""
-    points = [{step: values[name] for step, values in lines if name in values} for lines in runs]
-    steps = sorted(set.intersection(*map(set, points)))
-    table = np.array([[of_run[step] for step in steps] for of_run in points])
-    return Band(np.array(steps), table.mean(axis=0), table.min(axis=0), table.max(axis=0))
 
 
 def curves(groups: Mapping[str, Sequence[Lines]]) -> Figure:

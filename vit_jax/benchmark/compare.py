@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from vit_jax.benchmark import machine
 from vit_jax.benchmark.report import Report
 from vit_jax.benchmark.samples import Quantity, ratio
 from vit_jax.config import Config
+from vit_jax.parallel import machine
 from vit_jax.training import run_config
 
 _ABOUT_DATA = ("train_size", "num_classes")  # settings that change what is measured

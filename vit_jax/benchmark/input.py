@@ -2,7 +2,6 @@
 
 import time
 
-from vit_jax.benchmark import machine
 from vit_jax.benchmark.report import Measured, Report
 from vit_jax.benchmark.samples import Quantity
 from vit_jax.benchmark.step import Repeats
@@ -11,6 +10,7 @@ from vit_jax.data import opening
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batches
 from vit_jax.data.record import DataFacts, is_multi_label
+from vit_jax.parallel import machine
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.planning import designed
 from vit_jax.training import feeding, frozen

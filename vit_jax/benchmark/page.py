@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vit_jax.benchmark import machine
 from vit_jax.benchmark.report import Report
 from vit_jax.benchmark.samples import Quantity
 from vit_jax.page import document
 from vit_jax.page.charts import plain
 from vit_jax.page.document import Rows, Section
+from vit_jax.parallel import machine
 
 
 def render(report: Report, *, tables: Mapping[str, Rows], compared: Sequence[str] = ()) -> str:

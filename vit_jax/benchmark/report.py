@@ -11,9 +11,9 @@ from typing import Any, get_args
 
 from vit_jax import config as config_lib
 from vit_jax import plain_json
-from vit_jax.benchmark import machine as machine_lib
 from vit_jax.benchmark.samples import Judged, Quantity
 from vit_jax.config import Config
+from vit_jax.parallel import machine as machine_lib
 
 FORMAT = 1
 

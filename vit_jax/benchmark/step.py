@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 
-from vit_jax.benchmark import machine
 from vit_jax.benchmark.report import Measured
 from vit_jax.benchmark.samples import Quantity, in_rounds, once
 from vit_jax.benchmark.training import Training, prepared
 from vit_jax.config import Config
 from vit_jax.data.record import DataFacts
+from vit_jax.parallel import machine
 from vit_jax.parallel.chips import CHIPS
 from vit_jax.planning import designed, hlo, schedule
 from vit_jax.planning.collectives import Network

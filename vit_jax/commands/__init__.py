@@ -13,6 +13,7 @@ from vit_jax.commands import (
     models,
     plan,
     predict,
+    report,
     train,
 )
 
@@ -26,6 +27,7 @@ COMMANDS: dict[str, ModuleType] = {
     "embed": embed,
     "label": label,
     "figures": figures,
+    "report": report,
     "models": models,
     "config": config,
 }

@@ -8,7 +8,6 @@ from typing import Any
 from vit_jax.benchmark import (
     checkpoint,
     compare,
-    machine,
     page,
     report,
     samples,
@@ -22,7 +21,7 @@ from vit_jax.commands import configs, planning
 from vit_jax.config import Config
 from vit_jax.data.record import DataFacts
 from vit_jax.page import document
-from vit_jax.parallel import agreement, multihost
+from vit_jax.parallel import agreement, machine, multihost
 from vit_jax.planning import facts
 from vit_jax.planning.table import aligned
 from vit_jax.text import printable, printable_json

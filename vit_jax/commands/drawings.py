@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from vit_jax.analysis import (
     attention,
     attention_figures,
+    bands,
     components,
     curves,
     figures,
@@ -39,7 +40,7 @@ class Picture:
 
 
 def _curves(subject: Subject) -> Figure:
-    return curves.curves({"": [curves.read(subject.workdir)]})
+    return curves.curves({"": [bands.read(subject.workdir)]})
 
 
 def _predictions(subject: Subject) -> Figure:

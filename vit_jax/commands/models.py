@@ -1,7 +1,6 @@
 """`models`: prints the table of the zoo."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,27 +77,12 @@ def _facts(name: str, options: Any) -> dict[str, Any]:
         "model": name,
         "family": origin.kind,
         **dict(zip(("width", "depth", "mlp", "heads", "tokens"), sizes, strict=True)),
-        "parameters": _parameters(options),
+        "parameters": flops.parameters(options),
         "gflops": flops.forward(options) / 1e9,
         "image_size": options.image_size,
         "arxiv": origin.paper or None,
         "weights": origin.licence or None,
     }
-
-
-def _parameters(options: Any) -> int:
-    """The number of trained values, without the running averages of batch norm."""
-    import jax
-    from flax import nnx
-
-    from vit_jax.models import batch_norm, zoo
-
-    graphdef, params = zoo.abstract(options)
-    averages = batch_norm.statistics(nnx.merge(graphdef, params))
-    every, untrained = (
-        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) for tree in (params, averages)
-    )
-    return every - untrained
 
 
 def _table(found: Sequence[dict[str, Any]]) -> list[str]:

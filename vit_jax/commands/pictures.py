@@ -1,18 +1,15 @@
 """What `figures` does, once its arguments are read."""
 
 import argparse
-import io
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-import jax
 from etils import epath
 from matplotlib.figure import Figure
 
 from vit_jax.analysis.contract import NoPicture
 from vit_jax.checkpoints import run_folder
-from vit_jax.commands import augmentations, comparing, configs
+from vit_jax.commands import augmentations, comparing, configs, picture_files
 from vit_jax.commands.drawings import PICTURES
 from vit_jax.commands.subject import Subject
 from vit_jax.models.names import nearest
@@ -45,7 +42,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     )
     if options.images and not subject.source:
         raise ValueError("there are no images: name files or folders")
-    _save(dict(_drawn(subject, options.only or ())), folder)
+    picture_files.save(dict(drawn(subject, only=options.only or ())), folder)
     return 0
 
 
@@ -57,7 +54,7 @@ def _compare(options: argparse.Namespace, others: Sequence[str], folder: epath.P
         raise ValueError(f"several runs have a picture of their curves only: leave out {what}")
     if not options.output:
         raise ValueError("the curves of several runs belong to none of them: give a folder, -o")
-    _save({"curves": comparing.draw([options.workdir, *others])}, folder)
+    picture_files.save({"curves": comparing.draw([options.workdir, *others])}, folder)
     return 0
 
 
@@ -70,27 +67,30 @@ def _folder(options: argparse.Namespace) -> epath.Path:
     return place.folder(options.workdir) / "pictures"
 
 
-def _drawn(subject: Subject, only: Sequence[str]) -> Iterator[tuple[str, Figure]]:
-    """The pictures `only`, or all that exist, by name. The reason for each other one is printed.
+def drawn(
+    subject: Subject, *, only: Sequence[str] = (), but: Sequence[str] = (), quiet: bool = False
+) -> Iterator[tuple[str, Figure]]:
+    """The pictures `only`, or all that exist except `but`, by name.
 
-    Raises ValueError if one of `only` does not exist for the model, or if no picture exists.
+    The reason for each other one is printed, unless `quiet`. Raises ValueError if one of `only`
+    does not exist for the model, or if no picture exists.
     """
     reasons: dict[str, str] = {}
-    drawn = 0
-    for name in only or PICTURES:
+    number = 0
+    for name in only or (name for name in PICTURES if name not in but):
         picture = PICTURES[name]
         try:
             if picture.images and subject.source is None:
                 raise NoPicture("it needs images: name files or folders")
             yield name, picture.draw(subject)
-            drawn += 1
+            number += 1
         except NoPicture as missing:
             if only:
                 raise ValueError(f"{subject.workdir} has no picture {name}: {missing}") from missing
             reasons[name] = str(missing)
-    if not drawn:
+    if not number:
         raise ValueError(f"{subject.workdir} has no pictures: {'; '.join(set(reasons.values()))}")
-    for reason in dict.fromkeys(reasons.values()):
+    for reason in dict.fromkeys(() if quiet else reasons.values()):
         names = ", ".join(name for name, why in reasons.items() if why == reason)
         print(printable(f"vit_jax: not drawn: {names}: {reason}"), file=sys.stderr)
 
@@ -110,23 +110,5 @@ def _augmentations(options: argparse.Namespace, overrides: Sequence[str]) -> int
     run = place.folder(options.workdir) / "pictures" if options.workdir else None
     folder = epath.Path(options.output) if options.output else run
     assert folder is not None
-    _save(augmentations.draw(config), folder)
+    picture_files.save(augmentations.draw(config), folder)
     return 0
-
-
-def _save(drawn: Mapping[str, Figure], folder: epath.Path) -> None:
-    """Writes the pictures, each whole, and prints their paths. Raises ValueError if that fails."""
-    if jax.process_index() != 0:
-        return
-    for name, figure in drawn.items():
-        png = io.BytesIO()
-        with warnings.catch_warnings():  # the font may lack letters of a class name
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(png, format="png", dpi=120)
-        path = folder / f"{name}.png"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            place.write_whole(path, png.getvalue())
-        except OSError as error:
-            raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
-        print(printable(path))

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 
-from vit_jax.benchmark import machine, report
+from vit_jax.benchmark import report
 from vit_jax.commands import configs
 from vit_jax.config import Config
 from vit_jax.page import document
+from vit_jax.parallel import machine
 from vit_jax.planning import (
     advice,
     changes,

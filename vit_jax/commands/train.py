@@ -1,6 +1,7 @@
 """`train`: starts or resumes a run."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 
 from vit_jax.commands import arguments
@@ -41,7 +42,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         config, notes = configs.read(options.config, overrides)
     from vit_jax.training import loop, reporting  # a wrong recipe need not wait for these
 
-    metrics = loop.train(config, workdir=options.workdir, profile=options.profile, notes=notes)
+    given = ("--config", options.config, "--workdir", options.workdir, *overrides)
+    metrics = loop.train(
+        config,
+        workdir=options.workdir,
+        profile=options.profile,
+        notes=notes,
+        command=shlex.join(["python", "-m", "vit_jax", "train", *given]),
+    )
     if multihost.is_primary():
         print(printable(f"{options.workdir}: {reporting.describe(metrics)}"))
     return 0

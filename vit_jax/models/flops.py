@@ -1,4 +1,7 @@
-"""Floating-point operations of the forward pass of one image; a multiply-add counts as two."""
+"""The cost of a model: parameters, and the operations of a forward pass of one image.
+
+A multiply-add counts as two operations.
+"""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +11,7 @@ import jax
 from flax import nnx
 from jax.extend import core
 
-from vit_jax.models import zoo
+from vit_jax.models import batch_norm, zoo
 
 
 def forward(options: zoo.Options) -> int:
@@ -21,6 +24,16 @@ def forward(options: zoo.Options) -> int:
     image = jax.ShapeDtypeStruct((1, *options.image_size, options.channels), "float32")
     program = jax.make_jaxpr(lambda params, x: nnx.merge(graphdef, params)(x))(params, image)
     return of_program(program.jaxpr)
+
+
+def parameters(options: zoo.Options) -> int:
+    """The number of trained values, without the running averages of batch norm."""
+    graphdef, params = zoo.abstract(options)
+    averages = batch_norm.statistics(nnx.merge(graphdef, params))
+    every, untrained = (
+        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) for tree in (params, averages)
+    )
+    return every - untrained
 
 
 def of_program(program: core.Jaxpr) -> int:

@@ -54,5 +54,5 @@ def bars(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, unit: st
 
 
 def literal(text: str) -> str:
-    """A text that Plotly shows as it is: Plotly obeys some tags, such as <b> and <a>."""
-    return html.escape(printable(text), quote=False)
+    """A text that Plotly shows as it is: Plotly obeys some tags, and $ begins mathematics."""
+    return html.escape(printable(text), quote=False).replace("$", "&#36;")

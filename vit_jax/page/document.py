@@ -25,11 +25,12 @@ class Section:
     name: str = ""
     lines: Sequence[str] = ()
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # by what they are about
-    commands: Sequence[str] = ()  # to copy into a terminal
+    commands: Sequence[str] = ()  # to copy into a terminal, the oldest first
     warnings: Sequence[str] = ()
     tables: Mapping[str, Rows] = dataclasses.field(default_factory=dict)  # by title
     charts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Plotly figures by title
     pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)  # data: URLs by title
+    in_columns: bool = False  # whether charts stand side by side where the page is wide
 
 
 def is_installed() -> bool:

@@ -14,12 +14,14 @@ from vit_jax.config import Config, to_fields
 from vit_jax.errors import Interrupted, RunFailed, Stopped
 from vit_jax.parallel import multihost
 from vit_jax.parallel.mesh import to_global
-from vit_jax.training import memory
+from vit_jax.training import memory, reports
+from vit_jax.training import metrics as metrics_lib
 from vit_jax.training.metrics import MetricWriter
 from vit_jax.training.profile import Trace
 from vit_jax.training.progress import Progress
 from vit_jax.training.reporting import Reporter, due
 from vit_jax.training.run import Run, prepare
+from vit_jax.training.sessions import Session
 from vit_jax.training.writers import Calls, Open
 
 
@@ -28,16 +30,17 @@ def train(
     *,
     workdir: str | os.PathLike[str],
     notes: list[str],
+    command: str = "",
     profile: bool = False,
     callbacks: Sequence[Callable[[int, Mapping[str, float]], object]] = (),
 ) -> dict[str, float]:
     """Trains the run in `workdir`, new or resumed; returns the metrics of its last evaluation.
 
-    `notes` about the config are printed when the run begins. `callbacks` are called with each line
-    of metrics.jsonl. Raises ValueError, before anything is
-    written, if the config cannot be run; Diverged if the loss is not finite; Stopped after SIGINT,
-    SIGTERM or SIGHUP. However a run ends, the same call continues from its last checkpoint, with
-    the same bits as a run that was not interrupted.
+    `notes` about the config are printed when the run begins, and `command` is what trains it, for
+    its report. `callbacks` are called with each line of metrics.jsonl. Raises ValueError, before
+    anything is written, if the config cannot be run; Diverged if the loss is not finite; Stopped
+    after SIGINT, SIGTERM or SIGHUP. However a run ends, the same call continues from its last
+    checkpoint, with the same bits as a run that was not interrupted.
     """
     for kind in config.writers:
         kind.check()
@@ -65,11 +68,17 @@ def train(
         writer = stack.enter_context(MetricWriter(workdir, start_step=start, others=others))
         for line in writer.messages:
             progress.say(line)
+        mesh = dict(run.design.mesh.shape)
+        with metrics_lib.keeping(workdir, begins=True):
+            session = stack.enter_context(Session(workdir, step=start, command=command, mesh=mesh))
         reporter = Reporter(run, writer, progress)
         metrics = _late_evaluation(run, reporter, start) if missing else {}
         trace = stack.enter_context(Trace(workdir, start, total)) if profile else None
         metrics |= _steps(run, reporter, trace, start, stack)
         run.store.wait()
+        session.end()
+        if config.report and multihost.is_primary():
+            progress.say(reports.at_the_end(workdir))
         return metrics
 
 

@@ -20,6 +20,7 @@ RUN_OPTIONS = (
         "eval_batch_size",
         "log_every",
         "writers",
+        "report",
         "checkpoint",
         "init_from",
     ),

@@ -1,4 +1,4 @@
-"""Facts about the machine of a benchmark."""
+"""Facts about the machine of a run or a benchmark."""
 
 import contextlib
 import importlib.metadata

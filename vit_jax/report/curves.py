@@ -1,0 +1,158 @@
+"""The charts of a report: metrics over the steps of one or more runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vit_jax.analysis.bands import Band, band
+from vit_jax.page.charts import COLOURS, literal, plain
+from vit_jax.report import words
+from vit_jax.report.run import COUNTS, EVAL, Run
+
+MOST_POINTS = 600  # of a curve; more are averaged in groups
+MOST_CURVES = 10  # in a chart of one run
+SMOOTHED = 40  # points from which on a curve is also drawn smoothed
+_HEIGHT = 300  # in pixels, without a legend
+
+# What the lines of training steps have besides the loss and what an objective measures.
+_STEPS = {
+    "learning_rate": "Learning rate",
+    "grad_norm": "Norm of the gradient",
+    "param_norm": "Norm of the parameters",
+    "images_per_second": "Images per second",
+}
+_EXACT = ("learning_rate", "param_norm")  # not noisy
+_LEFT_OUT = ("loss_last", "bad_images")
+
+
+def of_run(run: Run) -> dict[str, Any]:
+    """The charts of one run by title: losses, evaluations, then the rest."""
+    losses = [name for name in run.names if name in ("loss", f"{EVAL}loss", f"{EVAL}ema_loss")]
+    charts = {"Loss": losses, **_evaluations(run, but=losses)}
+    own = [
+        name
+        for name in run.names
+        if not name.startswith(EVAL) and name not in (*losses, *_STEPS, *_LEFT_OUT)
+    ]
+    charts |= {f"Training: {words.metric(name)}": [name] for name in own}
+    charts |= {title: [name] for name, title in _STEPS.items() if name in run.names}
+    return {
+        title: _chart({_label(name): (name, [run]) for name in names[:MOST_CURVES]})
+        for title, names in charts.items()
+        if names
+    }
+
+
+def of_groups(groups: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """A chart for each metric that matters, with a band for each group of runs that has it."""
+    runs = [run for members in groups.values() for run in members]
+    main = dict.fromkeys(name for run in runs for name in run.main)
+    names = ["loss", *(name for name in main if name != f"{EVAL}loss"), f"{EVAL}loss"]
+    charts = {}
+    for name in (*names, "images_per_second"):
+        having = {
+            label: (name, list(members))
+            for label, members in groups.items()
+            if all(run.points(name) for run in members)
+        }
+        if having:
+            charts[_STEPS.get(name) or _label(name).capitalize()] = _chart(having)
+    return charts
+
+
+def _evaluations(run: Run, *, but: Sequence[str]) -> dict[str, list[str]]:
+    """The metrics of each evaluator by title: percentages together, others one by one."""
+    charts: dict[str, list[str]] = {}
+    for name in run.names:
+        if not name.startswith(EVAL) or name in but or name.rpartition("/")[2] in _counts():
+            continue
+        evaluator = name.removeprefix(EVAL).rpartition("/")[0] or "Held-out images"
+        key = "accuracy" if words.is_share(name) else words.metric(name.replace("ema_", ""))
+        charts.setdefault(f"{evaluator}: {key.rpartition(': ')[2]}", []).append(name)
+    for names in charts.values():  # details, such as the accuracy at each severity, come last
+        names.sort(key=lambda name: name.count("_"))
+    return charts
+
+
+def _counts() -> set[str]:
+    return {*COUNTS, *(EVAL + name for name in COUNTS)}
+
+
+def _label(name: str) -> str:
+    if name == "loss":
+        return "training loss"
+    return f"held-out {words.metric(name)}" if name.startswith(EVAL) else words.metric(name)
+
+
+def _chart(curves: Mapping[str, tuple[str, Sequence[Run]]]) -> Any:
+    """A chart of curves by label: a metric of one run, or of runs that repeat each other."""
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure()
+    for (label, (name, runs)), colour in zip(curves.items(), COLOURS * len(curves), strict=False):
+        found = band([run.lines for run in runs], name)
+        _add(figure, found, label=label, colour=colour, smooth=name not in _EXACT)
+    names = {name for name, _ in curves.values()}
+    axis: dict[str, Any] = {}
+    if all(map(words.is_share, names)):
+        axis = {"tickformat": ".1%"}
+    elif names == {"images_per_second"}:
+        axis = {"rangemode": "tozero"}
+    elif "grad_norm" in names:
+        axis = {"type": "log"}
+    plain(figure, hovermode="x unified", xaxis={"title": "step"}, yaxis=axis)
+    legend = 20 * len(curves) + 20 if len(curves) > 1 else 0
+    margin = {"l": 60, "b": 55 + legend}
+    figure.update_layout(height=_HEIGHT + legend, margin=margin, showlegend=legend > 0)
+    # Plotly warns in the console if margins that depend on numbers change the numbers.
+    figure.update_xaxes(automargin=False).update_yaxes(automargin=False)
+    return figure
+
+
+def _add(figure: Any, found: Band, *, label: str, colour: str, smooth: bool) -> None:
+    """Adds a curve and its band; if it has many points and `smooth`, also their running mean."""
+    if not len(found.steps):
+        return
+    steps, mean, low, high = (_averaged(values) for values in found)
+    x, shown = steps.tolist(), literal(label)
+    line: dict[str, Any] = {"color": colour, "width": 1.5}
+    if (high > low).any():
+        edge = {"x": x, "mode": "lines", "hoverinfo": "skip", "showlegend": False}
+        figure.add_scatter(y=low.tolist(), line={"width": 0}, legendgroup=label, **edge)
+        faint = f"rgba{(*_rgb(colour), 0.2)}"
+        figure.add_scatter(
+            y=high.tolist(), line={"width": 0}, fill="tonexty", fillcolor=faint, legendgroup=label,
+            **edge,
+        )  # fmt: skip
+    window = len(x) // SMOOTHED if smooth else 1
+    own = {"name": shown, "legendgroup": label}
+    if window < 2:
+        mode = "lines+markers" if len(x) < SMOOTHED else "lines"
+        figure.add_scatter(x=x, y=mean.tolist(), mode=mode, line=line, **own)
+        return
+    figure.add_scatter(
+        x=x, y=mean.tolist(), mode="lines", line=line, opacity=0.3, hoverinfo="skip",
+        showlegend=False, legendgroup=label,
+    )  # fmt: skip
+    figure.add_scatter(x=x, y=_smooth(mean, window).tolist(), mode="lines", line=line, **own)
+
+
+def _averaged(values: np.ndarray) -> np.ndarray:
+    """At most `MOST_POINTS` values (N,): means of neighbours."""
+    each = -(-len(values) // MOST_POINTS)
+    starts = np.arange(0, len(values), each)
+    counts = np.diff(np.append(starts, len(values)))
+    return np.add.reduceat(np.asarray(values, np.float64), starts) / counts
+
+
+def _smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of `window` neighbours around each value; of fewer at the ends."""
+    kernel = np.ones(window)
+    counts = np.convolve(np.ones(len(values)), kernel, "same")
+    return np.convolve(values, kernel, "same") / counts
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue
