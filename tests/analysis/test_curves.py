@@ -69,10 +69,28 @@ def folders(tmp_path_factory):
 
 def test_the_command_compares_runs(folders, printed, refused, tmp_path):
     both = ("--workdir", folders / "seed0", folders / "seed1")
-    assert printed("figures", *both, "-o", tmp_path / "there").endswith("curves.png\n")
+    there = printed("figures", *both, "-o", tmp_path / "there").split()
+    assert [path.rpartition("/")[2] for path in there] == ["curves.png", "ablation.png"]
+    page = tmp_path / "page.html"
+    assert printed("figures", *both, "--only", "ablation", "--html", page) == f"{page}\n"
+    assert page.read_text().count("<img src=") == 1
     assert "give a folder, -o" in refused("figures", *both)
-    said = refused("figures", *both, "--only", "filters", "-o", tmp_path / "no", folder=tmp_path)
-    assert "curves only: leave out filters" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--only", "filters"), "curves and ablation only: leave out filters"),
+        (("--image-size", "32"), "--image-size is for the pictures of one run"),
+        (("--measured", "8"), "--measured is for the pictures of one run"),
+        (("--step", "best"), "--step is for the pictures of one run"),
+    ],
+)
+def test_what_belongs_to_one_run_is_refused_for_several(
+    folders, refused, tmp_path, option, message
+):
+    both = ("--workdir", folders / "seed0", folders / "seed1")
+    assert message in refused("figures", *both, *option, "-o", tmp_path / "no", folder=tmp_path)
 
 
 def test_a_run_without_lines_has_no_curves(tmp_path):

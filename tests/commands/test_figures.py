@@ -75,9 +75,18 @@ def test_bad_input_is_one_line_and_writes_nothing(converted, refused, tmp_path, 
     assert message in said
 
 
-def test_a_released_file_needs_a_folder_for_its_pictures(folder, refused) -> None:
-    said = refused("figures", "--workdir", folder / "m.npz", folder=folder)
+def test_a_released_file_needs_a_folder_or_a_page_for_its_pictures(
+    refused, printed, tmp_path
+) -> None:
+    vit_jax.save(tiny.model(), tmp_path / "m.npz")
+    command = ("figures", "--workdir", tmp_path / "m.npz", "--only", "filters")
+    said = refused(*command, folder=tmp_path)
     assert "is not a run: give a folder for the pictures, -o" in said
+    page = tmp_path / "page.html"
+    assert printed(*command, "--html", page) == f"{page}\n"
+    text = page.read_text()
+    assert text.count("<img src=") == 1 and "<figcaption>Filters</figcaption>" in text
+    assert not list(tmp_path.rglob("*.png"))
 
 
 def test_images_of_folders_are_found_at_any_depth(folder, converted, refused, tmp_path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from vit_jax.analysis.panels import draw_images, in_rows, shown
 from vit_jax.text import printable
@@ -162,4 +163,25 @@ def augmentation(
             grid[row, column].set_axis_off()
         grid[0, column].set_title(f"draw {column}" if column else "before", fontsize=8)
     figure.suptitle(title, fontsize=9, parse_math=False)
+    return figure
+
+
+def table(rows: Sequence[Sequence[str]], *, title: str) -> Figure:
+    """A table; its first row is the head."""
+    cells = [[printable(_shortened(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    figure = Figure(figsize=(0.09 * sum(widths) + 0.3 * len(widths), 0.3 * len(rows) + 0.5))
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98 - 0.4 / (0.3 * len(rows) + 0.5)))
+    axes.set_axis_off()
+    shares = [(width + 3) / sum(width + 3 for width in widths) for width in widths]
+    drawn = axes.table(
+        cells[1:], colLabels=cells[0], colWidths=shares, bbox=Bbox.unit(), colLoc="right"
+    )
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(8)
+    for (row, _), cell in drawn.get_celld().items():
+        cell.visible_edges = "B"
+        cell.get_text().set_parse_math(False)
+        cell.get_text().set_fontweight("bold" if row == 0 else "normal")
+    figure.suptitle(title, fontsize=9)
     return figure

@@ -34,15 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FOLDER", help="unset: pictures/ in the folder of the run"
     )
+    parser.add_argument(
+        "--html", metavar="FILE", help="all pictures on one page, instead of files unless -o is set"
+    )
     parser.set_defaults(config_overrides=True)
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Draw what a run or a released model has learned.
 
-    Writes PNG files and prints where they are. A picture that does not exist for the model is left
-    out, with the reason on stderr; with --only, that is an error. The curves of several runs are
-    one picture: runs whose configs differ only in the seed are one band. With --augment, draws one
+    Writes PNG files, or a page, and prints where they are. A picture that does not exist for the
+    model is left out, with the reason on stderr; with --only, that is an error. Several runs have
+    the pictures curves and ablation (a table of results): runs whose configs differ only in the
+    seed are one band, and one row. With --augment, draws one
     picture for each augmentation of a recipe or a run (augment_NAME.png): a row for each image, a
     column for each random draw.
     """

@@ -2,24 +2,31 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import jax
 from etils import epath
 from matplotlib.figure import Figure
 
+from vit_jax import __version__
 from vit_jax.analysis.contract import NoPicture
 from vit_jax.checkpoints import run_folder
 from vit_jax.commands import augmentations, comparing, configs, picture_files
 from vit_jax.commands.drawings import PICTURES
 from vit_jax.commands.subject import Subject
 from vit_jax.models.names import nearest
+from vit_jax.page import document
 from vit_jax.text import printable
 from vit_jax.training import run_config
 from vit_jax.workdir import place
 
+PAGE_BYTES = 4 * 2**20  # of all pictures of a page
+
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Draws pictures, writes them and prints their paths. Returns the exit code."""
+    if options.html:
+        document.check_installed("--html")
     if options.augment:
         return _augmentations(options, overrides)
     if overrides or options.config:
@@ -27,12 +34,12 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         raise ValueError(f"{given} is for the pictures of augmentations: add --augment")
     if not options.workdir:
         raise ValueError("figures draws a run: give its --workdir, or --augment and --config")
+    if others := [path for path in options.images if run_folder.is_run(path)]:
+        return _compare(options, others)
     for name in options.only or ():
         if name not in PICTURES:
             raise ValueError(f"there is no picture {name!r}: {nearest(name, tuple(PICTURES))}")
     folder = _folder(options)
-    if others := [path for path in options.images if run_folder.is_run(path)]:
-        return _compare(options, others, folder)
     subject = Subject(
         workdir=options.workdir,
         step=options.step,
@@ -42,29 +49,65 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     )
     if options.images and not subject.source:
         raise ValueError("there are no images: name files or folders")
-    picture_files.save(dict(drawn(subject, only=options.only or ())), folder)
+    found = dict(drawn(subject, only=options.only or ()))
+    _write(found, options, folder, title=f"Pictures of {options.workdir}")
     return 0
 
 
-def _compare(options: argparse.Namespace, others: Sequence[str], folder: epath.Path) -> int:
-    """Draws the curves of several runs. Returns the exit code."""
+def _compare(options: argparse.Namespace, others: Sequence[str]) -> int:
+    """Draws the pictures that several runs have together. Returns the exit code."""
     files = [path for path in options.images if path not in others]
-    if files or not set(options.only or ()) <= {"curves"}:
-        what = files[0] if files else next(name for name in options.only if name != "curves")
-        raise ValueError(f"several runs have a picture of their curves only: leave out {what}")
-    if not options.output:
+    unknown = [name for name in options.only or () if name not in comparing.PICTURES]
+    if files or unknown:
+        raise ValueError(
+            f"several runs have the pictures {' and '.join(comparing.PICTURES)} only:"
+            f" leave out {(files or unknown)[0]}"
+        )
+    for option in ("image_size", "measured"):
+        if getattr(options, option):
+            raise ValueError(
+                f"--{option.replace('_', '-')} is for the pictures of one run: leave it out"
+            )
+    if options.step != "latest":
+        raise ValueError("--step is for the pictures of one run: leave it out")
+    if not (options.output or options.html):
         raise ValueError("the curves of several runs belong to none of them: give a folder, -o")
-    picture_files.save({"curves": comparing.draw([options.workdir, *others])}, folder)
+    found = comparing.draw([options.workdir, *others], only=options.only or ())
+    folder = epath.Path(options.output) if options.output else None
+    _write(found, options, folder, title=f"{len(others) + 1} runs compared")
     return 0
 
 
-def _folder(options: argparse.Namespace) -> epath.Path:
-    """Where the pictures go: -o, or pictures/ of the run. Raises ValueError if neither is there."""
+def _folder(options: argparse.Namespace) -> epath.Path | None:
+    """Where the pictures go: -o, or pictures/ of the run; None if there is only a page.
+
+    Raises ValueError if there is none of them.
+    """
     if options.output:
         return epath.Path(options.output)
-    if not run_folder.is_run(options.workdir):
+    if options.html:
+        return None
+    if not options.workdir or not run_folder.is_run(options.workdir):
         raise ValueError(f"{options.workdir} is not a run: give a folder for the pictures, -o")
     return place.folder(options.workdir) / "pictures"
+
+
+def _write(
+    found: Mapping[str, Figure],
+    options: argparse.Namespace,
+    folder: epath.Path | None,
+    *,
+    title: str,
+) -> None:
+    """Writes the pictures into a folder and onto the page --html, as far as they are wanted."""
+    if folder is not None:
+        picture_files.save(found, folder)
+    if options.html and jax.process_index() == 0:
+        pictures = picture_files.embedded(found.items(), most=PAGE_BYTES)
+        note = f"Drawn by vit_jax {__version__} (docs/pictures.md)."
+        section = document.Section(pictures=pictures)
+        document.write(options.html, document.render(title=title, note=note, sections=[section]))
+        print(printable(options.html))
 
 
 def drawn(
@@ -105,10 +148,9 @@ def _augmentations(options: argparse.Namespace, overrides: Sequence[str]) -> int
         config = configs.override(run_config.read_config(options.workdir), overrides)[0]
     else:
         raise ValueError("--augment draws a recipe or a run: give --config or --workdir")
-    if not (options.output or options.workdir):
+    if not (options.output or options.html or options.workdir):
         raise ValueError("--augment writes pictures: give a folder, -o FOLDER or --workdir")
-    run = place.folder(options.workdir) / "pictures" if options.workdir else None
-    folder = epath.Path(options.output) if options.output else run
-    assert folder is not None
-    picture_files.save(augmentations.draw(config), folder)
+    folder = _folder(options)
+    of = options.config or options.workdir
+    _write(augmentations.draw(config), options, folder, title=f"Augmentations of {of}")
     return 0

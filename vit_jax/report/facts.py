@@ -1,7 +1,6 @@
 """What a run is, as a table of facts, and how to repeat it."""
 
 import datetime
-import importlib.metadata
 import shlex
 from collections.abc import Callable
 
@@ -165,11 +164,3 @@ def _mesh(run: Run) -> str:
     processes = run.machine.get("processes")
     number = f"; {processes} processes" if isinstance(processes, int) and processes > 1 else ""
     return ", ".join(f"{axis} {size}" for axis, size in mesh.items()) + number
-
-
-def drawn_by() -> str:
-    """The version of the package that draws the page."""
-    try:
-        return f"vit_jax {importlib.metadata.version('vit_jax')}"
-    except importlib.metadata.PackageNotFoundError:
-        return "vit_jax"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from vit_jax import __version__
 from vit_jax.analysis import bands
 from vit_jax.page import document
 from vit_jax.page.document import Rows, Section
@@ -19,7 +20,7 @@ def render(runs: Sequence[Run], *, pictures: Mapping[str, Pictures], date: str) 
         own = pictures.get(run.workdir, {})
         sections.append(_of_run(run, own, name=run.name if several else ""))
     title = f"{len(runs)} runs compared" if several else f"Run {runs[0].name}"
-    note = f"Drawn by {facts.drawn_by()} at {date}."
+    note = f"Drawn by vit_jax {__version__} at {date}."
     return document.render(title=title, note=note, sections=sections)
 
 
