@@ -38,7 +38,10 @@ def of_run(run: Run) -> dict[str, Any]:
     charts |= {f"Training: {words.metric(name)}": [name] for name in own}
     charts |= {title: [name] for name, title in _STEPS.items() if name in run.names}
     return {
-        title: _chart({_label(name): (name, [run]) for name in names[:MOST_CURVES]})
+        title: _chart(
+            {_label(name): (name, [run]) for name in names[:MOST_CURVES]},
+            dict(zip(map(_label, names), COLOURS * len(names), strict=False)),
+        )
         for title, names in charts.items()
         if names
     }
@@ -49,7 +52,7 @@ def of_groups(groups: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     runs = [run for members in groups.values() for run in members]
     main = dict.fromkeys(name for run in runs for name in run.main)
     names = ["loss", *(name for name in main if name != f"{EVAL}loss"), f"{EVAL}loss"]
-    charts = {}
+    charts, colours = {}, dict(zip(groups, COLOURS * len(groups), strict=False))
     for name in (*names, "images_per_second"):
         having = {
             label: (name, list(members))
@@ -57,7 +60,7 @@ def of_groups(groups: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
             if all(run.points(name) for run in members)
         }
         if having:
-            charts[_STEPS.get(name) or _label(name).capitalize()] = _chart(having)
+            charts[_STEPS.get(name) or _label(name).capitalize()] = _chart(having, colours)
     return charts
 
 
@@ -85,14 +88,14 @@ def _label(name: str) -> str:
     return f"held-out {words.metric(name)}" if name.startswith(EVAL) else words.metric(name)
 
 
-def _chart(curves: Mapping[str, tuple[str, Sequence[Run]]]) -> Any:
+def _chart(curves: Mapping[str, tuple[str, Sequence[Run]]], colours: Mapping[str, str]) -> Any:
     """A chart of curves by label: a metric of one run, or of runs that repeat each other."""
     from plotly import graph_objects
 
     figure = graph_objects.Figure()
-    for (label, (name, runs)), colour in zip(curves.items(), COLOURS * len(curves), strict=False):
+    for label, (name, runs) in curves.items():
         found = band([run.lines for run in runs], name)
-        _add(figure, found, label=label, colour=colour, smooth=name not in _EXACT)
+        _add(figure, found, label=label, colour=colours[label], smooth=name not in _EXACT)
     names = {name for name, _ in curves.values()}
     axis: dict[str, Any] = {}
     if all(map(words.is_share, names)):

@@ -25,11 +25,12 @@ def render(runs: Sequence[Run], *, pictures: Mapping[str, Pictures], date: str) 
 
 
 def _comparison(runs: Sequence[Run]) -> Section:
-    named = bands.groups({run.workdir: run.decisive for run in runs})
-    by_workdir = {run.workdir: run for run in runs}
-    groups = {label: [by_workdir[one] for one in members] for label, members in named.items()}
+    named = bands.groups({run.name: run.decisive for run in runs})
+    by_name = {run.name: run for run in runs}
+    groups = {label: [by_name[one] for one in members] for label, members in named.items()}
     tables: dict[str, Rows] = {"Last results, the best run first": results.sorted_runs(runs)}
-    if len(groups) > 1:
+    between = results.differing_between(groups)
+    if 1 < len(groups) < len(runs) or 0 < len(between) <= results.MOST_FIELDS:
         tables["Mean and standard deviation over seeds"] = results.ablation(groups)
     differing = results.differing(runs)
     if len(differing) > 1:

@@ -69,9 +69,7 @@ def ablation(groups: Mapping[str, Sequence[Run]]) -> Rows:
     It has the fields in which the groups differ, and the mean and the standard deviation of the
     last results.
     """
-    firsts = [members[0].decisive for members in groups.values()]
-    paths = list(dict.fromkeys(path for fields in firsts for path in fields if path != "seed"))
-    paths = [path for path in paths if len({repr(fields.get(path, ...)) for fields in firsts}) > 1]
+    paths = differing_between(groups)
     few_fields = 0 < len(paths) <= MOST_FIELDS
     names = _main([run for members in groups.values() for run in members])
     head = [*(paths if few_fields else ["runs"]), "seeds", *map(words.metric, names)]
@@ -83,6 +81,13 @@ def ablation(groups: Mapping[str, Sequence[Run]]) -> Rows:
         label = own if few_fields else [few(run.name for run in members)]
         rows.append([*label, str(len(members)), *(_mean(members, name) for name in names)])
     return [head, *rows]
+
+
+def differing_between(groups: Mapping[str, Sequence[Run]]) -> list[str]:
+    """The fields, except the seed, in which groups differ; they are equal within a group."""
+    firsts = [members[0].decisive for members in groups.values()]
+    paths = dict.fromkeys(path for fields in firsts for path in fields if path != "seed")
+    return [path for path in paths if len({repr(fields.get(path, ...)) for fields in firsts}) > 1]
 
 
 def _row(run: Run, name: str) -> list[str]:
