@@ -11,6 +11,7 @@ from vit_jax.analysis import curves, figures, learned, learned_figures
 from vit_jax.analysis.contract import NoPicture
 from vit_jax.checkpoints import load
 from vit_jax.models import swin
+from vit_jax.models.dvae import DVAEOptions
 from vit_jax.models.layers import grid_bias
 from vit_jax.models.positions import relative_index
 from vit_jax.models.resnet import StemOptions
@@ -110,11 +111,32 @@ def test_a_swin_has_filters_positions_and_biases_of_each_stage():
     assert learned_figures.relative_biases(biases).axes[1].get_title("left") == "stage 2"
 
 
+def test_filters_of_a_hybrid_are_those_of_its_root_as_it_multiplies_with_them():
+    stem = StemOptions(num_layers=(1,), root_width=8, groups=8)
+    hybrid = tiny.model(patch_size=(2, 2), stem=stem)
+    kernel = np.asarray(hybrid.patch_kernel, np.float64)
+    assert kernel.shape == (7, 7, 3, 8)
+    assert_close(kernel.mean(axis=(0, 1, 2)), 0, atol=1e-6)
+    assert_close(kernel.std(axis=(0, 1, 2)), 1, rtol=1e-3)
+    assert learned.filters(hybrid).shape == (7, 7, 7, 3), "8 filters have 7 directions"
+
+
+@pytest.mark.parametrize(("name", "side"), [("R50x1", 7), ("ResNet-18", 7), ("RegNetY-160", 3)])
+def test_other_families_have_the_filters_of_their_stems(name, side):
+    def kernel():
+        return vit_jax.create(name, image_size=64, num_classes=3).patch_kernel
+
+    assert jax.eval_shape(kernel).shape[:3] == (side, side, 3)
+
+
 def test_what_a_model_lacks_is_named():
     stem = StemOptions(num_layers=(1,), root_width=8, groups=8)
     hybrid = tiny.model(patch_size=(2, 2), stem=stem)
-    with pytest.raises(NoPicture, match="reads the pixels"):
-        learned.filters(hybrid)
+    small = {"image_size": (8, 8), "hidden": 4, "groups": 1, "blocks": 1, "vocabulary": 4}
+    options = DVAEOptions(code_width=4, **small)
+    dvae = load.assemble(options, tiny.params(options))
+    with pytest.raises(NoPicture, match="first filters of this model are not known"):
+        learned.filters(dvae)
     with pytest.raises(NoPicture, match="position 'none'"):
         learned.position_similarity(tiny.model(position="none"))
     with pytest.raises(NoPicture, match="no tables of relative position biases"):

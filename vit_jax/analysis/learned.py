@@ -9,7 +9,9 @@ NEGLIGIBLE = 1e-6  # of the largest singular value: a component that is rounding
 
 
 def filters(model: Model, *, count: int = 28, grey: bool = False) -> np.ndarray:
-    """Principal components of the patch embedding's filters, as images in [0, 1].
+    """Principal components of the filters that read pixels, as images in [0, 1].
+
+    They are those of the patch embedding, or of the root of a ResNet below it.
 
     Returns (count, height, width, C), most important first; fewer if the filters span fewer
     directions. Each component is scaled so that its values go from 0 to 1, and its sign makes the
@@ -18,7 +20,7 @@ def filters(model: Model, *, count: int = 28, grey: bool = False) -> np.ndarray:
     filter reads pixels.
     """
     if model.patch_kernel is None:
-        raise NoPicture("no patch embedding of this model reads the pixels of an image")
+        raise NoPicture("the first filters of this model are not known")
     kernel = np.asarray(model.patch_kernel, np.float64)  # (h, w, C, D)
     if grey:
         std = model.preprocessing.std if model.preprocessing else (1.0,) * kernel.shape[2]

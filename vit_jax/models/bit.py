@@ -82,6 +82,10 @@ class BiT(Model):
         check_images(images, channels=self.options.channels)
         return self.stem(images.astype(jnp.dtype(self.options.dtype)))
 
+    @property
+    def patch_kernel(self) -> jax.Array:
+        return self.stem.root.standardized
+
     def grid_features(self, images: jax.Array) -> jax.Array:
         return self.encode(images).astype(jnp.float32)
 

@@ -224,8 +224,9 @@ class TaskModel(Model):
         return patches.reshape(-1, *self.options.grid, patches.shape[-1])
 
     @property
-    def patch_kernel(self) -> jax.Array | None:
-        return None if self.options.stem else self.encoder.embedding.kernel[...]
+    def patch_kernel(self) -> jax.Array:
+        below, encoder = self.options.stem, self.encoder
+        return encoder.stem.root.standardized if below else encoder.embedding.kernel[...]
 
     def position_table(self) -> jax.Array | None:
         return None if self.options.position_at == "every_block" else self.encoder.position_table()

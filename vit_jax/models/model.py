@@ -156,7 +156,10 @@ class Model(nnx.Module):
 
     @property
     def patch_kernel(self) -> jax.Array | None:
-        """The patch embedding (height, width, channels, D); None if it does not read pixels."""
+        """The first kernel, which reads pixels (height, width, channels, D); None if unknown.
+
+        It is that of the patch embedding, or of the root of a ResNet below it.
+        """
         return None
 
     def position_table(self) -> jax.Array | None:

@@ -214,8 +214,7 @@ class StdConv(nnx.Module):
         self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        options, dtype = self.options, jnp.dtype(self.dtype)
-        kernel = standardize(self.kernel[...], eps=options.std_eps, eps_in=options.std_eps_in)
+        options, dtype, kernel = self.options, jnp.dtype(self.dtype), self.standardized
         pad = (kernel.shape[0] - 1) // 2
         return jax.lax.conv_general_dilated(
             x.astype(dtype),
@@ -224,6 +223,12 @@ class StdConv(nnx.Module):
             padding="SAME" if options.padding == "same" else [(pad, pad)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
+
+    @property
+    def standardized(self) -> jax.Array:
+        """The kernel (height, width, channels, features) that it multiplies with."""
+        options = self.options
+        return standardize(self.kernel[...], eps=options.std_eps, eps_in=options.std_eps_in)
 
 
 class ConvNorm(StdConv):

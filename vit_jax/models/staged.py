@@ -38,6 +38,10 @@ class StagedNetwork(Model):
     def grid_features(self, images: jax.Array) -> jax.Array:
         return self._encode(images, training=False)
 
+    @property
+    def patch_kernel(self) -> jax.Array:
+        return self.stem.kernel[...]
+
     def _encode(self, images: jax.Array, *, training: bool) -> jax.Array:
         """Features before pooling: (B, h, w, `options.feature_size`), float32."""
         check_images(images, channels=self.options.channels)
