@@ -20,7 +20,7 @@ ALLOWED = {
     "page": {"text", "workdir"},
     "report": {
         *("analysis", "checkpoints", "config", "evaluators", "models", "objectives", "page"),
-        *("parallel", "text", "workdir"),
+        *("parallel", "text", "workdir", "__version__"),
     },
     "models": set(),
     "schema": set(),
