@@ -13,6 +13,7 @@ from tests.models import tiny
 from vit_jax.commands import corruption_table
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.corruptions import _NOISE, CORRUPTIONS
+from vit_jax.data.record import Record
 from vit_jax.evaluators import Robustness
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.training import evaluation
@@ -60,6 +61,18 @@ def test_a_higher_severity_changes_more_and_grey_images_work(name) -> None:
     applied(name, IMAGE[..., :1], 3)
 
 
+class Counted(ArraySource):
+    """A source that remembers which images were read."""
+
+    def __init__(self, **fields) -> None:
+        super().__init__(**fields)
+        object.__setattr__(self, "reads", [])
+
+    def read(self, index: int) -> Record:
+        self.reads.append(index)
+        return super().read(index)
+
+
 def test_the_measure_is_that_of_images_that_were_corrupted_before() -> None:
     source = ArraySource(
         name="noise",
@@ -72,6 +85,10 @@ def test_the_measure_is_that_of_images_that_were_corrupted_before() -> None:
     measured = Robustness(corruptions=("noise", "contrast"), severities=(1, 5))
     also = {"corrupt": measured}
     found = evaluation.evaluate_model(model, source, also=also, batch_size=8)
+    counted = Counted(**vars(source))
+    assert evaluation.evaluate_model(model, counted, also=also) == pytest.approx(found, rel=1e-6)
+    reads = np.bincount(counted.reads, minlength=21)
+    assert set(reads) == {2}, "each image is read once for top-1 and once for all corruptions"
     other = evaluation.evaluate_model(model, source, also=also, batch_size=16)
     assert found == pytest.approx(other, rel=1e-6)
     for name in measured.corruptions:

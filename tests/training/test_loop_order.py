@@ -80,13 +80,13 @@ def test_before_a_save_come_the_lease_and_the_lines_and_then_speed_is_measured_a
 def test_a_run_that_is_told_to_stop_saves_first_and_evaluates_when_it_goes_on(
     recipe, tmp_path, at_batch, monkeypatch
 ) -> None:
-    real, begun = held_out.evaluate, []
+    real, begun = held_out.measured, []
 
-    def evaluate(*args, **kwargs):
+    def measured(*args, **kwargs):
         begun.append(store.saved_steps(tmp_path))
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(held_out, "evaluate", evaluate)
+    monkeypatch.setattr(held_out, "measured", measured)
     at_batch(2, interrupt)
     every = "--config.evaluate_every.steps=2"
     assert cli.train(recipe, tmp_path, every) == 130
@@ -111,12 +111,12 @@ def test_a_run_that_stops_while_it_waits_for_images_saves_no_step_twice(
 def test_an_evaluation_that_is_not_finite_ends_the_run_before_it_is_saved(
     recipe, tmp_path, monkeypatch, capsys
 ) -> None:
-    real = held_out.evaluate
+    real = held_out.measured
 
     def infinite(*args, **kwargs):
         return real(*args, **kwargs) | {"loss": float("inf")}
 
-    monkeypatch.setattr(held_out, "evaluate", infinite)
+    monkeypatch.setattr(held_out, "measured", infinite)
     assert cli.train(recipe, tmp_path, "--config.evaluate_every.steps=2") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("vit_jax: eval_loss is inf at step 2: there is no checkpoint yet")

@@ -14,7 +14,6 @@ import numpy as np
 import PIL.Image
 
 from vit_jax.data.opencv import cv2
-from vit_jax.data.preprocess import EvalTransform
 
 SEVERITIES = (1, 2, 3, 4, 5)
 _NOISE = 0x1A6E  # the stream of random numbers
@@ -23,21 +22,16 @@ _NOISE = 0x1A6E  # the stream of random numbers
 Corruption = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Corrupted(EvalTransform):
-    """A transform whose images are corrupted after the crop."""
+@dataclasses.dataclass(frozen=True)
+class Corrupt:
+    """A corruption of a severity, as a version of the images of a split (`pipeline.Version`)."""
 
     corruption: str  # a name of `CORRUPTIONS`
     severity: int  # 1 to 5
 
-    def of_image(self, image: np.ndarray, *, number: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, number: int) -> np.ndarray:
         draws = np.random.default_rng((_NOISE, self.severity, number))
-        return CORRUPTIONS[self.corruption](self(image), self.severity, draws)
-
-
-def corrupted(transform: EvalTransform, corruption: str, severity: int) -> Corrupted:
-    """The transform with a corruption after it."""
-    return Corrupted(**vars(transform), corruption=corruption, severity=severity)
+        return CORRUPTIONS[self.corruption](image, self.severity, draws)
 
 
 def noise(image: np.ndarray, severity: int, draws: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ processes and threads.
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -35,6 +36,8 @@ TRAIN_ARRAYS = ("image", "label", "sample_index")
 EVAL_ARRAYS = (*TRAIN_ARRAYS, "mask")
 
 Decode = Callable[[bytes | np.ndarray], np.ndarray]
+# (crop uint8 (H, W, C), number of the image in its split) -> uint8 (H, W, C)
+Version = Callable[[np.ndarray, int], np.ndarray]
 Unlabelled = Literal["refuse", "skip", "read"]  # what to do with an image that has no label
 
 
@@ -191,6 +194,7 @@ def eval_batches(
     max_bad: float = 0.001,
     bad: BadImages | None = None,
     labelled: bool = True,
+    versions: Sequence[Version] = (),
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Batches:
     """Every example once, in order, in batches of the full size.
@@ -198,7 +202,8 @@ def eval_batches(
     Like `train_batches`, with `mask` bool (R,), and with the id as sample_index. The mask is False
     for padding of the last batch (image 0, label 0, id -1), for a broken image (image 0, its label
     and id), and, if `labelled`, for an image without a label (image 0, label -1, its id).
-    Every process gets the same number of batches.
+    Every process gets the same number of batches. With `versions`, each batch comes once for each
+    version of its images, in turn, and the images are decoded once.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
     pool = Pool(threads)
@@ -220,7 +225,7 @@ def eval_batches(
             )
             mask[row] = pixels is not None
             if pixels is not None:
-                image[row] = transform.of_image(pixels, number=int(ids[row]))
+                image[row] = transform(pixels)
 
         pool.run(load, int(mask.sum()))
         words = _words(ids)
@@ -228,14 +233,39 @@ def eval_batches(
 
     steps = -(-len(source) // batch_size)
     return Batches(
-        batch,
+        _in_versions(batch, versions, pool, keep=prefetch + 1) if versions else batch,
         start=0,
-        stop=steps,
+        stop=steps * max(1, len(versions)),
         pool=pool,
         prefetch=prefetch,
         bad=bad,
         interrupted=interrupted,
     )
+
+
+def _in_versions(
+    batch: Callable[[int], Batch], versions: Sequence[Version], pool: Pool, *, keep: int
+) -> Callable[[int], Batch]:
+    """From a step to a batch: each batch in all versions, then the next. `keep` batches are kept.
+
+    Several threads call it for the next steps, so a lock lets only one of them decode a batch.
+    """
+    kept, lock = functools.lru_cache(maxsize=keep)(batch), threading.Lock()
+
+    def changed(step: int) -> Batch:
+        with lock:
+            original = kept(step // len(versions))
+        version, image = versions[step % len(versions)], original["image"].copy()
+        (rows,) = np.nonzero(original["mask"])
+
+        def change(place: int) -> None:
+            row = rows[place]
+            image[row] = version(image[row], int(original["id"][row]))
+
+        pool.run(change, len(rows))
+        return original | {"image": image}
+
+    return changed
 
 
 def _indices(step: int, batch_size: int, rows: slice | np.ndarray) -> np.ndarray:

@@ -67,10 +67,6 @@ class EvalTransform:
             image, self.size, share=self.center, interpolation=self.interpolation, fit=self.fit
         )
 
-    def of_image(self, image: np.ndarray, *, number: int) -> np.ndarray:
-        """As `__call__`, for the image with this number in its split."""
-        return self(image)
-
     def decode(self, data: bytes | np.ndarray) -> np.ndarray:
         return _decoded(data, self)
 

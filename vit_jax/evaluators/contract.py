@@ -3,8 +3,8 @@
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -26,6 +26,7 @@ from vit_jax.parallel.mesh import local_rows, to_global
 # (parameters, frozen) -> metrics by name. The parameters are those of the model, a nested dict
 # placed on the mesh; `frozen` holds the parameters of each frozen model by its name.
 Measure = Callable[[Any, Mapping[str, Any]], dict[str, float]]
+Name = TypeVar("Name", bound=Hashable)  # of a sum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,11 +60,17 @@ class Context:
         return dataclasses.replace(self, held_out=self.own or self.held_out)
 
     def batches(
-        self, source: Source, *, bad: BadImages | None = None, labelled: bool | None = None
+        self,
+        source: Source,
+        *,
+        bad: BadImages | None = None,
+        labelled: bool | None = None,
+        versions: Sequence[pipeline.Version] = (),
     ) -> Batches:
         """This process's rows of all images of a split, prepared by `transform`.
 
         With `labelled`, images without a label are left out; unset: if the objective needs labels.
+        With `versions`, each batch comes once for each version of its images.
         """
         if labelled is None:
             labelled = "label" in self.objective.inputs
@@ -76,6 +83,7 @@ class Context:
             prefetch=self.prefetch,
             bad=bad or self.bad,
             labelled=labelled,
+            versions=versions,
             interrupted=self.interrupted,
         )
 
@@ -87,12 +95,13 @@ class Context:
         inputs: Iterable[str],
         bad: BadImages | None = None,
         labelled: bool | None = None,
+        versions: Sequence[pipeline.Version] = (),
     ) -> Iterator[Iterator[dict[str, jax.Array]]]:
         """The arrays `inputs` of every batch of `batches`, as global arrays on the mesh.
 
         The iterator raises Interrupted after a batch if `stop` returns True.
         """
-        with self.batches(source, bad=bad, labelled=labelled) as batches:
+        with self.batches(source, bad=bad, labelled=labelled, versions=versions) as batches:
             yield self._placed(batches, tuple(inputs))
 
     def _placed(self, batches: Batches, inputs: tuple[str, ...]) -> Iterator[dict[str, jax.Array]]:
@@ -103,13 +112,13 @@ class Context:
                 raise Interrupted("the evaluation was stopped")
 
 
-def add_up(sums: Iterable[Mapping[str, jax.Array]]) -> dict[str, Any]:
+def add_up(sums: Iterable[Mapping[Name, jax.Array]]) -> dict[Name, Any]:
     """The totals, by name, of the sums of each batch: float64, of the same shape, mostly ().
 
     Each batch is read after the next one was dispatched, so that the device is never idle.
     """
-    totals: dict[str, Any] = collections.defaultdict(float)
-    pending: Mapping[str, jax.Array] = {}
+    totals: dict[Name, Any] = collections.defaultdict(float)
+    pending: Mapping[Name, jax.Array] = {}
     for of_batch in sums:
         _add(totals, pending)
         pending = of_batch
@@ -117,7 +126,7 @@ def add_up(sums: Iterable[Mapping[str, jax.Array]]) -> dict[str, Any]:
     return dict(totals)
 
 
-def _add(totals: dict[str, Any], sums: Mapping[str, jax.Array]) -> None:
+def _add(totals: dict[Name, Any], sums: Mapping[Name, jax.Array]) -> None:
     # On the host in double precision: float32 counts stop being exact above 16 million.
     for name, value in sums.items():
         totals[name] += np.asarray(value).astype(np.float64)

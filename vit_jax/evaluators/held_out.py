@@ -1,7 +1,7 @@
 """The objective's measure of the held-out images: every image counts once, on any mesh."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -67,12 +67,12 @@ def measured(
     *,
     recorder: answers.Recorder | None = None,
 ) -> dict[str, float]:
-    """What `evaluate` returns for the held-out images of a context."""
+    """What `finish` returns for the held-out images of a context."""
     source = context.held_out
     with context.on_devices(source, inputs=pipeline.EVAL_ARRAYS) as batches:
         results: Iterator[dict[str, Any]] = (step(params, batch, frozen) for batch in batches)
         sums = map(recorder.take, results) if recorder else results
-        return evaluate(sums, size=len(source), finished=context.objective.finished)
+        return finish(add_up(sums), size=len(source), finished=context.objective.finished)
 
 
 def make_eval_step(
@@ -107,19 +107,15 @@ def make_eval_step(
     return jax.jit(step)
 
 
-def evaluate(
-    sums: Iterable[Mapping[str, jax.Array]],
-    *,
-    size: int,
-    finished: Callable[..., dict[str, float]],
+def finish(
+    totals: dict[str, Any], *, size: int, finished: Callable[..., dict[str, float]]
 ) -> dict[str, float]:
     """The metrics of a split of `size` images, and `count`, the number of images that count.
 
-    `sums` are those of an `EvalStep` for every batch, and `finished` is the objective's.
+    `totals` are the sums of an `EvalStep` over all batches, and `finished` is the objective's.
     `unlabelled` and `broken` count the images that were left out, if there are any. Raises
     ValueError if no image has a label, and RunFailed if no image could be read.
     """
-    totals = add_up(sums)
     count, unlabelled = (int(totals.pop(name, 0)) for name in ("count", "unlabelled"))
     if not count and unlabelled:
         raise ValueError(f"nothing was evaluated: {unlabelled} of {size} images have no label")

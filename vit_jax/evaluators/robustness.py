@@ -1,15 +1,17 @@
 """How accurate a classifier stays on corrupted images."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from vit_jax.data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from vit_jax.data import pipeline
+from vit_jax.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupt
 from vit_jax.duration import Duration
 from vit_jax.evaluators import held_out
-from vit_jax.evaluators.contract import Context, Evaluator, Measure
+from vit_jax.evaluators.contract import Context, Evaluator, Measure, add_up
 from vit_jax.objectives import Direction, Objective
 
 
@@ -48,19 +50,23 @@ class Robustness(Evaluator):
                 f" {context.options.channels}: leave it out"
             )
         step = held_out.step_of(context)
-        contexts = {
-            (name, severity): dataclasses.replace(
-                context, transform=corrupted(context.transform, name, severity)
-            )
-            for name in self.corruptions
-            for severity in self.severities
-        }
+        versions = [Corrupt(name, one) for name in self.corruptions for one in self.severities]
+        source, finished = context.held_out, context.objective.finished
 
         def measure(params: Any, frozen: Mapping[str, Any]) -> dict[str, float]:
+            inputs = pipeline.EVAL_ARRAYS
+            with context.on_devices(source, inputs=inputs, versions=versions) as batches:
+                turns = zip(itertools.cycle(versions), batches)  # the first has no end
+                totals = add_up(
+                    {(version, name): value for name, value in step(params, batch, frozen).items()}
+                    for version, batch in turns
+                )
             top1, count = {}, 0.0
-            for corruption, own in contexts.items():
-                found = held_out.measured(own, step, params, frozen)
-                top1[corruption], count = found["top1"], found["count"]
+            for version in versions:
+                own = {name: value for (of, name), value in totals.items() if of == version}
+                found = held_out.finish(own, size=len(source), finished=finished)
+                top1[version.corruption, version.severity] = found["top1"]
+                count = found["count"]
             return self._named(top1) | {"count": count}
 
         return measure

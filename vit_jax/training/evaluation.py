@@ -134,18 +134,20 @@ def evaluate_model(
     source: Source,
     *,
     also: Mapping[str, Evaluator] | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     orient: bool = False,
     recorder: Recorder | None = None,
 ) -> dict[str, float]:
     """Measures a loaded classifier on labelled images, with its own preprocessing.
 
-    The images are split over all devices, and each device has the whole model. With `orient` the
-    images are turned as their EXIF orientation says. `recorder` keeps the answers for each image.
-    Returns the metrics of `held_out`, and of the evaluators `also` as NAME/METRIC. Raises
-    ValueError if the model has no head.
+    The images are split over all devices, and each device has the whole model. Without
+    `batch_size`, batches have at most 64 images and little padding. With `orient` the images are
+    turned as their EXIF orientation says. `recorder` keeps the answers for each image. Returns the
+    metrics of `held_out`, and of the evaluators `also` as NAME/METRIC. Raises ValueError if the
+    model has no head.
     """
     zoo.check_head(model.options)
+    batch_size = batch_size or _of_equal_batches(len(source))
     data = DataConfig(orientation=orient)
     config = _with_range_of(Config(eval_batch_size=batch_size, data=data), model)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig())
@@ -156,6 +158,11 @@ def evaluate_model(
         )
         evaluators = {HELD_OUT: HeldOut(), **(also or {})}
         return measures.Evaluations(config, evaluators, context)({"params": params})
+
+
+def _of_equal_batches(images: int, *, most: int = 64) -> int:
+    """The size of as few batches as possible of at most `most` images."""
+    return max(1, -(-images // max(1, -(-images // most))))
 
 
 def _best_metric(
