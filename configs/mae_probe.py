@@ -10,8 +10,8 @@ token. The encoder gets no gradient, so a step costs a third of a step of fine-t
 Published accuracy: B/16 67.8, L/16 76.0, H/14 77.2 (the authors' FINETUNE.md). The authors state no
 cost.
 
-Planned cost (2026-11-26, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
-v5e-64 (64 chips) 0.4 hours, 24 chip-hours, MFU 24%.
+Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
+v5e-64 (64 chips) 0.3 hours, 22 chip-hours, MFU 26%.
 """
 
 import ml_collections

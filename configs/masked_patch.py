@@ -16,6 +16,9 @@ ViT-B/16, batch 4096, 1,000,000 steps (100,000 are nearly as good):
 
 Published: 79.9% on ImageNet after pretraining on JFT-300M and fine-tuning (section 4.6). The paper
 states no cost for this run.
+
+Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): paper on
+v5e-64 (64 chips) 29.0 hours, 1,853 chip-hours, MFU 33%.
 """
 
 import ml_collections
