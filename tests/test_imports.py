@@ -55,6 +55,7 @@ ALLOWED = {
         *("stopping", "training"),
     },
     "analysis": {"models", "data", "parallel", "checkpoints", "text", "workdir"},
+    "export": {"__init__", "checkpoints", "data", "errors", "models", "text", "workdir"},
     "__init__": {"checkpoints", "images", "models", "training"},
 }
 # Packages that are slow to import.

@@ -1,13 +1,11 @@
 """Saves a model as a file of any layout or as the folder of a run, as a whole or not at all."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-import shutil
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -83,11 +81,11 @@ def write(
     texts = _beside(checkpoint, written, arrays, weights)
     if not folder:
         config = beside.config_path(path)
-        with _replacing(path) as temporary, _replacing(config) as temporary_config:
+        with place.replacing(path) as temporary, place.replacing(config) as temporary_config:
             temporary_config.write_text(texts["config.json"])
             _write_arrays(temporary, arrays, path.suffix, key)
     else:
-        with _replacing(path) as temporary:
+        with place.replacing(path) as temporary:
             temporary.mkdir()
             for name, text in texts.items():
                 (temporary / name).write_text(text)
@@ -199,30 +197,8 @@ def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
     params = traverse_util.unflatten_dict(
         {name: jax.numpy.asarray(array) for name, array in checkpoint.params.items()}, sep="/"
     )
-    with _replacing(path) as temporary:
+    with place.replacing(path) as temporary:
         run_folder.write_run(temporary, config, card)
         with store.Store(temporary, store.CheckpointConfig()) as saved:
             saved.save(0, {"params": params}, {})
             saved.wait()
-
-
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary path that replaces `path` at the end, or is removed where an error is raised.
-
-    Raises ValueError where `path` is a folder with files or cannot be written.
-    """
-    if path.is_dir() and any(path.iterdir()):
-        raise ValueError(f"{path} exists and is not empty: choose another folder")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if path.is_dir():
-            path.rmdir()
-        temporary.replace(path)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()

@@ -133,6 +133,29 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """A temporary path that replaces `path` at the end, or is removed where an error is raised.
+
+    Raises ValueError where `path` is a folder with files or cannot be written.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir() and any(path.iterdir()):
+        raise ValueError(f"{path} exists and is not empty: choose another folder")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if path.is_dir():
+            path.rmdir()
+        temporary.replace(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+
+
+@contextlib.contextmanager
 def _named(temporary: str, path: epath.Path) -> Iterator[None]:
     """Makes errors ValueErrors that name the path on the bucket instead of the local copy."""
     try:

@@ -1,0 +1,156 @@
+"""`export`: a folder that runs without this package, equal to the model, or nothing."""
+
+import hashlib
+import importlib.util
+import json
+import pathlib
+from types import ModuleType
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import vit_jax
+from tests import cli, runs
+from tests.compare import assert_close
+from tests.models import tiny
+from vit_jax.commands.classifying import classify
+from vit_jax.data.crops import center_crop
+from vit_jax.export import folder, parity
+from vit_jax.images import read_pixels, transform_of
+
+pytest.importorskip("flatbuffers", reason="jax.export writes files with it")
+
+# Serves the model of a folder and asks it, where this package cannot be imported.
+ALONE = """
+import http.client, json, pathlib, sys, threading
+sys.modules["vit_jax"] = None
+sys.path.insert(0, sys.argv[1])
+import serve
+server = serve.http.server.HTTPServer(("127.0.0.1", 0), serve.Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+for content in (pathlib.Path(sys.argv[2]).read_bytes(), b"no image"):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
+    connection.request("POST", "/", content)
+    response = connection.getresponse()
+    print(response.status, response.read().decode())
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> pathlib.Path:
+    return tiny.saved(tmp_path_factory.mktemp("model"), image_size=(16, 24))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> pathlib.Path:
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for number in range(6):
+        (root / str(number % 3)).mkdir(exist_ok=True)
+        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).save(root / str(number % 3) / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def exported(model, images, tmp_path_factory) -> pathlib.Path:
+    target = tmp_path_factory.mktemp("exported") / "out"
+    assert cli.run("export", model, target, "--images", images, "--not-for", "<b>racing</b>") == 0
+    return target
+
+
+def runtime() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("runtime", folder.STANDALONE / "runtime.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_process_without_this_package_serves_what_the_model_answers(
+    exported, model, images
+) -> None:
+    image = images / "0" / "0.png"
+    ended = cli.process(exported, image, program=(*cli.PYTHON, "-c", ALONE))
+    assert ended.returncode == 0, ended.stderr
+    good, bad = [line.split(" ", 1) for line in ended.stdout.splitlines()]
+    loaded = vit_jax.load(model)
+    pixels = read_pixels(image, transform_of(loaded))
+    best = classify(loaded, top=5, names=list("01234"))(pixels[None])[0]
+    found = json.loads(good[1])["classes"]
+    assert (good[0], [name for name, _ in found]) == ("200", [name for name, _ in best])
+    assert_close([p for _, p in found], [p for _, p in best])
+    assert bad[0] == "400" and "cannot decode" in json.loads(bad[1])["error"]
+
+
+def test_the_folder_says_what_it_is_and_how_equal(exported, model) -> None:
+    sums = dict(line.split("  ")[::-1] for line in (exported / folder.DIGESTS).open())
+    for path in set(exported.iterdir()) - {exported / folder.DIGESTS}:
+        assert sums[f"{path.name}\n"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    report = json.loads((exported / "parity.json").read_text())
+    assert report["images"]["number"] == 6
+    found = report["programs"]["program.stablehlo"]
+    assert found["top1_agreement"] == 1 and found["top1"] == report["model"]["top1"]
+    assert parity.relative(found) <= report["bound"] == 1e-5
+    card = json.loads((exported / "card.json").read_text())
+    assert card["input"] == {"dtype": "uint8", "shape": ["batch", 16, 24, 3]}
+    assert card["not_for"][0] == "<b>racing</b>"
+    page = (exported / "README.md").read_text()
+    assert "<b>" not in page and "racing" in page and "16 x 24 pixels" in page
+
+
+@pytest.mark.parametrize("interpolation", ["area", "linear", "bicubic_antialias", "nearest"])
+@pytest.mark.parametrize("fit", ["crop", "crop_floor", "squash"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_runtime_prepares_images_as_this_package(interpolation, fit, channels) -> None:
+    rng = np.random.default_rng(0)
+    for size in ((61, 47), (20, 90), (9, 11)):
+        image = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
+        ours = center_crop(image, (16, 24), share=0.85, interpolation=interpolation, fit=fit)
+        theirs = runtime().center_crop(
+            image, image_size=(16, 24), crop_pct=0.85, interpolation=interpolation, fit=fit
+        )
+        np.testing.assert_array_equal(theirs, ours)
+
+
+def test_a_program_that_differs_is_not_written(model, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(parity, "BOUND", -1.0)
+    assert cli.run("export", model, tmp_path / "out") == 1
+    assert "program.stablehlo differs from the model by" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["--batch", "0"], "'0': give any, or numbers such as 1,8"),
+        (["--format", "pickle"], "invalid choice: 'pickle'"),
+        (["--dtype", "int4"], "invalid choice: 'int4'"),
+        (["--image-size", "17,24"], "image height 17 is not a multiple of the patch"),
+        (["--images", "gone"], "gone: there is no such file or folder"),
+    ],
+)
+def test_bad_input_writes_nothing(model, tmp_path, refused, arguments, problem) -> None:
+    assert problem in refused("export", model, tmp_path / "out", *arguments, folder=tmp_path)
+
+
+def test_nothing_is_exported_over_files_or_from_nothing(exported, model, refused) -> None:
+    assert f"{exported} exists" in refused("export", model, exported, folder=exported)
+    assert "gone" in refused("export", "gone", exported.parent / "new", folder=exported.parent)
+
+
+def test_a_missing_package_is_one_line(model, tmp_path, refused, monkeypatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install vit_jax[export]" in refused("export", model, tmp_path / "out")
+
+
+def test_the_card_of_a_run_has_its_data_and_metrics(recipe, tmp_path, printed) -> None:
+    assert cli.train(recipe, tmp_path / "run") == 0
+    printed("export", tmp_path / "run", tmp_path / "out", "--measured", 8)
+    last = [line for line in runs.lines(tmp_path / "run") if "eval_top1" in line][-1]
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["source"]["metrics"] == last
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert f"On {last['eval_count']:,} held-out images at step {last['step']}" in page
+    assert f"- train: {card['source']['data']['train']['images']:,} images of" in page
+    assert "8 images (held-out images of" in page

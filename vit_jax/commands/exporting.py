@@ -1,0 +1,163 @@
+"""What `export` does, once its arguments are read."""
+
+import argparse
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vit_jax.checkpoints import run_folder
+from vit_jax.commands import labelled_images
+from vit_jax.commands.subject import Subject
+from vit_jax.data.record import UNKNOWN
+from vit_jax.export import card, folder, parity, stablehlo
+from vit_jax.export import program as program_lib
+from vit_jax.export.parity import Images
+from vit_jax.export.program import Program
+
+RANDOM = 32  # images, if there are no others
+
+
+def export(options: argparse.Namespace) -> list[str]:
+    """Writes the folder; returns a summary in lines.
+
+    Raises ValueError for bad input, and RunFailed if the program does not equal the model; then
+    nothing is written.
+    """
+    stablehlo.check()
+    folder.check(options.target)
+    subject = Subject(
+        workdir=options.source,
+        step=options.step,
+        image_size=options.image_size,
+        files=tuple(options.images),
+    )
+    model = program_lib.of_model(subject.model, activation=_activation(subject))
+    exported = model.with_weights(options.dtype, dtype=options.dtype)
+    names = labelled_images.lookup(subject.model, options.classes).names
+    classes = names if model.options.num_classes else ()
+    images = _images(subject, number=options.measured)
+    with folder.writing(options.target) as here:
+        programs = stablehlo.write(here, exported, options.batch)
+        compared = _compare(model, exported, images, programs=programs, here=here)
+        facts = card.facts(
+            exported,
+            _origin(subject),
+            programs=programs,
+            classes=classes,
+            licence=options.licence,
+            not_for=options.not_for,
+        )
+        facts["requirements"] = list(stablehlo.REQUIREMENTS)
+        prepared = card.preprocessing(exported)
+        folder.write_json(here, "card.json", facts)
+        folder.write_json(here, "preprocessing.json", prepared)
+        folder.write_json(here, "class_names.json", list(classes))
+        folder.write_json(here, "parity.json", compared)
+        (here / "README.md").write_text(card.page(facts, prepared, compared, classes))
+        folder.add_standalone(here)
+        written = folder.sizes(here)
+    return _summary(options.target, written, compared)
+
+
+def _compare(
+    model: Program,
+    exported: Program,
+    images: Images,
+    *,
+    programs: Mapping[str, int | None],
+    here: pathlib.Path,
+) -> dict[str, Any]:
+    """The content of parity.json. Raises RunFailed if a program differs from the model.
+
+    A program in bfloat16 may differ from the model in float32 by twice as much as the model in
+    bfloat16 does: compilers round bfloat16 at different places.
+    """
+    original = parity.of_program(model, images)
+    bound = parity.BOUND
+    report: dict[str, Any] = {
+        "images": {"number": len(images.pixels), "source": images.source},
+        "model": {"dtype": "float32"} | _top1(original, images),
+    }
+    if exported.options.dtype != "float32":
+        rounded = parity.of_program(exported, images)
+        report["model_rounded"] = parity.compared(rounded, original, images.labels)
+        bound = max(2 * parity.relative(report["model_rounded"]), bound)
+    report["bound"] = bound
+    report["programs"] = {}
+    for name, batch in programs.items():
+        run = stablehlo.loaded(here, name)
+        found = parity.batched(run, images.pixels, batch or parity.BATCH)
+        of_program = parity.compared(found, original, images.labels)
+        parity.check(of_program, bound=bound, name=name)
+        report["programs"][name] = of_program
+    return report
+
+
+def _top1(outputs: Mapping[str, Any], images: Images) -> dict[str, float]:
+    if not images.labels or "logits" not in outputs:
+        return {}
+    return {"top1": float((outputs["logits"].argmax(-1) == np.asarray(images.labels)).mean())}
+
+
+def _images(subject: Subject, *, number: int) -> Images:
+    """Those that the user named, or held-out ones of the run, or random ones."""
+    if not subject.files and subject.config is None:
+        return _random(subject, "random pixels: the model has no images of its own")
+    try:
+        records = subject.records(number)
+        pixels = subject.pixels(records)
+    except ValueError as error:
+        if subject.files:
+            raise
+        return _random(subject, f"random pixels: the images of the run are not there ({error})")
+    labels = [record.label for record in records]
+    known = all(isinstance(label, int | np.integer) and label != UNKNOWN for label in labels)
+    source = ", ".join(subject.files) or f"held-out images of {subject.workdir}"
+    return Images(
+        pixels=pixels,
+        labels=tuple(map(int, labels)) if known and subject.model.options.num_classes else (),
+        source=source,
+    )
+
+
+def _random(subject: Subject, why: str) -> Images:
+    options = subject.model.options
+    shape = (RANDOM, *options.image_size, options.channels)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return Images(pixels=pixels, source=why)
+
+
+def _activation(subject: Subject) -> program_lib.Activation:
+    """A run that learned each class on its own has a probability for each."""
+    kind = getattr(subject.config and subject.config.objective, "cross_entropy", "softmax")
+    return "softmax" if kind == "softmax" else "sigmoid"
+
+
+def _origin(subject: Subject) -> card.Origin:
+    if subject.config is None:
+        return card.Origin(source=subject.workdir)
+    fields = json.dumps(run_folder.read_fields(subject.workdir), sort_keys=True)
+    digest = hashlib.sha256(fields.encode()).hexdigest()
+    return card.Origin(
+        source=subject.workdir,
+        step=str(subject.step),
+        run=card.of_run(subject.workdir, digest=digest),
+    )
+
+
+def _summary(target: str, written: Mapping[str, int], compared: Mapping[str, Any]) -> list[str]:
+    files = ", ".join(f"{name} {size:,}" for name, size in written.items())
+    images = f"{compared['images']['number']} images ({compared['images']['source']})"
+    lines = [f"{target}: {files} bytes"]
+    for name, report in compared["programs"].items():
+        agree = report.get("top1_agreement")
+        same = "" if agree is None else f", the same class for {agree:.1%} of them"
+        top1 = f", top-1 {report['top1']:.1%}" if "top1" in report else ""
+        lines.append(
+            f"{name}: relative difference {parity.relative(report):.2g} on {images}{same}{top1}"
+        )
+    return lines
