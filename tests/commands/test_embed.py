@@ -11,6 +11,7 @@ from pyarrow import parquet
 import vit_jax
 from tests import cli
 from tests.models import tiny
+from tests.test_multiprocess import LAUNCH
 from vit_jax.commands import embedding, embedding_files
 
 IMAGES, BROKEN = 21, 4  # the number of images, and which of them is broken
@@ -111,6 +112,19 @@ def test_a_command_that_was_interrupted_goes_on(embed, tmp_path, monkeypatch) ->
     with np.load(tmp_path / "out.npz") as found, np.load(tmp_path / "whole.npz") as whole:
         for name in ("features", "image", "broken"):
             np.testing.assert_array_equal(found[name], whole[name])
+
+
+def test_two_processes_write_each_image_once_into_one_file(embed, model, images, tmp_path) -> None:
+    embed(tmp_path / "one.npz")
+    command = ("embed", images, tmp_path / "two.npz", "--workdir", model, "--batch-size", "1")
+    ended = cli.process(*command, program=LAUNCH)  # in two parts, of 16 and of 5 images
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count(f"of {IMAGES} images, 1 of them broken") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.npz", "two.npz"]
+    with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "two.npz") as two:
+        for name in ("image", "broken"):
+            np.testing.assert_array_equal(two[name], one[name])
+        np.testing.assert_allclose(two["features"], one["features"], atol=1e-5)
 
 
 def test_what_cannot_be_written_is_refused(embed, model, images, tmp_path, refused) -> None:

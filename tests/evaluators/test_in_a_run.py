@@ -80,6 +80,14 @@ def test_a_file_is_judged_by_the_evaluators_of_a_recipe(
     [
         (["--config.checkpoint.metric=far/top1"], "no evaluator is called 'far'"),
         (["--config.checkpoint.metric=near/loss", *NEAR[:1]], "choose one of near/top1, near/top5"),
+        (
+            [
+                *NEAR[:1],
+                "--config.evaluators.near.k=(3, 5)",
+                "--config.checkpoint.metric=near/top1",
+            ],
+            "choose one of near/top1_k3, near/top5_k3, near/top1_k5, near/top5_k5",
+        ),
         (["--config.evaluators.near.kind=nearest"], "choose one of"),
         (["--config.evaluators.near.kind=knn", "--config.evaluators.near.n=1"], "near.n"),
         (["--config.evaluators.near.kind=knn", "--config.evaluators.near.k=0"], r"k is (0,)"),

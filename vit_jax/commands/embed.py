@@ -39,15 +39,14 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     """Write the features of the images in a folder.
 
     Parts are kept in the folder OUT.parts until OUT is complete: the same command goes on after an
-    interruption. Images that cannot be read have features of NaN and `broken` is true.
+    interruption, in any number of processes that share this folder. Images that cannot be read have
+    features of NaN and `broken` is true.
     """
-    import jax
-
     from vit_jax.commands import embedding
     from vit_jax.parallel import multihost
 
     multihost.initialize()
-    if jax.process_count() > 1:
-        raise ValueError("embed runs in one process: start it on one machine, without a launcher")
-    print(printable(f"{options.output}: {embedding.embed(options)}"))
+    summary = embedding.embed(options)
+    if multihost.is_primary():
+        print(printable(f"{options.output}: {summary}"))
     return 0

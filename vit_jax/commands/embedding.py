@@ -5,7 +5,9 @@ Shapes: B images of a batch, N images of a part, T tokens, D features.
 
 import argparse
 import dataclasses
+import json
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
 
+from vit_jax import stopping
 from vit_jax.checkpoints.load import load
 from vit_jax.commands import embedding_files
 from vit_jax.commands.embedding_files import Part
@@ -25,8 +28,8 @@ from vit_jax.errors import Interrupted
 from vit_jax.images import transform_of
 from vit_jax.models import zoo
 from vit_jax.models.encoder import TaskModel
+from vit_jax.parallel import agreement, multihost, rules
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.parallel import multihost, rules
 from vit_jax.training import facts
 
 BATCHES = 16  # in a part
@@ -36,27 +39,54 @@ Embed = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
 def embed(options: argparse.Namespace) -> str:
-    """Writes the features of all images, or the rest of them, and returns a summary."""
-    embedding_files.check(options.output, overwrite=options.overwrite)
-    source = image_files.below(options.images)
-    model = load(options.workdir, step=options.step, substitute=True, image_size=options.image_size)
-    of_tokens = tokens_function(model, features=options.features, layer=options.layer)
-    mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig())
-    parts = mesh_lib.batch_parts(mesh)
-    batch_size = -(-options.batch_size // parts) * parts
-    made_by = _facts(options, model, source)
-    folder = embedding_files.open_parts(options.output, made_by)
+    """Writes the features of all images, or the rest of them, and returns a summary.
+
+    Several processes make parts in turn, each on its own devices, and the primary process joins
+    them; the summary of the other processes is "".
+    """
+    with agreement.Meeting() as meeting:
+        embedding_files.check(options.output, overwrite=options.overwrite)
+        source = image_files.below(options.images)
+        model = load(
+            options.workdir, step=options.step, substitute=True, image_size=options.image_size
+        )
+        of_tokens = tokens_function(model, features=options.features, layer=options.layer)
+        made_by = _facts(options, model, source)
+        meeting.end({"the features": json.dumps(made_by)})
+    with agreement.Meeting():
+        folder = embedding_files.parts_of(options.output)
+        if multihost.is_primary():
+            embedding_files.open_parts(folder, made_by)
+    starts = range(0, len(source), made_by["images_in_a_part"])
+    with agreement.Meeting():
+        _make_parts(options, source, model, of_tokens, folder, starts)
+    with agreement.Meeting():  # the other processes wait for the file
+        if multihost.is_primary():
+            return embedding_files.join(options.output, folder, source, parts=len(starts))
+    return ""
+
+
+def _make_parts(
+    options: argparse.Namespace,
+    source: ImageFiles,
+    model: zoo.Model,
+    of_tokens: Callable[[Any, jax.Array], jax.Array],
+    folder: pathlib.Path,
+    starts: range,
+) -> None:
+    """Makes the parts that this process is to make and that are not there yet."""
+    mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(), jax.local_devices())
+    count = mesh_lib.batch_parts(mesh)
+    batch_size = -(-options.batch_size // count) * count
     bad = BadImages(size=len(source), max_bad=1.0)  # each is reported
     with jax.set_mesh(mesh):
         step = _step(model, of_tokens, mesh, batch_size=batch_size)
-        starts = range(0, len(source), made_by["images_in_a_part"])
-        for number, first in enumerate(starts):
+        for number in range(jax.process_index(), len(starts), jax.process_count()):
             if not embedding_files.has_part(folder, number):
-                files = source.files[first : first + made_by["images_in_a_part"]]
-                part = dataclasses.replace(source, files=files)
+                first = starts[number]
+                part = dataclasses.replace(source, files=source.files[first : first + starts.step])
                 made = _part(part, model, step, bad, batch_size=batch_size)
                 embedding_files.write_part(folder, number, made, dtype=options.dtype)
-    return embedding_files.join(options.output, folder, source, parts=len(starts))
 
 
 def tokens_function(
@@ -102,7 +132,7 @@ def _step(
     *,
     batch_size: int,
 ) -> Embed:
-    """The images are split over all devices, and each device has the whole model."""
+    """The images are split over the devices of a mesh, and each has the whole model."""
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
     graphdef, state = nnx.split(model)
@@ -131,14 +161,14 @@ def _part(
         batch_size=batch_size,
         bad=bad,
         labelled=False,
-        interrupted=multihost.give_up_reading,
+        interrupted=stopping.requested,
     )
     found, readable = [], []
     with batches:
-        for number, batch in enumerate(batches, start=1):
+        for batch in batches:
             found.append(step(batch))
             readable.append(batch["mask"])
-            if multihost.told_to_stop(number):
+            if stopping.requested():
                 raise Interrupted("stopped: the same command goes on")
     values, mask = (np.concatenate(arrays)[: len(part)] for arrays in (found, readable))
     values = values.copy()

@@ -38,9 +38,13 @@ def check(output: pathlib.Path, *, overwrite: bool) -> None:
         raise ValueError(f"{output} exists: choose another name, or give --overwrite")
 
 
-def open_parts(output: pathlib.Path, facts: dict[str, Any]) -> pathlib.Path:
-    """The folder of the parts of a file. Raises ValueError if it has parts of other features."""
-    folder = output.with_name(f"{output.name}.parts")
+def parts_of(output: pathlib.Path) -> pathlib.Path:
+    """The folder of the parts of a file."""
+    return output.with_name(f"{output.name}.parts")
+
+
+def open_parts(folder: pathlib.Path, facts: dict[str, Any]) -> None:
+    """Makes the folder of parts. Raises ValueError if it has parts of other features."""
     record = folder / _FACTS
     if record.exists():
         before = plain_json.loads(record.read_text(encoding="utf-8"))
@@ -50,10 +54,9 @@ def open_parts(output: pathlib.Path, facts: dict[str, Any]) -> pathlib.Path:
                 f"{folder} holds parts of other features (other {', '.join(other)}): repeat that"
                 " command, or remove the folder"
             )
-        return folder
+        return
     folder.mkdir(exist_ok=True)
     place.write_whole(epath.Path(record), json.dumps(facts).encode())
-    return folder
 
 
 def _same(before: Any, facts: dict[str, Any], name: str) -> bool:
@@ -72,7 +75,15 @@ def write_part(folder: pathlib.Path, number: int, part: Part, *, dtype: str) -> 
 
 
 def join(output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, parts: int) -> str:
-    """Writes the file of all parts whole, removes them, and returns a summary."""
+    """Writes the file of all parts whole, removes them, and returns a summary.
+
+    Raises RunFailed if parts are missing, or no image could be read.
+    """
+    if missing := [number for number in range(parts) if not has_part(folder, number)]:
+        raise RunFailed(
+            f"{len(missing)} of {parts} parts are not in {folder}: all processes must write to the"
+            " same folder; the same command goes on"
+        )
 
     def read() -> Iterator[Part]:
         for number in range(parts):

@@ -14,7 +14,7 @@ from vit_jax.data import class_folders, folder_scan, image_list
 from vit_jax.data.image_list import ImageListSource
 from vit_jax.models.zoo import Model
 
-_VALIDATION = re.compile(r"ILSVRC2012_val_([0-9]{8})\b")  # the number of an image, from 1
+_VALIDATION = re.compile(r"ILSVRC2012_val_([0-9]{8})(?![0-9])")  # the number of an image, from 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
