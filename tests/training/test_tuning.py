@@ -170,6 +170,10 @@ def test_merged_kernels_compute_the_same_as_adapters() -> None:
         (("kind=lora", "layers=("), "is not a regular expression"),
         (("kind=blocks", "last=3", "from"), r"config.tune.last is 3: it must be in \[1, 2\]"),
         (("kind=bitfit", "from", "objective=mae"), "fine-tunes a classifier"),
+        (
+            ("kind=blocks", "last=1", "from", "grows"),
+            "config.progressive and config.tune.kind=blocks",
+        ),
     ],
 )
 def test_what_cannot_be_tuned_is_refused_in_one_line(
@@ -178,6 +182,7 @@ def test_what_cannot_be_tuned_is_refused_in_one_line(
     given = {
         "from": f"--config.init_from={pretrained}",
         "objective=mae": "--config.objective.name=mae",
+        "grows": "--config.progressive=((0.5,14),)",
     }
     arguments = [given.get(field, f"--config.tune.{field}") for field in fields]
     assert cli.train(recipe, tmp_path / "run", *arguments) == 2

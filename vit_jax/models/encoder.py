@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models import positions, stack
-from vit_jax.models.layers import dropout, grid_bias, relative_table, split_batch
+from vit_jax.models.layers import Block, dropout, grid_bias, relative_table, split_batch
 from vit_jax.models.model import Model
 from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.options import EncoderOptions
@@ -25,7 +25,8 @@ from vit_jax.models.stack import Intermediates
 class Encoder(nnx.Module):
     """Tokens (B, T, D) of images: class token, distillation token, registers, patches."""
 
-    frozen_blocks: int = 0  # blocks, from the first, that get no gradient; a step may set it
+    # Blocks that replace the last ones; then only these get a gradient. A training step sets it.
+    last_blocks: Block | None = None
 
     def __init__(self, options: EncoderOptions, *, rngs: nnx.Rngs) -> None:
         self.options = options
@@ -92,7 +93,7 @@ class Encoder(nnx.Module):
             remat=options.remat,
             unroll=options.unroll,
             apart=options.prefix_tokens if apart else 0,
-            frozen=self.frozen_blocks,
+            last=self.last_blocks,
         )
         return (self.norm(x) if options.norm_at == "tokens" else x), intermediates
 

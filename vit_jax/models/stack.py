@@ -47,7 +47,7 @@ def scan(
     remat: str = "none",
     unroll: int = 0,
     apart: int = 0,
-    frozen: int = 0,
+    last: Block | None = None,
 ) -> tuple[jax.Array, Intermediates | None]:
     """Runs `x` through the layers; returns (B, T, D), and the `Intermediates` if requested.
 
@@ -55,8 +55,8 @@ def scan(
     (L, 1, R, D), are added. `bias` (1, H, T, T) is added to the attention logits of every block.
     `drop_path` are the rates of the first and the last block. The first `apart` tokens are kept in
     an array of their own between the blocks: the result is the same. That goes without dropout,
-    tables and biases, and without `Intermediates`. The first `frozen` blocks, and what comes before
-    them, get no gradient.
+    tables and biases, and without `Intermediates`. The blocks of `last` replace as many of the
+    last ones; the blocks before them, and what comes before these, then get no gradient.
     """
     block, params = nnx.split(blocks)
     layers: dict[str, Any] = {"params": params}
@@ -82,19 +82,34 @@ def scan(
 
     body, unroll = checkpointed(body, remat), max(unroll, 1)
 
-    def run(x: Any) -> tuple[Any, Any]:
-        if not frozen:
-            return jax.lax.scan(body, x, layers, unroll=unroll)
-        below = jax.tree.map(lambda array: array[:frozen], layers)
-        x, first = jax.lax.scan(body, *jax.lax.stop_gradient((x, below)), unroll=unroll)
-        above = jax.tree.map(lambda array: array[frozen:], layers)
-        x, last = jax.lax.scan(body, jax.lax.stop_gradient(x), above, unroll=unroll)
-        return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, last)
-
     if not apart:
-        return run(x)
-    (patches, prefix), _ = run((x[:, apart:], x[:, :apart]))
+        return _run(body, x, layers, last=last, unroll=unroll)
+    streams = (x[:, apart:], x[:, :apart])
+    (patches, prefix), _ = _run(body, streams, layers, last=last, unroll=unroll)
     return jnp.concatenate([prefix, patches], axis=1), None
+
+
+def _run(
+    body: Any, x: Any, layers: dict[str, Any], *, last: Block | None, unroll: int
+) -> tuple[Any, Any]:
+    """Scans over the layers; the blocks of `last` replace the last ones, as `scan` says."""
+    if last is None:
+        return jax.lax.scan(body, x, layers, unroll=unroll)
+    own = nnx.state(last)
+    depth, count = (jax.tree.leaves(params)[0].shape[0] for params in (layers["params"], own))
+    before = depth - count
+    x, held = jax.lax.stop_gradient((x, layers))
+
+    def below(x: Any, number: jax.Array) -> tuple[Any, Any]:
+        # A scan over the first layers alone would need a copy of them.
+        layer = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, number, 0, False), held)
+        return body(x, layer)
+
+    x, first = jax.lax.scan(below, x, jnp.arange(before), unroll=unroll)
+    rest = {name: array[before:] for name, array in layers.items() if name != "params"}
+    above = {**rest, "params": own}
+    x, then = jax.lax.scan(body, jax.lax.stop_gradient(x), above, unroll=unroll)
+    return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, then)
 
 
 def _cast_kernels(params: Any, dtype: jnp.dtype) -> Any:

@@ -130,8 +130,8 @@ def trace(plan: Design) -> Traced:
     def loss(
         params: Any, batch: Any, key: Any, models: Any, *, graphdef: nnx.GraphDef = plan.graphdef
     ) -> jax.Array:
-        held = trained.held(params, trained.of(params))
-        model = trained.limited(nnx.merge(graphdef, held))
+        part = trained.of(params)
+        model = trained.limited(nnx.merge(graphdef, trained.held(params, part)), part)
         return objective.loss(model, batch, key=key, frozen=plan.bind(models)).values.sum()
 
     def kept(params: Any, *rest: Any) -> Any:

@@ -102,6 +102,10 @@ def design(
     )
     bind = frozen_lib.binder(models)
     stages = progressive.stages(config, final=options.image_size, total_steps=lengths.total)
+    if stages.ends and trained.frozen_blocks:
+        raise ValueError(
+            "config.progressive and config.tune.kind=blocks cannot be used together: leave one out"
+        )
     build = progressive.Models(options, graphdef, stages)
     build.check(objective, facts, frozen={n: one.options for n, one in (frozen or {}).items()})
     prepare = _preparation(config, build)

@@ -98,8 +98,8 @@ def _gradients(
         params: Any, batch: Batch, key: jax.Array, models: Frozen, *, whole: bool
     ) -> tuple[_Summed, Any]:
         def loss_of(part: Any) -> tuple[jax.Array, _Summed]:
-            model = build(trained.held(params, part), batch["image"])
-            model = gathering(trained.limited(model))
+            model = gathering(build(trained.held(params, part), batch["image"]))
+            model = trained.limited(model, part)
             weight, sums = _sums(objective.loss(model, batch, key=key, frozen=models))
             mean = sums["loss"] / weight if whole else sums["loss"]
             return mean, (weight, sums, statistics(model))

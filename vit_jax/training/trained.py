@@ -8,7 +8,6 @@ import dataclasses
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -76,17 +75,15 @@ class Trained:
         return [array for array, trained in pairs if trained]
 
     def held(self, params: Any, part: Any) -> Any:
-        """The parameters with this part, which alone has gradients."""
-        stop = jax.lax.stop_gradient
-        part = jax.tree.map(lambda p, trained: p if trained else stop(p), part, self.mask)
+        """The parameters with this part, which alone has gradients.
+
+        Stacks of blocks that are cut in the part are not replaced: `limited` does that.
+        """
+        part = self._stopped(part)
         if not self.frozen_blocks:
             return part
-
-        def whole(is_stack: bool, all_layers: jax.Array, layers: jax.Array) -> jax.Array:
-            below = stop(all_layers[: self.frozen_blocks])
-            return jnp.concatenate([below, layers]) if is_stack else layers
-
-        return jax.tree.map(whole, self._stacks(params), params, part)
+        stacks = self._stacks(params)
+        return jax.tree.map(lambda is_stack, p, q: p if is_stack else q, stacks, params, part)
 
     def updated(self, params: Any, part: Any) -> Any:
         """The parameters after `part` has changed; the others keep their bits."""
@@ -99,11 +96,12 @@ class Trained:
 
         return jax.tree.map(new, self.mask, self._stacks(params), params, part)
 
-    def limited(self, model: Model) -> Model:
-        """The model, which now computes without gradient what nothing that trains needs."""
+    def limited(self, model: Model, part: Any) -> Model:
+        """The model of `held`, which now computes without gradient what no trained part needs."""
         if self.frozen_blocks:
             assert isinstance(model, TaskModel), "only these have blocks that can be frozen"
-            model.encoder.frozen_blocks = self.frozen_blocks
+            own = self._stopped(part)["encoder"]["blocks"]
+            model.encoder.last_blocks = nnx.merge(nnx.graphdef(model.encoder.blocks), own)
         if self.fixed_statistics:
             for path, module in nnx.iter_modules(model):
                 if isinstance(module, BatchNorm) and path[0] != "head_norm":
@@ -119,6 +117,11 @@ class Trained:
             return rule.update(updates, state, self.of(params))
 
         return optax.GradientTransformation(lambda params: rule.init(self.of(params)), update)
+
+    def _stopped(self, part: Any) -> Any:
+        """The part, without gradients of what does not train."""
+        stop = jax.lax.stop_gradient
+        return jax.tree.map(lambda p, trained: p if trained else stop(p), part, self.mask)
 
     def _stacks(self, params: Any) -> Any:
         """A bool for every parameter: whether it is one of the encoder's blocks."""
