@@ -1,6 +1,7 @@
 """The report of runs: what it says, and what a browser makes of it."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -18,6 +19,7 @@ from tests.report.browser import Seen
 from vit_jax.commands import picture_files, pictures
 from vit_jax.page import document
 from vit_jax.report import curves, facts, results, words
+from vit_jax.report.run import _seconds
 from vit_jax.training import reports
 from vit_jax.workdir import lines
 
@@ -103,6 +105,9 @@ def test_a_resumed_run_has_its_sessions_and_both_commands(recipe, tmp_path) -> N
         assert cli.train(recipe, tmp_path / "run", f"--config.total.steps={steps}") == 0
     (run,) = reports.read([str(tmp_path / "run")])
     assert [session["step"] for session in run.sessions] == [0, 2]
+    assert run.wall_seconds == sum(map(_seconds, run.sessions))
+    later = dataclasses.replace(run, sessions=run.sessions[1:])
+    assert later.wall_seconds == 0, "an earlier version recorded no session of the first steps"
     assert all(session["began"] <= session["ended"] for session in run.sessions)
     assert [command[-1] for command in facts.commands(run)] == ["2", "3"]
 

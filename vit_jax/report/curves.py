@@ -118,27 +118,24 @@ def _add(figure: Any, found: Band, *, label: str, colour: str, smooth: bool) -> 
     if not len(found.steps):
         return
     steps, mean, low, high = (_averaged(values) for values in found)
-    x, shown = steps.tolist(), literal(label)
+    own = {"x": _listed(steps), "legendgroup": label}
+    unnamed = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
     line: dict[str, Any] = {"color": colour, "width": 1.5}
     if (high > low).any():
-        edge = {"x": x, "mode": "lines", "hoverinfo": "skip", "showlegend": False}
-        figure.add_scatter(y=low.tolist(), line={"width": 0}, legendgroup=label, **edge)
-        faint = f"rgba{(*_rgb(colour), 0.2)}"
-        figure.add_scatter(
-            y=high.tolist(), line={"width": 0}, fill="tonexty", fillcolor=faint, legendgroup=label,
-            **edge,
-        )  # fmt: skip
-    window = len(x) // SMOOTHED if smooth else 1
-    own = {"name": shown, "legendgroup": label}
-    if window < 2:
-        mode = "lines+markers" if len(x) < SMOOTHED else "lines"
-        figure.add_scatter(x=x, y=mean.tolist(), mode=mode, line=line, **own)
-        return
-    figure.add_scatter(
-        x=x, y=mean.tolist(), mode="lines", line=line, opacity=0.3, hoverinfo="skip",
-        showlegend=False, legendgroup=label,
-    )  # fmt: skip
-    figure.add_scatter(x=x, y=_smooth(mean, window).tolist(), mode="lines", line=line, **own)
+        within = {"fill": "tonexty", "fillcolor": f"rgba{(*_rgb(colour), 0.2)}"}
+        figure.add_scatter(y=_listed(low), line={"width": 0}, **own, **unnamed)
+        figure.add_scatter(y=_listed(high), line={"width": 0}, **within, **own, **unnamed)
+    window = len(mean) // SMOOTHED if smooth else 1
+    if window > 1:
+        figure.add_scatter(y=_listed(mean), line=line, opacity=0.3, **own, **unnamed)
+        mean = _smooth(mean, window)
+    mode = "lines+markers" if len(mean) < SMOOTHED else "lines"
+    figure.add_scatter(y=_listed(mean), mode=mode, line=line, name=literal(label), **own)
+
+
+def _listed(values: np.ndarray) -> list[float]:
+    """Values without the digits that come from rounding, which would make the page larger."""
+    return [float(f"{value:.6g}") for value in values]
 
 
 def _averaged(values: np.ndarray) -> np.ndarray:

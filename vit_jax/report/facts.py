@@ -137,7 +137,7 @@ def _time(run: Run) -> str:
         return ""
     text = f"{words.duration(run.step_seconds)} in training steps"
     if run.wall_seconds:
-        share = min(run.step_seconds / run.wall_seconds, 1.0)
+        share = min(run.step_seconds / run.wall_seconds, 1.0)  # the clocks are rounded
         text += f", {share:.0%} of {words.duration(run.wall_seconds)} from start to end"
     devices = run.machine.get("devices")
     if isinstance(devices, int):

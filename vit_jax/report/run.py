@@ -102,7 +102,12 @@ class Run:
 
     @property
     def wall_seconds(self) -> float:
-        """Seconds from beginning to end of all sessions; 0 unless all of them are known."""
+        """Seconds from beginning to end of all sessions; 0 unless all of them are known.
+
+        A version that recorded no sessions may have begun the run.
+        """
+        if not self.sessions or self.sessions[0].get("step") != 0:
+            return 0.0
         spans = [_seconds(session) for session in self.sessions]
         return 0.0 if None in spans else sum(span for span in spans if span)
 
