@@ -111,12 +111,6 @@ def _maxtext(size: str, mfu: float, *, chips: int, batch: int, depth: int, width
     )
 
 
-_22B = (
-    *(PLAIN, "--config.data.name=x", "--config.batch_size=65536", "--config.model.width=6144"),
-    *("--config.model.mlp_dim=24576", "--config.model.num_heads=48"),
-    *("--config.model.qk_norm=True", "--config.model.class_token=False", "--config.model.pool=map"),
-    *("--config.model.remat=full", "--config.mesh.data=8", "--config.mesh.fsdp=128"),
-)
 RUNS = (
     Run(
         name="ViT S/16, 90 epochs",
@@ -161,17 +155,6 @@ RUNS = (
     _vit("L/16", 230, images=90 * I21K, what="ImageNet-21k", variant="L/16-i21k"),
     _maxtext("22B", 0.567, chips=64, batch=13, depth=48, width=6144),
     _maxtext("52B", 0.560, chips=192, batch=7, depth=32, width=12_288),
-    Run(
-        name="ViT 22B",
-        mfu=0.549,
-        source="arXiv 2302.05442, section 4, from memory: 54.9% on 1,024 chips",
-        topology="v4-2048",
-        recipe="configs/vit.py:H/14-jft",
-        overrides=_22B,
-        depths={BLOCKS: 48},
-        images=JFT,
-        classes=29_593,
-    ),
 )
 
 
