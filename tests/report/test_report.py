@@ -211,6 +211,9 @@ def test_wrong_runs_are_one_line_and_write_nothing(folder, refused, tmp_path) ->
     out = ("-o", tmp_path / "page.html")
     said = refused("report", tmp_path / "m.npz", *out, folder=tmp_path)
     assert "is not a run: `figures --html` draws" in said
+    vit_jax.save(tiny.model(), tmp_path / "saved")
+    said = refused("report", tmp_path / "saved", *out, folder=tmp_path)
+    assert "saved was converted or saved, not trained" in said
     assert "it has no model.json" in refused("report", tmp_path / "no", *out, folder=tmp_path)
     mae = folder / "mae"
     assert "give a file, -o" in refused("report", mae, folder / "taught", folder=folder)

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
                 if os.path.isfile(workdir)
                 else f"{workdir} is not a run: it has no model.json"
             )
-    if len(set(map(os.path.normpath, options.runs))) < len(options.runs):
+    if len({os.fspath(place.folder(workdir)) for workdir in options.runs}) < len(options.runs):
         raise ValueError("a run is named twice: name each run once")
     if len(options.runs) > 1 and not options.output:
         raise ValueError("a page about several runs belongs to none of them: give a file, -o")

@@ -17,6 +17,7 @@ def of(run: Run) -> dict[str, str]:
         "model": _model,
         "started from": lambda run: run.config.init_from,
         "objective": lambda run: str(run.fields["objective.name"]),
+        "trained parts": _tuned,
         "data": _data,
         "length": _length,
         "optimizer": _optimizer,
@@ -73,6 +74,14 @@ def _model(run: Run) -> str:
         classes,
     )
     return ", ".join(part for part in parts if part)
+
+
+def _tuned(run: Run) -> str:
+    """The kind of fine-tuning with its fields, if not all parameters are trained."""
+    fields = {path: v for path, v in run.fields.items() if path.startswith("tune.")}
+    kind = fields.pop("tune.kind", "full")
+    own = ", ".join(f"{path.removeprefix('tune.')} {value}" for path, value in fields.items())
+    return "" if kind == "full" else f"{kind}{own and f' ({own})'}"
 
 
 def _data(run: Run) -> str:

@@ -45,7 +45,11 @@ def now() -> str:
 
 def _read(workdir: str, *, name: str) -> Run:
     config = run_config.read_config(workdir)
-    record = datasets.read(workdir)
+    record, metrics = datasets.read(workdir), lines.read(workdir)
+    if record is None and not metrics.good:  # its config.json says nothing about training
+        raise ValueError(
+            f"{workdir} was converted or saved, not trained: `figures --html` draws its pictures"
+        )
     sizes = {split: one.examples for split, one in record.splits.items()} if record else {}
     return Run(
         workdir=workdir,
@@ -56,14 +60,14 @@ def _read(workdir: str, *, name: str) -> Run:
         card=run_folder.read_card(workdir),
         train_size=sizes.get("train", 0),
         eval_size=sizes.get("eval", 0),
-        metrics=lines.read(workdir),
+        metrics=metrics,
         sessions=sessions.read(workdir),
     )
 
 
 def _names(workdirs: Sequence[str]) -> list[str]:
     """The last parts of the paths, as many as are needed to tell the runs apart."""
-    paths = [pathlib.PurePosixPath(os.path.normpath(workdir)) for workdir in workdirs]
+    paths = [pathlib.PurePosixPath(os.fspath(place.folder(workdir))) for workdir in workdirs]
     for count in range(1, max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-count:]) for path in paths]
         if len(set(names)) == len(names):
