@@ -183,6 +183,13 @@ def test_severities_are_a_table(folder, tmp_path) -> None:
     ]
 
 
+def test_a_chart_of_too_many_metrics_says_how_many_are_left_out(folder, tmp_path) -> None:
+    there = copy(folder / "taught", tmp_path / "run")
+    names = [f"eval_x/top1_{i}shot" for i in range(curves.MOST_CURVES + 3)]
+    (there / lines.NAME).write_text(json.dumps({"step": 2} | dict.fromkeys(names, 0.5)) + "\n")
+    assert "x: accuracy (3 more in the tables)" in curves.of_run(reports.read([str(there)])[0])
+
+
 def test_long_curves_are_means_of_neighbours() -> None:
     values = np.arange(2 * curves.MOST_POINTS + 1.0)
     found = curves._averaged(values)

@@ -38,13 +38,19 @@ def of_run(run: Run) -> dict[str, Any]:
     charts |= {f"Training: {words.metric(name)}": [name] for name in own}
     charts |= {title: [name] for name, title in _STEPS.items() if name in run.names}
     return {
-        title: _chart(
+        _titled(title, names): _chart(
             {_label(name): (name, [run]) for name in names[:MOST_CURVES]},
             dict(zip(map(_label, names), COLOURS * len(names), strict=False)),
         )
         for title, names in charts.items()
         if names
     }
+
+
+def _titled(title: str, names: Sequence[str]) -> str:
+    """The title of a chart of one run, which says how many of its metrics have no curve."""
+    left_out = len(names) - MOST_CURVES
+    return f"{title} ({left_out} more in the tables)" if left_out > 0 else title
 
 
 def of_groups(groups: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
