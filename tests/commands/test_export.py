@@ -126,6 +126,7 @@ def test_a_program_that_differs_is_not_written(model, tmp_path, monkeypatch, cap
         (["--batch", "0"], "'0': give any, or numbers such as 1,8"),
         (["--format", "pickle"], "invalid choice: 'pickle'"),
         (["--dtype", "int4"], "invalid choice: 'int4'"),
+        (["--format", "onnx", "--dtype", "bfloat16"], "onnx cannot have --dtype bfloat16"),
         (["--image-size", "17,24"], "image height 17 is not a multiple of the patch"),
         (["--images", "gone"], "gone: there is no such file or folder"),
     ],
@@ -141,7 +142,9 @@ def test_nothing_is_exported_over_files_or_from_nothing(exported, model, refused
 
 def test_a_missing_package_is_one_line(model, tmp_path, refused, monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "pip install vit_jax[export]" in refused("export", model, tmp_path / "out")
+    for name, extra in (("stablehlo", "export"), ("onnx", "onnx")):
+        line = refused("export", model, tmp_path / "out", "--format", name)
+        assert f"pip install vit_jax[{extra}]" in line
 
 
 def test_the_card_of_a_run_has_its_data_and_metrics(recipe, tmp_path, printed) -> None:

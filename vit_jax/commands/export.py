@@ -7,7 +7,7 @@ from vit_jax.commands import arguments
 from vit_jax.commands.arguments import checkpoint_step, count, size
 from vit_jax.text import printable
 
-FORMATS = ("stablehlo",)
+FORMATS = ("stablehlo", "onnx")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

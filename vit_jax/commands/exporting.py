@@ -3,8 +3,8 @@
 import argparse
 import hashlib
 import json
-import pathlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from vit_jax.checkpoints import run_folder
 from vit_jax.commands import labelled_images
 from vit_jax.commands.subject import Subject
 from vit_jax.data.record import UNKNOWN
-from vit_jax.export import card, folder, parity, stablehlo
+from vit_jax.export import card, folder, onnx, parity, stablehlo
 from vit_jax.export import program as program_lib
 from vit_jax.export.parity import Images
 from vit_jax.export.program import Program
 
+FORMATS: dict[str, ModuleType] = {"stablehlo": stablehlo, "onnx": onnx}
 RANDOM = 32  # images, if there are no others
 
 
@@ -27,7 +28,10 @@ def export(options: argparse.Namespace) -> list[str]:
     Raises ValueError for bad input, and RunFailed if the program does not equal the model; then
     nothing is written.
     """
-    stablehlo.check()
+    written_as = FORMATS[options.format]
+    if options.dtype not in written_as.DTYPES:
+        raise ValueError(f"--format {options.format} cannot have --dtype {options.dtype}")
+    written_as.check()
     folder.check(options.target)
     subject = Subject(
         workdir=options.source,
@@ -41,8 +45,11 @@ def export(options: argparse.Namespace) -> list[str]:
     classes = names if model.options.num_classes else ()
     images = _images(subject, number=options.measured)
     with folder.writing(options.target) as here:
-        programs = stablehlo.write(here, exported, options.batch)
-        compared = _compare(model, exported, images, programs=programs, here=here)
+        programs = written_as.write(here, exported, options.batch)
+        runs = {
+            name: (written_as.loaded(here, name, exported), size) for name, size in programs.items()
+        }
+        compared = _compare(model, exported, images, runs=runs)
         facts = card.facts(
             exported,
             _origin(subject),
@@ -51,7 +58,7 @@ def export(options: argparse.Namespace) -> list[str]:
             licence=options.licence,
             not_for=options.not_for,
         )
-        facts["requirements"] = list(stablehlo.REQUIREMENTS)
+        facts["requirements"] = list(written_as.REQUIREMENTS)
         prepared = card.preprocessing(exported)
         folder.write_json(here, "card.json", facts)
         folder.write_json(here, "preprocessing.json", prepared)
@@ -68,8 +75,7 @@ def _compare(
     exported: Program,
     images: Images,
     *,
-    programs: Mapping[str, int | None],
-    here: pathlib.Path,
+    runs: Mapping[str, tuple[parity.Run, int | None]],
 ) -> dict[str, Any]:
     """The content of parity.json. Raises RunFailed if a program differs from the model.
 
@@ -88,8 +94,7 @@ def _compare(
         bound = max(2 * parity.relative(report["model_rounded"]), bound)
     report["bound"] = bound
     report["programs"] = {}
-    for name, batch in programs.items():
-        run = stablehlo.loaded(here, name)
+    for name, (run, batch) in runs.items():
         found = parity.batched(run, images.pixels, batch or parity.BATCH)
         of_program = parity.compared(found, original, images.labels)
         parity.check(of_program, bound=bound, name=name)

@@ -46,6 +46,10 @@ class Program:
         """The shape of `batch` images."""
         return (batch, *self.preprocessing.image_size, self.options.channels)
 
+    def names(self) -> tuple[str, ...]:
+        """The names of the outputs."""
+        return ("logits", "probabilities") if self.options.num_classes else ("features",)
+
     def with_weights(self, kind: weights.Kind, *, dtype: str) -> "Program":
         """The same model with its weights stored as `kind`, computed in another dtype."""
         stored = weights.stored(self.arrays, kind=kind)

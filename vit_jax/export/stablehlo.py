@@ -14,6 +14,7 @@ from vit_jax.export.program import Outputs, Program
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 REQUIREMENTS = ("jax", "flatbuffers", "safetensors")  # of whoever runs the program
+DTYPES = ("float32", "bfloat16")
 
 
 def check() -> None:
@@ -47,7 +48,7 @@ def write(folder: pathlib.Path, program: Program, batches: Sequence[int]) -> dic
     return written
 
 
-def loaded(folder: pathlib.Path, name: str) -> Callable[[np.ndarray], Outputs]:
+def loaded(folder: pathlib.Path, name: str, _: Program) -> Callable[[np.ndarray], Outputs]:
     """A program of the folder with its weights: uint8 (B, H, W, C) -> outputs on the host."""
     exported = export.deserialize(bytearray((folder / name).read_bytes()))
     compute: Any = jax.jit(exported.call)

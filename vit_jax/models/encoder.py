@@ -131,7 +131,8 @@ class Encoder(nnx.Module):
             rows = table.shape[1] - x.shape[1]
             x = x + table[:, rows:].astype(x.dtype)
             if prefix is not None:
-                prefix = prefix.at[:, :rows].add(table[:, :rows].astype(x.dtype))
+                without = ((0, 0), (0, prefix.shape[1] - rows), (0, 0))  # positions
+                prefix = prefix + jnp.pad(table[:, :rows].astype(x.dtype), without)
         if keep is not None:
             x = jnp.take_along_axis(x, keep[..., None], axis=1)
         if prefix is None:

@@ -31,7 +31,8 @@ class Model:
         self.classes = json.loads((self.folder / "class_names.json").read_text())
         sizes = {batch: name for name, batch in self.card["programs"].items()}
         self.batch = None if None in sizes else min(sizes)  # None: any number of images
-        self.compute = self._stablehlo(self.folder / sizes[self.batch])
+        program = self.folder / sizes[self.batch]
+        self.compute = _onnx(program) if program.suffix == ".onnx" else self._stablehlo(program)
 
     def __call__(self, images):
         """Outputs by name, float32 (B, ...), for images uint8 (B, H, W, C)."""
@@ -63,6 +64,14 @@ class Model:
         weights = flax.load_file(self.folder / "weights.safetensors")
         compute = jax.jit(exported.call)
         return lambda images: compute(weights, images)
+
+
+def _onnx(program):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(program)
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(None, {"images": images}), strict=True))
 
 
 def _pixels(image, channels):
