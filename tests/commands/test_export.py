@@ -12,12 +12,13 @@ import pytest
 
 import vit_jax
 from tests import cli, runs
-from tests.compare import assert_close
+from tests.compare import assert_close, assert_same_bits
 from tests.models import tiny
 from vit_jax.commands.classifying import classify
 from vit_jax.data.crops import center_crop
-from vit_jax.export import folder, parity
+from vit_jax.export import folder, parity, weights
 from vit_jax.images import read_pixels, transform_of
+from vit_jax.models.decoder import DecoderOptions
 
 pytest.importorskip("flatbuffers", reason="jax.export writes files with it")
 
@@ -111,6 +112,30 @@ def test_the_runtime_prepares_images_as_this_package(interpolation, fit, channel
             image, image_size=(16, 24), crop_pct=0.85, interpolation=interpolation, fit=fit
         )
         np.testing.assert_array_equal(theirs, ours)
+
+
+def test_safetensors_are_read_back_bit_for_bit(tmp_path, printed, refused) -> None:
+    made = tiny.saved(
+        tmp_path,
+        image_size=(16, 24),
+        class_token=True,
+        num_classes=0,
+        fixed_position=True,
+        decoder=DecoderOptions(width=16, depth=1, mlp_dim=32, num_heads=2),
+    )
+    target = tmp_path / "out"
+    printed("export", made, target, "--format", "safetensors")
+    there, here = vit_jax.load(made), vit_jax.load(target)
+    assert (there.options, there.preprocessing) == (here.options, here.preprocessing)
+    assert_same_bits(weights.of_model(here), weights.of_model(there))
+    assert "it has no classes" in (target / "README.md").read_text()
+    line = refused("export", made, tmp_path / "new", "--format", "safetensors", "--batch", "2")
+    assert "leave out --batch" in line
+    model_json = json.loads((target / "model.json").read_text())
+    model_json["options"]["width"] = 64
+    (target / "model.json").write_text(json.dumps(model_json))
+    with pytest.raises(ValueError, match="does not fit model.json: see "):
+        vit_jax.load(target)
 
 
 def test_a_program_that_differs_is_not_written(model, tmp_path, monkeypatch, capsys) -> None:

@@ -13,6 +13,7 @@ from flax import nnx, traverse_util
 from vit_jax.checkpoints import (
     beside,
     classes,
+    exported,
     fallback,
     files,
     layouts,
@@ -263,6 +264,15 @@ def _check_given(path: str | os.PathLike[str], options: zoo.Options, given: dict
 
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:
     card = run_folder.read_card(path)
+    if exported.is_exported(path):
+        return Checkpoint(
+            options=zoo.runnable(card.options, platform=jax.default_backend()),
+            params=exported.read(path, card.options),
+            preprocessing=card.preprocessing,
+            class_names=card.class_names,
+            resize=card.resize,
+            notes=card.notes,
+        )
     item = "ema" if card.average else "params"
     _, shapes = zoo.abstract(card.options)
     abstract = nnx.to_pure_dict(shapes)

@@ -7,7 +7,7 @@ from vit_jax.commands import arguments
 from vit_jax.commands.arguments import checkpoint_step, count, size
 from vit_jax.text import printable
 
-FORMATS = ("stablehlo", "onnx")
+FORMATS = ("stablehlo", "onnx", "safetensors")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +58,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     The folder has the program (uint8 images in, probabilities out), the weights, how images are
     prepared, the class names, a model card, a server, a report of how equal program and model are,
     and a digest of every file. If they are not equal, nothing is written and the exit code is 1.
+    With --format safetensors there is no program: `load` and `predict` read the folder.
     """
     from vit_jax.commands import exporting
 

@@ -13,7 +13,7 @@ from vit_jax.checkpoints import run_folder
 from vit_jax.commands import labelled_images
 from vit_jax.commands.subject import Subject
 from vit_jax.data.record import UNKNOWN
-from vit_jax.export import card, folder, onnx, parity, stablehlo
+from vit_jax.export import card, folder, onnx, own, parity, stablehlo
 from vit_jax.export import program as program_lib
 from vit_jax.export.parity import Images
 from vit_jax.export.program import Program
@@ -28,21 +28,17 @@ def export(options: argparse.Namespace) -> list[str]:
     Raises ValueError for bad input, and RunFailed if the program does not equal the model; then
     nothing is written.
     """
+    if options.format == "safetensors":
+        return _weights(options)
     written_as = FORMATS[options.format]
     if options.dtype not in written_as.DTYPES:
         raise ValueError(f"--format {options.format} cannot have --dtype {options.dtype}")
     written_as.check()
     folder.check(options.target)
-    subject = Subject(
-        workdir=options.source,
-        step=options.step,
-        image_size=options.image_size,
-        files=tuple(options.images),
-    )
+    subject = _subject(options)
     model = program_lib.of_model(subject.model, activation=_activation(subject))
     exported = model.with_weights(options.dtype, dtype=options.dtype)
-    names = labelled_images.lookup(subject.model, options.classes).names
-    classes = names if model.options.num_classes else ()
+    classes = _classes(subject, options)
     images = _images(subject, number=options.measured)
     with folder.writing(options.target) as here:
         programs = written_as.write(here, exported, options.batch)
@@ -68,6 +64,53 @@ def export(options: argparse.Namespace) -> list[str]:
         folder.add_standalone(here)
         written = folder.sizes(here)
     return _summary(options.target, written, compared)
+
+
+def _weights(options: argparse.Namespace) -> list[str]:
+    """Writes a folder without a program, which `load` reads. Arguments of a program are refused."""
+    if options.batch or options.images or options.dtype != "float32":
+        raise ValueError(
+            "--format safetensors has no program and float32 weights: leave out --batch, --images"
+            " and --dtype"
+        )
+    folder.check(options.target)
+    subject = _subject(options)
+    model = program_lib.of_model(subject.model, activation=_activation(subject))
+    names = _classes(subject, options)
+    with folder.writing(options.target) as here:
+        numbers = tuple(map(str, range(len(names))))
+        own.write(here, subject.model, () if names == numbers else names)
+        facts = card.facts(
+            model,
+            _origin(subject),
+            programs={},
+            classes=names,
+            licence=options.licence,
+            not_for=options.not_for,
+        )
+        facts |= {"model": subject.model.options.described(), "input": None, "outputs": None}
+        folder.write_json(here, "card.json", facts)
+        report = {"read_back": "equal in every bit", "programs": {}}
+        folder.write_json(here, "parity.json", report)
+        prepared = card.preprocessing(model, normalises=False)
+        (here / "README.md").write_text(card.page(facts, prepared, report, names))
+        written = folder.sizes(here)
+    return _summary(options.target, written, report)
+
+
+def _subject(options: argparse.Namespace) -> Subject:
+    return Subject(
+        workdir=options.source,
+        step=options.step,
+        image_size=options.image_size,
+        files=tuple(options.images),
+    )
+
+
+def _classes(subject: Subject, options: argparse.Namespace) -> tuple[str, ...]:
+    if not subject.model.options.num_classes:
+        return ()
+    return tuple(labelled_images.lookup(subject.model, options.classes).names)
 
 
 def _compare(
@@ -156,9 +199,9 @@ def _origin(subject: Subject) -> card.Origin:
 
 def _summary(target: str, written: Mapping[str, int], compared: Mapping[str, Any]) -> list[str]:
     files = ", ".join(f"{name} {size:,}" for name, size in written.items())
-    images = f"{compared['images']['number']} images ({compared['images']['source']})"
     lines = [f"{target}: {files} bytes"]
     for name, report in compared["programs"].items():
+        images = f"{compared['images']['number']} images ({compared['images']['source']})"
         agree = report.get("top1_agreement")
         same = "" if agree is None else f", the same class for {agree:.1%} of them"
         top1 = f", top-1 {report['top1']:.1%}" if "top1" in report else ""

@@ -107,7 +107,7 @@ def page(
     answers = (
         f"one of {len(classes)} classes (class_names.json): {shown}"
         if classes
-        else f"{facts['outputs']['features']} features; it has no classes"
+        else "features; it has no classes"
     )
     return "\n".join(
         (
@@ -130,16 +130,11 @@ def page(
             "",
             "## Files",
             "",
-            "`python serve.py 8000` serves the model; `runtime.py` reads images and runs it;"
-            " `sha256sum -c SHA256SUMS` checks the files.",
-            *(f"`{file}` takes {batch or 'any number of'} images at once."
-              for file, batch in facts["programs"].items()),
+            *_files(facts["programs"]),
             "",
             "## Equal to the original",
             "",
-            *(f"`{file}`: largest relative difference {_worst(of)} on"
-              f" {parity['images']['number']} images ({printable(parity['images']['source'])})."
-              for file, of in parity["programs"].items()),
+            *_equal(parity),
             "",
             "## Origin",
             "",
@@ -152,8 +147,11 @@ def page(
     )  # fmt: skip
 
 
-def preprocessing(program: Program) -> dict[str, Any]:
-    """The content of preprocessing.json: what comes before the program, and what is in it."""
+def preprocessing(program: Program, *, normalises: bool = True) -> dict[str, Any]:
+    """The content of preprocessing.json: what comes before the program, and what is in it.
+
+    `normalises`: whether there is a program, which normalises pixels itself.
+    """
     expects, channels = program.preprocessing, program.options.channels
     before = {
         "image_size": list(expects.image_size),
@@ -162,6 +160,8 @@ def preprocessing(program: Program) -> dict[str, Any]:
         "fit": expects.fit,
     }
     height, width = expects.image_size
+    normal = "(pixel / 255 - mean) / std"
+    given = f"Give the pixels as uint8 to the program, which computes {normal}."
     colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     return {
         "channels": channels,
@@ -173,7 +173,7 @@ def preprocessing(program: Program) -> dict[str, Any]:
             f" {expects.crop_pct}"
             + (", whatever the aspect ratio is." if expects.fit == "squash" else "."),
             f"Cut {height} x {width} pixels (height x width) from the centre.",
-            "Give the pixels as uint8 to the program, which computes (pixel / 255 - mean) / std.",
+            given if normalises else f"Compute {normal}, with the values of model.json.",
         ],
     }
 
@@ -197,6 +197,30 @@ def _data(source: Mapping[str, Any]) -> list[str]:
         *found,
         f"- On {metrics['eval_count']:,} held-out images at step {metrics['step']}, the last"
         f" evaluation: {', '.join(values)}.",
+    ]
+
+
+def _files(programs: Mapping[str, int | None]) -> list[str]:
+    checked = "`sha256sum -c SHA256SUMS` checks the files."
+    if not programs:
+        return [f"`vit_jax.load(FOLDER)` reads the model. {checked}"]
+    return [
+        "`python serve.py 8000` serves the model; `runtime.py` reads images and runs it.",
+        checked,
+        *(
+            f"`{file}` takes {batch or 'any number of'} images at once."
+            for file, batch in programs.items()
+        ),
+    ]
+
+
+def _equal(parity: Mapping[str, Any]) -> list[str]:
+    if not parity["programs"]:
+        return [f"The weights, read back from the file, are {parity['read_back']}."]
+    images = f"{parity['images']['number']} images ({printable(parity['images']['source'])})"
+    return [
+        f"`{file}`: largest relative difference {_worst(of)} on {images}."
+        for file, of in parity["programs"].items()
     ]
 
 

@@ -65,10 +65,10 @@ def of_model(model: zoo.Model, *, activation: Activation) -> Program:
     if model.preprocessing is None:
         raise ValueError("the model has no preprocessing: set model.preprocessing")
     plain = model.options.classifier().changed(dtype="float32")
-    flat = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep="/")
+    flat = weights.of_model(model)
     return Program(
         options=zoo.runnable(plain, platform="cpu"),
         preprocessing=model.preprocessing,
         activation=activation,
-        arrays={path: np.asarray(flat[path], np.float32) for path in surgery.shapes(plain)},
+        arrays={path: flat[path] for path in surgery.shapes(plain)},
     )

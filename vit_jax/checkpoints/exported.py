@@ -1,0 +1,38 @@
+"""The folder of a model that was exported as safetensors: model.json, and its parameters by path.
+
+It is read like a run with one checkpoint, but has no config and cannot be trained on as it is.
+"""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from vit_jax.checkpoints import files, run_folder, s3, surgery
+from vit_jax.models import zoo
+from vit_jax.text import few
+from vit_jax.workdir import place
+
+WEIGHTS = "weights.safetensors"
+
+
+def is_exported(path: str | os.PathLike[str]) -> bool:
+    """Whether the folder has its parameters in a file, instead of checkpoints."""
+    folder = s3.folder(path)
+    return run_folder.exists(folder / WEIGHTS) and not run_folder.exists(folder / "checkpoints")
+
+
+def read(path: str | os.PathLike[str], options: zoo.Options) -> dict[str, np.ndarray]:
+    """The parameters by path. Raises ValueError unless they are those of a model of `options`."""
+    with place.reading(path) as folder:
+        found = files.read_arrays(folder / WEIGHTS)
+        arrays = {name: np.asarray(array) for name, array in found.items()}
+    shapes = surgery.shapes(options)
+    wrong = [name for name, shape in shapes.items() if _shape(arrays, name) != shape]
+    if wrong := wrong + [name for name in arrays if name not in shapes]:
+        raise ValueError(f"{path}/{WEIGHTS} does not fit model.json: see {few(wrong)}")
+    return arrays
+
+
+def _shape(arrays: Mapping[str, np.ndarray], name: str) -> tuple[int, ...] | None:
+    return arrays[name].shape if name in arrays else None

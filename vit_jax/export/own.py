@@ -1,0 +1,27 @@
+"""A model as safetensors with the names of this package, which `load` reads back bit for bit."""
+
+import pathlib
+
+from vit_jax.checkpoints import card as model_card
+from vit_jax.checkpoints import exported, run_folder
+from vit_jax.checkpoints.load import load
+from vit_jax.errors import RunFailed
+from vit_jax.export import weights
+from vit_jax.models import zoo
+
+
+def write(folder: pathlib.Path, model: zoo.Model, class_names: tuple[str, ...]) -> None:
+    """Writes model.json and the parameters. Raises RunFailed unless they are read back equal."""
+    assert model.preprocessing is not None, "the model was not loaded"
+    card = model_card.Card(
+        options=model.options,
+        class_names=class_names,
+        preprocessing=model.preprocessing,
+        resize=model.resize_methods,
+    )
+    run_folder.write_card(folder, card)
+    params = weights.of_model(model)
+    weights.write(folder / exported.WEIGHTS, params)
+    again = weights.of_model(load(folder))
+    if differing := [name for name in params if params[name].tobytes() != again[name].tobytes()]:
+        raise RunFailed(f"{differing[0]} is not read back equal: nothing was written")
