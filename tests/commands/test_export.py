@@ -114,7 +114,9 @@ def test_the_runtime_prepares_images_as_this_package(interpolation, fit, channel
         np.testing.assert_array_equal(theirs, ours)
 
 
-def test_safetensors_are_read_back_bit_for_bit(tmp_path, printed, refused) -> None:
+def test_a_masked_autoencoder_has_features_and_is_read_back_bit_for_bit(
+    tmp_path, printed, refused
+) -> None:
     made = tiny.saved(
         tmp_path,
         image_size=(16, 24),
@@ -129,6 +131,12 @@ def test_safetensors_are_read_back_bit_for_bit(tmp_path, printed, refused) -> No
     assert (there.options, there.preprocessing) == (here.options, here.preprocessing)
     assert_same_bits(weights.of_model(here), weights.of_model(there))
     assert "it has no classes" in (target / "README.md").read_text()
+    printed("export", made, tmp_path / "program")
+    alone = runtime().Model(tmp_path / "program")
+    features = alone(np.zeros((1, 16, 24, 3), np.uint8))["features"]
+    assert features.shape == (1, here.options.feature_size)
+    with pytest.raises(ValueError, match="the model has no classes"):
+        alone.classify(np.zeros((16, 24, 3), np.uint8))
     line = refused("export", made, tmp_path / "new", "--format", "safetensors", "--batch", "2")
     assert "leave out --batch" in line
     model_json = json.loads((target / "model.json").read_text())

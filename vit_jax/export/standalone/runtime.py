@@ -39,7 +39,12 @@ class Model:
         return {name: np.asarray(array) for name, array in self.compute(images).items()}
 
     def classify(self, image, top=5):
-        """The most probable classes of one image uint8 (H, W, C): pairs (class, probability)."""
+        """The most probable classes of one image uint8 (H, W, C): pairs (class, probability).
+
+        Raises ValueError for a model without classes.
+        """
+        if not self.classes:
+            raise ValueError("the model has no classes: model(images) gives its features")
         images = np.zeros((self.batch or 1, *image.shape), np.uint8)
         images[0] = image
         probabilities = self(images)["probabilities"][0]

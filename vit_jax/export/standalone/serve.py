@@ -17,9 +17,9 @@ model = Model(pathlib.Path(__file__).parent)
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
-        size = int(self.headers.get("Content-Length") or 0)
         try:
-            if size > LARGEST:
+            size = int(self.headers.get("Content-Length") or 0)
+            if not 0 <= size <= LARGEST:
                 raise ValueError(f"send at most {LARGEST} bytes")
             code, answer = 200, {"classes": model.classify(model.read(self.rfile.read(size)))}
         except ValueError as error:
