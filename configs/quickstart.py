@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = default_config()
     config.image_size = (28, 28)
     config.batch_size = 64
-    config.total.epochs = 16.0
+    config.total.epochs = 12.0
     config.evaluate_every.percent = 20.0
     config.eval_batch_size = 500
     config.log_every.steps = 250
