@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks.twins import lockstep, recorded
+from benchmarks.twins import ends, lockstep, recorded
 from benchmarks.twins.catalogue import TWINS
-from benchmarks.twins.ours import open_run, symmetric_rows
+from benchmarks.twins.initial import initial
+from benchmarks.twins.ours import open_run, renamed, restored, symmetric_rows
 from tests.compare import assert_close
 
 
@@ -54,3 +55,18 @@ def test_permuted_rows_keep_the_partner_of_each_sample() -> None:
     assert rows[0] == 0 and sorted(rows) == list(range(16))
     assert (rows + rows[::-1] == 15).all()
     assert (rows != np.arange(16)).sum() > 8
+
+
+def test_parameters_come_back_from_the_names_of_the_peer(tmp_path) -> None:
+    twin = TWINS["timm_adamw"]
+    plan = open_run(twin, steps=4, folder=str(tmp_path)).design()
+    params = initial(plan.options, seed=1)
+    back = restored(plan, twin.layout, renamed(plan, twin.layout, params))
+    assert back.keys() == params.keys()
+    assert all((back[path] == array).all() for path, array in params.items())
+
+
+def test_the_ends_of_runs_are_compared_seed_by_seed() -> None:
+    found = {"ours": [{"loss": 1.0}, {"loss": 3.0}], "peer": [{"loss": 1.5}, {"loss": 2.75}]}
+    (row,) = ends.rows("some", found)
+    assert row.endswith("| 2.0000 (1.0000 to 3.0000) | 2.1250 (1.5000 to 2.7500) | 0.5 | 2 |")

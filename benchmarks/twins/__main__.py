@@ -6,23 +6,28 @@
 PYTHON is that of an environment with PyTorch, timm and transformers. The folder --peers has the
 checkouts of repositories; a message says which one is missing. Every twin writes its figures to
 --out/NAME.json; --page writes those of all twins as a table and a chart. --record writes the short
-trajectories of the peers that the tests repeat. --round-as-pytorch shows whether a twin parts
-because of the rounding of the update.
+trajectories of the peers that the tests repeat. --ends SEEDS trains whole runs instead, once with
+each seed, and writes their held-out metrics to --out/ends/NAME.json. --round-as-pytorch shows
+whether a twin parts because of the rounding of the update.
 """
 
 import argparse
 import contextlib
+import itertools
 import pathlib
 import sys
 import tempfile
+from typing import Any
 
-from benchmarks.twins import lockstep, recorded, report
+from benchmarks.twins import ends, lockstep, recorded, report
 from benchmarks.twins.catalogue import TWINS
-from benchmarks.twins.ours import open_run
+from benchmarks.twins.contract import Twin
+from benchmarks.twins.ours import Run, open_run
 from benchmarks.twins.peer import Peers
 from benchmarks.twins.rounding import as_pytorch
 
-_BEGIN, _END = "<!-- table -->", "<!-- end of table -->"
+_TABLE = "<!-- table -->", "<!-- end of table -->"
+_ENDS = "<!-- ends -->", "<!-- end of ends -->"
 
 
 def main() -> None:
@@ -40,6 +45,7 @@ def main() -> None:
     )
     parser.add_argument("--page", type=pathlib.Path, help="page to write the table to")
     parser.add_argument("--record", action="store_true", help="write the figures for the tests")
+    parser.add_argument("--ends", type=int, metavar="SEEDS", help="compare the ends of whole runs")
     flags = parser.parse_args()
     for name in flags.names:
         if name not in TWINS:
@@ -58,30 +64,43 @@ def _train(name: str, flags: argparse.Namespace) -> None:
         if flags.record:
             recorded.record(name, twin, run, peers)
             return
+        if flags.ends:
+            reached = ends.find(twin, run, peers, seeds=flags.ends)
+            ends.write(flags.out / "ends" / f"{name}.json", reached, _facts(twin, run, steps))
+            print("\n".join(ends.rows(name, reached)))
+            return
         rounding = as_pytorch() if flags.round_as_pytorch else contextlib.nullcontext()
         with rounding, lockstep.Lockstep(twin, run, peers) as both:
             found = lockstep.train(both, stop=flags.stop or steps)
-    facts = {
-        "about": twin.about,
-        "versions": both.versions,
-        "data": run.source.name,
-        "steps": steps,
-    }
+    facts = _facts(twin, run, steps) | {"versions": both.versions}
     report.write(flags.out / f"{name}.json", found, facts)
     print(report.row(name, found, facts))
 
 
+def _facts(twin: Twin, run: Run, steps: int) -> dict[str, Any]:
+    return {"about": twin.about, "data": run.source.name, "steps": steps}
+
+
 def _write_page(page: pathlib.Path, folder: pathlib.Path) -> None:
-    """Writes the table and the chart of the twins that have a file in `folder`."""
+    """Writes the tables and the chart of the twins that have a file in `folder`."""
     paths = {name: folder / f"{name}.json" for name in TWINS}
     twins = {name: report.read(path) for name, path in paths.items() if path.exists()}
     rows = [report.row(name, found, facts) for name, (found, facts) in twins.items()]
-    before, _, rest = page.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    table = "\n".join([_BEGIN, "", report.HEAD, *rows, "", _END])
-    page.write_text(before + table + after)
+    paths = {name: folder / "ends" / f"{name}.json" for name in TWINS}
+    of_ends = [ends.rows(name, ends.read(path)) for name, path in paths.items() if path.exists()]
+    text = page.read_text()
+    text = _between(_TABLE, text, [report.HEAD, *rows])
+    text = _between(_ENDS, text, [ends.HEAD, *itertools.chain(*of_ends)])
+    page.write_text(text)
     chart = page.parent / "pictures" / "twins.png"
     report.chart(chart, {name: found for name, (found, _) in twins.items()})
+
+
+def _between(marks: tuple[str, str], text: str, lines: list[str]) -> str:
+    """The text with these lines between the marks."""
+    before, _, rest = text.partition(marks[0])
+    _, _, after = rest.partition(marks[1])
+    return before + "\n".join([marks[0], "", *lines, "", marks[1]]) + after
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ class Lockstep:
 
 def open_peer(twin: Twin, plan: Design, peers: Peers) -> Peer:
     """A run of the peer that starts from the initial values of ours."""
-    first = renamed(plan, twin.layout, initial(plan.options))
+    first = renamed(plan, twin.layout, initial(plan.options, seed=plan.config.seed))
     return Peer(twin, peers, settings=twin.settings(plan), params=first)
 
 

@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from benchmarks.twins.contract import Batch, Frozen, Twin, base_config
 from benchmarks.twins.initial import Params, initial
-from vit_jax.checkpoints import layouts
+from vit_jax.checkpoints import layouts, surgery
 from vit_jax.config import Config, resolve
 from vit_jax.data import opening, pipeline, preprocess
 from vit_jax.data.record import DataFacts, Source
@@ -87,7 +87,7 @@ class Ours:
             self.plan.optimizer,
             abstract=self.plan.abstract,
             seed=0,
-            params=initial(self.plan.options),
+            params=initial(self.plan.options, seed=run.config.seed),
         )
 
     def step(self, batch: Batch) -> tuple[float, float]:
@@ -112,6 +112,12 @@ def renamed(plan: Design, layout: str, params: Mapping[str, np.ndarray]) -> Para
     """The parameters under the names of a layout."""
     entries = layouts.writer(plan.options, layout).entries(plan.options)
     return layouts.table.write(entries, params)
+
+
+def restored(plan: Design, layout: str, params: Mapping[str, np.ndarray]) -> Params:
+    """The inverse of `renamed`: parameters by our paths."""
+    entries = layouts.writer(plan.options, layout).entries(plan.options)
+    return layouts.table.read(entries, params, surgery.shapes(plan.options))
 
 
 def symmetric_rows(batch: int) -> np.ndarray:
