@@ -144,13 +144,13 @@ def test_from_python_only_a_first_signal_of_the_loop_is_noted(
 
     The first step can be saved already. The evaluation is made up for, and saved with the step.
     """
-    real = held_out.evaluate
+    real = held_out.add_up
 
     def interrupted(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGINT)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(held_out, "evaluate", interrupted)
+    monkeypatch.setattr(held_out, "add_up", interrupted)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     workdir = tmp_path / "run"
     job = command.train(workdir, "--config.evaluate_every.steps=1", "--config.total.steps=2")
@@ -158,7 +158,7 @@ def test_from_python_only_a_first_signal_of_the_loop_is_noted(
     assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     assert "stopped after step 1 of 2 and saved" in capsys.readouterr().err
     assert store.saved_steps(workdir) == [1]
-    monkeypatch.setattr(held_out, "evaluate", real)
+    monkeypatch.setattr(held_out, "add_up", real)
     assert cli.run(*job) == 0
     assert [line["step"] for line in runs.lines(workdir) if "eval_loss" in line] == [1, 2]
     with store.Store(workdir, run_config.read_config(workdir).checkpoint, read_only=True) as saved:

@@ -150,10 +150,13 @@ def test_a_branch_reads_of_the_other_config_only_its_optimizer(recipe, four, tmp
     ("override", "said"),
     [
         ("--config.image_size=42,42", "another model (image_size is (28, 28) there and (42, 42)"),
-        ("--config.optimizer.name=sgd", "another optimizer (name is 'adamw' there and 'sgd' here"),
+        (
+            "--config.optimizer.name=sgd",
+            "another optimizer (optimizer.name is 'adamw' there and 'sgd'",
+        ),
         (
             "--config.optimizer.moment_dtype=bfloat16",
-            "another optimizer (moment_dtype is 'float32'",
+            "another optimizer (optimizer.moment_dtype is 'float32'",
         ),
     ],
 )
