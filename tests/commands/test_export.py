@@ -84,6 +84,12 @@ def test_a_process_without_this_package_serves_what_the_model_answers(
     assert bad[0] == "400" and "cannot decode" in json.loads(bad[1])["error"]
 
 
+def test_all_files_have_the_mode_of_those_that_the_user_makes(exported, tmp_path) -> None:
+    (tmp_path / "own").touch()
+    modes = {path.name: path.stat().st_mode for path in exported.iterdir()}
+    assert set(modes.values()) == {(tmp_path / "own").stat().st_mode}, modes
+
+
 def test_the_folder_says_what_it_is_and_how_equal(exported, model) -> None:
     sums = dict(line.split("  ")[::-1] for line in (exported / folder.DIGESTS).open())
     for path in set(exported.iterdir()) - {exported / folder.DIGESTS}:

@@ -30,6 +30,7 @@ def writing(target: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         temporary.mkdir()
         yield temporary
         write_digests(temporary)
+        _make_readable(temporary)
 
 
 def write_json(folder: pathlib.Path, name: str, content: Any) -> None:
@@ -54,3 +55,10 @@ def write_digests(folder: pathlib.Path) -> None:
         with path.open("rb") as file:
             lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
     (folder / DIGESTS).write_text("".join(lines))
+
+
+def _make_readable(folder: pathlib.Path) -> None:
+    """Gives all files the user's default mode: some libraries make files private."""
+    mode = (folder / DIGESTS).stat().st_mode
+    for path in folder.iterdir():
+        path.chmod(mode)

@@ -52,8 +52,6 @@ def write(folder: pathlib.Path, program: Program, batches: Sequence[int]) -> dic
                 output_names=list(program.names()),
             )
         written[name] = batch
-    for path in folder.glob("*.data"):  # the library makes it private
-        path.chmod((folder / next(iter(written))).stat().st_mode)
     return written
 
 
