@@ -14,9 +14,10 @@ import vit_jax
 from tests import cli, runs
 from tests.compare import assert_close, assert_same_bits
 from tests.models import tiny
+from vit_jax.checkpoints.save import params_of
 from vit_jax.commands.classifying import classify
 from vit_jax.data.crops import center_crop
-from vit_jax.export import folder, parity, weights
+from vit_jax.export import folder, parity
 from vit_jax.images import read_pixels, transform_of
 from vit_jax.models.decoder import DecoderOptions
 
@@ -135,7 +136,7 @@ def test_a_masked_autoencoder_has_features_and_is_read_back_bit_for_bit(
     printed("export", made, target, "--format", "safetensors")
     there, here = vit_jax.load(made), vit_jax.load(target)
     assert (there.options, there.preprocessing) == (here.options, here.preprocessing)
-    assert_same_bits(weights.of_model(here), weights.of_model(there))
+    assert_same_bits(params_of(here), params_of(there))
     assert "it has no classes" in (target / "README.md").read_text()
     printed("export", made, tmp_path / "program")
     alone = runtime().Model(tmp_path / "program")

@@ -35,10 +35,9 @@ def save(model: zoo.Model, path: str | os.PathLike[str], *, layout: str | None =
     Raises ValueError, and writes nothing, where the layout cannot hold the model or the path does
     not fit the layout.
     """
-    state = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep="/")
     checkpoint = Checkpoint(
         options=model.options,
-        params={name: np.asarray(array, np.float32) for name, array in state.items()},
+        params=params_of(model),
         preprocessing=(
             model.preprocessing
             or Preprocessing(image_size=model.options.image_size).for_channels(
@@ -50,6 +49,12 @@ def save(model: zoo.Model, path: str | os.PathLike[str], *, layout: str | None =
     )
     for change in write(checkpoint, path, layout=layout or ""):
         warnings.warn(printable(f"{path}: {change}"), stacklevel=2)
+
+
+def params_of(model: zoo.Model) -> dict[str, np.ndarray]:
+    """The parameters of a model by path, float32."""
+    flat = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep="/")
+    return {path: np.asarray(array, np.float32) for path, array in flat.items()}
 
 
 def write(

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx, traverse_util
+from flax import nnx
 
 from vit_jax import stopping
 from vit_jax.checkpoints.load import load
+from vit_jax.checkpoints.save import params_of
 from vit_jax.commands import embedding_files
 from vit_jax.commands.embedding_files import Part
 from vit_jax.data import image_files, pipeline
@@ -178,10 +179,9 @@ def _part(
 
 def _facts(options: argparse.Namespace, model: zoo.Model, source: ImageFiles) -> dict[str, Any]:
     """What the features depend on, so that parts are only used for the same features."""
-    params = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep="/")
     return {
         "images": source.identity().digest,
-        "model": facts.digest({name: np.asarray(array) for name, array in params.items()}),
+        "model": facts.digest(params_of(model)),
         "size": list(model.options.image_size),
         "features": options.features,
         "layer": options.layer,

@@ -5,6 +5,7 @@ import pathlib
 from vit_jax.checkpoints import card as model_card
 from vit_jax.checkpoints import exported, run_folder
 from vit_jax.checkpoints.load import load
+from vit_jax.checkpoints.save import params_of
 from vit_jax.errors import RunFailed
 from vit_jax.export import weights
 from vit_jax.models import zoo
@@ -20,8 +21,8 @@ def write(folder: pathlib.Path, model: zoo.Model, class_names: tuple[str, ...]) 
         resize=model.resize_methods,
     )
     run_folder.write_card(folder, card)
-    params = weights.of_model(model)
+    params = params_of(model)
     weights.write(folder / exported.WEIGHTS, params)
-    again = weights.of_model(load(folder))
+    again = params_of(load(folder))
     if differing := [name for name in params if params[name].tobytes() != again[name].tobytes()]:
         raise RunFailed(f"{differing[0]} is not read back equal: nothing was written")

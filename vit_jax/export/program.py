@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import nnx, traverse_util
 
-from vit_jax.checkpoints import surgery
+from vit_jax.checkpoints import save, surgery
 from vit_jax.data import augment
 from vit_jax.export import weights
 from vit_jax.models import zoo
@@ -65,7 +65,7 @@ def of_model(model: zoo.Model, *, activation: Activation) -> Program:
     if model.preprocessing is None:
         raise ValueError("the model has no preprocessing: set model.preprocessing")
     plain = model.options.classifier().changed(dtype="float32")
-    flat = weights.of_model(model)
+    flat = save.params_of(model)
     return Program(
         options=zoo.runnable(plain, platform="cpu"),
         preprocessing=model.preprocessing,

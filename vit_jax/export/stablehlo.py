@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax import export
 
+from vit_jax.checkpoints import exported
 from vit_jax.export import weights
 from vit_jax.export.program import Outputs, Program
 
@@ -32,7 +33,7 @@ def write(folder: pathlib.Path, program: Program, batches: Sequence[int]) -> dic
     Returns the batch size of each program by the name of its file, None for any. The program takes
     the weights as a dict from path to array, so its file is small whatever the size of the model.
     """
-    weights.write(folder / weights.FILE, program.arrays)
+    weights.write(folder / exported.WEIGHTS, program.arrays)
     shapes = {
         path: jax.ShapeDtypeStruct(array.shape, array.dtype)
         for path, array in program.arrays.items()
@@ -41,16 +42,16 @@ def write(folder: pathlib.Path, program: Program, batches: Sequence[int]) -> dic
     for batch in batches or (None,):
         size = export.symbolic_shape("batch")[0] if batch is None else batch
         images = jax.ShapeDtypeStruct(program.image_shape(size), np.uint8)
-        exported = export.export(jax.jit(program), platforms=PLATFORMS)(shapes, images)
+        lowered = export.export(jax.jit(program), platforms=PLATFORMS)(shapes, images)
         name = "program.stablehlo" if batch is None else f"program_{batch}.stablehlo"
-        (folder / name).write_bytes(exported.serialize())
+        (folder / name).write_bytes(lowered.serialize())
         written[name] = batch
     return written
 
 
 def loaded(folder: pathlib.Path, name: str, _: Program) -> Callable[[np.ndarray], Outputs]:
     """A program of the folder with its weights: uint8 (B, H, W, C) -> outputs on the host."""
-    exported = export.deserialize(bytearray((folder / name).read_bytes()))
-    compute: Any = jax.jit(exported.call)
-    arrays = jax.device_put(weights.read(folder / weights.FILE))
+    program = export.deserialize(bytearray((folder / name).read_bytes()))
+    compute: Any = jax.jit(program.call)
+    arrays = jax.device_put(weights.read(folder / exported.WEIGHTS))
     return lambda images: jax.device_get(compute(arrays, images))

@@ -7,20 +7,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx, traverse_util
 from safetensors import numpy as safetensors_numpy
 
-from vit_jax.models import zoo
-
 Kind = Literal["float32", "bfloat16"]
-
-FILE = "weights.safetensors"
-
-
-def of_model(model: zoo.Model) -> dict[str, np.ndarray]:
-    """The parameters of a model by path."""
-    flat = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep="/")
-    return {path: np.asarray(array, np.float32) for path, array in flat.items()}
 
 
 def stored(params: Mapping[str, np.ndarray], *, kind: Kind) -> dict[str, np.ndarray]:
