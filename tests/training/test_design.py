@@ -171,11 +171,12 @@ def test_cudnn_attention_is_refused_without_a_gpu_and_where_it_cannot_compute() 
         return str(error.value)
 
     devices = one_device()
-    even = {"dtype": "bfloat16", "registers": 1}
-    assert "config.model.attention is 'cudnn', which needs GPUs" in refused(**even)
+    half = {"dtype": "bfloat16"}
+    assert "config.model.attention is 'cudnn', which needs GPUs" in refused(**half)
     assert "needs dtype 'bfloat16', not 'float32'" in refused()
-    assert "needs an even number of tokens, not 5" in refused(dtype="bfloat16")
-    narrow = refused(**even, width=60, num_heads=5)
+    for biased in ({"relative_bias": "shared"}, {"position": "relative"}):
+        assert "needs an even number of tokens, not 5" in refused(**half, **biased)
+    narrow = refused(**half, width=60, num_heads=5)
     assert "heads whose width is a multiple of 8" in narrow
     with pytest.raises(ValueError, match="an even number of tokens, not 49"):
         zoo.options("Swin-T", attention="cudnn", dtype="bfloat16")

@@ -196,17 +196,20 @@ def _sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return x.sum(axes, keepdims=True)
 
 
-def check_cudnn(dtype: str, *, tokens: int, head: int) -> None:
-    """Raises ValueError if cuDNN cannot compute attention of these tokens, of heads this wide."""
+def check_cudnn(dtype: str, *, tokens: int, head: int, biased: bool) -> None:
+    """Raises ValueError if cuDNN cannot compute attention of these tokens, of heads this wide.
+
+    `biased`: whether something is added to the logits.
+    """
     otherwise = "or use attention 'auto'"
     if dtype != "bfloat16":
         raise ValueError(
             f"attention 'cudnn' needs dtype 'bfloat16', not {dtype!r}: set it, {otherwise}"
         )
-    if tokens % 2:
+    if biased and tokens % 2:
         raise ValueError(
-            f"attention 'cudnn' needs an even number of tokens, not {tokens}: add or remove one,"
-            f" such as a register, {otherwise}"
+            "attention 'cudnn' with relative positions needs an even number of tokens, not"
+            f" {tokens}: add or remove one, such as a register, {otherwise}"
         )
     if head % 8 or head > 256:
         raise ValueError(

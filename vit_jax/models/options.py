@@ -169,7 +169,9 @@ class EncoderOptions(Compute, Adapters, Regularisation, BlockNumerics, Positions
     def _check_attention(self) -> None:
         """Raises ValueError if what is chosen cannot compute the attention."""
         if self.attention == "cudnn":
-            check_cudnn(self.dtype, tokens=self.tokens, head=self.width // self.num_heads)
+            biased = self.relative_bias != "none" or self.position == "relative"
+            head = self.width // self.num_heads
+            check_cudnn(self.dtype, tokens=self.tokens, head=head, biased=biased)
         if self.attention == "streams" and not self.streams_possible:
             raise ValueError(
                 "attention 'streams' needs a token before the patches, and neither dropout nor"

@@ -74,7 +74,7 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
             for (rows, columns), width, heads in zip(
                 self.stage_windows, self.widths, self.stage_heads, strict=True
             ):
-                check_cudnn(self.dtype, tokens=rows * columns, head=width // heads)
+                check_cudnn(self.dtype, tokens=rows * columns, head=width // heads, biased=True)
 
     @property
     def grid(self) -> Grid:
