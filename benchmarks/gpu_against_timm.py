@@ -138,7 +138,7 @@ def _ask(worker: Worker, *, last: bool) -> tuple[list[float], dict[str, Any]] | 
     answer = _line(worker)
     if last:
         worker.wait()  # its memory is free then
-    return tuple(json.loads(answer)) if answer else None  # type: ignore[return-value]
+    return tuple(json.loads(answer)) if answer else None
 
 
 def _line(worker: Worker) -> str:
