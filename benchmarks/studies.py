@@ -33,9 +33,9 @@ class Run:
 
     name: str  # begins with the name of its row; rates follow
     recipe: str  # file of configs/ without .py, and a variant
+    epochs: float  # with --share 1
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     uses: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    epochs: float = 0.0  # 0: as the recipe
     data: bool = True  # whether the data are the folder of --data
     once: bool = False  # trained in full with the first seed, and used by the runs of all seeds
 
@@ -44,7 +44,7 @@ def cifar10() -> list[Run]:
     """Small ViTs against a ResNet-18, at a small and a larger rate."""
     models, rates = ("patch4", "patch2", "resnet18"), ("1e-4", "1e-3")
     return [
-        Run(f"{model} {rate}", f"cifar10:{model}", {"optimizer.learning_rate": rate})
+        Run(f"{model} {rate}", f"cifar10:{model}", 20, {"optimizer.learning_rate": rate})
         for rate, model in itertools.product(rates, models)
     ]
 
@@ -52,7 +52,8 @@ def cifar10() -> list[Run]:
 def cifar10_large() -> list[Run]:
     """The same images at 224 pixels."""
     fields = {"optimizer.learning_rate": "1e-4", "evaluate_every.epochs": 2}
-    return [Run(f"{model} 1e-4", f"cifar10:{model}", fields) for model in ("patch16", "patch32")]
+    models = ("patch16", "patch32")
+    return [Run(f"{model} 1e-4", f"cifar10:{model}", 20, fields) for model in models]
 
 
 def muon() -> list[Run]:
@@ -72,8 +73,8 @@ def muon() -> list[Run]:
         Run(
             f"{name} {rate}",
             "cifar10:patch4",
+            5,
             {"optimizer.name": name, **common, "optimizer.learning_rate": rate},
-            epochs=5,
         )
         for name, tried in rates.items()
         for rate in tried
@@ -94,10 +95,9 @@ _SMALL_VIT = {"name": "Ti/4", "width": 96, "depth": 4, "mlp_dim": 384, "num_head
 def pretraining() -> list[Run]:
     """Pretraining on all images without labels, then training on 200 images of each class."""
     begin = {"masked_patch": {}, "mae": {}, "beit": {"objective.tokenizer": "dvae"}}
-    before = [Run("dvae", "dvae:small", data=False, epochs=7.5, once=True)]
+    before = [Run("dvae", "dvae:small", 7.5, data=False, once=True)]
     before += [
-        Run(start, f"{start}:small", uses=uses, data=False, epochs=20)
-        for start, uses in begin.items()
+        Run(start, f"{start}:small", 20, uses=uses, data=False) for start, uses in begin.items()
     ]
     after = []
     for start, rate in itertools.product(("scratch", *begin), ("5e-4", "2e-3")):
@@ -106,7 +106,7 @@ def pretraining() -> list[Run]:
             fields |= {f"model.{name}": value for name, value in _SMALL_VIT.items()}
         fields["optimizer.learning_rate"] = rate
         uses = {} if start == "scratch" else {"init_from": start}
-        after.append(Run(f"{start} {rate}", "finetune", fields, uses, epochs=60, data=False))
+        after.append(Run(f"{start} {rate}", "finetune", 60, fields, uses, data=False))
     return before + after
 
 
@@ -119,10 +119,10 @@ def distillation() -> list[Run]:
     two_heads = alone | {"model.name": "DeiT-distilled-Ti/4", "objective.name": "distillation"}
     uses = {"objective.teacher": "teacher"}
     return [
-        Run("teacher", "finetune", common | bit, epochs=10, data=False),
-        Run("alone", "finetune", alone, epochs=10, data=False),
+        Run("teacher", "finetune", 10, common | bit, data=False),
+        Run("alone", "finetune", 10, alone, data=False),
         *(
-            Run(name, "finetune", two_heads | {f"objective.{field}": value}, uses, 10, data=False)
+            Run(name, "finetune", 10, two_heads | {f"objective.{field}": value}, uses, data=False)
             for name, field, value in (
                 ("second head, no teacher", "alpha", 0.0),
                 ("hard", "distillation", "hard"),
@@ -142,6 +142,7 @@ def positions() -> list[Run]:
         Run(
             f"{kind} {place}",
             "ablation:token",
+            30,
             {"model.position": kind, "model.position_at": place},
         )
         for kind, place in pairs
@@ -151,7 +152,7 @@ def positions() -> list[Run]:
 def architectures() -> list[Run]:
     """Class token against average pooling, and plain ViT against hybrid against BiT, at rates."""
     return [
-        Run(f"{name} {rate}", f"ablation:{name}", {"optimizer.learning_rate": rate})
+        Run(f"{name} {rate}", f"ablation:{name}", 30, {"optimizer.learning_rate": rate})
         for rate in ("3e-4", "1e-3", "3e-3")
         for name in ("token", "gap", "hybrid", "bit")
     ]
@@ -229,8 +230,7 @@ def train(
         fields[field] = _workdir(flags.out, name, 0 if name in once else seed)
     if run.data:
         fields["data.path"] = flags.data
-    if run.epochs:
-        fields["total.epochs"] = run.epochs * (1 if run.once else flags.share)
+    fields["total.epochs"] = run.epochs * (1 if run.once else flags.share)
     recipe, _, variant = run.recipe.partition(":")
     command = [*(sys.executable, "-m", "vit_jax", "train"), f"--workdir={workdir}"]
     command.append(f"--config={ROOT / 'configs' / recipe}.py" + (variant and f":{variant}"))

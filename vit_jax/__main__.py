@@ -40,14 +40,20 @@ def program() -> None:
 
 
 def repeat_on_gpus() -> None:
-    """Makes XLA compute the same bits in every run on GPUs, unless XLA_FLAGS has the flag already.
+    """Makes XLA compute the same bits in every run on GPUs, unless XLA_FLAGS decides it already.
 
     By default runs differ, so a resumed run would differ from an uninterrupted one: docs/gpu.md.
+    XLA then does not try which way of computing a matrix product is the fastest, and the products
+    of cuBLAS are faster untried than those that XLA writes in Triton.
     """
     flags, name = os.environ.get("XLA_FLAGS", ""), "xla_gpu_deterministic_ops"
     plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin")
-    if name not in flags and any(map(importlib.util.find_spec, plugins)):
-        os.environ["XLA_FLAGS"] = f"{flags} --{name}=true".strip()
+    if name in flags or not any(map(importlib.util.find_spec, plugins)):
+        return
+    added = [f"--{name}=true"]
+    if "xla_gpu_enable_triton_gemm" not in flags:
+        added.append("--xla_gpu_enable_triton_gemm=false")
+    os.environ["XLA_FLAGS"] = " ".join([*flags.split(), *added])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

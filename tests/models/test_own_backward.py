@@ -4,6 +4,7 @@ Their values and gradients are compared with those of the plain form, which auto
 in float64.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -87,6 +88,25 @@ def attention_case(size: Any, dtype: str) -> tuple[list[Any], list[Any]]:
     )
     mask = None if bias is None else draw(*bias, seed=9).at[..., -1].set(-100.0)
     return [q, k, v, mask], [weight]
+
+
+@pytest.mark.parametrize(("queries", "keys", "heads", "width", "bias"), SIZES)
+def test_a_masked_token_makes_numbers_even_and_changes_nothing(
+    queries, keys, heads, width, bias
+) -> None:
+    """The arrays and lengths are those that cuDNN gets; XLA computes with them here."""
+    inputs: list[Any] = [
+        draw(ROWS, number, heads, width, seed=seed)
+        for seed, number in enumerate((queries, keys, keys))
+    ]
+    inputs.append(None if bias is None else draw(*bias, seed=3))
+    weights = [draw(ROWS, queries, heads, width, seed=4)]
+    even, odd = (
+        gradients(functools.partial(attention.library, kind="xla", even=even), inputs, weights)
+        for even in (True, False)
+    )
+    for found, true in zip(even, odd, strict=True):
+        assert error(found, true) < 1e-6
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

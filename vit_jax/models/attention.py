@@ -196,20 +196,44 @@ def _sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return x.sum(axes, keepdims=True)
 
 
-def check_cudnn(dtype: str, *, tokens: int, head: int, biased: bool) -> None:
-    """Raises ValueError if cuDNN cannot compute attention of these tokens, of heads this wide.
+def library(
+    q: jax.Array,  # (B, Q, H, d)
+    k: jax.Array,  # (B, T, H, d)
+    v: jax.Array,  # (B, T, H, d)
+    bias: jax.Array | None,  # broadcastable to (B, H, Q, T)
+    *,
+    kind: Literal["xla", "cudnn"],
+    even: bool,
+) -> jax.Array:
+    """`attend` as JAX implements it.
 
-    `biased`: whether something is added to the logits.
+    JAX trains with cuDNN's attention for even numbers of tokens only. With `even`, one masked token
+    is added where the number is odd.
     """
+    queries, keys = q.shape[1], k.shape[1]
+    lengths = {}
+    if even and (queries % 2 or keys % 2):
+        q, k, v = _even(q, (1,)), _even(k, (1,)), _even(v, (1,))
+        if bias is not None:
+            bias = _even(jnp.broadcast_to(bias, (*bias.shape[:2], queries, keys)), (2, 3))
+        for name, length in (("query", queries), ("key_value", keys)):
+            lengths[f"{name}_seq_lengths"] = jnp.full((q.shape[0],), length, np.int32)
+    with jax.numpy_dtype_promotion("standard"):  # promotes logits implicitly
+        y = jax.nn.dot_product_attention(q, k, v, bias, implementation=kind, **lengths)
+    return named(y[:, :queries], ATTENTION)
+
+
+def _even(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Appends a zero along each of these axes whose length is odd."""
+    return jnp.pad(x, [(0, n % 2 if i in axes else 0) for i, n in enumerate(x.shape)])
+
+
+def check_cudnn(dtype: str, *, head: int) -> None:
+    """Raises ValueError if cuDNN cannot compute attention of heads this wide."""
     otherwise = "or use attention 'auto'"
     if dtype != "bfloat16":
         raise ValueError(
             f"attention 'cudnn' needs dtype 'bfloat16', not {dtype!r}: set it, {otherwise}"
-        )
-    if biased and tokens % 2:
-        raise ValueError(
-            "attention 'cudnn' with relative positions needs an even number of tokens, not"
-            f" {tokens}: add or remove one, such as a register, {otherwise}"
         )
     if head % 8 or head > 256:
         raise ValueError(

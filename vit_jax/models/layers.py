@@ -199,9 +199,7 @@ class Attention(nnx.Module):
         kind = self.options.attention
         if kind == "auto" or kind == "recompute" or kind == "streams":
             return attention.attend(q, k, v, bias)
-        with jax.numpy_dtype_promotion("standard"):  # promotes logits implicitly
-            y = jax.nn.dot_product_attention(q, k, v, bias, implementation=kind)
-        return named(y, ATTENTION)
+        return attention.library(q, k, v, bias, kind=kind, even=kind == "cudnn")
 
     def _project_together(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries, keys and values (B, T, H, d) of one sequence, by one product."""

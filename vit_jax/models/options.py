@@ -169,9 +169,7 @@ class EncoderOptions(Compute, Adapters, Regularisation, BlockNumerics, Positions
     def _check_attention(self) -> None:
         """Raises ValueError if what is chosen cannot compute the attention."""
         if self.attention == "cudnn":
-            biased = self.relative_bias != "none" or self.position == "relative"
-            head = self.width // self.num_heads
-            check_cudnn(self.dtype, tokens=self.tokens, head=head, biased=biased)
+            check_cudnn(self.dtype, head=self.width // self.num_heads)
         if self.attention == "streams" and not self.streams_possible:
             raise ValueError(
                 "attention 'streams' needs a token before the patches, and neither dropout nor"

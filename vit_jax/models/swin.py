@@ -71,10 +71,8 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
         if self.attention == "streams":
             raise ValueError("attention is 'streams', but a Swin has patches only: use 'auto'")
         if self.attention == "cudnn":
-            for (rows, columns), width, heads in zip(
-                self.stage_windows, self.widths, self.stage_heads, strict=True
-            ):
-                check_cudnn(self.dtype, tokens=rows * columns, head=width // heads, biased=True)
+            for width, heads in zip(self.widths, self.stage_heads, strict=True):
+                check_cudnn(self.dtype, head=width // heads)
 
     @property
     def grid(self) -> Grid:
