@@ -211,15 +211,22 @@ def library(
     is added where the number is odd.
     """
     queries, keys = q.shape[1], k.shape[1]
-    lengths = {}
+    known: tuple[jax.Array | None, ...] = (None, None)
     if even and (queries % 2 or keys % 2):
+        known = tuple(jnp.full((q.shape[0],), length, np.int32) for length in (queries, keys))
         q, k, v = _even(q, (1,)), _even(k, (1,)), _even(v, (1,))
         if bias is not None:
             bias = _even(jnp.broadcast_to(bias, (*bias.shape[:2], queries, keys)), (2, 3))
-        for name, length in (("query", queries), ("key_value", keys)):
-            lengths[f"{name}_seq_lengths"] = jnp.full((q.shape[0],), length, np.int32)
     with jax.numpy_dtype_promotion("standard"):  # promotes logits implicitly
-        y = jax.nn.dot_product_attention(q, k, v, bias, implementation=kind, **lengths)
+        y = jax.nn.dot_product_attention(
+            q,
+            k,
+            v,
+            bias,
+            implementation=kind,
+            query_seq_lengths=known[0],
+            key_value_seq_lengths=known[1],
+        )
     return named(y[:, :queries], ATTENTION)
 
 
