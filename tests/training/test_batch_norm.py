@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
@@ -16,6 +17,7 @@ from tests.compare import assert_close, assert_same_bits
 from vit_jax.checkpoints import load
 from vit_jax.config import default_config, resolve
 from vit_jax.data.record import DataFacts
+from vit_jax.models.batch_norm import MOMENTUM, BatchNorm
 from vit_jax.parallel.mesh import MeshConfig, make_mesh, to_global
 from vit_jax.training import setup, state
 from vit_jax.training.design import design
@@ -153,3 +155,16 @@ def _flat(tree: Any) -> dict[str, np.ndarray]:
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+def test_the_variance_keeps_its_digits_where_the_mean_is_large() -> None:
+    """One pass finds mean and variance; the running mean, which is near, keeps it exact."""
+    mean, spread = 1000.0, 0.5
+    x = np.random.default_rng(0).normal(mean, spread, (64, 8, 8, 3)).astype(np.float32)
+    norm = BatchNorm(3)
+    norm.mean[...] = jnp.full(3, mean + 0.1)
+    found = norm(jnp.asarray(x), training=True)
+    wide = x.astype(np.float64)
+    centre, variance = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
+    assert_close(norm.mean[...], mean + 0.1 + MOMENTUM * (centre - mean - 0.1), rtol=1e-6)
+    assert_close(found, (wide - centre) / np.sqrt(variance + norm.eps), atol=2e-3)

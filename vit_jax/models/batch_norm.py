@@ -47,19 +47,31 @@ class BatchNorm(nnx.Module):
         shift = -mean * scale
         if self.affine:
             shift = shift + self.bias[...]
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        return x * scale.reshape(shape) + shift.reshape(shape)
+        return x * _like(scale, x) + _like(shift, x)
 
     def _of_batch(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The mean and the variance of each channel; the running averages follow them."""
+        """The mean and the variance of each channel; the running averages follow them.
+
+        One pass over the batch finds both. Distances from the running mean are small numbers, so
+        the difference of the two squares loses few digits.
+        """
         axes = tuple(range(x.ndim - 1))
         count = x.size // x.shape[-1]
-        mean, variance = x.mean(axes), x.var(axes)
+        running = jax.lax.stop_gradient(self.mean[...])
+        distance = x - _like(running, x)
+        offset = distance.mean(axes)
+        mean = running + offset
+        variance = jnp.maximum((distance * distance).mean(axes) - offset * offset, 0.0)
         # The running variance is that of the population, of which the batch is a sample.
         unbiased = variance * (count / max(count - 1, 1))
         self.mean[...] += MOMENTUM * (jax.lax.stop_gradient(mean) - self.mean[...])
         self.variance[...] += MOMENTUM * (jax.lax.stop_gradient(unbiased) - self.variance[...])
         return mean, variance
+
+
+def _like(channels: jax.Array, x: jax.Array) -> jax.Array:
+    """(C,) with as many axes as x (..., C)."""
+    return channels.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 class ConvNorm(nnx.Module):

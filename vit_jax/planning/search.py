@@ -120,7 +120,11 @@ def largest(compiler: Compiler, job: Job) -> list[tuple[str, int, Result]]:
 
 
 def _largest(compiler: Compiler, job: Job) -> tuple[int, Result] | None:
-    """The memory grows almost linearly with the batch, so two probes predict where it is full."""
+    """The memory grows almost linearly with the batch, so two probes predict where it is full.
+
+    A step that does not fit is recomputed in part by the compiler, and may need less memory than a
+    smaller one. Then the next probe is halfway between a batch that fits and one that does not.
+    """
     first = compiler.one(job)
     assert first.step is not None, "the probe gave the facts of the step"
     mesh = first.step.mesh
@@ -139,6 +143,8 @@ def _largest(compiler: Compiler, job: Job) -> tuple[int, Result] | None:
             too_large = min(too_large, guess)
         left = job.topology.chip.memory - result.needed
         guess += math.floor(left / max(slope, 1.0))
+        if fits and not result.fits and guess <= fits[0]:
+            guess = int(fits[0] + too_large) // 2
         guess = max(1, min(guess, int(min(too_large - 1, 1e6))))
         if guess == last[0] or (fits and guess <= fits[0]):
             break
