@@ -98,8 +98,8 @@ def test_the_folder_says_what_it_is_and_how_equal(exported, model) -> None:
     report = json.loads((exported / "parity.json").read_text())
     assert report["images"]["number"] == 6
     found = report["programs"]["program.stablehlo"]
-    assert found["top1_agreement"] == 1 and found["top1"] == report["model"]["top1"]
-    assert parity.relative(found) <= report["bound"] == 1e-5
+    assert found["same_class"] == 1 and found["top1"] == report["models"]["16x24"]["top1"]
+    assert parity.relative(found) <= found["bound"]["relative"] == 1e-5
     card = json.loads((exported / "card.json").read_text())
     assert card["input"] == {"dtype": "uint8", "shape": ["batch", 16, 24, 3]}
     assert card["not_for"][0] == "<b>racing</b>"
@@ -144,13 +144,91 @@ def test_a_masked_autoencoder_has_features_and_is_read_back_bit_for_bit(
     assert features.shape == (1, here.options.feature_size)
     with pytest.raises(ValueError, match="the model has no classes"):
         alone.classify(np.zeros((16, 24, 3), np.uint8))
-    line = refused("export", made, tmp_path / "new", "--format", "safetensors", "--batch", "2")
-    assert "leave out --batch" in line
+    for more in (["--batch", 2], ["--dtype", "bfloat16"], ["--image-size", 16] * 2):
+        line = refused("export", made, tmp_path / "new", "--format", "safetensors", *more)
+        assert "leave out --batch" in line
     model_json = json.loads((target / "model.json").read_text())
     model_json["options"]["width"] = 64
     (target / "model.json").write_text(json.dumps(model_json))
     with pytest.raises(ValueError, match="does not fit model.json: see "):
         vit_jax.load(target)
+
+
+def test_the_report_has_sizes_speed_and_the_machine(exported) -> None:
+    report = json.loads((exported / "parity.json").read_text())
+    for name in ("program.stablehlo", "weights.safetensors"):
+        assert report["bytes"][name] == (exported / name).stat().st_size
+    assert report["machine"]["host_cores"] >= 1 and report["machine"]["versions"]["jax"]
+    for measured in (report["models"]["16x24"], report["programs"]["program.stablehlo"]):
+        assert measured["seconds_per_image"].keys() == {"1", "32"}
+        assert all(of["clock"] > 0 for of in measured["seconds_per_image"].values())
+
+
+def test_int8_is_judged_by_the_classes_of_photographs(
+    model, exported, images, tmp_path, printed
+) -> None:
+    target = tmp_path / "int8"
+    printed("export", model, target, "--dtype", "int8", "--images", images)
+    report = json.loads((target / "parity.json").read_text())
+    found, exact = report["programs"]["program.stablehlo"], report["models"]["16x24"]
+    assert found["dtype"] == "int8" and parity.relative(found) > 1e-5
+    assert parity.relative(found["from_model_in_int8"]) <= 1e-5
+    # Of 6 images, one may have another class.
+    assert_close(found["bound"]["same_class"], 5 / 6)
+    assert_close(found["bound"]["top1"], exact["top1"] - 1 / 6)
+    weights = "weights.safetensors"
+    assert (target / weights).stat().st_size < 0.6 * (exported / weights).stat().st_size
+    pixels = np.zeros((2, 16, 24, 3), np.uint8)
+    alone, as_float32 = runtime().Model(target)(pixels), runtime().Model(exported)(pixels)
+    assert_close(alone["logits"], as_float32["logits"], scaled=parity.INT8_BOUND)
+
+
+def test_int8_without_photographs_is_judged_by_its_difference(model, tmp_path, printed) -> None:
+    printed("export", model, tmp_path / "out", "--dtype", "int8")
+    report = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert report["images"]["source"].startswith("random pixels")
+    found = report["programs"]["program.stablehlo"]
+    assert 1e-5 < parity.relative(found) <= found["bound"]["relative"] == parity.INT8_BOUND
+
+
+def test_int8_weights_alone_are_read_by_load(model, images, tmp_path, printed) -> None:
+    target = tmp_path / "out"
+    arguments = ("--format", "safetensors", "--dtype", "int8", "--images", images)
+    line = printed("export", model, target, *arguments)
+    assert "weights.safetensors: relative difference" in line
+    exact, rounded = params_of(vit_jax.load(model)), params_of(vit_jax.load(target))
+    assert exact.keys() == rounded.keys()
+    for path, array in exact.items():
+        assert_close(rounded[path], array, scaled=0.5001 / 127)
+    assert json.loads((target / "card.json").read_text())["kernels"] == "int8"
+
+
+def test_several_image_sizes_have_a_program_each_and_share_the_weights(
+    model, images, tmp_path, printed
+) -> None:
+    target, sizes = tmp_path / "out", ((16, 24), (32, 32))
+    texts = [f"{height},{width}" for height, width in sizes]
+    named = [part for text in texts for part in ("--image-size", text)]
+    printed("export", model, target, *named, "--images", images, "--batch", "any")
+    programs = json.loads((target / "parity.json").read_text())["programs"]
+    assert list(programs) == ["program_16x24.stablehlo", "program_32x32.stablehlo"]
+    for (height, width), found in zip(sizes, programs.values(), strict=True):
+        assert found["image_size"] == [height, width] and parity.relative(found) <= 1e-5
+        alone, loaded = (
+            runtime().Model(target, (height, width)),
+            vit_jax.load(model, image_size=(height, width)),
+        )
+        data = (images / "0" / "0.png").read_bytes()
+        read = alone.read(data)
+        np.testing.assert_array_equal(
+            read, read_pixels(images / "0" / "0.png", transform_of(loaded))
+        )
+        expected = classify(loaded, top=5, names=list("01234"))(read[None])[0]
+        assert [name for name, _ in alone.classify(read)] == [name for name, _ in expected]
+        assert_close([p for _, p in alone.classify(read)], [p for _, p in expected])
+    assert runtime().Model(target).image_size == [16, 24]
+    with pytest.raises(ValueError, match=r"no program takes images of \[8, 8\]"):
+        runtime().Model(target, (8, 8))
 
 
 def test_a_program_that_differs_is_not_written(model, tmp_path, monkeypatch, capsys) -> None:

@@ -39,8 +39,9 @@ OPTIONS: dict[str, zoo.Options] = {
 }
 
 
-def model(kind: str) -> zoo.Model:
-    options = OPTIONS[kind]
+def model(kind: str, options: Any = None) -> zoo.Model:
+    """A model of a family, with other `options` where they are given."""
+    options = options or OPTIONS[kind]
     made = load.assemble(options, tiny.params(options))
     expects = Preprocessing(image_size=options.image_size, mean=(0.4, 0.5, 0.6))
     made.preprocessing = expects.for_channels(options.channels)

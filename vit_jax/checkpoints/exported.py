@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vit_jax.checkpoints import files, run_folder, s3, surgery
+from vit_jax.checkpoints import files, kernels, run_folder, s3, surgery
 from vit_jax.models import zoo
 from vit_jax.text import few
 from vit_jax.workdir import place
@@ -23,10 +23,13 @@ def is_exported(path: str | os.PathLike[str]) -> bool:
 
 
 def read(path: str | os.PathLike[str], options: zoo.Options) -> dict[str, np.ndarray]:
-    """The parameters by path. Raises ValueError unless they are those of a model of `options`."""
+    """The parameters by path, float32; kernels may be stored in int8.
+
+    Raises ValueError unless they are those of a model of `options`.
+    """
     with place.reading(path) as folder:
         found = files.read_arrays(folder / WEIGHTS)
-        arrays = {name: np.asarray(array) for name, array in found.items()}
+        arrays = kernels.restored({name: np.asarray(array) for name, array in found.items()})
     shapes = surgery.shapes(options)
     wrong = [name for name, shape in shapes.items() if _shape(arrays, name) != shape]
     if wrong := wrong + [name for name in arrays if name not in shapes]:

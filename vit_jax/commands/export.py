@@ -17,12 +17,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--step", type=checkpoint_step, default="latest", help="latest, best, or a number"
     )
-    parser.add_argument("--image-size", type=size, help="HEIGHT or HEIGHT,WIDTH")
+    parser.add_argument(
+        "--image-size",
+        type=size,
+        action="append",
+        default=[],
+        help="HEIGHT or HEIGHT,WIDTH; repeatable: a program for each size",
+    )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16"),
+        choices=("float32", "bfloat16", "int8"),
         default="float32",
-        help="of the computation and of the stored kernels",
+        help="of the stored kernels, and of the computation: float32 for kernels in int8",
     )
     parser.add_argument(
         "--batch",
@@ -58,6 +64,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     The folder has the program (uint8 images in, probabilities out), the weights, how images are
     prepared, the class names, a model card, a server, a report of how equal program and model are,
     and a digest of every file. If they are not equal, nothing is written and the exit code is 1.
+    Kernels in int8 change the model a little: the classes of --images may differ for few of them.
     With --format safetensors there is no program: `load` and `predict` read the folder.
     """
     from vit_jax.commands import exporting

@@ -19,6 +19,7 @@ NOT_FOR = (
     "Images unlike those that it was trained on, or classes that it does not have: its accuracy is"
     " known only for the data below, and it always answers with one of its classes.",
 )
+_BY_OPENCV = ("linear", "area")  # interpolations of runtime.py that are not those of Pillow
 _NOT_FOR_FEATURES = (
     "Classification as it is: it has no classes. Train a head on its features first.",
     NOT_FOR[0],
@@ -62,21 +63,20 @@ def facts(
     program: Program,
     origin: Origin,
     *,
-    programs: Mapping[str, int | None],
     classes: Sequence[str],
     licence: str,
     not_for: Sequence[str],
 ) -> dict[str, Any]:
-    """The content of card.json."""
+    """The content of card.json, without the programs; `program` is that of the first size."""
     options = program.options
     standard = NOT_FOR if options.num_classes else _NOT_FOR_FEATURES
     size = [*program.preprocessing.image_size, options.channels]
     return {
         "format": 1,
         "model": options.described(),
-        "parameters": sum(array.size for array in program.arrays.values()),
+        "parameters": program.parameters,
         "source": {"path": origin.source, "step": origin.step, **origin.run},
-        "programs": programs,
+        "programs": {},
         "input": {"dtype": "uint8", "shape": ["batch", *size]},
         "outputs": (
             {"logits": len(classes), "probabilities": len(classes)}
@@ -85,6 +85,7 @@ def facts(
         ),
         "activation": program.activation if options.num_classes else None,
         "dtype": options.dtype,
+        "kernels": program.stored,
         "licence": licence or "unknown: ask whoever trained it",
         "not_for": [*not_for, *standard],
         "versions": {
@@ -130,7 +131,7 @@ def page(
             "",
             "## Files",
             "",
-            *_files(facts["programs"]),
+            *_files(facts),
             "",
             "## Equal to the original",
             "",
@@ -147,32 +148,40 @@ def page(
     )  # fmt: skip
 
 
-def preprocessing(program: Program, *, normalises: bool = True) -> dict[str, Any]:
-    """The content of preprocessing.json: what comes before the program, and what is in it.
+def requirements(program: Program, of_format: Sequence[str]) -> list[str]:
+    """The packages that runtime.py needs, as `pip install` names them."""
+    opencv = program.preprocessing.interpolation in _BY_OPENCV
+    return ["numpy", "pillow", *(["opencv-python-headless"] if opencv else []), *of_format]
 
-    `normalises`: whether there is a program, which normalises pixels itself.
+
+def preprocessing(programs: Sequence[Program], *, normalises: bool = True) -> dict[str, Any]:
+    """The content of preprocessing.json: what comes before the programs, and what is in them.
+
+    The programs of one model differ in their image size. `normalises`: whether there are programs,
+    which normalise pixels themselves.
     """
-    expects, channels = program.preprocessing, program.options.channels
+    expects, channels = programs[0].preprocessing, programs[0].options.channels
     before = {
-        "image_size": list(expects.image_size),
         "crop_pct": expects.crop_pct,
         "interpolation": expects.interpolation,
         "fit": expects.fit,
     }
-    height, width = expects.image_size
+    sizes = [program.preprocessing.image_size for program in programs]
+    shown = " or ".join(f"{height} x {width}" for height, width in sizes)
     normal = "(pixel / 255 - mean) / std"
     given = f"Give the pixels as uint8 to the program, which computes {normal}."
     colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     return {
         "channels": channels,
+        "image_sizes": [list(size) for size in sizes],
         "before_the_program": before,
         "in_the_program": {"mean": list(expects.mean), "std": list(expects.std)},
         "steps": [
             f"Decode the file to {colours} with 8 bits, turned as its EXIF orientation says.",
-            f"Resize with {expects.interpolation} to cover {height} x {width} divided by"
+            f"Resize with {expects.interpolation} to cover {shown} divided by"
             f" {expects.crop_pct}"
             + (", whatever the aspect ratio is." if expects.fit == "squash" else "."),
-            f"Cut {height} x {width} pixels (height x width) from the centre.",
+            f"Cut {shown} pixels (height x width) from the centre.",
             given if normalises else f"Compute {normal}, with the values of model.json.",
         ],
     }
@@ -200,30 +209,36 @@ def _data(source: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _files(programs: Mapping[str, int | None]) -> list[str]:
+def _files(facts: Mapping[str, Any]) -> list[str]:
     checked = "`sha256sum -c SHA256SUMS` checks the files."
-    if not programs:
+    if not facts["programs"]:
         return [f"`vit_jax.load(FOLDER)` reads the model. {checked}"]
     return [
-        "`python serve.py 8000` serves the model; `runtime.py` reads images and runs it.",
+        "`python serve.py 8000` serves the model; `runtime.py` reads images and runs it. They need"
+        f" `pip install {' '.join(facts['requirements'])}`.",
         checked,
+        "",
         *(
-            f"`{file}` takes {batch or 'any number of'} images at once."
-            for file, batch in programs.items()
+            f"- `{file}` takes {of['batch'] or 'any number of'} images of"
+            f" {' x '.join(map(str, of['image_size']))} pixels at once."
+            for file, of in facts["programs"].items()
         ),
     ]
 
 
 def _equal(parity: Mapping[str, Any]) -> list[str]:
-    if not parity["programs"]:
-        return [f"The weights, read back from the file, are {parity['read_back']}."]
     images = f"{parity['images']['number']} images ({printable(parity['images']['source'])})"
-    return [
-        f"`{file}`: largest relative difference {_worst(of)} on {images}."
-        for file, of in parity["programs"].items()
-    ]
+    lines = [_difference(file, of, parity["models"]) for file, of in parity["programs"].items()]
+    return [f"On {images}:", "", *lines]
 
 
-def _worst(of: Mapping[str, Any]) -> str:
-    worst = max(value["relative"] for value in of.values() if isinstance(value, dict))
-    return f"{worst:.2g}"
+def _difference(file: str, of: Mapping[str, Any], models: Mapping[str, Any]) -> str:
+    """How equal one program is to its model."""
+    worst = max(one["relative"] for one in of["outputs"].values())
+    line = f"- `{file}`, kernels in {of['dtype']}: largest relative difference {worst:.2g}"
+    if "same_class" in of:
+        line += f", the same class for {of['same_class']:.1%}"
+    if "top1" in of:
+        model = models["x".join(map(str, of["image_size"]))]
+        line += f", top-1 {of['top1']:.1%} (the model: {model['top1']:.1%})"
+    return f"{line}."

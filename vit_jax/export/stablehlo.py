@@ -11,11 +11,13 @@ from jax import export
 
 from vit_jax.checkpoints import exported
 from vit_jax.export import weights
-from vit_jax.export.program import Outputs, Program
+from vit_jax.export.program import Outputs, Variant
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 REQUIREMENTS = ("jax", "flatbuffers", "safetensors")  # of whoever runs the program
-DTYPES = ("float32", "bfloat16")
+PACKAGES = ()  # that write and run the programs, besides JAX
+STORED = ("float32", "bfloat16", "int8")
+SUFFIX = ".stablehlo"
 
 
 def check() -> None:
@@ -27,31 +29,25 @@ def check() -> None:
         )
 
 
-def write(folder: pathlib.Path, program: Program, batches: Sequence[int]) -> dict[str, int | None]:
-    """Writes the weights, and a program for each batch size; without sizes, one for any.
+def write(folder: pathlib.Path, variants: Sequence[Variant]) -> None:
+    """Writes the programs, and the weights that they share.
 
-    Returns the batch size of each program by the name of its file, None for any. The program takes
-    the weights as a dict from path to array, so its file is small whatever the size of the model.
+    A program takes the weights as a dict from name to array, so its file is small whatever the size
+    of the model.
     """
-    weights.write(folder / exported.WEIGHTS, program.arrays)
+    arrays = variants[0].program.arrays
+    weights.write(folder / exported.WEIGHTS, arrays)
     shapes = {
-        path: jax.ShapeDtypeStruct(array.shape, array.dtype)
-        for path, array in program.arrays.items()
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in arrays.items()
     }
-    written: dict[str, int | None] = {}
-    for batch in batches or (None,):
-        size = export.symbolic_shape("batch")[0] if batch is None else batch
-        images = jax.ShapeDtypeStruct(program.image_shape(size), np.uint8)
-        lowered = export.export(jax.jit(program), platforms=PLATFORMS)(shapes, images)
-        name = "program.stablehlo" if batch is None else f"program_{batch}.stablehlo"
-        (folder / name).write_bytes(lowered.serialize())
-        written[name] = batch
-    return written
+    for variant in variants:
+        compute = export.export(jax.jit(variant.program), platforms=PLATFORMS)
+        (folder / variant.name).write_bytes(compute(shapes, variant.images).serialize())
 
 
-def loaded(folder: pathlib.Path, name: str, _: Program) -> Callable[[np.ndarray], Outputs]:
+def loaded(folder: pathlib.Path, variant: Variant) -> Callable[[np.ndarray], Outputs]:
     """A program of the folder with its weights: uint8 (B, H, W, C) -> outputs on the host."""
-    program = export.deserialize(bytearray((folder / name).read_bytes()))
+    program = export.deserialize(bytearray((folder / variant.name).read_bytes()))
     compute: Any = jax.jit(program.call)
     arrays = jax.device_put(weights.read(folder / exported.WEIGHTS))
     return lambda images: jax.device_get(compute(arrays, images))

@@ -3,6 +3,7 @@
 Shapes: L depth, B batch, T tokens, R rows of a position table, D width, H heads.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,6 +32,11 @@ def create(options: BlockOptions, depth: int, *, rngs: nnx.Rngs) -> Block:
 def stacked(make: Callable[[nnx.Rngs], Module], depth: int, *, rngs: nnx.Rngs) -> Module:
     """Like `create`, for any module that `make` returns."""
     return nnx.split_rngs(splits=depth)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
+
+
+def is_stacked(path: str) -> bool:
+    """Whether the first axis of the parameter at a path is the layer."""
+    return re.search(r"(^|/)blocks/", path) is not None
 
 
 def scan(

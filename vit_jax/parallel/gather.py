@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+from vit_jax.models import stack
 from vit_jax.models.layers import BATCH_AXES, batch_axes
 from vit_jax.parallel import rules
 
@@ -34,7 +35,7 @@ def gathering(model: Model) -> Model:
             name = "/".join([*map(str, path), "kernel"])
             axes = tuple(rules.spec(name, module.kernel.shape, mesh))
             if "fsdp" in axes:
-                module.dot_general = Product(axes[1:] if rules.in_blocks(name) else axes)
+                module.dot_general = Product(axes[1:] if stack.is_stacked(name) else axes)
     return model
 
 

@@ -16,6 +16,8 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vit_jax.models import stack
+
 # The end of a parameter's path, and the axis that `tensor` splits.
 TENSOR_AXIS = (
     (r"attention/qkv/kernel$", -2),  # (..., D, 3, H, d): heads
@@ -64,14 +66,9 @@ def spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
             continue
         if shape[axis] % mesh.shape["tensor"] == 0:
             axes[axis] = "tensor" if mesh.shape["tensor"] > 1 else None
-    first = 1 if in_blocks(path) else 0
+    first = 1 if stack.is_stacked(path) else 0
     free = [i for i in range(first, len(shape)) if axes[i] is None]
     fits = [i for i in free if shape[i] % mesh.shape["fsdp"] == 0]
     if fits and mesh.shape["fsdp"] > 1 and math.prod(shape[first:]) >= SMALLEST:
         axes[first if first in fits else max(fits, key=lambda i: shape[i])] = "fsdp"
     return P(*axes)
-
-
-def in_blocks(path: str) -> bool:
-    """Whether the array has a layer axis, which is its first one."""
-    return re.search(r"(^|/)blocks/", path) is not None

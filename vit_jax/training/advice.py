@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from vit_jax.models import stack
 from vit_jax.parallel import rules
 
 # Rows of a kernel that a device holds. With 16 of them, the TPU compiler adds up gradients and some
@@ -37,7 +38,7 @@ def _split_rows(shapes: Any, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if not rules.in_blocks(name) or not name.endswith(_BY_ROWS):
+        if not stack.is_stacked(name) or not name.endswith(_BY_ROWS):
             continue
         axes = tuple(rules.spec(name, leaf.shape, mesh))
         if "fsdp" in axes:

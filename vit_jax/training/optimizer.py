@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from vit_jax import schema
+from vit_jax.models import stack
 from vit_jax.training.optimizers import OPTIMIZERS as OPTIMIZERS
 from vit_jax.training.optimizers import Rule, contract
 
@@ -134,7 +135,7 @@ def rate_factors(optimizer: OptimizerConfig, params: Any) -> Any:
     def whole(path: str, leaf: Any, factor: float) -> np.ndarray:
         below = _layers_below_head(path, depth) if depth else np.zeros(())
         value = factor * optimizer.layer_decay**below
-        layered = value.ndim and contract.is_stacked(path)
+        layered = value.ndim and stack.is_stacked(path)
         shape = (depth, *(1,) * (len(leaf.shape) - 1)) if layered else ()
         return np.asarray(value, np.float32).reshape(shape)
 

@@ -1,6 +1,6 @@
 """Runs the model in this folder, without the package that exported it.
 
-It needs numpy, pillow, and the packages that `requirements` of card.json names.
+It needs the packages that `requirements` of card.json names.
 Shapes: B images of the model's size (H, W) with C channels; (h, w) is the size of a photograph.
 """
 
@@ -24,14 +24,23 @@ RESAMPLING = {
 class Model:
     """`model(images)` computes, `model.read(data)` turns an image file into input."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, image_size=None):
+        """`image_size` (H, W) is one of preprocessing.json; unset: the first of them."""
         self.folder = pathlib.Path(folder)
         self.card = json.loads((self.folder / "card.json").read_text())
         self.preparing = json.loads((self.folder / "preprocessing.json").read_text())
         self.classes = json.loads((self.folder / "class_names.json").read_text())
-        sizes = {batch: name for name, batch in self.card["programs"].items()}
-        self.batch = None if None in sizes else min(sizes)  # None: any number of images
-        program = self.folder / sizes[self.batch]
+        self.image_size = list(image_size or self.preparing["image_sizes"][0])
+        batches = {
+            of["batch"]: name
+            for name, of in self.card["programs"].items()
+            if of["image_size"] == self.image_size
+        }
+        if not batches:
+            known = self.preparing["image_sizes"]
+            raise ValueError(f"no program takes images of {self.image_size}: choose from {known}")
+        self.batch = None if None in batches else min(batches)  # None: any number of images
+        program = self.folder / batches[self.batch]
         self.compute = _onnx(program) if program.suffix == ".onnx" else self._stablehlo(program)
 
     def __call__(self, images):
@@ -58,7 +67,8 @@ class Model:
             pixels = _pixels(image, self.preparing["channels"])
         except (OSError, SyntaxError) as error:
             raise ValueError(f"cannot decode the image: {error}") from error
-        return center_crop(pixels, **self.preparing["before_the_program"])
+        before = self.preparing["before_the_program"]
+        return center_crop(pixels, image_size=self.image_size, **before)
 
     def _stablehlo(self, program):
         import jax

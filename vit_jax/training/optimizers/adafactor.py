@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax.models import stack
 from vit_jax.training.optimizers import contract
 from vit_jax.training.optimizers.contract import MomentDtype, WeightDecay
 
@@ -55,7 +56,7 @@ def _by_layer(rule: optax.GradientTransformation, params: Any) -> optax.Gradient
     """The rule for each layer of a stack by itself: the axis of the layers is never factored."""
 
     def label(path: str, leaf: Any) -> str:
-        return f"{leaf.shape[0]} layers" if contract.is_stacked(path) else "whole"
+        return f"{leaf.shape[0]} layers" if stack.is_stacked(path) else "whole"
 
     labels = jax.tree.map(label, contract.paths(params), params)
     kinds = set(jax.tree.leaves(labels))

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax.models import stack
+
 MomentDtype = Literal["float32", "bfloat16"]
 
 KERNELS = ("kernel$",)  # the parameters that decay unless a config says otherwise
@@ -148,11 +150,6 @@ def first_matches(params: Any, factors: tuple[tuple[str, float], ...], *, field:
     )
 
 
-def is_stacked(path: str) -> bool:
-    """Whether the first axis of the parameter is the layer."""
-    return re.search(r"(^|/)blocks/", path) is not None
-
-
 def layer_norms(tree: Any) -> Any:
     """The Euclidean norm of every array of a tree, in float32; of each layer where it is stacked.
 
@@ -160,7 +157,7 @@ def layer_norms(tree: Any) -> Any:
     """
 
     def norm(path: str, array: jax.Array) -> jax.Array:
-        axes = tuple(range(int(is_stacked(path)), array.ndim))
+        axes = tuple(range(int(stack.is_stacked(path)), array.ndim))
         squares = jnp.square(array.astype(jnp.float32))
         return jnp.sqrt(squares.sum(axis=axes, keepdims=True))
 

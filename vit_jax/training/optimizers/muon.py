@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
+from vit_jax.models import stack
 from vit_jax.parallel import rules
 from vit_jax.training.optimizers import contract
 from vit_jax.training.optimizers.adam import scale_by_adam
@@ -164,7 +165,7 @@ def _sides(path: str, shape: tuple[int, ...]) -> P:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return P(None, None)
-    first = int(contract.is_stacked(path))
+    first = int(stack.is_stacked(path))
     inputs, outputs = _inputs_and_outputs(path, shape[first:])
     names = _inputs_and_outputs(path, tuple(rules.spec(path, shape, mesh))[first:])
     of_sides = [axes[0] for axes in names]
@@ -176,7 +177,7 @@ def as_matrices(path: str, array: jax.Array) -> jax.Array:
 
     The output of attention has the heads on its input side; the pixels of a patch are inputs.
     """
-    layers = array.shape[: int(contract.is_stacked(path))]
+    layers = array.shape[: int(stack.is_stacked(path))]
     inputs, outputs = _inputs_and_outputs(path, array.shape[len(layers) :])
     return array.reshape(*layers, math.prod(inputs), math.prod(outputs))
 
