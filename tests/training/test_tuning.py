@@ -162,14 +162,14 @@ def test_merged_kernels_compute_the_same_as_adapters() -> None:
     ("fields", "message"),
     [
         (("kind=adapters",), "choose one of 'full', 'head', 'bitfit', 'blocks', 'lora'"),
-        (("kind=head",), "config.tune.kind=head trains a part of a model .*config.init_from"),
+        (("kind=head",), "config.tune trains a part of a model .*config.init_from"),
         (("kind=head", "rank=4"), "config.tune.rank"),
         (("kind=lora", "rank=0"), "the rank of LoRA is 0: it must be at least 1"),
         (("kind=lora", "alpha=-1"), "alpha of LoRA is -1.0: it must be positive"),
         (("kind=lora", "layers=attn"), "'attn' matches no layer: choose from .*attention/qkv"),
         (("kind=lora", "layers=("), "is not a regular expression"),
         (("kind=blocks", "last=3", "from"), r"config.tune.last is 3: it must be in \[1, 2\]"),
-        (("kind=bitfit", "from", "objective=mae"), "fine-tunes a classifier"),
+        (("kind=bitfit", "from", "objective=mae"), "fine-tunes a part of a classifier"),
         (
             ("kind=blocks", "last=1", "from", "grows"),
             "config.progressive and config.tune.kind=blocks",

@@ -16,7 +16,7 @@ from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.text import printable
-from vit_jax.training import compute, optimizer, schedules, tuning
+from vit_jax.training import compute, optimizer, schedules
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,11 @@ def fresh_start(config: Config, facts: DataFacts) -> Start:
     does, and for a checkpoint that does not fit.
     """
     if not config.init_from:
-        tuning.check_start(config.tune)
+        if not config.tune.whole:
+            raise ValueError(
+                "config.tune trains a part of a model and keeps the rest: name the model to start"
+                " from, config.init_from"
+            )
         return zoo_start(config, facts)
     source = load.read(
         config.init_from,
