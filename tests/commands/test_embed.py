@@ -68,7 +68,7 @@ def test_they_are_the_features_of_the_model(
 ) -> None:
     more = ("--features", features, *(("--layer", layer) if layer else ()))
     said = embed(tmp_path / "out.npz", *more)
-    assert f"of {IMAGES} images, 1 of them broken" in said
+    assert f"{IMAGES} images, 1 of them broken, " in said
     assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
     with np.load(tmp_path / "out.npz") as found:
         assert found["image"].tolist()[:2] == ["00.png", "01.png"]
@@ -119,7 +119,7 @@ def test_two_processes_write_each_image_once_into_one_file(embed, model, images,
     command = ("embed", images, tmp_path / "two.npz", "--workdir", model, "--batch-size", "1")
     ended = cli.process(*command, program=LAUNCH)  # in two parts, of 16 and of 5 images
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count(f"of {IMAGES} images, 1 of them broken") == 1
+    assert ended.stdout.count(f"{IMAGES} images, 1 of them broken, ") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.npz", "two.npz"]
     with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "two.npz") as two:
         for name in ("image", "broken"):

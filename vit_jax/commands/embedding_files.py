@@ -106,7 +106,7 @@ def join(output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, part
     shape = "x".join(map(str, next(read()).features.shape[1:]))
     shutil.rmtree(folder)
     left_out = f", {broken} of them broken" if broken else ""
-    return f"features {shape} of {len(names)} images{left_out}"
+    return f"{len(names)} images{left_out}, {shape} features each"
 
 
 def _path(folder: pathlib.Path, number: int) -> pathlib.Path:
