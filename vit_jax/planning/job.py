@@ -31,7 +31,7 @@ class Job:
     facts: DataFacts
     topology: Topology
     probe: bool = False
-    options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of the compiler
+    options: Mapping[str, str | int] = dataclasses.field(default_factory=dict)  # of the compiler
 
     def to_json(self) -> str:
         return json.dumps(
