@@ -14,7 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 from jax.experimental import topologies
@@ -86,8 +86,10 @@ def _digest(job: Job, plan: Design, lowered: jax.stages.Lowered) -> str:
 
 def _compile(job: Job, lowered: jax.stages.Lowered, folder: pathlib.Path, program: str) -> Result:
     began = time.monotonic()
+    # JAX declares texts only, but some options of its own are numbers.
+    options: dict[str, Any] = {**job.options, **(_PROBE if job.probe else {})}
     try:
-        compiled = lowered.compile({**job.options, **(_PROBE if job.probe else {})})
+        compiled = lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
         seconds = time.monotonic() - began
         needed = bytes_needed(str(error))
