@@ -1,13 +1,16 @@
 """ONNX by `jax2onnx`: a program with its weights, for ONNX Runtime."""
 
 import contextlib
+import functools
 import importlib.util
+import itertools
 import logging
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -72,8 +75,7 @@ def loaded(folder: pathlib.Path, variant: Variant) -> Callable[[np.ndarray], Out
 def _traced(variant: Variant) -> Callable[..., Any]:
     """The program with its weights, as the operations that JAX traced.
 
-    The library replaces some layers by its own, and max pooling was wrong then; here it sees no
-    layers.
+    The library replaces some layers by its own, which compute something else; here it sees none.
     """
     program = variant.program
 
@@ -81,8 +83,79 @@ def _traced(variant: Variant) -> Callable[..., Any]:
         found = program(program.arrays, images)
         return tuple(found[name] for name in program.names())
 
-    compute = core.jaxpr_as_fun(jax.make_jaxpr(outputs)(variant.images))
-    return lambda images: tuple(compute(images))
+    closed = jax.make_jaxpr(outputs)(variant.images)
+    return lambda images: tuple(_computed(closed, images))
+
+
+def _computed(closed: core.ClosedJaxpr, *inputs: jax.Array) -> list[Any]:
+    """The outputs of traced operations, two of which are computed by others.
+
+    The library writes max pooling with a window over all four axes, which ONNX Runtime refuses, and
+    padding of a fixed batch only. Operations inside a scan stay as they are.
+    """
+    values: dict[core.Var, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    values |= zip(closed.jaxpr.invars, inputs, strict=True)
+
+    def read(variable: Any) -> Any:
+        return variable.val if isinstance(variable, core.Literal) else values[variable]
+
+    for equation in closed.jaxpr.eqns:
+        given = list(map(read, equation.invars))
+        if equation.primitive.name == "reduce_window_max":
+            found = [_largest_of_slices(*given, **equation.params)]
+        elif equation.primitive.name == "pad":
+            found = [_padded(*given, **equation.params)]
+        elif equation.primitive.name == "jit":
+            found = _computed(equation.params["jaxpr"], *given)
+        else:
+            found = core.jaxpr_as_fun(_alone(closed.jaxpr, equation))(*given)
+        values |= zip(equation.outvars, found, strict=True)
+    return list(map(read, closed.jaxpr.outvars))
+
+
+def _padded(
+    x: jax.Array, value: jax.Array, padding_config: Sequence[tuple[int, int, int]]
+) -> jax.Array:
+    """`jax.lax.pad` by concatenation. Raises ValueError for padding between elements or below 0."""
+    for axis, (before, after, interior) in enumerate(padding_config):
+        if interior or before < 0 or after < 0:
+            raise ValueError("it pads between elements, or cuts them off")
+        parts = [
+            jax.lax.broadcast(value, (*x.shape[:axis], size, *x.shape[axis + 1 :]))
+            for size in (before, after)
+        ]
+        kept = [part for part in (parts[0], x, parts[1]) if part.shape[axis]]
+        x = jax.lax.concatenate(kept, axis)
+    return x
+
+
+def _alone(whole: core.Jaxpr, equation: core.JaxprEqn) -> core.ClosedJaxpr:
+    """An operation with a variable for each of its inputs."""
+    inputs = [core.Var(variable.aval) for variable in equation.invars]
+    outputs = [core.Var(variable.aval) for variable in equation.outvars]
+    equation = equation.replace(invars=[*inputs], outvars=outputs)
+    alone = core.Jaxpr((), inputs, outputs, [equation], debug_info=whole.debug_info)
+    return core.ClosedJaxpr(alone, ())
+
+
+def _largest_of_slices(
+    x: jax.Array,
+    *,
+    window_dimensions: Sequence[int],
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **_: Any,
+) -> jax.Array:
+    """Max pooling (B, h, w, C) -> (B, h', w', C): a slice for each place in the window."""
+    padded = _padded(x, jnp.asarray(-jnp.inf, x.dtype), [(*pads, 0) for pads in padding])
+    slices = []
+    for place in itertools.product(*map(range, window_dimensions)):
+        ends = [
+            size - window + start + 1
+            for size, window, start in zip(padded.shape, window_dimensions, place, strict=True)
+        ]
+        slices.append(jax.lax.slice(padded, place, ends, window_strides))
+    return functools.reduce(jnp.maximum, slices)
 
 
 @contextlib.contextmanager

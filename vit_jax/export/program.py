@@ -4,6 +4,7 @@ Shapes: B images of (H, W) pixels and C channels, K classes, D features.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -91,7 +92,7 @@ class Variant:
         """What card.json says of it."""
         return {"image_size": list(self.program.preprocessing.image_size), "batch": self.batch}
 
-    @property
+    @functools.cached_property  # symbolic sizes of two calls would not be equal
     def images(self) -> jax.ShapeDtypeStruct:
         """The images that it takes."""
         batch = export.symbolic_shape("batch")[0] if self.batch is None else self.batch
