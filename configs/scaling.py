@@ -10,8 +10,8 @@ square root of the step, attention pooling. The decay of the head is 100 times t
 Published accuracy of G/14 on ImageNet after fine-tuning: 90.45 (abstract). The paper shows the cost
 in a figure only.
 
-Planned cost (2026-11-26, libtpu 0.0.42.1, predicted and never run, without evaluations): G/14 on
-v5p-512 (256 chips) 243.7 hours, 62,398 chip-hours, MFU 46%.
+Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): G/14 on
+v5p-512 (256 chips) 212.5 hours, 54,398 chip-hours, MFU 53%.
 """
 
 import ml_collections

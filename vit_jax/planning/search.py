@@ -71,8 +71,8 @@ def _candidates(job: Job) -> Iterator[dict[str, Any]]:
     root = 2 ** (int(math.log2(inner)) // 2)
     for fsdp in sorted({1, root, inner}):
         for remat in REMATS:
-            mesh = {"mesh.data": -1, "mesh.fsdp": fsdp, "mesh.tensor": job.config.mesh.tensor}
-            yield {**mesh, "model.remat": remat, "model.unroll": 1}
+            fields = {"mesh.fsdp": fsdp, "model.remat": remat, "model.unroll": 1}
+            yield fields if job.config.mesh.data == -1 else fields | {"mesh.data": -1}
 
 
 def _probe(
