@@ -8,7 +8,8 @@ square root of the step, attention pooling. The decay of the head is 100 times t
 3 against 0.03, times the schedule (big_vision's `wd` over `lr` is `weight_decay` here).
 
 Published accuracy of G/14 on ImageNet after fine-tuning: 90.45 (abstract). The paper shows the cost
-in a figure only.
+in a figure only; later ones state 210,000 hours of a TPUv3 core for g/14 on 16 billion images
+(arXiv 2305.13035) and over 500,000 for G/14 (arXiv 2310.16764).
 
 Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): G/14 on
 v5p-512 (256 chips) 212.5 hours, 54,398 chip-hours, MFU 53%.

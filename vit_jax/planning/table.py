@@ -14,7 +14,7 @@ GIB = 2.0**30
 _DEAREST = 5
 _READ = "Memory, FLOPs, bytes and collectives are read from the compiled program."
 _TIMES = {  # by platform
-    "tpu": "Times on TPUs are predicted: within 20% for 11 of 14 published steps (docs/plan.md).",
+    "tpu": "Times on TPUs are predicted: within 20% for 12 of 15 published steps (docs/plan.md).",
     "gpu": (
         "Times on GPUs are the least that the chip allows: each operation takes the time for its"
         " FLOPs at the peak, or for its bytes. A measured step took 1.4 times as long"
