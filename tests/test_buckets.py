@@ -121,8 +121,8 @@ def test_commands_take_a_run_on_a_bucket(run, bucket, local, tmp_path, refused, 
 
 @pytest.mark.parametrize("bucket", ["s3"], indirect=True)
 def test_training_starts_from_a_run_on_a_bucket(run, command, bucket) -> None:
-    shorter = ("--config.total.steps=2", f"--config.init_from={run}")
-    assert cli.run(*command.train(f"{bucket}/runs/b", *shorter)) == 0
+    start = f"--config.init_from={run}"
+    assert cli.run(*command.train(f"{bucket}/runs/b", *OVERRIDES, start)) == 0
     assert run_config.read_config(f"{bucket}/runs/b").init_from == run
 
 

@@ -15,7 +15,7 @@ from flax import nnx
 
 from tests import cli, runs
 from tests.compare import assert_close
-from tests.extending.life import Life
+from tests.extending.life import STEPS, Life
 from tests.models import tiny
 from vit_jax.checkpoints import run_folder
 from vit_jax.models.preprocessing import Preprocessing
@@ -67,11 +67,12 @@ def test_a_distilled_run_goes_on_with_the_same_bits(teachers, tmp_path, monkeypa
 def test_the_teacher_is_sharded_like_the_student_and_the_result_is_the_same(
     teachers, recipe, tmp_path
 ):
-    overrides = ("--config.total.steps=2", *taught_by(teachers / "one"))
+    overrides = (*STEPS, *taught_by(teachers / "one"))  # the step that is compiled above
     losses = []
     for name, mesh in (("data", ()), ("fsdp", ("--config.mesh.fsdp=4",))):
         assert cli.train(recipe, tmp_path / name, *overrides, *mesh) == 0
-        losses.append([line["loss"] for line in runs.lines(tmp_path / name) if "loss" in line])
+        lines = [line["loss"] for line in runs.lines(tmp_path / name) if "loss" in line]
+        losses.append(lines[:2])  # then rounding grows
     assert_close(*losses, scaled=1e-5)
 
 

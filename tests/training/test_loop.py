@@ -135,7 +135,7 @@ def test_a_run_that_diverges_at_once_may_begin_anew_in_its_workdir(
     assert last.startswith("vit_jax: param_norm is inf at step 1: there is no checkpoint yet")
     assert "run the same command with a lower rate" in last
     assert store.saved_steps(tmp_path) == []
-    assert cli.train(recipe, tmp_path, overrides[1]) == 0
+    assert cli.train(recipe, tmp_path) == 0
     said = capsys.readouterr().err
     assert f"{tmp_path} holds a run that saved nothing: it starts again" in said
     assert "optimizer.learning_rate is 1e+30 there and 0.001 here" in said
