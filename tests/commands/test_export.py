@@ -20,6 +20,7 @@ from vit_jax.data.crops import center_crop
 from vit_jax.export import folder, parity
 from vit_jax.images import read_pixels, transform_of
 from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.preprocessing import Preprocessing
 
 pytest.importorskip("flatbuffers", reason="jax.export writes files with it")
 
@@ -265,13 +266,45 @@ def test_a_missing_package_is_one_line(model, tmp_path, refused, monkeypatch) ->
         assert f"pip install vit_jax[{extra}]" in line
 
 
-def test_the_card_of_a_run_has_its_data_and_metrics(recipe, tmp_path, printed) -> None:
-    assert cli.train(recipe, tmp_path / "run") == 0
-    printed("export", tmp_path / "run", tmp_path / "out", "--measured", 8)
-    last = [line for line in runs.lines(tmp_path / "run") if "eval_top1" in line][-1]
+def test_the_card_of_a_run_has_its_data_and_the_metrics_of_its_step(
+    recipe, tmp_path, printed
+) -> None:
+    run = tmp_path / "run"
+    every = ("--config.evaluate_every.steps=2", "--config.checkpoint.every.steps=1")
+    assert cli.train(recipe, run, *every, "--config.checkpoint.keep_last=9") == 0
+    measured = {line["step"]: line for line in runs.lines(run) if "eval_top1" in line}
+    assert sorted(measured) == [2, 4, 6]
+    best = vit_jax.load(run, step="best").step
+    for asked, step, of in (("best", best, best), ("latest", 6, 6), ("3", 3, 2)):
+        target = tmp_path / f"out_{asked}"
+        printed("export", run, target, "--measured", 8, "--step", asked)
+        source = json.loads((target / "card.json").read_text())["source"]
+        assert (source["step"], source["chosen"]) == (step, asked)
+        assert source["metrics"] == measured[of]
+        checksums = run / source["digest"]["file"]
+        assert checksums.parent.name == str(step)
+        assert source["digest"]["sha256"] == hashlib.sha256(checksums.read_bytes()).hexdigest()
+        page = (target / "README.md").read_text()
+        evaluated = f"On {measured[of]['eval_count']:,} held-out images at step {of}"
+        assert evaluated + (": " if of == step else ", the last evaluation before it: ") in page
+        assert f", step {step} ({asked})." in page
+        assert f"- train: {source['data']['train']['images']:,} images of" in page
+        assert "8 images (held-out images of" in page
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "bicubic_antialias"])
+def test_the_card_names_the_packages_of_the_runtime_and_the_digest_of_the_file(
+    interpolation, tmp_path, printed
+) -> None:
+    made = tiny.model(image_size=(16, 24))
+    made.preprocessing = Preprocessing(image_size=(16, 24), interpolation=interpolation)
+    vit_jax.save(made, tmp_path / "model.npz")
+    printed("export", tmp_path / "model.npz", tmp_path / "out")
     card = json.loads((tmp_path / "out" / "card.json").read_text())
-    assert card["source"]["metrics"] == last
+    needed = ["opencv-python-headless"] if interpolation == "linear" else []
+    assert card["requirements"][:-3] == ["numpy", "pillow", *needed]
+    content = (tmp_path / "model.npz").read_bytes()
+    expected = {"file": "model.npz", "sha256": hashlib.sha256(content).hexdigest()}
+    assert card["source"]["digest"] == expected
     page = (tmp_path / "out" / "README.md").read_text()
-    assert f"On {last['eval_count']:,} held-out images at step {last['step']}" in page
-    assert f"- train: {card['source']['data']['train']['images']:,} images of" in page
-    assert "8 images (held-out images of" in page
+    assert " ".join(card["requirements"]) in page and expected["sha256"] in page

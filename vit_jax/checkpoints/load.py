@@ -40,6 +40,7 @@ class Checkpoint:
     class_names: tuple[str, ...] = ()
     resize: Methods = Methods()  # how its family resizes parameters
     layout: str = ""  # the layout of the file that was read; "" for a run
+    step: int | None = None  # of a run
     notes: tuple[str, ...] = ()  # messages about what was assumed or not read
 
 
@@ -78,7 +79,8 @@ def load(
     (default: from config.json, a released model, or `image_size`, which is logged); and
     `position="none"` for a model without positions whose .npz has none.
 
-    `model.preprocessing` holds the expected images, `model.class_names` the classes where known.
+    `model.preprocessing` holds the expected images, `model.class_names` the classes where known,
+    `model.step` the step of a run.
     Assumptions are logged as warnings. Raises ValueError for an unreadable file or a bad argument.
     """
     checkpoint = read(
@@ -112,7 +114,7 @@ def _ready(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> zoo.Model:
     model = assemble(checkpoint.options, checkpoint.params)
     model.preprocessing = checkpoint.preprocessing
     model.class_names = checkpoint.class_names
-    model.resize_methods = checkpoint.resize
+    model.resize_methods, model.step = checkpoint.resize, checkpoint.step
     return model
 
 
@@ -292,5 +294,6 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
         preprocessing=card.preprocessing,
         class_names=card.class_names,
         resize=card.resize,
+        step=found.step,
         notes=card.notes + found.notes,
     )

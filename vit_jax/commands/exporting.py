@@ -1,6 +1,7 @@
 """What `export` does, once its arguments are read."""
 
 import argparse
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -199,15 +200,19 @@ def _activation(subject: Subject) -> program_lib.Activation:
 
 
 def _origin(subject: Subject) -> card.Origin:
+    step = subject.model.step
+    origin = card.Origin(
+        source=subject.workdir,
+        digest=card.digest(subject.workdir, step=step),
+        step=step,
+        chosen="" if step is None else str(subject.step),
+    )
     if subject.config is None:
-        return card.Origin(source=subject.workdir)
+        return origin
     fields = json.dumps(run_folder.read_fields(subject.workdir), sort_keys=True)
     digest = hashlib.sha256(fields.encode()).hexdigest()
-    return card.Origin(
-        source=subject.workdir,
-        step=str(subject.step),
-        run=card.of_run(subject.workdir, digest=digest),
-    )
+    run = card.of_run(subject.workdir, config_digest=digest, step=step)
+    return dataclasses.replace(origin, run=run)
 
 
 def _summary(target: str, written: Mapping[str, int], report: Mapping[str, Any]) -> list[str]:

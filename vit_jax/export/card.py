@@ -1,16 +1,17 @@
 """The card of an exported model: facts as JSON, and a page for people who consider using it."""
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import vit_jax
-from vit_jax.checkpoints import run_folder
+from vit_jax.checkpoints import exported, files, integrity, run_folder
 from vit_jax.export.program import Program
 from vit_jax.text import few, printable
-from vit_jax.workdir import lines
+from vit_jax.workdir import lines, place
 
 LIBRARIES = ("jax", "jaxlib", "flax", "numpy")
 NOT_FOR = (
@@ -31,20 +32,47 @@ class Origin:
     """What is known about where a model is from."""
 
     source: str  # the run or the file
-    step: str = ""  # of the checkpoint that was asked for: latest, best, or a number
+    digest: Mapping[str, str]  # see `digest`
+    step: int | None = None  # of the checkpoint in a run
+    chosen: str = ""  # how the user named this step: latest, best, or a number
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see `of_run`
 
 
-def of_run(workdir: str | os.PathLike[str], *, digest: str) -> dict[str, Any]:
-    """Facts of a run: data, objective, its start, and the last line of held-out metrics.
+def digest(source: str, *, step: int | None) -> dict[str, str]:
+    """The name and the SHA-256 of the file that an exported model was read from.
 
-    `digest` is that of the config. Raises ValueError if a file of the run is damaged.
+    Of a run, it is the file with the checksums of the checkpoint at `step`. {} if there is none.
+    """
+    if step is not None:
+        name = f"checkpoints/{step}/{integrity.NAME}"
+        path = place.folder(source) / name
+        content = path.read_bytes() if path.exists() else b""
+        return {"file": name, "sha256": hashlib.sha256(content).hexdigest()} if content else {}
+    own = exported.is_exported(source)
+    with place.reading(source) as copy:
+        file = copy / exported.WEIGHTS if own else files.locate(copy)
+        with file.open("rb") as opened:
+            content_digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return {"file": file.name, "sha256": content_digest}
+
+
+def of_run(
+    workdir: str | os.PathLike[str], *, config_digest: str, step: int | None
+) -> dict[str, Any]:
+    """Facts of a run: data, objective, its start, and the held-out metrics of a step.
+
+    If the step was not evaluated, they are those of the last evaluation before it. Raises
+    ValueError if a file of the run is damaged.
     """
     fields, data = run_folder.read_fields(workdir), run_folder.read_json(workdir, "data.json") or {}
     splits = data.get("splits", {}) if isinstance(data, Mapping) else {}
-    measured = [line for line in lines.read(workdir).good if "eval_count" in line]
+    measured = [
+        line
+        for line in lines.read(workdir).good
+        if "eval_count" in line and (step is None or line["step"] <= step)
+    ]
     return {
-        "config_digest": digest,
+        "config_digest": config_digest,
         "objective": fields.get("objective", {}).get("name", ""),
         "started_from": fields.get("init_from", ""),
         "data": {
@@ -55,7 +83,7 @@ def of_run(workdir: str | os.PathLike[str], *, digest: str) -> dict[str, Any]:
             }
             for split, of in splits.items()
         },
-        "metrics": measured[-1] if measured else {},
+        "metrics": max(measured, key=lambda line: line["step"], default={}),
     }
 
 
@@ -75,7 +103,13 @@ def facts(
         "format": 1,
         "model": options.described(),
         "parameters": program.parameters,
-        "source": {"path": origin.source, "step": origin.step, **origin.run},
+        "source": {
+            "path": origin.source,
+            "digest": origin.digest,
+            "step": origin.step,
+            "chosen": origin.chosen,
+            **origin.run,
+        },
         "programs": {},
         "input": {"dtype": "uint8", "shape": ["batch", *size]},
         "outputs": (
@@ -139,7 +173,8 @@ def page(
             "",
             "## Origin",
             "",
-            f"From {printable(source['path'])}, licence: {printable(facts['licence'])}.",
+            *_origin(source),
+            f"Licence: {printable(facts['licence'])}.",
             *([f"It started from {printable(source['started_from'])}."]
               if source.get("started_from") else []),
             f"Versions: {', '.join(f'{k} {v}' for k, v in facts['versions'].items())}.",
@@ -196,7 +231,7 @@ def _data(source: Mapping[str, Any]) -> list[str]:
     ]
     metrics = source["metrics"]
     if not metrics:
-        return [*found, "- It was not evaluated while it was trained."]
+        return [*found, "- It was not evaluated while it was trained, up to this step."]
     values = [
         f"{name.removeprefix('eval_')} {value:.4g}"
         for name, value in lines.numbers(metrics).items()
@@ -204,9 +239,18 @@ def _data(source: Mapping[str, Any]) -> list[str]:
     ]
     return [
         *found,
-        f"- On {metrics['eval_count']:,} held-out images at step {metrics['step']}, the last"
-        f" evaluation: {', '.join(values)}.",
+        f"- On {metrics['eval_count']:,} held-out images at step {metrics['step']}"
+        + ("" if metrics["step"] == source["step"] else ", the last evaluation before it")
+        + f": {', '.join(values)}.",
     ]
+
+
+def _origin(source: Mapping[str, Any]) -> list[str]:
+    step = "" if source["step"] is None else f", step {source['step']} ({source['chosen']})"
+    lines = [f"From {printable(source['path'])}{step}."]
+    if of := source["digest"]:
+        lines.append(f"SHA-256 of its {printable(of['file'])}: {of['sha256']}.")
+    return lines
 
 
 def _files(facts: Mapping[str, Any]) -> list[str]:

@@ -113,6 +113,7 @@ class Model(nnx.Module):
     preprocessing: Preprocessing | None = None  # set by `create` and `load`
     class_names: tuple[str, ...] = ()  # set by `load` if the file has them
     resize_methods: Methods = Methods()  # how its family resizes parameters; set by `load`
+    step: int | None = None  # of the checkpoint in a run; set by `load`
     options: Any  # an instance of the family's options class
     head: Any  # (B, feature_size) -> logits (B, K), of models with classes
 
