@@ -204,6 +204,33 @@ def test_int8_weights_alone_are_read_by_load(model, images, tmp_path, printed) -
     assert json.loads((target / "card.json").read_text())["kernels"] == "int8"
 
 
+def test_exported_weights_are_evaluated_and_predict_as_their_model(
+    model, images, tmp_path, printed, refused
+) -> None:
+    target, names = tmp_path / "out", tmp_path / "names.txt"
+    names.write_text("0\n1\n2\n3\n4\n")
+    printed("export", model, target, "--format", "safetensors")
+    for command in (
+        ("evaluate", "--images", images, "--json"),
+        ("predict", images / "0" / "0.png", "--json"),
+    ):
+        answers = [printed(*command, "--workdir", workdir) for workdir in (model, target)]
+        assert answers[1].replace(str(target), str(model)) == answers[0]
+    line = refused("evaluate", "--workdir", target)
+    assert "name a recipe with data and evaluators, --config, or images" in line
+    assert printed("evaluate", "--workdir", target, "--images", images, "--classes", names)
+
+
+def test_a_program_in_the_place_of_a_model_is_refused_with_what_to_do(
+    exported, images, refused
+) -> None:
+    for command in (["evaluate", "--images", images], ["predict", images]):
+        line = refused(*command, "--workdir", exported, folder=exported)
+        assert "which its runtime.py runs: name what it was exported from" in line
+    with pytest.raises(ValueError, match="which its runtime.py runs: .*--format safetensors"):
+        vit_jax.load(exported)
+
+
 def test_several_image_sizes_have_a_program_each_and_share_the_weights(
     model, images, tmp_path, printed
 ) -> None:

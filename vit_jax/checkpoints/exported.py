@@ -22,6 +22,11 @@ def is_exported(path: str | os.PathLike[str]) -> bool:
     return run_folder.exists(folder / WEIGHTS) and not run_folder.exists(folder / "checkpoints")
 
 
+def is_trained(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is that of a run with its config, not one that was exported."""
+    return run_folder.is_run(path) and not is_exported(path)
+
+
 def read(path: str | os.PathLike[str], options: zoo.Options) -> dict[str, np.ndarray]:
     """The parameters by path, float32; kernels may be stored in int8.
 

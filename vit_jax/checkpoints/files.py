@@ -64,6 +64,11 @@ def locate(path: str | os.PathLike[str]) -> pathlib.Path:
     for name in _NAMES:
         if (path / name).is_file():
             return path / name
+    if any(file.suffix in (".stablehlo", ".onnx") for file in path.iterdir()):
+        raise ValueError(
+            f"{path} has an exported program, which its runtime.py runs: name what it was exported"
+            " from, or export that with --format safetensors"
+        )
     raise ValueError(
         f"no checkpoint at {path}: the folder has no model.json of a run and no {_NAMES[0]}"
     )

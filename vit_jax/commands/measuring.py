@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax import schema
-from vit_jax.checkpoints import imagenet, run_folder
+from vit_jax.checkpoints import exported, imagenet
 from vit_jax.checkpoints.load import load
 from vit_jax.commands import answer_files, configs, corruption_table, labelled_images
 from vit_jax.commands.evaluate import CONFUSION_IN_JSON
@@ -85,7 +85,7 @@ def _with_config(
         only = [*(only or [name for name in config.evaluators if name == HELD_OUT]), *also]
         evaluators = schema.FrozenMapping({**config.evaluators, **also})
         config = dataclasses.replace(config, evaluators=evaluators)
-    if run_folder.is_run(options.workdir):
+    if exported.is_trained(options.workdir):
         step, metrics = evaluation.evaluate(
             config, options.workdir, which=options.step, only=only, recorder=recorder
         )
@@ -136,7 +136,7 @@ def _answers(options: argparse.Namespace, answers: PerImage) -> dict[str, Any]:
 
 def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Config, list[str]]:
     """The config of the run or of the recipe, and notes for the user."""
-    if run_folder.is_run(options.workdir):
+    if exported.is_trained(options.workdir):
         for name in ("config", "classes"):
             if getattr(options, name):
                 raise ValueError(f"--{name} is for a released file: a run has its {name} already")
