@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -54,7 +56,12 @@ def lines(workdir: pathlib.Path) -> list[dict[str, float]]:
     path = workdir / "metrics.jsonl"
     text = path.read_text() if path.exists() else ""
     found = [json.loads(line) for line in text.split("\n")[:-1]]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in found]
+    return [without_clock(line) for line in found]
+
+
+def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of metrics without what depends on the clock."""
+    return {name: line[name] for name in line if name not in ("images_per_second", "data_wait")}
 
 
 def arrays(workdir: pathlib.Path, *, step: int | None = None) -> dict[str, np.ndarray]:

@@ -62,7 +62,7 @@ def run(command, bucket, tmp_path_factory) -> str:
 
 def without_clock(found: lines.Lines) -> list[lines.Line]:
     assert not found.bad
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in found.good]
+    return list(map(runs.without_clock, found.good))
 
 
 def test_a_killed_run_on_a_bucket_gives_the_bits_and_lines_of_one_on_a_disk(run, local) -> None:

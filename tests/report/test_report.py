@@ -110,6 +110,14 @@ def test_a_resumed_run_has_its_sessions_and_both_commands(recipe, tmp_path) -> N
     assert later.wall_seconds == 0, "an earlier version recorded no session of the first steps"
     assert all(session["began"] <= session["ended"] for session in run.sessions)
     assert [command[-1] for command in facts.commands(run)] == ["2", "3"]
+    assert run.spent.keys() == {"data", "compilation", "evaluations", "checkpoints"}
+    for part, seconds in run.spent.items():
+        assert seconds == sum(session["seconds"][part] for session in run.sessions)
+    assert 0 < sum(run.spent.values()) <= run.wall_seconds + 2, "begin and end are whole seconds"
+    assert "waiting for data" in facts.of(run)["time"]
+    assert all(0 <= share <= 1 for _, share in run.points("data_wait"))
+    damaged = [run.sessions[0], run.sessions[1] | {"seconds": {"data": "long"}}]
+    assert dataclasses.replace(run, sessions=damaged).spent == {}
 
 
 def test_a_report_that_cannot_be_drawn_fails_no_run(recipe, tmp_path, monkeypatch, capsys) -> None:

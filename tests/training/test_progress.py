@@ -65,12 +65,15 @@ def test_the_speed_leaves_out_what_was_before_a_restart(monkeypatch) -> None:
 def test_without_a_terminal_every_update_is_a_line_with_the_time_left(capsys) -> None:
     line = {"loss": 1.25, "loss_last": 1.5, "learning_rate": 1e-3, "grad_norm": 3.0}
     with progress.Progress(start_step=0, total_steps=12500, batch_size=4096) as bar:
-        bar.show(10000, line | {"images_per_second": 2560.0, "bad_images": 2})
+        times = {"images_per_second": 2560.0, "data_wait": 0.04}
+        bar.show(10000, line | times | {"bad_images": 2})
+        bar.show(10001, {"loss": 1.0, "data_wait": 0.35})
         bar.say("done")
     said = capsys.readouterr().err.splitlines()
     assert said == [
         "step 10000/12500: loss 1.25, 2,560 images/s, 1:06:40 left, learning_rate 0.001,"
         " bad_images 2",
+        "step 10001/12500: loss 1, 35% waiting for data",
         "done",
     ]
     assert len(said[0].removesuffix(", bad_images 2")) <= 80

@@ -21,6 +21,7 @@ _STEPS = {
     "grad_norm": "Norm of the gradient",
     "param_norm": "Norm of the parameters",
     "images_per_second": "Images per second",
+    "data_wait": "Share of the time waiting for data",
 }
 _EXACT = ("learning_rate", "param_norm")  # not noisy
 _LEFT_OUT = ("loss_last", "bad_images")
@@ -106,6 +107,8 @@ def _chart(curves: Mapping[str, tuple[str, Sequence[Run]]], colours: Mapping[str
     axis: dict[str, Any] = {}
     if all(map(words.is_share, names)):
         axis = {"tickformat": ".1%"}
+    elif names == {"data_wait"}:
+        axis = {"tickformat": ".0%", "rangemode": "tozero"}
     elif names == {"images_per_second"}:
         axis = {"rangemode": "tozero"}
     elif "grad_norm" in names:

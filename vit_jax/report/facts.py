@@ -148,6 +148,11 @@ def _time(run: Run) -> str:
     if run.wall_seconds:
         share = min(run.step_seconds / run.wall_seconds, 1.0)  # the clocks are rounded
         text += f", {share:.0%} of {words.duration(run.wall_seconds)} from start to end"
+    if run.spent:
+        parts = dict(run.spent)
+        waiting = words.duration(parts.pop("data", 0.0))
+        others = ", ".join(f"{part} {words.duration(s)}" for part, s in parts.items())
+        text += f" ({others}); {waiting} of the steps waiting for data"
     devices = run.machine.get("devices")
     if isinstance(devices, int):
         seconds = run.wall_seconds or run.step_seconds

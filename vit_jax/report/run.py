@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import functools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -110,6 +111,23 @@ class Run:
             return 0.0
         spans = [_seconds(session) for session in self.sessions]
         return 0.0 if None in spans else sum(span for span in spans if span)
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds of each part of all sessions outside training steps; empty unless all are known.
+
+        Waiting for data is a part of the training steps too.
+        """
+        total: dict[str, float] = {}
+        for session in self.sessions if self.wall_seconds else ():
+            parts = session.get("seconds")
+            if not isinstance(parts, dict):
+                return {}
+            for part, seconds in parts.items():
+                if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+                    return {}
+                total[str(part)] = total.get(str(part), 0.0) + seconds
+        return total
 
     @property
     def machine(self) -> Mapping[str, Any]:

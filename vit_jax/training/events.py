@@ -21,7 +21,7 @@ with epy.lazy_imports():
 Shown = set[tuple[int, str]]  # step and tag of each scalar
 
 # Groups of metrics that are neither of training nor of an evaluation.
-_GROUPS = {"images_per_second": "time", "bad_images": "data"}
+_GROUPS = {"images_per_second": "time", "data_wait": "time", "bad_images": "data"}
 
 _VERSION = "brain.Event:2"  # from this version on TensorBoard obeys `SessionLog.START`
 

@@ -16,6 +16,7 @@ from vit_jax.parallel import multihost
 from vit_jax.parallel.mesh import to_global
 from vit_jax.training import memory, reports
 from vit_jax.training import metrics as metrics_lib
+from vit_jax.training.clock import Clock
 from vit_jax.training.metrics import MetricWriter
 from vit_jax.training.profile import Trace
 from vit_jax.training.progress import Progress
@@ -68,14 +69,16 @@ def train(
         writer = stack.enter_context(MetricWriter(workdir, start_step=start, others=others))
         for line in writer.messages:
             progress.say(line)
-        mesh = dict(run.design.mesh.shape)
+        mesh, clock = dict(run.design.mesh.shape), Clock()
         with metrics_lib.keeping(workdir, begins=True):
-            session = stack.enter_context(Session(workdir, step=start, command=command, mesh=mesh))
-        reporter = Reporter(run, writer, progress)
+            opened = Session(workdir, step=start, command=command, mesh=mesh, clock=clock)
+        session = stack.enter_context(opened)
+        reporter = Reporter(run, writer, progress, clock)
         metrics = _late_evaluation(run, reporter, start) if missing else {}
         trace = stack.enter_context(Trace(workdir, start, total)) if profile else None
         metrics |= _steps(run, reporter, trace, start, stack)
-        run.store.wait()
+        with clock.of("checkpoints"):
+            run.store.wait()
         session.end()
         if config.report and multihost.is_primary():
             progress.say(reports.at_the_end(workdir))
@@ -86,33 +89,37 @@ def _steps(
     run: Run, reporter: Reporter, trace: Trace | None, start: int, stack: contextlib.ExitStack
 ) -> dict[str, float]:
     """Runs the steps after `start` to the end; returns the last metrics of each evaluator."""
-    total, batch_size = run.lengths.total, run.config.batch_size
+    total, batch_size, clock = run.lengths.total, run.config.batch_size, reporter.clock
     metrics: dict[str, float] = {}
     saved = start
     for done in range(start + 1, total + 1):
         if trace:
             trace.before(done)
         try:
-            batch = next(run.batches)
+            with clock.of("data"):
+                batch = next(run.batches)
         except Interrupted:
             _give_up(run, reporter, done - 1, saved=saved)
         inputs = {name: batch[name] for name in run.design.batch}
         placed = to_global(inputs, run.design.mesh, batch_size=batch_size)
-        run.state, values = run.design.step(run.state, placed, run.frozen)
+        compiles = done == start + 1 or done - 1 in run.design.stages.ends
+        with clock.of("compilation") if compiles else contextlib.nullcontext():
+            run.state, values = run.design.step(run.state, placed, run.frozen)
         if done == start + 1:  # the step is compiled, and there is something to save
             stack.enter_context(stopping.saving(lambda: _ended_at_once(run)))
         # The values of the step before are read after this step was dispatched: the device never
         # waits for the host.
         reporter.push(done, values)
         run.store.check()
-        if done == start + 1 or done - 1 in run.design.stages.ends:
+        if compiles:
             reporter.restart(done)  # the time of compilation is not measured
         last, stop = done == total, multihost.told_to_stop(done)
         evaluated: dict[str, float] = {}
         if not stop and (names := _evaluators_due(run, done)):
             reporter.settle()
             try:
-                evaluated = run.evaluations(run.state, run.frozen, names=names)
+                with clock.of("evaluations"):
+                    evaluated = run.evaluations(run.state, run.frozen, names=names)
                 metrics |= evaluated
                 reporter.evaluated(done, evaluated)
             except Interrupted:  # the resumed run evaluates first
@@ -133,8 +140,9 @@ def _save(run: Run, reporter: Reporter, step: int, evaluated: dict[str, float]) 
     reporter.settle()  # a state that is not finite is never saved
     if run.lease:
         run.lease.check(now=True)
-    reporter.flush(step)  # a run that resumes from here has lost nothing of what it reported
-    run.store.save(step, run.state, evaluated)
+    with reporter.clock.of("checkpoints"):
+        reporter.flush(step)  # a run that resumes from here has lost nothing of what it reported
+        run.store.save(step, run.state, evaluated)
 
 
 def _best(run: Run, evaluated: dict[str, float]) -> bool:
@@ -157,7 +165,8 @@ def _evaluators_due(run: Run, step: int) -> list[str]:
 
 def _late_evaluation(run: Run, reporter: Reporter, step: int) -> dict[str, float]:
     """Measures the state that the run resumes from, and saves it again if it is the best."""
-    metrics = run.evaluations(run.state, run.frozen, names=_evaluators_due(run, step))
+    with reporter.clock.of("evaluations"):
+        metrics = run.evaluations(run.state, run.frozen, names=_evaluators_due(run, step))
     reporter.evaluated(step, metrics)
     if _best(run, metrics):
         with stopping.saving(lambda: _ended_at_once(run)):

@@ -12,7 +12,14 @@ from vit_jax.training.window import LAST_OF_LOSS
 
 # What a person reads first comes first: a narrow terminal cuts the end.
 _BAR = "{desc}{images_per_second} images/s, {remaining} left |{bar}| {n_fmt}/{total_fmt}"
-_IN_FILES = (LAST_OF_LOSS, "grad_norm", "param_norm", "images_per_second")  # not in a line
+_IN_FILES = (
+    LAST_OF_LOSS,
+    "grad_norm",
+    "param_norm",
+    "images_per_second",
+    "data_wait",
+)  # not in a line
+_WORTH_SAYING = 0.05  # share of the time
 
 
 class _Bar(tqdm.tqdm):
@@ -77,6 +84,8 @@ class Progress:
         if rate := metrics.get("images_per_second", 0):
             left = (self._bar.total - step) * self._batch_size / rate
             parts += [f"{rate:,.0f} images/s", f"{tqdm.tqdm.format_interval(left)} left"]
+        if (wait := metrics.get("data_wait", 0)) >= _WORTH_SAYING:
+            parts.append(f"{wait:.0%} waiting for data")
         parts += [f"{key} {_short(value)}" for key, value in rest.items() if key not in _IN_FILES]
         self.say(f"step {step}/{self._bar.total}: {', '.join(parts)}")
 

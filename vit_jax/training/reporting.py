@@ -8,6 +8,7 @@ import jax
 from vit_jax.errors import RunFailed
 from vit_jax.evaluators import held_out
 from vit_jax.training import window
+from vit_jax.training.clock import Clock
 from vit_jax.training.metrics import MetricWriter, keeping
 from vit_jax.training.progress import Progress
 from vit_jax.training.run import Run
@@ -22,8 +23,8 @@ class Diverged(RunFailed):
 class Reporter:
     """Reads the values of a step after the next step was dispatched, and reports them."""
 
-    def __init__(self, run: Run, writer: MetricWriter, progress: Progress) -> None:
-        self._run, self._writer, self._progress = run, writer, progress
+    def __init__(self, run: Run, writer: MetricWriter, progress: Progress, clock: Clock) -> None:
+        self._run, self._writer, self._progress, self.clock = run, writer, progress, clock
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._workdir = run.store.path.parent
         self._window = window.restored(self._workdir, step=int(run.state["step"]))
@@ -48,6 +49,7 @@ class Reporter:
             line = self._window.line(host)
             self._window = window.Window()
             line["images_per_second"] = self._progress.rate(step)
+            line["data_wait"] = self.clock.waiting()
             if bad := self._run.batches.bad.count:
                 line["bad_images"] = bad
             self._write(step, line)
@@ -74,6 +76,7 @@ class Reporter:
         """Excludes the time until now from the next measure of speed."""
         self.settle()
         self._progress.restart(step)
+        self.clock.restart()
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         if self._run.lease:

@@ -10,6 +10,7 @@ import jax
 
 from vit_jax.checkpoints import run_folder
 from vit_jax.parallel import machine
+from vit_jax.training.clock import Clock
 from vit_jax.workdir import sessions
 
 
@@ -20,10 +21,19 @@ class Session:
     """
 
     def __init__(
-        self, workdir: str | os.PathLike[str], *, step: int, command: str, mesh: Mapping[str, int]
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        step: int,
+        command: str,
+        mesh: Mapping[str, int],
+        clock: Clock,
     ) -> None:
-        """`step` is the step that it continues from, and `command` can be typed in a shell."""
-        self._workdir, self._primary = workdir, jax.process_index() == 0
+        """`step` is the step that it continues from, and `command` can be typed in a shell.
+
+        At its end, the seconds of `clock` are recorded.
+        """
+        self._workdir, self._primary, self._clock = workdir, jax.process_index() == 0, clock
         self._own: sessions.Session = {"id": uuid.uuid4().hex}
         if self._primary:
             self._own |= {
@@ -48,7 +58,7 @@ class Session:
         """Records that the session ends now, unless that is recorded already."""
         if not self._primary or "ended" in self._own:
             return
-        self._own["ended"] = _now()
+        self._own |= {"ended": _now(), "seconds": self._clock.seconds}
         known = sessions.read(self._workdir)
         if known and known[-1].get("id") == self._own["id"]:  # else another process trains there
             self._write([*known[:-1], self._own])
