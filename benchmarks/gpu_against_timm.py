@@ -63,13 +63,14 @@ def main() -> None:
     times: dict[str, list[float]] = collections.defaultdict(list)
     facts: dict[str, dict[str, Any]] = {}
     for way in ways + again:
-        if way not in broken and (
-            answer := _ask(workers[way], last=way not in again or way in facts)
-        ):
-            times[way] += answer[0]
-            facts[way] = answer[1]
-        elif way not in broken:
+        if way in broken:
+            continue
+        answer = _ask(workers[way], last=way not in again or way in facts)
+        if answer is None:
             broken.append(way)
+            continue
+        times[way] += answer[0]
+        facts[way] = answer[1]
     report(times, facts, flags)
     for way in broken:
         print(f"{way}: failed, see its error above")

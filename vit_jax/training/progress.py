@@ -12,14 +12,9 @@ from vit_jax.training.window import LAST_OF_LOSS
 
 # What a person reads first comes first: a narrow terminal cuts the end.
 _BAR = "{desc}{images_per_second} images/s, {remaining} left |{bar}| {n_fmt}/{total_fmt}"
-_IN_FILES = (
-    LAST_OF_LOSS,
-    "grad_norm",
-    "param_norm",
-    "images_per_second",
-    "data_wait",
-)  # not in a line
-_WORTH_SAYING = 0.05  # share of the time
+# Not in a line for people.
+_IN_FILES = (LAST_OF_LOSS, "grad_norm", "param_norm", "images_per_second", "data_wait")
+_WORTH_SAYING = 0.05  # of the time, waiting for data
 
 
 class _Bar(tqdm.tqdm):
