@@ -42,6 +42,7 @@ TOKENIZER = "tokenizer"  # its name among the frozen models
 _STREAM = 3  # the random stream of the masks; the augmentations have other numbers
 _ATTEMPTS = 10  # failed attempts in a row to place a block, after which a mask is finished
 _MOST_ATTEMPTS = 1000  # the same, to place the first block
+_AT_ONCE = 8  # attempts between two questions whether masks are unfinished
 _ASPECT = (math.log(0.3), math.log(1 / 0.3))  # of a block: height by width
 
 
@@ -246,8 +247,16 @@ def block_mask(
             state.attempts + 1,
         )
 
+    def attempt_if_unfinished(_: jax.Array, state: _Masking) -> _Masking:
+        goes_on = unfinished(state)
+        return jax.tree.map(lambda new, old: jnp.where(goes_on, new, old), attempt(state), state)
+
+    def attempts(state: _Masking) -> _Masking:
+        # A GPU's host waits for the answer to each question of the outer loop, so few are asked.
+        return jax.lax.fori_loop(0, _AT_ONCE, attempt_if_unfinished, state)
+
     start = _Masking(jnp.zeros(grid, bool), jnp.float32(0), jnp.int32(0), jnp.int32(0))
-    return jax.lax.while_loop(unfinished, attempt, start).mask
+    return jax.lax.while_loop(unfinished, attempts, start).mask
 
 
 def _can_be_placed(grid: tuple[int, int], *, smallest: int, most: int) -> bool:
