@@ -1,6 +1,6 @@
 """Trains the models of a study with several seeds, and prints a table of the results.
 
-    python benchmarks/studies.py STUDY --out DIR [--data DIR] [--seeds 3] [--parallel 4] \
+    python benchmarks/studies.py STUDY --out DIR [--data DIR] [--seeds 0 1 2] [--parallel 4] \
         [--seconds 600] [--share 1.0] [--rows scratch mae] [--fields model.dtype=bfloat16]
 
 A study is a function of this file that returns its runs. Every run is the command `train` in a
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--out", required=True, type=pathlib.Path, help="folder of the runs")
     parser.add_argument("--data", help="folder of images, if the study needs one")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--share", type=float, default=1.0, help="share of the lengths of the runs")
@@ -196,10 +196,10 @@ def _submit(
     """Submits all runs. Those that others use come first, so that waiting cannot block them."""
     runs = [run for run in STUDIES[flags.study]() if run.name.startswith(tuple(flags.rows))]
     submitted: dict[tuple[str, int], concurrent.futures.Future[list[dict[str, Any]]]] = {}
-    pairs = itertools.product(runs, range(flags.seeds))
+    pairs = itertools.product(runs, flags.seeds)
     for run, seed in sorted(pairs, key=lambda pair: (_depth(pair[0], runs), pair[1])):
-        if run.once and seed:
-            submitted[run.name, seed] = submitted[run.name, 0]
+        if run.once and seed != flags.seeds[0]:
+            submitted[run.name, seed] = submitted[run.name, flags.seeds[0]]
             continue
         before = [submitted[name, seed] for name in run.uses.values()]
         submitted[run.name, seed] = pool.submit(train, run, seed, before, flags, end)
@@ -227,7 +227,7 @@ def train(
     fields = dict(run.fields) | {"seed": seed}
     once = {other.name for other in STUDIES[flags.study]() if other.once}
     for field, name in run.uses.items():
-        fields[field] = _workdir(flags.out, name, 0 if name in once else seed)
+        fields[field] = _workdir(flags.out, name, flags.seeds[0] if name in once else seed)
     if run.data:
         fields["data.path"] = flags.data
     fields["total.epochs"] = run.epochs * (1 if run.once else flags.share)
