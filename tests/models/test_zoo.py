@@ -169,6 +169,11 @@ def test_operations_are_the_published_ones(name, published) -> None:
     assert flops.forward(zoo.options(name)) / 1e9 == pytest.approx(published, rel=0.015)
 
 
+def test_flops_count_the_attention_of_cudnn() -> None:
+    options = zoo.options("Ti/16", dtype="bfloat16")
+    assert flops.forward(zoo.change(options, attention="cudnn")) == flops.forward(options)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

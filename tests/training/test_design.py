@@ -17,7 +17,7 @@ from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.objectives import OBJECTIVES
 from vit_jax.objectives.classification import Classification
 from vit_jax.parallel.mesh import AXES, MeshConfig, make_mesh
-from vit_jax.training import frozen, setup
+from vit_jax.training import compute, frozen, setup
 from vit_jax.training.design import design
 
 RECIPES = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
@@ -189,6 +189,43 @@ def test_cudnn_attention_is_refused_without_a_gpu_and_where_it_cannot_compute() 
     assert "heads whose width is a multiple of 8" in narrow
     with pytest.raises(ValueError, match="needs dtype 'bfloat16', not 'float32'"):
         zoo.options("Swin-T", attention="cudnn")
+
+
+def test_cudnn_attention_in_unrolled_blocks_is_refused_where_xla_would_fail(monkeypatch) -> None:
+    options = zoo.options("Ti/16", attention="cudnn", dtype="bfloat16", unroll=2)
+    for flags in (
+        "--xla_gpu_deterministic_ops=true",
+        "--xla_gpu_deterministic_ops --xla_foo=1",
+        "--xla_foo=1 --xla_gpu_exclude_nondeterministic_ops=True",
+    ):
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        with pytest.raises(ValueError, match="'cudnn' with config.model.unroll=2 fails in XLA"):
+            compute.check(options)
+    compute.check(zoo.change(options, unroll=1))
+    compute.check(zoo.change(options, attention="xla"))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=false")
+    compute.check(options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """What the choice of an attention reads of a device."""
+
+    compute_capability: str
+
+
+def test_auto_attention_is_cudnn_on_one_gpu_only_where_it_was_measured(monkeypatch) -> None:
+    def chosen(*devices: str, **fields: Any) -> str:
+        monkeypatch.setattr(jax, "devices", lambda: [Gpu(name) for name in devices])
+        options = zoo.options("S/16", **{"dtype": "bfloat16", **fields})
+        return zoo.runnable(options, platform="gpu").attention
+
+    assert chosen("9.0") == chosen("8.0") == chosen("10.0") == "cudnn"
+    assert chosen("7.5") == chosen("gfx90a") == chosen("9.0", "9.0") == "xla"
+    assert chosen("9.0", dtype="float32") == chosen("9.0", unroll=12) == "xla"
+    assert chosen("9.0", position="relative") == chosen("9.0", relative_bias="shared") == "xla"
+    assert chosen("9.0", num_heads=2) == "xla", "heads of 192, which only some GPUs compute"
+    assert chosen("9.0", attention="recompute") == "recompute"
 
 
 def test_a_model_with_cudnn_attention_is_computed_without_it_elsewhere() -> None:

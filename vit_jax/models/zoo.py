@@ -16,6 +16,7 @@ from its code.
 import dataclasses
 import functools
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -175,13 +176,32 @@ def change(options: AnyOptions, **changes: Any) -> AnyOptions:
 def runnable(options: AnyOptions, *, platform: str) -> AnyOptions:
     """The same model with an attention that this platform ("cpu", "gpu", "tpu") supports.
 
-    On GPUs, "auto" is the plain form: no other form has been measured there.
+    On GPUs, "auto" is cuDNN's attention where it was measured to be faster, and the plain form
+    elsewhere (docs/gpu.md).
     """
     if not isinstance(options, EncoderOptions | SwinOptions):
         return options
-    if platform == "gpu":
-        return change(options, attention="xla") if options.attention == "auto" else options
-    return change(options, attention="auto") if options.attention == "cudnn" else options
+    if platform != "gpu":
+        return change(options, attention="auto") if options.attention == "cudnn" else options
+    if options.attention != "auto":
+        return options
+    return change(options, attention="cudnn" if _cudnn_is_faster(options) else "xla")
+
+
+def _cudnn_is_faster(options: EncoderOptions | SwinOptions) -> bool:
+    """Whether this process has one GPU, and cuDNN's attention of such a model was measured there.
+
+    Blocks that are unrolled are left out: see `training.design`.
+    """
+    if not isinstance(options, ViTOptions) or options.unroll > 1 or options.position == "relative":
+        return False
+    head = options.width // options.num_heads
+    if options.relative_bias != "none" or options.dtype != "bfloat16" or head % 8 or head > 128:
+        return False
+    devices = jax.devices()
+    capability = str(getattr(devices[0], "compute_capability", ""))  # of AMD's GPUs: a name
+    known = re.fullmatch(r"(\d+)\.\d+", capability)
+    return len(devices) == 1 and known is not None and int(known[1]) >= 8
 
 
 def classifier(options: Options) -> Options:

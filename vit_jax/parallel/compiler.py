@@ -1,5 +1,6 @@
 """Options of the compiler, XLA, for a training step: those of the platform, and the user's."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -57,6 +58,15 @@ def options(mesh: Mesh, given: Sequence[str] = (), *, unroll: int = 1) -> dict[s
             value = value.lower() if platform == "tpu" else value.capitalize()
         found[name] = value
     return found
+
+
+def repeats_on_gpus() -> bool:
+    """Whether XLA_FLAGS makes GPUs compute the same bits in every run."""
+    values = re.findall(
+        r"xla_gpu_(?:deterministic_ops|exclude_nondeterministic_ops)(?:=(\w+))?(?=\s|$)",
+        os.environ.get("XLA_FLAGS", ""),
+    )
+    return any(value.lower() in ("", "true", "1") for value in values)
 
 
 def check_known(options: dict[str, str]) -> None:

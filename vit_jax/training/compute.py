@@ -16,6 +16,7 @@ from vit_jax.models.options import EncoderOptions
 from vit_jax.models.remat import Remat
 from vit_jax.models.swin import SwinOptions
 from vit_jax.models.zoo import Options
+from vit_jax.parallel import compiler
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.chips import CHIPS
 from vit_jax.training import state
@@ -27,10 +28,26 @@ _MEMORY = {chip.kind: chip.memory for chip in CHIPS}
 _WIDE_MEMORY = ("TPU v5", "TPU7x")  # reading queries, keys and values is faster than a product
 
 
+def check(options: Options) -> None:
+    """Raises ValueError if the compiler would make a program that fails.
+
+    XLA compiles equal calls of cuDNN once. It notes in the first one only that gradients must
+    repeat in every bit, and then does not find the compiled program of the others.
+    """
+    if not isinstance(options, EncoderOptions | SwinOptions) or options.attention != "cudnn":
+        return
+    if options.unroll > 1 and compiler.repeats_on_gpus():
+        raise ValueError(
+            f"config.model.attention 'cudnn' with config.model.unroll={options.unroll} fails in XLA"
+            " where runs repeat in every bit: use --config.model.unroll=1, or start with"
+            " XLA_FLAGS=--xla_gpu_deterministic_ops=false"
+        )
+
+
 def choose(options: Options, mesh: Mesh, *, images: int) -> Options:
     """The options with a value for each "auto", for a device that computes so many images at once.
 
-    On GPUs, the choices are those that were the defaults before: no others have been measured.
+    Of GPUs, one H100 was measured (docs/gpu.md).
     """
     if not isinstance(options, EncoderOptions | SwinOptions):
         return options

@@ -194,6 +194,7 @@ def _check(objective: Objective, options: Options, mesh: Mesh) -> None:
             f"config.model.attention is 'cudnn', which needs GPUs, but the devices are {platform}:"
             " use --config.model.attention=auto"
         )
+    compute.check(options)
 
 
 def _batch(
