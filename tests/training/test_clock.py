@@ -15,7 +15,7 @@ def now(monkeypatch) -> list[float]:
 
 
 def test_each_part_has_its_seconds_also_if_it_ends_in_an_error(now) -> None:
-    clock = Clock()
+    clock = Clock(step=0)
     for seconds in (2.0, 3.0):
         with pytest.raises(OSError), clock.of("checkpoints"):
             now[0] += seconds
@@ -25,15 +25,18 @@ def test_each_part_has_its_seconds_also_if_it_ends_in_an_error(now) -> None:
     assert clock.seconds == {"data": 0, "compilation": 0, "evaluations": 1, "checkpoints": 5}
 
 
-def test_the_share_of_waiting_is_that_since_the_last_line_or_restart(now) -> None:
-    clock = Clock()
+def test_the_speed_is_that_since_the_last_line_or_restart(now) -> None:
+    now[0] = 100.0
+    clock = Clock(step=10)
     with clock.of("data"):
         now[0] += 3.0
     now[0] += 1.0
-    assert clock.waiting() == pytest.approx(0.75)
+    assert clock.speed(30) == (5.0, 0.75), "20 steps in 4 seconds, of which 3 waited for data"
     with clock.of("data"):
         now[0] += 5.0
-    clock.restart()
+    clock.restart(31)
     now[0] += 4.0
-    assert clock.waiting() == 0
+    assert clock.speed(33) == (0.5, 0.0)
+    now[0] += 1.0
+    assert clock.speed(35) == (2.0, 0.0)
     assert clock.seconds["data"] == 8

@@ -50,18 +50,6 @@ def test_the_bar_has_the_loss_first_then_rate_and_time_left_and_fits(columns, mo
     assert last.index(" images/s, ") < last.index(" left |") < last.index("150/15000")
 
 
-def test_the_speed_leaves_out_what_was_before_a_restart(monkeypatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("vit_jax.training.progress.time.perf_counter", lambda: clock[0])
-    with progress.Progress(start_step=10, total_steps=100, batch_size=8) as bar:
-        clock[0] = 100.0  # compilation
-        bar.restart(11)
-        clock[0] = 102.0
-        assert bar.rate(15) == 16.0
-        clock[0] = 103.0
-        assert bar.rate(20) == 40.0
-
-
 def test_without_a_terminal_every_update_is_a_line_with_the_time_left(capsys) -> None:
     line = {"loss": 1.25, "loss_last": 1.5, "learning_rate": 1e-3, "grad_norm": 3.0}
     with progress.Progress(start_step=0, total_steps=12500, batch_size=4096) as bar:

@@ -1,23 +1,30 @@
-"""Where the time of a run goes that is not spent in training steps."""
+"""The speed of a run, and where its time goes that is not spent in training steps."""
 
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 Part = Literal["data", "compilation", "evaluations", "checkpoints"]
 
 
+class Speed(NamedTuple):
+    """What a line of metrics says of the steps since the line before."""
+
+    steps_per_second: float
+    waiting: float  # share of the time that waited for data
+
+
 class Clock:
-    """Sums the seconds of the parts of a run, on this process.
+    """Measures the speed of the steps, and sums the seconds of the parts of a run, on this process.
 
     The parts are: waiting for batches, the first call of a compiled step, evaluations, and
     checkpoints as far as the steps wait for them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, step: int) -> None:
         self._seconds: dict[Part, float] = dict.fromkeys(get_args(Part), 0.0)
-        self._since = (time.perf_counter(), 0.0)  # the time of `restart`, and the waiting until it
+        self.restart(step)
 
     @contextlib.contextmanager
     def of(self, part: Part) -> Iterator[None]:
@@ -33,13 +40,14 @@ class Clock:
         """The seconds of each part, to a millisecond."""
         return {part: round(seconds, 3) for part, seconds in self._seconds.items()}
 
-    def waiting(self) -> float:
-        """The share of the time since the last call, or since `restart`, that waited for data."""
-        begin, waited = self._since
-        self.restart()
-        now, total = self._since
-        return min((total - waited) / max(now - begin, 1e-9), 1.0)
+    def speed(self, step: int) -> Speed:
+        """The speed until this step, since the last call or `restart`."""
+        then, begin, waited = self._since
+        self.restart(step)
+        _, now, total = self._since
+        seconds = max(now - begin, 1e-9)
+        return Speed((step - then) / seconds, min((total - waited) / seconds, 1.0))
 
-    def restart(self) -> None:
-        """Excludes the time until now from the next share."""
-        self._since = (time.perf_counter(), self._seconds["data"])
+    def restart(self, step: int) -> None:
+        """Excludes the time until now, such as an evaluation, from the next `speed`."""
+        self._since = (step, time.perf_counter(), self._seconds["data"])

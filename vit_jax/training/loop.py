@@ -69,7 +69,7 @@ def train(
         writer = stack.enter_context(MetricWriter(workdir, start_step=start, others=others))
         for line in writer.messages:
             progress.say(line)
-        mesh, clock = dict(run.design.mesh.shape), Clock()
+        mesh, clock = dict(run.design.mesh.shape), Clock(step=start)
         with metrics_lib.keeping(workdir, begins=True):
             opened = Session(workdir, step=start, command=command, mesh=mesh, clock=clock)
         session = stack.enter_context(opened)

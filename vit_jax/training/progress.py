@@ -1,7 +1,6 @@
 """The progress of a run for people: a bar on a terminal, else a line for every update."""
 
 import sys
-import time
 from typing import Any
 
 import jax
@@ -32,10 +31,10 @@ class _Bar(tqdm.tqdm):
 
 
 class Progress:
-    """A progress bar; without a terminal, a line for every update. Times the steps."""
+    """A progress bar; without a terminal, a line for every update."""
 
     def __init__(self, *, start_step: int, total_steps: int, batch_size: int) -> None:
-        self._batch_size, self._since = batch_size, (start_step, time.perf_counter())
+        self._batch_size = batch_size
         self._primary = jax.process_index() == 0
         self._bar = _Bar(
             total=total_steps,
@@ -59,16 +58,6 @@ class Progress:
         """Shows the mean loss since the last line, when the bar is drawn next."""
         if not self._bar.disable:
             self._bar.set_description_str(f"loss {_short(mean)}, ", refresh=False)
-
-    def rate(self, step: int) -> float:
-        """Images per second since the last call, or since `restart`."""
-        (then, start), now = self._since, time.perf_counter()
-        self._since = (step, now)
-        return (step - then) * self._batch_size / max(now - start, 1e-9)
-
-    def restart(self, step: int) -> None:
-        """Excludes the time since the last `rate`, such as an evaluation, from the next `rate`."""
-        self._since = (step, time.perf_counter())
 
     def show(self, step: int, metrics: dict[str, Any]) -> None:
         """Prints a line of metrics if there is no bar: loss, rate, time left, and the rest."""

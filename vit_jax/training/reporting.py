@@ -48,8 +48,9 @@ class Reporter:
         if due(step, self._run.lengths.log_every) or step == self._run.lengths.total:
             line = self._window.line(host)
             self._window = window.Window()
-            line["images_per_second"] = self._progress.rate(step)
-            line["data_wait"] = self.clock.waiting()
+            speed = self.clock.speed(step)
+            line["images_per_second"] = speed.steps_per_second * self._run.config.batch_size
+            line["data_wait"] = speed.waiting
             if bad := self._run.batches.bad.count:
                 line["bad_images"] = bad
             self._write(step, line)
@@ -75,8 +76,7 @@ class Reporter:
     def restart(self, step: int) -> None:
         """Excludes the time until now from the next measure of speed."""
         self.settle()
-        self._progress.restart(step)
-        self.clock.restart()
+        self.clock.restart(step)
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         if self._run.lease:
