@@ -8,7 +8,8 @@ checkouts of repositories; a message says which one is missing. Every twin write
 --out/NAME.json; --page writes those of all twins as a table and a chart. --record writes the short
 trajectories of the peers that the tests repeat. --ends SEEDS trains whole runs instead, once with
 each seed, and writes their held-out metrics to --out/ends/NAME.json. --round-as-pytorch shows
-whether a twin parts because of the rounding of the update.
+whether a twin parts because of the rounding of the update; its figures are a row of their own, from
+--out/NAME_rounded.json.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from benchmarks.twins.rounding import as_pytorch
 
 _TABLE = "<!-- table -->", "<!-- end of table -->"
 _ENDS = "<!-- ends -->", "<!-- end of ends -->"
+_ROUNDED = "_rounded"  # ends the name of a twin trained with --round-as-pytorch
 
 
 def main() -> None:
@@ -73,6 +75,9 @@ def _train(name: str, flags: argparse.Namespace) -> None:
         with rounding, lockstep.Lockstep(twin, run, peers) as both:
             found = lockstep.train(both, stop=flags.stop or steps)
     facts = _facts(twin, run, steps) | {"versions": both.versions}
+    if flags.round_as_pytorch:
+        name += _ROUNDED
+        facts["about"] = f"{twin.about}; here our update is rounded as in PyTorch"
     report.write(flags.out / f"{name}.json", found, facts)
     print(report.row(name, found, facts))
 
@@ -83,7 +88,8 @@ def _facts(twin: Twin, run: Run, steps: int) -> dict[str, Any]:
 
 def _write_page(page: pathlib.Path, folder: pathlib.Path) -> None:
     """Writes the tables and the chart of the twins that have a file in `folder`."""
-    paths = {name: folder / f"{name}.json" for name in TWINS}
+    names = [name + ending for name in TWINS for ending in ("", _ROUNDED)]
+    paths = {name: folder / f"{name}.json" for name in names}
     twins = {name: report.read(path) for name, path in paths.items() if path.exists()}
     rows = [report.row(name, found, facts) for name, (found, facts) in twins.items()]
     paths = {name: folder / "ends" / f"{name}.json" for name in TWINS}

@@ -60,7 +60,7 @@ class Peer:
         )
         settings = {**settings, "libraries": twin.libraries}
         self._write(wire.first_message(settings, params))
-        commit = _commit(checkout) if twin.checkout else ""
+        commit = _commit(peers.folder, twin.checkout) if twin.checkout else ""
         self.versions = ", ".join(filter(None, [commit, str(self._read()["versions"])]))
 
     def send(self, batch: Batch) -> None:
@@ -94,9 +94,10 @@ class Peer:
         return answer
 
 
-def _commit(checkout: pathlib.Path) -> str:
-    """The commit of a checkout, shortened; "" if it is none."""
-    if not (checkout / ".git").exists():
+def _commit(folder: str, checkout: str) -> str:
+    """The commit of the repository with this checkout, shortened; "" if it is a plain folder."""
+    repository = pathlib.Path(folder, pathlib.Path(checkout).parts[0])
+    if not (repository / ".git").exists():
         return ""
-    command = ["git", "-C", str(checkout), "rev-parse", "--short=10", "HEAD"]
+    command = ["git", "-C", str(repository), "rev-parse", "--short=10", "HEAD"]
     return f"commit {subprocess.check_output(command, text=True).strip()}"
