@@ -2,8 +2,8 @@
 
     python -m vit_jax train --config configs/quickstart.py --workdir runs/quickstart
 
-The model has 317k parameters and 16 tokens. It classifies 86% of the held-out images correctly
-after two minutes. Then fine-tune it at 42 pixels with `configs/finetune.py`.
+The model has 317k parameters and 16 tokens. It classifies 84% of the held-out images correctly
+after a minute and a half. Then fine-tune it at 35 pixels with `configs/finetune.py`.
 """
 
 import ml_collections
@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = default_config()
     config.image_size = (28, 28)
     config.batch_size = 64
-    config.total.epochs = 12.0
+    config.total.epochs = 7.0
     config.evaluate_every.percent = 20.0
     config.eval_batch_size = 500
     config.log_every.steps = 250
