@@ -17,8 +17,8 @@ Published accuracy on ImageNet after fine-tuning by `configs/vit_finetune.py` (t
 Published cost (table 2): L/16-i21k 230, L/16-jft (14 epochs) 680 and H/14-jft 2,500 days of a
 TPUv3 core.
 
-Planned cost (2026-11-26, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16-i1k
-on v5e-64 (64 chips) 3.6 hours, 228 chip-hours, MFU 25%.
+Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16-i1k
+on v5e-64 (64 chips) 3.1 hours, 196 chip-hours, MFU 29%.
 """
 
 import ml_collections

@@ -13,7 +13,7 @@ from benchmarks.twins.contract import Batch, Draws, Frozen
 from vit_jax.data.augment.contract import at
 from vit_jax.data.augment.mix import Mix
 from vit_jax.data.augment.value_range import normalize
-from vit_jax.models import layers
+from vit_jax.models import dropping, layers
 from vit_jax.objectives.beit import TOKENIZER
 from vit_jax.training.design import Design
 
@@ -51,7 +51,7 @@ def kept_branches(plan: Design, frozen: Frozen) -> Draws:
     """
     options: Any = plan.options
     shape = plan.batch["image"].shape
-    original, found = layers.drop_path, list[np.ndarray]()
+    original, found = dropping.drop_path, list[np.ndarray]()
 
     def record(x: jax.Array, *, rate: Any, key: jax.Array) -> jax.Array:
         kept = original(jnp.ones((shape[0], 1, 1)), rate=rate, key=key) > 0

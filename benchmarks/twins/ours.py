@@ -16,7 +16,7 @@ from vit_jax.checkpoints import layouts, surgery
 from vit_jax.config import Config, resolve
 from vit_jax.data import opening, pipeline, preprocess
 from vit_jax.data.record import DataFacts, Source
-from vit_jax.models import layers
+from vit_jax.models import dropping, layers
 from vit_jax.parallel.mesh import make_mesh, to_global
 from vit_jax.training import frozen, state
 from vit_jax.training.design import Design, design
@@ -143,7 +143,7 @@ def _permuted_drop_path(rows: np.ndarray | None) -> Iterator[None]:
     if rows is None:
         yield
         return
-    original, back = layers.drop_path, np.argsort(rows)
+    original, back = dropping.drop_path, np.argsort(rows)
 
     def drop_path(x: jax.Array, **arguments: Any) -> jax.Array:
         return original(x[back], **arguments)[rows]

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models import positions, stack
-from vit_jax.models.layers import Block, dropout, grid_bias, relative_table, split_batch
+from vit_jax.models.dropping import dropout
+from vit_jax.models.layers import Block, grid_bias, relative_table, split_batch
 from vit_jax.models.model import Model
 from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.options import EncoderOptions

@@ -16,6 +16,7 @@ from flax import nnx
 
 from vit_jax.models import attention, lora, positions
 from vit_jax.models.attention import AttentionKind
+from vit_jax.models.dropping import drop_marked, drop_path, dropout, mark
 from vit_jax.models.lora import LoraOptions
 from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.remat import ATTENTION, BRANCH, HIDDEN, QKV, RESIDUAL, named
@@ -253,14 +254,15 @@ class Mlp(nnx.Module):
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         keys = [None] * 2 if key is None else list(jax.random.split(key))
-        x = named(self.fc1(x), HIDDEN)
+        rate, x = self.options.dropout, self.fc1(x)
         if self.options.mlp == "swiglu":
             gate, value = jnp.split(x, 2, axis=-1)
-            x = jax.nn.silu(gate) * value
+            x = named(mark(gate, rate, keys[0]), HIDDEN)
+            y = jax.nn.silu(x) * named(value, HIDDEN)
         else:
-            x = gelu(x, self.options.activation)
-        x = dropout(x, self.options.dropout, keys[0])
-        return dropout(self.fc2(x), self.options.dropout, keys[1])
+            x = named(mark(x, rate, keys[0]), HIDDEN)
+            y = gelu(x, self.options.activation)
+        return dropout(self.fc2(drop_marked(y, x, rate, keys[0])), rate, keys[1])
 
 
 def batch_axes(rows: int) -> tuple[str, ...]:
@@ -329,23 +331,6 @@ def grid_bias(table: jax.Array, grid: positions.Grid) -> jax.Array:
 
 def _sum(a: jax.Array | None, b: jax.Array) -> jax.Array:
     return b if a is None else a + b
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Zeroes elements with probability `rate` and scales the others to keep the mean."""
-    if key is None or not rate:
-        return x
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
-
-
-def drop_path(x: jax.Array, *, rate: jax.Array | float, key: jax.Array | None) -> jax.Array:
-    """Stochastic depth: drops the branch (B, T, D) of whole samples, and scales the others."""
-    if key is None or (isinstance(rate, float) and not rate):
-        return x
-    keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0], 1, 1))
-    branch = x if isinstance(rate, float) else x.astype(rate.dtype)
-    return jnp.where(keep, branch / (1 - rate), 0).astype(x.dtype)
 
 
 def _fused_xavier(

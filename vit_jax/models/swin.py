@@ -17,8 +17,9 @@ from flax import nnx
 
 from vit_jax.models import fitting, heads, limits, positions, stack
 from vit_jax.models.attention import check_cudnn
+from vit_jax.models.dropping import drop_path, dropout
 from vit_jax.models.interpolation import Methods
-from vit_jax.models.layers import Activation, Attention, BlockOptions, Mlp, drop_path, dropout
+from vit_jax.models.layers import Activation, Attention, BlockOptions, Mlp
 from vit_jax.models.merging import PATCH_EPS, Merge
 from vit_jax.models.model import Model, ModelOptions
 from vit_jax.models.normalisation import layer_norm
