@@ -10,7 +10,7 @@ from vit_jax.checkpoints import lease, store
 from vit_jax.data import batches
 from vit_jax.errors import Interrupted
 from vit_jax.evaluators import held_out
-from vit_jax.training import metrics, progress
+from vit_jax.training import clock, metrics
 
 
 @pytest.fixture
@@ -63,16 +63,16 @@ def test_before_a_save_come_the_lease_and_the_lines_and_then_speed_is_measured_a
     spy(lease.Lease, "check", lambda *, now=False: now)
     spy(metrics.MetricWriter, "flush", lambda: True)
     spy(store.Store, "save", lambda *_: True)
-    spy(progress.Progress, "restart", lambda _: True)
+    spy(clock.Clock, "restart", lambda _: True)
     overrides = ("total.steps=5", "checkpoint.every.steps=2", "evaluate_every.steps=3")
     fields = [f"--config.{field}" for field in (*overrides, "checkpoint.keep_best=0")]
     assert cli.train(recipe, tmp_path, *fields) == 0
 
     def saved(step: int) -> list[tuple[str, int | None]]:
         begin = [("Lease.check", None), ("MetricWriter.flush", None)]
-        return [*begin, ("Store.save", step), ("Progress.restart", step)]
+        return [*begin, ("Store.save", step), ("Clock.restart", step)]
 
-    first, after_evaluation = ("Progress.restart", 1), ("Progress.restart", 3)
+    first, after_evaluation = ("Clock.restart", 1), ("Clock.restart", 3)
     end = ("MetricWriter.flush", None)
     assert events == [first, *saved(2), after_evaluation, *saved(4), *saved(5), end]
 

@@ -24,7 +24,7 @@ class Clock:
 
     def __init__(self, *, step: int) -> None:
         self._seconds: dict[Part, float] = dict.fromkeys(get_args(Part), 0.0)
-        self.restart(step)
+        self._since = self._read(step)
 
     @contextlib.contextmanager
     def of(self, part: Part) -> Iterator[None]:
@@ -43,11 +43,14 @@ class Clock:
     def speed(self, step: int) -> Speed:
         """The speed until this step, since the last call or `restart`."""
         then, begin, waited = self._since
-        self.restart(step)
-        _, now, total = self._since
+        _, now, total = self._since = self._read(step)
         seconds = max(now - begin, 1e-9)
         return Speed((step - then) / seconds, min((total - waited) / seconds, 1.0))
 
     def restart(self, step: int) -> None:
         """Excludes the time until now, such as an evaluation, from the next `speed`."""
-        self._since = (step, time.perf_counter(), self._seconds["data"])
+        self._since = self._read(step)
+
+    def _read(self, step: int) -> tuple[int, float, float]:
+        """The step, the time, and the seconds of waiting so far."""
+        return step, time.perf_counter(), self._seconds["data"]
