@@ -191,7 +191,7 @@ def runnable(options: AnyOptions, *, platform: str) -> AnyOptions:
 def _cudnn_is_faster(options: EncoderOptions | SwinOptions) -> bool:
     """Whether this process has one GPU, and cuDNN's attention of such a model was measured there.
 
-    Blocks that are unrolled are left out: see `training.design`.
+    Unrolled blocks are left out, because XLA may fail: see `training.compute.check`.
     """
     if not isinstance(options, ViTOptions) or options.unroll > 1 or options.position == "relative":
         return False
