@@ -198,8 +198,8 @@ def _submit(
     submitted: dict[tuple[str, int], concurrent.futures.Future[list[dict[str, Any]]]] = {}
     pairs = itertools.product(runs, flags.seeds)
     for run, seed in sorted(pairs, key=lambda pair: (_depth(pair[0], runs), pair[1])):
-        if run.once and seed != flags.seeds[0]:
-            submitted[run.name, seed] = submitted[run.name, flags.seeds[0]]
+        if (first := _seed(run, seed, flags)) != seed:
+            submitted[run.name, seed] = submitted[run.name, first]
             continue
         before = [submitted[name, seed] for name in run.uses.values()]
         submitted[run.name, seed] = pool.submit(train, run, seed, before, flags, end)
@@ -225,9 +225,9 @@ def train(
         return []
     workdir = _workdir(flags.out, run.name, seed)
     fields = dict(run.fields) | {"seed": seed}
-    once = {other.name for other in STUDIES[flags.study]() if other.once}
+    runs = {other.name: other for other in STUDIES[flags.study]()}
     for field, name in run.uses.items():
-        fields[field] = _workdir(flags.out, name, flags.seeds[0] if name in once else seed)
+        fields[field] = _workdir(flags.out, name, _seed(runs[name], seed, flags))
     if run.data:
         fields["data.path"] = flags.data
     fields["total.epochs"] = run.epochs * (1 if run.once else flags.share)
@@ -261,6 +261,11 @@ def _run(command: list[str], log: pathlib.Path, end: float) -> str:
         except subprocess.TimeoutExpired:
             ended = "out of time"
     return f"{ended}: {''.join(log.read_text(errors='replace').splitlines()[-1:])[:200]}"
+
+
+def _seed(run: Run, seed: int, flags: argparse.Namespace) -> int:
+    """The seed with which a run is trained for the runs with this seed."""
+    return int(flags.seeds[0]) if run.once else seed
 
 
 def _workdir(out: pathlib.Path, name: str, seed: int) -> pathlib.Path:

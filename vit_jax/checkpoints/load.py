@@ -80,8 +80,8 @@ def load(
     `position="none"` for a model without positions whose .npz has none.
 
     `model.preprocessing` holds the expected images, `model.class_names` the classes where known,
-    `model.step` the step of a run.
-    Assumptions are logged as warnings. Raises ValueError for an unreadable file or a bad argument.
+    `model.step` the step of a run. Assumptions are logged as warnings. Raises ValueError for an
+    unreadable file or a bad argument.
     """
     checkpoint = read(
         path,

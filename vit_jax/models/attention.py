@@ -237,13 +237,17 @@ def _even(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 def check_cudnn(dtype: str, *, head: int) -> None:
     """Raises ValueError if cuDNN cannot compute attention of heads this wide."""
-    otherwise = "or use attention 'auto'"
+    if needs := cudnn_needs(dtype, head=head):
+        raise ValueError(f"attention 'cudnn' needs {needs}, or use attention 'auto'")
+
+
+def cudnn_needs(dtype: str, *, head: int) -> str:
+    """What cuDNN needs to compute attention of heads this wide, and what to do; "": nothing."""
     if dtype != "bfloat16":
-        raise ValueError(
-            f"attention 'cudnn' needs dtype 'bfloat16', not {dtype!r}: set it, {otherwise}"
-        )
+        return f"dtype 'bfloat16', not {dtype!r}: set it"
     if head % 8 or head > 256:
-        raise ValueError(
-            "attention 'cudnn' needs heads whose width is a multiple of 8 and at most 256, not"
-            f" {head}: change the number of heads, {otherwise}"
+        return (
+            "heads whose width is a multiple of 8 and at most 256, not"
+            f" {head}: change the number of heads"
         )
+    return ""

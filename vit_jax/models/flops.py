@@ -20,8 +20,7 @@ def forward(options: zoo.Options) -> int:
     The count comes from the traced program, so it works for every model. Multiplications with the
     padding of a convolution are included.
     """
-    options = zoo.runnable(options, platform="cpu")  # calls of cuDNN would not be counted
-    graphdef, params = zoo.abstract(options)
+    graphdef, params = zoo.abstract(zoo.plain(options))
     image = jax.ShapeDtypeStruct((1, *options.image_size, options.channels), "float32")
     program = jax.make_jaxpr(lambda params, x: nnx.merge(graphdef, params)(x))(params, image)
     return of_program(program.jaxpr)

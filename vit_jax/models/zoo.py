@@ -25,6 +25,7 @@ from flax import nnx
 
 from vit_jax.models import aliases, bit, dvae, regnet, resnet_v1, swin, vit_fitting
 from vit_jax.models.aliases import Alias
+from vit_jax.models.attention import cudnn_needs
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.classifier import Classifier, PretrainingOptions, ViTOptions
 from vit_jax.models.fitting import Fitting
@@ -188,6 +189,16 @@ def runnable(options: AnyOptions, *, platform: str) -> AnyOptions:
     return change(options, attention="cudnn" if _cudnn_is_faster(options) else "xla")
 
 
+def plain(options: AnyOptions) -> AnyOptions:
+    """The same model with the plain form of attention, of which every product can be counted.
+
+    Calls of cuDNN hide theirs, and faster forms have products of their own.
+    """
+    if not isinstance(options, EncoderOptions | SwinOptions):
+        return options
+    return change(options, attention="xla")
+
+
 def _cudnn_is_faster(options: EncoderOptions | SwinOptions) -> bool:
     """Whether this process has one GPU, and cuDNN's attention of such a model was measured there.
 
@@ -196,7 +207,7 @@ def _cudnn_is_faster(options: EncoderOptions | SwinOptions) -> bool:
     if not isinstance(options, ViTOptions) or options.unroll > 1 or options.position == "relative":
         return False
     head = options.width // options.num_heads
-    if options.relative_bias != "none" or options.dtype != "bfloat16" or head % 8 or head > 128:
+    if options.relative_bias != "none" or head > 128 or cudnn_needs(options.dtype, head=head):
         return False
     devices = jax.devices()
     capability = str(getattr(devices[0], "compute_capability", ""))  # of AMD's GPUs: a name

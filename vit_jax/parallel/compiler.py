@@ -60,7 +60,7 @@ def options(mesh: Mesh, given: Sequence[str] = (), *, unroll: int = 1) -> dict[s
     return found
 
 
-def repeats_on_gpus() -> bool:
+def deterministic_on_gpus() -> bool:
     """Whether XLA_FLAGS makes GPUs compute the same bits in every run."""
     values = re.findall(
         r"xla_gpu_(?:deterministic_ops|exclude_nondeterministic_ops)(?:=(\w+))?(?=\s|$)",

@@ -101,13 +101,6 @@ def _held(tree: Any) -> float:
     )
 
 
-def _plain(plan: Design) -> nnx.GraphDef:
-    """The model with the plain form of attention: faster forms have products of their own."""
-    if not hasattr(plan.options, "attention"):
-        return plan.graphdef
-    return state.abstract_params(zoo.change(plan.options, attention="xla"))[0]
-
-
 class Traced(NamedTuple):
     """What the traced loss says of one image."""
 
@@ -138,7 +131,8 @@ def trace(plan: Design) -> Traced:
         return jax.vjp(lambda params: loss(params, *rest), params)[1]
 
     arguments = (plan.shapes, batch, key, plan.abstract_frozen)
-    program = jax.make_jaxpr(functools.partial(loss, graphdef=_plain(plan)))(*arguments).jaxpr
+    plain = state.abstract_params(zoo.plain(plan.options))[0]
+    program = jax.make_jaxpr(functools.partial(loss, graphdef=plain))(*arguments).jaxpr
     flags = jax.tree.leaves(trained.mask)
     flags += [False] * (len(program.invars) - len(flags))
     marked = (x for x in jax.tree.leaves(jax.eval_shape(kept, *arguments)) if TRACED in x.shape)

@@ -36,7 +36,7 @@ def check(options: Options) -> None:
     """
     if not isinstance(options, EncoderOptions | SwinOptions) or options.attention != "cudnn":
         return
-    if options.unroll > 1 and compiler.repeats_on_gpus():
+    if options.unroll > 1 and compiler.deterministic_on_gpus():
         raise ValueError(
             f"config.model.attention 'cudnn' with config.model.unroll={options.unroll} fails in XLA"
             " where runs repeat in every bit: use --config.model.unroll=1, or start with"
