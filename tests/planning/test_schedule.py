@@ -77,6 +77,18 @@ def test_a_group_of_several_slices_uses_the_network_between_them() -> None:
     assert {(traffic.axes, traffic.link) for traffic in found} == {("fsdp", "ICI"), ("data", "DCN")}
 
 
+def test_a_sum_between_more_slices_takes_longer() -> None:
+    chip = topologies.parse("2xv5e-8").chip
+    network = Network(chip, {"data": 8}, [0, 0, 1, 1, 2, 2, 3, 3])
+    size = chip.between  # the bytes of one second
+    for kind, two, four in (
+        ("all-reduce", 1.0, 1.5), ("all-gather", 0.5, 0.75), ("one-to-one", 1.0, 1.0)
+    ):  # fmt: skip
+        assert network.between_slices(kind, size, slices=2) == pytest.approx(two, abs=1e-3)
+        assert network.between_slices(kind, size, slices=4) == pytest.approx(four, abs=1e-3)
+    assert network.across("all-reduce", size, [0, 2, 4, 6]) == pytest.approx(1.5, abs=1e-3)
+
+
 def test_text_without_an_entry_is_refused() -> None:
     with pytest.raises(ValueError, match="no ENTRY"):
         hlo.parse("not a program")

@@ -59,18 +59,24 @@ class Network:
         """Whether a group has devices of several slices."""
         return bool(self.slice_of) and len({self.slice_of[member] for member in members}) > 1
 
-    def between_slices(self, size: float) -> float:
-        """The seconds of a transfer of `size` bytes of a device to another slice."""
-        return size / self.chip.between + _FROM_HOST_TO_HOST
+    def between_slices(self, kind: str, size: float, *, slices: int) -> float:
+        """The seconds of a collective of `size` bytes of a device with those of other slices.
+
+        The slices form a ring, or send each other what they need: a sum moves 2 (n - 1) / n times
+        its size between n slices, other collectives half of that, and a transfer its size.
+        """
+        passes = {"all-reduce": 2.0, "all-gather": 1.0, "reduce-scatter": 1.0, "all-to-all": 1.0}
+        share = passes[kind] * (slices - 1) / slices if kind in passes else 1.0
+        return share * size / self.chip.between + _FROM_HOST_TO_HOST
 
     def across(self, kind: str, size: float, members: Sequence[int]) -> float:
         """The seconds of a collective of a group of devices in several slices.
 
         The GPUs of a node form a ring with those of other nodes, over all their network cards.
         """
-        if self.chip.platform == "tpu":
-            return self.between_slices(size)
         slices = len({self.slice_of[member] for member in members})
+        if self.chip.platform == "tpu":
+            return self.between_slices(kind, size, slices=slices)
         ring = min(self.chip.ring, self.chip.between * len(members) / slices)
         share = (len(members) - 1) / len(members)
         return _PASSES.get(kind, 1.0) * share * size / ring + _FROM_HOST_TO_HOST

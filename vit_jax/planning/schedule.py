@@ -198,11 +198,12 @@ class _Walk:
         """A transfer between slices: `send` starts it, and `recv-done` waits for the other side."""
         if one.op == "send" and "xla_megascale" in one.attributes:
             size = hlo.array_bytes(hlo.elements(one.shape)[0])
-            seconds = self._network.between_slices(size)
-            clock.between = max(clock.between, clock.now) + seconds
             match = re.search(r'_xla_megascale_transfer_type="(\w+)"', one.attributes)
             kind = match.group(1).lower().replace("_", "-") if match else "send"
-            key = Traffic(kind, "slices", len(set(self._network.slice_of)), "DCN", True)
+            slices = len(set(self._network.slice_of))
+            seconds = self._network.between_slices(kind, size, slices=slices)
+            clock.between = max(clock.between, clock.now) + seconds
+            key = Traffic(kind, "slices", slices, "DCN", True)
             self._traffic.setdefault(key, Sum()).add(times=times, size=size, seconds=seconds)
         elif one.op == "recv-done":
             clock.ends[one.name] = clock.between
