@@ -203,8 +203,11 @@ def test_cudnn_attention_in_unrolled_blocks_is_refused_where_xla_would_fail(monk
             compute.check(options)
     compute.check(zoo.change(options, unroll=1))
     compute.check(zoo.change(options, attention="xla"))
+    compute.check(options, ["xla_gpu_exclude_nondeterministic_ops=false"])
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=false")
     compute.check(options)
+    with pytest.raises(ValueError, match="without this option in config.compiler_options"):
+        compute.check(options, ["xla_gpu_deterministic_ops=true"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,13 +60,12 @@ def options(mesh: Mesh, given: Sequence[str] = (), *, unroll: int = 1) -> dict[s
     return found
 
 
-def deterministic_on_gpus() -> bool:
-    """Whether XLA_FLAGS makes GPUs compute the same bits in every run."""
-    values = re.findall(
-        r"xla_gpu_(?:deterministic_ops|exclude_nondeterministic_ops)(?:=(\w+))?(?=\s|$)",
-        os.environ.get("XLA_FLAGS", ""),
-    )
-    return any(value.lower() in ("", "true", "1") for value in values)
+def deterministic_on_gpus(given: Sequence[str] = ()) -> bool:
+    """Whether XLA_FLAGS, or `given` options in their place, make GPUs repeat every bit."""
+    names = "xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_ops"
+    listed = (*os.environ.get("XLA_FLAGS", "").split(), *given)
+    found = dict(option.lstrip("-").partition("=")[::2] for option in listed)
+    return any(found.get(name, "false").lower() in ("", "true", "1") for name in names)
 
 
 def check_known(options: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ TPUs: see docs/performance.md.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import Mesh
@@ -28,19 +29,20 @@ _MEMORY = {chip.kind: chip.memory for chip in CHIPS}
 _WIDE_MEMORY = ("TPU v5", "TPU7x")  # reading queries, keys and values is faster than a product
 
 
-def check(options: Options) -> None:
-    """Raises ValueError if the compiler would make a program that fails.
+def check(options: Options, compiler_options: Sequence[str] = ()) -> None:
+    """Raises ValueError if the compiler, with these options, would make a program that fails.
 
     XLA compiles equal calls of cuDNN once. It notes in the first one only that gradients must
     repeat in every bit, and then does not find the compiled program of the others.
     """
     if not isinstance(options, EncoderOptions | SwinOptions) or options.attention != "cudnn":
         return
-    if options.unroll > 1 and compiler.deterministic_on_gpus():
+    if options.unroll > 1 and compiler.deterministic_on_gpus(compiler_options):
         raise ValueError(
             f"config.model.attention 'cudnn' with config.model.unroll={options.unroll} fails in XLA"
             " where runs repeat in every bit: use --config.model.unroll=1, or start with"
-            " XLA_FLAGS=--xla_gpu_deterministic_ops=false"
+            " XLA_FLAGS=--xla_gpu_deterministic_ops=false, and without this option in"
+            " config.compiler_options"
         )
 
 

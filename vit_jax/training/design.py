@@ -87,6 +87,7 @@ def design(
     config = setup.with_value_range(config, start.preprocessing)
     objective = config.objective
     _check(objective, start.options, mesh)
+    compute.check(start.options, config.compiler_options)
     images = compute.images_at_once(mesh, config.batch_size, accumulate=config.optimizer.accumulate)
     options = compute.choose(start.options, mesh, images=images)
     _check_augmentations(config, options, facts)
@@ -194,7 +195,6 @@ def _check(objective: Objective, options: Options, mesh: Mesh) -> None:
             f"config.model.attention is 'cudnn', which needs GPUs, but the devices are {platform}:"
             " use --config.model.attention=auto"
         )
-    compute.check(options)
 
 
 def _batch(
