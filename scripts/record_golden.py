@@ -95,7 +95,7 @@ def record_run(name: str, runs: pathlib.Path, *, steps: int) -> dict[str, Any]:
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     metrics: dict[str, list[str]] = {}
     for key, value in (item for line in lines for item in line.items()):
-        if key not in ("step", "images_per_second"):
+        if key not in ("step", "images_per_second", "data_wait"):  # measured times
             metrics.setdefault(key, []).append(float(value).hex())
     state = nnx.state(vit_jax.load(workdir), nnx.Param)
     params = traverse_util.flatten_dict(nnx.to_pure_dict(state), sep="/")

@@ -147,7 +147,10 @@ def test_a_run_that_diverges_at_once_may_begin_anew_in_its_workdir(
     ("fields", "said"),
     [
         (["image_size=512,512", "model.patch_size=1,1"], "--config.optimizer.accumulate=2"),
-        (["eval_batch_size=100000", "model.patch_size=1,1"], "--config.eval_batch_size=50000"),
+        (
+            ["eval_batch_size=100000", "model.patch_size=1,1", "model.width=256"],
+            "--config.eval_batch_size=50000",
+        ),
     ],
 )
 def test_too_little_memory_is_one_line_that_says_what_helps(
