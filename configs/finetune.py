@@ -5,7 +5,7 @@
 
 `init_from` is the folder of a run, or any released checkpoint. The model is the checkpoint's. Its
 head is kept if the classes are the same, and starts anew otherwise. The defaults fit the quick
-start, whose top-1 goes from 83.98% to 85.04% (seed 0, 2026-11-27; from 84.04% to 85.00% with seed
+start, whose top-1 goes from 83.88% to 84.92% (seed 0, 2026-11-27; from 84.04% to 85.00% with seed
 1, from 83.88% to 84.88% with seed 2). For ImageNet, as in table 4 of "An Image is Worth 16x16
 Words", add:
 
