@@ -65,8 +65,9 @@ class Network:
         The slices form a ring, or send each other what they need: a sum moves 2 (n - 1) / n times
         its size between n slices, other collectives half of that, and a transfer its size.
         """
-        passes = {"all-reduce": 2.0, "all-gather": 1.0, "reduce-scatter": 1.0, "all-to-all": 1.0}
-        share = passes[kind] * (slices - 1) / slices if kind in passes else 1.0
+        share = 1.0
+        if kind in _PASSES:
+            share = (2.0 if kind == "all-reduce" else 1.0) * (slices - 1) / slices
         return share * size / self.chip.between + _FROM_HOST_TO_HOST
 
     def across(self, kind: str, size: float, members: Sequence[int]) -> float:
