@@ -1,5 +1,6 @@
 """Our side of every twin repeats the original code's trajectory; the comparison sees a fault."""
 
+import contextlib
 import re
 
 import numpy as np
@@ -26,6 +27,16 @@ def test_our_side_repeats_the_trajectory_of_the_original_code(name, tmp_path) ->
         if not re.search(r"key\Wbias$", path):
             rtol = 1e-2 if path.endswith("qkv.bias") else 2e-5
             assert_close(ours["param_norms"][path], norm, rtol=rtol, about=path)
+
+
+def test_the_tokens_of_beit_depend_on_the_image(tmp_path) -> None:
+    run = open_run(TWINS["beit"], steps=4, folder=str(tmp_path))
+    plan = run.design()
+    draws = TWINS["beit"].draws(plan, run.frozen(plan))
+    with contextlib.closing(run.batches(plan)) as batches:
+        found = draws(next(batches), 0)
+    counts = np.bincount(found["tokens"][found["hidden"]])
+    assert (counts > 0).sum() > 50 and counts.max() < 0.2 * counts.sum()
 
 
 def test_a_gap_above_ten_self_gaps_is_found_at_its_first_step() -> None:
