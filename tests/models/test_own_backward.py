@@ -200,17 +200,39 @@ def test_patches_apart_from_other_tokens_give_the_same_logits_and_gradients() ->
         assert_close(ours, theirs, scaled=3e-6, floor=0.1)
 
 
-def test_gradients_of_kernels_for_several_arrays_are_added_before_they_are_cast() -> None:
-    """In float32 they would take twice the bytes between devices."""
-    graphdef, params = nnx.split(tiny.model(dtype="bfloat16", attention="streams"))
+@pytest.mark.parametrize("kind", ["recompute", "streams"])
+def test_gradients_of_kernels_are_stacked_and_added_before_they_are_cast(kind) -> None:
+    """In float32 they would take twice the memory, and twice the bytes between devices."""
+    graphdef, params = nnx.split(tiny.model(dtype="bfloat16", attention=kind))
 
     def loss(params: Any) -> jax.Array:
         return nnx.merge(graphdef, params)(tiny.images()).sum()
 
     program = str(jax.make_jaxpr(jax.grad(loss))(params))
     for kernel in ("32,48", "48,32", "32,3,4,8", "4,8,32"):
-        casts = program.count(f":f32[{kernel}] = convert_element_type")
-        assert casts == 1, f"the gradient of the kernel ({kernel})"
+        casts = program.count(f":f32[3,{kernel}] = convert_element_type")
+        assert casts == 1, f"the gradients of the kernels ({kernel}) of all layers"
+        assert f":f32[{kernel}] = convert_element_type" not in program
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_norm_of_bfloat16_gets_its_sums_from_products_on_a_tpu_only(dtype) -> None:
+    norm = lambda x, s, b: normalisation.normalise(x, s, b, 1e-6)  # noqa: E731
+    inputs = draw(4, 7, 32, dtype=dtype), draw(32), draw(32, seed=1)
+
+    def products(platform: str) -> int:
+        lowered = jax.jit(norm).trace(*inputs).lower(lowering_platforms=(platform,))
+        return lowered.as_text().count("stablehlo.dot_general")
+
+    assert products("tpu") == (2 if dtype == "bfloat16" else 0)
+    assert products("cpu") == products("cuda") == 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_mean_by_a_product_is_the_mean(dtype) -> None:
+    x = 3 + draw(5, 7, 48, dtype=dtype)
+    found = normalisation.mean_by_product(x, jnp.dtype("float32"))
+    assert_close(found, np.asarray(x, np.float64).mean(-1, keepdims=True), scaled=1e-6)
 
 
 def test_streams_need_a_token_before_the_patches_and_nothing_inside_the_blocks() -> None:

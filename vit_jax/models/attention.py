@@ -60,6 +60,11 @@ def logits_of(q: jax.Array, k: jax.Array, bias: jax.Array | None) -> jax.Array:
     return logits if bias is None else logits + bias.astype(logits.dtype)
 
 
+def apply_weights(weights: jax.Array, v: jax.Array) -> jax.Array:
+    """The outputs (B, Q, H, d) of weights (B, H, Q, T) and values (B, T, H, d), in their dtype."""
+    return _heads_first(jnp.einsum("bhqk,bhkd->bhqd", weights.astype(v.dtype), _heads_first(v)))
+
+
 def _forward(
     qs: _Arrays, ks: _Arrays, vs: _Arrays, bias: jax.Array | None
 ) -> tuple[_Arrays, _Kept]:
@@ -76,7 +81,8 @@ def _of_queries(
     largest = functools.reduce(jnp.maximum, [part.max(-1, keepdims=True) for part in logits])
     sums = [_weighted(jnp.exp(part - largest), v) for part, v in zip(logits, vs, strict=True)]
     y, total = _sum([y for y, _ in sums]), _sum([total for _, total in sums])
-    y = named(_heads_first(y / total).astype(vs[0].dtype), ATTENTION)
+    y = y * (1 / total)  # one division for each query and head
+    y = named(_heads_first(y).astype(vs[0].dtype), ATTENTION)
     return y, named(largest + jnp.log(total), LOG_SUM)
 
 
@@ -175,8 +181,9 @@ def split(qkv: jax.Array, bias: jax.Array) -> _Parts:
 
 
 def _split(qkv: jax.Array, bias: jax.Array) -> tuple[_Parts, jax.Array]:
-    q, k, v = jnp.moveaxis(named(qkv + bias.astype(qkv.dtype)[None, None], QKV), 2, 0)
-    return (q, k, v), bias
+    q, k, v = jnp.moveaxis(qkv + bias.astype(qkv.dtype)[None, None], 2, 0)
+    # They are named one by one: what keeps them together is taken apart again on a TPU.
+    return (named(q, QKV), named(k, QKV), named(v, QKV)), bias
 
 
 def _join(bias: jax.Array, gs: _Parts) -> tuple[jax.Array, jax.Array]:

@@ -171,7 +171,7 @@ class Attention(nnx.Module):
         if return_weights or (options.attention_dropout and key is not None):
             weights = attention_weights(q, k, bias)
             dropped = dropout(weights, options.attention_dropout, keys[0])
-            y = named(jnp.einsum("bhqk,bkhd->bqhd", dropped.astype(v.dtype), v), ATTENTION)
+            y = named(attention.apply_weights(dropped, v), ATTENTION)
         else:
             y = self._attend(q, k, v, bias)
         return dropout(self.out(y), options.dropout, keys[1]), weights
@@ -212,8 +212,8 @@ class Attention(nnx.Module):
             qkv = qkv + self.qkv.lora(x.astype(dtype))
         if self.qkv.bias is not None:
             return attention.split(qkv, self.qkv.bias[...])
-        q, k, v = jnp.moveaxis(named(qkv, QKV), 2, 0)
-        return q, k, v
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        return named(q, QKV), named(k, QKV), named(v, QKV)
 
     def _project(self, queries: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries (B, Q, H, d) of one sequence, keys and values (B, T, H, d) of another."""

@@ -14,6 +14,8 @@ from flax import nnx
 
 from vit_jax.models.remat import STATISTICS, named
 
+COLUMNS = 128  # that the matrix unit of a TPU computes, used or not
+
 _Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # input, mean, 1/deviation, scale
 
 
@@ -44,10 +46,10 @@ def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> ja
 def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
 ) -> tuple[jax.Array, _Kept]:
-    centred = x.astype(scale.dtype)
-    mean = named(centred.mean(-1, keepdims=True), STATISTICS)
-    centred = centred - mean
-    variance = jnp.square(centred).mean(-1, keepdims=True)
+    mean_of = _mean_on_matrix_unit if x.dtype == jnp.bfloat16 else _mean
+    mean = named(mean_of(x, scale.dtype), STATISTICS)
+    centred = x.astype(scale.dtype) - mean
+    variance = mean_of(jnp.square(centred), scale.dtype)
     inverse = named(jax.lax.rsqrt(variance + eps), STATISTICS)
     y = centred * (inverse * _row(scale, x.ndim)) + _row(bias, x.ndim)
     return y.astype(x.dtype), (x, mean, inverse, scale)
@@ -66,6 +68,34 @@ def _backward(eps: float, kept: _Kept, g: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 normalise.defvjp(_forward, _backward)
+
+
+def _mean(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The mean over the last axis, which is kept."""
+    return x.astype(dtype).mean(-1, keepdims=True)
+
+
+def _mean_on_matrix_unit(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`_mean`, on a TPU as a product, which takes a third of the time of a sum.
+
+    A sum over the last axis moves numbers between the lanes of the vector unit. The product reads
+    all bits of bfloat16, and the first 16 of float32.
+    """
+    by_product = functools.partial(mean_by_product, dtype=dtype)
+    by_sum = functools.partial(_mean, dtype=dtype)
+    return jax.lax.platform_dependent(x, tpu=by_product, default=by_sum)
+
+
+def mean_by_product(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The mean over the last axis, which is kept, as a product with a matrix of ones."""
+    total = jnp.einsum(
+        "...D,DC->...C",
+        x,
+        jnp.ones((x.shape[-1], COLUMNS), x.dtype),
+        precision=None if x.dtype == jnp.bfloat16 else jax.lax.Precision.HIGH,
+        preferred_element_type=dtype,
+    )
+    return total[..., :1] / x.shape[-1]
 
 
 def _row(x: jax.Array, ndim: int) -> jax.Array:

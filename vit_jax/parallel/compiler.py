@@ -25,7 +25,7 @@ _TPU_BESIDE = {
 # KiB of fast memory that an operation may use, by the kind of TPU. With more than the compiler's
 # default, its tiles are larger, and less is read twice (docs/performance.md). Unrolled blocks took
 # more than 5 minutes of a core to compile with it.
-_SCOPED = {"TPU v5 lite": "32768", "TPU v5": "32768"}
+_SCOPED = {"TPU v5 lite": "24576", "TPU v5": "32768"}
 
 
 def check(given: Sequence[str]) -> None:
