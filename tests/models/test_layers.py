@@ -10,7 +10,7 @@ from flax import nnx
 
 from tests.compare import assert_close
 from tests.models import tiny
-from vit_jax.models import heads, layers
+from vit_jax.models import heads, layers, normalisation
 from vit_jax.models.resnet import StemOptions, group_norm
 
 
@@ -86,7 +86,10 @@ def test_attention_weights_are_a_float32_softmax() -> None:
 
 @pytest.mark.parametrize("pool", ["token", "map"])
 def test_exponentials_and_roots_are_float32_in_a_bfloat16_model(pool) -> None:
-    """In softmax and norms, forward and backward; all products except the head's are bfloat16."""
+    """In softmax and norms, forward and backward; all products except the head's are bfloat16.
+
+    The sums of a norm do not count: on a TPU they are products with ones.
+    """
     model = tiny.model(dtype="bfloat16", pool=pool, position="relative", attention="xla")
     graphdef, params = nnx.split(model)
 
@@ -105,7 +108,7 @@ def test_exponentials_and_roots_are_float32_in_a_bfloat16_model(pool) -> None:
         for e in _equations(jax.make_jaxpr(total)(params, tiny.images()).jaxpr)
         if e.primitive.name == "dot_general" and e.invars[1].aval.dtype == jnp.float32
     ]
-    assert wide == [(32, 5)], "the head alone"
+    assert set(wide) - {(32, normalisation.COLUMNS)} == {(32, 5)}, "the head alone"
 
 
 def _equations(jaxpr):
