@@ -79,9 +79,8 @@ def load(
     (default: from config.json, a released model, or `image_size`, which is logged); and
     `position="none"` for a model without positions whose .npz has none.
 
-    `model.preprocessing` holds the expected images, `model.class_names` the classes where known,
-    `model.step` the step of a run. Assumptions are logged as warnings. Raises ValueError for an
-    unreadable file or a bad argument.
+    `model.preprocessing` holds the expected images, `model.class_names` the known classes, and
+    `model.step` the step of a run. Assumptions are logged. Raises ValueError for bad input.
     """
     checkpoint = read(
         path,
