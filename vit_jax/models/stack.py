@@ -126,6 +126,8 @@ def _cast_kernels(params: Any, dtype: jnp.dtype) -> Any:
     """
 
     def cast(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
-        return x.astype(dtype) if jax.tree_util.DictKey("kernel") in path else x
+        kernel = jax.tree_util.DictKey("kernel") in path
+        # Kernels that are stored in int8 become float32 layer by layer.
+        return x.astype(dtype) if kernel and jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree_util.tree_map_with_path(cast, params)
