@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax.models.attention import LANES
 from vit_jax.models.remat import STATISTICS, named
-
-COLUMNS = 128  # that the matrix unit of a TPU computes, used or not
 
 _Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # input, mean, 1/deviation, scale
 
@@ -91,7 +90,7 @@ def mean_by_product(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     total = jnp.einsum(
         "...D,DC->...C",
         x,
-        jnp.ones((x.shape[-1], COLUMNS), x.dtype),
+        jnp.ones((x.shape[-1], LANES), x.dtype),
         precision=None if x.dtype == jnp.bfloat16 else jax.lax.Precision.HIGH,
         preferred_element_type=dtype,
     )
