@@ -3,17 +3,14 @@
 import pathlib
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from flax import nnx, traverse_util
 
 from benchmarks.twins import draws
 from benchmarks.twins.contract import Twin, sizes
 from benchmarks.twins.initial import Params, initial
 from vit_jax.checkpoints import save
-from vit_jax.checkpoints.load import Checkpoint
+from vit_jax.checkpoints.load import Checkpoint, assemble
 from vit_jax.config import resolve
 from vit_jax.data import opening, preprocess
 from vit_jax.data.augment import normalize
@@ -82,9 +79,7 @@ def _standardized(params: Params, options: dvae.DVAEOptions, images: np.ndarray)
     With random values, one token has the largest logit for nearly all patches. Here each logit has
     mean 0 and standard deviation 1 over the patches of `images`, uint8 (B, H, W, C).
     """
-    abstract = nnx.eval_shape(lambda: dvae.DVAE(options, rngs=nnx.Rngs(0)))
-    nested = traverse_util.unflatten_dict(params, sep="/")
-    model = nnx.merge(nnx.split(abstract)[0], jax.tree.map(jnp.asarray, nested))
+    model = assemble(options, params)
     logits = np.asarray(model(normalize(images, mean=dvae.MEAN, std=dvae.STD)), np.float64)
     mean, std = logits.mean((0, 1, 2)), logits.std((0, 1, 2))
     kernel, bias = params[_OUTPUT + "kernel"] / std, (params[_OUTPUT + "bias"] - mean) / std
