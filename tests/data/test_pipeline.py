@@ -1,5 +1,7 @@
 """Batches are pure functions of (seed, step); evaluation sees every example once."""
 
+import dataclasses
+import functools
 import io
 import pathlib
 import tarfile
@@ -11,6 +13,7 @@ import pytest
 
 from tests.compare import assert_same_bits
 from tests.patience import limit
+from vit_jax.data import featured
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batch, Batches
@@ -239,6 +242,55 @@ def test_a_replacement_is_that_of_every_earlier_version() -> None:
         numbers = draw("replacement", seed=seed, start=int(row), count=1)[0]
         found = next(i for i in (numbers * 20).astype(int) if i not in BROKEN)
         assert batch["id"][row] == found
+
+
+def test_features_come_in_the_order_of_the_images_and_replacements_are_the_same() -> None:
+    source = grey_files(20, broken=BROKEN)
+    numbers: dict = {"seed": 3, "batch_size": 10, "num_steps": 6}
+    images = everything(train_batches(source, TRAIN, **numbers, max_bad=0.15, repeats=2))
+    order = functools.partial(shuffled_ids, size=20, seed=3)
+    features = featured.Features(
+        values=np.arange(40, dtype=np.float32).reshape(20, 1, 2),
+        labels=np.arange(20, dtype=np.int32) % 2,
+        readable=np.asarray([i not in BROKEN for i in range(20)]),
+    )
+    parts = [
+        featured.train_batches(
+            features,
+            **numbers,
+            start_step=0,
+            rows=slice(first, first + 5),
+            order=order,
+            repeats=2,
+            prefetch=2,
+            bad=BadImages(size=20, max_bad=0.15),
+        )
+        for first in (0, 5)
+    ]
+    halves = list(zip(*parts, strict=True))
+    found = {
+        key: np.concatenate([half[key] for both in halves for half in both]) for key in halves[0][0]
+    }
+    np.testing.assert_array_equal(found["features"][:, 0, 0], 2 * images["id"])
+    assert_same_bits({k: found[k] for k in ("id", "label", "sample_index")}, without_image(images))
+    lost = dataclasses.replace(features, readable=np.zeros(20, bool))
+    with pytest.raises(RunFailed, match="are all broken"):
+        next(
+            featured.train_batches(
+                lost,
+                **numbers,
+                start_step=0,
+                rows=slice(None),
+                order=order,
+                repeats=1,
+                prefetch=1,
+                bad=BadImages(size=20, max_bad=1.0),
+            )
+        )
+
+
+def without_image(batch: Batch) -> Batch:
+    return {name: array for name, array in batch.items() if name != "image"}
 
 
 def test_the_order_and_the_crops_are_those_of_the_counter() -> None:

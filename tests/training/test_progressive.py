@@ -128,10 +128,12 @@ def test_a_smaller_model_is_the_one_that_surgery_makes_and_trains_all_rows(case)
     models = Models(options, zoo.abstract(options)[0], both)
     images = jnp.asarray(rng.normal(size=(2, 16, 24, 3)), jnp.float32)
     graphdef, _ = zoo.abstract(small)
-    assert_close(models(params, images)(images), nnx.merge(graphdef, expected)(images), atol=1e-5)
+    assert_close(
+        models(params, {"image": images})(images), nnx.merge(graphdef, expected)(images), atol=1e-5
+    )
 
     def loss(params):
-        return jnp.square(models(params, images)(images)).sum()
+        return jnp.square(models(params, {"image": images})(images)).sum()
 
     gradients = traverse_util.flatten_dict(jax.grad(loss)(params), sep="/")
     for path, gradient in gradients.items():

@@ -13,9 +13,10 @@ import numpy as np
 from vit_jax.analysis import figures
 from vit_jax.commands import config as config_command
 from vit_jax.commands import configs
+from vit_jax.data.batches import Batches
 from vit_jax.parallel.mesh import to_global
 from vit_jax.text import printable
-from vit_jax.training import memory, state, workdirs
+from vit_jax.training import cached, memory, state, workdirs
 from vit_jax.training import run as run_lib
 from vit_jax.training.design import Design
 from vit_jax.training.run import Parts
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             print(line)
         target = _beside(options.workdir)
         figures.batch(*first_batch(parts)).savefig(target, dpi=120)
-    print(printable(f"first batch: {target}"))
+    print(printable(f"{'first images' if plan.config.tune.caches else 'first batch'}: {target}"))
     return 0
 
 
@@ -81,12 +82,15 @@ def _size(number: int) -> str:
 
 
 def first_batch(parts: Parts) -> tuple[np.ndarray, list[list[str]]]:
-    """The first images of the run, uint8 (N, H, W, C), and the lines of their labels."""
+    """The first images of the run, uint8 (N, H, W, C), and the lines of their labels.
+
+    If features are computed once, they are the first images of its data.
+    """
     plan = parts.design
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(plan.mesh))
-        batch = next(stack.enter_context(run_lib.batches_of(parts, start=0)))
-        names = {*plan.batch, "sample_index"} & batch.keys()
+        batch = next(stack.enter_context(_images(parts)))
+        names = {*plan.batch, "image", "sample_index"} & batch.keys()
         inputs = {name: batch[name] for name in names}
         placed = to_global(inputs, plan.mesh, batch_size=plan.config.batch_size)
         key, _ = state.keys(plan.config.seed)
@@ -94,6 +98,13 @@ def first_batch(parts: Parts) -> tuple[np.ndarray, list[list[str]]]:
     number = min(DRAWN, len(ready["image"]))
     labels = [_label(ready, row, parts.data.class_names) for row in range(number)]
     return _pixels(ready["image"][:number], plan), labels
+
+
+def _images(parts: Parts) -> Batches:
+    """The batches of the run, or those that it computes its features from."""
+    if parts.design.config.tune.caches:
+        return cached.images(parts.design, parts.data.train)
+    return run_lib.batches_of(parts, start=0, params=None)
 
 
 def _pixels(images: np.ndarray, plan: Design) -> np.ndarray:

@@ -9,7 +9,7 @@ processes and threads.
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -97,12 +97,12 @@ def train_batches(
 
     def batch(step: int) -> Batch:
         cut = dataclasses.replace(transform, size=size(step)) if size else transform
-        indices = _indices(step, batch_size, rows)
+        indices = indices_of(step, batch_size, rows)
         ids = order(indices // repeats)
         image, label = _made(
             source, cut, ids, pool, at=indices, seed=seed, bad=bad, labels=labelled
         )
-        words = _words(indices)
+        words = words_of(indices)
         looked_up = {name: table[ids] for name, table in (tables or {}).items()}
         return {"image": image, "label": label, "id": ids, "sample_index": words} | looked_up
 
@@ -209,7 +209,7 @@ def eval_batches(
     pool = Pool(threads)
 
     def batch(step: int) -> Batch:
-        ids = _indices(step, batch_size, rows)
+        ids = indices_of(step, batch_size, rows)
         mask = ids < len(source)
         ids[~mask] = -1
         image = np.zeros((len(ids), *transform.size, transform.channels), np.uint8)
@@ -228,7 +228,7 @@ def eval_batches(
                 image[row] = transform(pixels)
 
         pool.run(load, int(mask.sum()))
-        words = _words(ids)
+        words = words_of(ids)
         return {"image": image, "label": label, "id": ids, "sample_index": words, "mask": mask}
 
     steps = -(-len(source) // batch_size)
@@ -268,7 +268,7 @@ def _in_versions(
     return changed
 
 
-def _indices(step: int, batch_size: int, rows: slice | np.ndarray) -> np.ndarray:
+def indices_of(step: int, batch_size: int, rows: slice | np.ndarray) -> np.ndarray:
     """The indices int64 (R,) of some rows of the batch of a step."""
     return step * batch_size + np.arange(batch_size)[rows]
 
@@ -280,7 +280,7 @@ def _no_labels(source: Source, count: int) -> np.ndarray:
     return np.zeros(count, np.int32)
 
 
-def _words(indices: np.ndarray) -> np.ndarray:
+def words_of(indices: np.ndarray) -> np.ndarray:
     """int64 (R,) as uint32 (R, 2), high and low word: integers of JAX have 32 bits by default."""
     return np.stack([indices >> 32, indices & 0xFFFFFFFF], axis=-1).astype(np.uint32)
 
@@ -300,12 +300,22 @@ def _read_or_replace(
     pixels, label = _read(source, index, decode, bad=bad, unlabelled=unlabelled)
     if pixels is not None:
         return pixels, label, index
-    for number in draw("replacement", seed=seed, start=sample_index, count=1)[0]:
-        index = int(number * len(source))
+    for index in replacements(sample_index, size=len(source), seed=seed):
         pixels, label = _read(source, index, decode, bad=bad, unlabelled=unlabelled)
         if pixels is not None:
             return pixels, label, index
-    raise RunFailed(f"{source.name}: {NUMBERS} images chosen at random are all broken")
+    raise all_broken(source.name)
+
+
+def replacements(sample_index: int, *, size: int, seed: int) -> Iterator[int]:
+    """The ids of the images that replace a broken one, in the order in which they are tried."""
+    for number in draw("replacement", seed=seed, start=sample_index, count=1)[0]:
+        yield int(number * size)
+
+
+def all_broken(name: str) -> RunFailed:
+    """What to raise if all `replacements` are broken; `name` is that of the source."""
+    return RunFailed(f"{name}: {NUMBERS} images chosen at random are all broken")
 
 
 def _read(

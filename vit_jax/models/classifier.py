@@ -53,7 +53,15 @@ class ViTOptions(EncoderOptions):
 
     @property
     def feature_size(self) -> int:
-        return self.representation_size or self.width * (2 if self.pool == "token_gap" else 1)
+        return self.representation_size or self.pooled_width
+
+    @property
+    def pooled_size(self) -> int:
+        return 0 if self.pool == "map" else self.pooled_width
+
+    @property
+    def pooled_width(self) -> int:
+        return self.width * (2 if self.pool == "token_gap" else 1)
 
     def classifier(self) -> "ViTOptions":
         return dataclasses.replace(self, fixed_position=False, mask_token=False)
@@ -75,8 +83,7 @@ class Classifier(TaskModel):
         if options.pool == "map":
             self.pool = heads.AttentionPool(options.plain_block(), rngs=rngs)
         if options.representation_size:
-            width = options.width * (2 if options.pool == "token_gap" else 1)
-            dtype = jnp.dtype(options.dtype)
+            width, dtype = options.pooled_width, jnp.dtype(options.dtype)
             self.pre_logits = nnx.Linear(width, options.representation_size, dtype=dtype, rngs=rngs)
         if options.head_norm == "batch":
             self.head_norm = BatchNorm(options.feature_size, eps=1e-6, affine=False)
@@ -100,31 +107,52 @@ class Classifier(TaskModel):
         With a distillation head, the logits are the mean over both heads. With `return_heads`, they
         are a tuple instead: the logits of each head.
         """
-        options = self.options
-        features, intermediates = self._features(images, key, return_intermediates)
-        if not options.num_classes:
-            outputs: tuple[jax.Array, ...] = tuple(features)
-        else:
-            if options.head_norm == "batch":
-                features = tuple(self.head_norm(x, training=key is not None) for x in features)
-            two = (self.head, self.head_distillation) if options.heads == 2 else (self.head,)
-            outputs = tuple(head(x) for head, x in zip(two, features, strict=True))
-        outputs = tuple(x.astype(jnp.float32) for x in outputs)
-        logits = outputs if return_heads else sum(outputs[1:], outputs[0]) / len(outputs)
+        pooled, intermediates = self._pooled(images, key, return_intermediates)
+        outputs = self._outputs(pooled, key)
+        logits = outputs if return_heads else _mean(outputs)
         return (logits, intermediates) if return_intermediates else logits
+
+    def pooled(self, images: jax.Array) -> jax.Array:
+        pooled = self._pooled(images, None, False)[0]
+        return jnp.stack([x.astype(jnp.float32) for x in pooled], axis=1)
+
+    def classified(
+        self, pooled: jax.Array, *, key: jax.Array | None = None, return_heads: bool = False
+    ) -> Any:
+        outputs = self._outputs(tuple(pooled[:, i] for i in range(pooled.shape[1])), key)
+        return outputs if return_heads else _mean(outputs)
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """The input of the head (B, `options.feature_size`), float32; the mean over two heads.
 
         It is the input of `head_norm` if there is one.
         """
-        features, _ = self._features(images, key, False)
+        features = self._features(self._pooled(images, key, False)[0])
         return jnp.stack(features).mean(axis=0) if len(features) > 1 else features[0]
 
-    def _features(
+    def _outputs(
+        self, pooled: tuple[jax.Array, ...], key: jax.Array | None
+    ) -> tuple[jax.Array, ...]:
+        """The logits (B, K) float32 of each head, or its features if there are no classes."""
+        options, features = self.options, self._features(pooled)
+        if not options.num_classes:
+            return features
+        if options.head_norm == "batch":
+            features = tuple(self.head_norm(x, training=key is not None) for x in features)
+        two = (self.head, self.head_distillation) if options.heads == 2 else (self.head,)
+        outputs = (head(x) for head, x in zip(two, features, strict=True))
+        return tuple(x.astype(jnp.float32) for x in outputs)
+
+    def _features(self, pooled: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """The input of each head (B, feature_size) float32."""
+        if self.options.representation_size:
+            pooled = tuple(jnp.tanh(self.pre_logits(x)) for x in pooled)
+        return tuple(x.astype(jnp.float32) for x in pooled)
+
+    def _pooled(
         self, images: jax.Array, key: jax.Array | None, return_intermediates: bool
     ) -> tuple[tuple[jax.Array, ...], Intermediates | None]:
-        """The input of each head (B, feature_size) float32."""
+        """The pooled tokens (B, D) for each head."""
         options = self.options
         x, intermediates = self.encoder(images, key=key, return_intermediates=return_intermediates)
         patches = x[:, options.prefix_tokens :]
@@ -140,9 +168,11 @@ class Classifier(TaskModel):
             pooled = (self.pool(patches, key=pool_key),)
         if options.norm_at == "pooled":
             pooled = tuple(self.encoder.norm(x) for x in pooled)
-        if options.representation_size:
-            pooled = tuple(jnp.tanh(self.pre_logits(x)) for x in pooled)
-        return tuple(x.astype(jnp.float32) for x in pooled), intermediates
+        return pooled, intermediates
+
+
+def _mean(outputs: tuple[jax.Array, ...]) -> jax.Array:
+    return sum(outputs[1:], outputs[0]) / len(outputs)
 
 
 # Fields of pretraining models. A model without them is a classifier.

@@ -38,6 +38,11 @@ class ModelOptions:
         raise NotImplementedError
 
     @property
+    def pooled_size(self) -> int:
+        """Length of the vectors that `Model.pooled` returns; 0 if a layer that pools trains."""
+        return self.feature_size
+
+    @property
     def heads(self) -> int:
         """Number of heads that give logits; each head has features of its own."""
         return 1
@@ -124,6 +129,18 @@ class Model(nnx.Module):
         """
         features = self.features(images, key=key)
         return self.head(features) if self.options.num_classes else features
+
+    def pooled(self, images: jax.Array) -> jax.Array:
+        """What the layers after the encoder read: float32 (B, `options.heads`, D).
+
+        A model with an encoder and `tune.kind=head` computes it without a parameter that trains.
+        """
+        return self.features(images)[:, None]
+
+    def classified(self, pooled: jax.Array, *, key: jax.Array | None = None) -> Any:
+        """The logits (B, K) float32 of what `pooled` returns. A `key` means training."""
+        del key  # for families with more than a linear head
+        return self.head(pooled[:, 0])
 
     def features(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """The input of the head (B, `options.feature_size`), float32."""

@@ -116,9 +116,7 @@ def trace(plan: Design) -> Traced:
         for name, one in plan.batch.items()
     }
     batch = jax.eval_shape(lambda batch, key: plan.prepare(batch, key=key), batch, key)
-    objective = plan.objective.bound(mean=plan.config.data.mean, std=plan.config.data.std)
-
-    trained = plan.trained
+    objective, trained = plan.minimised, plan.trained
 
     def loss(
         params: Any, batch: Any, key: Any, models: Any, *, graphdef: nnx.GraphDef = plan.graphdef

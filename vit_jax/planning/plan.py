@@ -93,7 +93,9 @@ class Plan:
 
     @property
     def images_per_host(self) -> float:
-        """The images that a host must decode per second."""
+        """The images that a host must decode per second; 0 if features are computed once."""
+        if self.config.tune.caches:
+            return 0.0
         return self.images_per_second / self.topology.hosts
 
     @property

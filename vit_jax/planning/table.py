@@ -121,19 +121,28 @@ def time_parts(plan: Plan) -> dict[str, float]:
     }
 
 
+def _input(plan: Plan) -> str:
+    """What each host does for the steps."""
+    if plan.config.tune.caches:
+        return "the features of the training images are computed once before: that is not planned"
+    host, can = plan.images_per_host, plan.decodable_per_host
+    cores = f"; its cores can decode {can:,.0f}" if can else ""
+    return (
+        f"each of {plan.topology.hosts} hosts decodes {host:,.0f} images per second and sends"
+        f" {host * plan.step.image_bytes / 1e6:,.0f} MB per second to its chips{cores}"
+    )
+
+
 def _time(plan: Plan) -> list[str]:
     assert plan.timeline is not None, "the step does not fit"
     parts = [f"{name} {part * 1e3:.1f}" for name, part in time_parts(plan).items() if part > 5e-5]
-    host, can = plan.images_per_host, plan.decodable_per_host
-    cores = f"; its cores can decode {can:,.0f}" if can else ""
     return [
         *_stages(plan),
         f"step, ms: {', '.join(parts)}; no program takes less than {plan.bound * 1e3:.1f}",
         f"FLOPs of a step: model {plan.step.flops:.4g} (3 forward passes without the gradient of"
         f" the images), compiled {plan.flops_ratio:.3f} times that",
         f"HBM traffic {plan.timeline.bytes / 1e9:.1f} GB per step and device",
-        f"each of {plan.topology.hosts} hosts decodes {host:,.0f} images per second and sends"
-        f" {host * plan.step.image_bytes / 1e6:,.0f} MB per second to its chips{cores}",
+        _input(plan),
         f"remat {plan.step.remat}, unroll {plan.step.unroll}; compiled in"
         f" {plan.result.seconds:.0f} s; the run has {plan.step.steps:,} steps",
     ]

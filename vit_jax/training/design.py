@@ -22,10 +22,11 @@ from vit_jax.models.zoo import Options
 from vit_jax.objectives import Batch, Objective
 from vit_jax.parallel import compiler
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import compute, progressive, setup, state
+from vit_jax.training import compute, on_features, progressive, setup, state
 from vit_jax.training import frozen as frozen_lib
 from vit_jax.training import trained as trained_lib
-from vit_jax.training.step import Bind, Prepare, make_train_step
+from vit_jax.training.on_features import OnFeatures
+from vit_jax.training.step import Bind, Prepare, WithLoss, make_train_step
 from vit_jax.training.trained import Trained
 
 
@@ -57,6 +58,11 @@ class Design:
     @property
     def objective(self) -> Objective:
         return self.config.objective
+
+    @property
+    def minimised(self) -> WithLoss:
+        """What the step minimises: the objective on normalised images, or on features."""
+        return _minimised(self.config)
 
     @property
     def abstract_frozen(self) -> dict[str, Any]:
@@ -91,6 +97,10 @@ def design(
     images = compute.images_at_once(mesh, config.batch_size, accumulate=config.optimizer.accumulate)
     options = compute.choose(start.options, mesh, images=images)
     _check_augmentations(config, options, facts)
+    examples = dict(tables or {})
+    if config.tune.caches:
+        on_features.check(config, options)
+        examples |= on_features.shapes(options)
     schedule = setup.schedule(config, dataset_size=facts.train_size)
     graphdef, shapes = state.abstract_params(options)
     rule, trained = trained_lib.optimizer_of(
@@ -126,7 +136,9 @@ def design(
         stages=stages,
         frozen=models,
         bind=bind,
-        batch=_batch(objective.inputs, options, facts, mesh, size=config.batch_size, tables=tables),
+        batch=_batch(
+            _inputs(config), options, facts, mesh, size=config.batch_size, others=examples
+        ),
         eval_batch=_batch(
             pipeline.EVAL_ARRAYS, options, facts, mesh, size=eval_batch_size(config, mesh)
         ),
@@ -152,13 +164,18 @@ def _step(config: Config, build: progressive.Models, **parts: Any) -> jax.stages
     """The training step as the config says; `parts` are the other arguments of the step."""
     return make_train_step(
         build,
-        objective=config.objective.bound(mean=config.data.mean, std=config.data.std),
+        objective=_minimised(config),
         accumulate=config.optimizer.accumulate,
         ema=config.ema,
         ema_warmup=config.ema_warmup,
         ema_begins=config.init_state != "all",  # "all": the average of the other run continues
         **parts,
     )
+
+
+def _minimised(config: Config) -> WithLoss:
+    objective = config.objective.bound(mean=config.data.mean, std=config.data.std)
+    return OnFeatures(objective=objective) if config.tune.caches else objective
 
 
 def _preparation(config: Config, models: progressive.Models) -> Prepare:
@@ -169,9 +186,11 @@ def _preparation(config: Config, models: progressive.Models) -> Prepare:
     objective, augmentations = config.objective, setup.augmentations(config)
 
     def prepare(batch: Batch, *, key: jax.Array) -> Batch:
-        options = models.options(batch["image"])
+        options = models.options(batch)
         dtype = jnp.dtype("float32" if objective.exact_images else options.dtype)
         batch = objective.prepare(batch, options=options, key=key)
+        if "image" not in batch:
+            return batch
         return augment.augment(batch, augmentations, key=key, dtype=dtype)
 
     return prepare
@@ -204,17 +223,26 @@ def _batch(
     mesh: Mesh,
     *,
     size: int,
-    tables: Mapping[str, jax.ShapeDtypeStruct] | None = None,
+    others: Mapping[str, jax.ShapeDtypeStruct] | None = None,
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Global shapes of the arrays of a batch that go to the devices."""
+    """Global shapes of the arrays of a batch that go to the devices.
+
+    `names` are those of the pipeline; `others` has the shape of an example of each other array.
+    """
     sharding = NamedSharding(mesh, mesh_lib.BATCH)
     several_of = facts.num_classes if facts.multi_label else 0
     shapes = pipeline.example_shapes(options.image_size, options.channels, several_of=several_of)
-    examples = {name: jax.ShapeDtypeStruct(*shapes[name]) for name in names} | dict(tables or {})
+    examples = {name: jax.ShapeDtypeStruct(*shapes[name]) for name in names} | dict(others or {})
     return {
         name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype, sharding=sharding)
         for name, one in examples.items()
     }
+
+
+def _inputs(config: Config) -> tuple[str, ...]:
+    """The arrays of the pipeline that the loss needs."""
+    names = config.objective.inputs
+    return tuple(name for name in names if not (config.tune.caches and name == "image"))
 
 
 def _check_augmentations(config: Config, options: Options, facts: DataFacts) -> None:

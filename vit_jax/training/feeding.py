@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from vit_jax.data import pipeline, preprocess, sampling
+from vit_jax.data import featured, pipeline, preprocess, sampling
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batches
 from vit_jax.data.record import Source
@@ -30,29 +31,38 @@ class Feed:
         start: int,
         stop: int,
         bad: BadImages,
+        features: featured.Features | None = None,
         tables: Mapping[str, np.ndarray] | None = None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Batches:
-        """This process's rows of the batches of the steps `start` to `stop - 1`."""
+        """This process's rows of the batches of the steps `start` to `stop - 1`.
+
+        With `features`, batches have these instead of images.
+        """
         plan, source = self.design, self.source
         config, data = plan.config, plan.config.data
+        common: dict[str, Any] = {
+            "seed": config.seed,
+            "batch_size": config.batch_size,
+            "rows": mesh_lib.local_rows(plan.mesh, config.batch_size),
+            "order": self.order,
+            "repeats": data.repeats,
+            "start_step": start,
+            "num_steps": stop,
+            "prefetch": data.prefetch,
+            "bad": bad,
+            "tables": tables,
+            "interrupted": interrupted,
+        }
+        if features is not None:
+            return featured.train_batches(features, **common)
         return pipeline.train_batches(
             source,
             self.transform,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            rows=mesh_lib.local_rows(plan.mesh, config.batch_size),
-            order=self.order,
             size=plan.stages.size,
-            repeats=data.repeats,
-            start_step=start,
-            num_steps=stop,
             threads=data.threads,
-            prefetch=data.prefetch,
-            bad=bad,
             labelled="label" in plan.objective.inputs,
-            tables=tables,
-            interrupted=interrupted,
+            **common,
         )
 
 

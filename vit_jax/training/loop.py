@@ -73,6 +73,9 @@ def train(
         with metrics_lib.keeping(workdir, begins=True):
             opened = Session(workdir, step=start, command=command, mesh=mesh, clock=clock)
         session = stack.enter_context(opened)
+        with clock.of("data"):
+            run.read(stack)
+        clock.restart(start)  # features that are computed once do not count as waiting
         reporter = Reporter(run, writer, progress, clock)
         metrics = _late_evaluation(run, reporter, start) if missing else {}
         trace = stack.enter_context(Trace(workdir, start, total)) if profile else None

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 from flax import nnx, traverse_util
 
 from vit_jax.config import Config
@@ -19,7 +18,7 @@ from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.zoo import Options
-from vit_jax.objectives import Objective
+from vit_jax.objectives import Batch, Objective
 from vit_jax.training import state
 
 Size = tuple[int, int]  # (height, width)
@@ -101,16 +100,21 @@ class Models:
                     " with each size of the images: leave it out"
                 )
 
-    def options(self, images: jax.Array) -> Options:
-        """The options of the model for these images (B, H, W, C)."""
-        return self._options[_size(images)]
+    def options(self, batch: Batch) -> Options:
+        """The options of the model for the images of a batch; full size if it has none."""
+        return self._options[self._size(batch)]
 
-    def __call__(self, params: Any, images: jax.Array) -> Any:
-        """The model for these images, of a nested dict of parameters for the final size."""
-        target = self.options(images)
+    def __call__(self, params: Any, batch: Batch) -> Any:
+        """The model for this batch, of a nested dict of parameters for the final size."""
+        target = self.options(batch)
         if target != self._full:
             params = resized(params, self._full, target)
-        return nnx.merge(self._graphdefs[_size(images)], params)
+        return nnx.merge(self._graphdefs[self._size(batch)], params)
+
+    def _size(self, batch: Batch) -> Size:
+        if "image" not in batch:
+            return self._full.image_size
+        return batch["image"].shape[1], batch["image"].shape[2]
 
 
 def resized(params: Any, source: Options, target: Options) -> Any:
@@ -121,7 +125,3 @@ def resized(params: Any, source: Options, target: Options) -> Any:
         if change := resize(path):
             flat[path] = change(array, source, target, METHODS)
     return traverse_util.unflatten_dict(flat, sep="/")
-
-
-def _size(images: jax.Array) -> Size:
-    return images.shape[1], images.shape[2]

@@ -20,6 +20,7 @@ from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import (
     advice,
     branch,
+    cached,
     datasets,
     evaluation_data,
     facts,
@@ -43,14 +44,26 @@ from vit_jax.workdir import place
 class Run:
     """What the loop needs. `state` is replaced at every step."""
 
-    design: Design
+    parts: "Parts"
     store: store_lib.Store
     lease: lease_lib.Lease | None  # of the workdir; only the primary process has it
     state: state.State
     frozen: Mapping[str, Any]  # parameters of the frozen models, by name
-    batches: Batches
-    evaluations: Evaluations
+    batches: Batches = dataclasses.field(init=False)  # `read` sets it
     messages: tuple[str, ...]  # what the user should know when the run starts
+
+    def read(self, stack: contextlib.ExitStack) -> None:
+        """Begins to make the batches from the next step on. What must be closed is on `stack`."""
+        start, params = int(self.state["step"]), self.state["params"]
+        self.batches = stack.enter_context(batches_of(self.parts, start=start, params=params))
+
+    @property
+    def design(self) -> Design:
+        return self.parts.design
+
+    @property
+    def evaluations(self) -> Evaluations:
+        return self.parts.evaluations
 
     @property
     def config(self) -> Config:
@@ -84,15 +97,12 @@ def prepare(config: Config, workdir: str | os.PathLike[str], stack: contextlib.E
     agreement.compare({})  # devices do not wait for a process that is still compiling
     best = best_metric(config)
     store = stack.enter_context(store_lib.Store(workdir, config.checkpoint, metric=best))
-    batches = stack.enter_context(batches_of(parts, start=origin.step))
     return Run(
-        design=plan,
+        parts=parts,
         store=store,
         lease=lease,
         state=first,
         frozen=placed,
-        batches=batches,
-        evaluations=parts.evaluations,
         messages=messages(parts, step=origin.step, notes=(replaced, *origin.notes)),
     )
 
@@ -177,6 +187,7 @@ def _notes(parts: Parts) -> tuple[str, ...]:
         *of_files,
         _about_batch_norm(plan),
         _about_trained(plan),
+        cached.note(plan, images=len(parts.data.train)) if plan.config.tune.caches else "",
         advice.thin_parts(plan.shapes, plan.mesh) if on_tpus else "",
         plan.stages.note,
         parts.feed.epochs,
@@ -276,13 +287,21 @@ def _created(plan: Design) -> state.State:
     )
 
 
-def batches_of(parts: Parts, *, start: int) -> Batches:
-    """This process's rows of the batches from step `start` on."""
-    images, most = len(parts.data.train), parts.design.config.data.max_bad
+def batches_of(parts: Parts, *, start: int, params: Any) -> Batches:
+    """This process's rows of the batches from step `start` on.
+
+    Features that are computed once are computed now, in the model with these parameters.
+    """
+    plan, train = parts.design, parts.data.train
+    most = plan.config.data.max_bad
+    bad = BadImages(size=len(train), max_bad=most, reported=parts.bad.reported)
+    caches = plan.config.tune.caches
+    features = cached.features(plan, params, train, bad=bad) if caches else None
     return parts.feed.batches(
         start=start,
-        stop=parts.design.lengths.total,
-        bad=BadImages(size=images, max_bad=most, reported=parts.bad.reported),
+        stop=plan.lengths.total,
+        bad=bad,
+        features=features,
         tables={name: table.rows for name, table in parts.tables.items()},
         interrupted=multihost.give_up_reading,
     )

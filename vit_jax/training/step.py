@@ -1,14 +1,14 @@
 """One training step as a pure function: (state, batch, frozen) -> (next state, metrics)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from vit_jax.models.batch_norm import statistics, with_statistics, without_statistics
-from vit_jax.objectives import Batch, Loss, Objective
+from vit_jax.objectives import Batch, Loss
 from vit_jax.parallel.gather import gathering
 from vit_jax.training import optimizer as optimizer_lib
 from vit_jax.training.state import State
@@ -17,8 +17,15 @@ from vit_jax.training.trained import Trained
 Metrics = dict[str, jax.Array]
 Prepare = Callable[..., Batch]  # (batch of the pipeline, key=) -> batch for the loss
 Frozen = Mapping[str, Any]  # parameters of the frozen models, by name
-Build = Callable[[Any, jax.Array], Any]  # (parameters, images of a batch) -> the model for them
+Build = Callable[[Any, Batch], Any]  # (parameters, batch) -> the model for its images
 Bind = Callable[[Frozen], Mapping[str, Any]]  # parameters of the frozen models -> models
+
+
+class WithLoss(Protocol):
+    """The part of an objective that a step uses."""
+
+    def loss(self, model: Any, batch: Batch, *, key: jax.Array, frozen: Frozen) -> Loss: ...
+
 
 # Sums () of the weights, and of the loss and the extras; and the running averages of the model.
 _Summed = tuple[jax.Array, Metrics, dict[str, Any]]
@@ -28,7 +35,7 @@ def make_train_step(
     build: Build,
     *,
     prepare: Prepare,
-    objective: Objective,
+    objective: WithLoss,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     abstract: State,
@@ -60,7 +67,7 @@ def make_train_step(
         step_key = jax.random.fold_in(key, state["step"])
         batch = prepare(batch, key=key)
         models = bind(frozen)
-        averages = statistics(build(params, batch["image"]))
+        averages = statistics(build(params, batch))
         means, averages, grads = _mean_over(
             gradients, params, batch, step_key, models, averages=averages, parts=accumulate
         )
@@ -90,7 +97,7 @@ def make_train_step(
 
 
 def _gradients(
-    build: Build, objective: Objective, shardings: Any, trained: Trained
+    build: Build, objective: WithLoss, shardings: Any, trained: Trained
 ) -> Callable[..., tuple[_Summed, Any]]:
     """The sums of the loss, and the gradients: of the mean if `whole`, of the sum otherwise."""
 
@@ -98,7 +105,7 @@ def _gradients(
         params: Any, batch: Batch, key: jax.Array, models: Frozen, *, whole: bool
     ) -> tuple[_Summed, Any]:
         def loss_of(part: Any) -> tuple[jax.Array, _Summed]:
-            model = gathering(build(trained.held(params, part), batch["image"]))
+            model = gathering(build(trained.held(params, part), batch))
             model = trained.limited(model, part)
             weight, sums = _sums(objective.loss(model, batch, key=key, frozen=models))
             mean = sums["loss"] / weight if whole else sums["loss"]

@@ -14,6 +14,11 @@ class Tuning:
     whole: ClassVar[bool] = False  # whether the whole model trains
     fixed_statistics: ClassVar[bool] = False  # whether batch norm uses its running averages
 
+    @property
+    def caches(self) -> bool:
+        """Whether what the trained layers read is computed once, instead of at every step."""
+        return False
+
     def model(self, options: zoo.Options) -> zoo.Options:
         """The model to train. Raises ValueError if this kind cannot train it."""
         if not (self.whole or options.num_classes):

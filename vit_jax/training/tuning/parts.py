@@ -25,6 +25,12 @@ class Head(Tuning):
 
     fixed_statistics: ClassVar[bool] = True
 
+    cached: bool = False  # compute what these layers read once, instead of at every step
+
+    @property
+    def caches(self) -> bool:
+        return self.cached
+
     def trains(self, path: str, options: zoo.Options) -> bool:
         if isinstance(options, EncoderOptions):
             return not under(path, ("encoder",))
