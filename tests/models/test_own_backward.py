@@ -200,6 +200,23 @@ def test_patches_apart_from_other_tokens_give_the_same_logits_and_gradients() ->
         assert_close(ours, theirs, scaled=3e-6, floor=0.1)
 
 
+@pytest.mark.parametrize("few", [1, 3, 9])
+def test_few_tokens_beside_many_are_computed_as_all_together(few: int) -> None:
+    """Their products are filled up to the rows of a register of a TPU."""
+    together, weight = [draw(2, 160, 2, 8, seed=i) for i in range(3)], draw(2, 160, 2, 8, seed=3)
+
+    def apart(q: Any, k: Any, v: Any) -> jax.Array:
+        parts = [(x[:, few:], x[:, :few]) for x in (q, k, v)]
+        many, first = attention.attend_streams(*parts)
+        return jnp.concatenate([first, many], axis=1)
+
+    expected = exact(functools.partial(plain_attention, bias=None), together, [weight])
+    for ours, theirs in zip(gradients(apart, together, [weight]), expected, strict=True):
+        assert_close(ours, theirs, scaled=1e-6)
+    shapes = str(jax.make_jaxpr(apart)(*together))
+    assert (f"f32[2,2,8,{160 - few}]" in shapes) == (few < 8)
+
+
 @pytest.mark.parametrize("kind", ["recompute", "streams"])
 def test_gradients_of_kernels_are_stacked_and_added_before_they_are_cast(kind) -> None:
     """In float32 they would take twice the memory, and twice the bytes between devices."""

@@ -19,6 +19,7 @@ from vit_jax.models.remat import ATTENTION, LOG_SUM, QKV, named
 
 AttentionKind = Literal["auto", "recompute", "streams", "xla", "cudnn"]
 LANES = 128  # columns that the matrix unit of a TPU computes at once
+ROWS = 8  # rows of a register of a TPU, which computes with all of them
 MANY_KEYS = 128  # keys from which on a sum over the weights takes too long
 
 _Parts = tuple[jax.Array, jax.Array, jax.Array]
@@ -128,7 +129,7 @@ def _gradients(
     # Without the barrier, the compiler computes the exponentials again for each of their readers.
     weights = jax.lax.optimization_barrier(weights)
     g = _heads_first(g)
-    dv = _heads_first(jnp.einsum("bhqk,bhqd->bhkd", weights, g))
+    dv = _heads_first(_product("bhqk,bhqd->bhkd", weights, g, v.dtype))
     slopes = _product("bhqd,bhkd->bhqk", g, _heads_first(v))
     wide_weights = weights.astype(slopes.dtype)
     if mean is None:  # the sum of rounded weights is not exactly 1
@@ -203,8 +204,28 @@ def _heads_first(x: jax.Array) -> jax.Array:
     return jnp.swapaxes(x, 1, 2)
 
 
-def _product(how: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum(how, a, b, preferred_element_type=jnp.float32)
+def _product(
+    how: str, a: jax.Array, b: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
+    """An einsum, whose output has this dtype.
+
+    Few rows or columns of the output are filled up to `ROWS`: the compiler of a TPU sums products
+    of single rows over the lanes of the vector unit, which takes twice as long.
+    """
+    inputs, output = how.split("->")
+    one, other = inputs.split(",")
+    sizes = dict(zip(one + other, a.shape + b.shape, strict=True))
+    few = {name for name in "qk" if name in output and sizes[name] < ROWS}
+    if not few or max(sizes["q"], sizes["k"]) < LANES:
+        return jnp.einsum(how, a, b, preferred_element_type=dtype)
+    filled = (_filled(x, [name in few for name in names]) for x, names in ((a, one), (b, other)))
+    y = jnp.einsum(how, *filled, preferred_element_type=dtype)
+    return y[tuple(slice(sizes[name]) for name in output)]
+
+
+def _filled(x: jax.Array, axes: list[bool]) -> jax.Array:
+    """Appends zeros along these axes, up to the length `ROWS`."""
+    return jnp.pad(x, [(0, axis and ROWS - n) for n, axis in zip(x.shape, axes, strict=True)])
 
 
 def _sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
