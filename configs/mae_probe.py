@@ -11,7 +11,7 @@ Published accuracy: B/16 67.8, L/16 76.0, H/14 77.2 (the authors' FINETUNE.md). 
 cost.
 
 Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
-v5e-64 (64 chips) 0.3 hours, 22 chip-hours, MFU 26%.
+v5e-64 (64 chips) 0.4 hours, 23 chip-hours, MFU 25%.
 """
 
 import ml_collections

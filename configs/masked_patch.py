@@ -18,7 +18,7 @@ Published: 79.9% on ImageNet after pretraining on JFT-300M and fine-tuning (sect
 states no cost for this run.
 
 Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): paper on
-v5e-64 (64 chips) 29.0 hours, 1,853 chip-hours, MFU 33%.
+v5e-64 (64 chips) 27.3 hours, 1,750 chip-hours, MFU 35%.
 """
 
 import ml_collections

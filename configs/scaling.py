@@ -12,7 +12,7 @@ in a figure only; later ones state 210,000 hours of a TPUv3 core for g/14 on 16 
 (arXiv 2305.13035) and over 500,000 for G/14 (arXiv 2310.16764).
 
 Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): G/14 on
-v5p-512 (256 chips) 212.5 hours, 54,398 chip-hours, MFU 53%.
+v5p-512 (256 chips) 206.9 hours, 52,965 chip-hours, MFU 54%.
 """
 
 import ml_collections

@@ -18,7 +18,7 @@ Published cost (table 2): L/16-i21k 230, L/16-jft (14 epochs) 680 and H/14-jft 2
 TPUv3 core.
 
 Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16-i1k
-on v5e-64 (64 chips) 3.1 hours, 196 chip-hours, MFU 29%.
+on v5e-64 (64 chips) 2.9 hours, 188 chip-hours, MFU 30%.
 """
 
 import ml_collections
