@@ -133,7 +133,7 @@ class Model(nnx.Module):
     def pooled(self, images: jax.Array) -> jax.Array:
         """What the layers after the encoder read: float32 (B, `options.heads`, D).
 
-        A model with an encoder and `tune.kind=head` computes it without a parameter that trains.
+        With `tune.kind=head`, no parameter that computes it trains, unless `pooled_size` is 0.
         """
         return self.features(images)[:, None]
 

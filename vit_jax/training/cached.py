@@ -1,7 +1,7 @@
 """Runs that train only the head, on features that are computed once instead of at every step.
 
 The layers below do not train. So without augmentation an image has the same features at every step:
-those of its centre, as evaluations see it, without dropout. They are computed when a run starts and
+those of the image as evaluations see it, without dropout. They are computed when a run starts and
 when it resumes, and every host keeps them all. Shapes: N training images, B examples of a batch,
 H heads, D features.
 """
