@@ -4,14 +4,12 @@ Shapes: N images of a source, R rows of a batch.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from vit_jax.data import pipeline
-from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batch, Batches, Pool
-from vit_jax.data.sampling import Order
 
 NAME = "features"  # of the array in a batch
 
@@ -25,48 +23,19 @@ class Features:
     readable: np.ndarray  # bool (N,)
 
 
-def train_batches(
-    features: Features,
-    *,
-    seed: int,
-    batch_size: int,
-    num_steps: int,
-    start_step: int,
-    rows: slice | np.ndarray,
-    order: Order,
-    repeats: int,
-    prefetch: int,
-    bad: BadImages,
-    tables: Mapping[str, np.ndarray] | None = None,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> Batches:
+def train_batches(features: Features, *, seed: int, **how: Any) -> Batches:
     """The batches of `pipeline.train_batches`, with features float32 (R, ...) instead of images.
 
-    A broken image is replaced by the same image as there.
+    `how` are the other arguments of `pipeline.stream`. A broken image is replaced by the same image
+    as there.
     """
 
-    def batch(step: int) -> Batch:
-        indices = pipeline.indices_of(step, batch_size, rows)
-        ids = order(indices // repeats)
+    def make(step: int, ids: np.ndarray, at: np.ndarray) -> Batch:
         for row in np.flatnonzero(~features.readable[ids]):
-            ids[row] = _replacement(features, int(indices[row]), seed=seed)
-        looked_up = {name: table[ids] for name, table in (tables or {}).items()}
-        return {
-            NAME: features.values[ids],
-            "label": features.labels[ids],
-            "id": ids,
-            "sample_index": pipeline.words_of(indices),
-        } | looked_up
+            ids[row] = _replacement(features, int(at[row]), seed=seed)
+        return {NAME: features.values[ids], "label": features.labels[ids]}
 
-    return Batches(
-        batch,
-        start=start_step,
-        stop=num_steps,
-        pool=Pool(1),
-        prefetch=prefetch,
-        bad=bad,
-        interrupted=interrupted,
-    )
+    return pipeline.stream(make, pool=Pool(1), **how)
 
 
 def _replacement(features: Features, sample_index: int, *, seed: int) -> int:

@@ -38,6 +38,8 @@ EVAL_ARRAYS = (*TRAIN_ARRAYS, "mask")
 Decode = Callable[[bytes | np.ndarray], np.ndarray]
 # (crop uint8 (H, W, C), number of the image in its split) -> uint8 (H, W, C)
 Version = Callable[[np.ndarray, int], np.ndarray]
+# (step, ids int64 (R,), sample indices (R,)) -> arrays. The id of a broken image is replaced.
+Make = Callable[[int, np.ndarray, np.ndarray], Batch]
 Unlabelled = Literal["refuse", "skip", "read"]  # what to do with an image that has no label
 
 
@@ -92,19 +94,52 @@ def train_batches(
     Unless `labelled`, a label may be UNKNOWN.
     """
     bad = bad or BadImages(size=len(source), max_bad=max_bad)
-    order = order or functools.partial(shuffled_ids, size=len(source), seed=seed)
     pool = Pool(threads)
 
-    def batch(step: int) -> Batch:
+    def make(step: int, ids: np.ndarray, at: np.ndarray) -> Batch:
         cut = dataclasses.replace(transform, size=size(step)) if size else transform
-        indices = indices_of(step, batch_size, rows)
+        image, label = _made(source, cut, ids, pool, at=at, seed=seed, bad=bad, labels=labelled)
+        return {"image": image, "label": label}
+
+    return stream(
+        make,
+        pool=pool,
+        batch_size=batch_size,
+        num_steps=num_steps,
+        start_step=start_step,
+        rows=rows,
+        order=order or functools.partial(shuffled_ids, size=len(source), seed=seed),
+        repeats=repeats,
+        prefetch=prefetch,
+        bad=bad,
+        tables=tables,
+        interrupted=interrupted,
+    )
+
+
+def stream(
+    make: Make,
+    *,
+    pool: Pool,
+    batch_size: int,
+    num_steps: int,
+    start_step: int,
+    rows: slice | np.ndarray,
+    order: Order,
+    repeats: int,
+    prefetch: int,
+    bad: BadImages,
+    tables: Mapping[str, np.ndarray] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Batches:
+    """Batches of what `make` makes, with id, sample_index and `tables` as in `train_batches`."""
+
+    def batch(step: int) -> Batch:
+        indices = _indices(step, batch_size, rows)
         ids = order(indices // repeats)
-        image, label = _made(
-            source, cut, ids, pool, at=indices, seed=seed, bad=bad, labels=labelled
-        )
-        words = words_of(indices)
+        made = make(step, ids, indices)
         looked_up = {name: table[ids] for name, table in (tables or {}).items()}
-        return {"image": image, "label": label, "id": ids, "sample_index": words} | looked_up
+        return made | {"id": ids, "sample_index": _words(indices)} | looked_up
 
     return Batches(
         batch,
@@ -209,7 +244,7 @@ def eval_batches(
     pool = Pool(threads)
 
     def batch(step: int) -> Batch:
-        ids = indices_of(step, batch_size, rows)
+        ids = _indices(step, batch_size, rows)
         mask = ids < len(source)
         ids[~mask] = -1
         image = np.zeros((len(ids), *transform.size, transform.channels), np.uint8)
@@ -228,7 +263,7 @@ def eval_batches(
                 image[row] = transform(pixels)
 
         pool.run(load, int(mask.sum()))
-        words = words_of(ids)
+        words = _words(ids)
         return {"image": image, "label": label, "id": ids, "sample_index": words, "mask": mask}
 
     steps = -(-len(source) // batch_size)
@@ -268,7 +303,7 @@ def _in_versions(
     return changed
 
 
-def indices_of(step: int, batch_size: int, rows: slice | np.ndarray) -> np.ndarray:
+def _indices(step: int, batch_size: int, rows: slice | np.ndarray) -> np.ndarray:
     """The indices int64 (R,) of some rows of the batch of a step."""
     return step * batch_size + np.arange(batch_size)[rows]
 
@@ -280,7 +315,7 @@ def _no_labels(source: Source, count: int) -> np.ndarray:
     return np.zeros(count, np.int32)
 
 
-def words_of(indices: np.ndarray) -> np.ndarray:
+def _words(indices: np.ndarray) -> np.ndarray:
     """int64 (R,) as uint32 (R, 2), high and low word: integers of JAX have 32 bits by default."""
     return np.stack([indices >> 32, indices & 0xFFFFFFFF], axis=-1).astype(np.uint32)
 
@@ -318,6 +353,11 @@ def all_broken(name: str) -> RunFailed:
     return RunFailed(f"{name}: {NUMBERS} images chosen at random are all broken")
 
 
+def unlabelled_image(path: str) -> RunFailed:
+    """What to raise for an image without a label, where every image must have one."""
+    return RunFailed(f"{path} has no label ({UNKNOWN}): {TRAIN_ON_LABELLED}")
+
+
 def _read(
     source: Source, index: int, decode: Decode, *, bad: BadImages, unlabelled: Unlabelled
 ) -> tuple[np.ndarray | None, Label]:
@@ -335,7 +375,7 @@ def _read(
             return decode(record.data), label
         if unlabelled == "skip":
             return None, label
-        raise RunFailed(f"{path} has no label ({UNKNOWN}): {TRAIN_ON_LABELLED}")
+        raise unlabelled_image(path)
     except LabelError as error:
         raise RunFailed(str(error)) from error
     except (OSError, BrokenImageError) as error:

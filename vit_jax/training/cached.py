@@ -18,9 +18,10 @@ from vit_jax.data import featured
 from vit_jax.data.augment import normalize
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batches
-from vit_jax.data.record import TRAIN_ON_LABELLED, UNKNOWN, Source, is_multi_label
-from vit_jax.errors import RunFailed
+from vit_jax.data.pipeline import unlabelled_image
+from vit_jax.data.record import UNKNOWN, Source, is_multi_label
 from vit_jax.evaluators.contract import Context
+from vit_jax.evaluators.features import make_step
 from vit_jax.parallel.mesh import replicated
 from vit_jax.training import measures
 from vit_jax.training.design import Design
@@ -32,7 +33,7 @@ def features(plan: Design, params: Any, source: Source, *, bad: BadImages) -> fe
     Raises RunFailed if an image has no label or too many are broken.
     """
     context = _context(plan, source, bad)
-    step, whole, number = _step(context), jax.jit(replicated), len(source)
+    step, whole, number = make_step(context, _pooled), jax.jit(replicated), len(source)
     values = np.zeros((number, *plan.batch[featured.NAME].shape[1:]), np.float32)
     several = (len(source.class_names),) if is_multi_label(source) else ()
     labels = np.zeros((number, *several), np.uint8 if several else np.int32)
@@ -67,33 +68,18 @@ def note(plan: Design, *, images: int) -> str:
 
 def _context(plan: Design, source: Source, bad: BadImages) -> Context:
     """The training images, prepared as those of an evaluation."""
-    found = measures.context(
-        plan.config,
-        plan.graphdef,
-        plan.options,
-        mesh=plan.mesh,
-        train=None,
-        held_out=source,
-        bad=bad,
-    )
+    found = measures.context_of(plan, train=None, held_out=source, bad=bad)
     # Before the first step a signal ends the process at once, so there is nothing to ask for.
     return dataclasses.replace(found, stop=lambda count: False)
 
 
-def _step(context: Context) -> Any:
-    """The jitted function from parameters and uint8 images to the features of the whole batch."""
-
-    @jax.jit
-    def step(params: Any, images: jax.Array) -> jax.Array:
-        model = nnx.merge(context.graphdef, params)
-        return replicated(model.pooled(normalize(images, mean=context.mean, std=context.std)))
-
-    return step
+def _pooled(context: Context, images: jax.Array, params: Any) -> jax.Array:
+    """The features (B, H, D) of uint8 images."""
+    model = nnx.merge(context.graphdef, params)
+    return model.pooled(normalize(images, mean=context.mean, std=context.std))
 
 
 def _check_labels(source: Source, labels: np.ndarray, first: int) -> None:
     """Raises RunFailed if an image has no label; `first` is the place of the first one."""
     if labels.ndim == 1 and len(missing := np.flatnonzero(labels == UNKNOWN)):
-        raise RunFailed(
-            f"{source.name}[{first + missing[0]}] has no label ({UNKNOWN}): {TRAIN_ON_LABELLED}"
-        )
+        raise unlabelled_image(f"{source.name}[{first + missing[0]}]")

@@ -73,7 +73,13 @@ def _with_average(
 
 def of_run(plan: Design, *, train: Source, held_out: Source, bad: BadImages) -> Evaluations:
     """The evaluations of a run as its config says; `held_out` has the labels of the model."""
-    found = context(
+    found = context_of(plan, train=train, held_out=held_out, bad=bad)
+    return Evaluations(plan.config, plan.config.evaluators, found)
+
+
+def context_of(plan: Design, *, train: Source | None, held_out: Source, bad: BadImages) -> Context:
+    """The context of evaluators for the model of a run."""
+    return context(
         plan.config,
         plan.graphdef,
         plan.options,
@@ -83,7 +89,6 @@ def of_run(plan: Design, *, train: Source, held_out: Source, bad: BadImages) -> 
         bad=bad,
         bind=plan.bind,
     )
-    return Evaluations(plan.config, plan.config.evaluators, found)
 
 
 def context(
