@@ -42,18 +42,14 @@ def _mesh(fsdp: int, tensor: int = 1) -> dict[str, Any]:
     return {"mesh.data": -1, "mesh.fsdp": fsdp, "mesh.tensor": tensor}
 
 
+_SCANNED = {"model.unroll": 1}
 _22B = {
     **{"model.width": 6144, "model.depth": 48, "model.mlp_dim": 24_576, "model.num_heads": 48},
     **{"model.qk_norm": True},
 }
 ENTRIES = {
     "B/16": Entry(model="B/16", images=64, topology="v5e-8"),
-    "B/16 unrolled": Entry(
-        model="B/16",
-        images=64,
-        topology="v5e-8",
-        fields={"model.remat": "none", "model.unroll": 12},
-    ),
+    "B/16 scanned": Entry(model="B/16", images=64, topology="v5e-8", fields=_SCANNED),
     "B/16 fsdp 8": Entry(model="B/16", images=64, topology="v5e-8", fields=_mesh(8)),
     "H/14 pooled": Entry(model="H/14", images=32, topology="v5p-128", fields=_GAP),
     "H/14 token": Entry(model="H/14", images=32, topology="v5p-128"),

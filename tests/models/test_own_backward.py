@@ -15,7 +15,9 @@ from flax import nnx
 
 from tests.compare import assert_close
 from tests.models import tiny
+from vit_jax.config import MeshConfig
 from vit_jax.models import attention, flops, heads, layers, normalisation, zoo
+from vit_jax.parallel.mesh import make_mesh
 
 
 def plain_attention(q: Any, k: Any, v: Any, bias: Any) -> jax.Array:
@@ -243,6 +245,28 @@ def test_a_norm_of_bfloat16_gets_its_sums_from_products_on_a_tpu_only(dtype) -> 
 
     assert products("tpu") == (2 if dtype == "bfloat16" else 0)
     assert products("cpu") == products("cuda") == 0
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "fixed"), [(197, 197, 3), (256, 256, 0), (1, 197, 0), (65, 65, 0)]
+)
+def test_a_tpu_keeps_logits_that_do_not_fill_its_tiles_in_the_order_of_their_axes(
+    queries, keys, fixed
+) -> None:
+    shapes = [(8, queries, 4, 8), *[(8, keys, 4, 8)] * 2]
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
+    gradients = jax.jit(jax.grad(lambda *x: attention.attend(*x, None).sum(), (0, 1, 2)))
+
+    def count(platform: str, name: str) -> int:
+        with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
+            lowered = gradients.trace(*inputs).lower(lowering_platforms=(platform,))
+        return lowered.as_text().count(name)
+
+    assert count("tpu", "@LayoutConstraint") == fixed
+    assert count("tpu", "optimization_barrier") == 1 + (fixed > 0)
+    for platform in ("cpu", "cuda"):
+        assert count(platform, "@LayoutConstraint") == 0
+        assert count(platform, "optimization_barrier") == 1
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

@@ -1,5 +1,6 @@
 """The processes that compile: limits, cancellation, and what a user reads when one ends."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -8,9 +9,10 @@ import pytest
 
 from tests.planning.test_search import STEP, job
 from vit_jax.errors import RunFailed
-from vit_jax.planning import compiling, plan, search
+from vit_jax.planning import changes, compiling, plan, search
 from vit_jax.planning import job as job_lib
 from vit_jax.planning.job import Result
+from vit_jax.training import compute
 
 ANSWERS = """
 import os, sys, time
@@ -102,6 +104,27 @@ def test_a_search_does_not_compile_the_step_of_the_config_again(worker) -> None:
     with compiling.Compiler(processes=2) as compiler:
         compiled, probed = search.fastest(compiler, job())
     assert len(probed) == 12 and not compiled
+
+
+def test_blocks_that_take_too_long_to_compile_are_planned_as_scanned(worker, monkeypatch) -> None:
+    unrolled = dataclasses.replace(STEP, unroll=12)
+    probed = job_lib.result_to_json(Result(step=unrolled, needed=5.0))
+    scanned = job_lib.result_to_json(Result(step=STEP, needed=1e12, fits=False))
+    lines = [
+        f"if '\"probe\": true' in line: print({probed!r}, flush=True)",
+        f"elif '\"unroll\": 1' in line: print({scanned!r}, flush=True)",
+        "else: time.sleep(60)",
+    ]
+    worker("\n    ".join(lines))
+    for blocks_take in (30.0, 0.1):  # as is expected, and as is found
+        monkeypatch.setattr(compute, "COMPILING", blocks_take)
+        with compiling.Compiler(limit=2) as compiler:
+            made = plan.make(compiler, job())
+        assert made.hurried and made.step.unroll == 1
+    assert "scanned blocks" in made.warnings()[0] and "--limit" in made.warnings()[0]
+    chosen = changes.changed(job().config, {"model.unroll": 24})
+    with compiling.Compiler(limit=2) as compiler, pytest.raises(compiling.TookTooLong):
+        plan.make(compiler, dataclasses.replace(job("v5e-16"), config=chosen))
 
 
 def test_a_step_that_the_compiler_cannot_probe_is_compiled(worker) -> None:

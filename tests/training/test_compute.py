@@ -34,6 +34,40 @@ def test_a_tpu_gets_the_fastest_way_that_fits(changes, devices, chosen) -> None:
     assert compute.on_tpu(zoo.change(B16, **changes), **devices) == chosen
 
 
+@pytest.mark.parametrize(
+    ("changes", "devices", "unrolled"),
+    [
+        ({}, {}, True),
+        ({}, {"steps": 1_000}, False),  # the compiler would need more time than the run saves
+        ({}, {"images": 512}, False),  # they do not fit
+        ({}, {"kind": "TPU v5", "images": 512}, True),
+        ({}, {"kind": "TPU of the future"}, False),
+        ({"depth": 24}, {"parts": 8}, True),
+        ({"depth": 96, "width": 384, "mlp_dim": 1536}, {"images": 8}, False),
+        ({"attention": "streams"}, {}, False),
+        ({"attention": "xla"}, {}, False),
+        ({"dropout": 0.1}, {}, False),
+    ],
+    ids=str,
+)
+def test_a_tpu_unrolls_blocks_that_fit_if_the_run_is_long(changes, devices, unrolled) -> None:
+    options = zoo.change(B16, **{"attention": "recompute", **changes})
+    sizes = {"kind": "TPU v5 lite", "images": 64, "steps": 100_000, **devices}
+    assert compute.unrolls(options, sizes.pop("kind"), **sizes) == unrolled
+
+
+def test_blocks_are_unrolled_only_where_the_config_leaves_both_choices() -> None:
+    chips = make_mesh(MeshConfig(), pods.pod("TPU v5", (2, 2, 2)))
+    for changes, chosen in (
+        ({}, "remat none, unroll 12"),
+        ({"remat": "lean"}, "remat lean, unroll 1"),
+        ({"unroll": 1}, "remat dots, unroll 1"),
+        ({"unroll": 2}, "remat dots, unroll 2"),
+    ):
+        options = compute.choose(zoo.change(B16, **changes), chips, images=64, steps=10**6)
+        assert compute.described(options) == f"attention recompute, {chosen}"
+
+
 def test_a_run_has_a_value_for_each_choice_and_its_model_keeps_auto() -> None:
     plan = design(small(model={"name": "Ti/16"}), FACTS, one_device())
     assert compute.described(plan.options) == "attention recompute, remat lean, unroll 1"

@@ -59,11 +59,24 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         print(printable(note), file=sys.stderr)
     decoding = _decoding(options, config)
     jobs = [Job(config=config, facts=known, topology=topology) for topology in wanted]
+    if options.search or options.scaling:
+        jobs = _scanned(jobs)
     processes = min(machine.host_cores(), _PROCESSES)
     with compiling.Compiler(limit=options.limit, processes=processes, report=_progress) as compiler:
         found = _find(compiler, jobs, options, decoding)
     _show(found, options)
     return 0
+
+
+def _scanned(jobs: list[Job]) -> list[Job]:
+    """The jobs with scanned blocks, of which many can be compiled; says so if that is a change."""
+    found = [changes.scanned(job) for job in jobs]
+    if found != jobs:
+        _progress(
+            "note: --search and --scaling compile scanned blocks, in a fraction of the time; a long"
+            " run on TPUs unrolls its blocks where they fit, and a step takes 7 to 8% less"
+        )
+    return found
 
 
 def _decoding(options: argparse.Namespace, config: Config) -> advice.Decoding | None:

@@ -22,7 +22,7 @@ from vit_jax.duration import Duration
 from vit_jax.errors import RunFailed
 from vit_jax.evaluators.contract import Context, Evaluator, Measure, add_up
 from vit_jax.evaluators.features import INPUTS, bad_images, labelled, of_images
-from vit_jax.models.layers import BATCH_AXES
+from vit_jax.models.sharding import BATCH_AXES
 from vit_jax.objectives import Direction, Objective
 
 

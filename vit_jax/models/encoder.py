@@ -14,12 +14,13 @@ from flax import nnx
 
 from vit_jax.models import positions, stack
 from vit_jax.models.dropping import dropout
-from vit_jax.models.layers import Block, grid_bias, relative_table, split_batch
+from vit_jax.models.layers import Block, grid_bias, relative_table
 from vit_jax.models.model import Model
 from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import check_images
 from vit_jax.models.resnet import Stem
+from vit_jax.models.sharding import split_batch
 from vit_jax.models.stack import Intermediates
 
 

@@ -7,7 +7,6 @@ float32 for every `dtype`. Randomness is an argument: no key means deterministic
 
 import dataclasses
 import functools
-import math
 from typing import Literal
 
 import jax
@@ -21,7 +20,6 @@ from vit_jax.models.lora import LoraOptions
 from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.remat import ATTENTION, BRANCH, HIDDEN, QKV, RESIDUAL, named
 
-BATCH_AXES = ("data", "fsdp")  # mesh axes that split a batch
 Streams = jax.Array | tuple[jax.Array, ...]  # tokens (B, T, D) in one array, or in several
 XAVIER = nnx.initializers.xavier_uniform()
 MLP_BIAS = nnx.initializers.normal(1e-6)
@@ -263,27 +261,6 @@ class Mlp(nnx.Module):
             x = named(mark(x, rate, keys[0]), HIDDEN)
             y = gelu(x, self.options.activation)
         return dropout(self.fc2(drop_marked(y, x, rate, keys[0])), rate, keys[1])
-
-
-def batch_axes(rows: int) -> tuple[str, ...]:
-    """The axes of the current mesh that split a batch of this many rows; () if none do."""
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
-    divides = axes and rows % math.prod(mesh.shape[axis] for axis in axes) == 0
-    return axes if divides else ()
-
-
-def split_batch(x: jax.Array) -> jax.Array:
-    """Keeps (B, ...) split over the batch axes of the current mesh, if one is set.
-
-    Without this, the compiler may follow the split of the parameters instead, gather the whole
-    batch and sum partial products: correct, but `fsdp` would save no memory and cost more traffic.
-    """
-    axes = batch_axes(x.shape[0])
-    if not axes:
-        return x
-    spec = jax.sharding.PartitionSpec(axes, *[None] * (x.ndim - 1))
-    return jax.lax.with_sharding_constraint(x, spec)
 
 
 def gelu(x: jax.Array, kind: Activation) -> jax.Array:

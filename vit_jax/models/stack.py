@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.layers import Block, BlockOptions, add_position, split_batch
+from vit_jax.models.layers import Block, BlockOptions, add_position
 from vit_jax.models.remat import checkpointed
+from vit_jax.models.sharding import split_batch
 
 Module = TypeVar("Module", bound=nnx.Module)
 

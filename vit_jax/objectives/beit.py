@@ -23,8 +23,8 @@ from vit_jax.data.augment import at
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.models.dvae import DVAEOptions
-from vit_jax.models.layers import batch_axes
 from vit_jax.models.masked_image_model import MaskedImageModelOptions
+from vit_jax.models.sharding import batch_axes
 from vit_jax.models.zoo import Options
 from vit_jax.objectives.contract import (
     Batch,

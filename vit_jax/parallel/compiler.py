@@ -23,9 +23,9 @@ _TPU_BESIDE = {
     "xla_tpu_enable_async_collective_fusion_fuse_all_gather": "true",
 }
 # KiB of fast memory that an operation may use, by the kind of TPU. With more than the compiler's
-# default, its tiles are larger, and less is read twice (docs/performance.md). Unrolled blocks took
-# more than 5 minutes of a core to compile with it.
+# default, its tiles are larger, and less is read twice (docs/performance.md).
 _SCOPED = {"TPU v5 lite": "24576", "TPU v5": "32768"}
+_UNROLLED = "32768"  # the same, where blocks are unrolled
 
 
 def check(given: Sequence[str]) -> None:
@@ -46,8 +46,8 @@ def options(mesh: Mesh, given: Sequence[str] = (), *, unroll: int = 1) -> dict[s
     device = mesh.devices.flat[0]
     platform, kind = device.platform, device.device_kind
     found = dict(_CPU if platform == "cpu" else {})
-    if platform == "tpu" and kind in _SCOPED and unroll == 1:
-        found["xla_tpu_scoped_vmem_limit_kib"] = _SCOPED[kind]
+    if platform == "tpu" and kind in _SCOPED:
+        found["xla_tpu_scoped_vmem_limit_kib"] = _SCOPED[kind] if unroll == 1 else _UNROLLED
     if platform == "tpu" and mesh.shape["fsdp"] * mesh.shape["tensor"] > 1:
         found |= _TPU_SPLIT
     if platform == "tpu" and mesh.shape["fsdp"] > 1:

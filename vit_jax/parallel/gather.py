@@ -16,7 +16,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from vit_jax.models import stack
-from vit_jax.models.layers import BATCH_AXES, batch_axes
+from vit_jax.models.sharding import BATCH_AXES, batch_axes
 from vit_jax.parallel import rules
 
 Model = TypeVar("Model", bound=nnx.Module)

@@ -12,7 +12,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vit_jax.models.layers import BATCH_AXES
+from vit_jax.models.sharding import BATCH_AXES
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(BATCH_AXES)  # how the leading axis of a batch is split

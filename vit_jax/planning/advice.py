@@ -15,6 +15,11 @@ _MUCH_WAITING = 0.2  # share of a step
 _MUCH_DRAWING = 0.1  # share of a step
 _MORE_FLOPS = 1.03  # of the compiled step over the traced one
 
+HURRIED = (
+    "the run itself unrolls its blocks, which takes too long to compile here: this is the plan with"
+    " scanned blocks, whose steps take 8% longer; --limit gives the compiler more time"
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decoding:

@@ -49,6 +49,16 @@ def with_batch(job: Job, batch_size: int) -> Job:
     return dataclasses.replace(job, config=changed(job.config, fields))
 
 
+def scanned(job: Job) -> Job:
+    """The job with scanned blocks, if the run itself would choose to unroll them on TPUs."""
+    if job.topology.chip.platform != "tpu" or job.config.model.get("unroll"):
+        return job
+    try:
+        return dataclasses.replace(job, config=changed(job.config, {"model.unroll": 1}))
+    except ValueError:  # the model has no blocks
+        return job
+
+
 def that_fit(compiler: Compiler, job: Job, step: Step) -> list[tuple[Change, float]]:
     """The cheapest changes with which the step fits, and the bytes that it needs then.
 

@@ -90,6 +90,10 @@ class _Cancelled(RunFailed):
         super().__init__("the compilation was cancelled")
 
 
+class TookTooLong(RunFailed):
+    """A compilation that was ended at its limit."""
+
+
 class Compiler:
     """Compiles jobs and keeps what it finds. Use it in a `with` statement."""
 
@@ -104,7 +108,7 @@ class Compiler:
 
         `report` gets a line of text before each compilation that takes long.
         """
-        self._folder, self._limit, self._report = cache_folder(), limit, report
+        self._folder, self.limit, self._report = cache_folder(), limit, report
         self._free = threading.BoundedSemaphore(processes)
         self._idle: list[_Worker] = []  # processes that wait for probes
         self._busy: set[_Worker] = set()
@@ -164,8 +168,8 @@ class Compiler:
     def one(self, job: Job) -> Result:
         """The result of a job, perhaps from an earlier time.
 
-        Raises ValueError if the config cannot be designed or compiled for the topology, and
-        RunFailed if the compiler ends without a result or takes too long.
+        Raises ValueError if the config cannot be designed or compiled for the topology, TookTooLong
+        if it takes too long, and RunFailed if the compiler ends without a result.
         """
         path = self._folder / f"{job.key}.json"
         if path.exists():
@@ -196,7 +200,7 @@ class Compiler:
         worker = self._idle.pop() if job.probe and self._idle else _Worker(self._folder)
         self._busy.add(worker)
         try:
-            result = worker.run(job, self._limit)
+            result = worker.run(job, self.limit)
         except BaseException as error:
             worker.end()
             if self._ended:
@@ -238,7 +242,7 @@ class _Worker:
             selector.register(stdout, selectors.EVENT_READ)
             while not answer.endswith(b"\n"):
                 if not selector.select(max(0.0, until - time.monotonic())):
-                    raise RunFailed(
+                    raise TookTooLong(
                         f"the compiler needed more than {limit:.0f} seconds for"
                         f" {job.topology.name}: give it more with --limit"
                     )

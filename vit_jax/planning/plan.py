@@ -13,13 +13,13 @@ from typing import Any
 from vit_jax.config import Config
 from vit_jax.errors import RunFailed
 from vit_jax.planning import advice, hlo, schedule
-from vit_jax.planning.changes import changed
+from vit_jax.planning.changes import changed, scanned
 from vit_jax.planning.collectives import Network
-from vit_jax.planning.compiling import Compiler
+from vit_jax.planning.compiling import Compiler, TookTooLong
 from vit_jax.planning.job import Job, Result, Step
 from vit_jax.planning.schedule import Timeline
 from vit_jax.planning.topologies import Topology
-from vit_jax.training import progressive
+from vit_jax.training import compute, progressive
 
 DEAREST = 12  # instructions that a plan lists
 
@@ -38,6 +38,7 @@ class Plan:
     price: float = 0.0  # of a chip for an hour; 0: unknown
     earlier: tuple["Stage", ...] = ()  # stages with smaller images
     decoding: advice.Decoding | None = None  # of the hosts
+    hurried: bool = False  # whether the run itself unrolls its blocks, which takes long to compile
 
     @property
     def config(self) -> Config:
@@ -106,6 +107,7 @@ class Plan:
     def warnings(self) -> list[str]:
         """Advice that may save money."""
         found = advice.of_step(self.step, self.topology, batch_size=self.config.batch_size)
+        found += [advice.HURRIED] if self.hurried else []
         if self.timeline is None:
             return found
         found += advice.of_program(self.timeline, self.step, devices=self.topology.devices)
@@ -146,21 +148,38 @@ def held_bytes(plan: Plan) -> dict[str, float]:
 def make(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:
     """Compiles a step, or takes it from the cache, and reads the program. Errors: `Compiler.one`.
 
-    A step is probed first, because a step that does not fit a TPU is found in seconds.
+    A step is probed first, because a step that does not fit a TPU is found in seconds. Blocks that
+    are unrolled, but not because the config says so, are scanned if they take too long to compile,
+    or are expected to.
     """
-    fits = True
+    probe, hurried = None, False
     if job.topology.chip.platform == "tpu":
         with contextlib.suppress(RunFailed):  # the compiler fails with so little memory
-            result = compiler.one(dataclasses.replace(job, probe=True))
-            fits = result.fits
-    if fits:
+            probe = compiler.one(dataclasses.replace(job, probe=True))
+    if probe is not None and not probe.fits:
+        return Plan(job=job, result=probe, timeline=None, price=price)
+    quicker = scanned(job)
+    if quicker != job and _expected(probe) > compiler.limit:
+        job, hurried = quicker, True
+    try:
+        result = compiler.one(job)
+    except TookTooLong:
+        if job == quicker:
+            raise
+        job, hurried = quicker, True
         result = compiler.one(job)
     if not result.fits:
-        return Plan(job=job, result=result, timeline=None, price=price)
+        return Plan(job=job, result=result, timeline=None, price=price, hurried=hurried)
     assert result.step is not None, "the program of a step was compiled"
     network = Network(job.topology.chip, result.step.mesh, result.step.slice_of)
     timeline = schedule.walk(hlo.parse(compiler.text(result)), network)
-    return Plan(job=job, result=result, timeline=timeline, price=price)
+    return Plan(job=job, result=result, timeline=timeline, price=price, hurried=hurried)
+
+
+def _expected(probe: Result | None) -> float:
+    """The seconds that blocks take to compile if they are unrolled, as in the run itself."""
+    blocks = probe.step.unroll if probe is not None and probe.step is not None else 1
+    return compute.COMPILING * blocks if blocks > 1 else 0.0
 
 
 def of_run(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:

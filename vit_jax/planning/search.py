@@ -1,8 +1,8 @@
 """The largest batch that fits, and the fastest mesh and remat for a batch.
 
-Blocks are scanned: unrolled ones take longer on TPUs, and minutes to compile. A probe of the memory
-takes seconds, a compilation up to minutes. So all candidates are probed, and only the few that a
-rough estimate puts first are compiled.
+Blocks are scanned: unrolled ones take several times as long to compile. A probe of the memory takes
+seconds, a compilation up to minutes. So all candidates are probed, and only the few that a rough
+estimate puts first are compiled.
 """
 
 import contextlib

@@ -25,7 +25,11 @@ from vit_jax.training import state
 STATE_BYTES = 16  # of a parameter: its value, its gradient and two moments, float32
 FEW_TOKENS = 8  # before the patches, which are cheap in an array of their own
 SPARE = 0.85  # share of the memory that the estimate may fill
+SAVED = 0.08  # of the time of a run, if its blocks are unrolled
+COMPILING = 30.0  # seconds that two cores need longer to compile each block that is unrolled
+USUAL = 0.4  # share of the peak of a chip, to guess how long a run takes
 _MEMORY = {chip.kind: chip.memory for chip in CHIPS}
+_PEAK = {chip.kind: chip.peak for chip in CHIPS}
 _WIDE_MEMORY = ("TPU v5", "TPU7x")  # reading queries, keys and values is faster than a product
 
 
@@ -46,10 +50,10 @@ def check(options: Options, compiler_options: Sequence[str] = ()) -> None:
         )
 
 
-def choose(options: Options, mesh: Mesh, *, images: int) -> Options:
+def choose(options: Options, mesh: Mesh, *, images: int, steps: int = 0) -> Options:
     """The options with a value for each "auto", for a device that computes so many images at once.
 
-    Of GPUs, one H100 was measured (docs/gpu.md).
+    `steps` is how often it does that in the run. Of GPUs, one H100 was measured (docs/gpu.md).
     """
     if not isinstance(options, EncoderOptions | SwinOptions):
         return options
@@ -58,22 +62,40 @@ def choose(options: Options, mesh: Mesh, *, images: int) -> Options:
     if options.attention == "auto":
         streams = _in_streams(options, mesh)
         options = zoo.change(options, attention="streams" if streams else "recompute")
-    remat: Remat = options.remat
+    unroll, remat = options.unroll, options.remat
+    if isinstance(options, EncoderOptions) and device.platform == "tpu":
+        parts, tensor = mesh.size // mesh.shape["data"], mesh.shape["tensor"]
+        sizes: dict[str, int] = {"images": images, "parts": parts, "tensor": tensor}
+        kind = device.device_kind
+        if (unroll, remat) == (0, "auto") and unrolls(options, kind, steps=steps, **sizes):
+            unroll, remat = options.depth, "none"
+        if remat == "auto":
+            remat = on_tpu(options, kind, **sizes)
     if remat == "auto":
-        remat = "dots"
-        if isinstance(options, EncoderOptions) and device.platform == "cpu":
-            remat = "lean"
-        if isinstance(options, EncoderOptions) and device.platform == "tpu":
-            remat = on_tpu(
-                options,
-                device.device_kind,
-                images=images,
-                parts=mesh.size // mesh.shape["data"],
-                tensor=mesh.shape["tensor"],
-            )
-    # Unrolled, the blocks of a TPU take 1.1 to 1.3 times as long, because the compiler then copies
-    # the logits of the attention from one layout to another (docs/performance.md).
-    return zoo.change(options, remat=remat, unroll=options.unroll or 1)
+        remat = (
+            "lean" if isinstance(options, EncoderOptions) and device.platform == "cpu" else "dots"
+        )
+    return zoo.change(options, remat=remat, unroll=unroll or 1)
+
+
+def unrolls(
+    options: EncoderOptions, kind: str, *, images: int, steps: int, parts: int = 1, tensor: int = 1
+) -> bool:
+    """Whether a TPU of this `device_kind` unrolls all blocks, and computes nothing again.
+
+    Its steps take 0.92 to 0.93 times as long, if that fits into the memory. But to compile them
+    takes longer by half a minute for each block, so the run must be long enough.
+    """
+    if kind not in _PEAK or options.attention != "recompute" or options.decoder is not None:
+        return False
+    if options.dropout:  # the compiler would need minutes for each block
+        return False
+    parameters = state.count(state.abstract_params(options)[1])
+    room = SPARE * _MEMORY[kind] - STATE_BYTES * parameters / parts
+    if _needed(options, "none", images=images, tensor=tensor) > room:
+        return False
+    flops = 6 * parameters * options.tokens * images * steps / tensor
+    return SAVED * flops / (USUAL * _PEAK[kind]) > COMPILING * options.depth
 
 
 def _in_streams(options: Options, mesh: Mesh) -> bool:
@@ -118,6 +140,7 @@ def _needed(options: EncoderOptions, remat: Remat, *, images: int, tensor: int) 
     """Bytes of the activations: what all blocks keep, and everything of one block."""
     width, hidden = options.width, options.mlp_dim * (2 if options.mlp == "swiglu" else 1)
     whole, split = {
+        "none": (5 * width, 4 * width + hidden),
         "dots": (2 * width, 4 * width + hidden),
         "lean": (2 * width, width + hidden),
         "full": (width, 0),

@@ -94,8 +94,9 @@ def design(
     objective = config.objective
     _check(objective, start.options, mesh)
     compute.check(start.options, config.compiler_options)
-    images = compute.images_at_once(mesh, config.batch_size, accumulate=config.optimizer.accumulate)
-    options = compute.choose(start.options, mesh, images=images)
+    accumulate = config.optimizer.accumulate
+    images = compute.images_at_once(mesh, config.batch_size, accumulate=accumulate)
+    options = compute.choose(start.options, mesh, images=images, steps=lengths.total * accumulate)
     _check_augmentations(config, options, facts)
     examples = dict(tables or {})
     if config.tune.caches:
