@@ -68,6 +68,11 @@ def test_blocks_are_unrolled_only_where_the_config_leaves_both_choices() -> None
         assert compute.described(options) == f"attention recompute, {chosen}"
 
 
+def test_a_run_with_unrolled_blocks_says_how_long_they_take_to_compile() -> None:
+    assert compute.note(zoo.change(B16, unroll=1)) == compute.note(zoo.options("ResNet-18")) == ""
+    assert "12 unrolled blocks take about 6 minutes" in compute.note(zoo.change(B16, unroll=12))
+
+
 def test_a_run_has_a_value_for_each_choice_and_its_model_keeps_auto() -> None:
     plan = design(small(model={"name": "Ti/16"}), FACTS, one_device())
     assert compute.described(plan.options) == "attention recompute, remat lean, unroll 1"
