@@ -43,6 +43,7 @@ def _mesh(fsdp: int, tensor: int = 1) -> dict[str, Any]:
 
 
 _SCANNED = {"model.unroll": 1}
+_SLICES = _mesh(16) | _SCANNED  # what crosses between slices does not depend on it
 _22B = {
     **{"model.width": 6144, "model.depth": 48, "model.mlp_dim": 24_576, "model.num_heads": 48},
     **{"model.qk_norm": True},
@@ -59,10 +60,10 @@ ENTRIES = {
     "22B": Entry(
         model="H/14", images=16, topology="v5p-512", fields=_22B | _GAP | _mesh(64, tensor=4)
     ),
-    "two slices v5e": Entry(model="B/16", images=64, topology="2xv5e-256", fields=_mesh(16)),
-    "four slices v5e": Entry(model="B/16", images=64, topology="4xv5e-256", fields=_mesh(16)),
-    "two slices v5p": Entry(model="L/16", images=32, topology="2xv5p-1024", fields=_mesh(16)),
-    "four slices v5p": Entry(model="L/16", images=32, topology="4xv5p-1024", fields=_mesh(16)),
+    "two slices v5e": Entry(model="B/16", images=64, topology="2xv5e-256", fields=_SLICES),
+    "four slices v5e": Entry(model="B/16", images=64, topology="4xv5e-256", fields=_SLICES),
+    "two slices v5p": Entry(model="L/16", images=32, topology="2xv5p-1024", fields=_SLICES),
+    "four slices v5p": Entry(model="L/16", images=32, topology="4xv5p-1024", fields=_SLICES),
 }
 
 

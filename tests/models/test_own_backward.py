@@ -248,14 +248,19 @@ def test_a_norm_of_bfloat16_gets_its_sums_from_products_on_a_tpu_only(dtype) -> 
 
 
 @pytest.mark.parametrize(
-    ("queries", "keys", "fixed"), [(197, 197, 3), (256, 256, 0), (1, 197, 0), (65, 65, 0)]
+    ("queries", "keys", "unrolled", "fixed"),
+    [
+        *((197, 197, True, 3), (197, 197, False, 0), (256, 256, True, 0)),
+        *((1, 197, True, 0), (65, 65, True, 0)),
+    ],
 )
-def test_a_tpu_keeps_logits_that_do_not_fill_its_tiles_in_the_order_of_their_axes(
-    queries, keys, fixed
+def test_a_tpu_keeps_ragged_logits_of_unrolled_blocks_in_the_order_of_their_axes(
+    queries, keys, unrolled, fixed
 ) -> None:
     shapes = [(8, queries, 4, 8), *[(8, keys, 4, 8)] * 2]
     inputs = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
-    gradients = jax.jit(jax.grad(lambda *x: attention.attend(*x, None).sum(), (0, 1, 2)))
+    attend = functools.partial(attention.attend, unrolled=unrolled)
+    gradients = jax.jit(jax.grad(lambda *x: attend(*x, None).sum(), (0, 1, 2)))
 
     def count(platform: str, name: str) -> int:
         with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):

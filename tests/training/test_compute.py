@@ -43,7 +43,7 @@ def test_a_tpu_gets_the_fastest_way_that_fits(changes, devices, chosen) -> None:
         ({}, {"kind": "TPU v5", "images": 512}, True),
         ({}, {"kind": "TPU of the future"}, False),
         ({"depth": 24}, {"parts": 8}, True),
-        ({"depth": 96, "width": 384, "mlp_dim": 1536}, {"images": 8}, False),
+        ({"depth": 32}, {"parts": 8}, False),
         ({"attention": "streams"}, {}, False),
         ({"attention": "xla"}, {}, False),
         ({"dropout": 0.1}, {}, False),
@@ -70,7 +70,7 @@ def test_blocks_are_unrolled_only_where_the_config_leaves_both_choices() -> None
 
 def test_a_run_with_unrolled_blocks_says_how_long_they_take_to_compile() -> None:
     assert compute.note(zoo.change(B16, unroll=1)) == compute.note(zoo.options("ResNet-18")) == ""
-    assert "12 unrolled blocks take about 6 minutes" in compute.note(zoo.change(B16, unroll=12))
+    assert "12 unrolled blocks take up to 6 minutes" in compute.note(zoo.change(B16, unroll=12))
 
 
 def test_a_run_has_a_value_for_each_choice_and_its_model_keeps_auto() -> None:

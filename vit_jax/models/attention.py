@@ -9,6 +9,7 @@ Shapes: B batch, Q queries, T keys, H heads, d width of a head.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -25,6 +26,7 @@ MANY_KEYS = 128  # keys from which on a sum over the weights takes too long
 
 _Parts = tuple[jax.Array, jax.Array, jax.Array]
 _Arrays = tuple[jax.Array, ...]
+_Order = Callable[[jax.Array], jax.Array]
 _Kept = tuple[_Arrays, _Arrays, _Arrays, jax.Array | None, _Arrays, _Arrays]
 
 
@@ -33,24 +35,31 @@ def attend(
     k: jax.Array,  # (B, T, H, d)
     v: jax.Array,  # (B, T, H, d)
     bias: jax.Array | None,  # broadcastable to (B, H, Q, T)
+    *,
+    unrolled: bool = False,
 ) -> jax.Array:
-    """softmax(q k / sqrt(d) + bias) v, (B, Q, H, d); the softmax is float32."""
-    return attend_streams((q,), (k,), (v,), bias)[0]
+    """softmax(q k / sqrt(d) + bias) v, (B, Q, H, d); the softmax is float32.
+
+    `unrolled` says that the blocks of the model are: then a TPU needs help to be fast.
+    """
+    helped = unrolled and _is_ragged(q.shape[1], k.shape[1])
+    return attend_streams((q,), (k,), (v,), bias, helped)[0]
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def attend_streams(
     qs: _Arrays,  # (B, Q, H, d) each
     ks: _Arrays,  # (B, T, H, d) each
     vs: _Arrays,  # as ks
     bias: jax.Array | None = None,  # only for one array of each
+    helped: bool = False,  # whether a TPU gets logits in a fixed order, and computes them again
 ) -> _Arrays:
     """`attend` for tokens in several arrays: all queries attend to the keys of all arrays.
 
     Tokens that are few stay apart from those whose number fits the tiles of a TPU: together they
     would be computed as if they were many more.
     """
-    return _forward(qs, ks, vs, bias)[0]
+    return _forward(qs, ks, vs, bias, helped)[0]
 
 
 def logits_of(q: jax.Array, k: jax.Array, bias: jax.Array | None) -> jax.Array:
@@ -68,18 +77,18 @@ def apply_weights(weights: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _forward(
-    qs: _Arrays, ks: _Arrays, vs: _Arrays, bias: jax.Array | None
+    qs: _Arrays, ks: _Arrays, vs: _Arrays, bias: jax.Array | None, helped: bool
 ) -> tuple[_Arrays, _Kept]:
-    found = [_of_queries(q, ks, vs, bias) for q in qs]
+    found = [_of_queries(q, ks, vs, bias, _order(helped)) for q in qs]
     ys, log_sums = tuple(y for y, _ in found), tuple(log_sum for _, log_sum in found)
     return ys, (qs, ks, vs, bias, ys, log_sums)
 
 
 def _of_queries(
-    q: jax.Array, ks: _Arrays, vs: _Arrays, bias: jax.Array | None
+    q: jax.Array, ks: _Arrays, vs: _Arrays, bias: jax.Array | None, order: _Order
 ) -> tuple[jax.Array, jax.Array]:
     """The output (B, Q, H, d), and the logarithm of the sum of the exponentials (B, H, Q, 1)."""
-    logits = [_ordered(logits_of(q, k, bias)) for k in ks]
+    logits = [order(logits_of(q, k, bias)) for k in ks]
     largest = functools.reduce(jnp.maximum, [part.max(-1, keepdims=True) for part in logits])
     sums = [_weighted(jnp.exp(part - largest), v) for part, v in zip(logits, vs, strict=True)]
     y, total = _sum([y for y, _ in sums]), _sum([total for _, total in sums])
@@ -104,10 +113,12 @@ def _weighted(exponentials: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Arr
     return both[..., :-ones], both[..., -ones : both.shape[-1] - ones + 1]
 
 
-def _backward(kept: _Kept, gs: _Arrays) -> tuple[_Arrays, _Arrays, _Arrays, jax.Array | None]:
+def _backward(
+    helped: bool, kept: _Kept, gs: _Arrays
+) -> tuple[_Arrays, _Arrays, _Arrays, jax.Array | None]:
     qs, ks, vs, bias, ys, log_sums = kept
     rows = [
-        [_gradients(q, k, v, bias, log_sum, g, mean) for k, v in zip(ks, vs, strict=True)]
+        [_gradients(q, k, v, bias, log_sum, g, mean, helped) for k, v in zip(ks, vs, strict=True)]
         for q, log_sum, g, mean in zip(qs, log_sums, gs, _mean_slopes(ks, ys, gs), strict=True)
     ]
     columns = list(zip(*rows, strict=True))
@@ -124,15 +135,16 @@ def _gradients(
     log_sum: jax.Array,
     g: jax.Array,
     mean: jax.Array | None,
+    helped: bool,
 ) -> tuple[*_Parts, jax.Array | None]:
     """The gradients of queries, keys, values and bias, of these queries and keys together."""
-    fresh = _fresh(k) if _is_ragged(q.shape[1], k.shape[1]) else k
-    weights = jnp.exp(_ordered(logits_of(q, fresh, bias)) - log_sum).astype(v.dtype)
+    order, fresh = _order(helped), _fresh(k) if helped else k
+    weights = jnp.exp(order(logits_of(q, fresh, bias)) - log_sum).astype(v.dtype)
     # Without the barrier, the compiler computes the exponentials again for each of their readers.
     weights = jax.lax.optimization_barrier(weights)
     g = _heads_first(g)
     dv = _heads_first(_product("bhqk,bhqd->bhkd", weights, g, v.dtype))
-    slopes = _ordered(_product("bhqd,bhkd->bhqk", g, _heads_first(v)))
+    slopes = order(_product("bhqd,bhkd->bhqk", g, _heads_first(v)))
     wide_weights = weights.astype(slopes.dtype)
     if mean is None:  # the sum of rounded weights is not exactly 1
         total = wide_weights.sum(-1, keepdims=True)
@@ -170,20 +182,19 @@ def _is_ragged(queries: int, keys: int) -> bool:
     return min(queries, keys) > LANES and keys % LANES > 0
 
 
-def _ordered(logits: jax.Array) -> jax.Array:
-    """Logits (B, H, Q, T) that a TPU keeps in the order of their axes.
+def _order(helped: bool) -> _Order:
+    """A function that fixes how logits (B, H, Q, T) lie in the memory of a TPU.
 
-    Where blocks are unrolled, its compiler would else choose another order and copy from one to the
-    other: a step of B/16 takes 1.2 times as long.
+    Where blocks are unrolled and the keys do not fill a tile, its compiler would else choose
+    another order and copy from one to the other: a step of B/16 takes 1.2 times as long.
     """
-    return row_major(logits) if _is_ragged(*logits.shape[2:]) else logits
+    return row_major if helped else lambda logits: logits
 
 
 def _fresh(k: jax.Array) -> jax.Array:
     """The same keys, from which a TPU computes the logits again.
 
-    Where blocks are unrolled, its compiler would else keep those of the forward pass. The same
-    barrier for the queries makes scanned blocks 2% slower.
+    Where blocks are unrolled, its compiler would else keep those of the forward pass.
     """
     return jax.lax.platform_dependent(k, tpu=jax.lax.optimization_barrier, default=lambda k: k)
 

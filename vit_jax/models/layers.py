@@ -51,6 +51,7 @@ class BlockOptions:
     lora: LoraOptions | None = None
     dtype: Dtype = "float32"
     attention: AttentionKind = "auto"
+    unrolled: bool = False  # whether the stack of blocks is unrolled
 
 
 class Block(nnx.Module):
@@ -197,7 +198,7 @@ class Attention(nnx.Module):
     ) -> jax.Array:
         kind = self.options.attention
         if kind == "auto" or kind == "recompute" or kind == "streams":
-            return attention.attend(q, k, v, bias)
+            return attention.attend(q, k, v, bias, unrolled=self.options.unrolled)
         return attention.library(q, k, v, bias, kind=kind, even=kind == "cudnn")
 
     def _project_together(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

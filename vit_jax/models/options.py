@@ -310,6 +310,7 @@ class EncoderOptions(Compute, Adapters, Regularisation, BlockNumerics, Positions
         return BlockOptions(
             **shared,
             stochastic=self.drop_path > 0,
+            unrolled=self.unroll > 1,
             relative_tokens=self.tokens if self.position == "relative" else 0,
             own_position_tokens=self.position_tokens if own else 0,
             relative_grid=self.grid if self.relative_bias == "per_block" else None,

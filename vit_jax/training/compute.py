@@ -26,7 +26,8 @@ STATE_BYTES = 16  # of a parameter: its value, its gradient and two moments, flo
 FEW_TOKENS = 8  # before the patches, which are cheap in an array of their own
 SPARE = 0.85  # share of the memory that the estimate may fill
 SAVED = 0.08  # of the time of a run, if its blocks are unrolled
-COMPILING = 30.0  # seconds that two cores need longer to compile each block that is unrolled
+COMPILING = 30.0  # CPU-seconds at most to compile each block that is unrolled
+MOST_UNROLLED = 24  # blocks; to compile 32 of H/14 was stopped after 17 CPU-minutes
 USUAL = 0.4  # share of the peak of a chip, to guess how long a run takes
 _MEMORY = {chip.kind: chip.memory for chip in CHIPS}
 _PEAK = {chip.kind: chip.peak for chip in CHIPS}
@@ -83,12 +84,12 @@ def unrolls(
 ) -> bool:
     """Whether a TPU of this `device_kind` unrolls all blocks, and computes nothing again.
 
-    Its steps take 0.92 to 0.93 times as long, if that fits into the memory. But to compile them
-    takes longer by half a minute for each block, so the run must be long enough.
+    Its steps take 0.91 to 0.93 times as long, if that fits into the memory. But they take minutes
+    to compile, so the run must be long enough.
     """
     if kind not in _PEAK or options.attention != "recompute" or options.decoder is not None:
         return False
-    if options.dropout:  # the compiler would need minutes for each block
+    if options.depth > MOST_UNROLLED or options.dropout:  # which takes minutes for each block
         return False
     parameters = state.count(state.abstract_params(options)[1])
     room = SPARE * _MEMORY[kind] - STATE_BYTES * parameters / parts
@@ -124,9 +125,10 @@ def note(options: Options) -> str:
     unroll = getattr(options, "unroll", 1)
     if unroll == 1:
         return ""
+    minutes = COMPILING * unroll / 60
     return (
-        f"note: {unroll} unrolled blocks take about {COMPILING * unroll / 60:.0f} minutes of two cores"
-        " to compile, unless the cache of programs has them; with --config.model.unroll=1 it is a"
+        f"note: {unroll} unrolled blocks take up to {minutes:.0f} minutes to compile on two cores,"
+        " unless the cache of programs has them; with --config.model.unroll=1 it is a"
         " minute or two, and a step takes 8% longer"
     )
 
