@@ -1,5 +1,6 @@
 """What is read from the text of a compiled program. The program is small, so figures are exact."""
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -53,6 +54,15 @@ def test_collectives_are_known_by_kind_axes_bytes_and_count(timeline) -> None:
 def test_only_a_collective_that_the_core_waits_for_takes_time(timeline) -> None:
     each = NETWORK.seconds("all-reduce", 2 * 8 * 16, devices=2)
     assert timeline.exposed == pytest.approx(TRIPS * each)  # the gather ends during the loop
+
+
+def test_equal_instructions_of_unrolled_blocks_are_one_of_the_dearest(timeline) -> None:
+    first, second = timeline.items[:2]
+    unrolled = dataclasses.replace(timeline, items=[second, first, first])
+    dearest, other = unrolled.dearest(2)
+    assert (dearest.instruction, dearest.times) == (first.instruction, 2 * first.times)
+    assert dearest.seconds == 2 * first.seconds and other == second
+    assert unrolled.dearest(1) == [dearest]
 
 
 @pytest.mark.parametrize(

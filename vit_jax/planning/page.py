@@ -52,7 +52,7 @@ def _section(plan: Plan) -> Section:
 def _dearest(plan: Plan) -> list[tuple[str, ...]]:
     assert plan.timeline is not None
     rows: list[tuple[str, ...]] = [("operation", "ms", "times", "GFLOP", "GB")]
-    for item in plan.timeline.items[:_DEAREST]:
+    for item in plan.timeline.dearest(_DEAREST):
         name = item.instruction.source or item.instruction.name
         numbers = (item.seconds * 1e3, item.flops / 1e9, item.bytes / 1e9)
         ms, flops, moved = (f"{number:.2f}" for number in numbers)

@@ -272,7 +272,7 @@ def _time(plan: Plan, timeline: Timeline) -> dict[str, Any]:
                 "instruction": item.instruction.name,
                 "source": item.instruction.source,
             }
-            for item in timeline.items[:DEAREST]
+            for item in timeline.dearest(DEAREST)
         ],
         "run": {
             "hours": plan.hours,

@@ -72,6 +72,25 @@ class Timeline:
     collectives: dict[Traffic, Sum]
     items: list[Item]
 
+    def dearest(self, most: int) -> list[Item]:
+        """The dearest items first; the equal ones of unrolled blocks are added up."""
+        groups: defaultdict[tuple[str, str], list[Item]] = defaultdict(list)
+        for item in self.items:
+            shown = item.instruction
+            groups[shown.source or shown.name, shown.shape].append(item)
+        found = [_added(items) for items in groups.values()]
+        return sorted(found, key=lambda item: -item.seconds)[:most]
+
+
+def _added(items: list[Item]) -> Item:
+    return Item(
+        instruction=items[0].instruction,
+        times=sum(item.times for item in items),
+        seconds=sum(item.seconds for item in items),
+        flops=sum(item.flops for item in items),
+        bytes=sum(item.bytes for item in items),
+    )
+
 
 def walk(program: Program, network: Network) -> Timeline:
     """The predicted time of one step of a compiled program."""

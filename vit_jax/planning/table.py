@@ -87,7 +87,7 @@ def details(plan: Plan, *, changes: Iterable[tuple[Change, float]] = ()) -> list
         lines += [
             f"    {item.seconds * 1e3:7.2f}  {item.times:3d} times"
             f"  {item.instruction.source[-70:] or item.instruction.name}"
-            for item in plan.timeline.items[:_DEAREST]
+            for item in plan.timeline.dearest(_DEAREST)
         ]
     lines += [
         f"  fits with {change}: {size / GIB:.2f} GiB ({change.price})" for change, size in changes
