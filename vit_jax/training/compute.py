@@ -154,7 +154,8 @@ def _needed(options: EncoderOptions, remat: Remat, *, images: int, tensor: int) 
     """Bytes of the activations: what all blocks keep, and everything of one block."""
     width, hidden = options.width, options.mlp_dim * (2 if options.mlp == "swiglu" else 1)
     whole, split = {
-        "none": (5 * width, 4 * width + hidden),
+        # B/16 keeps 4 widths less; norms of queries and keys and scales of branches keep more.
+        "none": (9 * width, 4 * width + hidden),
         "dots": (2 * width, 4 * width + hidden),
         "lean": (2 * width, width + hidden),
         "full": (width, 0),
