@@ -12,10 +12,14 @@ from vit_jax.models import attention, sharding
 from vit_jax.parallel.mesh import make_mesh
 
 
+def pretend(monkeypatch) -> None:
+    """From here on, what would be run on TPUs is run on the simulated devices."""
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda x, tpu, default: tpu(x))
+
+
 @pytest.fixture
 def on_tpu(monkeypatch):
-    """Runs what would be run on TPUs, on the simulated devices."""
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda x, tpu, default: tpu(x))
+    pretend(monkeypatch)
 
 
 def test_every_device_fixes_the_order_of_its_own_part(on_tpu) -> None:
@@ -46,6 +50,6 @@ def test_attention_in_this_order_has_the_same_values_and_gradients(monkeypatch) 
             return jax.tree.leaves(jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*inputs))
 
     expected = run()
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda x, tpu, default: tpu(x))
+    pretend(monkeypatch)
     for one, other in zip(run(), expected, strict=True):
         assert_close(one, other, scaled=1e-6)

@@ -159,7 +159,8 @@ def make(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:
     if probe is not None and not probe.fits:
         return Plan(job=job, result=probe, timeline=None, price=price)
     quicker = scanned(job)
-    if quicker != job and _expected(probe) > compiler.limit:
+    blocks = probe.step.unroll if probe is not None and probe.step is not None else 1
+    if quicker != job and compute.compiling(blocks) > compiler.limit:
         job, hurried = quicker, True
     try:
         result = compiler.one(job)
@@ -174,12 +175,6 @@ def make(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:
     network = Network(job.topology.chip, result.step.mesh, result.step.slice_of)
     timeline = schedule.walk(hlo.parse(compiler.text(result)), network)
     return Plan(job=job, result=result, timeline=timeline, price=price, hurried=hurried)
-
-
-def _expected(probe: Result | None) -> float:
-    """The seconds that blocks take to compile if they are unrolled, as in the run itself."""
-    blocks = probe.step.unroll if probe is not None and probe.step is not None else 1
-    return compute.COMPILING * blocks if blocks > 1 else 0.0
 
 
 def of_run(compiler: Compiler, job: Job, *, price: float = 0.0) -> Plan:

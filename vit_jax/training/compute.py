@@ -64,18 +64,17 @@ def choose(options: Options, mesh: Mesh, *, images: int, steps: int = 0) -> Opti
         streams = _in_streams(options, mesh)
         options = zoo.change(options, attention="streams" if streams else "recompute")
     unroll, remat = options.unroll, options.remat
-    if isinstance(options, EncoderOptions) and device.platform == "tpu":
+    if remat == "auto" and isinstance(options, EncoderOptions) and device.platform == "tpu":
         parts, tensor = mesh.size // mesh.shape["data"], mesh.shape["tensor"]
         sizes: dict[str, int] = {"images": images, "parts": parts, "tensor": tensor}
         kind = device.device_kind
-        if (unroll, remat) == (0, "auto") and unrolls(options, kind, steps=steps, **sizes):
+        if not unroll and unrolls(options, kind, steps=steps, **sizes):
             unroll, remat = options.depth, "none"
-        if remat == "auto":
+        else:
             remat = on_tpu(options, kind, **sizes)
-    if remat == "auto":
-        remat = (
-            "lean" if isinstance(options, EncoderOptions) and device.platform == "cpu" else "dots"
-        )
+    elif remat == "auto":
+        lean = isinstance(options, EncoderOptions) and device.platform == "cpu"
+        remat = "lean" if lean else "dots"
     return zoo.change(options, remat=remat, unroll=unroll or 1)
 
 
@@ -91,12 +90,15 @@ def unrolls(
         return False
     if options.depth > MOST_UNROLLED or options.dropout:  # which takes minutes for each block
         return False
-    parameters = state.count(state.abstract_params(options)[1])
-    room = SPARE * _MEMORY[kind] - STATE_BYTES * parameters / parts
-    if _needed(options, "none", images=images, tensor=tensor) > room:
+    if not _fits(options, "none", kind, images=images, parts=parts, tensor=tensor):
         return False
-    flops = 6 * parameters * options.tokens * images * steps / tensor
-    return SAVED * flops / (USUAL * _PEAK[kind]) > COMPILING * options.depth
+    flops = 6 * _parameters(options) * options.tokens * images * steps / tensor
+    return SAVED * flops / (USUAL * _PEAK[kind]) > compiling(options.depth)
+
+
+def compiling(blocks: int) -> float:
+    """CPU-seconds at most to compile so many unrolled blocks; 0 for 1: they are scanned."""
+    return COMPILING * blocks if blocks > 1 else 0.0
 
 
 def _in_streams(options: Options, mesh: Mesh) -> bool:
@@ -123,9 +125,8 @@ def described(options: Options) -> str:
 def note(options: Options) -> str:
     """What a user on TPUs should know of unrolled blocks; "" if there are none."""
     unroll = getattr(options, "unroll", 1)
-    if unroll == 1:
+    if not (minutes := compiling(unroll) / 60):
         return ""
-    minutes = COMPILING * unroll / 60
     return (
         f"note: {unroll} unrolled blocks take up to {minutes:.0f} minutes to compile on two cores,"
         " unless the cache of programs has them; with --config.model.unroll=1 it is a"
@@ -143,11 +144,22 @@ def on_tpu(
     """
     ways: list[Remat] = ["dots"] if kind in _WIDE_MEMORY else []
     ways += ["lean", "full"]
-    memory = _MEMORY.get(kind, math.inf)
-    parameters = state.count(state.abstract_params(options)[1])
-    room = SPARE * memory - STATE_BYTES * parameters / parts
-    needed = functools.partial(_needed, options, images=images, tensor=tensor)
-    return next((way for way in ways if needed(way) <= room), "full")
+    sizes = {"images": images, "parts": parts, "tensor": tensor}
+    return next((way for way in ways if _fits(options, way, kind, **sizes)), "full")
+
+
+def _fits(
+    options: EncoderOptions, remat: Remat, kind: str, *, images: int, parts: int, tensor: int
+) -> bool:
+    """Whether the state and the activations are expected to fit into the memory of a device."""
+    held = STATE_BYTES * _parameters(options) / parts
+    needed = _needed(options, remat, images=images, tensor=tensor)
+    return held + needed <= SPARE * _MEMORY.get(kind, math.inf)
+
+
+@functools.cache
+def _parameters(options: EncoderOptions) -> int:
+    return state.count(state.abstract_params(options)[1])
 
 
 def _needed(options: EncoderOptions, remat: Remat, *, images: int, tensor: int) -> float:
