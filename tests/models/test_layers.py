@@ -10,8 +10,9 @@ from flax import nnx
 
 from tests.compare import assert_close
 from tests.models import tiny
-from vit_jax.models import attention, heads, layers
+from vit_jax.models import heads, layers
 from vit_jax.models.resnet import StemOptions, group_norm
+from vit_jax.models.sharding import LANES
 
 
 def test_norm_statistics_are_float32() -> None:
@@ -108,7 +109,7 @@ def test_exponentials_and_roots_are_float32_in_a_bfloat16_model(pool) -> None:
         for e in _equations(jax.make_jaxpr(total)(params, tiny.images()).jaxpr)
         if e.primitive.name == "dot_general" and e.invars[1].aval.dtype == jnp.float32
     ]
-    assert set(wide) - {(32, attention.LANES)} == {(32, 5)}, "the head alone"
+    assert set(wide) - {(32, LANES)} == {(32, 5)}, "the head alone"
 
 
 def _equations(jaxpr):

@@ -1,12 +1,16 @@
 """How arrays of a model lie on the devices of a mesh, and in their memory."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from tests.compare import assert_close
+from tests.models import tiny
 from vit_jax.config import MeshConfig
 from vit_jax.models import attention, sharding
 from vit_jax.parallel.mesh import make_mesh
@@ -40,13 +44,47 @@ def test_what_the_mesh_cannot_split_is_left_alone(on_tpu, shape) -> None:
     assert "layout_constraint" not in str(jax.make_jaxpr(sharding.row_major)(jnp.zeros(shape)))
 
 
+@pytest.mark.parametrize(
+    ("shape", "fixed"),
+    [
+        pytest.param((512, 197, 8), True, id="tokens"),
+        pytest.param((512, 197, 2, 4), True, id="heads"),
+        pytest.param((512, 65, 8), True, id="more than half of the lanes"),
+        pytest.param((512, 64, 8), False, id="few tokens"),
+        pytest.param((512, 256, 8), False, id="tokens that fill the lanes"),
+        pytest.param((256, 197, 8), False, id="64 images on a device"),
+        pytest.param((514, 197, 8), False, id="images that the mesh does not split"),
+    ],
+)
+def test_images_are_kept_apart_where_they_would_fill_the_lanes(on_tpu, shape, fixed) -> None:
+    ordered = lambda x: sharding.by_image(x, tensor=2)  # noqa: E731
+    with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
+        jaxpr = str(jax.make_jaxpr(ordered)(jnp.zeros(shape)))
+    assert ("layout_constraint" in jaxpr) == fixed
+    assert "layout_constraint" not in str(jax.make_jaxpr(ordered)(jnp.zeros(shape))), "no mesh"
+
+
+@pytest.mark.parametrize(("attention", "fixed"), [("recompute", True), ("xla", False)])
+def test_a_model_keeps_images_apart_unless_its_attention_is_that_of_jax(
+    monkeypatch, attention, fixed
+) -> None:
+    graph, state = nnx.split(tiny.model(image_size=(72, 80), attention=attention))
+    pretend(monkeypatch)
+    for images, expected in ((8 * sharding.LANES, fixed), (8, False)):
+        batch = jax.ShapeDtypeStruct((images, 72, 80, 3), jnp.float32)
+        with jax.set_mesh(make_mesh(MeshConfig(data=8))):
+            jaxpr = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))(state, batch)
+        assert ("layout_constraint" in str(jaxpr)) == expected
+
+
 def test_attention_in_this_order_has_the_same_values_and_gradients(monkeypatch) -> None:
     keys = jax.random.split(jax.random.key(0), 3)
-    inputs = [jax.random.normal(key, (8, 130, 2, 8)) for key in keys]
+    inputs = [jax.random.normal(key, (4 * sharding.LANES, 130, 2, 2)) for key in keys]
 
     def run() -> tuple[jax.Array, ...]:
         with jax.set_mesh(make_mesh(MeshConfig(data=4, tensor=2))):
-            loss = lambda *x: jnp.square(attention.attend(*x, None, unrolled=True)).sum()  # noqa: E731
+            attend = functools.partial(attention.attend, bias=None, unrolled=True, ordered=True)
+            loss = lambda *x: jnp.square(attend(*x)).sum()  # noqa: E731
             return jax.tree.leaves(jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*inputs))
 
     expected = run()

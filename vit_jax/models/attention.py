@@ -10,19 +10,26 @@ Shapes: B batch, Q queries, T keys, H heads, d width of a head.
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vit_jax.models.remat import ATTENTION, LOG_SUM, QKV, named
-from vit_jax.models.sharding import row_major
+from vit_jax.models.sharding import LANES, by_image, row_major
 
 AttentionKind = Literal["auto", "recompute", "streams", "xla", "cudnn"]
-LANES = 128  # columns that the matrix unit of a TPU computes at once
 ROWS = 8  # rows of a register of a TPU, which computes with all of them
 MANY_KEYS = 128  # keys from which on a sum over the weights takes too long
+
+
+class Help(NamedTuple):
+    """What a TPU is told, to be fast."""
+
+    logits: bool = False  # to keep logits in a fixed order, and to compute them again
+    images: bool = False  # to keep the arrays of the images one after another: `by_image`
+
 
 _Parts = tuple[jax.Array, jax.Array, jax.Array]
 _Arrays = tuple[jax.Array, ...]
@@ -37,13 +44,15 @@ def attend(
     bias: jax.Array | None,  # broadcastable to (B, H, Q, T)
     *,
     unrolled: bool = False,
+    ordered: bool = False,
 ) -> jax.Array:
     """softmax(q k / sqrt(d) + bias) v, (B, Q, H, d); the softmax is float32.
 
-    `unrolled` says that the blocks of the model are: then a TPU needs help to be fast.
+    `unrolled` says that the blocks of the model are, and `ordered` that the arrays around the
+    attention are kept by image: then a TPU needs help to be fast.
     """
-    helped = unrolled and _is_ragged(q.shape[1], k.shape[1])
-    return attend_streams((q,), (k,), (v,), bias, helped)[0]
+    ragged = _is_ragged(q.shape[1], k.shape[1])
+    return attend_streams((q,), (k,), (v,), bias, Help(unrolled and ragged, ordered))[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -52,7 +61,7 @@ def attend_streams(
     ks: _Arrays,  # (B, T, H, d) each
     vs: _Arrays,  # as ks
     bias: jax.Array | None = None,  # only for one array of each
-    helped: bool = False,  # whether a TPU gets logits in a fixed order, and computes them again
+    helped: Help = Help(),  # noqa: B008 (a constant)
 ) -> _Arrays:
     """`attend` for tokens in several arrays: all queries attend to the keys of all arrays.
 
@@ -77,24 +86,28 @@ def apply_weights(weights: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _forward(
-    qs: _Arrays, ks: _Arrays, vs: _Arrays, bias: jax.Array | None, helped: bool
+    qs: _Arrays, ks: _Arrays, vs: _Arrays, bias: jax.Array | None, helped: Help
 ) -> tuple[_Arrays, _Kept]:
-    found = [_of_queries(q, ks, vs, bias, _order(helped)) for q in qs]
+    if helped.images:
+        qs, ks, vs = _by_image(qs), _by_image(ks), _by_image(vs)
+    found = [_of_queries(q, ks, vs, bias, helped) for q in qs]
     ys, log_sums = tuple(y for y, _ in found), tuple(log_sum for _, log_sum in found)
     return ys, (qs, ks, vs, bias, ys, log_sums)
 
 
 def _of_queries(
-    q: jax.Array, ks: _Arrays, vs: _Arrays, bias: jax.Array | None, order: _Order
+    q: jax.Array, ks: _Arrays, vs: _Arrays, bias: jax.Array | None, helped: Help
 ) -> tuple[jax.Array, jax.Array]:
     """The output (B, Q, H, d), and the logarithm of the sum of the exponentials (B, H, Q, 1)."""
+    order = _order(helped)
     logits = [order(logits_of(q, k, bias)) for k in ks]
     largest = functools.reduce(jnp.maximum, [part.max(-1, keepdims=True) for part in logits])
     sums = [_weighted(jnp.exp(part - largest), v) for part, v in zip(logits, vs, strict=True)]
     y, total = _sum([y for y, _ in sums]), _sum([total for _, total in sums])
     y = y * (1 / total)  # one division for each query and head
-    y = named(_heads_first(y).astype(vs[0].dtype), ATTENTION)
-    return y, named(largest + jnp.log(total), LOG_SUM)
+    y = _heads_first(y).astype(vs[0].dtype)
+    y = by_image(y, tensor=2) if helped.images else y
+    return named(y, ATTENTION), named(largest + jnp.log(total), LOG_SUM)
 
 
 def _weighted(exponentials: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -114,9 +127,11 @@ def _weighted(exponentials: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def _backward(
-    helped: bool, kept: _Kept, gs: _Arrays
+    helped: Help, kept: _Kept, gs: _Arrays
 ) -> tuple[_Arrays, _Arrays, _Arrays, jax.Array | None]:
     qs, ks, vs, bias, ys, log_sums = kept
+    if helped.images:
+        ys, gs = _by_image(ys), _by_image(gs)
     rows = [
         [_gradients(q, k, v, bias, log_sum, g, mean, helped) for k, v in zip(ks, vs, strict=True)]
         for q, log_sum, g, mean in zip(qs, log_sums, gs, _mean_slopes(ks, ys, gs), strict=True)
@@ -135,10 +150,10 @@ def _gradients(
     log_sum: jax.Array,
     g: jax.Array,
     mean: jax.Array | None,
-    helped: bool,
+    helped: Help,
 ) -> tuple[*_Parts, jax.Array | None]:
     """The gradients of queries, keys, values and bias, of these queries and keys together."""
-    order, fresh = _order(helped), _fresh(k) if helped else k
+    order, fresh = _order(helped), _fresh(k) if helped.logits else k
     weights = jnp.exp(order(logits_of(q, fresh, bias)) - log_sum).astype(v.dtype)
     # Without the barrier, the compiler computes the exponentials again for each of their readers.
     weights = jax.lax.optimization_barrier(weights)
@@ -182,13 +197,17 @@ def _is_ragged(queries: int, keys: int) -> bool:
     return min(queries, keys) > LANES and keys % LANES > 0
 
 
-def _order(helped: bool) -> _Order:
+def _by_image(arrays: _Arrays) -> _Arrays:
+    return tuple(by_image(x, tensor=2) for x in arrays)
+
+
+def _order(helped: Help) -> _Order:
     """A function that fixes how logits (B, H, Q, T) lie in the memory of a TPU.
 
     Where blocks are unrolled and the keys do not fill a tile, its compiler would else choose
     another order and copy from one to the other: a step of B/16 takes 1.2 times as long.
     """
-    return row_major if helped else lambda logits: logits
+    return row_major if helped.logits else lambda logits: logits
 
 
 def _fresh(k: jax.Array) -> jax.Array:

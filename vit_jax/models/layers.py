@@ -19,6 +19,7 @@ from vit_jax.models.dropping import drop_marked, drop_path, dropout, mark
 from vit_jax.models.lora import LoraOptions
 from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.remat import ATTENTION, BRANCH, HIDDEN, QKV, RESIDUAL, named
+from vit_jax.models.sharding import by_image
 
 Streams = jax.Array | tuple[jax.Array, ...]  # tokens (B, T, D) in one array, or in several
 XAVIER = nnx.initializers.xavier_uniform()
@@ -52,6 +53,7 @@ class BlockOptions:
     dtype: Dtype = "float32"
     attention: AttentionKind = "auto"
     unrolled: bool = False  # whether the stack of blocks is unrolled
+    ordered: bool = False  # whether a TPU is told how arrays lie in its memory
 
 
 class Block(nnx.Module):
@@ -107,7 +109,8 @@ class Block(nnx.Module):
             y, weights = self.attention(
                 normal, bias=bias, key=keys[0], return_weights=return_weights
             )
-        return jax.tree.map(transformed, jax.tree.map(attended, x, y)), weights
+        y = jax.tree.map(transformed, jax.tree.map(attended, x, y))
+        return jax.tree.map(by_image, y) if self.options.ordered else y, weights
 
 
 class Attention(nnx.Module):
@@ -198,7 +201,10 @@ class Attention(nnx.Module):
     ) -> jax.Array:
         kind = self.options.attention
         if kind == "auto" or kind == "recompute" or kind == "streams":
-            return attention.attend(q, k, v, bias, unrolled=self.options.unrolled)
+            options = self.options
+            return attention.attend(
+                q, k, v, bias, unrolled=options.unrolled, ordered=options.ordered
+            )
         return attention.library(q, k, v, bias, kind=kind, even=kind == "cudnn")
 
     def _project_together(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -254,6 +260,7 @@ class Mlp(nnx.Module):
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         keys = [None] * 2 if key is None else list(jax.random.split(key))
         rate, x = self.options.dropout, self.fc1(x)
+        x = by_image(x, tensor=2) if self.options.ordered else x
         if self.options.mlp == "swiglu":
             gate, value = jnp.split(x, 2, axis=-1)
             x = named(mark(gate, rate, keys[0]), HIDDEN)

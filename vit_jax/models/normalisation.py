@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.attention import LANES
 from vit_jax.models.remat import STATISTICS, named
+from vit_jax.models.sharding import LANES
 
 _Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # input, mean, 1/deviation, scale
 

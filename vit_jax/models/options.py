@@ -311,6 +311,7 @@ class EncoderOptions(Compute, Adapters, Regularisation, BlockNumerics, Positions
             **shared,
             stochastic=self.drop_path > 0,
             unrolled=self.unroll > 1,
+            ordered=self._ordered,
             relative_tokens=self.tokens if self.position == "relative" else 0,
             own_position_tokens=self.position_tokens if own else 0,
             relative_grid=self.grid if self.relative_bias == "per_block" else None,
@@ -320,7 +321,13 @@ class EncoderOptions(Compute, Adapters, Regularisation, BlockNumerics, Positions
         """The options of a plain block outside the encoder: same numerics, other sizes."""
         kept = ("width", "mlp_dim", "num_heads", "activation", "norm_eps", "dropout",
                 "attention_dropout", "dtype", "attention")  # fmt: skip
-        return BlockOptions(**({name: getattr(self, name) for name in kept} | changes))
+        shared = {name: getattr(self, name) for name in kept}
+        return BlockOptions(**(shared | changes), ordered=self._ordered)
+
+    @property
+    def _ordered(self) -> bool:
+        """Whether a TPU is told how arrays lie in its memory: JAX's own attention is left alone."""
+        return self.attention not in ("xla", "cudnn")
 
     def plain(self) -> Self:
         options = self

@@ -1,6 +1,6 @@
 """How arrays of a model lie on the devices of the current mesh, and in their memory.
 
-Shapes: B batch, H heads.
+Shapes: B batch, T tokens, D width, H heads, d = D/H.
 """
 
 import functools
@@ -11,6 +11,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import PartitionSpec
 
 BATCH_AXES = ("data", "fsdp")  # mesh axes that split a batch
+LANES = 128  # numbers side by side in a register of a TPU, and columns of its matrix unit
 
 
 def batch_axes(rows: int) -> tuple[str, ...]:
@@ -35,15 +36,38 @@ def split_batch(x: jax.Array) -> jax.Array:
 
 
 def row_major(x: jax.Array) -> jax.Array:
-    """Keeps (B, H, ...) in the order of its axes in the memory of a TPU, if a mesh is set.
+    """Keeps (B, H, ...) in the order of its axes in the memory of a TPU, if a mesh is set."""
+    return _in_order(x, tuple(range(x.ndim)), tensor=1)
+
+
+def by_image(x: jax.Array, *, tensor: int = 0) -> jax.Array:
+    """Keeps the arrays of the images one after another in the memory of a TPU, if a mesh is set.
+
+    `x` is (B, T, D), or (B, T, H, d), whose tokens then come last. With a multiple of 128 images on
+    each device, the compiler would else put the images into the lanes of the vector unit, and copy
+    all inputs and outputs of the products of the attention, which need the tokens there: a step of
+    B/16 takes 1.2 to 1.3 times as long. Few tokens would leave most of the lanes empty, and a
+    multiple of 128 is as fast in any order: these are left alone. `tensor` is the axis that the
+    mesh axis of this name splits; 0: none.
+    """
+    axes, tokens = batch_axes(x.shape[0]), x.shape[1]
+    mesh = jax.sharding.get_abstract_mesh()
+    images = x.shape[0] // math.prod(mesh.shape[axis] for axis in axes)
+    if images % LANES or tokens <= LANES // 2 or not tokens % LANES:
+        return x
+    return _in_order(x, (0, 1, 2) if x.ndim == 3 else (0, 2, 3, 1), tensor=tensor)
+
+
+def _in_order(x: jax.Array, order: tuple[int, ...], *, tensor: int) -> jax.Array:
+    """Fixes the order of the axes (B, ...) in the memory of a TPU, the slowest first.
 
     The compiler partitions no array whose order is fixed, and would gather it on some topologies.
     So every device fixes the order of its own part.
     """
     axes, mesh = batch_axes(x.shape[0]), jax.sharding.get_abstract_mesh()
-    if not axes or x.shape[1] % mesh.shape["tensor"]:
+    if not axes or (tensor and x.shape[tensor] % mesh.shape["tensor"]):
         return x
-    spec = PartitionSpec(axes, "tensor")
-    fixed = functools.partial(with_layout_constraint, layouts=Layout(tuple(range(x.ndim))))
+    spec = PartitionSpec(axes, *[None] * (tensor - 1), *["tensor"] * (tensor > 0))
+    fixed = functools.partial(with_layout_constraint, layouts=Layout(order))
     parts = jax.shard_map(fixed, in_specs=spec, out_specs=spec, check_vma=False)
     return jax.lax.platform_dependent(x, tpu=parts, default=lambda x: x)

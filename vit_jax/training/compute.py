@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import jax
 from jax.sharding import Mesh
 
-from vit_jax.models import attention, zoo
+from vit_jax.models import zoo
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.remat import Remat
+from vit_jax.models.sharding import LANES
 from vit_jax.models.swin import SwinOptions
 from vit_jax.models.zoo import Options
 from vit_jax.parallel import compiler
@@ -110,7 +111,7 @@ def _in_streams(options: Options, mesh: Mesh) -> bool:
     if not isinstance(options, EncoderOptions) or mesh.devices.flat[0].platform != "tpu":
         return False
     patches = options.tokens - options.prefix_tokens
-    fits = patches % attention.LANES == 0 and options.prefix_tokens <= FEW_TOKENS
+    fits = patches % LANES == 0 and options.prefix_tokens <= FEW_TOKENS
     masked = options.decoder is not None  # its encoder gets a part of the patches
     return fits and options.streams_possible and not masked and mesh.shape["fsdp"] == 1
 
