@@ -54,7 +54,6 @@ ENTRIES = {
     "B/16, 128": Entry(model="B/16", images=128, topology="v5e-8"),
     "B/16, 128 scanned": Entry(model="B/16", images=128, topology="v5e-8", fields=_SCANNED),
     "S/16, 128 scanned": Entry(model="S/16", images=128, topology="v5e-8", fields=_SCANNED),
-    "B/16, 128 v5p": Entry(model="B/16", images=128, topology="v5p-64"),
     "B/16 fsdp 8": Entry(model="B/16", images=64, topology="v5e-8", fields=_mesh(8)),
     "H/14 pooled": Entry(model="H/14", images=32, topology="v5p-128", fields=_GAP),
     "H/14 token": Entry(model="H/14", images=32, topology="v5p-128"),
