@@ -64,6 +64,13 @@ def test_images_are_kept_apart_where_they_would_fill_the_lanes(on_tpu, shape, fi
     assert "layout_constraint" not in str(jax.make_jaxpr(ordered)(jnp.zeros(shape))), "no mesh"
 
 
+def test_a_mesh_may_have_a_batch_axis_only(on_tpu) -> None:
+    x = np.arange(512 * 65 * 2, dtype=np.float32).reshape(512, 65, 2)
+    with jax.set_mesh(jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,))):
+        y = jax.jit(lambda x: sharding.by_image(x, tensor=2))(x)
+    np.testing.assert_array_equal(y, x)
+
+
 @pytest.mark.parametrize(("attention", "fixed"), [("recompute", True), ("xla", False)])
 def test_a_model_keeps_images_apart_unless_its_attention_is_that_of_jax(
     monkeypatch, attention, fixed

@@ -65,9 +65,12 @@ def _in_order(x: jax.Array, order: tuple[int, ...], *, tensor: int) -> jax.Array
     So every device fixes the order of its own part.
     """
     axes, mesh = batch_axes(x.shape[0]), jax.sharding.get_abstract_mesh()
-    if not axes or (tensor and x.shape[tensor] % mesh.shape["tensor"]):
+    split: list[str | None] = [None] * (x.ndim - 1)
+    if tensor and "tensor" in mesh.axis_names:
+        split[tensor - 1] = "tensor"
+    if not axes or ("tensor" in split and x.shape[tensor] % mesh.shape["tensor"]):
         return x
-    spec = PartitionSpec(axes, *[None] * (tensor - 1), *["tensor"] * (tensor > 0))
+    spec = PartitionSpec(axes, *split)
     fixed = functools.partial(with_layout_constraint, layouts=Layout(order))
     parts = jax.shard_map(fixed, in_specs=spec, out_specs=spec, check_vma=False)
     return jax.lax.platform_dependent(x, tpu=parts, default=lambda x: x)
