@@ -46,7 +46,7 @@ def by_image(x: jax.Array, *, tensor: int = 0) -> jax.Array:
     `x` is (B, T, D), or (B, T, H, d), whose tokens then come last. With a multiple of 128 images on
     each device, the compiler would else put the images into the lanes of the vector unit, and copy
     all inputs and outputs of the products of the attention, which need the tokens there: a step of
-    B/16 takes 1.2 to 1.3 times as long. Few tokens would leave most of the lanes empty, and a
+    B/16 takes 1.2 to 1.4 times as long. Few tokens would leave most of the lanes empty, and a
     multiple of 128 is as fast in any order: these are left alone. `tensor` is the axis that the
     mesh axis of this name splits; 0: none.
     """

@@ -3,11 +3,11 @@
 import dataclasses
 import math
 
+from vit_jax.models.sharding import LANES
 from vit_jax.planning.job import Step
 from vit_jax.planning.schedule import Timeline
 from vit_jax.planning.topologies import Topology
 
-_LANES = 128  # the width of a matrix unit: other sizes are padded to a multiple of it
 _JUST_OVER = 8  # tokens above a multiple that cost a whole tile
 _USED = 0.85  # share of a padded width below which it is worth a warning
 _FEW = 8  # images of a device
@@ -37,11 +37,11 @@ def of_step(step: Step, topology: Topology, *, batch_size: int) -> list[str]:
     """What can be said before anything is compiled."""
     found = []
     tpu = topology.chip.platform == "tpu"  # GPUs have narrower matrix units
-    over = step.tokens % _LANES
-    if tpu and step.tokens > _LANES and 0 < over <= _JUST_OVER:
-        padded = step.tokens - over + _LANES
+    over = step.tokens % LANES
+    if tpu and step.tokens > LANES and 0 < over <= _JUST_OVER:
+        padded = step.tokens - over + LANES
         found.append(
-            f"{step.tokens} tokens are computed as {padded}, just over a multiple of {_LANES}: with"
+            f"{step.tokens} tokens are computed as {padded}, just over a multiple of {LANES}: with"
             f" {step.tokens - over} (config.model.pool=gap without a class token, or another image"
             " size) attention and MLP cost much less"
         )
@@ -65,7 +65,7 @@ def _padded(widths: dict[str, int]) -> list[str]:
     """Widths that the matrix units pad by much."""
     found = []
     for name, size in widths.items():
-        full = -(-size // _LANES) * _LANES
+        full = -(-size // LANES) * LANES
         if size / full < _USED:
             found.append(
                 f"config.model.{name} {size} is computed as {full}: {1 - size / full:.0%} of the"
