@@ -14,6 +14,7 @@ MOST_POINTS = 600  # of a curve; more are averaged in groups
 MOST_CURVES = 10  # in a chart of one run
 SMOOTHED = 40  # points from which on a curve is also drawn smoothed
 _HEIGHT = 300  # in pixels, without a legend
+_PERCENT = ".2~%"  # as many decimals as the ticks need, up to 2: fewer would repeat labels
 
 # What the lines of training steps have besides the loss and what an objective measures.
 _STEPS = {
@@ -106,9 +107,9 @@ def _chart(curves: Mapping[str, tuple[str, Sequence[Run]]], colours: Mapping[str
     names = {name for name, _ in curves.values()}
     axis: dict[str, Any] = {}
     if all(map(words.is_share, names)):
-        axis = {"tickformat": ".1%"}
+        axis = {"tickformat": _PERCENT}
     elif names == {"data_wait"}:
-        axis = {"tickformat": ".0%", "rangemode": "tozero"}
+        axis = {"tickformat": _PERCENT, "rangemode": "tozero"}
     elif names == {"images_per_second"}:
         axis = {"rangemode": "tozero"}
     elif "grad_norm" in names:
