@@ -6,6 +6,7 @@ from tests.parallel import pods
 from tests.training.test_design import FACTS, one_device, small
 from vit_jax.config import MeshConfig
 from vit_jax.models import zoo
+from vit_jax.objectives.mae import masked_autoencoder
 from vit_jax.parallel.mesh import make_mesh
 from vit_jax.training import compute
 from vit_jax.training.design import design
@@ -31,7 +32,7 @@ B16 = zoo.options("B/16", dtype="bfloat16")
     ids=str,
 )
 def test_a_tpu_gets_the_fastest_way_that_fits(changes, devices, chosen) -> None:
-    assert compute.on_tpu(zoo.change(B16, **changes), **devices) == chosen
+    assert compute.on_tpu(zoo.change(B16, **changes), compute.Work(**devices)) == chosen
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,32 @@ def test_a_tpu_gets_the_fastest_way_that_fits(changes, devices, chosen) -> None:
 )
 def test_a_tpu_unrolls_blocks_that_fit_if_the_run_is_long(changes, devices, unrolled) -> None:
     options = zoo.change(B16, **{"attention": "recompute", **changes})
-    sizes = {"kind": "TPU v5 lite", "images": 64, "steps": 100_000, **devices}
-    assert compute.unrolls(options, sizes.pop("kind"), **sizes) == unrolled
+    work = {"kind": "TPU v5 lite", "images": 64, "steps": 100_000, **devices}
+    assert compute.unrolls(options, compute.Work(**work)) == unrolled
+
+
+@pytest.mark.parametrize(
+    ("changes", "work", "unrolled"),
+    [
+        ({}, {"encoded": 0.25}, True),
+        ({}, {"encoded": 0.25, "images": 256}, False),
+        ({}, {"encoded": 0.02, "images": 256}, True),  # the encoder needs little memory
+        ({"depth": 17}, {"encoded": 0.25}, False),  # and 8 of the decoder are too many
+    ],
+    ids=str,
+)
+def test_both_parts_of_a_masked_autoencoder_are_unrolled(changes, work, unrolled) -> None:
+    base = zoo.change(B16, attention="recompute", **changes)
+    work = {"kind": "TPU v5 lite", "images": 64, "steps": 250_000, **work}
+    assert compute.unrolls(masked_autoencoder(base), compute.Work(**work)) == unrolled
+
+
+def test_the_log_counts_the_unrolled_blocks_of_encoder_and_decoder() -> None:
+    chips = make_mesh(MeshConfig(), pods.pod("TPU v5 lite", (2, 4, 1)))
+    options = masked_autoencoder(zoo.change(B16, attention="recompute"))
+    chosen = compute.choose(options, chips, images=64, steps=10**6, encoded=0.25)
+    assert compute.described(chosen) == "attention recompute, remat none, unroll 20"
+    assert "20 unrolled blocks take up to 10 minutes" in compute.note(chosen)
 
 
 def test_blocks_are_unrolled_only_where_the_config_leaves_both_choices() -> None:

@@ -43,6 +43,7 @@ class MaskedAutoencoder(TaskModel):
                 mlp_dim=sizes.mlp_dim,
                 num_heads=sizes.num_heads,
                 qkv_bias=options.qkv_bias,
+                unrolled=options.unroll > 1,
             ),
             latent_width=options.width,
             prefix=options.prefix_tokens,

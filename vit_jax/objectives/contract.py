@@ -85,6 +85,11 @@ class Objective(Protocol):
     # Whether the loss needs the images in float32 instead of the dtype of the model.
     exact_images: ClassVar[bool] = False
 
+    @property
+    def encoded(self) -> float:
+        """The share of the patches that the encoder gets in training."""
+        return 1.0
+
     def check_kind(self, base: Options) -> None:
         """Raises ValueError if it can train no model of this kind, whatever its sizes are."""
         return None

@@ -39,6 +39,10 @@ class MaskedAutoencoding(Objective):
                 f"config.objective.mask_ratio is {self.mask_ratio}: it must be between 0 and 1"
             )
 
+    @property
+    def encoded(self) -> float:
+        return 1 - self.mask_ratio
+
     def check_kind(self, base: Options) -> None:
         masked_autoencoder(base)
 

@@ -5,6 +5,7 @@ model keeps "auto". The rules come from measurements on CPUs and from steps that
 TPUs: see docs/performance.md.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from vit_jax.models import zoo
+from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.remat import Remat
 from vit_jax.models.sharding import LANES
@@ -35,6 +37,18 @@ _PEAK = {chip.kind: chip.peak for chip in CHIPS}
 _WIDE_MEMORY = ("TPU v5", "TPU7x")  # reading queries, keys and values is faster than a product
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a device computes in a run, so that choices fit its memory and its time."""
+
+    kind: str  # `device_kind`
+    images: int  # at once
+    steps: int = 0  # how often it computes that many
+    encoded: float = 1.0  # share of the patches that the encoder gets
+    parts: int = 1  # devices over which the parameters are split
+    tensor: int = 1  # devices over which heads and hidden values are split
+
+
 def check(options: Options, compiler_options: Sequence[str] = ()) -> None:
     """Raises ValueError if the compiler, with these options, would make a program that fails.
 
@@ -52,10 +66,13 @@ def check(options: Options, compiler_options: Sequence[str] = ()) -> None:
         )
 
 
-def choose(options: Options, mesh: Mesh, *, images: int, steps: int = 0) -> Options:
+def choose(
+    options: Options, mesh: Mesh, *, images: int, steps: int = 0, encoded: float = 1.0
+) -> Options:
     """The options with a value for each "auto", for a device that computes so many images at once.
 
-    `steps` is how often it does that in the run. Of GPUs, one H100 was measured (docs/gpu.md).
+    `steps` is how often it does that in the run, and `encoded` the share of the patches that the
+    encoder gets. Of GPUs, one H100 was measured (docs/gpu.md).
     """
     if not isinstance(options, EncoderOptions | SwinOptions):
         return options
@@ -66,40 +83,48 @@ def choose(options: Options, mesh: Mesh, *, images: int, steps: int = 0) -> Opti
         options = zoo.change(options, attention="streams" if streams else "recompute")
     unroll, remat = options.unroll, options.remat
     if remat == "auto" and isinstance(options, EncoderOptions) and device.platform == "tpu":
-        parts, tensor = mesh.size // mesh.shape["data"], mesh.shape["tensor"]
-        sizes: dict[str, int] = {"images": images, "parts": parts, "tensor": tensor}
-        kind = device.device_kind
-        if not unroll and unrolls(options, kind, steps=steps, **sizes):
-            unroll, remat = options.depth, "none"
+        work = Work(
+            kind=device.device_kind,
+            images=images,
+            steps=steps,
+            encoded=encoded,
+            parts=mesh.size // mesh.shape["data"],
+            tensor=mesh.shape["tensor"],
+        )
+        if not unroll and unrolls(options, work):
+            unroll, remat = _blocks(options), "none"
         else:
-            remat = on_tpu(options, kind, **sizes)
+            remat = on_tpu(options, work)
     elif remat == "auto":
         lean = isinstance(options, EncoderOptions) and device.platform == "cpu"
         remat = "lean" if lean else "dots"
     return zoo.change(options, remat=remat, unroll=unroll or 1)
 
 
-def unrolls(
-    options: EncoderOptions, kind: str, *, images: int, steps: int, parts: int = 1, tensor: int = 1
-) -> bool:
-    """Whether a TPU of this `device_kind` unrolls all blocks, and computes nothing again.
+def unrolls(options: EncoderOptions, work: Work) -> bool:
+    """Whether a TPU unrolls all blocks, and computes nothing again.
 
-    Its steps take 0.91 to 0.93 times as long, if that fits into the memory. But they take minutes
+    Its steps take 0.87 to 0.93 times as long, if that fits into the memory. But they take minutes
     to compile, so the run must be long enough.
     """
-    if kind not in _PEAK or options.attention != "recompute" or options.decoder is not None:
+    if work.kind not in _PEAK or options.attention != "recompute":
         return False
-    if options.depth > MOST_UNROLLED or options.dropout:  # which takes minutes for each block
+    if _blocks(options) > MOST_UNROLLED or options.dropout:  # which takes minutes for each block
         return False
-    if not _fits(options, "none", kind, images=images, parts=parts, tensor=tensor):
+    if not _fits(options, "none", work):
         return False
-    flops = 6 * _parameters(options) * options.tokens * images * steps / tensor
-    return SAVED * flops / (USUAL * _PEAK[kind]) > compiling(options.depth)
+    flops = _flops(options, work) * work.images * work.steps / work.tensor
+    return SAVED * flops / (USUAL * _PEAK[work.kind]) > compiling(_blocks(options))
 
 
 def compiling(blocks: int) -> float:
     """CPU-seconds at most to compile so many unrolled blocks; 0 for 1: they are scanned."""
     return COMPILING * blocks if blocks > 1 else 0.0
+
+
+def _blocks(options: EncoderOptions) -> int:
+    """Blocks of the encoder and the decoder."""
+    return options.depth + (options.decoder.depth if options.decoder else 0)
 
 
 def _in_streams(options: Options, mesh: Mesh) -> bool:
@@ -135,27 +160,18 @@ def note(options: Options) -> str:
     )
 
 
-def on_tpu(
-    options: EncoderOptions, kind: str, *, images: int, parts: int = 1, tensor: int = 1
-) -> Remat:
-    """`remat` for a TPU of this `device_kind`: the fastest that fits into the memory.
-
-    `parts` are the devices over which the parameters are split, `tensor` those over which heads and
-    hidden values are.
-    """
-    ways: list[Remat] = ["dots"] if kind in _WIDE_MEMORY else []
+def on_tpu(options: EncoderOptions, work: Work) -> Remat:
+    """`remat` for a TPU: the fastest that fits into the memory."""
+    ways: list[Remat] = ["dots"] if work.kind in _WIDE_MEMORY else []
     ways += ["lean", "full"]
-    sizes = {"images": images, "parts": parts, "tensor": tensor}
-    return next((way for way in ways if _fits(options, way, kind, **sizes)), "full")
+    return next((way for way in ways if _fits(options, way, work)), "full")
 
 
-def _fits(
-    options: EncoderOptions, remat: Remat, kind: str, *, images: int, parts: int, tensor: int
-) -> bool:
+def _fits(options: EncoderOptions, remat: Remat, work: Work) -> bool:
     """Whether the state and the activations are expected to fit into the memory of a device."""
-    held = STATE_BYTES * _parameters(options) / parts
-    needed = _needed(options, remat, images=images, tensor=tensor)
-    return held + needed <= SPARE * _MEMORY.get(kind, math.inf)
+    held = STATE_BYTES * _parameters(options) / work.parts
+    needed = held + _needed(options, remat, work)
+    return needed <= SPARE * _MEMORY.get(work.kind, math.inf)
 
 
 @functools.cache
@@ -163,9 +179,32 @@ def _parameters(options: EncoderOptions) -> int:
     return state.count(state.abstract_params(options)[1])
 
 
-def _needed(options: EncoderOptions, remat: Remat, *, images: int, tensor: int) -> float:
+def _flops(options: EncoderOptions, work: Work) -> float:
+    """About the FLOPs of a training step for an image: 6 for every parameter and token."""
+    decoder = options.decoder
+    mlp = 2 * decoder.width * decoder.mlp_dim if decoder else 0
+    decoding = decoder.depth * (4 * decoder.width**2 + mlp) if decoder else 0
+    encoding = work.encoded * (_parameters(options) - decoding)
+    return 6 * (encoding + decoding) * options.tokens
+
+
+def _needed(options: EncoderOptions, remat: Remat, work: Work) -> float:
     """Bytes of the activations: what all blocks keep, and everything of one block."""
-    width, hidden = options.width, options.mlp_dim * (2 if options.mlp == "swiglu" else 1)
+    parts: list[tuple[EncoderOptions | DecoderOptions, float]] = [(options, work.encoded)]
+    if options.decoder:
+        parts.append((options.decoder, 1.0))
+    kept, most = 0.0, 0.0
+    for part, share in parts:
+        tokens = math.ceil(share * options.tokens)
+        each = jax.numpy.dtype(options.dtype).itemsize
+        kept += work.images * tokens * each * part.depth * _kept(part, remat, work)
+        most = max(most, work.images * tokens * _of_a_token(part, work, tokens=tokens, each=each))
+    return kept + most
+
+
+def _kept(part: EncoderOptions | DecoderOptions, remat: Remat, work: Work) -> float:
+    """How many numbers a block of the encoder or the decoder keeps for each token."""
+    width, hidden = part.width, _hidden(part)
     whole, split = {
         # B/16 keeps 4 widths less; norms of queries and keys and scales of branches keep more.
         "none": (9 * width, 4 * width + hidden),
@@ -173,12 +212,20 @@ def _needed(options: EncoderOptions, remat: Remat, *, images: int, tensor: int) 
         "lean": (2 * width, width + hidden),
         "full": (width, 0),
     }[remat]
-    kept = whole + split / tensor
-    everything = 3 * width + (5 * width + hidden + options.mlp_dim) / tensor
-    bytes_each = jax.numpy.dtype(options.dtype).itemsize
-    blocks = images * options.tokens * bytes_each * (options.depth * kept + everything)
-    weights = images * options.num_heads / tensor * options.tokens**2 * (2 * 4 + bytes_each)
-    return blocks + weights
+    return whole + split / work.tensor
+
+
+def _of_a_token(
+    part: EncoderOptions | DecoderOptions, work: Work, *, tokens: int, each: int
+) -> float:
+    """Bytes of all that a block computes of one token, with the attention to all of them."""
+    numbers = 3 * part.width + (5 * part.width + _hidden(part) + part.mlp_dim) / work.tensor
+    return numbers * each + part.num_heads / work.tensor * tokens * (2 * 4 + each)
+
+
+def _hidden(part: EncoderOptions | DecoderOptions) -> int:
+    """How many numbers of a token the first dense layer of the MLP gives."""
+    return part.mlp_dim * (2 if getattr(part, "mlp", "plain") == "swiglu" else 1)
 
 
 def images_at_once(mesh: Mesh, batch_size: int, *, accumulate: int) -> int:

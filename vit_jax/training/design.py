@@ -95,8 +95,13 @@ def design(
     _check(objective, start.options, mesh)
     compute.check(start.options, config.compiler_options)
     accumulate = config.optimizer.accumulate
-    images = compute.images_at_once(mesh, config.batch_size, accumulate=accumulate)
-    options = compute.choose(start.options, mesh, images=images, steps=lengths.total * accumulate)
+    options = compute.choose(
+        start.options,
+        mesh,
+        images=compute.images_at_once(mesh, config.batch_size, accumulate=accumulate),
+        steps=lengths.total * accumulate,
+        encoded=objective.encoded,
+    )
     _check_augmentations(config, options, facts)
     examples = dict(tables or {})
     if config.tune.caches:
