@@ -14,7 +14,7 @@ states no time.
 What differs from the authors' code: the head starts at zero, not with a deviation of 2e-5; an image
 is flipped after RandAugment, not before.
 
-Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
+Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
 v5e-64 (64 chips) 1.2 hours, 77 chip-hours, MFU 25%.
 """
 

@@ -13,8 +13,8 @@ Published accuracy at 224 pixels: S 81.4, B 83.8, L 84.9, H 85.2.
 What differs from the authors' code: no repeated augmentation, because 3 does not divide 2048 (add
 --config.data.repeats=3 --config.batch_size=2046 for it); an image is flipped after 3-Augment.
 
-Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
-v5e-64 (64 chips) 7.6 hours, 484 chip-hours, MFU 23%.
+Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
+v5e-64 (64 chips) 6.9 hours, 441 chip-hours, MFU 25%.
 """
 
 import ml_collections

@@ -10,7 +10,7 @@ Published accuracy: B/16 83.66, L/16 85.95, H/14 86.93 (the authors' FINETUNE.md
 
 What differs from the authors' code: an image is flipped after RandAugment, not before.
 
-Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
+Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
 v5e-64 (64 chips) 1.1 hours, 73 chip-hours, MFU 26%.
 """
 

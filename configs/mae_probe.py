@@ -10,8 +10,8 @@ token. The encoder gets no gradient, so a step costs a third of a step of fine-t
 Published accuracy: B/16 67.8, L/16 76.0, H/14 77.2 (the authors' FINETUNE.md). The authors state no
 cost.
 
-Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
-v5e-64 (64 chips) 0.4 hours, 23 chip-hours, MFU 25%.
+Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
+v5e-64 (64 chips) 0.3 hours, 18 chip-hours, MFU 32%.
 """
 
 import ml_collections

@@ -17,8 +17,8 @@ ViT-B/16, batch 4096, 1,000,000 steps (100,000 are nearly as good):
 Published: 79.9% on ImageNet after pretraining on JFT-300M and fine-tuning (section 4.6). The paper
 states no cost for this run.
 
-Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): paper on
-v5e-64 (64 chips) 27.3 hours, 1,750 chip-hours, MFU 35%.
+Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): paper on
+v5e-64 (64 chips) 24.8 hours, 1,584 chip-hours, MFU 39%.
 """
 
 import ml_collections
