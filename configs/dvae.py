@@ -20,6 +20,9 @@ states no error.
 What differs from the paper: its learning rate reaches its end after 1,200,000 steps, here at the
 end of the run; images are cropped by our `inception` crop of at least half of the image; schedules
 of the objective are stated in images, as 512 times the paper's steps.
+
+Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): dalle on
+v5e-64 (64 chips) 156.7 hours, 10,026 chip-hours, MFU 37%.
 """
 
 import ml_collections

@@ -19,8 +19,8 @@ and fine-tuning: B/16 83.66, L/16 85.95, H/14 86.93 (the authors' FINETUNE.md). 
 800 epochs on 128 TPUv3 cores (table 2): L/16 15.4 hours, H/14 34.5 hours.
 
 Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
-v5e-64 (64 chips) 5.6 hours, 360 chip-hours, MFU 23%; L/16 on v5e-64 (64 chips) 12.9 hours, 826
-chip-hours, MFU 22%; H/14 on v5e-64 (64 chips) 30.1 hours, 1,927 chip-hours, MFU 22%.
+v5e-64 (64 chips) 5.6 hours, 360 chip-hours, MFU 23%; L/16 on v5e-64 (64 chips) 10.5 hours, 673
+chip-hours, MFU 27%; H/14 on v5e-64 (64 chips) 30.1 hours, 1,927 chip-hours, MFU 22%.
 """
 
 import ml_collections

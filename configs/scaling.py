@@ -11,8 +11,8 @@ Published accuracy of G/14 on ImageNet after fine-tuning: 90.45 (abstract). The 
 in a figure only; later ones state 210,000 hours of a TPUv3 core for g/14 on 16 billion images
 (arXiv 2305.13035) and over 500,000 for G/14 (arXiv 2310.16764).
 
-Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): G/14 on
-v5p-512 (256 chips) 206.9 hours, 52,965 chip-hours, MFU 54%.
+Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): G/14 on
+v5p-512 (256 chips) 206.9 hours, 52,960 chip-hours, MFU 54%.
 """
 
 import ml_collections

@@ -44,7 +44,8 @@ def test_a_tpu_gets_the_fastest_way_that_fits(changes, devices, chosen) -> None:
         ({}, {"kind": "TPU v5", "images": 512}, True),
         ({}, {"kind": "TPU of the future"}, False),
         ({"depth": 24}, {"parts": 8}, True),
-        ({"depth": 32}, {"parts": 8}, False),
+        ({"depth": 32}, {"parts": 8}, True),
+        ({"depth": 33}, {"parts": 8}, False),
         ({"attention": "streams"}, {}, False),
         ({"attention": "xla"}, {}, False),
         ({"dropout": 0.1}, {}, False),
@@ -63,7 +64,7 @@ def test_a_tpu_unrolls_blocks_that_fit_if_the_run_is_long(changes, devices, unro
         ({}, {"encoded": 0.25}, True),
         ({}, {"encoded": 0.25, "images": 256}, False),
         ({}, {"encoded": 0.02, "images": 256}, True),  # the encoder needs little memory
-        ({"depth": 17}, {"encoded": 0.25}, False),  # and 8 of the decoder are too many
+        ({"depth": 25}, {"encoded": 0.25}, False),  # and 8 of the decoder are too many
     ],
     ids=str,
 )

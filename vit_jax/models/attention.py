@@ -115,10 +115,10 @@ def _weighted(exponentials: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Arr
 
     They are (B, H, Q, d) and (B, H, Q, 1). In bfloat16, ones beside the columns of v make the
     matrix product compute the second sum too, if they fit into the columns that a matrix unit
-    computes anyway: a pass over the exponentials costs more, unless the keys are few.
+    computes anyway: a pass over the exponentials costs more, unless the keys are fewer than 128.
     """
     ones = min(-v.shape[-1] % LANES, 16)
-    if v.dtype == exponentials.dtype or not ones or v.shape[1] < ROWS:
+    if v.dtype == exponentials.dtype or not ones or v.shape[1] < MANY_KEYS:
         y = _product("bhqk,bhkd->bhqd", exponentials.astype(v.dtype), _heads_first(v))
         return y, exponentials.sum(-1, keepdims=True)
     v = jnp.concatenate([v, jnp.ones((*v.shape[:-1], ones), v.dtype)], axis=-1)

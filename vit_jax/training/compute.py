@@ -29,8 +29,8 @@ STATE_BYTES = 16  # of a parameter: its value, its gradient and two moments, flo
 FEW_TOKENS = 8  # before the patches, which are cheap in an array of their own
 SPARE = 0.85  # share of the memory that the estimate may fill
 SAVED = 0.08  # of the time of a run, if its blocks are unrolled
-COMPILING = 30.0  # CPU-seconds at most to compile each block that is unrolled
-MOST_UNROLLED = 24  # blocks; to compile 32 of H/14 was stopped after 17 CPU-minutes
+COMPILING = 30.0  # seconds on two cores at most to compile each block that is unrolled
+MOST_UNROLLED = 32  # blocks; to compile them took 18 CPU-minutes and 10 GB of memory
 USUAL = 0.4  # share of the peak of a chip, to guess how long a run takes
 _MEMORY = {chip.kind: chip.memory for chip in CHIPS}
 _PEAK = {chip.kind: chip.peak for chip in CHIPS}
@@ -118,7 +118,7 @@ def unrolls(options: EncoderOptions, work: Work) -> bool:
 
 
 def compiling(blocks: int) -> float:
-    """CPU-seconds at most to compile so many unrolled blocks; 0 for 1: they are scanned."""
+    """Seconds on two cores at most to compile so many unrolled blocks; 0 for 1: a scan."""
     return COMPILING * blocks if blocks > 1 else 0.0
 
 
