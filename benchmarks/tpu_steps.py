@@ -55,7 +55,9 @@ ENTRIES = {
     "B/16, 128 scanned": Entry(model="B/16", images=128, topology="v5e-8", fields=_SCANNED),
     "S/16, 128 scanned": Entry(model="S/16", images=128, topology="v5e-8", fields=_SCANNED),
     "B/16 fsdp 8": Entry(model="B/16", images=64, topology="v5e-8", fields=_mesh(8)),
-    "H/14 pooled": Entry(model="H/14", images=32, topology="v5p-128", fields=_GAP),
+    "H/14 pooled scanned": Entry(
+        model="H/14", images=32, topology="v5p-128", fields=_GAP | _SCANNED
+    ),
     "H/14 token": Entry(model="H/14", images=32, topology="v5p-128"),
     "G/14, 32": Entry(model="G/14", images=32, topology="v5p-512", fields=_GAP | _mesh(16)),
     "G/14, 128": Entry(model="G/14", images=128, topology="v5p-512", fields=_GAP | _mesh(16)),
