@@ -190,21 +190,21 @@ def _flops(options: EncoderOptions, work: Work) -> float:
 
 def _needed(options: EncoderOptions, remat: Remat, work: Work) -> float:
     """Bytes of the activations: what all blocks keep, and everything of one block."""
-    parts: list[tuple[EncoderOptions | DecoderOptions, float]] = [(options, work.encoded)]
+    each = jax.numpy.dtype(options.dtype).itemsize
+    stacks: list[tuple[EncoderOptions | DecoderOptions, float]] = [(options, work.encoded)]
     if options.decoder:
-        parts.append((options.decoder, 1.0))
+        stacks.append((options.decoder, 1.0))
     kept, most = 0.0, 0.0
-    for part, share in parts:
-        tokens = math.ceil(share * options.tokens)
-        each = jax.numpy.dtype(options.dtype).itemsize
-        kept += work.images * tokens * each * part.depth * _kept(part, remat, work)
-        most = max(most, work.images * tokens * _of_a_token(part, work, tokens=tokens, each=each))
-    return kept + most
+    for stack, share in stacks:
+        tokens = math.ceil(share * options.tokens)  # of an image
+        kept += tokens * each * stack.depth * _kept(stack, remat, work)
+        most = max(most, tokens * _of_a_token(stack, work, tokens=tokens, each=each))
+    return work.images * (kept + most)
 
 
-def _kept(part: EncoderOptions | DecoderOptions, remat: Remat, work: Work) -> float:
+def _kept(stack: EncoderOptions | DecoderOptions, remat: Remat, work: Work) -> float:
     """How many numbers a block of the encoder or the decoder keeps for each token."""
-    width, hidden = part.width, _hidden(part)
+    width, hidden = stack.width, _hidden(stack)
     whole, split = {
         # B/16 keeps 4 widths less; norms of queries and keys and scales of branches keep more.
         "none": (9 * width, 4 * width + hidden),
@@ -216,16 +216,16 @@ def _kept(part: EncoderOptions | DecoderOptions, remat: Remat, work: Work) -> fl
 
 
 def _of_a_token(
-    part: EncoderOptions | DecoderOptions, work: Work, *, tokens: int, each: int
+    stack: EncoderOptions | DecoderOptions, work: Work, *, tokens: int, each: int
 ) -> float:
     """Bytes of all that a block computes of one token, with the attention to all of them."""
-    numbers = 3 * part.width + (5 * part.width + _hidden(part) + part.mlp_dim) / work.tensor
-    return numbers * each + part.num_heads / work.tensor * tokens * (2 * 4 + each)
+    numbers = 3 * stack.width + (5 * stack.width + _hidden(stack) + stack.mlp_dim) / work.tensor
+    return numbers * each + stack.num_heads / work.tensor * tokens * (2 * 4 + each)
 
 
-def _hidden(part: EncoderOptions | DecoderOptions) -> int:
+def _hidden(stack: EncoderOptions | DecoderOptions) -> int:
     """How many numbers of a token the first dense layer of the MLP gives."""
-    return part.mlp_dim * (2 if getattr(part, "mlp", "plain") == "swiglu" else 1)
+    return stack.mlp_dim * (2 if getattr(stack, "mlp", "plain") == "swiglu" else 1)
 
 
 def images_at_once(mesh: Mesh, batch_size: int, *, accumulate: int) -> int:
