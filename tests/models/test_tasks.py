@@ -79,3 +79,10 @@ def test_other_changes_keep_the_task() -> None:
     assert type(larger) is MaskedAutoencoderOptions and larger.decoder == DECODER
     with pytest.raises(ValueError, match="unknown model option 'pol'"):
         larger.adapted(pol="gap")
+
+
+@pytest.mark.parametrize("field", ["width", "depth", "mlp_dim", "num_heads"])
+def test_a_decoder_without_size_is_refused(field) -> None:
+    """Orbax cannot save arrays without elements: the run would fail after its first steps."""
+    with pytest.raises(ValueError, match=f"decoder {field} is 0: it must be at least 1"):
+        DecoderOptions(**{field: 0})

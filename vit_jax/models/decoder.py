@@ -29,7 +29,10 @@ class DecoderOptions:
 
     def __post_init__(self) -> None:
         limits.check(self)
-        if not self.num_heads or self.width % self.num_heads or self.width % 4:
+        for name, value in vars(self).items():
+            if not value:
+                raise ValueError(f"decoder {name} is 0: it must be at least 1")
+        if self.width % self.num_heads or self.width % 4:
             raise ValueError(
                 f"decoder width {self.width} must be a multiple of 4 and of {self.num_heads} heads"
             )
