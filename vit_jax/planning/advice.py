@@ -7,6 +7,7 @@ from vit_jax.models.sharding import LANES
 from vit_jax.planning.job import Step
 from vit_jax.planning.schedule import Timeline
 from vit_jax.planning.topologies import Topology
+from vit_jax.training.compute import LONGER
 
 _JUST_OVER = 8  # tokens above a multiple that cost a whole tile
 _USED = 0.85  # share of a padded width below which it is worth a warning
@@ -17,7 +18,7 @@ _MORE_FLOPS = 1.03  # of the compiled step over the traced one
 
 HURRIED = (
     "the run itself unrolls its blocks, which takes too long to compile here: this is the plan with"
-    " scanned blocks, whose steps take 8% longer; --limit gives the compiler more time"
+    f" scanned blocks, whose steps take {LONGER}; --limit gives the compiler more time"
 )
 
 
