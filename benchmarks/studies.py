@@ -1,13 +1,15 @@
 """Trains the models of a study with several seeds, and prints a table of the results.
 
     python benchmarks/studies.py STUDY --out DIR [--data DIR] [--seeds 0 1 2] [--parallel 4] \
-        [--seconds 600] [--share 1.0] [--rows scratch mae] [--fields model.dtype=bfloat16]
+        [--seconds 600] [--share 1.0] [--rows scratch mae] [--fields model.dtype=bfloat16] \
+        [--in-memory]
 
 A study is a function of this file that returns its runs. Every run is the command `train` in a
 process of its own; `--parallel` of them share the device. A run may start from another one, or use
 it as tokenizer or teacher. A complete run is not repeated. With `--seconds`, later runs are cut off
 or left out, and their evaluations up to then count. `--share` shortens the runs of each seed.
-`--rows` selects rows by how their names begin.
+`--rows` selects rows by how their names begin. With `--in-memory`, the images of `--data` are
+decoded once (`in_memory.py`).
 """
 
 import argparse
@@ -54,6 +56,15 @@ def cifar10_large() -> list[Run]:
     fields = {"optimizer.learning_rate": "1e-4", "evaluate_every.epochs": 2}
     models = ("patch16", "patch32")
     return [Run(f"{model} 1e-4", f"cifar10:{model}", 20, fields) for model in models]
+
+
+def cifar10_long() -> list[Run]:
+    """The ViT of `cifar10_peer.py` for 200 epochs, with its RandAugment and without."""
+    plain = {"augment": "('flip','value_range')"}
+    return [
+        Run("long, no RandAugment", "cifar10:long", 200, plain | {"evaluate_every.epochs": 20}),
+        Run("long", "cifar10:long", 200, {"evaluate_every.epochs": 20}),
+    ]
 
 
 def muon() -> list[Run]:
@@ -161,7 +172,7 @@ def architectures() -> list[Run]:
 STUDIES: dict[str, Callable[[], list[Run]]] = {
     study.__name__: study
     for study in (
-        *(cifar10, cifar10_large, muon),
+        *(cifar10, cifar10_large, cifar10_long, muon),
         *(pretraining, distillation, positions, architectures),
     )
 }
@@ -178,6 +189,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--share", type=float, default=1.0, help="share of the lengths of the runs")
     parser.add_argument("--rows", nargs="+", default=[""], help="beginnings of names of runs")
+    parser.add_argument("--in-memory", action="store_true", help="decode the images once")
     parser.add_argument("--fields", nargs="+", default=[], help="fields of the config, as a.b=c")
     flags = parser.parse_args()
     end = time.monotonic() + flags.seconds
@@ -232,7 +244,10 @@ def train(
         fields["data.path"] = flags.data
     fields["total.epochs"] = run.epochs * (1 if run.once else flags.share)
     recipe, _, variant = run.recipe.partition(":")
-    command = [*(sys.executable, "-m", "vit_jax", "train"), f"--workdir={workdir}"]
+    program = ["-m", "vit_jax", "train"]
+    if flags.in_memory:
+        program = [str(pathlib.Path(__file__).with_name("in_memory.py"))]
+    command = [sys.executable, *program, f"--workdir={workdir}"]
     command.append(f"--config={ROOT / 'configs' / recipe}.py" + (variant and f":{variant}"))
     command += [f"--config.{name}={value}" for name, value in fields.items()]
     command += [f"--config.{field}" for field in flags.fields]
