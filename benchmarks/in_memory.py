@@ -1,0 +1,52 @@
+"""The command `train` for a folder of small images, which are decoded once and kept in memory.
+
+    python benchmarks/in_memory.py --config configs/cifar10.py:patch4 --workdir DIR \
+        --config.data.path=IMAGES
+
+The pixels are those that the command decodes, and a run differs only in which image has which
+number. All images must have the same size.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import pathlib
+
+import numpy as np
+
+import vit_jax
+from vit_jax.commands import configs
+from vit_jax.data import decode, given, opening
+from vit_jax.data.options import DataConfig
+from vit_jax.data.record import Source
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--config", required=True, help="recipe whose images are in a folder")
+    parser.add_argument("--workdir", required=True, type=pathlib.Path)
+    flags, overrides = parser.parse_known_args()
+    config, _ = configs.read(flags.config, overrides)
+    train, held_out = (_arrays(source) for source in _splits(config.data))
+    names = opening.open_train(config.data).class_names
+    data = dataclasses.replace(config.data, source=given.GivenData())
+    config = dataclasses.replace(config, data=data)
+    found = vit_jax.train(config, flags.workdir, source=train, held_out=held_out, class_names=names)
+    print(found)
+
+
+def _splits(data: DataConfig) -> tuple[Source, Source]:
+    return opening.open_train(data), opening.open_eval(data)
+
+
+def _arrays(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """All images, uint8 (N, H, W, 3), and their classes, int32 (N,)."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        records = list(pool.map(source.read, range(len(source))))
+        images = np.stack(list(pool.map(lambda record: decode.decode(record.data), records)))
+    return images, np.array([record.label for record in records], np.int32)
+
+
+if __name__ == "__main__":
+    main()
