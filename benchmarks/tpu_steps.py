@@ -58,7 +58,9 @@ ENTRIES = {
     "H/14 pooled scanned": Entry(
         model="H/14", images=32, topology="v5p-128", fields=_GAP | _SCANNED
     ),
+    "H/14 pooled": Entry(model="H/14", images=32, topology="v5p-128", fields=_GAP),
     "H/14 token": Entry(model="H/14", images=32, topology="v5p-128"),
+    "H/14 token scanned": Entry(model="H/14", images=32, topology="v5p-128", fields=_SCANNED),
     "G/14, 32": Entry(model="G/14", images=32, topology="v5p-512", fields=_GAP | _mesh(16)),
     "G/14, 128": Entry(model="G/14", images=128, topology="v5p-512", fields=_GAP | _mesh(16)),
     "L/16 fsdp 64": Entry(model="L/16", images=32, topology="v5e-64", fields=_mesh(64)),

@@ -46,7 +46,7 @@ def test_a_tpu_gets_the_fastest_way_that_fits(changes, devices, chosen) -> None:
         ({"depth": 24}, {"parts": 8}, True),
         ({"depth": 32}, {"parts": 8}, True),
         ({"depth": 33}, {"parts": 8}, False),
-        ({"attention": "streams"}, {}, False),
+        ({"attention": "streams"}, {}, True),
         ({"attention": "xla"}, {}, False),
         ({"dropout": 0.1}, {}, False),
     ],

@@ -19,7 +19,7 @@ from vit_jax.models.dropping import drop_marked, drop_path, dropout, mark
 from vit_jax.models.lora import LoraOptions
 from vit_jax.models.normalisation import layer_norm
 from vit_jax.models.remat import ATTENTION, BRANCH, HIDDEN, QKV, RESIDUAL, named
-from vit_jax.models.sharding import by_image
+from vit_jax.models.sharding import by_image, tokens_by_image
 
 Streams = jax.Array | tuple[jax.Array, ...]  # tokens (B, T, D) in one array, or in several
 XAVIER = nnx.initializers.xavier_uniform()
@@ -110,6 +110,9 @@ class Block(nnx.Module):
                 normal, bias=bias, key=keys[0], return_weights=return_weights
             )
         y = jax.tree.map(transformed, jax.tree.map(attended, x, y))
+        if isinstance(y, tuple):
+            patches, *few = y
+            y = (tokens_by_image(patches), *few)
         return jax.tree.map(by_image, y) if self.options.ordered else y, weights
 
 

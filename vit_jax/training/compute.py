@@ -108,7 +108,7 @@ def unrolls(options: EncoderOptions, work: Work) -> bool:
     Its steps take 0.81 to 0.94 times as long, if that fits into the memory. But they take minutes
     to compile, so the run must be long enough.
     """
-    if work.kind not in _PEAK or options.attention != "recompute":
+    if work.kind not in _PEAK or options.attention not in ("recompute", "streams"):
         return False
     if _blocks(options) > MOST_UNROLLED or options.dropout:  # which takes minutes for each block
         return False
