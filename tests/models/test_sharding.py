@@ -84,6 +84,24 @@ def test_a_model_keeps_images_apart_unless_its_attention_is_that_of_jax(
         assert ("layout_constraint" in str(jaxpr)) == expected
 
 
+def test_patches_beside_the_class_token_stay_in_the_order_of_their_axes(monkeypatch) -> None:
+    images = tiny.images(8)
+
+    def run(kind: str) -> tuple[jax.Array, bool]:
+        graph, state = nnx.split(tiny.model(attention=kind))
+        model = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+        with jax.set_mesh(make_mesh(MeshConfig(data=8))):
+            jaxpr = str(jax.make_jaxpr(model)(state, images))
+            return model(state, images), "layout_constraint" in jaxpr
+
+    pretend(monkeypatch)
+    expected, fixed = run("recompute")
+    assert not fixed
+    found, fixed = run("streams")
+    assert fixed
+    assert_close(found, expected, scaled=1e-5)
+
+
 def test_attention_in_this_order_has_the_same_values_and_gradients(monkeypatch) -> None:
     keys = jax.random.split(jax.random.key(0), 3)
     inputs = [jax.random.normal(key, (4 * sharding.LANES, 130, 2, 2)) for key in keys]
