@@ -17,7 +17,6 @@ import numpy as np
 import vit_jax
 from vit_jax.commands import configs
 from vit_jax.data import decode, given, opening
-from vit_jax.data.options import DataConfig
 from vit_jax.data.record import Source
 
 
@@ -28,8 +27,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
     flags, overrides = parser.parse_known_args()
     config, _ = configs.read(flags.config, overrides)
-    train, held_out = (_arrays(source) for source in _splits(config.data))
-    names = opening.open_train(config.data).class_names
+    images, held_out = opening.open_train(config.data), opening.open_eval(config.data)
     data = dataclasses.replace(config.data, source=given.GivenData())
     config = dataclasses.replace(config, data=data)
     found = vit_jax.train(config, flags.workdir, source=train, held_out=held_out, class_names=names)
