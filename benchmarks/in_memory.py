@@ -3,8 +3,8 @@
     python benchmarks/in_memory.py --config configs/cifar10.py:patch4 --workdir DIR \
         --config.data.path=IMAGES
 
-The pixels are those that the command decodes, and a run differs only in which image has which
-number. All images must have the same size.
+The pixels are those that the command decodes for the interpolations "linear" and "area", and the
+order of the images is the same. All images must have the same size.
 """
 
 import argparse
@@ -30,12 +30,14 @@ def main() -> None:
     images, held_out = opening.open_train(config.data), opening.open_eval(config.data)
     data = dataclasses.replace(config.data, source=given.GivenData())
     config = dataclasses.replace(config, data=data)
-    found = vit_jax.train(config, flags.workdir, source=train, held_out=held_out, class_names=names)
+    found = vit_jax.train(
+        config,
+        flags.workdir,
+        source=_arrays(images),
+        held_out=_arrays(held_out),
+        class_names=images.class_names,
+    )
     print(found)
-
-
-def _splits(data: DataConfig) -> tuple[Source, Source]:
-    return opening.open_train(data), opening.open_eval(data)
 
 
 def _arrays(source: Source) -> tuple[np.ndarray, np.ndarray]:
