@@ -105,7 +105,7 @@ def choose(
 def unrolls(options: EncoderOptions, work: Work) -> bool:
     """Whether a TPU unrolls all blocks, and computes nothing again.
 
-    Its steps take 0.81 to 0.94 times as long, if that fits into the memory. But they take minutes
+    Its steps take 0.81 to 0.98 times as long, if that fits into the memory. But they take minutes
     to compile, so the run must be long enough.
     """
     if work.kind not in _PEAK or options.attention not in ("recompute", "streams"):
