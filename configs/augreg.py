@@ -6,7 +6,8 @@
 
 A variant is a model, a dataset (i1k, i21k: name your own copy) and, if wanted, the strength of the
 augmentation: none, light1, light2, medium1, medium2, strong1 or strong2. Without it, big_vision's
-choice for the model. The paper also varies: --config.optimizer.weight_decay=0.03 or 0.1,
+choice for the model. On i1k, a class token without a position and a tanh layer before the head; on
+i21k, average pooling. The paper also varies: --config.optimizer.weight_decay=0.03 or 0.1,
 --config.model.dropout=0 or 0.1, --config.model.drop_path=0 or 0.1.
 
 Published accuracy on ImageNet at 384 pixels, after i21k and fine-tuning (the authors' table): L/16
@@ -42,6 +43,7 @@ _CHOICES = {
     "B/16": ("medium2", "light2"),
     "L/16": ("medium2", "medium2"),
 }
+_WIDTHS = {"Ti": 192, "S": 384, "B": 768, "L": 1024}
 VARIANTS = tuple(f"{model}-{data}" for model in _CHOICES for data in ("i1k", "i21k"))
 
 
@@ -69,6 +71,11 @@ def get_config(variant: str = "B/16-i1k") -> ml_collections.ConfigDict:
         config.data.name = "imagenet2012"
         config.data.train_split = "train[:99%]"
         config.data.eval_split = "train[99%:]"
+        config.model.class_position = False
+        config.model.representation_size = _WIDTHS[model.partition("/")[0]]  # a tanh layer
+    else:
+        config.model.pool = "gap"
+        config.model.class_token = False
     config.model.head_bias = {"i1k": -6.9, "i21k": -10.0}[data]
     config.augment = _augment(strength)
     config.objective.cross_entropy = "sigmoid"

@@ -106,6 +106,7 @@ def _paper(config: ml_collections.ConfigDict, model: str, data: str) -> None:
     config.data.crop = "inception"
     config.data.crop_area = (0.08, 1.0)
     config.data.interpolation = "bicubic_antialias"
+    config.data.eval_interpolation = "bicubic_antialias"
     config.augment = ("colour_jitter", "flip", "value_range")
 
     config.optimizer.learning_rate = 1.5e-3

@@ -87,6 +87,7 @@ def _paper(config: ml_collections.ConfigDict, size: str) -> None:
     config.data.crop = "inception"
     config.data.crop_area = (0.2, 1.0)
     config.data.interpolation = "bicubic_antialias"
+    config.data.eval_interpolation = "bicubic_antialias"
 
     config.optimizer.learning_rate = 1.5e-4
     config.optimizer.rate_batch = 256

@@ -47,6 +47,7 @@ def get_config(variant: str = "B/16") -> ml_collections.ConfigDict:
     config.data.crop = "inception"
     config.data.crop_area = (0.08, 1.0)
     config.data.interpolation = "bicubic_antialias"
+    config.data.eval_interpolation = "bicubic_antialias"
     config.augment = (
         "randaugment_timm",
         "flip",

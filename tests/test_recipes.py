@@ -87,6 +87,12 @@ def test_fine_tuning_is_table_4_of_the_vit_paper(variant) -> None:
     assert config.data.train_split == f"train[:{100 - held_out}%]"
 
 
+def test_a_task_of_vtab_is_trained_for_2500_steps_on_1000_images() -> None:
+    config = recipe("vit_finetune.py:vtab", (*START, "--config.data.name=caltech101"))
+    assert (config.total.steps, config.optimizer.learning_rate) == (2500, 0.01)
+    assert (config.data.train_split, config.data.eval_split) == ("train[:1000]", "test")
+
+
 def test_scaling_is_that_of_big_vision() -> None:
     config = recipe("scaling.py:G/14")
     rule: Any = config.optimizer.rule
@@ -169,19 +175,28 @@ def test_beit_is_that_of_its_readme(variant, epochs, warmup, scale) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "epochs", "rate", "warmup", "layer_decay", "drop_path"),
-    [("B/16", 100, 4e-3, 20, 0.65, 0.1), ("L/16", 50, 1e-3, 5, 0.75, 0.2)],
+    ("variant", "batch", "epochs", "rate", "warmup", "layer_decay", "drop_path"),
+    [
+        ("B/16", 1024, 100, 4e-3, 20, 0.65, 0.1),
+        ("L/16", 1024, 50, 1e-3, 5, 0.75, 0.2),
+        ("B/16-i22k", 4096, 90, 3e-3, 5, 0.65, 0.2),
+        ("L/16-i22k", 2048, 90, 2e-3, 5, 0.75, 0.2),
+        ("B/16-after-i22k", 512, 30, 2e-5, 5, 0.85, 0.1),
+        ("L/16-after-i22k", 512, 30, 2e-5, 5, 0.9, 0.4),
+    ],
 )
 def test_beits_fine_tuning_is_that_of_its_readme(
-    size, epochs, rate, warmup, layer_decay, drop_path
+    variant, batch, epochs, rate, warmup, layer_decay, drop_path
 ) -> None:
-    config = recipe(f"beit_finetune.py:{size}", tuple(START))
+    config = recipe(f"beit_finetune.py:{variant}", tuple(START))
     rule: Any = config.optimizer.rule
-    assert (config.total.epochs, config.batch_size) == (epochs, 1024)
+    assert (config.total.epochs, config.batch_size) == (epochs, batch)
     assert (config.optimizer.learning_rate, config.schedule.warmup.epochs) == (rate, warmup)
-    assert (config.optimizer.layer_decay, rule.weight_decay) == (layer_decay, 0.05)
+    assert config.optimizer.layer_decay == layer_decay
+    assert rule.weight_decay == (1e-8 if "after" in variant else 0.05)
     assert config.model.get("drop_path") == drop_path
-    assert names(config) == ["RandAugmentTimm", "Flip", "ValueRange", "Erase", "Mix"]
+    mixed = ["Mix"] if variant in ("B/16", "L/16") else []
+    assert names(config) == ["RandAugmentTimm", "Flip", "ValueRange", "Erase", *mixed]
 
 
 def test_the_discrete_vae_is_that_of_dall_e() -> None:
@@ -212,6 +227,16 @@ def test_deit_is_that_of_its_main_py(variant) -> None:
         assert (objective.distillation, objective.alpha) == ("hard", 0.5)
 
 
+def test_deit_at_384_pixels_is_that_of_its_readme() -> None:
+    config = recipe("deit.py:finetune-384", tuple(START))
+    rate, _ = peak_rate(config.optimizer, batch_size=config.batch_size)
+    rule: Any = config.optimizer.rule
+    assert (config.image_size, config.batch_size, config.total.epochs) == ((384, 384), 512, 30)
+    assert (rate, config.schedule.decay.end_value, rule.weight_decay) == (5e-6, 5e-6, 1e-8)
+    assert config.model.name == "" and config.model.get("drop_path") == 0.1
+    assert names(config) == ["RandAugmentTimm", "Flip", "ValueRange", "Erase", "Mix"]
+
+
 @pytest.mark.parametrize(
     ("size", "pixels", "rate", "drop_path"),
     [
@@ -231,6 +256,56 @@ def test_deit_iii_is_that_of_its_readme(size, pixels, rate, drop_path) -> None:
     assert objective.target_threshold == 0  # both classes of a mixed image
     assert config.model.get("drop_path") == drop_path
     assert config.model.get("drop_path_grows") is False
+    assert names(config) == ["ThreeAugment", "Flip", "ValueRange", "Mix"]
+    assert config.model.get("drop_edges") is (True if size == "H/14" else None)
+
+
+@pytest.mark.parametrize(
+    ("variant", "pixels", "drop_path"),
+    [
+        *(("B/16-224", 224, 0.2), ("L/16-224", 224, 0.45), ("H/14-224", 224, 0.55)),
+        *(("S/16-384", 384, 0.0), ("B/16-384", 384, 0.15), ("L/16-384", 384, 0.4)),
+    ],
+)
+def test_deit_iii_is_fine_tuned_as_in_its_readme(variant, pixels, drop_path) -> None:
+    config = recipe(f"deit3.py:{variant}", tuple(START))
+    rule: Any = config.optimizer.rule
+    objective: Any = config.objective
+    assert (config.image_size, config.batch_size) == ((pixels, pixels), 512)
+    assert (config.total.epochs, config.optimizer.learning_rate) == (20, 1e-5)
+    assert (type(rule).__name__, rule.weight_decay, config.optimizer.clip_norm) == ("AdamW", 0.1, 0)
+    assert config.model.get("drop_path") == drop_path and objective.label_smoothing == 0.1
+    assert config.model.get("drop_path_grows") is False and config.schedule.warmup.epochs == 5
+    assert names(config) == ["RandAugmentTimm", "Flip", "ValueRange", "Mix"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "pixels", "epochs", "rate", "drop_path"),
+    [
+        ("S/16-i21k", 224, 240, 1e-3, 0.05),
+        ("B/16-i21k", 224, 240, 1e-3, 0.1),
+        ("L/16-i21k", 224, 240, 1e-3, 0.3),
+        ("H/14-i21k", 128, 90, 1e-3, 0.5),
+        ("S/16-i21k-224", 224, 50, 3e-4, 0.05),
+        ("B/16-i21k-224", 224, 50, 3e-4, 0.15),
+        ("L/16-i21k-224", 224, 50, 3e-4, 0.4),
+        ("H/14-i21k-224", 224, 50, 3e-4, 0.45),
+    ],
+)
+def test_deit_iii_on_imagenet_21k_is_that_of_its_readme(
+    variant, pixels, epochs, rate, drop_path
+) -> None:
+    config = recipe(f"deit3.py:{variant}", tuple(START) if variant.endswith("224") else ())
+    rule: Any = config.optimizer.rule
+    objective: Any = config.objective
+    mix: Any = config.augment[-1]
+    assert (config.image_size, config.batch_size) == ((pixels, pixels), 2048)
+    assert (config.total.epochs, config.optimizer.learning_rate) == (epochs, rate)
+    assert (type(rule).__name__, rule.weight_decay) == ("Lamb", 0.02)
+    assert (objective.cross_entropy, objective.label_smoothing) == ("softmax", 0.1)
+    assert type(config.data.crop).__name__ == "Simple" and config.data.crop_pct == 1.0
+    assert (mix.mixup_alpha, mix.cutmix_alpha) == (0.0, 1.0)
+    assert config.model.get("drop_path") == drop_path
     assert names(config) == ["ThreeAugment", "Flip", "ValueRange", "Mix"]
 
 
@@ -254,6 +329,12 @@ def test_augreg_has_the_strengths_of_the_paper(variant, randaugment, alpha, bias
     assert (found["Mixup"].alpha if alpha else 0.0) == alpha
     assert (config.batch_size, config.model.get("head_bias")) == (4096, bias)
     assert (rule.weight_decay, rule.moment_dtype) == (0.1, "bfloat16")
+    model: Any = config.model.change(zoo.options(config.model.name))
+    if "i1k" in variant:  # vit_i1k.py: rep_size=True, pool_type="tok"
+        assert (model.pool, model.class_position) == ("token", False)
+        assert model.representation_size == model.width
+    else:  # vit_i21k.py: pool_type="gap"
+        assert (model.pool, model.class_token, model.representation_size) == ("gap", False, 0)
 
 
 def test_the_plain_vit_is_that_of_big_vision() -> None:
@@ -263,6 +344,28 @@ def test_the_plain_vit_is_that_of_big_vision() -> None:
     assert (config.model.get("position"), config.model.get("pool")) == ("sincos2d", "gap")
     assert (config.optimizer.learning_rate, rule.weight_decay) == (1e-3, 0.1)
     assert names(config) == ["RandAugmentBigVision", "Flip", "ValueRange", "Mixup"]
+
+
+@pytest.mark.parametrize(
+    ("name", "interpolation", "fit", "crop_pct"),
+    [
+        ("deit.py:S/16", "bicubic_antialias", "crop", 0.875),
+        ("deit.py:finetune-384", "bicubic_antialias", "crop", 0.875),
+        ("deit3.py:B/16", "bicubic_antialias", "crop", 1.0),
+        ("deit3.py:B/16-384", "bicubic_antialias", "crop", 1.0),
+        ("mae.py:B/16", "bicubic_antialias", "crop", 0.875),
+        ("mae_finetune.py:B/16", "bicubic_antialias", "crop", 0.875),
+        ("mae_probe.py:B/16", "bicubic_antialias", "crop", 0.875),
+        ("beit_finetune.py:B/16", "bicubic_antialias", "crop", 0.875),
+        ("vit_finetune.py:cifar10", "linear", "squash", 1.0),  # input_pipeline.py: tf.image.resize
+        ("plain_vit.py:90", "area", "crop", 0.875),  # big_vision: resize_small, central_crop
+        ("augreg.py:B/16-i1k", "area", "crop", 0.875),
+        ("scaling.py:G/14", "area", "crop", 0.875),
+    ],
+)
+def test_models_are_evaluated_as_their_authors_did(name, interpolation, fit, crop_pct) -> None:
+    data = recipe(name, tuple(START) if "finetune" in name or "384" in name else ()).data
+    assert (data.eval_interpolation, data.eval_fit, data.crop_pct) == (interpolation, fit, crop_pct)
 
 
 def names(config: Config) -> list[str]:

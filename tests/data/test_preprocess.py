@@ -3,6 +3,7 @@
 import io
 import pathlib
 import tarfile
+import tracemalloc
 
 import numpy as np
 import PIL.Image
@@ -16,6 +17,7 @@ from vit_jax.data.crops import (
     Crop,
     Inception,
     Shift,
+    Simple,
     center_crop,
     inception_box,
 )
@@ -260,7 +262,7 @@ def test_inception_falls_back_to_the_largest_central_box_with_an_allowed_ratio()
     assert inception_box((1, 1), (224, 224), area=(0.05, 1.0), numbers=numbers) == (0, 0, 1, 1)
 
 
-@pytest.mark.parametrize("crop", [Inception(), Shift(shift=3), Center()])
+@pytest.mark.parametrize("crop", [Inception(), Simple(), Shift(shift=3), Center()])
 @pytest.mark.parametrize("shape", [(40, 60), (8, 8), (1, 300)])
 def test_training_crops_have_the_size_and_follow_the_numbers(
     crop: Crop, shape: tuple[int, int]
@@ -310,6 +312,39 @@ def test_the_first_number_of_a_shift_is_vertical_and_the_second_horizontal() -> 
     left = transform(image, np.array([0.5, MOST] + [0.0] * 38))
     assert not left[:, -2:].any()
     np.testing.assert_array_equal(left[:, :-2], image[:, 2:])
+
+
+@pytest.mark.parametrize("shape", [(60, 90), (90, 61), (24, 24)])
+def test_a_simple_crop_is_any_part_of_the_resized_and_mirrored_image(
+    shape: tuple[int, int],
+) -> None:
+    """torchvision: Resize(24), then RandomCrop(24, padding=4, padding_mode="reflect")."""
+    image = noise(*shape)
+    height, width = (24 * side // min(shape) for side in shape)
+    resized = PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BICUBIC)
+    padded = np.pad(np.asarray(resized), ((4, 4), (4, 4), (0, 0)), mode="reflect")
+    data = DataConfig(crop=Simple(), interpolation="bicubic_antialias")
+    transform = train_transform(data, size=(24, 24))
+    rows, columns = height - 24 + 9, width - 24 + 9  # places
+    for row in range(rows):
+        for column in range(columns):
+            numbers = np.array([(row + 0.5) / rows, (column + 0.5) / columns] + [0.0] * 38)
+            cut = padded[row : row + 24, column : column + 24]
+            np.testing.assert_array_equal(transform(image, numbers), cut)
+    for number, row in ((0.0, 0), (MOST, rows - 1)):
+        found = transform(image, np.array([number, 0.0] + [0.0] * 38))
+        np.testing.assert_array_equal(found, padded[row : row + 24, :24])
+
+
+def test_a_simple_crop_of_a_long_line_needs_the_memory_of_its_part_only() -> None:
+    image = np.repeat(noise(8, 5_000), 10, axis=1)  # resized as a whole: 224 x 1,400,000 pixels
+    transform = TrainTransform(size=(224, 224), crop=Simple(), interpolation="bicubic_antialias")
+    tracemalloc.start()
+    left = transform(image, np.array([0.5, 0.0] + [0.0] * 38))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert left.shape == (224, 224, 3) and most < 10 * 2**20
+    np.testing.assert_array_equal(left[:, :4], left[:, 8:4:-1])  # the edge is mirrored
 
 
 def test_training_and_evaluation_use_their_own_fields_of_the_config() -> None:
@@ -363,6 +398,7 @@ def test_channels_and_orientation_reach_the_decoder() -> None:
     [
         *({"crop_area": (0.0, 1.0)}, {"crop_area": (0.6, 0.5)}, {"crop_area": (0.5, 1.01)}),
         *({"shift": -1, "crop": "shift"}, {"shift": 9, "crop": "shift"}),
+        *({"crop_padding": -1, "crop": "simple"}, {"crop_padding": 8, "crop": "simple"}),
         *({"crop_pct": 0.0}, {"crop_pct": 1.5}),
     ],
 )

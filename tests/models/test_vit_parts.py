@@ -209,7 +209,7 @@ def test_shared_and_per_block_relative_tables_agree():
     ("changes", "reason"),
     [
         ({"class_token": False}, "needs the class token"),
-        ({"distillation": True, "pool": "gap", "class_token": True}, "pools its tokens"),
+        ({"distillation": True, "pool": "gap", "class_token": True}, "set pool to 'token'"),
         ({"pool": "map", "norm_at": "pooled"}, "needs normalised tokens"),
         ({"relative_bias": "shared", "registers": 1}, "no other tokens"),
         ({"registers": 1, "position_at": "every_block"}, "rows for all tokens"),

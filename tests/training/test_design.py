@@ -81,8 +81,9 @@ def missing(recipe: str) -> list[str]:
     path, _, variant = recipe.partition(":")
     if variant.startswith("distilled-"):
         return ["--config.objective.teacher=FILE"]
-    names_model = "config.model.name =" in pathlib.Path(path).read_text()
-    return [] if names_model and variant != "finetune" else ["--config.init_from=FILE"]
+    get_config = runpy.run_path(path)["get_config"]
+    config = get_config(variant) if variant else get_config()
+    return [] if config.model.name else ["--config.init_from=FILE"]
 
 
 def teachers(config: Config) -> dict[str, frozen.Description]:

@@ -82,6 +82,42 @@ class Shift:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Simple:
+    """DeiT III's simple random crop: the resized image, mirrored at its edges, cut at random.
+
+    The smaller side gets the size of the model's images, so most of the image is seen (section 3.2
+    of arXiv 2204.07118).
+    """
+
+    crop_padding: int = 4  # mirrored pixels at each edge
+
+    def check(self, size: tuple[int, int], /) -> None:
+        if not 0 <= self.crop_padding < min(size):
+            raise ValueError(
+                f"config.data.crop_padding is {self.crop_padding}: it must be at least 0 and less"
+                f" than the smaller side of the images, {min(size)}"
+            )
+
+    def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
+        resized = covering(image.shape, target.size, interpolation=target.interpolation)
+        margins = [full - side for full, side in zip(resized, target.size, strict=True)]
+        top, left = (
+            int(number * (margin + 2 * self.crop_padding + 1)) - self.crop_padding
+            for number, margin in zip(numbers.ravel(), margins, strict=False)
+        )
+        # What is inside of the image, and how many mirrored lines are missing at each side.
+        first = max(top, 0), max(left, 0)
+        last = min(top + target.size[0], resized[0]), min(left + target.size[1], resized[1])
+        inside = (*first, last[0] - first[0], last[1] - first[1])
+        part = resized_part(image, resized, inside, interpolation=target.interpolation)
+        missing = [
+            (begin - corner, corner + side - end)
+            for begin, corner, side, end in zip(first, (top, left), target.size, last, strict=True)
+        ]
+        return np.pad(part, (*missing, (0, 0)), mode="reflect")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Center:
     """The crop of evaluation, resized with the interpolation of training."""
 
@@ -98,7 +134,12 @@ class Center:
         )
 
 
-CROPS: dict[str, type[Crop]] = {"inception": Inception, "shift": Shift, "center": Center}
+CROPS: dict[str, type[Crop]] = {
+    "inception": Inception,
+    "simple": Simple,
+    "shift": Shift,
+    "center": Center,
+}
 
 
 def inception_box(
@@ -159,19 +200,44 @@ def center_crop(
     the interpolation's library splits them: torchvision for Pillow's interpolations, else
     big_vision. "crop_floor" puts the smaller half at the top and left, like Hugging Face.
     """
-    h, w = image.shape[:2]
-    cover = [math.floor(side / share + 1e-6) for side in size]
-    scale = max(cover[0] / h, cover[1] / w)
-    like_torch = interpolation in PILLOW
-    # 1e-9 makes the limiting side exact in spite of rounding.
-    whole = (lambda side: int(side + 1e-9)) if like_torch else round
-    resized = (max(whole(h * scale), size[0]), max(whole(w * scale), size[1]))
+    resized = covering(image.shape, size, share=share, interpolation=interpolation)
     if fit == "squash":
-        resized = (cover[0], cover[1])
+        resized = _larger(size, share)
     margins = [full - side for full, side in zip(resized, size, strict=True)]
-    floors = not like_torch or fit == "crop_floor"
+    floors = interpolation not in PILLOW or fit == "crop_floor"
     top, left = (m // 2 if floors else round(m / 2) for m in margins)
-    if resized[0] * resized[1] > max(LARGE, 8 * size[0] * size[1]):
-        return resize_part(image, resized, (top, left, *size), interpolation)
-    image = resize(image, resized, interpolation)
-    return image[top : top + size[0], left : left + size[1]]
+    return resized_part(image, resized, (top, left, *size), interpolation=interpolation)
+
+
+def covering(
+    shape: tuple[int, ...],
+    size: tuple[int, int],
+    *,
+    share: float = 1.0,
+    interpolation: Interpolation,
+) -> tuple[int, int]:
+    """The size of an image of `shape` when it just covers `size / share`: see `center_crop`."""
+    h, w = shape[:2]
+    cover = _larger(size, share)
+    scale = max(cover[0] / h, cover[1] / w)
+    # 1e-9 makes the limiting side exact in spite of rounding.
+    whole = (lambda side: int(side + 1e-9)) if interpolation in PILLOW else round
+    return max(whole(h * scale), size[0]), max(whole(w * scale), size[1])
+
+
+def resized_part(
+    image: np.ndarray,
+    resized: tuple[int, int],
+    part: tuple[int, int, int, int],
+    *,
+    interpolation: Interpolation,
+) -> np.ndarray:
+    """The part (top, left, H, W) of the image after it is resized."""
+    top, left, height, width = part
+    if resized[0] * resized[1] > max(LARGE, 8 * height * width):
+        return resize_part(image, resized, part, interpolation)
+    return resize(image, resized, interpolation)[top : top + height, left : left + width]
+
+
+def _larger(size: tuple[int, int], share: float) -> tuple[int, int]:
+    return math.floor(size[0] / share + 1e-6), math.floor(size[1] / share + 1e-6)

@@ -24,7 +24,8 @@ class DataConfig:
     per_class: int = 0
     # How often each class is trained on: as often as it has images, or by a power of that number.
     sampling: Sampling = schema.choice(SAMPLINGS, "uniform", key="sampling")
-    # How training images are cropped: a random box, a random displacement, the centre.
+    # How training images are cropped: a random box, a random part that is as large as possible, a
+    # random displacement, the centre.
     crop: Crop = schema.choice(CROPS, "inception", key="crop")
     # Repeated augmentation: each image is this many times in a row in a batch, each time with
     # another crop and other augmentations. The length of an epoch in steps stays the same.

@@ -41,9 +41,15 @@ class ViTOptions(EncoderOptions):
                 f"pool {self.pool!r} or distillation needs the class token: set class_token to True"
             )
         if self.distillation and self.pool != "token":
-            raise ValueError(f"distillation pools its tokens: pool {self.pool!r} does not apply")
+            raise ValueError(
+                "a model with a distillation token classifies by its tokens, not by pool"
+                f" {self.pool!r}: set pool to 'token'"
+            )
         if self.head_norm != "none" and self.heads == 2:
-            raise ValueError(f"head_norm {self.head_norm!r} is for one head, not for distillation")
+            raise ValueError(
+                f"head_norm {self.head_norm!r} is for one head, and distillation has two: set"
+                " head_norm to 'none'"
+            )
         if self.pool in ("token_gap", "map") and self.norm_at == "pooled":
             raise ValueError(f"pool {self.pool!r} needs normalised tokens: use norm_at 'tokens'")
 
