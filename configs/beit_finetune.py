@@ -14,8 +14,7 @@ after-i22k 85.2 and 87.4, and 86.8 and 88.4 with --config.image_size=384 --confi
 After pretraining on ImageNet-1k 83.2 and 85.2 (arXiv 2106.08254, table 1). Their commands use 8 or
 16 V100 and state no time.
 
-What differs from the authors' code: the head starts at zero, not with a deviation of 2e-5; an image
-is flipped after RandAugment, not before.
+What differs from the authors' code: an image is flipped after RandAugment, not before.
 
 Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
 v5e-64 (64 chips) 1.2 hours, 77 chip-hours, MFU 25%.
@@ -51,6 +50,7 @@ def get_config(variant: str = "B/16") -> ml_collections.ConfigDict:
     config.model.name = f"BEiT-{size}"
     config.model.dtype = "bfloat16"
     config.model.drop_path = drop_path
+    config.model.head_std = 2e-5
 
     config.data.source = "tfds"
     if data != "i22k":

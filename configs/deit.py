@@ -47,6 +47,7 @@ def get_config(variant: str = "S/16") -> ml_collections.ConfigDict:
         config.model.name = f"DeiT-{variant}"
     config.model.dtype = "bfloat16"
     config.model.drop_path = 0.1
+    config.model.head_std = 0.02
 
     config.data.source = "tfds"
     config.data.name = "imagenet2012"

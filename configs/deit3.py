@@ -54,6 +54,7 @@ def get_config(variant: str = "B/16") -> ml_collections.ConfigDict:
     config.model.dtype = "bfloat16"
     config.model.drop_path = _DROP_PATH[size][stage]
     config.model.drop_path_grows = False
+    config.model.head_std = 0.02
     config.data.source = "tfds"
     config.data.interpolation = "bicubic_antialias"
     config.data.eval_interpolation = "bicubic_antialias"

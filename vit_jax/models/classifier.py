@@ -14,6 +14,7 @@ from flax import nnx
 from vit_jax.models import heads
 from vit_jax.models.batch_norm import BatchNorm
 from vit_jax.models.encoder import TaskModel
+from vit_jax.models.initial import redraw
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.stack import Intermediates
 
@@ -99,6 +100,7 @@ class Classifier(TaskModel):
             self.head = heads.linear_head(*sizes, **initial)
         if options.num_classes and options.heads == 2:
             self.head_distillation = heads.linear_head(*sizes, **initial)
+        redraw(self, options.init, depth=options.depth, rngs=rngs)
 
     def __call__(
         self,

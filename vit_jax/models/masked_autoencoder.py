@@ -13,6 +13,7 @@ from flax import nnx
 from vit_jax.models.classifier import PretrainingOptions
 from vit_jax.models.decoder import Decoder, DecoderOptions, random_masking
 from vit_jax.models.encoder import TaskModel
+from vit_jax.models.initial import redraw
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class MaskedAutoencoder(TaskModel):
             outputs=options.patch_size[0] * options.patch_size[1] * options.channels,
             rngs=rngs,
         )
+        redraw(self, options.init, depth=options.depth, rngs=rngs)
 
     def reconstruct(
         self,

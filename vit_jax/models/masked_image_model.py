@@ -5,15 +5,16 @@ N patches, D width.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx, traverse_util
+from flax import nnx
 
 from vit_jax.models import heads
 from vit_jax.models.classifier import PretrainingOptions
 from vit_jax.models.encoder import TaskModel
+from vit_jax.models.initial import redraw
 from vit_jax.models.normalisation import layer_norm
 
 
@@ -26,8 +27,6 @@ class MaskedImageModelOptions(PretrainingOptions):
     mask_token: bool = True
     mim_classes: int = 8192  # outputs of the head for each patch: logits of visual tokens
     mim_norm: bool = False  # a second norm before the head (Hugging Face, without mean pooling)
-    # Initial values: as in all other models, or as BEiT's code draws them for pretraining.
-    init: Literal["xavier", "beit"] = "xavier"
 
 
 class MaskedImageModel(TaskModel):
@@ -38,8 +37,7 @@ class MaskedImageModel(TaskModel):
         if options.mim_norm:
             self.mim_norm = layer_norm(options.width, options.norm_eps, options.dtype, rngs)
         self.mim_head = heads.linear_head(options.width, options.mim_classes, bias=0, rngs=rngs)
-        if options.init == "beit":
-            _initialise(self, depth=options.depth, rngs=rngs)
+        redraw(self, options.init, depth=options.depth, rngs=rngs)
 
     def patch_logits(
         self,
@@ -62,28 +60,3 @@ class MaskedImageModel(TaskModel):
         if self.options.mim_norm:
             tokens = self.mim_norm(tokens)
         return self.mim_head(tokens).astype(jnp.float32)
-
-
-def _initialise(model: nnx.Module, *, depth: int, rngs: nnx.Rngs) -> None:
-    """Draws kernels and tokens from BEiT's distribution, and sets biases to zero.
-
-    A normal distribution of deviation 0.02, cut at one deviation. The output projections of both
-    branches of block l, counted from 1, are divided by sqrt(2 l).
-    """
-    layers = jnp.sqrt(2 * jnp.arange(1.0, depth + 1))
-
-    def redrawn(path: tuple[Any, ...], value: jax.Array) -> jax.Array:
-        if path[-1] == "bias":
-            return jnp.zeros_like(value)
-        if path[-1] not in ("kernel", "cls", "mask"):
-            return value
-        drawn = 0.02 * jax.random.truncated_normal(rngs.params(), -1.0, 1.0, value.shape)
-        if path[-3:] in (("attention", "out", "kernel"), ("mlp", "fc2", "kernel")):
-            drawn = drawn / layers.reshape(depth, *[1] * (value.ndim - 1))
-        return drawn.astype(value.dtype)
-
-    params = nnx.to_pure_dict(nnx.state(model))
-    flat = {
-        path: redrawn(path, value) for path, value in traverse_util.flatten_dict(params).items()
-    }
-    nnx.update(model, traverse_util.unflatten_dict(flat))

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from vit_jax.models import limits, positions
 from vit_jax.models.attention import AttentionKind, check_cudnn
 from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.initial import Init
 from vit_jax.models.layers import Activation, BlockOptions
 from vit_jax.models.lora import LoraOptions
 from vit_jax.models.model import ModelOptions
@@ -111,6 +112,9 @@ class Compute:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderOptions(Compute, Adapters, Regularisation, BlockNumerics, Positions, Tokens, Sizes):
     """What all task models share. Raises ValueError if the fields do not fit together."""
+
+    # Initial values, but of the head: those of ViT ("xavier"), DeiT, MAE or BEiT.
+    init: Init = "xavier"
 
     def __post_init__(self) -> None:
         _check_values(self)

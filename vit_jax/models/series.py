@@ -56,18 +56,20 @@ class Series:
 
 
 IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bicubic_antialias"}
-_BEIT = {"activation": "gelu_erf", "position": "none", "class_token": True, "key_bias": False}
+_DEIT = {"activation": "gelu_erf", "init": "deit"}
+_BEIT = {
+    **{"activation": "gelu_erf", "position": "none", "class_token": True, "key_bias": False},
+    "init": "beit",
+}
 
 # DeiT (arXiv 2012.12877) and DeiT III (2204.07118); MAE (2111.06377); BEiT (2106.08254). The
 # names with "pretrain" include the parts of pretraining, the others are for fine-tuning.
 SERIES = {
-    "DeiT": Series(("Ti/16", "S/16", "B/16"), {"activation": "gelu_erf"}, IMAGENET),
-    "DeiT-distilled": Series(
-        ("Ti/16", "S/16", "B/16"), {"activation": "gelu_erf", "distillation": True}, IMAGENET
-    ),
+    "DeiT": Series(("Ti/16", "S/16", "B/16"), _DEIT, IMAGENET),
+    "DeiT-distilled": Series(("Ti/16", "S/16", "B/16"), _DEIT | {"distillation": True}, IMAGENET),
     "DeiT-III": Series(
         ("S/16", "M/16", "B/16", "L/16", "H/14"),
-        {"activation": "gelu_erf", "layer_scale": 1e-4, "class_position": False},
+        _DEIT | {"layer_scale": 1e-4, "class_position": False},
         IMAGENET | {"crop_pct": 1.0},
     ),
     "MAE": Series(
@@ -77,7 +79,7 @@ SERIES = {
     ),
     "MAE-pretrain": Series(
         ("B/16", "L/16", "H/14"),
-        {"activation": "gelu_erf", "decoder": DecoderOptions()},
+        {"activation": "gelu_erf", "init": "mae", "decoder": DecoderOptions()},
         IMAGENET,
         MaskedAutoencoderOptions,
     ),
@@ -88,7 +90,7 @@ SERIES = {
     ),
     "BEiT-pretrain": Series(
         ("B/16", "L/16"),
-        _BEIT | {"relative_bias": "shared", "mim_classes": 8192, "init": "beit"},
+        _BEIT | {"relative_bias": "shared", "mim_classes": 8192},
         {"crop_pct": 0.9, "interpolation": "bicubic_antialias"},
         MaskedImageModelOptions,
     ),

@@ -1,0 +1,104 @@
+"""Initial values of a Vision Transformer, as the code of each paper draws them.
+
+The modules are created with those of ViT; `redraw` replaces what another code draws otherwise. The
+heads of a classifier are left alone: `head_std` and `head_bias` set them.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, traverse_util
+
+Init = Literal["xavier", "deit", "mae", "beit"]
+
+_Path = tuple[str, ...]
+_Redrawn = Callable[[_Path, jax.Array], jax.Array]
+_HEADS = ("head", "head_distillation")
+_PATCHES = ("encoder", "embedding", "kernel")
+
+
+def redraw(model: nnx.Module, how: Init, *, depth: int, rngs: nnx.Rngs) -> None:
+    """Replaces the initial values of a model.
+
+    - xavier: those of ViT and big_vision, nothing changes. Kernels of dense layers are uniform by
+      the sum of both widths, those of queries, keys and values by their own; tokens are zero.
+    - deit: a normal distribution of deviation 0.02; the patches as PyTorch's convolution,
+      uniform by the number of inputs.
+    - mae: as xavier, but queries, keys and values are drawn as one kernel; the patches too, like a
+      dense layer, but their bias as PyTorch's; tokens with a deviation of 0.02.
+    - beit: a normal distribution of deviation 0.02, cut at one deviation. The output projections of
+      both branches of block l, counted from 1, are divided by sqrt(2 l).
+
+    All but xavier set the other biases to zero.
+    """
+    if how == "xavier":
+        return
+    params = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)))
+    inputs, outputs = math.prod(params[_PATCHES].shape[:-1]), params[_PATCHES].shape[-1]
+    rule = {
+        "deit": lambda: _deit(inputs, rngs),
+        "mae": lambda: _mae(inputs, outputs, rngs),
+        "beit": lambda: _beit(depth, rngs),
+    }[how]()
+    drawn = {
+        path: value if path[0] in _HEADS or "stem" in path else rule(path, value)
+        for path, value in params.items()
+    }
+    nnx.update(model, traverse_util.unflatten_dict(drawn))
+
+
+def _deit(inputs: int, rngs: nnx.Rngs) -> _Redrawn:
+    """`VisionTransformer._init_weights` of timm 0.3.2, which facebookresearch/deit uses."""
+
+    def redrawn(path: _Path, value: jax.Array) -> jax.Array:
+        if path[:-1] == _PATCHES[:-1]:  # the bias too
+            return _uniform(rngs, value, inputs**-0.5)
+        if path[-1] == "bias":
+            return jnp.zeros_like(value)
+        return _normal(rngs, value) if path[-1] in ("kernel", "cls") else value
+
+    return redrawn
+
+
+def _mae(inputs: int, outputs: int, rngs: nnx.Rngs) -> _Redrawn:
+    """`initialize_weights` of facebookresearch/mae."""
+
+    def redrawn(path: _Path, value: jax.Array) -> jax.Array:
+        if path == _PATCHES:
+            return _uniform(rngs, value, math.sqrt(6 / (inputs + outputs)))
+        if path[:-1] == _PATCHES[:-1]:  # its bias is still that of PyTorch's convolution
+            return _uniform(rngs, value, inputs**-0.5)
+        if path[-1] == "bias":
+            return jnp.zeros_like(value)
+        if path[-2:] == ("qkv", "kernel"):  # of D inputs and 3 D outputs instead of D
+            return value * math.sqrt(2 / 4)
+        return _normal(rngs, value) if path[-1] == "cls" else value
+
+    return redrawn
+
+
+def _beit(depth: int, rngs: nnx.Rngs) -> _Redrawn:
+    layers = jnp.sqrt(2 * jnp.arange(1.0, depth + 1))
+
+    def redrawn(path: _Path, value: jax.Array) -> jax.Array:
+        if path[-1] == "bias":
+            return jnp.zeros_like(value)
+        if path[-1] not in ("kernel", "cls", "mask"):
+            return value
+        drawn = 0.02 * jax.random.truncated_normal(rngs.params(), -1.0, 1.0, value.shape)
+        if path[-3:] in (("attention", "out", "kernel"), ("mlp", "fc2", "kernel")):
+            drawn = drawn / layers.reshape(depth, *[1] * (value.ndim - 1))
+        return drawn.astype(value.dtype)
+
+    return redrawn
+
+
+def _uniform(rngs: nnx.Rngs, value: jax.Array, limit: float) -> jax.Array:
+    return jax.random.uniform(rngs.params(), value.shape, value.dtype, -limit, limit)
+
+
+def _normal(rngs: nnx.Rngs, value: jax.Array) -> jax.Array:
+    return 0.02 * jax.random.normal(rngs.params(), value.shape, value.dtype)
