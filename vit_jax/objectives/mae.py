@@ -36,7 +36,8 @@ class MaskedAutoencoding(Objective):
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:
             raise ValueError(
-                f"config.objective.mask_ratio is {self.mask_ratio}: it must be between 0 and 1"
+                f"config.objective.mask_ratio is {self.mask_ratio}: give more than 0 and less"
+                " than 1"
             )
 
     @property

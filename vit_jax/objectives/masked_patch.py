@@ -45,7 +45,7 @@ class MaskedPatchPrediction(Objective):
     def __post_init__(self) -> None:
         if not 0 < self.corrupt < 1:
             raise ValueError(
-                f"config.objective.corrupt is {self.corrupt}: it must be between 0 and 1"
+                f"config.objective.corrupt is {self.corrupt}: give more than 0 and less than 1"
             )
 
     def check_kind(self, base: Options) -> None:
@@ -118,15 +118,19 @@ class MaskedPatchPrediction(Objective):
     def _errors(
         self, model: Any, images: jax.Array, changes: "Corruption", key: jax.Array | None
     ) -> jax.Array:
-        """Errors (B, N) of the corrupted patches, 0 elsewhere, float32."""
-        outputs = model.patch_logits(images, mask=changes.masked, source=changes.source, key=key)
+        """Errors (B, n) of the n corrupted patches, float32. The head is computed for them only."""
+        count = _corrupted(changes.corrupted.shape[1], self.corrupt)
+        places = jnp.argsort(~changes.corrupted, axis=1, stable=True)[:, :count]
+        outputs = model.patch_logits(
+            images, mask=changes.masked, source=changes.source, at=places, key=key
+        )
         images, size = images.astype(jnp.float32), model.options.patch_size
         if self.target == "pixels":
-            errors = jnp.square(outputs - patches(images, size)).mean(axis=-1)
-        else:
-            side = _SIDE if self.target == "colours_4x4" else 1
-            errors = colour_errors(outputs, colours(self._pixels(images), size, side=side))
-        return jnp.where(changes.corrupted, errors, 0)
+            targets = jnp.take_along_axis(patches(images, size), places[..., None], axis=1)
+            return jnp.square(outputs - targets).mean(axis=-1)
+        side = _SIDE if self.target == "colours_4x4" else 1
+        targets = colours(self._pixels(images), size, side=side)
+        return colour_errors(outputs, jnp.take_along_axis(targets, places[..., None], axis=1))
 
     def _pixels(self, images: jax.Array) -> jax.Array:
         """Normalised images with their values in [0, 1] again."""
