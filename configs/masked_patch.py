@@ -18,7 +18,7 @@ Published: 79.9% on ImageNet after pretraining on JFT-300M and fine-tuning (sect
 states no cost for this run.
 
 Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): paper on
-v5e-64 (64 chips) 24.8 hours, 1,584 chip-hours, MFU 39%.
+v5e-64 (64 chips) 24.8 hours, 1,584 chip-hours, MFU 38%.
 """
 
 import ml_collections
