@@ -99,7 +99,7 @@ class Simple:
             )
 
     def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
-        resized = covering(image.shape, target.size, interpolation=target.interpolation)
+        resized = _covering(image.shape, target.size, interpolation=target.interpolation)
         margins = [full - side for full, side in zip(resized, target.size, strict=True)]
         top, left = (
             int(number * (margin + 2 * self.crop_padding + 1)) - self.crop_padding
@@ -109,7 +109,7 @@ class Simple:
         first = max(top, 0), max(left, 0)
         last = min(top + target.size[0], resized[0]), min(left + target.size[1], resized[1])
         inside = (*first, last[0] - first[0], last[1] - first[1])
-        part = resized_part(image, resized, inside, interpolation=target.interpolation)
+        part = _cut_resized(image, resized, inside, interpolation=target.interpolation)
         missing = [
             (begin - corner, corner + side - end)
             for begin, corner, side, end in zip(first, (top, left), target.size, last, strict=True)
@@ -200,16 +200,16 @@ def center_crop(
     the interpolation's library splits them: torchvision for Pillow's interpolations, else
     big_vision. "crop_floor" puts the smaller half at the top and left, like Hugging Face.
     """
-    resized = covering(image.shape, size, share=share, interpolation=interpolation)
+    resized = _covering(image.shape, size, share=share, interpolation=interpolation)
     if fit == "squash":
         resized = _larger(size, share)
     margins = [full - side for full, side in zip(resized, size, strict=True)]
     floors = interpolation not in PILLOW or fit == "crop_floor"
     top, left = (m // 2 if floors else round(m / 2) for m in margins)
-    return resized_part(image, resized, (top, left, *size), interpolation=interpolation)
+    return _cut_resized(image, resized, (top, left, *size), interpolation=interpolation)
 
 
-def covering(
+def _covering(
     shape: tuple[int, ...],
     size: tuple[int, int],
     *,
@@ -225,7 +225,7 @@ def covering(
     return max(whole(h * scale), size[0]), max(whole(w * scale), size[1])
 
 
-def resized_part(
+def _cut_resized(
     image: np.ndarray,
     resized: tuple[int, int],
     part: tuple[int, int, int, int],

@@ -36,7 +36,7 @@ from vit_jax.objectives.contract import (
     Restored,
 )
 from vit_jax.objectives.masked_patch import masked_image_model
-from vit_jax.objectives.pixels import patches
+from vit_jax.objectives.pixels import patches, places_of
 
 TOKENIZER = "tokenizer"  # its name among the frozen models
 _STREAM = 3  # the random stream of the masks; the augmentations have other numbers
@@ -189,7 +189,7 @@ class MaskedImageModeling(Objective):
         images = batch["image"]
         scores = frozen[TOKENIZER](images)  # (B, rows, columns, V)
         tokens = scores.argmax(-1).reshape(hidden.shape)
-        places = jnp.argsort(~hidden, axis=1, stable=True)[:, : self.hidden]
+        places = places_of(hidden, self.hidden)
         counted, labels = (jnp.take_along_axis(x, places, axis=1) for x in (hidden, tokens))
         logits = model.patch_logits(images, mask=hidden, at=places, key=key)
         errors = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -19,7 +19,7 @@ from vit_jax.models.masked_image_model import MaskedImageModelOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.zoo import Options
 from vit_jax.objectives.contract import Batch, Direction, Frozen, Loss, Objective, Restored
-from vit_jax.objectives.pixels import denormalised, normalised, patches
+from vit_jax.objectives.pixels import denormalised, normalised, patches, places_of
 
 Target = Literal["mean_colour", "colours_4x4", "pixels"]
 
@@ -120,7 +120,7 @@ class MaskedPatchPrediction(Objective):
     ) -> jax.Array:
         """Errors (B, n) of the n corrupted patches, float32. The head is computed for them only."""
         count = _corrupted(changes.corrupted.shape[1], self.corrupt)
-        places = jnp.argsort(~changes.corrupted, axis=1, stable=True)[:, :count]
+        places = places_of(changes.corrupted, count)
         outputs = model.patch_logits(
             images, mask=changes.masked, source=changes.source, at=places, key=key
         )

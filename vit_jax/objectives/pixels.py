@@ -46,3 +46,11 @@ def statistics(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
     # The original uses the unbiased variance.
     mean, variance = patches.mean(-1, keepdims=True), patches.var(-1, ddof=1, keepdims=True)
     return mean, jnp.sqrt(variance + 1e-6)
+
+
+def places_of(marked: jax.Array, count: int) -> jax.Array:
+    """The indices int (B, count) of the marked patches, bool (B, N), in order.
+
+    Where fewer are marked, the first of the others follow.
+    """
+    return jnp.argsort(~marked, axis=1, stable=True)[:, :count]
