@@ -10,7 +10,13 @@ from PIL import ImageEnhance, ImageFilter, ImageOps
 
 from vit_jax.data import augment
 from vit_jax.data.arrays import ArraySource
-from vit_jax.data.augment import AUGMENTATIONS, colour_jitter, operations, warps
+from vit_jax.data.augment import (
+    AUGMENTATIONS,
+    colour_jitter,
+    operations,
+    randaugment_big_vision,
+    warps,
+)
 from vit_jax.data.augment.colour_jitter import ColourJitter
 from vit_jax.data.augment.randaugment_big_vision import RandAugmentBigVision
 from vit_jax.data.augment.randaugment_timm import OPERATIONS, RandAugmentTimm
@@ -193,9 +199,37 @@ def test_randaugment_draws_as_timm_does() -> None:
     assert 0.65 < np.mean(changed) < 0.8, "three of four images, but few operations change nothing"
 
 
-def test_colour_jitter_is_torchvisions_for_the_same_draws() -> None:
+def test_randaugment_takes_five_numbers_for_each_of_its_operations() -> None:
+    """Which, whether, how strong, which way, and how to interpolate."""
+    image, ours = IMAGES["photo"], RandAugmentTimm(magnitude_std=101.0, magnitude=8.0, fill=FILL)
+
+    def row(name: str, *others: float) -> list[float]:
+        return [(OPERATIONS.index(name) + 0.5) / len(OPERATIONS), *others]
+
+    def applied(image: np.ndarray, numbers: list[float]) -> np.ndarray:
+        return ours(image, numbers=np.array(numbers + [0.0] * (NUMBERS - len(numbers))))
+
+    expected = ours.applied("shear_x", image, level=4.0, negative=True, interpolation="bicubic")
+    expected = ours.applied("colour", expected, level=2.0, negative=False, interpolation="bilinear")
+    first, second = row("shear_x", 0.49, 0.5, 0.49, 0.5), row("colour", 0.0, 0.25, 0.5, 0.49)
+    np.testing.assert_array_equal(applied(image, first + second), expected)
+    second[1] = 0.5  # its probability is 0.5
+    expected = ours.applied("shear_x", image, level=4.0, negative=True, interpolation="bicubic")
+    np.testing.assert_array_equal(applied(image, first + second), expected)
+
+
+def test_colour_jitter_takes_the_order_from_its_first_numbers() -> None:
+    image, jitter = IMAGES["photo"], ColourJitter(hue=0.5)
+    numbers = np.array([0.6, 0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 1.0 - 1e-9])
+    factors = [jitter.factor(kind, number) for kind, number in enumerate(numbers[4:])]
+    expected = colour_jitter.jittered(image, [1, 3, 0, 2], factors)
+    np.testing.assert_array_equal(jitter(image, numbers=numbers), expected)
+
+
+@pytest.mark.parametrize("shift", [0.1, 0.5, -0.1, -0.5])
+def test_colour_jitter_is_torchvisions_for_the_same_draws(shift) -> None:
     image = IMAGES["photo"]
-    factors = [1.21, 0.77, 1.34, 0.1]
+    factors = [1.21, 0.77, 1.34, shift]
     kinds = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
     for order in ([0, 1, 2, 3], [2, 3, 0, 1], [3, 1, 2, 0]):
         expected = pillow(image)
@@ -408,6 +442,31 @@ def test_cutout_and_contrast_of_big_vision_depend_on_the_size() -> None:
     )
     turned = ours.applied("rotate", black + 9, negative=False, place=(0, 0))
     assert (turned == 128).any() and (turned[48, 56] == 9).all()
+
+
+def test_big_visions_contrast_is_around_the_number_of_pixels() -> None:
+    """The sum of a histogram by its 256 bins, cut to an integer, at most white."""
+    ours = RandAugmentBigVision(magnitude=15.0)
+    for shape, level in (((15, 51), 2), ((300, 300), 255)):
+        image = np.full((*shape, 3), 100, np.uint8)
+        found = ours.applied("contrast", image, negative=False, place=(0, 0))
+        assert (found == int(np.clip(level + np.float32(2.8) * (100 - level), 0, 255))).all()
+
+
+def test_randaugment_of_big_vision_takes_four_numbers_for_each_of_its_operations() -> None:
+    """Which, which way, and the row and the column of the middle of a square."""
+    image, ours = IMAGES["photo"], RandAugmentBigVision(magnitude=4.0)
+    names = randaugment_big_vision.OPERATIONS
+
+    def row(name: str, *others: float) -> list[float]:
+        return [(names.index(name) + 0.5) / len(names), *others]
+
+    for sign, negative in ((0.49, True), (0.5, False)):
+        numbers = row("shear_y", sign, 0, 0) + row("cutout", 0, 0.25, 0.75)
+        expected = ours.applied("shear_y", image, negative=negative, place=(0, 0))
+        expected = ours.applied("cutout", expected, negative=False, place=(0.25, 0.75))
+        found = ours(image, numbers=np.array(numbers + [0.0] * (NUMBERS - 8)))
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("fields", [{"layers": 11}, {"magnitude": 31.0}, {"magnitude": math.nan}])

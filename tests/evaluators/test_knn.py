@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from vit_jax.evaluators import knn
 from vit_jax.evaluators.knn import Bank, Knn, make_search
 from vit_jax.parallel.mesh import AXES, BATCH, MeshConfig, make_mesh
 
@@ -29,6 +30,12 @@ def mesh_of(name: str) -> jax.sharding.Mesh:
         auto = (jax.sharding.AxisType.Auto,) * 3
         return jax.make_mesh(sizes, AXES, axis_types=auto, devices=jax.devices()[:1])
     return make_mesh(MeshConfig(**dict(zip(AXES, sizes, strict=True))))
+
+
+def test_features_have_the_length_one_so_that_their_products_are_cosines(monkeypatch) -> None:
+    monkeypatch.setattr(knn, "of_images", lambda context, images, params: images)
+    found = knn._feature_step(None)({}, np.float32([[3, -4], [0, 0], [1e-3, 0]]))
+    np.testing.assert_allclose(found, [[0.6, -0.8], [0, 0], [1, 0]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("mesh_name", ["one", "data", "all"])

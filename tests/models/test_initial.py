@@ -44,6 +44,13 @@ def test_deit_begins_with_a_normal_distribution_and_the_convolution_of_pytorch(n
     assert not params["head/bias"].any()
 
 
+def test_the_heads_keep_the_values_that_a_config_gives_them() -> None:
+    params = drawn("DeiT-distilled-S/16", head_std=0.1, head_bias=-6.9)
+    for head in ("head", "head_distillation"):
+        assert is_normal(params[f"{head}/kernel"], 0.1)
+        np.testing.assert_array_equal(params[f"{head}/bias"], np.float32(-6.9))
+
+
 def test_a_masked_autoencoder_begins_as_the_authors_code_does() -> None:
     params = drawn("MAE-pretrain-B/16", decoder=DECODER)
     assert is_uniform(params["encoder/embedding/kernel"], (6 / (768 + 64)) ** 0.5)

@@ -88,7 +88,9 @@ def test_loss_and_gradients_are_those_of_the_original(shared) -> None:
     folder = shared / "fixtures/beit_pretrain_mim"
     io = np.load(folder / "io.npz")
     model: Any = vit_jax.load(folder / "checkpoint.pth")
-    tokens = np.zeros(io["mask"].shape, np.int32)
+    # Visible patches have the token that would be predicted there, and must not count.
+    logits = model.patch_logits(jnp.asarray(io["images"]), mask=jnp.asarray(io["mask"]))
+    tokens = np.array(logits.argmax(-1))
     tokens[io["mask"]] = io["masked_labels"]
     scores = jax.nn.one_hot(tokens.reshape(3, 4, 4), 64)
     batch = {"image": jnp.asarray(io["images"]), "hidden": jnp.asarray(io["mask"])}
@@ -127,12 +129,30 @@ def test_the_held_out_loss_is_the_mean_over_images() -> None:
     assert all(np.isfinite(one["loss"]) and one["loss"] > 0 for one in alone), alone
 
 
+def test_an_image_with_few_hidden_patches_counts_as_much_as_others() -> None:
+    """A head that always says the first token is right everywhere if that is the token."""
+    objective = MaskedImageModeling(hidden=5, smallest_block=1)
+    model = tiny.model(mask_token=True, num_classes=0, mim_classes=6)
+    model.mim_head.kernel[...] = jnp.zeros_like(model.mim_head.kernel[...])
+    model.mim_head.bias[...] = jnp.asarray([1.0, 0, 0, 0, 0, 0])
+    index = jnp.asarray(np.stack([np.zeros(8), np.arange(8)], 1), jnp.uint32)
+    hidden = objective._masks(index, model.options, key=jax.random.key(3)).sum(axis=1)
+    assert hidden.min() < hidden.max(), "or the test would prove little"
+    batch = {"image": tiny.images(8), "sample_index": index, "mask": jnp.ones(8, bool)}
+    scores = jax.nn.one_hot(jnp.zeros((8, 2, 3), int), 6)
+    found = objective.measure(model, batch, frozen={"tokenizer": lambda images: scores})
+    assert_close(found["accuracy"], 8.0)
+    assert_close(found["loss"], 8 * (np.log(np.e + 5) - 1), rtol=1e-5)
+
+
 def test_the_tokenizer_gets_images_with_a_token_for_each_patch() -> None:
     objective = MaskedImageModeling(tokenizer="FILE")
     options = zoo.options("BEiT-pretrain-B/16", image_size=(224, 256))
     tokenizer = zoo.options("DALL-E-dVAE", image_size=(256, 256))
     fitted: Any = objective.fit_frozen(options, {"tokenizer": tokenizer})["tokenizer"]
     assert fitted.image_size == (112, 128) and fitted.grid == options.grid
+    # `second_interpolation` of the original.
+    assert objective.frozen_models()["tokenizer"].interpolation == "lanczos3"
 
 
 @pytest.mark.parametrize(

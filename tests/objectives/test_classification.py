@@ -76,6 +76,14 @@ def test_a_threshold_that_makes_no_sense_is_refused(fields, message):
         Classification(**fields).model(tiny.options(), DataFacts(train_size=1, num_classes=10))
 
 
+def test_a_target_at_the_threshold_is_not_above_it():
+    """As timm's `target.gt(threshold)`: mixup's share is often exactly 0.5."""
+    objective = Classification(cross_entropy="sigmoid", target_threshold=0.5)
+    logits, targets = jnp.asarray([[3.0, -1, 0]]), jnp.asarray([[0.5, 0.51, 0]])
+    expected = classification.cross_entropy(logits, jnp.asarray([[0.0, 1, 0]]), kind="sigmoid")
+    assert_close(objective.supervised(logits, targets), expected)
+
+
 def test_smoothed_targets_sum_to_one():
     targets = classification.one_hot_targets(jnp.array([2, 0]), num_classes=4, smoothing=0.2)
     assert_close(targets, [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]], rtol=1e-7)

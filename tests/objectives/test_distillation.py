@@ -53,6 +53,20 @@ def test_loss_and_gradients_of_both_heads_equal_deit(shared, kind, alpha, temper
     assert_close(gradients[1], io[f"{name}_ddist"], rtol=1e-4, atol=1e-7)
 
 
+def test_the_labels_part_follows_the_fields_of_classification() -> None:
+    """Such as DeiT III's binary cross-entropy with thresholded targets."""
+    fields = {"cross_entropy": "sigmoid_mean", "target_threshold": 0.2}
+    heads = jax.random.normal(jax.random.key(0), (3, 4, 10))
+    batch = {"image": heads[0], "targets": jax.nn.softmax(2 * heads[2])}
+    objective = Distillation(teacher="x", alpha=0.25, **fields)
+    found = objective.loss(
+        Heads(heads[0], heads[1]), batch, key=None, frozen={TEACHER: lambda images: heads[2]}
+    )
+    base = classification.Classification(**fields).supervised(heads[0], batch["targets"])
+    np.testing.assert_array_equal(found.extras["base_loss"], base)
+    assert_close(found.values, 0.75 * base + 0.25 * found.extras["distillation_loss"], rtol=1e-6)
+
+
 def test_bfloat16_logits_are_compared_in_float32() -> None:
     logits = jax.random.normal(jax.random.key(0), (4, 100), jnp.bfloat16) * 10
     for kind in ("soft", "hard"):

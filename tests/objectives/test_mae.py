@@ -15,6 +15,7 @@ from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.models.masked_autoencoder import MaskedAutoencoderOptions
 from vit_jax.objectives import mae
+from vit_jax.objectives.classification import Classification
 from vit_jax.objectives.mae import MaskedAutoencoding
 
 FACTS = DataFacts(train_size=100)
@@ -40,6 +41,22 @@ def test_normalised_targets_ignore_brightness_and_contrast():
     assert_close(plain, changed, atol=1e-4)
     assert_close(plain.mean(-1), 0, atol=1e-5)
     assert_close(plain.var(-1, ddof=1), 1, rtol=1e-4)
+
+
+def test_targets_of_nearly_one_colour_are_damped_as_in_the_original():
+    """Its `(target - mean) / (var + 1.e-6) ** .5` with the unbiased variance."""
+    image = np.where(np.indices((4, 4, 3)).sum(0) % 2, 0.501, 0.499)
+    patch = image.reshape(-1)
+    expected = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-6)
+    found = mae.targets(jnp.asarray(image[None], jnp.float32), (4, 4), normalise=True)
+    assert_close(found[0, 0], expected, rtol=1e-4)
+    assert abs(expected).max() < 0.75, "or the damping would not be seen"
+
+
+def test_the_encoder_sees_the_visible_share():
+    """The plan and the choice of how to compute count the work of the encoder with it."""
+    assert MaskedAutoencoding(mask_ratio=0.9).encoded == pytest.approx(0.1)
+    assert Classification().encoded == 1
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,14 @@ def test_an_image_of_one_colour_has_this_colour_everywhere(target, outputs) -> N
     np.testing.assert_array_equal(labels, 0 + 8 * 1 + 64 * 7)
 
 
+def test_a_mean_on_a_border_has_the_lower_bin_and_brighter_pixels_count_as_white() -> None:
+    """As torch.bucketize and the clamp of vit-pytorch's loss."""
+    border = jnp.full((1, 8, 8, 3), jnp.float32([0.125, 0.25, 0.875]))  # exact in float32
+    assert masked_patch.colours(border, (8, 8)).item() == 0 + 8 * 1 + 64 * 6
+    halves = jnp.zeros((1, 8, 8, 3)).at[:, :4].set(3.0)  # a mean of 0.5, not 1.5
+    assert masked_patch.colours(halves, (8, 8)).item() == 3 * (1 + 8 + 64)
+
+
 def test_reduced_patches_keep_the_places_of_their_colours() -> None:
     """Row by row; each is the mean of 2x3 pixels."""
     patch = jnp.arange(16.0).reshape(4, 4) / 16
@@ -74,6 +82,14 @@ def test_half_of_the_patches_are_corrupted_and_those_in_the_shares_of_the_paper(
     np.testing.assert_array_equal(again.source, source[7:])
 
 
+def test_another_patch_is_never_the_patch_itself_and_each_of_the_others_as_often() -> None:
+    options = tiny.options(mask_token=True, num_classes=0, mim_classes=8, image_size=(16, 16))
+    index = jnp.asarray(np.stack([np.zeros(8000), np.arange(8000)], 1), jnp.uint32)
+    changes = masked_patch.corruption(index, options, share=0.5, key=jax.random.key(1))
+    steps = np.bincount(((np.asarray(changes.source) - np.arange(4)) % 4).ravel(), minlength=4)
+    assert_close(steps[1:] / 16_000, np.full(3, 0.1 / 3), atol=0.004)
+
+
 def test_corrupted_patches_reach_the_encoder_as_they_should() -> None:
     model = tiny.model(mask_token=True, num_classes=0, mim_classes=8)
     images = tiny.images(1)
@@ -91,8 +107,9 @@ def test_the_loss_of_pixels_is_the_squared_error_of_corrupted_patches() -> None:
     options = objective.model(tiny.options(num_classes=0), FACTS)
     assert options.mim_classes == 8 * 8 * 3
     model = tiny.model(num_classes=0, mask_token=True, mim_classes=options.mim_classes)
-    batch = {"image": tiny.images(), "sample_index": jnp.asarray([[0, 1], [0, 2]], jnp.uint32)}
+    batch = {"image": tiny.images(), "sample_index": jnp.asarray([[0, 1], [0, 4]], jnp.uint32)}
     batch = objective.prepare(batch, options=options, key=jax.random.key(0))
+    assert (batch["masked"] != batch["corrupted"])[1].any(), "or the test would prove little"
     values, weights, _ = objective.loss(model, batch, key=jax.random.key(0), frozen={})
     outputs = model.patch_logits(batch["image"], mask=batch["masked"], source=batch["source"])
     image = np.asarray(batch["image"][1]).reshape(2, 8, 3, 8, 3).swapaxes(1, 2).reshape(6, -1)

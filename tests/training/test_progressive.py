@@ -142,6 +142,19 @@ def test_a_smaller_model_is_the_one_that_surgery_makes_and_trains_all_rows(case)
             assert np.count_nonzero(rows) > rows.size * (0.5 if "bias" in path else 0.99), path
 
 
+def test_all_positions_train_on_images_of_a_quarter_of_the_size() -> None:
+    """Bilinear interpolation without antialiasing would skip half of the rows and columns."""
+    options = tiny.options(image_size=(64, 96))
+    params = traverse_util.unflatten_dict(tiny.params(options), sep="/")
+    small = zoo.change(options, image_size=(16, 24))
+
+    def total(params):
+        return jnp.abs(resized(params, options, small)["encoder"]["position"]).sum()
+
+    gradient = jax.grad(total)(params)["encoder"]["position"]
+    assert np.abs(gradient).sum(-1).min() > 0
+
+
 def test_batches_have_the_size_of_their_step() -> None:
     source = open_embedded("train")
     transform = TrainTransform(size=(28, 28), crop=Inception())

@@ -33,7 +33,8 @@ class Mix(Augmentation):
     probability: float = 1.0  # of mixing at all
     cutmix_probability: float = 0.5  # of CutMix where there is mixup too
     mode: Literal["batch", "pair", "sample"] = "batch"  # what has one draw
-    exact_share: bool = True  # the share of CutMix is that of the pixels, where the box is clipped
+    # The share of CutMix is that of the pixels, where the box is clipped; always with cutmix_sides.
+    exact_share: bool = True
     # What CutMix does with images of several classes: "share" weights the classes of both by their
     # pixels, "union" keeps all classes of both. Mixup always weights them by its share.
     several_labels: Literal["unset", "share", "union"] = "unset"
@@ -79,9 +80,9 @@ class Mix(Augmentation):
             index = jnp.where(first[:, None], index, index[::-1])
         _, height, width, _ = batch["image"].shape
         draw = jax.vmap(lambda i: self.draw(at(key, i), size=(height, width)))(index)
-        return batch | mixed(
-            batch, draw, exact_share=self.exact_share, union=self.several_labels == "union"
-        )
+        # A box of its own sides says nothing of the share that was drawn.
+        exact = self.exact_share or bool(self.cutmix_sides)
+        return batch | mixed(batch, draw, exact_share=exact, union=self.several_labels == "union")
 
     def draw(self, key: jax.Array, *, size: tuple[int, int]) -> Draw:
         """One draw for images of `size` (height, width), without the leading axis."""
