@@ -77,7 +77,11 @@ def test_the_default_is_that_of_vit_and_the_head_is_left_alone() -> None:
     params = drawn("S/16")
     assert is_uniform(params["encoder/blocks/mlp/fc1/kernel"], (6 / (64 + 256)) ** 0.5)
     assert is_uniform(params["encoder/blocks/attention/qkv/kernel"], (6 / 128) ** 0.5)
+    assert is_normal(params["encoder/blocks/mlp/fc1/bias"], 1e-6)  # MlpBlock of the original
+    assert not params["encoder/blocks/attention/qkv/bias"].any()
     assert not params["encoder/cls"].any() and not params["head/kernel"].any()
+    layered = drawn("S/16", position_at="every_block")
+    assert is_normal(layered["encoder/blocks/position"], 0.02)
     assert not drawn("DeiT-S/16")["head/kernel"].any()
 
 

@@ -1,6 +1,7 @@
 """Tests of single layers: norms and attention."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -130,14 +131,33 @@ def test_attention_dropout_drops_weights() -> None:
     def run(x):
         attention = layers.Attention(options, rngs=nnx.Rngs(key))
         attention.out.kernel[...] = jnp.eye(32).reshape(4, 8, 32)
-        return attention(x)[0], *attention(x, key=key, return_weights=True)
+        trained = attention(x, key=key)[0]
+        return attention(x)[0], trained, *attention(x, key=key, return_weights=True)
 
-    plain, dropped, weights = run(jnp.ones((300, 1, 32)))
+    plain, trained, dropped, weights = run(jnp.ones((300, 1, 32)))
+    np.testing.assert_array_equal(trained, dropped)
     share = np.asarray(dropped / plain).reshape(300, 4, 8)
     assert_close(share, share[..., :1].repeat(8, -1), atol=1e-5)
     assert set(np.unique(share.round(3))) == {0, 2}
     assert (share[..., 0] < 1).mean() == pytest.approx(0.5, abs=0.05)
     assert (np.asarray(weights) == 1).all(), "the weights shown are those before dropout"
+
+
+def test_all_that_is_dropped_in_a_block_has_a_key_of_its_own(monkeypatch) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def note(x: jax.Array, *rest: Any, key: jax.Array | None = None, **named: Any) -> jax.Array:
+        keys = [key, *(value for value in rest if isinstance(value, jax.Array))]
+        seen.extend(tuple(jax.random.key_data(k).tolist()) for k in keys if k is not None)
+        return x
+
+    for name in ("dropout", "drop_path", "mark"):
+        monkeypatch.setattr(layers, name, note)
+    options = tiny.options(dropout=0.5, attention_dropout=0.5, drop_path=0.5).block()
+    block = layers.Block(options, rngs=nnx.Rngs(0))
+    block(jnp.ones((2, 3, 32)), key=jax.random.key(1), drop_rate=0.5)
+    # Weights and output of the attention, hidden values and output of the MLP, two branches.
+    assert len(seen) == len(set(seen)) == 6
 
 
 def test_each_layer_of_the_mlp_is_followed_by_its_own_dropout() -> None:
@@ -174,6 +194,21 @@ def test_the_attention_of_a_pool_is_dropped_too() -> None:
     values, counts = np.unique(dropped, return_counts=True)
     assert values.tolist() == [0, 2, 20, 22]
     assert_close(counts / dropped.size, 0.25, atol=0.03)
+
+
+def test_a_classifier_drops_in_its_pool_while_it_trains(monkeypatch) -> None:
+    seen = []
+    pooled = heads.AttentionPool.__call__
+
+    def note(pool: Any, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        seen.append(key)
+        return pooled(pool, x, key=key)
+
+    monkeypatch.setattr(heads.AttentionPool, "__call__", note)
+    model, images = tiny.model(pool="map", class_token=False, dropout=0.5), tiny.images(1)
+    model(images)
+    model(images, key=jax.random.key(1))
+    assert seen[0] is None and seen[1] is not None
 
 
 def test_attention_needs_heads_that_divide_the_width() -> None:

@@ -181,6 +181,11 @@ def test_relative_positions_see_offsets_only() -> None:
     assert_close(bias[0, :, 3, 1], expected, atol=1e-6)
 
 
+def test_rows_of_a_1d_table_keep_the_first_and_the_last() -> None:
+    table = np.float32([[[0.0], [1.0], [4.0]]])
+    np.testing.assert_allclose(positions.resize_rows(table, 5)[0, :, 0], [0, 0.5, 1, 2.5, 4])
+
+
 def test_tables_are_resized_under_jit_and_differentiated() -> None:
     table = np.random.default_rng(3).normal(size=(1, 1 + 12, 8)).astype(np.float32)
     kernel = np.random.default_rng(4).normal(size=(4, 6, 3, 5)).astype(np.float32)

@@ -94,6 +94,16 @@ def test_hidden_patches_do_not_reach_the_model():
     assert np.abs(logits - model.patch_logits(other)).max() > 1e-3
 
 
+def test_the_distillation_token_is_before_the_registers() -> None:
+    """The heads read the first tokens."""
+    model = random_model(dataclasses.replace(TINY, distillation=True, registers=2))
+    encoder = model.encoder
+    tokens = encoder.add_prefix(jnp.zeros((1, PATCHES, 16)))[0, :2]
+    tokens = tokens - encoder.position_table()[0, :2]
+    np.testing.assert_allclose(tokens[0], encoder.cls[0, 0], atol=1e-6)
+    np.testing.assert_allclose(tokens[1], encoder.distillation[0, 0], atol=1e-6)
+
+
 def test_encoding_all_patches_in_another_order_changes_nothing():
     model = random_model(dataclasses.replace(TINY, registers=1))
     order = jnp.array([[3, 1, 5, 0, 2, 4]] * 2)

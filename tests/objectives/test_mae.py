@@ -13,6 +13,7 @@ from tests.extending.life import Life
 from vit_jax.checkpoints import run_folder
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
+from vit_jax.models.decoder import random_masking
 from vit_jax.models.masked_autoencoder import MaskedAutoencoderOptions
 from vit_jax.objectives import mae
 from vit_jax.objectives.classification import Classification
@@ -84,6 +85,14 @@ def test_loss_and_mask_through_the_objective_are_the_originals(shared, folder, f
     ]
     total, weight = (sum(part[i].sum() for part in parts) for i in (0, 1))
     assert_close(total / weight, io["expected_loss"])
+
+
+def test_as_many_patches_are_visible_as_in_the_original() -> None:
+    """`int(L * (1 - mask_ratio))`, which cuts: of 14 patches, 3.5 are 3."""
+    noise = jax.random.uniform(jax.random.key(0), (2, 14))
+    masking = random_masking(noise, ratio=0.75)
+    assert masking.keep.shape == (2, 3)
+    np.testing.assert_array_equal(masking.mask.sum(axis=1), [11, 11])
 
 
 def test_masks_are_keyed_by_the_place_of_a_sample_in_the_run():

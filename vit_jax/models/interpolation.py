@@ -91,13 +91,7 @@ def matrix(source: int, target: int, method: Method) -> np.ndarray:
     if not method.endswith("antialias"):
         return _taps(where, source, kernel, reach, sharpness)
     stretch = max(scale, 1.0)  # antialiasing widens the kernel when downsampling
-    distance = (np.arange(source) - where[:, None]) / stretch
-    # The libraries sum only over points whose rounded centre lies within the kernel's reach.
-    low = np.floor(where + 0.5 - reach * stretch + 0.5).clip(0)
-    high = np.floor(where + 0.5 + reach * stretch + 0.5).clip(max=source)
-    index = np.arange(source)
-    inside = (index >= low[:, None]) & (index < high[:, None])
-    weights = np.where(inside, kernel(distance, sharpness), 0.0)
+    weights = kernel((np.arange(source) - where[:, None]) / stretch, sharpness)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
