@@ -130,6 +130,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "vit_finetune.py:imagenet": {
         "schedule": {"decay": "cosine", "warmup": {"steps": 500}, "end_value": 0.0},
         "data.crop_area": (0.05, 1.0),
+        "model.representation_size": None,
         **optimizer("sgd", learning_rate=0.03, rate_batch=512, moment_dtype="bfloat16"),
         "optimizer.nesterov": False,
     },

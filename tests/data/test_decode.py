@@ -77,6 +77,16 @@ def test_sixteen_bits_big_endian_and_white_as_zero() -> None:
     assert np.array_equal(decode(inverted)[..., 0], 255 - (DEEP >> 8))
 
 
+def test_twelve_bits_keep_their_upper_eight() -> None:
+    """As cameras of microscopes save them. Pillow reads such a TIFF, but does not write one."""
+    row = (0 << 36 | 16 << 24 | 2048 << 12 | 4095).to_bytes(6, "big")
+    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(row)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    folder = struct.pack("<H", len(tags)) + entries + bytes(4)
+    data = b"II*\0" + struct.pack("<I", 8 + len(row)) + row + folder
+    assert decode(data, channels=1)[..., 0].tolist() == [[0, 1, 128, 255]]
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_pixels_of_unknown_range_are_refused_by_name(kind: type) -> None:
     data = encode(PIL.Image.fromarray(DEEP.astype(kind)), "TIFF")

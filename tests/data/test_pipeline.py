@@ -422,3 +422,12 @@ def test_evaluation_stops_if_too_many_images_are_broken() -> None:
         RunFailed, match=r"of 20 images are broken, more than the allowed share 0\.001"
     ):
         list(eval_batches(grey_files(20, broken=BROKEN), EVAL, batch_size=8))
+
+
+def test_each_batch_comes_in_all_versions_before_the_next() -> None:
+    """A version gets the number of the image in its split."""
+    versions = [lambda crop, number: crop + 100, lambda crop, number: crop * 0 + number + 200]
+    found = list(eval_batches(grey_files(3), EVAL, batch_size=2, versions=versions))
+    pixels = [batch["image"][batch["mask"]][:, 4, 4, 1].tolist() for batch in found]
+    assert pixels == [[100, 101], [200, 201], [102], [202]]
+    assert [batch["id"].tolist() for batch in found] == [[0, 1], [0, 1], [2, -1], [2, -1]]

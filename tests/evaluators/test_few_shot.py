@@ -60,6 +60,21 @@ def test_the_images_of_a_seed_are_those_of_big_vision() -> None:
         np.testing.assert_array_equal(found, [ids[:4] for ids in expected])
 
 
+def test_of_several_penalties_the_best_on_average_is_reported() -> None:
+    known = Features(*drawn(60, seed=1), np.arange(60))
+    asked = Features(*drawn(333, seed=2), np.arange(333))
+    chosen = [np.array([np.flatnonzero(known.labels == k)[s : s + 3] for k in range(K)])
+              for s in range(2)]  # fmt: skip
+    penalties = (2.0**-10, 2.0**5, 2.0**14)
+    alone = [
+        FewShot(shots=(3,), l2=(one,))._measured(known, asked, chosen)["top1_3shot"]
+        for one in penalties
+    ]
+    found = FewShot(shots=(3,), l2=penalties)._measured(known, asked, chosen)
+    assert found["top1_3shot"] == max(alone) and alone.index(max(alone)) > 0
+    assert found["l2_3shot"] == penalties[alone.index(max(alone))]
+
+
 def test_a_model_is_measured_on_the_features_of_its_head(recipe, tmp_path, printed) -> None:
     """In a run with an average, and again by `evaluate`."""
     few = ("kind=few_shot", "shots=(2, 5)", "seeds=2", f"l2={L2}", "every.steps=6")

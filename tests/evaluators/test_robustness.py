@@ -12,7 +12,7 @@ from tests.evaluators.test_answers import NAMES, RNG
 from tests.models import tiny
 from vit_jax.commands import corruption_table
 from vit_jax.data.arrays import ArraySource
-from vit_jax.data.corruptions import _NOISE, CORRUPTIONS
+from vit_jax.data.corruptions import _NOISE, CORRUPTIONS, Corrupt
 from vit_jax.data.record import Record
 from vit_jax.evaluators import Robustness
 from vit_jax.models.preprocessing import Preprocessing
@@ -52,6 +52,31 @@ def test_each_corruption_is_that_of_imagenet_c() -> None:
     assert np.abs(blocks - mean.repeat(2, axis=0).repeat(2, axis=1)).max() <= 1
     grey = np.full((200, 200, 3), 128, np.uint8)
     assert np.std(applied("noise", grey, 2) / 255) == pytest.approx(0.12, rel=0.02)
+
+
+@pytest.mark.parametrize("severity", range(1, 6))
+def test_each_severity_is_that_of_imagenet_c(severity) -> None:
+    grey = np.full((200, 200, 3), 128, np.uint8)
+    scale = (0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1]
+    numbers = 128 / 255 + DRAWS(0).normal(size=grey.shape, scale=scale)
+    expected = (255 * np.clip(numbers, 0, 1)).astype(np.uint8)
+    np.testing.assert_array_equal(applied("noise", grey, severity), expected)
+    file = io.BytesIO()
+    PIL.Image.fromarray(IMAGE).save(file, "JPEG", quality=(25, 18, 15, 10, 7)[severity - 1])
+    expected = np.asarray(PIL.Image.open(file))
+    np.testing.assert_array_equal(applied("jpeg", IMAGE, severity), expected)
+    share = (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
+    low = applied("contrast", IMAGE, severity).std((0, 1)) / IMAGE.std((0, 1))
+    np.testing.assert_allclose(low, share, rtol=0.1)
+
+
+def test_noise_belongs_to_the_image_and_the_severity() -> None:
+    drawn = [Corrupt("noise", severity)(IMAGE, number) for severity, number in ((1, 7), (2, 7))]
+    for severity, found in enumerate(drawn, 1):
+        expected = CORRUPTIONS["noise"](IMAGE, severity, DRAWS((_NOISE, severity, 7)))
+        np.testing.assert_array_equal(found, expected)
+    other = Corrupt("noise", 1)(IMAGE, 8)
+    assert not np.array_equal(other, drawn[0])
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)

@@ -31,6 +31,13 @@ def test_batches_with_padding_add_up_to_the_definition() -> None:
     assert found > 0.1
 
 
+def test_a_confidence_on_a_border_is_in_the_bin_below() -> None:
+    """(low, high], as in the paper: 0.2 is the upper end of the third of 15 bins."""
+    confidence = jnp.asarray([0.2, 0.21, 0.0])
+    found = calibration.gaps(confidence, jnp.zeros(3), mask=jnp.ones(3, bool))
+    np.testing.assert_allclose(found[2:4], [-0.2, -0.21], rtol=1e-6)
+
+
 def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_not() -> None:
     certain, counts = jnp.ones(4), jnp.ones(4, bool)
     for hits, wanted in ((jnp.ones(4), 0.0), (jnp.zeros(4), 1.0)):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.planning.test_search import STEP, TIME, job
-from vit_jax.planning import changes, page, plan, scaling, table
+from vit_jax.planning import changes, page, plan, scaling, table, topologies
 from vit_jax.planning.compiling import Compiler
 from vit_jax.planning.job import Result
 from vit_jax.planning.plan import Plan, Stage
@@ -24,6 +24,21 @@ def test_time_rate_and_cost_follow_from_the_seconds_of_a_step() -> None:
     assert FITS.chip_hours == pytest.approx(1000 * 0.1 / 3600 * 8)
     row = dict(zip(*table.overview([FITS]), strict=True))
     assert (row["topology"], row["ms/step"], row["MFU"]) == ("v5e-8", "100.0", "31.7%")
+
+
+def test_a_chip_of_two_devices_is_paid_once_and_computes_with_both() -> None:
+    topology = topologies.parse("v3-8")
+    assert (topology.chips, topology.devices) == (4, 8)
+    run = dataclasses.replace(FITS, job=dataclasses.replace(FITS.job, topology=topology))
+    assert run.chip_hours == pytest.approx(run.hours * 4)
+    assert run.mfu == pytest.approx(5e13 / (0.1 * 8 * 61.5e12))
+
+
+def test_a_batch_is_split_over_data_and_fsdp() -> None:
+    mesh = {"data": 2, "fsdp": 2, "tensor": 2}
+    result = Result(step=dataclasses.replace(STEP, mesh=mesh), needed=4e9)
+    row = dict(zip(*table.overview([dataclasses.replace(FITS, result=result)]), strict=True))
+    assert (row["mesh"], row["images/device"]) == ("data 2 x fsdp 2 x tensor 2", "128")
 
 
 def test_a_step_that_does_not_fit_says_by_how_much() -> None:

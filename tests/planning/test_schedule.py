@@ -7,6 +7,7 @@ import pytest
 
 from vit_jax.planning import collectives, hlo, schedule, topologies
 from vit_jax.planning.collectives import Network
+from vit_jax.planning.costs import REACHED
 from vit_jax.planning.schedule import Traffic
 
 V5E = topologies.parse("v5e-8").chip
@@ -97,6 +98,101 @@ def test_a_sum_between_more_slices_takes_longer() -> None:
         assert network.between_slices(kind, size, slices=2) == pytest.approx(two, abs=1e-3)
         assert network.between_slices(kind, size, slices=4) == pytest.approx(four, abs=1e-3)
     assert network.across("all-reduce", size, [0, 2, 4, 6]) == pytest.approx(1.5, abs=1e-3)
+
+
+def test_a_collective_passes_the_ring_as_often_as_its_kind_needs() -> None:
+    size = V5E.ring  # the bytes of one second
+    for kind, seconds in (
+        ("all-reduce", 1.5), ("all-gather", 0.75), ("reduce-scatter", 0.75),
+        ("all-to-all", 0.25 * 0.75), ("collective-permute", 2.0),
+    ):  # fmt: skip
+        assert NETWORK.seconds(kind, size, devices=4) == pytest.approx(seconds, abs=1e-4)
+
+
+LOOPS = """
+%condition (c: (s32[], f32[4,8], f32[8,16])) -> pred[] {
+  %c = (s32[], f32[4,8]{1,0}, f32[8,16]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%c), index=0
+  %ten = s32[] constant(10)
+  ROOT %less = pred[] compare(%i, %ten), direction=LT
+}
+
+%inner (b: (s32[], f32[4,8], f32[8,16])) -> (s32[], f32[4,8], f32[8,16]) {
+  %b = (s32[], f32[4,8]{1,0}, f32[8,16]{1,0}) parameter(0)
+  %j = s32[] get-tuple-element(%b), index=0
+  %x = f32[4,8]{1,0} get-tuple-element(%b), index=1
+  %w = f32[8,16]{1,0} get-tuple-element(%b), index=2
+  %dot = f32[4,16]{1,0} dot(%x, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %four = s32[] constant(4)
+  %next = s32[] add(%j, %four)
+  ROOT %t = (s32[], f32[4,8]{1,0}, f32[8,16]{1,0}) tuple(%next, %x, %w)
+}
+
+%outer (o: (s32[], f32[4,8], f32[8,16])) -> (s32[], f32[4,8], f32[8,16]) {
+  %o = (s32[], f32[4,8]{1,0}, f32[8,16]{1,0}) parameter(0)
+  %v = f32[8,16]{1,0} get-tuple-element(%o), index=2
+  %start = (f32[8,16]{1,0}, f32[8,16]{1,0:S(1)}, u32[]) copy-start(%v)
+  %done = f32[8,16]{1,0:S(1)} copy-done(%start)
+  ROOT %steps = (s32[], f32[4,8]{1,0}, f32[8,16]{1,0}) while(%o), condition=%condition, body=%inner
+}
+
+ENTRY %main (p: f32[4,8], q: f32[8,16]) -> (s32[], f32[4,8], f32[8,16]) {
+  %p = f32[4,8]{1,0} parameter(0)
+  %q = f32[8,16]{1,0} parameter(1)
+  %zero = s32[] constant(0)
+  %all = (s32[], f32[4,8]{1,0}, f32[8,16]{1,0}) tuple(%zero, %p, %q)
+  ROOT %loop = (s32[], f32[4,8]{1,0}, f32[8,16]{1,0}) while(%all), condition=%condition, \
+body=%outer, backend_config={"known_trip_count":{"n":"5"}}
+}
+"""
+
+
+def test_what_is_in_two_loops_counts_as_often_as_both_run() -> None:
+    """The outer one 5 times, the inner one for 0, 4 and 8."""
+    found = schedule.walk(hlo.parse(LOOPS), NETWORK)
+    assert found.flops == 5 * 3 * 2 * 4 * 8 * 16
+    each = 4 * 8 * 16 / (V5E.bandwidth * REACHED) + 0.3e-6
+    assert found.waiting == pytest.approx(5 * each)
+
+
+PARTS = """
+ENTRY %main (a: f32[6,100], u: f32[1,100], q: s4[64], g: bf16[8,40]) -> bf16[2,40] {
+  %a = f32[6,100]{1,0} parameter(0)
+  %u = f32[1,100]{1,0} parameter(1)
+  %q = s4[64]{0} parameter(2)
+  %g = bf16[8,40]{1,0} parameter(3)
+  %zero = s32[] constant(0)
+  %changed = f32[6,100]{1,0} dynamic-update-slice(%a, %u, %zero, %zero)
+  %copied = s4[64]{0} copy(%q)
+  %kernel = f32[1,100]{1,0} custom-call(%u), custom_call_target="tpu_custom_call", \
+backend_config={"cost_estimate":{"flops":"4000000","transcendentals":"0","bytes_accessed":"10"}}
+  ROOT %mine = bf16[2,40]{1,0} reduce-scatter(%g), channel_id=1, replica_groups=[2,4]<=[8], \
+dimensions={0}, use_global_device_ids=true, to_apply=%sum
+}
+"""
+
+
+def test_each_kind_of_operation_has_its_bytes() -> None:
+    found = schedule.walk(hlo.parse(PARTS), NETWORK)
+    update, four_bits, kernel = 2 * 4 * 100, 2 * 32, 10  # read and written
+    assert found.bytes == update + four_bits + kernel
+    ((traffic, total),) = found.collectives.items()
+    assert (traffic.kind, total.bytes) == ("reduce-scatter", 2 * 8 * 40)  # of the operand
+
+
+def test_a_kernel_is_as_slow_as_kernels_are() -> None:
+    """As its author estimates it, at 40% of the peak."""
+    found = schedule.walk(hlo.parse(PARTS), NETWORK)
+    (kernel,) = [item for item in found.items if item.instruction.op == "custom-call"]
+    assert kernel.seconds == pytest.approx(4_000_000 / (0.4 * V5E.peak))
+
+
+@pytest.mark.parametrize("xors", [19, 20])
+def test_a_product_draws_random_numbers_if_it_has_the_rounds_of_threefry(xors) -> None:
+    rounds = "".join(f"  %xor.{i} = u32[4,8]{{1,0}} xor(%bits, %bits)\n" for i in range(xors))
+    text = TEXT.replace("  ROOT %convolution.1", f"{rounds}  ROOT %convolution.1")
+    found = schedule.walk(hlo.parse(text), NETWORK)
+    assert found.drawing == (found.matmul if xors == 20 else 0)
 
 
 def test_text_without_an_entry_is_refused() -> None:

@@ -154,6 +154,8 @@ def test_strong_scaling_leaves_out_sizes_that_the_batch_cannot_be_divided_over()
     ("step", "batch", "slices", "words"),
     [
         ({"tokens": 257}, 512, 1, "257 tokens are computed as 384"),
+        ({"tokens": 264}, 512, 1, "264 tokens are computed as 384"),
+        ({"tokens": 265}, 512, 1, ""),
         ({"tokens": 197}, 512, 1, ""),
         ({"tokens": 256}, 512, 1, ""),
         ({}, 16, 1, "only 2 images"),
@@ -165,6 +167,15 @@ def test_a_warning_only_where_it_saves_money(step, batch, slices, words) -> None
     topology = dataclasses.replace(topologies.parse("v5e-8"), slices=slices)
     found = advice.of_step(dataclasses.replace(STEP, **step), topology, batch_size=batch)
     assert [words in text for text in found] == ([True] if words else [])
+
+
+def test_hosts_that_decode_too_few_images_are_found() -> None:
+    topology = topologies.parse("v5e-8")
+    decoding = advice.Decoding(per_core=10.0)  # 2,240 images of 224 cores
+    assert not advice.of_input(topology, 2240.0, decoding)
+    (text,) = advice.of_input(topology, 8960.0, decoding)
+    assert "8,960 images per second, and its cores decode 2,240" in text
+    assert "wait for 75% of the time" in text
 
 
 def test_recomputation_that_nobody_asked_for_is_found() -> None:

@@ -62,6 +62,8 @@ def test_a_tpu_unrolls_blocks_that_fit_if_the_run_is_long(changes, devices, unro
     ("changes", "work", "unrolled"),
     [
         ({}, {"encoded": 0.25}, True),
+        ({}, {"encoded": 0.25, "steps": 100_000}, False),  # a quarter of the work: too short
+        ({}, {"encoded": 0.5, "steps": 150_000}, True),
         ({}, {"encoded": 0.25, "images": 256}, False),
         ({}, {"encoded": 0.02, "images": 256}, True),  # the encoder needs little memory
         ({"depth": 25}, {"encoded": 0.25}, False),  # and 8 of the decoder are too many
