@@ -91,7 +91,7 @@ class Mix(Augmentation):
         if self._cuts and self.mixup_alpha:
             cut = jax.random.uniform(keys[0]) < self.cutmix_probability
         mixup_share = _beta(keys[1], self.mixup_alpha)
-        cutmix_share = _beta(keys[2], self.cutmix_alpha)  # of sides: not used
+        cutmix_share = _beta(keys[2], self.cutmix_alpha)
         share = jnp.where(cut, cutmix_share, mixup_share)
         mixes = jax.random.uniform(keys[3]) < self.probability
         if self.cutmix_sides:
