@@ -66,6 +66,14 @@ def save_steps(folder: pathlib.Path, top1: list[float | None], **keep: Any) -> s
         return checkpoints
 
 
+def test_without_a_named_metric_the_smallest_loss_is_the_best_where_there_is_no_top1(tmp_path):
+    with store.Store(tmp_path, KEEP) as checkpoints:
+        checkpoints.save(1, SMALL, {"loss": 2.0})
+        assert checkpoints.is_best({"loss": 1.0}) and not checkpoints.is_best({"loss": 3.0})
+        assert not checkpoints.is_best({"loss": 2.0}), "as good is not better"
+        assert not checkpoints.is_best({})
+
+
 @pytest.mark.parametrize(
     ("top1", "keep", "kept", "best"),
     [

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vit_jax.checkpoints.layouts import expects
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 
 
@@ -32,6 +33,11 @@ class Hints:
     def arguments(self) -> dict[str, Any]:
         """The fields of config.json, with timm's `model_args` merged into them."""
         return {**self.config, **self.config.get("model_args", {})}
+
+    @property
+    def heads_are_given(self) -> bool:
+        """Whether the user or a file names the number of heads, which no array contains."""
+        return bool(self.num_heads or self.arguments.get("num_heads"))
 
     def nominal(self, patch: tuple[int, int]) -> tuple[int, int]:
         """The grid of a model without positions: the user's, or that of images of 224 pixels."""
@@ -143,6 +149,14 @@ def assumed(preprocessing: Preprocessing, hints: Hints, **fields: Any) -> tuple[
         return ()
     values = ", ".join(f"{name} {value!r}" for name, value in fields.items())
     return (f"no file beside it has {', '.join(fields)}: assumed {values}",)
+
+
+def assumed_heads(
+    options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
+) -> tuple[str, ...]:
+    """As `assumed`, for a family whose arrays specify all of the model but the number of heads."""
+    fields = {} if hints.heads_are_given else {"num_heads": options.num_heads}
+    return assumed(preprocessing, hints, **fields)
 
 
 def assumed_pixels(options: object, preprocessing: Preprocessing, hints: Hints) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts.hints import Hints, assumed, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed_heads, released
 from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.checkpoints.layouts.torch import names, sizes
@@ -69,13 +69,6 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     )
 
 
-def assumptions(
-    options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
-) -> tuple[str, ...]:
-    given = hints.num_heads or hints.arguments.get("num_heads")
-    return assumed(preprocessing, hints, **({} if given else {"num_heads": options.num_heads}))
-
-
 LAYOUT = Layout(
     models=VITS,
     recognises=names.is_dinov2,
@@ -84,6 +77,6 @@ LAYOUT = Layout(
     entries=entries,
     preprocessing=preprocessing,
     resize=resize,
-    assumptions=assumptions,
+    assumptions=assumed_heads,
     read_only=True,
 )

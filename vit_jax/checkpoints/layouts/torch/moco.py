@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts.hints import Hints, assumed, heads, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed_heads, heads, released
 from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.checkpoints.layouts.timm import vit as timm
@@ -58,14 +58,6 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     )
 
 
-def assumptions(
-    options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
-) -> tuple[str, ...]:
-    """A message on the number of heads: the ViT-S of MoCo has more heads than other ViT-S."""
-    given = hints.num_heads or hints.arguments.get("num_heads")
-    return assumed(preprocessing, hints, **({} if given else {"num_heads": options.num_heads}))
-
-
 LAYOUT = Layout(
     models=VITS,
     recognises=names.is_moco,
@@ -75,6 +67,6 @@ LAYOUT = Layout(
     preprocessing=preprocessing,
     resize=lambda options: Methods(position="sincos2d", patch="bicubic_antialias"),
     notes=notes,
-    assumptions=assumptions,
+    assumptions=assumed_heads,  # the ViT-S of MoCo has more heads than others
     read_only=True,
 )

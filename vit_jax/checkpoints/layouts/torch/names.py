@@ -191,7 +191,7 @@ def assumptions(
     fields: dict[str, Any] = {}
     if not hints.arguments.get("architecture"):
         fields["activation"] = options.activation
-        if not (hints.num_heads or hints.arguments.get("num_heads")):
+        if not hints.heads_are_given:
             fields["num_heads"] = options.num_heads
     notes = assumed(preprocessing, hints, **fields)
     if sure or not notes:

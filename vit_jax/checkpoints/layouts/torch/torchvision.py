@@ -114,7 +114,7 @@ def assumptions(
 ) -> tuple[str, ...]:
     """A message on the number of heads and the preprocessing, which no array contains."""
     fields: dict[str, Any] = {}
-    if not (hints.num_heads or hints.arguments.get("num_heads")):
+    if not hints.heads_are_given:
         fields["num_heads"] = options.num_heads
     if not hints.preprocessor:
         fields |= {
