@@ -42,12 +42,19 @@ def test_fsdp_scatters_the_gradients_of_kernels():
     assert not kernels & {math.prod(shape) for kind, shape in moved if kind == "all-reduce"}
 
 
-def collectives(config: MeshConfig) -> list[tuple[str, tuple[int, ...]]]:
+def test_micro_batches_take_rows_that_are_on_their_device():
+    moved = collectives(MeshConfig(data=8), accumulate=4)
+    images = [shape for _, shape in moved if sorted(shape)[-2:] == [SIDE, SIDE] and 3 in shape]
+    assert moved and not images, images
+
+
+def collectives(config: MeshConfig, *, accumulate: int = 1) -> list[tuple[str, tuple[int, ...]]]:
     """Kind and shape of every array that a training step moves between devices."""
     recipe = default_config()
     recipe.image_size, recipe.batch_size = (SIDE, SIDE), BATCH
     recipe.model.name, recipe.model.width, recipe.model.depth = "Ti/16", 64, 3
     recipe.model.mlp_dim, recipe.model.num_heads = 128, 8
+    recipe.optimizer.accumulate = accumulate
     mesh = make_mesh(config)
     plan = design(resolve(recipe), DataFacts(train_size=BATCH, num_classes=24), mesh)
     host: dict[str, np.ndarray] = {
@@ -59,7 +66,8 @@ def collectives(config: MeshConfig) -> list[tuple[str, tuple[int, ...]]]:
         batch = to_global(host, mesh, batch_size=BATCH)
         text = plan.step.lower(plan.abstract, batch, {}).compile().as_text()
     found = []
-    pattern = r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all)(?:-start)?\("
+    kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
+    pattern = rf"= (.*?) ({kinds})(?:-start)?\("
     for result, kind in re.findall(pattern, text):
         for shape in re.findall(r"\w+\[([\d,]*)\]", result):
             found.append((kind, tuple(int(n) for n in shape.split(",") if n)))

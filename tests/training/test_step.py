@@ -4,12 +4,14 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.compare import assert_close
 from tests.models import tiny
 from tests.training.one_step import MESHES, MODEL, Training, make_config, mesh_of
+from vit_jax.training import step
 
 
 @functools.cache
@@ -96,3 +98,20 @@ def test_micro_batches_give_the_gradients_of_the_whole(in_parts) -> None:
     metrics, found, _ = stepped("sgd", "fsdp")
     assert in_parts.run() == pytest.approx(metrics, rel=1e-6)
     assert_close(in_parts.state["params"], found["params"], atol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_what_is_reported_is_divided_by_the_weights_of_the_loss(parts) -> None:
+    """Not by the images: the weights of masked pretraining count hidden patches."""
+
+    def gradients(params, batch, key, models, *, whole):
+        weight = batch["hidden"].sum()
+        sums = {"loss": batch["error"].sum(), "hits": 2 * weight}
+        return (weight, sums, {}), params * (1 / weight if whole else 1)
+
+    batch = {"error": jnp.asarray([3.0, 9.0]), "hidden": jnp.asarray([2.0, 4.0])}
+    means, _, grads = step._mean_over(
+        gradients, jnp.float32(1), batch, jax.random.key(0), {}, averages={}, parts=parts
+    )
+    assert (float(means["loss"]), float(means["hits"])) == (2.0, 2.0)
+    assert float(grads) == pytest.approx(parts / 6)
