@@ -96,6 +96,26 @@ def test_a_run_that_is_told_to_stop_saves_first_and_evaluates_when_it_goes_on(
     assert evaluated(tmp_path) == [2, 4, 6]
 
 
+def test_an_evaluation_that_was_late_may_still_be_the_best(
+    recipe, tmp_path, at_batch, monkeypatch
+) -> None:
+    """Its checkpoint was saved without metrics, and is then saved again with them."""
+    real, calls = held_out.measured, []
+
+    def worse_each_time(*args, **kwargs):
+        calls.append(0)
+        return real(*args, **kwargs) | {"top1": 1 - 0.01 * len(calls)}
+
+    monkeypatch.setattr(held_out, "measured", worse_each_time)
+    at_batch(2, interrupt)
+    fields = ("--config.evaluate_every.steps=2", "--config.checkpoint.keep_last=1")
+    assert cli.train(recipe, tmp_path, *fields) == 130
+    assert not (tmp_path / "checkpoints/2/metrics").exists()
+    assert cli.train(recipe, tmp_path, *fields) == 0
+    assert store.saved_steps(tmp_path) == [2, 6], "the best and the last"
+    assert (tmp_path / "checkpoints/2/metrics").exists()
+
+
 def test_a_run_that_stops_while_it_waits_for_images_saves_no_step_twice(
     recipe, tmp_path, at_batch, capsys
 ) -> None:
