@@ -167,6 +167,9 @@ def test_too_many_broken_images(recipe, tmp_path, capsys) -> None:
     assert str(broken) in last
     assert cli.train(recipe, workdir, *data, "--config.data.max_bad=0.1") == 0
     assert runs.lines(workdir)[-2]["bad_images"] == 1
+    (root / "d" / "1.png").write_bytes(b"")
+    assert cli.train(recipe, tmp_path / "two", *data, "--config.data.max_bad=0.1") == 0
+    assert runs.lines(tmp_path / "two")[-2]["bad_images"] == 2
 
 
 def test_a_checkpoint_of_another_model(recipe, run, tmp_path, refused: Refused) -> None:

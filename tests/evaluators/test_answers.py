@@ -72,6 +72,13 @@ def test_rows_say_which_images_are_broken_or_unlabelled(measured) -> None:
     for name in ("label", "predicted", "probability", "predicted_5"):
         assert [i for i, value in enumerate(columns[name]) if value is None] == [2, 4]
     of_class = answer_files.per_class(found, NAMES)
+    cells = np.zeros((7, 7), int)
+    for label, (predicted, *_), counted in zip(
+        found.labels, found.classes, found.counted, strict=True
+    ):
+        cells[label, predicted] += counted
+    np.testing.assert_array_equal(found.confusion(7), cells)
+    assert (cells != cells.T).any(), "or the test would prove little"
     hits = sum(round(row["top1"] * row["images"]) for row in of_class)
     assert hits == round(metrics["top1"] * 19) == np.trace(found.confusion(7))
     table = answer_files.per_class_table(of_class).split("\n")

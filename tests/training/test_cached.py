@@ -6,14 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from tests import cli, runs
 from tests.compare import assert_close, assert_same_bits
+from tests.data.test_pipeline import grey_files
 from tests.extending.life import Life
 from tests.models import tiny
+from tests.training.one_step import make_config, mesh_of
+from vit_jax.data.bad_images import BadImages
+from vit_jax.data.record import DataFacts
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.training import cached, setup
+from vit_jax.training.design import design
 
 HEAD = ("--config.tune.kind=head", "--config.optimizer.learning_rate=0.01")
-PLAIN = ("--config.augment=('value_range',)", "--config.data.crop=center")
+PLAIN = (
+    *("--config.augment=('value_range',)", "--config.data.crop=center"),
+    *("--config.data.mean=(0.3,0.4,0.5)", "--config.data.std=(0.2,0.3,0.4)"),
+)
 CACHED = "--config.tune.cached=true"
 DISTILLATION = ("--config.objective.name=distillation", "--config.objective.teacher=TEACHER")
 
@@ -44,6 +55,26 @@ def test_a_run_is_the_same_as_without_the_cache_and_resumes_bit_for_bit(
     head = "params/head/kernel"
     assert np.abs(arrays[head]).max() > 0
     assert_close(arrays[head], others[head], scaled=1e-5)
+
+
+def test_a_broken_image_has_no_features_and_the_others_have_their_own() -> None:
+    source = grey_files(11, broken={3: b"no image"})
+    fields = {"tune.kind": "head", "tune.cached": True, "augment": ("value_range",)}
+    config = make_config("sgd", fields=fields | {"data.crop": "center", "data.crop_pct": 1.0})
+    options = tiny.options(num_classes=2)
+    start = setup.Start(options=options, preprocessing=Preprocessing(image_size=(16, 24)))
+    facts = DataFacts(train_size=11, class_names=source.class_names, num_classes=2)
+    plan = design(config, facts, mesh_of("data"), start=start)
+    model = tiny.model(num_classes=2)
+    with jax.set_mesh(plan.mesh):
+        bad = BadImages(size=11, max_bad=0.5)
+        params = nnx.to_pure_dict(nnx.state(model))
+        found = cached.features(plan, params, source, bad=bad)
+    assert found.readable.tolist() == [index != 3 for index in range(11)]
+    assert found.labels[found.readable].tolist() == [i % 2 for i in range(11) if i != 3]
+    assert bad.count == 1
+    grey = jnp.full((1, 16, 24, 3), 7 / 127.5 - 1)
+    assert_close(found.values[7], model.pooled(grey)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(

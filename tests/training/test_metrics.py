@@ -117,6 +117,26 @@ def test_a_resume_keeps_the_events_of_its_start_step(tmp_path) -> None:
     assert len(told(tmp_path)) == 2 * 8 + 1
 
 
+def test_metrics_are_grouped_by_what_they_are_of() -> None:
+    tags = {
+        "eval_near/top1": "eval/near/top1",
+        "loss": "train/loss",
+        "bad_images": "data/bad_images",
+    }
+    tags |= {"images_per_second": "time/images_per_second", "eval_ema_top1": "eval/ema_top1"}
+    assert {name: events.tag(name) for name in tags} == tags
+
+
+def test_a_file_hides_what_older_ones_have_from_its_first_step_on(tmp_path) -> None:
+    for start, steps in ((0, (1, 2, 3)), (1, (3,))):
+        file = events.Events(tmp_path, start_step=start, older=start)
+        for step in steps:
+            file.write(step, {"loss": 1.0})
+        file.close()
+    files = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    assert events.shown(files) == {(1, "train/loss"), (3, "train/loss")}
+
+
 @pytest.mark.parametrize("lost", [0, 1, 40, 150])
 def test_events_that_a_kill_lost_are_written_again(tmp_path, lost) -> None:
     log(tmp_path, 0, 6)

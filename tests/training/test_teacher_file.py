@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,14 @@ from tests import cli, runs
 from tests.compare import assert_close
 from tests.extending.life import Life
 from vit_jax.checkpoints import run_folder
+from vit_jax.config import default_config, resolve
 from vit_jax.data import augment
-from vit_jax.data.arrays import EMBEDDED_CLASSES, open_embedded
+from vit_jax.data.arrays import EMBEDDED_CLASSES, ArraySource, open_embedded
 from vit_jax.data.record import UNKNOWN, DataFacts
 from vit_jax.images import transform_of
 from vit_jax.models import zoo
 from vit_jax.objectives.distillation import Distillation
-from vit_jax.training import frozen, teacher_file
+from vit_jax.training import frozen, labelling, teacher_file
 
 STUDENT = ("--config.model.name=DeiT-distilled-Ti/14", "--config.objective.name=distillation")
 
@@ -249,3 +251,24 @@ def test_label_writes_no_other_file_and_uses_no_other_field(
     unused = refused(*given, path, "--config.ema=0.5", folder=tmp_path)
     assert "does not use config.ema" in unused
     assert "no checkpoint at" in refused("label", "--workdir", tmp_path / "x", *given[3:], path)
+
+
+def test_an_answer_agrees_with_any_of_several_labels(monkeypatch) -> None:
+    """Of 4 images with the classes 0 and 1, 1, 2, none; the teacher says 1, 0, 2, 0."""
+    several = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], np.uint8)
+    source = ArraySource(
+        name="several",
+        class_names=("a", "b", "c"),
+        images=np.zeros((4, 8, 8), np.uint8),
+        labels=several,
+    )
+    logits = np.eye(3, dtype=np.float32)[[1, 0, 2, 0]]
+    teacher = types.SimpleNamespace(digest="0")
+    monkeypatch.setattr(labelling.opening, "open_train", lambda data, labelled: source)
+    monkeypatch.setattr(labelling.frozen, "read_model", lambda *given: teacher)
+    monkeypatch.setattr(labelling, "_answers", lambda *given: [(np.arange(4), logits, several)])
+    config = default_config()
+    config.model.name = "Ti/16"
+    answers, summary = labelling.label(resolve(config), "teacher", logits=False)
+    assert answers.rows.tolist() == [1, 0, 2, 0]
+    assert "agree with 50.00% of the labels" in summary

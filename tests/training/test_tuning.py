@@ -17,6 +17,7 @@ from tests.models import tiny
 from tests.training.one_step import Training, make_config, mesh_of
 from vit_jax.checkpoints import load, run_folder
 from vit_jax.models.lora import LAYERS, LoraOptions, merged
+from vit_jax.training.tuning.parts import BitFit
 
 RATE = 0.5
 LORA = LoraOptions(rank=3, alpha=6.0, layers=(".",))
@@ -189,3 +190,12 @@ def test_what_cannot_be_tuned_is_refused_in_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and re.search(message, lines[0]), lines
     assert not (tmp_path / "run").exists()
+
+
+def test_bitfit_trains_the_biases_of_layers() -> None:
+    """Biases of positions are no biases of a layer."""
+    options = tiny.options(position="none", relative_bias="shared")
+    trained = [path for path in tiny.params(options) if BitFit().trains(path, options)]
+    assert "encoder/blocks/mlp/fc1/bias" in trained and "encoder/norm/bias" in trained
+    assert "head/kernel" in trained and "encoder/relative_bias" not in trained
+    assert not any(path.startswith("encoder/") and path.endswith("kernel") for path in trained)
