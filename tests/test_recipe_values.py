@@ -57,6 +57,7 @@ BICUBIC = {"data.crop": "inception", "data.crop_area": (0.08, 1.0)} | {
 VALUES: dict[str, dict[str, Any]] = {
     # big_vision, configs/vit_i1k.py and vit_i21k.py; "How to train your ViT?", table 1.
     "augreg.py:B/16-i1k": {
+        "image_size": (224, 224),
         "total": {"epochs": 300.0},
         "schedule": {"decay": "cosine", "warmup": {"steps": 10_000}, "end_value": 0.0},
         "data.train_split": "train[:99%]",
@@ -84,6 +85,7 @@ VALUES: dict[str, dict[str, Any]] = {
     },
     # big_vision, configs/vit_s16_i1k.py.
     "plain_vit.py:90": {
+        **{"image_size": (224, 224), "model.class_token": False},
         "total": {"epochs": 90.0},
         "schedule": {"decay": "cosine", "warmup": {"steps": 10_000}, "end_value": 0.0},
         "data.train_split": "train[:99%]",
@@ -99,6 +101,7 @@ VALUES: dict[str, dict[str, Any]] = {
     },
     # big_vision, configs/proj/scaling_laws/train_vit_g.py.
     "scaling.py:G/14": {
+        **{"image_size": (224, 224), "model.class_token": False},
         "schedule": {
             **{"decay": "rsqrt", "timescale": {"steps": 10_000}},
             **{"warmup": {"steps": 10_000}, "cooldown": {"steps": 50_000}},
@@ -128,13 +131,16 @@ VALUES: dict[str, dict[str, Any]] = {
     },
     # vision_transformer, configs/common.py.
     "vit_finetune.py:imagenet": {
+        "data.eval_split": "train[99%:]",
         "schedule": {"decay": "cosine", "warmup": {"steps": 500}, "end_value": 0.0},
         "data.crop_area": (0.05, 1.0),
         "model.representation_size": None,
         **optimizer("sgd", learning_rate=0.03, rate_batch=512, moment_dtype="bfloat16"),
         "optimizer.nesterov": False,
     },
-    "vit_finetune.py:cifar10": {"optimizer.learning_rate": 0.01},
+    "vit_finetune.py:cifar10": {
+        **{"optimizer.learning_rate": 0.01, "data.eval_split": "train[98%:]"},
+    },
     "vit_finetune.py:pets": {"schedule.warmup": {"steps": 100}},
     # facebookresearch/deit, main.py and README_deit.md.
     "deit.py:distilled-B/16": {
@@ -177,12 +183,14 @@ VALUES: dict[str, dict[str, Any]] = {
     },
     # facebookresearch/mae, PRETRAIN.md, FINETUNE.md and their scripts.
     "mae.py:B/16": {
+        "image_size": (224, 224),
         "schedule": {"decay": "cosine", "decay_from": "warmup", "end_value": 0.0},
         "schedule.warmup_start": 0.0,
         "data.crop_area": (0.2, 1.0),
         **optimizer("adamw", learning_rate=1.5e-4, rate_batch=256, clip_norm=0.0, eps=1e-8),
     },
     "mae_finetune.py:B/16": {
+        "image_size": (224, 224),
         "schedule": {"decay": "cosine", "warmup": {"epochs": 5.0}, "end_value": 1e-6},
         **RANDAUGMENT,
         **ERASE,
@@ -192,6 +200,7 @@ VALUES: dict[str, dict[str, Any]] = {
         **optimizer("adamw", weight_decay=0.05, rate_batch=256, clip_norm=0.0, **ADAM),
     },
     "mae_probe.py:B/16": {
+        "image_size": (224, 224),
         "schedule": {"decay": "cosine", "warmup": {"epochs": 10.0}, "end_value": 0.0},
         **BICUBIC,
         **{"model.norm_at": "tokens", "model.head_std": 0.01},
@@ -210,6 +219,7 @@ VALUES: dict[str, dict[str, Any]] = {
         **optimizer("adamw", rate_batch=2048, eps=1e-8),
     },
     "beit_finetune.py:B/16": {
+        "image_size": (224, 224),
         "schedule": {"decay": "cosine", "end_value": 1e-6},
         **RANDAUGMENT,
         **ERASE,
