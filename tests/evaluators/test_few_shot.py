@@ -63,8 +63,8 @@ def test_the_images_of_a_seed_are_those_of_big_vision() -> None:
 def test_of_several_penalties_the_best_on_average_is_reported() -> None:
     known = Features(*drawn(60, seed=1), np.arange(60))
     asked = Features(*drawn(333, seed=2), np.arange(333))
-    chosen = [np.array([np.flatnonzero(known.labels == k)[s : s + 3] for k in range(K)])
-              for s in range(2)]  # fmt: skip
+    of_class = [np.flatnonzero(known.labels == number) for number in range(K)]
+    chosen = [np.array([ids[seed : seed + 3] for ids in of_class]) for seed in range(2)]
     penalties = (2.0**-10, 2.0**5, 2.0**14)
     alone = [
         FewShot(shots=(3,), l2=(one,))._measured(known, asked, chosen)["top1_3shot"]
