@@ -14,6 +14,7 @@ from vit_jax.models import swin
 from vit_jax.models.dvae import DVAEOptions
 from vit_jax.models.layers import grid_bias
 from vit_jax.models.positions import relative_index
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
 
 
@@ -45,10 +46,15 @@ def test_filters_of_grey_images_are_grey(model):
     """Grey images see only the sum over the channels, each divided by its deviation."""
     grey = tiny.model(channels=1, patch_size=(8, 8))
     colour = tiny.model()
-    colour.preprocessing = vit_jax.create("Ti/8", image_size=(16, 24), depth=1).preprocessing
+    std = (0.2, 0.3, 0.5)
+    colour.preprocessing = Preprocessing(image_size=(16, 24), std=std)
     kernel = np.asarray(grey.patch_kernel)
     shares = np.array([0.5, 0.2, 0.3], np.float32)[None, None, :, None]
-    colour.encoder.embedding.kernel[...] = kernel * shares
+    colours = kernel * shares
+    other = np.random.default_rng(0).normal(size=kernel[:, :, 0].shape).astype(np.float32)
+    colours[:, :, 0] += other  # which the next channel takes back
+    colours[:, :, 1] -= other
+    colour.encoder.embedding.kernel[...] = colours * np.float32(std)[:, None]
     images = learned.filters(colour, grey=True, count=3)
     assert images.shape == (3, 8, 8, 1)
     assert_close(images, learned.filters(grey, count=3), atol=1e-5)

@@ -49,6 +49,17 @@ def test_paths_may_be_absolute_and_columns_may_have_other_names(folder, tmp_path
     assert source.read(1).data == (folder / "b/2.png").read_bytes()
 
 
+def test_images_may_be_in_a_folder_whose_name_begins_like_that_of_the_tables(folder) -> None:
+    """And a table of a spreadsheet begins with a byte order mark."""
+    tables = folder / "a-tables"
+    (folder / "a").rename(folder / "a-tables-images")
+    tables.mkdir()
+    text = "path,label\n../a-tables-images/0.png,1\n../a-tables-images/1.png,2\n"
+    (tables / "train.csv").write_text(text, encoding="utf-8-sig")
+    source = ManifestData(path=str(tables)).open("train", train_split="train")
+    assert source.read(1).data == (folder / "a-tables-images/1.png").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

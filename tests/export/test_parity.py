@@ -62,12 +62,30 @@ def test_int8_without_classes_of_photographs_has_a_bound_on_the_difference(name,
         judged(far, exact, on)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("stored", ["float32", "bfloat16", "int8"])
-def test_what_is_not_a_number_is_refused(stored) -> None:
+def test_what_is_not_a_number_is_refused(stored, value) -> None:
     exact = logits(np.arange(4))
-    broken = {"logits": np.full_like(exact["logits"], np.nan)}
-    with pytest.raises(RunFailed, match="by nan"):
+    broken = {"logits": np.where(exact["logits"] > 0, np.float32(value), 0)}
+    with pytest.raises(RunFailed, match=r"by (nan|inf)"):
         judged(broken, exact, images(4), stored=stored)
+
+
+def test_a_difference_is_a_share_of_the_largest_value() -> None:
+    exact = {"features": np.float32([[1, 100], [2, 3]])}
+    near = {"features": exact["features"] + np.float32([[0, 0], [5e-4, 0]])}
+    (found,) = judged(near, exact, images(2), stored="float32")["outputs"].values()
+    assert found["relative"] == pytest.approx(5e-6, rel=1e-2)
+    assert found["absolute"] == pytest.approx(5e-4, rel=1e-2)
+
+
+def test_bfloat16_may_differ_by_twice_as_much_as_the_model_in_bfloat16() -> None:
+    exact = {"features": np.ones((2, 3), np.float32)}
+    rounded, near, far = ({"features": exact["features"] * x} for x in (1.01, 1.019, 1.022))
+    report = judged(near, exact, images(2), stored="bfloat16", rounded=rounded)
+    assert report["bound"]["relative"] == pytest.approx(0.02, rel=1e-3)
+    with pytest.raises(RunFailed, match="differs from the model by 0.022"):
+        judged(far, exact, images(2), stored="bfloat16", rounded=rounded)
 
 
 def test_speed_is_measured_for_one_image_and_for_many_or_for_the_batch_of_the_program() -> None:

@@ -93,7 +93,9 @@ def test_a_run_ends_with_its_report_and_the_command_that_repeats_it(folder, thre
     assert command.startswith("python -m vit_jax train --config ") and "report=True" in command
     found = facts.of(run)
     assert found["length"] == "2 of 2 steps, 0.0016 epochs, batch 16, seed 0"
-    assert found["objective"] == "classification" and "device-hours" in found["time"]
+    assert found["objective"] == "classification"
+    hours = run.wall_seconds * run.machine["devices"] / 3600  # of all 8
+    assert f"; {hours:.3g} device-hours" in found["time"]
     assert "jax 0." in found["machine"] and "data 8" in found["mesh"]
     assert 0 < run.step_seconds <= run.wall_seconds + 1
     assert facts.warnings(run) == []
@@ -150,9 +152,9 @@ def test_an_unfinished_run_and_damaged_lines_are_said(folder, tmp_path) -> None:
 
 
 def test_runs_are_sorted_and_seeds_are_averaged(folder, tmp_path) -> None:
-    """Two seeds, and a run with another rate that is better than both."""
+    """Two seeds, and a run with another rate that is better than both, and another seed."""
     optimizer = json.loads((folder / "taught" / "config.json").read_text())["optimizer"]
-    for name, seed, rate, top1 in (("a", 0, 1e-3, 0.5), ("b", 1, 1e-3, 0.7), ("c", 0, 2e-3, 0.8)):
+    for name, seed, rate, top1 in (("a", 0, 1e-3, 0.5), ("b", 1, 1e-3, 0.7), ("c", 2, 2e-3, 0.8)):
         changed = {"seed": seed, "optimizer": optimizer | {"learning_rate": rate}}
         there = copy(folder / "taught", tmp_path / name, **changed)
         line = {"step": 2, "eval_loss": 1.0, "eval_top1": top1}
@@ -170,7 +172,7 @@ def test_runs_are_sorted_and_seeds_are_averaged(folder, tmp_path) -> None:
     ]
     assert [list(row) for row in results.differing(found)] == [
         ["field", "a", "b", "c"],
-        ["seed", "0", "1", "0"],
+        ["seed", "0", "1", "2"],
         ["optimizer.learning_rate", "0.001", "0.001", "0.002"],
     ]
     assert "Held-out top-1" in curves.of_groups(groups)
