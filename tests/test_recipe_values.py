@@ -5,13 +5,12 @@ here a second time on purpose: a slip of the pen in a recipe trains another mode
 """
 
 import pathlib
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from vit_jax import schema
 from vit_jax.commands import configs
+from vit_jax.training import run_config
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
@@ -247,26 +246,9 @@ VALUES: dict[str, dict[str, Any]] = {
 def test_a_recipe_has_the_values_of_its_authors(name) -> None:
     overrides = ["--config.init_from=FILE"]
     overrides += ["--config.objective.teacher=FILE"] if "distilled" in name else []
-    plain = schema.plain(configs.from_file(str(FOLDER / name), overrides))
-    plain["augment"] = {
-        one if isinstance(one, str) else one["name"]: {} if isinstance(one, str) else one
-        for one in plain["augment"]
-    }
-    for path, value in _leaves(VALUES[name]):
-        assert _at(plain, path) == value, path
-
-
-def _leaves(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted paths and values of nested mappings."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{before}{name}.")
-        else:
-            yield before + name, value
-
-
-def _at(plain: Any, path: str) -> Any:
-    """The value at a dotted path, with tuples for lists; None where there is none."""
-    for part in path.split("."):
-        plain = plain.get(part) if isinstance(plain, Mapping) else None
-    return tuple(plain) if isinstance(plain, list) else plain
+    found = run_config.flat(configs.from_file(str(FOLDER / name), overrides))
+    for one in found["augment"]:
+        if not isinstance(one, str):
+            found |= {f"augment.{one['name']}.{field}": value for field, value in one.items()}
+    for path, value in run_config.flat(VALUES[name]).items():
+        assert found.get(path) == value, path

@@ -199,23 +199,25 @@ def test_randaugment_draws_as_timm_does() -> None:
     assert 0.65 < np.mean(changed) < 0.8, "three of four images, but few operations change nothing"
 
 
+def numbers_for(operations: tuple[str, ...], *rows: tuple[str, list[float]]) -> np.ndarray:
+    """The numbers of a sample that choose these operations, each with its other numbers."""
+    used = [
+        number
+        for name, others in rows
+        for number in ((operations.index(name) + 0.5) / len(operations), *others)
+    ]
+    return np.array(used + [0.0] * (NUMBERS - len(used)))
+
+
 def test_randaugment_takes_five_numbers_for_each_of_its_operations() -> None:
     """Which, whether, how strong, which way, and how to interpolate."""
     image, ours = IMAGES["photo"], RandAugmentTimm(magnitude_std=101.0, magnitude=8.0, fill=FILL)
-
-    def row(name: str, *others: float) -> list[float]:
-        return [(OPERATIONS.index(name) + 0.5) / len(OPERATIONS), *others]
-
-    def applied(image: np.ndarray, numbers: list[float]) -> np.ndarray:
-        return ours(image, numbers=np.array(numbers + [0.0] * (NUMBERS - len(numbers))))
-
-    expected = ours.applied("shear_x", image, level=4.0, negative=True, interpolation="bicubic")
-    expected = ours.applied("colour", expected, level=2.0, negative=False, interpolation="bilinear")
-    first, second = row("shear_x", 0.49, 0.5, 0.49, 0.5), row("colour", 0.0, 0.25, 0.5, 0.49)
-    np.testing.assert_array_equal(applied(image, first + second), expected)
-    second[1] = 0.5  # its probability is 0.5
-    expected = ours.applied("shear_x", image, level=4.0, negative=True, interpolation="bicubic")
-    np.testing.assert_array_equal(applied(image, first + second), expected)
+    first = ours.applied("shear_x", image, level=4.0, negative=True, interpolation="bicubic")
+    both = ours.applied("colour", first, level=2.0, negative=False, interpolation="bilinear")
+    shear = ("shear_x", [0.49, 0.5, 0.49, 0.5])
+    for whether, expected in ((0.0, both), (0.5, first)):  # its probability is 0.5
+        numbers = numbers_for(OPERATIONS, shear, ("colour", [whether, 0.25, 0.5, 0.49]))
+        np.testing.assert_array_equal(ours(image, numbers=numbers), expected)
 
 
 def test_colour_jitter_takes_the_order_from_its_first_numbers() -> None:
@@ -456,17 +458,13 @@ def test_big_visions_contrast_is_around_the_number_of_pixels() -> None:
 def test_randaugment_of_big_vision_takes_four_numbers_for_each_of_its_operations() -> None:
     """Which, which way, and the row and the column of the middle of a square."""
     image, ours = IMAGES["photo"], RandAugmentBigVision(magnitude=4.0)
-    names = randaugment_big_vision.OPERATIONS
-
-    def row(name: str, *others: float) -> list[float]:
-        return [(names.index(name) + 0.5) / len(names), *others]
-
+    square = ("cutout", [0, 0.25, 0.75])
     for sign, negative in ((0.49, True), (0.5, False)):
-        numbers = row("shear_y", sign, 0, 0) + row("cutout", 0, 0.25, 0.75)
+        shear = ("shear_y", [sign, 0, 0])
+        numbers = numbers_for(randaugment_big_vision.OPERATIONS, shear, square)
         expected = ours.applied("shear_y", image, negative=negative, place=(0, 0))
         expected = ours.applied("cutout", expected, negative=False, place=(0.25, 0.75))
-        found = ours(image, numbers=np.array(numbers + [0.0] * (NUMBERS - 8)))
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(ours(image, numbers=numbers), expected)
 
 
 @pytest.mark.parametrize("fields", [{"layers": 11}, {"magnitude": 31.0}, {"magnitude": math.nan}])
