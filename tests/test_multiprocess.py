@@ -191,13 +191,23 @@ sys.exit(main(sys.argv[2:] + json.loads(sys.argv[1])[int(os.environ["VIT_JAX_PRO
 job = [sys.executable, "-W", "error", "-c", JOB, *sys.argv[1:]]
 sys.exit(local.run(job, processes=2, grace=20))
 """
+# The process that is not the coordinator takes three seconds to say what it knows.
+SLOW = """
+from vit_jax import __main__
+if os.environ["VIT_JAX_PROCESS_ID"] == "1":
+    import time
+    say = __main__._fail
+    __main__._fail = lambda *what: time.sleep(3) or say(*what)
+sys.exit("""
 
 
-def refused(command, name: str, own: list[list[str]], *overrides: str) -> list[str]:
+def refused(
+    command, name: str, own: list[list[str]], *overrides: str, program: str = OWN
+) -> list[str]:
     """A job that must end with exit code 2 and leave nothing: the line of each process."""
     workdir = command.folder / name
     job = command.train(workdir, *overrides)
-    ended = cli.process(json.dumps(own), *job, program=(*cli.PYTHON, "-c", OWN))
+    ended = cli.process(json.dumps(own), *job, program=(*cli.PYTHON, "-c", program))
     assert ended.returncode == 2, ended.stderr
     assert not workdir.exists()
     return sorted(line for line in ended.stderr.splitlines() if "vit_jax: " in line)
@@ -211,6 +221,13 @@ def test_processes_of_other_configs_are_all_refused(command) -> None:
     for line in said:
         assert "differ: config.seed is 0 in process 0 and 5 in process 1; config.total" in line
         assert "threads" not in line
+
+
+def test_a_slow_process_still_says_why_it_ends(command) -> None:
+    """JAX would abort it without a word once the coordinator, which knows sooner, is gone."""
+    program = OWN.replace("sys.exit(", SLOW, 1)
+    said = refused(command, "slow", [[], ["--config.seed=5"]], program=program)
+    assert len(said) == 2 and said[0].startswith("[1] vit_jax: the processes of this job differ")
 
 
 def test_processes_of_other_data_are_all_refused(command) -> None:

@@ -26,6 +26,7 @@ from vit_jax import stopping
 
 AGREE_EVERY = 10  # steps after which processes ask each other whether one was told to stop
 READ_LIMIT = 30.0  # seconds that one of several processes waits for images after a stop signal
+LEAVE_LIMIT = 8.0  # seconds that a primary process that failed waits for the others to say why
 JOIN_LIMIT = 290.0  # seconds that a process waits for the others; the limit of JAX is 300
 
 
@@ -156,15 +157,29 @@ def leave(code: int) -> None:
     """Ends this process at once if there are other processes; does nothing if it is alone.
 
     Used after a failure: at an ordinary exit JAX waits minutes for the other processes to exit,
-    while they wait for this process in the next step.
+    while they wait for this process in the next step. The primary process is the coordinator, and
+    JAX aborts the others when it is gone. So it first waits until they have said why they failed.
     """
     if not jax.distributed.is_initialized():
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    if is_primary():
-        time.sleep(1)  # it is the coordinator: the others can still print why they failed
+    # In a thread, because a call that reaches no coordinator may take minutes.
+    parting = threading.Thread(target=_part, daemon=True)
+    parting.start()
+    parting.join(timeout=LEAVE_LIMIT)
     os._exit(code)
+
+
+def _part() -> None:
+    """Tells the primary process that this one has printed its error; there, waits for all."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        messages = client()
+        messages.key_value_set(f"vit_jax/leaving/{jax.process_index()}", "printed")
+        if is_primary():
+            for index in range(1, jax.process_count()):
+                messages.blocking_key_value_get(f"vit_jax/leaving/{index}", int(1000 * LEAVE_LIMIT))
+            time.sleep(1)  # until they have ended
 
 
 def _explicit(
