@@ -169,6 +169,12 @@ def test_damaged_or_impossible_orientation_is_ignored() -> None:
     assert decode(data, orient=True).shape == (6, 9, 3)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_whole_image_with_damaged_exif_tags_is_read(kind) -> None:
+    data = encode(PIL.Image.fromarray(smooth(6, 9)), kind, exif=b"Exif\x00\x00garbage " * 3)
+    assert decode(data, orient=True).shape == (6, 9, 3)
+
+
 def test_upright_gives_contiguous_pixels() -> None:
     for orientation in range(1, 9):
         assert upright(noise(3, 5), orientation).flags.c_contiguous

@@ -66,6 +66,13 @@ def test_a_link_to_no_folder_is_an_error(root, data, place, target) -> None:
     assert "which does not exist" in message or "cannot read the folder" in message
 
 
+@pytest.mark.parametrize("place", ["train/A. Bernard", "val/a.b", "te.st"])
+def test_a_broken_link_to_a_folder_whose_name_has_a_dot_is_an_error(root, data, place) -> None:
+    """Names of animals have dots. Without the class, the numbers of all others would shift."""
+    (root / place).symlink_to("/no/such")
+    assert f"{root / place} is a link to /no/such, which does not exist" in refusal(data)
+
+
 def test_a_broken_link_to_an_image_is_reported_as_a_broken_image(root, data) -> None:
     (root / "train/a/2.png").symlink_to("/no/such")
     (root / "train/a/3.png").symlink_to("3.png")

@@ -1,12 +1,15 @@
 """Images with a map of labels instead of class folders."""
 
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from vit_jax.data.image_list import ImageListSource, read_labels
+from vit_jax.data import identity
+from vit_jax.data.changes import changes
+from vit_jax.data.image_list import ImageListSource, read_label_sets, read_labels
 
 REFUSED = [
     *("alone", "{broken", '{"a": "x"}', "a.png one", "[1, 2]", "null", '{"a": [1]}', '{"a": null}'),
@@ -72,9 +75,32 @@ def test_names_of_missing_files_are_refused(folder, name):
         ImageListSource(folder, {name: 0}, class_names=("x",))
 
 
+@pytest.mark.parametrize("text", ['{"a.png": ["2", "3"], "c.png": 2}', "a.png 2,3\nc.png 3"])
+def test_a_text_means_the_same_class_alone_and_in_a_list(tmp_path, text) -> None:
+    """Also where the classes have numbers for names. A number of JSON is an index."""
+    (tmp_path / "labels").write_text(text)
+    found = read_label_sets(tmp_path / "labels", class_names=("1", "2", "3"))
+    assert found == {"a.png": (1, 2), "c.png": (2,)}
+
+
+def test_an_identity_depends_on_the_order_in_which_classes_alternate(folder) -> None:
+    """The row of an image is its number, for example among the answers of a teacher."""
+    for name in ("d.png", "e.png"):
+        shutil.copy(folder / "c.png", folder / name)
+    rows = {"a b.png": 0, "c.png": 1, "d.png": 0, "e.png": 1}
+    was, now = (
+        ImageListSource(folder, {n: rows[n] for n in names}, class_names=("x", "y")).identity()
+        for names in (rows, sorted(rows, key=lambda name: rows[name]))
+    )
+    assert changes(was, now) == ("the order of its images, or their classes, have changed",)
+    without = {name: part for name, part in was.parts.items() if name in "xy"}
+    old = identity.identify("image_list", class_names=("x", "y"), parts=without, images=was.images)
+    assert "of an earlier version" in changes(old, now)[0]
+
+
 @pytest.mark.parametrize("form", ["json", "lines"])
 def test_a_label_may_be_the_name_of_a_class(tmp_path, form) -> None:
-    """Digits are always an index. A name of two classes is refused."""
+    """Also of digits, which are else an index. A name of two classes is refused."""
     path = tmp_path / "labels"
     names = ("crane", "dog", "crane", "0")
 
@@ -83,7 +109,8 @@ def test_a_label_may_be_the_name_of_a_class(tmp_path, form) -> None:
         return read_labels(path, class_names=names)
 
     assert read("dog") == {"a.png": 1}
-    assert read("0") == {"a.png": 0}
+    assert read("0") == {"a.png": 3}
+    assert read("1") == {"a.png": 1}
     for label in ("crane", "cat"):
         with pytest.raises(ValueError, match="is not an integer and not the name of one class"):
             read(label)

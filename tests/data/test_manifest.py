@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from vit_jax.data import opening
+from vit_jax.data import manifest, opening
 from vit_jax.data.manifest import ManifestData
 from vit_jax.data.options import DataConfig
 
@@ -63,20 +63,70 @@ def test_images_may_be_in_a_folder_whose_name_begins_like_that_of_the_tables(fol
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na/0.png,1\n", "has no column 'path': it has file, label; name it with"),
+        (
+            "file,label\na/0.png,1\n",
+            "has no columns 'path': it has file, label; name one with config.data.path_column",
+        ),
+        (
+            "path,label,label\na/0.png,1,2\n",
+            "has 2 columns 'label': it has path, label, label; name one",
+        ),
         ("path,label\na/0.png,1\na/./0.png,1\n", "has 'a/./0.png' twice"),
         ("path,label\na/0.png,\n", "row 1 has no path or no class"),
         ("path,label\na/0.png\n", "cannot read the table .*: row 1 has 1 of 2 fields"),
         ("path,label\n", "holds no rows"),
         ("path,label\na/9.png,9\n", "1 labelled files are not in"),
         ("path,label\na/0.png,8\n", "test has 1 classes that train does not have: 8"),
-        ("\xff", "has no column 'path'"),
+        ("\xff", "has no columns 'path'"),
+        ("path,label\na/0.png,1\n{folder}/a/0.png,2\n", "a/0.png' twice"),
     ],
 )
 def test_a_table_that_is_wrong_is_one_line(folder, text, message) -> None:
-    (folder / "test.csv").write_text(text)
+    (folder / "test.csv").write_text(text.replace("{folder}", str(folder)))
     with pytest.raises(ValueError, match=message):
         ManifestData(path=str(folder)).open("test", train_split="train")
+
+
+def test_the_folder_of_the_tables_may_be_the_current_one(folder, monkeypatch) -> None:
+    """The same images by another path are no change of the data."""
+    (found,) = {ManifestData(path=str(folder)).open("train", train_split="train").identity().digest}
+    monkeypatch.chdir(folder)
+    for path in (".", "./a/.."):
+        source = ManifestData(path=path).open("train", train_split="train")
+        assert source.identity().digest == found
+    (folder / "test.csv").write_text(f"path,label\na/0.png,1\n{folder}/a/0.png,2\n")
+    with pytest.raises(ValueError, match="twice"):
+        ManifestData(path=".").open("test", train_split="test")
+
+
+def test_equal_numbers_are_classes_in_an_order_that_no_hash_decides() -> None:
+    labels = [f"{'0' * zeros}{number}" for number in range(9) for zeros in (2, 1, 0)]
+    names = manifest._classes(dict(enumerate(labels)))
+    assert names == tuple(sorted(labels, key=lambda label: (int(label), label)))
+
+
+@pytest.mark.parametrize(("missing", "refused"), [(float("nan"), True), (3.0, False)])
+def test_a_cell_of_parquet_without_a_value_is_no_class(folder, missing, refused) -> None:
+    table = pyarrow.table({"path": ["a/0.png", "a/1.png"], "label": [1.0, missing]})
+    parquet.write_table(table, folder / "test.parquet")
+    data = ManifestData(path=str(folder))
+    if refused:
+        with pytest.raises(ValueError, match="row 2 has no path or no class"):
+            data.open("test", train_split="test")
+    else:
+        assert data.open("test", train_split="test").class_names == ("1.0", "3.0")
+
+
+def test_texts_of_parquet_may_be_bytes(folder) -> None:
+    table = pyarrow.table({"path": [b"a/0.png", b"a/1.png"], "label": [b"cat", "é".encode()]})
+    parquet.write_table(table, folder / "test.parquet")
+    source = ManifestData(path=str(folder)).open("test", train_split="test")
+    assert source.class_names == ("cat", "é")
+    parquet.write_table(
+        pyarrow.table({"path": [b"a"], "label": [b"\xff"]}), folder / "test.parquet"
+    )
+    with pytest.raises(ValueError, match="cannot read the table .*test.parquet: 'utf-8' codec"):
+        ManifestData(path=str(folder)).open("test", train_split="test")
 
 
 def test_a_split_without_or_with_two_tables_and_a_damaged_parquet_are_refused(folder) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -97,6 +98,19 @@ def test_the_probes_of_a_grid_equal_those_trained_alone_and_the_definition(
             np.testing.assert_allclose(found, weights[name], atol=1e-5)
         assert top1[place] == own == expected
     assert np.ptp(grid["weights"]["kernel"], axis=0).max() > 1e-3, "the probes differ"
+
+
+def test_few_steps_that_round_up_to_a_warm_up_of_all_are_trained() -> None:
+    """One step an epoch, 0.9 epochs of warm-up: the schedule needs a step after it."""
+    fields: dict[str, Any] = {"epochs": 1, "warmup_epochs": 0.9, "batch_size": N}
+    state, _ = trained(dataclasses.replace(PROBE, **fields))
+    assert np.isfinite(state["weights"]["kernel"]).all()
+
+
+def test_numbers_of_a_grid_that_differ_little_have_names_of_their_own() -> None:
+    config = dataclasses.replace(PROBE, learning_rates=(0.1, 0.10000001), weight_decays=(1e-5,))
+    names = config._named({0: np.array([0.25, 0.5])})
+    assert names["top1_lr0.1_wd1e-05"] == 0.25 and names["top1_lr0.10000001_wd1e-05"] == 0.5
 
 
 @pytest.mark.parametrize("mesh", ["data", "all"])

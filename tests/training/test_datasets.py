@@ -187,6 +187,10 @@ def test_accepted_images_that_make_the_run_longer_are_said_to(run, data) -> None
     save(data, *(f"train/cat/{i}.png" for i in range(20, 24)))
     notes = datasets.open_data(longer, run, resumed=True).notes
     assert "note: with these data the run has 4 steps; it had 3" in notes
+    # The length of a run on some images of each class does not depend on how many there are.
+    some = dataclasses.replace(longer, data=dataclasses.replace(longer.data, per_class=2))
+    notes = datasets.open_data(some, run, resumed=True).notes
+    assert notes and not any("steps" in note for note in notes)
 
 
 def test_a_run_of_before_there_were_records_is_taken_with_a_note(recipe, run, data, capsys) -> None:

@@ -11,6 +11,7 @@ from tests.compare import assert_same_bits
 from vit_jax.commands import configs
 from vit_jax.data.arrays import EMBEDDED_CLASSES, open_embedded
 from vit_jax.data.given import DatasetSource, GivenData, using
+from vit_jax.data.record import Record
 
 
 def arrays(split: str, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,6 +80,13 @@ IMAGES, LABELS = arrays("train", 20)
             {"source": Pairs(IMAGES, LABELS), "class_names": "ab"},
             r"train.0. has class \d",
         ),
+        (
+            {"source": Pairs(IMAGES, LABELS / 10), "class_names": "ab"},
+            "the class .*0.9.*: give one",
+        ),
+        ({"source": (IMAGES, np.array(["cat"] * 20))}, "train labels are <U3 .20,.: give a whole"),
+        ({"source": (IMAGES, np.full(20, np.nan))}, "train labels are float64 .20,.: give a"),
+        ({"source": open_embedded("train"), "class_names": "ab"}, "class_names are a, b, but the"),
         ({"held_out": (IMAGES, LABELS)}, "held_out and class_names are of a dataset: give source"),
     ],
 )
@@ -89,6 +97,29 @@ def test_a_wrong_dataset_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=message):
         vit_jax.train(config, tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("label", [2, -2, 0.0, np.ones(2, np.uint8), "1", None])
+def test_the_class_of_a_record_is_checked_as_that_of_a_pair(label) -> None:
+    for found in (Record(IMAGES[0], label, "a"), (IMAGES[0], label)):
+        source = DatasetSource(name="train", class_names=("a", "b"), dataset=[found])  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"train\[0\] has (the )?class"):
+            source.read(0)
+
+
+def test_missing_files_of_a_dataset_are_left_to_the_pipeline(tmp_path) -> None:
+    """It counts them, and `config.data.max_bad` says how many may be missing."""
+    (tmp_path / "x.jpg").write_bytes(b"content")
+    dataset = [(tmp_path / "x.jpg", 0), (tmp_path / "y.jpg", 1)]
+    source = DatasetSource(name="train", class_names=("a", "b"), dataset=dataset)
+    assert source.sample() == [0] and source.identity().examples == 2
+    with pytest.raises(FileNotFoundError):
+        source.read(1)
+
+
+def test_names_of_classes_may_be_an_array() -> None:
+    with using((IMAGES, LABELS), class_names=np.array(list("abcdefghij"))):  # type: ignore[arg-type]
+        assert GivenData().open("train", train_split="train").class_names == tuple("abcdefghij")
 
 
 def test_a_dataset_may_give_files_and_is_evaluated_on_if_it_is_the_only_one(tmp_path) -> None:

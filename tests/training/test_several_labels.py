@@ -226,6 +226,7 @@ def test_softmax_is_measured_with_equally_probable_classes() -> None:
         ("train.txt", "images/1.png 0,rad", "has the label 'rad', which is not an integer"),
         ("train.txt", "images/1.png 0,", "has the label ''"),
         ("classes.txt", "a\na\n", "must name each class once, each on a line"),
+        ("classes.txt", "\ufeffa\na\n", "must name each class once, each on a line"),
         ("val.json", '{"images/1.png": 0}', "has two lists of the split val: remove one"),
     ],
 )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from vit_jax.data.identity import Identity, Part
+from vit_jax.data.image_list import ROWS
 from vit_jax.text import few
 
 _SHOWN = 3  # names of each kind of change in a message
@@ -24,7 +25,7 @@ def changes(was: Identity, now: Identity) -> tuple[str, ...]:
         found += _parts(was, now)
     if was.examples != now.examples:
         found.append(f"{now.examples} images in total now, {was.examples} before")
-    return tuple(found) or ("its images have changed",)
+    return tuple(found or _rows(was, now)) or ("its images have changed",)
 
 
 def class_changes(
@@ -94,7 +95,7 @@ def _parts(was: Identity, now: Identity) -> list[str]:
     found = []
     for name in dict.fromkeys((*was.parts, *now.parts)):
         old, new = was.parts.get(name, nothing), now.parts.get(name, nothing)
-        if name in other_classes or old == new:
+        if name in other_classes or name == ROWS or old == new:
             continue
         if old.examples != new.examples:
             found.append(f"{name} holds {new.examples} images now, {old.examples} before")
@@ -102,6 +103,16 @@ def _parts(was: Identity, now: Identity) -> list[str]:
             found.append(f"{name} holds the same number of images, but different ones")
     more = [f"{len(found) - _SHOWN} more classes or shards changed"] if len(found) > _SHOWN else []
     return found[:_SHOWN] + more
+
+
+def _rows(was: Identity, now: Identity) -> list[str]:
+    """What changed in lists of the same images, whose classes may alternate in another order."""
+    old, new = was.parts.get(ROWS), now.parts.get(ROWS)
+    if not new or old == new:
+        return []
+    if old:
+        return ["the order of its images, or their classes, have changed"]
+    return ["its record is of an earlier version, which did not note the order of the images"]
 
 
 def _listed(one: str, several: str, names: list[str]) -> str:

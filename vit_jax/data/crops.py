@@ -92,10 +92,10 @@ class Simple:
     crop_padding: int = 4  # mirrored pixels at each edge
 
     def check(self, size: tuple[int, int], /) -> None:
-        if not 0 <= self.crop_padding < min(size):
+        if not 0 <= 2 * self.crop_padding < min(size):  # else the mirror is mirrored again
             raise ValueError(
                 f"config.data.crop_padding is {self.crop_padding}: it must be at least 0 and less"
-                f" than the smaller side of the images, {min(size)}"
+                f" than half of the smaller side of the images, {min(size)}"
             )
 
     def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:

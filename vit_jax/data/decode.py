@@ -58,7 +58,7 @@ def decode(
             _check_pixels(image.height, image.width, num_bytes=len(data))
             image.load()
             pixels = _pixels(image, channels)
-            return upright(pixels, image.getexif().get(_ORIENTATION, 1)) if orient else pixels
+            return upright(pixels, _exif_orientation(image)) if orient else pixels
     except Exception as error:  # damaged bytes make decoders raise far more than they document
         raise BrokenImageError(f"cannot decode the image: {_reason(error, data)}") from error
 
@@ -94,11 +94,19 @@ def _decode_jpeg(data: bytes, fast_dct: bool) -> np.ndarray:
 
 
 def _orientation(data: bytes) -> int:
-    """The orientation in the header of a JPEG, 1 if there is none."""
+    """The orientation in the header of a JPEG, 1 if there is none or the header is damaged."""
     try:
         with _open(data) as image:
-            return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged tag does not matter: the pixels are whole
+            return _exif_orientation(image)
+    except Exception:  # the pixels are whole
+        return 1
+
+
+def _exif_orientation(image: PIL.Image.Image) -> int:
+    """The orientation of an image, 1 if there is none or its tags are damaged."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged tags do not matter: the pixels are whole
         return 1
 
 

@@ -34,8 +34,12 @@ class Scan:
 
 
 def folders(folder: pathlib.Path) -> tuple[str, ...]:
-    """Sorted names of the visible folders in `folder`. Raises ValueError if one cannot be read."""
-    return tuple(sorted(e.name for e in _visible(str(folder)) if _is_folder(e)))
+    """Sorted names of the visible folders in `folder`.
+
+    Raises ValueError if one cannot be read, or for a broken link: without the folder that it may
+    have led to, the numbers of the classes after it would shift.
+    """
+    return tuple(sorted(e.name for e in _visible(str(folder)) if _is_folder(e, named=True)))
 
 
 def loose_images(folder: pathlib.Path) -> int:
@@ -82,21 +86,23 @@ def _visible(path: str) -> list["os.DirEntry[str]"]:
         raise _unreadable(path, error) from error
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def _is_folder(entry: "os.DirEntry[str]", *, named: bool = False) -> bool:
     """Whether the entry is a folder, or a link to one.
 
-    Raises ValueError for a broken link that may have led to a folder. A broken link to an image
-    counts as an image: reading it will fail, and the failure is counted.
+    Raises ValueError for a broken link that may have led to a folder: one without a suffix, or any
+    among folders that are `named` by classes or splits, whose names may hold a dot. A broken link
+    to an image counts as an image: reading it will fail, and the failure is counted.
     """
+    image = entry.name.lower().endswith(SUFFIXES)
     try:
         if entry.is_dir():
             return True
         broken = entry.is_symlink() and not os.path.exists(entry.path)
     except OSError as error:  # a circular link, or one into a folder that we may not read
-        if entry.name.lower().endswith(SUFFIXES):
+        if image:
             return False
         raise _unreadable(entry.path, error) from error
-    if broken and not os.path.splitext(entry.name)[1]:
+    if broken and not image and (named or not os.path.splitext(entry.name)[1]):
         target = os.readlink(entry.path)
         raise ValueError(
             f"{entry.path} is a link to {target}, which does not exist: repair or remove the link"

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import dataclasses
+import operator
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from vit_jax.data import identity
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.record import UNKNOWN, Record, Source
+from vit_jax.text import few, shortened
 
 TRAIN, HELD_OUT, BOTH = "train", "val", "all"
 _SAMPLED = 256  # records that show whether a dataset is the same when the run is resumed
@@ -60,8 +62,15 @@ def using(
 
     Raises ValueError if a dataset is none, or has no names and no array of labels.
     """
-    names = tuple(class_names or getattr(train, "class_names", ()) or _numbers(train, held_out))
+    own = tuple(getattr(train, "class_names", ()))
+    names = own if class_names is None else tuple(class_names)
+    names = names or _numbers(train, held_out)
     splits = {TRAIN: _source(train, TRAIN, names)}
+    if splits[TRAIN].class_names != names:
+        raise ValueError(
+            f"class_names are {few(names)}, but the dataset has classes of its own, {few(own)}:"
+            " leave class_names out"
+        )
     if held_out is None:
         splits[BOTH] = splits[TRAIN]
     else:
@@ -90,7 +99,7 @@ class DatasetSource:
         dataset: Any = self.dataset
         found = dataset.read(index) if hasattr(dataset, "read") else dataset[index]
         if isinstance(found, Record):
-            return found
+            return dataclasses.replace(found, label=self._class(found.label, path))
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise ValueError(f"{path} is {type(found).__name__}: return a pair (image, class)")
         image, label = found
@@ -103,12 +112,21 @@ class DatasetSource:
                 f"{path} has an image of {image.dtype} {image.shape}: give uint8 (H, W) or"
                 " (H, W, C), the bytes of a file, or its path"
             )
-        number = int(label)
+        return Record(image, self._class(label, path), path)
+
+    def _class(self, label: Any, path: str) -> int:
+        """The number of a class, or UNKNOWN. Raises ValueError for anything else."""
+        try:
+            number = operator.index(label)
+        except TypeError:
+            raise ValueError(
+                f"{path} has the class {shortened(repr(label))}: give one whole number"
+            ) from None
         if number != UNKNOWN and not 0 <= number < len(self.class_names):
             raise ValueError(
                 f"{path} has class {number}: there are {len(self.class_names)} classes"
             )
-        return Record(image, number, path)
+        return number
 
     def sample(self) -> list[int]:
         return [int(record.label) for record in self._records()]
@@ -122,9 +140,13 @@ class DatasetSource:
         return identity.identify("python", class_names=self.class_names, parts={self.name: part})
 
     def _records(self) -> Iterator[Record]:
-        """Records that are spread evenly over the dataset."""
+        """Records that are spread evenly over the dataset, without those that cannot be read.
+
+        The pipeline counts and reports those.
+        """
         for index in np.unique(np.linspace(0, len(self) - 1, _SAMPLED).astype(int)):
-            yield self.read(int(index))
+            with contextlib.suppress(OSError):
+                yield self.read(int(index))
 
 
 def _splits() -> Mapping[str, Source]:
@@ -173,6 +195,7 @@ def _arrays(images: np.ndarray, labels: Any, *, split: str, names: tuple[str, ..
 
 def _numbers(*given: Any) -> tuple[str, ...]:
     """Numbers as names of classes, up to the largest label of arrays; () for other datasets."""
-    arrays = [one[1] for one in given if isinstance(one, tuple) and len(one) == 2]
-    most = max((int(np.max(labels)) for labels in arrays if np.size(labels)), default=-1)
+    arrays = [np.asarray(one[1]) for one in given if isinstance(one, tuple) and len(one) == 2]
+    whole = [labels for labels in arrays if labels.size and labels.dtype.kind in "iu"]
+    most = max((int(labels.max()) for labels in whole), default=-1)
     return tuple(map(str, range(most + 1)))

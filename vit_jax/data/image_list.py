@@ -19,6 +19,7 @@ T = TypeVar("T")
 Find = Callable[[str], int]  # the class that a name means; raises ValueError if there is not one
 
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
+ROWS = " labels"  # the part of an identity that covers every row; no name begins with a space
 
 
 class ImageListSource:
@@ -75,15 +76,14 @@ class ImageListSource:
 
     def identity(self) -> identity.Identity:
         files = [os.path.join(self._root, name) for name, _ in self._items]
-        # An image of several classes belongs to the part of no class; `labels` covers them all.
+        # An image of several classes belongs to the part of no class; `ROWS` covers them all.
         labels = [own[0] if len(own) == 1 else UNKNOWN for _, own in self._items]
         found = identity.of_files(
             "image_list", files, labels, class_names=self.class_names, root=self._root
         )
-        if not self.multi_label:
-            return found
-        all_labels = identity.digest(f"{name} {own}" for name, own in self._items)
-        parts = {**found.parts, "labels": identity.Part(examples=0, digest=all_labels)}
+        # The parts of classes do not say in which order the rows of the classes alternate.
+        rows = identity.digest(f"{name} {own}" for name, own in self._items)
+        parts = {**found.parts, ROWS: identity.Part(examples=0, digest=rows)}
         return identity.identify(
             "image_list", class_names=self.class_names, parts=parts, images=found.images
         )
@@ -107,9 +107,9 @@ def read_labels(
 ) -> dict[str, int]:
     """A map from file name to class index: a JSON object, or lines `NAME INDEX`.
 
-    A label may also be one of `class_names`, or a name that `find` knows. Raises ValueError in one
-    line if the file is not a map, names a file twice, or has a label that is neither an index nor
-    a name.
+    A text that is one of `class_names`, or a name that `find` knows, is that class, also if it
+    consists of digits. Raises ValueError in one line if the file is not a map, names a file twice,
+    or has a label that is neither an index nor a name.
     """
     return _read(path, find or _one_of(class_names), _index)
 
@@ -129,6 +129,8 @@ def _one_of(class_names: Sequence[str]) -> Find:
     def find(name: str) -> int:
         if name in numbers:
             return numbers[name]
+        if _DIGITS.fullmatch(name):
+            return int(name)
         raise ValueError(f"{_short(name)}, which is not an integer{known}")
 
     return find
@@ -189,11 +191,9 @@ def _labels(pairs: Iterable[tuple[str, Any]], find: Find, read: Callable[..., T]
 
 
 def _index(name: str, value: Any, find: Find) -> int:
-    """Accepts digits, an integer of JSON (not true, 1.0 or 1_000), or the name of one class."""
+    """Accepts an integer of JSON (not true, 1.0 or 1_000), or a text that `find` knows."""
     if type(value) is int:
         return value
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        return int(value)
     problem = f"{_short(value)}, which is not an integer"
     if isinstance(value, str):
         try:
@@ -204,7 +204,7 @@ def _index(name: str, value: Any, find: Find) -> int:
 
 
 def _indices(name: str, value: Any, find: Find) -> tuple[int, ...]:
-    """Accepts a list of what `_index` accepts, digits and names joined by commas, or one class."""
+    """Accepts what `_index` accepts, a list of it, or texts that are joined by commas."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return (find(value),)

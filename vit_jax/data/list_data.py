@@ -72,7 +72,7 @@ class ListData:
         """The names in classes.txt. Raises ValueError if it cannot be read, or names one twice."""
         path = pathlib.Path(self.path) / _CLASSES
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read the names of the classes, {path}: {error}") from error
         names = tuple(line.strip() for line in lines if line.strip())

@@ -64,7 +64,7 @@ class ManifestData:
         for number, (name, label) in enumerate(zip(paths, labels, strict=True), start=1):
             if not name or not label:
                 raise ValueError(f"{table}: row {number} has no path or no class")
-            path = os.path.normpath(os.path.join(self.path, name))
+            path = os.path.abspath(os.path.join(self.path, name))
             if path in rows:
                 raise ValueError(f"{table} has {shortened(repr(name))} twice")
             rows[path] = label
@@ -76,34 +76,38 @@ class ManifestData:
 def _classes(rows: dict[str, str]) -> tuple[str, ...]:
     labels = set(rows.values())
     whole = all(label.isascii() and label.isdecimal() for label in labels)
-    return tuple(sorted(labels, key=int if whole else str))
+    # Equal numbers, such as 1 and 01, are sorted as text: a set has no order of its own.
+    return tuple(sorted(labels, key=lambda label: (int(label) if whole else 0, label)))
 
 
 def _root(folder: pathlib.Path, paths: list[str]) -> pathlib.Path:
     """The folder of the tables, or the folder that holds all images if some are elsewhere."""
-    inside = os.path.join(os.path.normpath(folder), "")
+    inside = os.path.join(os.path.abspath(folder), "")
     if all(path.startswith(inside) for path in paths):
         return folder
-    every = [os.path.abspath(path) for path in paths]
-    return pathlib.Path(os.path.commonpath([os.path.dirname(path) for path in every]))
+    return pathlib.Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
 
 
 def _columns(table: pathlib.Path, names: tuple[str, str]) -> list[list[str]]:
     """Two columns of a table as text. Raises ValueError if it cannot be read or lacks one."""
     read = _parquet if table.suffix == ".parquet" else _csv
     try:
-        columns = read(table)
+        header, columns = read(table)
+        wanted = {name: columns[header.index(name)] for name in names if header.count(name) == 1}
+        texts = {name: [_text(value) for value in column] for name, column in wanted.items()}
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are among them
         raise ValueError(f"cannot read the table {table}: {shortened(str(error))}") from error
-    if missing := [name for name in names if name not in columns]:
+    if missing := [name for name in names if name not in texts]:
         raise ValueError(
-            f"{table} has no column {missing[0]!r}: it has {', '.join(columns)}; name it with"
+            f"{table} has {header.count(missing[0]) or 'no'} columns {missing[0]!r}: it has"
+            f" {', '.join(header)}; name one with"
             f" config.data.{'path' if missing[0] == names[0] else 'label'}_column"
         )
-    return [[_text(value) for value in columns[name]] for name in names]
+    return [texts[name] for name in names]
 
 
-def _csv(table: pathlib.Path) -> dict[str, list[Any]]:
+def _csv(table: pathlib.Path) -> tuple[list[str], list[list[Any]]]:
+    """The names of the columns, and the values of each."""
     with open(table, encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
         header = next(rows, [])
@@ -111,15 +115,20 @@ def _csv(table: pathlib.Path) -> dict[str, list[Any]]:
     wrong = [number for number, row in enumerate(lines, start=1) if len(row) != len(header)]
     if wrong:
         raise ValueError(f"row {wrong[0]} has {len(lines[wrong[0] - 1])} of {len(header)} fields")
-    return {name.strip(): [row[i] for row in lines] for i, name in enumerate(header)}
+    return [name.strip() for name in header], [
+        [row[i] for row in lines] for i in range(len(header))
+    ]
 
 
-def _parquet(table: pathlib.Path) -> dict[str, list[Any]]:
+def _parquet(table: pathlib.Path) -> tuple[list[str], list[list[Any]]]:
     from pyarrow import parquet  # slow to import
 
-    found: dict[str, list[Any]] = parquet.read_table(table).to_pydict()
-    return found
+    found = parquet.read_table(table)
+    return found.column_names, [column.to_pylist() for column in found.columns]
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+    """The text of a cell; "" for one without a value. Raises ValueError for other bytes."""
+    if value is None or value != value:  # NaN, which pandas writes for a missing value
+        return ""
+    return (value.decode() if isinstance(value, bytes) else str(value)).strip()

@@ -76,8 +76,9 @@ class TfdsSource:
             i for i, example in zip(ids, examples, strict=True) if not self._was_read(example)
         ]:
             raise ValueError(
-                f"{self.name}[{damaged[0]}] has no label: its record is damaged:"
-                " set config.data.sampling to uniform, which needs no labels"
+                f"{self.name}[{damaged[0]}] has no label, because its record is damaged: restore"
+                " the dataset, or use nothing that needs the labels of all images, such as balanced"
+                " sampling, config.data.per_class or a few-shot evaluation"
             )
         labels = [
             self._label(example[self._key], f"{self.name}[{index}]")

@@ -168,7 +168,9 @@ def _votes(
 ) -> jax.Array:
     """Votes (Q, K) for each class by the neighbours, whose classes are (Q, k)."""
     found = jnp.isfinite(similarity)
-    weight = jnp.exp(similarity / temperature) if temperature else jnp.ones_like(similarity)
+    weight = jnp.ones_like(similarity)
+    if temperature:  # less the largest, which changes no vote: exp(1 / 0.01) is not in float32
+        weight = jnp.exp((similarity - similarity[:, :1]) / temperature)
     weight = jnp.where(found, weight, 0)
     of_class = jax.nn.one_hot(neighbours, num_classes, dtype=jnp.float32)
     return jnp.einsum("qk,qkc->qc", weight, of_class, precision=jax.lax.Precision.HIGHEST)

@@ -136,7 +136,7 @@ class LinearProbe(Evaluator):
             for number, own in top1.items():
                 prefix = f"top1_layer{number}" if self.every_layer else "top1"
                 for (rate, decay), value in zip(self.grid, own, strict=True):
-                    found[f"{prefix}_lr{rate:g}_wd{decay:g}"] = float(value)
+                    found[f"{prefix}_lr{rate:.12g}_wd{decay:.12g}"] = float(value)
         return found
 
 
@@ -211,7 +211,8 @@ def _trainer(
     schedule = optax.warmup_cosine_decay_schedule(
         0.0,
         batch_size / REFERENCE,
-        warmup_steps=round(config.warmup_epochs * steps),
+        # At least the last step follows the warm-up: few steps may round up to all of them.
+        warmup_steps=min(round(config.warmup_epochs * steps), config.epochs * steps - 1),
         decay_steps=config.epochs * steps,
     )
 

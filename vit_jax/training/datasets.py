@@ -206,7 +206,7 @@ def _notes(
         )
     if found:
         notes.append(f"note: the data changed, which you accept: {_listed(found)}")
-    if before and "train" in found:
+    if before and "train" in found and not config.data.per_class:  # images that a run trains on
         old, new = (
             setup.lengths(config, dataset_size=record.splits["train"].examples).total
             for record in (before, now)
