@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import os
 import pathlib
 import socket
 import subprocess
@@ -13,6 +12,8 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+
+from tests.patience import limit
 
 BUCKET = "made-by-the-tests"
 LIMIT = 120  # seconds that a server may take to start
@@ -26,29 +27,38 @@ def server(scheme: str, folder: pathlib.Path) -> Iterator[str]:
     missing = [name for name in NEEDED[scheme] if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"{scheme}:// is not tested: {missing[0]} is not installed (extra dev has it)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    commands = {
-        "s3": ["-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        "gs": [str(pathlib.Path(__file__).with_name("gcs_server.py")), str(port), BUCKET],
-    }
-    with (
-        (folder / f"{scheme}.log").open("wb") as log,
-        subprocess.Popen(
-            [sys.executable, *commands[scheme]], cwd=folder, stdout=log, stderr=log
-        ) as process,
-        _environment(settings(scheme, url)),
-    ):
-        try:
-            _wait(url, process)
-            if scheme == "s3":
-                request = urllib.request.Request(f"{url}/{BUCKET}", method="PUT")
-                urllib.request.urlopen(request).close()
-            yield f"{scheme}://{BUCKET}"
-        finally:
-            process.terminate()
+    with contextlib.ExitStack() as stack:
+        url = _start(scheme, folder, stack)
+        stack.enter_context(_environment(settings(scheme, url)))
+        if scheme == "s3":
+            request = urllib.request.Request(f"{url}/{BUCKET}", method="PUT")
+            urllib.request.urlopen(request).close()
+        yield f"{scheme}://{BUCKET}"
+
+
+def _start(scheme: str, folder: pathlib.Path, stack: contextlib.ExitStack) -> str:
+    """The address of a new server, which ends with the stack.
+
+    It opens its port seconds after the port was found free: another program may have it by then.
+    """
+    log = stack.enter_context((folder / f"{scheme}.log").open("wb"))
+    for _ in range(3):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        commands = {
+            "s3": ["-m", "moto.server", "-H", "127.0.0.1", "-p", port],
+            "gs": [str(pathlib.Path(__file__).with_name("gcs_server.py")), port, BUCKET],
+        }
+        process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, *commands[scheme]], cwd=folder, stdout=log, stderr=log
+            )
+        )
+        stack.callback(process.terminate)
+        if _answers(url := f"http://127.0.0.1:{port}", process):
+            return url
+    raise AssertionError(f"the server ended three times: {folder / scheme}.log")
 
 
 def settings(scheme: str, url: str) -> dict[str, str]:
@@ -78,15 +88,16 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
         yield
 
 
-def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + LIMIT * (1 + os.getloadavg()[0] / (os.cpu_count() or 1))
-    while True:
-        assert process.poll() is None, "the server ended"
+def _answers(url: str, process: "subprocess.Popen[bytes]") -> bool:
+    """Waits until the server answers. False if it has ended."""
+    deadline = time.monotonic() + limit(LIMIT)
+    while process.poll() is None:
         try:
-            urllib.request.urlopen(url).close()
-            return
+            urllib.request.urlopen(url, timeout=5).close()
+            return True
         except urllib.error.HTTPError:
-            return  # it answers
+            return True
         except OSError:
             assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.05)
+    return False

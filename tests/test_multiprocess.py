@@ -53,7 +53,7 @@ def recorded(iterator):
 batches.Batches.__next__ = recorded
 sys.exit(main(sys.argv[2:]))
 '''
-program = [sys.executable, "-W", "error", "-c", JOB, *sys.argv[1:]]
+program = [sys.executable, *(f"-W{one}" for one in sys.warnoptions), "-c", JOB, *sys.argv[1:]]
 sys.exit(local.run(program, processes=2, devices_per_process=2))
 """
 
@@ -188,7 +188,7 @@ from vit_jax.checkpoints import lease
 lease.LATE = 1
 sys.exit(main(sys.argv[2:] + json.loads(sys.argv[1])[int(os.environ["VIT_JAX_PROCESS_ID"])]))
 '''
-job = [sys.executable, "-W", "error", "-c", JOB, *sys.argv[1:]]
+job = [sys.executable, *(f"-W{one}" for one in sys.warnoptions), "-c", JOB, *sys.argv[1:]]
 sys.exit(local.run(job, processes=2, grace=20))
 """
 # The process that is not the coordinator takes three seconds to say what it knows.

@@ -64,7 +64,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(tmp_path) -> None:
 def test_old_programs_are_removed_and_the_newest_ones_fit(tmp_path) -> None:
     for age in range(5):
         (tmp_path / f"{age}-cache").write_bytes(bytes(10))
-        os.utime(tmp_path / f"{age}-cache", (0, 10_000_000_000 - 100 * age))
+        os.utime(tmp_path / f"{age}-cache", (0, 2_000_000_000 - 100 * age))
     program_cache.trim(tmp_path, largest=30, oldest=program_cache.OLDEST)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0-cache", "1-cache", "2-cache"]
     os.utime(tmp_path / "1-cache", (0, 0))

@@ -127,7 +127,9 @@ def test_tpu_vm_prints_valid_shell_with_the_exact_job(capsys: pytest.CaptureFixt
 def test_tpu_job_outlives_its_shell_and_writes_log_and_pid(tmp_path: pathlib.Path) -> None:
     flags, job = tpu_vm._parser().parse_args(TPU), ["a b", "$HOME"]
     command = tpu_vm.commands(flags, job)[-1][7].removeprefix("--command=")
-    executable(tmp_path / "vit_jax", "python", 'sleep 0.3; printf "<%s>" "$@"')
+    go = tmp_path / "go"  # until this test has seen the job
+    waits = f"until [ -e {shlex.quote(str(go))} ]; do sleep 0.05; done"
+    executable(tmp_path / "vit_jax", "python", f'{waits}; printf "<%s>" "$@"')
     (tmp_path / "vit_jax/.venv").mkdir()
     (tmp_path / "vit_jax/.venv/bin").symlink_to("..")
     subprocess.run(
@@ -138,6 +140,7 @@ def test_tpu_job_outlives_its_shell_and_writes_log_and_pid(tmp_path: pathlib.Pat
     )
     log, pid = tmp_path / "vit_jax.log", int((tmp_path / "vit_jax.pid").read_text())
     wait_until(lambda: os.getsid(pid) == pid, seconds=10)
+    go.touch()
     wait_until(lambda: bool(log.read_text()), seconds=10)
     assert log.read_text() == "<-m><vit_jax><a b><$HOME>"
 

@@ -77,7 +77,7 @@ def test_a_run_killed_twice_gives_the_same_bits(command, uninterrupted, capsys) 
     seed = int(os.environ.get("VIT_JAX_KILL_SEED", time.time_ns() % 2**32))
     draw = random.Random(seed)
     # At step 10 the first checkpoint is complete, because the save of the second one waits for it.
-    then = draw.randrange(10, STEPS - 5)
+    then = draw.randrange(10, STEPS - 9)
     first = draw.randrange(5, then)
     print(f"killed at steps {first} and {then}: again with VIT_JAX_KILL_SEED={seed}")
 
