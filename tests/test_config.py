@@ -211,6 +211,14 @@ def overridden(*overrides, **fields):
         ("optimizer.lr=1", "unknown config field config.optimizer.lr: "),
         ("optimiser.b1=1", "unknown config field config.optimiser: did you mean 'optimizer'?"),
         ("seed.x=1", "unknown config field config.seed.x"),
+        *(
+            (f"{path}.x.y=3", f"unknown config field config.{path}.x.y: config.{path} has no fields")
+            for path in ("optimizer.name", "optimizer.b1", "schedule.decay", "objective.name")
+        ),
+        *(
+            (f"{path}.x=3", f"unknown config field config.{path}.x: config.{path} has no fields")
+            for path in ("augment.flip.name", "evaluators.held_out.kind", "model.width")
+        ),
         ("optimizer.momentun=0.9", "did you mean 'momentum'?"),
         ("total=5", "--config.total=5: set its fields one by one: total.epochs, total.examples"),
         ("seed=x", "--config.seed=x: the value must be of type int, as the default 0"),
