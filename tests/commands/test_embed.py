@@ -13,6 +13,7 @@ from tests import cli
 from tests.models import tiny
 from tests.test_multiprocess import LAUNCH
 from vit_jax.commands import embedding, embedding_files
+from vit_jax.errors import Interrupted
 
 IMAGES, BROKEN = 21, 4  # the number of images, and which of them is broken
 
@@ -92,20 +93,24 @@ def test_parquet_holds_the_same_and_half_precision_is_rounded(embed, tmp_path) -
     np.testing.assert_array_equal(np.array([row["features"] for row in rows]), values)
 
 
-def test_a_command_that_was_interrupted_goes_on(embed, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, Interrupted])
+def test_a_command_that_was_interrupted_goes_on(
+    embed, tmp_path, monkeypatch, capsys, interrupt
+) -> None:
     embed(tmp_path / "whole.npz")
     real, written = embedding_files.write_part, []
 
     def write(folder, number, part, *, dtype):
         if number == 1 and written == [0]:
             written.clear()
-            raise KeyboardInterrupt
+            raise interrupt
         written.append(number)
         real(folder, number, part, dtype=dtype)
 
     monkeypatch.setattr(embedding_files, "write_part", write)
     with pytest.raises(AssertionError, match="130"):
         embed(tmp_path / "out.npz")
+    assert capsys.readouterr().err == "vit_jax: interrupted: the same command goes on\n"
     assert not (tmp_path / "out.npz").exists()
     embed(tmp_path / "out.npz")
     assert written == [1, 2], "the first part was kept"
