@@ -110,7 +110,8 @@ def _report(
         print(printable_json({**shown, **metrics, **more}))
         return
     what = "".join(f", {name} {value}" for name, value in shown.items())
-    line = reporting.describe(corruption_table.without(metrics) if options.corrupt else metrics)
+    in_line = corruption_table.without(metrics) if options.corrupt else dict(metrics)
+    line = reporting.describe(in_line)
     print(printable(f"{options.workdir}{what}: {line}"))
     if "per_class" in more:
         for line in answer_files.per_class_table(more["per_class"]).split("\n"):
