@@ -1,5 +1,6 @@
 """The schema of a run: what it refuses, in which words, and what it keeps."""
 
+import argparse
 import dataclasses
 import json
 import logging
@@ -9,7 +10,7 @@ import pytest
 
 from vit_jax import config as config_lib
 from vit_jax import schema
-from vit_jax.commands import configs
+from vit_jax.commands import arguments, configs
 from vit_jax.config import Config, Duration, default_config, resolve
 from vit_jax.data.crops import Shift
 from vit_jax.training.optimizers import AdamW, Sgd
@@ -158,6 +159,12 @@ def test_a_bound_is_taken_and_what_lies_beyond_is_refused(path, value, beyond) -
         resolve(changed(**(several | {field: kind(beyond)})))
 
 
+def test_a_batch_of_a_command_has_the_limit_of_that_of_a_config() -> None:
+    assert arguments.batch_size(str(MOST["batch_size"])) == MOST["batch_size"]
+    with pytest.raises(argparse.ArgumentTypeError, match="it must be at most 1048576"):
+        arguments.batch_size(str(MOST["batch_size"] + 1))
+
+
 def test_a_number_that_no_float_holds_is_refused() -> None:
     fields = changed().to_dict()
     fields["optimizer"]["learning_rate"] = 10**400  # of JSON
@@ -211,6 +218,17 @@ def overridden(*overrides, **fields):
         ("optimizer.lr=1", "unknown config field config.optimizer.lr: "),
         ("optimiser.b1=1", "unknown config field config.optimiser: did you mean 'optimizer'?"),
         ("seed.x=1", "unknown config field config.seed.x"),
+        *(
+            (
+                f"{path}.x.y=3",
+                f"unknown config field config.{path}.x.y: config.{path} has no fields",
+            )
+            for path in ("optimizer.name", "optimizer.b1", "schedule.decay", "objective.name")
+        ),
+        *(
+            (f"{path}.x=3", f"unknown config field config.{path}.x: config.{path} has no fields")
+            for path in ("augment.flip.name", "evaluators.held_out.kind", "model.width")
+        ),
         ("optimizer.momentun=0.9", "did you mean 'momentum'?"),
         ("total=5", "--config.total=5: set its fields one by one: total.epochs, total.examples"),
         ("seed=x", "--config.seed=x: the value must be of type int, as the default 0"),

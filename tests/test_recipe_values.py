@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from vit_jax.commands import config as config_command
 from vit_jax.commands import configs
+from vit_jax.config import Config
 from vit_jax.training import run_config
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
@@ -242,13 +244,28 @@ VALUES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", VALUES)
-def test_a_recipe_has_the_values_of_its_authors(name) -> None:
+def recipe(name: str) -> Config:
     overrides = ["--config.init_from=FILE"]
     overrides += ["--config.objective.teacher=FILE"] if "distilled" in name else []
-    found = run_config.flat(configs.from_file(str(FOLDER / name), overrides))
+    return configs.from_file(str(FOLDER / name), overrides)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_recipe_has_the_values_of_its_authors(name) -> None:
+    found = run_config.flat(recipe(name))
     for one in found["augment"]:
         if not isinstance(one, str):
             found |= {f"augment.{one['name']}.{field}": value for field, value in one.items()}
     for path, value in run_config.flat(VALUES[name]).items():
         assert found.get(path) == value, path
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_lists_of_a_recipe_can_be_typed_as_config_shows_them(name) -> None:
+    config = recipe(name)
+    every = run_config.flat(config).items()
+    lists = tuple(f"{path}." for path, value in every if isinstance(value, tuple))
+    shown = config_command.values(config).items()
+    typed = [f"--config.{p}={value}" for p, value in shown if f"{p}.".startswith(lists)]
+    assert len(typed) >= len(lists) > 10
+    assert configs.override(config, typed)[0] == config

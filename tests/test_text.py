@@ -2,13 +2,16 @@
 
 import json
 import os
+import sys
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from tests import cli
+from tests.models import tiny
 from vit_jax.analysis import figures
-from vit_jax.text import printable, printable_json
+from vit_jax.text import printable, printable_json, shortened
 
 
 @pytest.mark.parametrize(
@@ -66,3 +69,25 @@ def test_names_reach_no_terminal_raw(tmp_path) -> None:
     assert done.returncode == 2 and len(lines) == 2 and done.stderr.isascii(), lines
     assert r"x\x1b[31m\x07\udce9\xe9.png: cannot decode" in lines[0]
     assert r"\x1b]gone.png: there is no such file or folder" in lines[1]
+
+
+def test_a_table_and_a_report_reach_no_terminal_raw(tmp_path, capsys, monkeypatch) -> None:
+    """A program that reads the table gets the exact name."""
+    model, name = tiny.saved(tmp_path, image_size=(16, 24)), "a\x1b[31m.png"
+    PIL.Image.new("RGB", (24, 16)).save(tmp_path / name)
+    for is_terminal in (True, False):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda of=is_terminal: of)
+        assert cli.run("predict", "--workdir", model, "--csv", "-", tmp_path / name) == 0
+        lines = capsys.readouterr().out.split("\n")
+        assert len(lines) == 3 and lines[0].startswith("image,status,")
+        assert ("\x1b" not in lines[1]) == is_terminal
+        assert (r"a\x1b[31m.png,ok," if is_terminal else f"{name},ok,") in lines[1]
+    target = tmp_path / "evil\x1b[31m.npz"
+    assert cli.run("convert", model, target, "--layout", "vit_jax") == 0
+    report = capsys.readouterr().out
+    assert r"evil\x1b[31m.npz" in report and "\x1b" not in report and report.count("\n") > 1
+
+
+def test_a_text_is_shortened_only_beyond_the_limit() -> None:
+    assert shortened("x" * 80) == "x" * 80
+    assert shortened("x" * 81) == "x" * 80 + "..."

@@ -89,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of stdout, such as `head`, ended
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (takes the rest of the output)
         return ERROR
-    except (KeyboardInterrupt, errors.Interrupted):
-        return _fail("interrupted", stopping.exit_code())
+    except (KeyboardInterrupt, errors.Interrupted) as interrupt:
+        return _fail(str(interrupt) or "interrupted", stopping.exit_code())
     except Exception as error:
         # A ValueError that this package or a guest raised is about the input: one line. An error
         # that a library raised is a bug here, and needs its traceback.

@@ -18,4 +18,7 @@ class Stopped(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """A wait was stopped, because the run was told to stop."""
+    """A wait was stopped, because the run was told to stop.
+
+    The message, if there is one, is one line: what to do.
+    """

@@ -36,7 +36,7 @@ def few(values: Iterable[object], most: int = 3) -> str:
 
 def shortened(text: str) -> str:
     """A text for a message, cut to 80 characters."""
-    return text if len(text) < 80 else text[:80] + "..."
+    return text if len(text) <= 80 else text[:80] + "..."
 
 
 def _escaped(char: str) -> str:

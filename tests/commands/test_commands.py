@@ -236,6 +236,11 @@ def test_a_dry_run_shows_the_run_and_its_first_batch_and_leaves_no_workdir(
     assert cv2.imread(str(tmp_path / "run.first_batch.png")).std() > 20
 
 
+def test_a_dry_run_refuses_a_picture_that_cannot_be_written(recipe, refused) -> None:
+    said = refused("train", "--config", recipe, "--workdir", "/proc/run", "--dry-run")
+    assert "/proc/run.first_batch.png cannot be written: " in said
+
+
 def test_a_dry_run_draws_the_images_and_labels_that_training_gets(recipe, tmp_path) -> None:
     """Without augmentation: the images of the data, each with its class."""
     overrides = ["--config.augment=('value_range',)", "--config.data.shift=0"]

@@ -1,13 +1,16 @@
 """`config` shows what there is to set: every field, of what type, its default, what it means."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from tests import runs
 from vit_jax import schema
+from vit_jax.commands import configs
 from vit_jax.config import Config
-from vit_jax.schema.describe import entries
+from vit_jax.schema import forms
+from vit_jax.schema.describe import entries, shown
 from vit_jax.training.optimizer import OPTIMIZERS
 
 ALL = list(entries(Config, {}))
@@ -56,7 +59,70 @@ def test_a_recipe_s_values_are_shown_of_what_it_takes(tmp_path, printed) -> None
     assert "data.shift = 0 (whole number) (here: 2)" in out
     assert "(here: steps=6)" in out and "model.width = unset (whole number) (here: 16)" in out
     assert "ema = 0.0 (number) (here: 0.9)" in out
-    assert out.count("(here: ") < 30, "and no other"
+    assert out.count("(here: ") <= 30, "and no other"
+
+
+def test_the_evaluators_of_a_recipe_are_shown_under_their_names(tmp_path, printed) -> None:
+    recipe = ("--config", runs.write_recipe(tmp_path))
+    near = ("--config.evaluators.near.kind=knn", "--config.evaluators.near.k=3,5")
+    out = printed("config", "evaluators.near", *recipe, *near)
+    assert "evaluators.near.kind = unset (one of " in out and "(here: knn)" in out
+    assert "evaluators.near.k = 20 (list of whole numbers) (here: 3,5)" in out
+    assert out.count("(here: ") == 2 and "held_out.every" not in out
+    out = printed("config", *recipe)
+    assert "evaluators.held_out.kind = unset" in out and "(here: held_out)" in out
+    assert "evaluators.NAME" not in out and "evaluators.near" not in out
+    assert "evaluators.NAME.kind = unset" in printed("config", "evaluators")
+
+
+def typed(text: str, kind: Any, choice: Any = None) -> Any:
+    """The value of a list that is typed as `text`."""
+    parsed = configs._read(f"--config.x={text}").parse(schema.Target(kind=kind, choice=choice))
+    return parsed if choice else schema.build(kind, parsed, "x")
+
+
+def test_every_default_list_can_be_typed_as_it_is_shown() -> None:
+    kinds = [kind for table in schema.tables(Config) for kind in table.values()]
+    kinds += [Config, *(kind for f in forms.fields(Config).values() if (kind := f.kind))]
+    seen = 0
+    for kind in filter(forms.is_group, kinds):
+        for field in forms.fields(kind).values():
+            if isinstance(field.default, tuple) and field.form is None:
+                assert typed(shown(field.default), field.kind) == field.default, field.name
+                seen += 1
+    assert seen > 20
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ((), ""),
+        (("head", "cls$"), "head,cls$"),
+        (("^(a|b){1,2}/x", "[^,]"), "^(a|b){1,2}/x,[^,]"),
+        (("xla_a=true", "xla_b=3"), "xla_a=true,xla_b=3"),
+        (("a,b",), "'a,b'"),
+        (("1", "2"), "'1','2'"),
+        (("", " a"), "'',' a'"),
+    ],
+)
+def test_a_list_of_texts_has_quotes_only_where_they_are_needed(value, text) -> None:
+    assert (shown(value), typed(text, tuple[str, ...])) == (text, value)
+
+
+def test_a_list_of_pairs_can_be_typed_as_it_is_shown() -> None:
+    for pairs in ((("kernel", 0.5),), (("a", 0.5), ("b", 2.0))):
+        assert typed(shown(pairs), tuple[tuple[str, float], ...]) == pairs
+
+
+def test_a_list_of_choices_needs_no_quotes(tmp_path, refused) -> None:
+    (choice,) = (f.form.choice for f in forms.fields(Config).values() if f.name == "augment")
+    for text in ("flip,value_range", "flip, value_range", "'flip','value_range'"):
+        assert typed(text, tuple, choice) == ("flip", "value_range")
+    recipe = ("config", "augment", "--config", runs.write_recipe(tmp_path))
+    said = refused(*recipe, "--config.augment=flip,flop")
+    assert "config.augment.name is 'flop': choose one of 'randaugment_timm'," in said
+    said = refused(*recipe, "--config.image_size=28 28")
+    assert "a list, with commas between its items, as in the default 224,224" in said
 
 
 @pytest.mark.parametrize(

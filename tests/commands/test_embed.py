@@ -1,5 +1,6 @@
 """Features of a folder: those of the model, whole or not at all, whatever interrupts them."""
 
+import errno
 import pathlib
 
 import jax
@@ -13,6 +14,7 @@ from tests import cli
 from tests.models import tiny
 from tests.test_multiprocess import LAUNCH
 from vit_jax.commands import embedding, embedding_files
+from vit_jax.errors import Interrupted
 
 IMAGES, BROKEN = 21, 4  # the number of images, and which of them is broken
 
@@ -92,20 +94,24 @@ def test_parquet_holds_the_same_and_half_precision_is_rounded(embed, tmp_path) -
     np.testing.assert_array_equal(np.array([row["features"] for row in rows]), values)
 
 
-def test_a_command_that_was_interrupted_goes_on(embed, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, Interrupted])
+def test_a_command_that_was_interrupted_goes_on(
+    embed, tmp_path, monkeypatch, capsys, interrupt
+) -> None:
     embed(tmp_path / "whole.npz")
     real, written = embedding_files.write_part, []
 
     def write(folder, number, part, *, dtype):
         if number == 1 and written == [0]:
             written.clear()
-            raise KeyboardInterrupt
+            raise interrupt
         written.append(number)
         real(folder, number, part, dtype=dtype)
 
     monkeypatch.setattr(embedding_files, "write_part", write)
     with pytest.raises(AssertionError, match="130"):
         embed(tmp_path / "out.npz")
+    assert capsys.readouterr().err == "vit_jax: interrupted: the same command goes on\n"
     assert not (tmp_path / "out.npz").exists()
     embed(tmp_path / "out.npz")
     assert written == [1, 2], "the first part was kept"
@@ -127,16 +133,35 @@ def test_two_processes_write_each_image_once_into_one_file(embed, model, images,
         np.testing.assert_allclose(two["features"], one["features"], atol=1e-5)
 
 
+def test_a_full_disk_is_told_in_one_line(model, images, tmp_path, refused, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    output = tmp_path / "out.npz"
+    monkeypatch.setattr(embedding_files, "_write_npz", full)
+    said = refused("embed", images, output, "--workdir", model)
+    assert f"{output} cannot be written: No space left on device" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npz.parts"]
+    monkeypatch.setattr(embedding_files.place, "write_whole", full)
+    said = refused("embed", images, tmp_path / "b.npz", "--workdir", model)
+    assert f"{tmp_path / 'b.npz.parts'} cannot be written: No space left on device" in said
+
+
 def test_what_cannot_be_written_is_refused(embed, model, images, tmp_path, refused) -> None:
     command = ("embed", images)
     run = ("--workdir", model)
     for arguments, said in (
         ((tmp_path / "out.csv",), "must end in .parquet or .npz"),
         ((tmp_path / "no" / "out.npz",), "there is no folder"),
+        (
+            (tmp_path / "out.npz", "--batch-size", 2**20 + 1),
+            "'1048577': it must be at most 1048576",
+        ),
         ((tmp_path / "out.npz", "--layer", "2"), "--layer is for --features class, mean"),
         ((tmp_path / "out.npz", "--features", "mean", "--layer", "9"), "the blocks 1 to 3"),
     ):
         assert said in refused(*command, *arguments, *run, folder=tmp_path)
+    assert "/proc/x.npz cannot be written: " in refused(*command, "/proc/x.npz", *run)
     (tmp_path / "out.npz").write_text("kept")
     assert "exists: choose another name" in refused(*command, tmp_path / "out.npz", *run)
     parts = tmp_path / "new.npz.parts"

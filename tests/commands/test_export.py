@@ -270,6 +270,7 @@ def test_a_program_that_differs_is_not_written(model, tmp_path, monkeypatch, cap
     "arguments, problem",
     [
         (["--batch", "0"], "'0': give any, or numbers such as 1,8"),
+        (["--batch", "1,1048577"], "numbers such as 1,8, each at most 1048576"),
         (["--format", "pickle"], "invalid choice: 'pickle'"),
         (["--dtype", "int4"], "invalid choice: 'int4'"),
         (["--format", "onnx", "--dtype", "bfloat16"], "onnx cannot have --dtype bfloat16"),

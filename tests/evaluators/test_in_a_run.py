@@ -104,3 +104,16 @@ def test_an_evaluator_that_is_not_there_is_refused(run, recipe, refused) -> None
     assert "no evaluator is called 'far': the config has held_out, near" in error
     error = refused("evaluate", "--workdir", run, "--config", recipe)
     assert "a run has its config already" in error
+
+
+def test_an_evaluator_called_corrupt_is_shown_and_never_replaced(run, printed, refused) -> None:
+    named = [argument.replace("near", "corrupt") for argument in NEAR[:3]]
+    command = ("evaluate", "--workdir", run, *named)
+    assert ": corrupt top-1 " in printed(*command, "--only", "corrupt")
+    said = refused(*command, "--corrupt", "noise", folder=run)
+    assert "--corrupt adds an evaluator called 'corrupt', and the config has one already" in said
+
+
+def test_only_is_named_where_it_does_not_apply(run, tmp_path, refused) -> None:
+    said = refused("evaluate", "--workdir", run, "--images", tmp_path, "--only", "held_out")
+    assert "--only does not apply to --images: leave it out" in said

@@ -141,6 +141,27 @@ def test_every_field_that_changes_the_result_is_refused_on_resume(workdir, monke
     assert {"seed", "batch_size", "optimizer.learning_rate", "schedule.decay", "ema"} <= refused
 
 
+def test_every_field_of_a_group_that_differs_is_named_at_once() -> None:
+    there = Config(model=model_config(name="Ti/16", layer_scale=1e-4, drop_path=0.1))
+    here = Config(model=model_config(name="Ti/16", drop_path=0.2))
+    assert sorted(run_config.differences(there, here)) == [
+        "model.drop_path is 0.1 there and 0.2 here",
+        "model.layer_scale is 0.0001 there and not set here",
+    ]
+
+
+def test_another_choice_is_named_without_the_fields_that_only_one_of_them_has() -> None:
+    optimizer = {"name": "sgd", "momentum": 0.5, "learning_rate": 0.1}
+    fields = {"optimizer": optimizer, "schedule": {"decay": "rsqrt"}}
+    other = schema.build(Config, schema.plain(BEFORE) | fields, "config")
+    for there, here, names in ((BEFORE, other, "adamw sgd"), (other, BEFORE, "sgd adamw")):
+        old, new = map(repr, names.split())
+        found = run_config.differences(there, here)
+        assert f"optimizer.name is {old} there and {new} here" in found
+        paths = {"optimizer.name", "optimizer.learning_rate", "schedule.decay"}
+        assert {text.partition(" ")[0] for text in found} == paths
+
+
 def test_a_run_cannot_become_shorter_than_it_is(workdir) -> None:
     shorter = dataclasses.replace(BEFORE, total=Duration(epochs=1.0))
     with pytest.raises(ValueError, match="config.total is 10 steps, but .* is saved at step 11"):

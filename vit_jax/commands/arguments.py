@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+MOST_OF_A_BATCH = 2**20  # images, as of config.batch_size
 HINT = "The fields of a config, their types, defaults and meanings: vit_jax config [FIELD]"
 
 
@@ -45,6 +46,13 @@ def count(text: str) -> int:
     if not _positive(text):
         raise argparse.ArgumentTypeError(f"{text!r}: give a positive whole number")
     return int(text)
+
+
+def batch_size(text: str) -> int:
+    """A positive number of images that a batch may have."""
+    if (number := count(text)) > MOST_OF_A_BATCH:
+        raise argparse.ArgumentTypeError(f"{text!r}: it must be at most {MOST_OF_A_BATCH}")
+    return number
 
 
 def amount(text: str) -> float:

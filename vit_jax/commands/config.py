@@ -5,6 +5,7 @@ import itertools
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from vit_jax import schema
 from vit_jax.schema.describe import Entry, entries, shown
@@ -87,4 +88,12 @@ def values(config: object) -> dict[str, str]:
 
     typed = {path.removeprefix("."): value for path, value in schema.leaves(config, "")}
     every = run_config.flat(config) | typed  # a duration is one value, not that of each unit
+    every = {path: _named(value) for path, value in every.items()}
     return {path: shown(every[path]) for path in every if path.rpartition(".")[0] not in typed}
+
+
+def _named(value: Any) -> Any:
+    """A list of choices as their names: their fields have paths of their own."""
+    if not isinstance(value, tuple):
+        return value
+    return tuple(item["name"] if isinstance(item, Mapping) else item for item in value)

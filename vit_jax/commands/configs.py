@@ -16,6 +16,7 @@ from ml_collections import config_dict, config_flags
 from vit_jax import config as config_lib
 from vit_jax import config_formats, schema
 from vit_jax.config import Config
+from vit_jax.schema import describe
 
 
 def from_file(spec: str, overrides: Sequence[str]) -> Config:
@@ -107,9 +108,21 @@ def _read(text: str) -> schema.Override:
     path = config_formats.new_path(path)
 
     def parse(target: schema.Target) -> Any:
-        return _parsed(f"{flag}.value{equals}{value}", target, path=path, text=text)
+        typed = _quoted(value, target) if equals else ""
+        return _parsed(f"{flag}.value{equals}{typed}", target, path=path, text=text)
 
     return schema.Override(path=tuple(path.split(".")), text=text, parse=parse)
+
+
+def _quoted(value: str, target: schema.Target) -> str:
+    """The value; a list of texts or choices that is typed without quotes as a Python literal."""
+    if (typing.get_origin(target.kind) or target.kind) is not tuple:
+        return value
+    if not value:
+        return "()"
+    of_texts = target.choice or typing.get_args(target.kind)[:1] == (str,)
+    given = describe.texts(value) if of_texts else None
+    return value if given is None else repr(given)
 
 
 def _parsed(flag: str, target: schema.Target, *, path: str, text: str) -> Any:
@@ -145,6 +158,10 @@ def _wanted(target: schema.Target, path: str) -> str:
     if target.below:
         return f"set its fields one by one: {', '.join(f'{path}.{name}' for name in target.below)}"
     kind = type(_zero(target.kind)).__name__
+    if kind == "tuple":
+        shown = "" if target.choice else describe.shown(target.default)
+        like = f", as in the default {shown}" if shown else ""
+        return f"the value must be a list, with commas between its items{like}"
     like = "" if target.default is None else f", as the default {schema.plain(target.default)!r}"
     return f"the value must be of type {kind}{like}"
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from vit_jax.commands.arguments import count, size
+from vit_jax.text import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,23 +59,23 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> int:
     """
     from vit_jax.checkpoints.convert import convert
 
-    print(
-        convert(
-            options.source,
-            options.target,
-            layout=options.layout,
-            source_layout=options.source_layout,
-            num_heads=options.num_heads,
-            decoder_heads=options.decoder_heads,
-            grid=options.grid,
-            image_size=options.image_size,
-            patch_size=options.patch_size,
-            num_classes=options.num_classes,
-            channels=options.channels,
-            adapt_channels=options.adapt_channels,
-            resize=options.resize,
-            check=options.check,
-            overwrite=options.overwrite,
-        )
+    report = convert(
+        options.source,
+        options.target,
+        layout=options.layout,
+        source_layout=options.source_layout,
+        num_heads=options.num_heads,
+        decoder_heads=options.decoder_heads,
+        grid=options.grid,
+        image_size=options.image_size,
+        patch_size=options.patch_size,
+        num_classes=options.num_classes,
+        channels=options.channels,
+        adapt_channels=options.adapt_channels,
+        resize=options.resize,
+        check=options.check,
+        overwrite=options.overwrite,
     )
+    for line in report.split("\n"):
+        print(printable(line))
     return 0

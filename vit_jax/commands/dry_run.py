@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import math
 import pathlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,8 +28,14 @@ LEAST_SHARE = 0.02  # of a class that is named
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Prints the config and what the run would say and need, and draws its first batch."""
+    """Prints the config and what the run would say and need, and draws its first batch.
+
+    Raises ValueError if the picture cannot be written.
+    """
     config, notes = configs.read(options.config, overrides)
+    target = _beside(options.workdir)
+    with _writing(target), tempfile.TemporaryFile(dir=target.parent):
+        pass
     with memory.explained(config):
         steps, replaced = workdirs.saved(options.workdir, config)
         resumed = options.workdir if steps else None
@@ -42,10 +49,20 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
                 print(printable(part))
         for line in _memory(plan):
             print(line)
-        target = _beside(options.workdir)
-        figures.batch(*first_batch(parts)).savefig(target, dpi=120)
+        figure = figures.batch(*first_batch(parts))
+    with _writing(target):
+        figure.savefig(target, dpi=120)
     print(printable(f"{'first images' if plan.config.tune.caches else 'first batch'}: {target}"))
     return 0
+
+
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[None]:
+    """Raises ValueError if `path` cannot be written within."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _memory(plan: Design) -> Iterator[str]:

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from vit_jax.commands.arguments import checkpoint_step, count, size
+from vit_jax.commands.arguments import batch_size, checkpoint_step, size
 from vit_jax.text import printable
 
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens after block N, from 1, or from the end, -1; unset: after the last norm",
     )
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
-    parser.add_argument("--batch-size", type=count, default=64)
+    parser.add_argument("--batch-size", type=batch_size, default=64)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 

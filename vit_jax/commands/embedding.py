@@ -60,7 +60,10 @@ def embed(options: argparse.Namespace) -> str:
             embedding_files.open_parts(folder, made_by)
     starts = range(0, len(source), made_by["images_in_a_part"])
     with agreement.Meeting():
-        _make_parts(options, source, model, of_tokens, folder, starts)
+        try:
+            _make_parts(options, source, model, of_tokens, folder, starts)
+        except (KeyboardInterrupt, Interrupted) as error:
+            raise Interrupted("interrupted: the same command goes on") from error
     with agreement.Meeting():  # the other processes wait for the file
         if multihost.is_primary():
             return embedding_files.join(options.output, folder, source, parts=len(starts))
@@ -170,7 +173,7 @@ def _part(
             found.append(step(batch))
             readable.append(batch["mask"])
             if stopping.requested():
-                raise Interrupted("stopped: the same command goes on")
+                raise Interrupted
     values, mask = (np.concatenate(arrays)[: len(part)] for arrays in (found, readable))
     values = values.copy()
     values[~mask] = np.nan

@@ -1,10 +1,12 @@
 """The files of `embed`: parts while it runs, and the file of all features at the end."""
 
+import contextlib
 import io
 import json
 import os
 import pathlib
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -36,6 +38,17 @@ def check(output: pathlib.Path, *, overwrite: bool) -> None:
         raise ValueError(f"{output}: there is no folder {output.parent}")
     if output.exists() and not (overwrite and output.is_file()):
         raise ValueError(f"{output} exists: choose another name, or give --overwrite")
+    with _writing(output), tempfile.TemporaryFile(dir=output.parent):
+        pass
+
+
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[None]:
+    """Raises ValueError if `path` cannot be written within."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def parts_of(output: pathlib.Path) -> pathlib.Path:
@@ -44,7 +57,10 @@ def parts_of(output: pathlib.Path) -> pathlib.Path:
 
 
 def open_parts(folder: pathlib.Path, facts: dict[str, Any]) -> None:
-    """Makes the folder of parts. Raises ValueError if it has parts of other features."""
+    """Makes the folder of parts.
+
+    Raises ValueError if it has parts of other features, or cannot be written.
+    """
     record = folder / _FACTS
     if record.exists():
         before = plain_json.loads(record.read_text(encoding="utf-8"))
@@ -55,8 +71,9 @@ def open_parts(folder: pathlib.Path, facts: dict[str, Any]) -> None:
                 " command, or remove the folder"
             )
         return
-    folder.mkdir(exist_ok=True)
-    place.write_whole(epath.Path(record), json.dumps(facts).encode())
+    with _writing(folder):
+        folder.mkdir(exist_ok=True)
+        place.write_whole(epath.Path(record), json.dumps(facts).encode())
 
 
 def _same(before: Any, facts: dict[str, Any], name: str) -> bool:
@@ -68,16 +85,19 @@ def has_part(folder: pathlib.Path, number: int) -> bool:
 
 
 def write_part(folder: pathlib.Path, number: int, part: Part, *, dtype: str) -> None:
-    """Writes a part whole."""
+    """Writes a part whole. Raises ValueError if it cannot be written."""
     buffer = io.BytesIO()
     np.savez(buffer, features=part.features.astype(dtype), broken=part.broken)
-    place.write_whole(epath.Path(_path(folder, number)), buffer.getvalue())
+    path = _path(folder, number)
+    with _writing(path):
+        place.write_whole(epath.Path(path), buffer.getvalue())
 
 
 def join(output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, parts: int) -> str:
     """Writes the file of all parts whole, removes them, and returns a summary.
 
-    Raises RunFailed if parts are missing, or no image could be read.
+    Raises RunFailed if parts are missing, or no image could be read, and ValueError if the file
+    cannot be written.
     """
     if missing := [number for number in range(parts) if not has_part(folder, number)]:
         raise RunFailed(
@@ -96,13 +116,12 @@ def join(output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, part
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     write = _write_npz if output.suffix == ".npz" else _write_parquet
     names = [name.encode("utf-8", "backslashreplace").decode() for name in source.files]
-    try:
+    with _writing(output), contextlib.ExitStack() as stack:
+        stack.callback(temporary.unlink, missing_ok=True)
         write(temporary, names, read)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
     shape = "x".join(map(str, next(read()).features.shape[1:]))
     shutil.rmtree(folder)
     left_out = f", {broken} of them broken" if broken else ""

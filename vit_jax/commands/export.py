@@ -4,7 +4,13 @@ import argparse
 from collections.abc import Sequence
 
 from vit_jax.commands import arguments
-from vit_jax.commands.arguments import checkpoint_step, count, size
+from vit_jax.commands.arguments import (
+    MOST_OF_A_BATCH,
+    batch_size,
+    checkpoint_step,
+    count,
+    size,
+)
 from vit_jax.text import printable
 
 FORMATS = ("stablehlo", "onnx", "safetensors")
@@ -79,6 +85,8 @@ def _batches(text: str) -> tuple[int, ...]:
     if text == "any":
         return ()
     try:
-        return tuple(dict.fromkeys(count(part) for part in text.split(",")))
+        return tuple(dict.fromkeys(batch_size(part) for part in text.split(",")))
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: give any, or numbers such as 1,8") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give any, or numbers such as 1,8, each at most {MOST_OF_A_BATCH}"
+        ) from error

@@ -32,8 +32,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     more = corruption_table.evaluator(options.corrupt) if options.corrupt else None
     also = {corruption_table.NAME: more} if more else {}
     if options.images or options.labels or options.real:
-        given = [*overrides, *(("--config",) if options.config else ()), *(options.only or ())]
-        if given:
+        named = [f"--{name}" for name in ("config", "only") if getattr(options, name)]
+        if given := [*overrides, *named]:
             raise ValueError(f"{given[0]} does not apply to --images: leave it out")
         shown, metrics = _on_images(options, recorder, also)
     else:
@@ -110,7 +110,8 @@ def _report(
         print(printable_json({**shown, **metrics, **more}))
         return
     what = "".join(f", {name} {value}" for name, value in shown.items())
-    line = reporting.describe(corruption_table.without(metrics))
+    in_line = corruption_table.without(metrics) if options.corrupt else dict(metrics)
+    line = reporting.describe(in_line)
     print(printable(f"{options.workdir}{what}: {line}"))
     if "per_class" in more:
         for line in answer_files.per_class_table(more["per_class"]).split("\n"):
@@ -135,7 +136,10 @@ def _answers(options: argparse.Namespace, answers: PerImage) -> dict[str, Any]:
 
 
 def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Config, list[str]]:
-    """The config of the run or of the recipe, and notes for the user."""
+    """The config of the run or of the recipe, and notes for the user.
+
+    Raises ValueError if there is none, or if --corrupt would replace one of its evaluators.
+    """
     if exported.is_trained(options.workdir):
         for name in ("config", "classes"):
             if getattr(options, name):
@@ -149,6 +153,11 @@ def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Conf
         raise ValueError(
             f"{options.workdir} is not a run: name a recipe with data and evaluators, --config, or"
             " images in folders named by class, --images"
+        )
+    if options.corrupt and corruption_table.NAME in config.evaluators:
+        raise ValueError(
+            f"--corrupt adds an evaluator called {corruption_table.NAME!r}, and the config has one"
+            f" already: leave --corrupt out (--only {corruption_table.NAME} measures the config's)"
         )
     return config, notes
 

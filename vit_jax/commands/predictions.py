@@ -72,7 +72,10 @@ def _as_json(row: Row, several: bool) -> str:
 
 def _write(path: pathlib.Path, table: dict[str, list[Any]]) -> None:
     content = answer_files.as_csv(table)
-    if path == STDOUT:
+    if path == STDOUT and sys.stdout.isatty():  # another program gets the names as they are
+        for line in content.decode().removesuffix("\n").split("\n"):
+            print(printable(line))
+    elif path == STDOUT:
         print(content.decode(), end="")
     else:
         place.write_whole(epath.Path(path), content)

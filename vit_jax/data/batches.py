@@ -72,7 +72,7 @@ class Batches(Iterator[Batch]):
                 if self._next.done():  # the thread raised it
                     raise
                 if self._interrupted():
-                    raise Interrupted("the next images are not ready") from None
+                    raise Interrupted from None
 
     def __enter__(self) -> "Batches":
         return self

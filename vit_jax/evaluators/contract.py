@@ -109,7 +109,7 @@ class Context:
             arrays = {name: batch[name] for name in inputs}
             yield to_global(arrays, self.mesh, batch_size=self.batch_size)
             if self.stop(number):
-                raise Interrupted("the evaluation was stopped")
+                raise Interrupted
 
 
 def add_up(sums: Iterable[Mapping[Name, jax.Array]]) -> dict[Name, Any]:

@@ -164,7 +164,7 @@ def fit(config: LinearProbe, known: Features, *, context: Context, num_classes: 
             )
             state = train(state, x, labels)
         if context.stop(epoch + 1):
-            raise Interrupted("the evaluation was stopped")
+            raise Interrupted
     return state
 
 

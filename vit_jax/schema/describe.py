@@ -3,6 +3,7 @@
 The meaning of a field is the comment at the end of its line or on the lines above it.
 """
 
+import ast
 import dataclasses
 import inspect
 import io
@@ -28,6 +29,8 @@ from vit_jax.schema.forms import (
     plain,
 )
 
+_COMMA = re.compile(r",(?![^(\[{]*[)\]}])")  # outside the brackets of a regular expression
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -47,7 +50,7 @@ def entries(
     """Every field of a dataclass and of all its choices, in the order of the source.
 
     `values` are those of a config, as far as they are known. If they name a model, only the fields
-    of its family are listed.
+    of its family are listed. If they name entries, such as evaluators, their names replace NAME.
     """
     known, below = meanings(kind), list[Iterator[Entry]]()
     for name, field in fields(kind).items():
@@ -60,8 +63,9 @@ def entries(
                 yield _name(form, f"{path}.", form.default, meaning, group)
                 below.append(_choices(form, f"{path}."))
             case Named(form):
-                yield _name(form, f"{path}.NAME.", "", f"{meaning} Choose any NAME.", group)
-                below.append(_choices(form, f"{path}.NAME."))
+                for own, more in _labels(values.get(name)).items():
+                    yield _name(form, f"{path}.{own}.", "", meaning + more, group)
+                    below.append(_choices(form, f"{path}.{own}."))
             case Listed(form):
                 order = shown(tuple(form.name(item) for item in field.default))
                 names = f"a list of {', '.join(form.table)}"
@@ -82,6 +86,11 @@ def _name(form: Choice, prefix: str, default: str, meaning: str, group: str) -> 
     """The field that names the entry of a table."""
     names, path = f"one of {', '.join(form.table)}", f"{prefix}{form.key}"
     return Entry(path=path, kind=names, default=default, meaning=meaning, group=group)
+
+
+def _labels(values: Mapping[str, Any] | None) -> dict[str, str]:
+    """The names that a config gives to entries, or NAME, and what to say of each."""
+    return dict.fromkeys(values, "") if values else {"NAME": " Choose any NAME."}
 
 
 def _choices(form: Choice, prefix: str) -> Iterator[Entry]:
@@ -134,8 +143,26 @@ def shown(value: Any) -> str:
         return " ".join(f"{unit}={number}" for unit, number in units.items()) or "never"
     value = plain(value)
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return _list(value)
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def _list(values: tuple[Any, ...]) -> str:
+    """A list with commas between its items, and with quotes if its texts need them."""
+    text = ",".join(map(str, values))
+    if all(isinstance(value, str) for value in values) and texts(text) != values:
+        return ",".join(map(repr, values))
+    one_pair = len(values) == 1 and isinstance(values[0], tuple)
+    return f"{text}," if one_pair else text  # without a comma it would be a list of two numbers
+
+
+def texts(text: str) -> tuple[str, ...] | None:
+    """The texts of a list that is typed without quotes; None if it is a Python literal."""
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return tuple(part.strip() for part in _COMMA.split(text) if part.strip())
+    return None
 
 
 def type_in_words(kind: Any) -> str:

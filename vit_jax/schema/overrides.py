@@ -65,9 +65,14 @@ def locate(kind: Any, path: Sequence[str], values: Mapping[str, Any], at: str) -
         if not rest:
             return Target(kind=field.kind, below=tuple(sorted(keys(field.kind))))
         return locate(field.kind, rest, inner, at)
+    return _last(Target(kind=field.kind, default=field.default), rest, at)
+
+
+def _last(target: Target, rest: Sequence[str], at: str) -> Target:
+    """The field `at`, which has no fields. Raises ValueError if the path goes on."""
     if rest:
-        raise ValueError(f"unknown config field {at}.{rest[0]}: {at} has no fields")
-    return Target(kind=field.kind, default=field.default)
+        raise ValueError(f"unknown config field {at}.{'.'.join(rest)}: {at} has no fields")
+    return target
 
 
 def _locate_beside(kind: Any, path: Sequence[str], values: Mapping[str, Any], at: str) -> Target:
@@ -76,8 +81,8 @@ def _locate_beside(kind: Any, path: Sequence[str], values: Mapping[str, Any], at
             return _locate_any(candidates(field.form, path[0], values, at), path, at)
         if not (choice := field.beside):
             continue
-        if path[0] == choice.key and len(path) == 1:
-            return Target(kind=str, default=choice.default, choice=choice)
+        if path[0] == choice.key:
+            return _name(choice, path[1:], at)
         if path[0] in choice.fields():
             chosen = entry(choice, values, at)
             if path[0] in keys(chosen):
@@ -93,9 +98,14 @@ def _locate_any(kinds: list[Any], path: Sequence[str], at: str) -> Target:
         return dataclasses.replace(target, late=True)
     if inner:
         return Target(kind=inner, below=tuple(sorted(keys(inner))))
-    if path[1:]:
-        raise ValueError(f"unknown config field {at}.{'.'.join(path)}: {path[0]} has no fields")
-    return Target(kind=kinds[0] if len(kinds) == 1 else object, late=True)
+    target = Target(kind=kinds[0] if len(kinds) == 1 else object, late=True)
+    return _last(target, path[1:], f"{at}.{path[0]}")
+
+
+def _name(choice: Choice, rest: Sequence[str], at: str) -> Target:
+    """The field that names the entry of a choice."""
+    target = Target(kind=str, default=choice.default, choice=choice)
+    return _last(target, rest, f"{at}.{choice.key}")
 
 
 def _locate_entry(
@@ -103,8 +113,8 @@ def _locate_entry(
 ) -> Target:
     if not path:
         return Target(kind=dict, below=(choice.key, *sorted(choice.fields())))
-    if list(path) == [choice.key]:
-        return Target(kind=str, default=choice.default, choice=choice)
+    if path[0] == choice.key:
+        return _name(choice, path[1:], at)
     return locate(entry(choice, values, at), path, values, at)
 
 

@@ -22,6 +22,7 @@ from vit_jax.models import zoo
 from vit_jax.objectives import Direction
 from vit_jax.parallel import agreement, multihost, rules
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.text import printable
 from vit_jax.training import (
     datasets,
     evaluation_data,
@@ -265,4 +266,4 @@ def _of_loaded(
 
 def _warn(name: str | os.PathLike[str], note: str) -> None:
     if note and multihost.is_primary():
-        logging.getLogger(__name__).warning("%s: %s", os.fspath(name), note)
+        logging.getLogger(__name__).warning("%s", printable(f"{os.fspath(name)}: {note}"))

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vit_jax import config as config_lib
@@ -96,12 +96,12 @@ def flat(config: Any) -> dict[str, Any]:
 def differences(there: Any, here: Any) -> list[str]:
     """A text for each field that changes the result and differs.
 
-    If a choice differs, only its name is listed, not its fields.
+    If a choice differs, its name is listed, but no fields that only one of its entries has.
     """
     old, new = (_matters(flat(config)) for config in (there, here))
     differing = {path for path in old.keys() & new.keys() if old[path] != new[path]}
-    groups = {path.rpartition(".")[0] for path in differing}
-    differing |= {path for path in old.keys() ^ new.keys() if path.rpartition(".")[0] not in groups}
+    explained = tuple(_of_choices(there, differing))
+    differing |= {path for path in old.keys() ^ new.keys() if not f"{path}.".startswith(explained)}
     return [
         f"{path} is {_shown(old, path)} there and {_shown(new, path)} here"
         for path in dict.fromkeys((*old, *new))
@@ -120,6 +120,15 @@ def _flat(fields: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def _of_choices(config: Any, paths: Iterable[str]) -> Iterator[str]:
+    """For each choice among the paths, every field of its entries, such as `optimizer.b1.`."""
+    values = schema.plain(config)
+    for path in paths:
+        target = schema.locate(type(config), path.split("."), values, "config")
+        for name in target.choice.fields() if target.choice else ():
+            yield ".".join((*path.split(".")[:-1], name, ""))
 
 
 def _matters(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The workdir before a run starts: which run it holds, and whether another process uses it."""
 
 import contextlib
-import functools
 import os
 import sys
 
@@ -10,6 +9,7 @@ from vit_jax.checkpoints import lease as lease_lib
 from vit_jax.checkpoints import store as store_lib
 from vit_jax.config import Config
 from vit_jax.parallel import multihost
+from vit_jax.text import printable
 from vit_jax.training import run_config
 
 
@@ -31,8 +31,10 @@ def hold(workdir: str | os.PathLike[str], stack: contextlib.ExitStack) -> lease_
     """
     held: list[lease_lib.Lease] = []
 
+    def say(text: str) -> None:
+        print(printable(text), file=sys.stderr, flush=True)
+
     def take() -> None:
-        say = functools.partial(print, file=sys.stderr, flush=True)
         lease = stack.enter_context(lease_lib.hold(workdir, say=say))
         stack.enter_context(stopping.cleanup(lease.release))
         held.append(lease)
