@@ -112,6 +112,7 @@ class Compiler:
         self._free = threading.BoundedSemaphore(processes)
         self._idle: list[_Worker] = []  # processes that wait for probes
         self._busy: set[_Worker] = set()
+        self._locks: dict[str, threading.Lock] = {}  # by the key of a job
         self._ended = False
 
     def __enter__(self) -> "Compiler":
@@ -171,16 +172,16 @@ class Compiler:
         Raises ValueError if the config cannot be designed or compiled for the topology, TookTooLong
         if it takes too long, and RunFailed if the compiler ends without a result.
         """
-        path = self._folder / f"{job.key}.json"
-        if path.exists():
-            result = job_lib.result_of_json(path.read_text())
-        else:
-            check_installed(job.topology.chip.platform)
-            with self._free:
-                if self._ended:
-                    raise _Cancelled
-                result = self._compile(job)
-            job_lib.write(path, job_lib.result_to_json(result))
+        key = job.key
+        with self._locks.setdefault(key, threading.Lock()):  # another thread may have the same job
+            result = job_lib.kept(self._folder, key, with_text=not job.probe)
+            if result is None:
+                check_installed(job.topology.chip.platform)
+                with self._free:
+                    if self._ended:
+                        raise _Cancelled
+                    result = self._compile(job)
+                job_lib.keep(self._folder, key, result)
         if result.failure and result.bad_input:
             raise ValueError(result.failure)
         if result.failure:
@@ -189,8 +190,8 @@ class Compiler:
 
     def text(self, result: Result) -> str:
         """The text of the compiled program of a result that fits and is no probe."""
-        with gzip.open(self._folder / f"{result.program}.hlo.gz", "rt") as file:
-            return file.read()
+        path = job_lib.text_path(self._folder, result.program)
+        return gzip.decompress(path.read_bytes()).decode()
 
     def _compile(self, job: Job) -> Result:
         self._folder.mkdir(parents=True, exist_ok=True)
