@@ -133,6 +133,24 @@ def test_scaling_goes_from_the_first_size_to_several_slices() -> None:
     assert pods[0].chips == 8 and pods[-1].chips == 6144
 
 
+@pytest.mark.parametrize(
+    ("first", "most", "names"),
+    [
+        ("2xv5e-64", 512, ["2xv5e-64", "4xv5e-64", "8xv5e-64"]),
+        ("2xv5e-256", 2048, ["2xv5e-256", "4xv5e-256", "8xv5e-256"]),
+        ("3xh100-8", 64, ["3xh100-8", "6xh100-8"]),
+        ("200xh100-8", 8192, ["200xh100-8"]),
+        ("v5p:2x8x8", 512, ["v5p:2x8x8", "v5p-512", "v5p-1024"]),
+        ("v5e:2x16", 64, ["v5e:2x16", "v5e-64"]),
+        ("v5p-384", 768, ["v5p-384", "v5p-768", "v5p-1536"]),
+        ("v5e-64", 32, ["v5e-64"]),
+    ],
+)
+def test_scaling_begins_with_the_topology_itself(first, most, names) -> None:
+    found = scaling.sizes(topologies.parse(first), most=most)
+    assert [topology.name for topology in found] == names
+
+
 def test_a_larger_batch_leaves_enough_steps_for_the_warm_up() -> None:
     config = dataclasses.replace(job().config, total=Duration(epochs=10))  # 195 steps of 512
     config = changes.changed(config, {"schedule.warmup": {"steps": 100}})
