@@ -7,7 +7,8 @@ import pytest
 from vit_jax.config import Config, default_config, resolve
 from vit_jax.data.record import DataFacts
 from vit_jax.duration import Duration
-from vit_jax.planning import advice, changes, scaling, search, topologies
+from vit_jax.errors import RunFailed
+from vit_jax.planning import advice, changes, scaling, search, table, topologies
 from vit_jax.planning.job import Bytes, Job, Result, Step
 from vit_jax.planning.schedule import Sum, Timeline, Traffic
 
@@ -105,6 +106,25 @@ def test_changes_that_fit_are_the_cheapest_and_all_fit() -> None:
     assert "--config.model.remat=full" in [str(change) for change, _ in found]
     fields = [field for change, _ in found for field in change.fields]
     assert len(fields) == len(set(fields))  # no second value of a field that already fits
+
+
+def test_a_change_that_the_compiler_cannot_probe_is_left_out() -> None:
+    class Fails(Memory):
+        def one(self, wanted: Job) -> Result:
+            if wanted.config.mesh.fsdp == 8:
+                raise RunFailed("the compiler ended (SIGABRT) for v5e-8")
+            return super().one(wanted)
+
+    wanted = job(batch_size=4096)
+    found = changes.that_fit(Fails(fixed=1e9, each=2e7), wanted, STEP)
+    assert found and not any("mesh.fsdp=8" in str(change) for change, _ in found)
+
+
+def test_the_largest_batch_per_device_is_a_part_of_the_mesh() -> None:
+    """Devices along the tensor axis have the same images."""
+    step = dataclasses.replace(STEP, mesh={"data": 2, "fsdp": 2, "tensor": 2})
+    rows = table.batches([("full", 64, Result(step=step))], topologies.parse("v5e-8"))
+    assert rows[1][:3] == ("full", "64", "16")
 
 
 def test_a_changed_config_is_checked_like_any_other() -> None:

@@ -50,6 +50,7 @@ class Job:
                 "config": config_lib.to_fields(self.config),
                 "train_size": self.facts.train_size,
                 "num_classes": self.facts.num_classes,
+                # Without the machines of its hosts, which change no program.
                 "topology": f"{self.topology.slices}x{self.topology.compiler_name}",
                 "probe": self.probe,
                 "options": dict(self.options),
@@ -106,6 +107,11 @@ class Step:
     image_bytes: int  # of an image as it crosses to the device
     remat: str
     unroll: int
+
+    @property
+    def batch_parts(self) -> int:
+        """The parts into which the mesh divides a batch."""
+        return self.mesh["data"] * self.mesh["fsdp"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
