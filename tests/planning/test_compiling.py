@@ -7,7 +7,9 @@ import json
 import os
 import sys
 import time
+import types
 
+import numpy as np
 import pytest
 
 from tests.planning.test_search import STEP, job
@@ -15,7 +17,9 @@ from vit_jax import program_cache
 from vit_jax.errors import RunFailed
 from vit_jax.planning import changes, compiling, plan, search
 from vit_jax.planning import job as job_lib
+from vit_jax.planning import worker as worker_lib
 from vit_jax.planning.job import Result
+from vit_jax.planning.topologies import Topology
 from vit_jax.training import compute
 
 ANSWERS = """
@@ -170,6 +174,23 @@ def test_other_flags_of_the_compiler_are_another_key(monkeypatch, name) -> None:
     before = job().key
     monkeypatch.setenv(name, "--another=1")
     assert job().key != before
+
+
+def test_other_flags_and_options_of_the_compiler_are_another_program(monkeypatch) -> None:
+    lowered = types.SimpleNamespace(as_text=lambda: "the same text")
+    mesh = types.SimpleNamespace(devices=np.zeros((0,)))
+    design = types.SimpleNamespace(mesh=mesh, compiler_options={})
+
+    def digest() -> str:
+        return worker_lib._digest(job(), design, lowered)
+
+    first = digest()
+    assert digest() == first
+    with monkeypatch.context() as changed:
+        changed.setenv("LIBTPU_INIT_ARGS", "--another=1")
+        assert digest() != first
+    monkeypatch.setattr(Topology, "compiler_options", {"another": 1})
+    assert digest() != first
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Compiles steps for TPUs and GPUs, in processes with a time limit, and keeps the results."""
 
 import concurrent.futures
+import contextlib
 import fnmatch
 import gzip
 import importlib.metadata
@@ -198,7 +199,7 @@ class Compiler:
         program_cache.trim(self._folder)
         if not job.probe:
             self._report(f"compiling for {job.topology.name}; this may take minutes")
-        worker = self._idle.pop() if job.probe and self._idle else _Worker(self._folder)
+        worker = self._worker_of_probes() if job.probe else _Worker(self._folder)
         self._busy.add(worker)
         try:
             result = worker.run(job, self.limit)
@@ -214,6 +215,11 @@ class Compiler:
         else:
             worker.end()  # a full compilation may leave gigabytes behind
         return result
+
+    def _worker_of_probes(self) -> "_Worker":
+        with contextlib.suppress(IndexError):  # none waits, or another thread took the last one
+            return self._idle.pop()
+        return _Worker(self._folder)
 
 
 class _Worker:
