@@ -8,8 +8,8 @@ A study is a function of this file that returns its runs. Every run is the comma
 process of its own; `--parallel` of them share the device. A run may start from another one, or use
 it as tokenizer or teacher. A complete run is not repeated. With `--seconds`, later runs are cut off
 or left out, and their evaluations up to then count. `--share` shortens the runs of each seed.
-`--rows` selects rows by how their names begin. With `--in-memory`, the images of `--data` are
-decoded once (`in_memory.py`).
+`--rows` selects rows by how their names begin, and the runs that they use. With `--in-memory`, the
+images of `--data` are decoded once (`in_memory.py`).
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Run:
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     uses: Mapping[str, str] = dataclasses.field(default_factory=dict)
     data: bool = True  # whether the data are the folder of --data
-    once: bool = False  # trained in full with the first seed, and used by the runs of all seeds
+    once: bool = False  # trained in full with the lowest seed, and used by the runs of all seeds
 
 
 def cifar10() -> list[Run]:
@@ -206,7 +206,7 @@ def _submit(
     pool: concurrent.futures.Executor, flags: argparse.Namespace, end: float
 ) -> list[concurrent.futures.Future[list[dict[str, Any]]]]:
     """Submits all runs. Those that others use come first, so that waiting cannot block them."""
-    runs = [run for run in STUDIES[flags.study]() if run.name.startswith(tuple(flags.rows))]
+    runs = _selected(STUDIES[flags.study](), tuple(flags.rows))
     submitted: dict[tuple[str, int], concurrent.futures.Future[list[dict[str, Any]]]] = {}
     pairs = itertools.product(runs, flags.seeds)
     for run, seed in sorted(pairs, key=lambda pair: (_depth(pair[0], runs), pair[1])):
@@ -216,6 +216,15 @@ def _submit(
         before = [submitted[name, seed] for name in run.uses.values()]
         submitted[run.name, seed] = pool.submit(train, run, seed, before, flags, end)
     return list(dict.fromkeys(submitted.values()))
+
+
+def _selected(runs: list[Run], rows: tuple[str, ...]) -> list[Run]:
+    """The runs whose names begin like one of `rows`, and those that they use."""
+    wanted: set[str] = set()
+    for run in reversed(runs):  # a run uses earlier ones
+        if run.name.startswith(rows) or run.name in wanted:
+            wanted |= {run.name, *run.uses.values()}
+    return [run for run in runs if run.name in wanted]
 
 
 def _depth(run: Run, runs: list[Run]) -> int:
@@ -280,7 +289,7 @@ def _run(command: list[str], log: pathlib.Path, end: float) -> str:
 
 def _seed(run: Run, seed: int, flags: argparse.Namespace) -> int:
     """The seed with which a run is trained for the runs with this seed."""
-    return int(flags.seeds[0]) if run.once else seed
+    return min(flags.seeds) if run.once else seed
 
 
 def _workdir(out: pathlib.Path, name: str, seed: int) -> pathlib.Path:

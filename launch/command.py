@@ -1,6 +1,7 @@
 """What the launchers share: parsing the command line, and running other programs."""
 
 import argparse
+import pathlib
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -25,12 +26,25 @@ def execute(argv: Sequence[str], *, text: str | None = None) -> int:
 
     Raises ValueError if it is not installed.
     """
-    if shutil.which(argv[0]) is None:
+    check_installed(argv[0])
+    return subprocess.run(argv, input=text, text=True, check=False).returncode
+
+
+def check_installed(program: str) -> None:
+    """Raises ValueError if a program is not on PATH."""
+    if shutil.which(program) is None:
         raise ValueError(
-            f"{argv[0]} is not installed or not on PATH: install it, or use --dry-run to see"
+            f"{program} is not installed or not on PATH: install it, or use --dry-run to see"
             " what would run"
         )
-    return subprocess.run(argv, input=text, text=True, check=False).returncode
+
+
+def make_folder(path: pathlib.Path) -> None:
+    """Creates a folder and its parents. Raises ValueError if that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be created: {error.strerror or error}") from error
 
 
 def at_least(smallest: int) -> Callable[[str], int]:

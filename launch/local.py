@@ -8,9 +8,10 @@ JAX_PLATFORMS says otherwise. A machine with several GPUs needs no launcher, bec
 uses all of them.
 
 Process 0 writes directly to the terminal. The lines of the other processes begin with their number.
-SIGTERM, SIGINT and SIGHUP are passed on to every process. When a process fails, the others get some
-time to end, and are then killed. The exit code is that of the first failure, or 128 + N for a
-process that signal N killed.
+SIGTERM, SIGINT and SIGHUP are passed on to every process, except those that `nohup` or a shell's
+`&` ignores: the processes ignore them too. When a process fails, the others get some time to end,
+and are then killed. The exit code is that of the first failure, or 128 + N for a process that
+signal N killed.
 """
 
 import argparse
@@ -70,7 +71,9 @@ def run(
     port = _free_port()
     children: list[subprocess.Popen[str]] = []
     received: list[int] = []
-    forwarded = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    # A child inherits that a signal is ignored, but not a handler: it would end the child.
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    forwarded = [n for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)]
     before = {n: signal.signal(n, lambda n, _: received.append(n)) for n in forwarded}
     try:
         die_with_parent = _die_with_parent()

@@ -1,7 +1,7 @@
 """Submits one job to a Slurm cluster: one process per GPU, requeued until it is finished.
 
     python -m launch.slurm --nodes 4 --gpus-per-node 8 --time 12:00:00 --partition gpu -- \
-        train --config configs/vit_b16_i1k.py --workdir /shared/runs/b16
+        train --config configs/vit.py:B/16-i1k --workdir /shared/runs/b16
 
 Run it on a login node, in a clone and a virtual environment that the nodes can read too. Paths of
 the job are relative to the clone. The processes find each other automatically
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     try:
         # Slurm creates no folders. Without this one, the job would fail without any message.
-        pathlib.Path(flags.logs).mkdir(parents=True, exist_ok=True)
+        command.make_folder(pathlib.Path(flags.logs))
         return command.execute(["sbatch"], text=text)
     except ValueError as error:
         print(error, file=sys.stderr)

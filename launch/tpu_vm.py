@@ -1,7 +1,7 @@
 """Runs one job on all hosts of a Cloud TPU VM slice; it continues when ssh disconnects.
 
     python -m launch.tpu_vm --name vit --zone us-central2-b --create --accelerator-type v4-32 \
-        --spot --workdir gs://bucket/b16 -- train --config configs/vit_b16_i1k.py
+        --spot --workdir gs://bucket/b16 -- train --config configs/vit.py:B/16-i1k
 
 The committed source (HEAD) is copied to every host and installed there. The processes find each
 other automatically (`vit_jax/parallel/multihost.py`). To resume the job or to start another one,
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
         steps = commands(flags, job)
         if not flags.dry_run:
             _check_committed()
-            (ROOT / "build").mkdir(exist_ok=True)
+            command.make_folder(ROOT / "build")
         for step in steps:
             print(shlex.join(step), flush=True)
             if not flags.dry_run and (code := command.execute(step)):
@@ -117,11 +117,15 @@ def _ssh(flags: argparse.Namespace, line: str, *, worker: str = "all") -> list[s
 
 def _check_committed() -> None:
     """Raises ValueError if tracked files differ from HEAD, because HEAD is what would run."""
+    command.check_installed("git")
     status = ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"]
     changed = subprocess.run(status, capture_output=True, text=True, check=False)
     if changed.returncode:
+        # It may be no clone, or one of another user, which git does not read: git says what to do.
+        why = " ".join(changed.stderr.split()) or f"exit code {changed.returncode}"
         raise ValueError(
-            f"{ROOT} is not a git clone: launch from a clone, because its HEAD is what runs"
+            f"{ROOT} is not a git clone that can be read: launch from one, because its HEAD is what"
+            f" runs (git: {why})"
         )
     if changed.stdout.strip():
         files = ", ".join(line[3:] for line in changed.stdout.splitlines()[:3])

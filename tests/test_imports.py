@@ -48,7 +48,7 @@ ALLOWED = {
     },
     "planning": {
         *("config", "data", "duration", "errors", "models", "objectives", "page", "parallel"),
-        *("program_cache", "training"),
+        *("program_cache", "training", "workdir"),
     },
     "benchmark": {
         *("checkpoints", "config", "data", "page", "parallel", "plain_json", "planning"),

@@ -1,6 +1,9 @@
 """Recipes have the values of the papers, and say what they are."""
 
+import argparse
+import ast
 import pathlib
+import re
 import runpy
 from typing import Any
 
@@ -428,3 +431,64 @@ def test_every_run_of_a_study_has_a_valid_config() -> None:
                 f"{file}.py" + (variant and f":{variant}"),
                 tuple(f"--config.{field}={value}" for field, value in fields.items()),
             )
+
+
+@pytest.mark.parametrize(
+    ("rows", "trained"),
+    [
+        (["beit 5e-4"], {"dvae", "beit", "beit 5e-4"}),
+        (["scratch"], {"scratch 5e-4", "scratch 2e-3"}),
+        (["mae"], {"mae", "mae 5e-4", "mae 2e-3"}),
+    ],
+)
+def test_rows_of_a_study_are_trained_with_the_runs_that_they_use(rows, trained) -> None:
+    """In any order of the seeds; a run that is trained once has the lowest of them."""
+    program = runpy.run_path(str(FOLDER.parent / "benchmarks/studies.py"))
+    for seeds in ([0, 1], [2, 0, 1]):
+        submitted: dict[tuple[str, int], list[Any]] = {}
+
+        class Pool:
+            def submit(self, _, run, seed, before, *rest, into=submitted) -> tuple[str, int]:
+                assert {name for name, _ in before} == set(run.uses.values())
+                into[run.name, seed] = before
+                return run.name, seed
+
+        flags = argparse.Namespace(study="pretraining", rows=rows, seeds=seeds)
+        program["_submit"](Pool(), flags, 0.0)
+        assert {name for name, _ in submitted} == trained
+        once = {seed for name, seed in submitted if name == "dvae"}
+        assert once == ({0} if "dvae" in trained else set())
+
+
+def named_recipes() -> list[tuple[str, str]]:
+    """Each recipe that a page or a docstring names, as FILE.py:VARIANT, and where it is named.
+
+    Names in a line about big_vision are of its recipes. docs/extending.md makes its own ones, and
+    has a test that follows it.
+    """
+    root = FOLDER.parent
+    pages = (*root.glob("*.md"), *root.glob("docs/*.md"))
+    texts = {page: page.read_text() for page in pages if page.name != "extending.md"}
+    for folder in ("benchmarks", "configs", "launch", "scripts", "vit_jax"):
+        for source in (root / folder).rglob("*.py"):
+            texts[source] = ast.get_docstring(ast.parse(source.read_text())) or ""
+    return [
+        (name.rstrip(".:"), str(path.relative_to(root)))
+        for path, text in texts.items()
+        for line in text.splitlines()
+        if "big_vision" not in line
+        for name in re.findall(r"\bconfigs/([a-z0-9_]+\.py(?::[\w/+.-]+)?)", line)
+    ]
+
+
+def test_every_recipe_that_a_page_or_a_docstring_names_exists() -> None:
+    named = named_recipes()
+    assert len(named) > 50
+    for name, place in named:
+        file, _, variant = name.partition(":")
+        assert (FOLDER / file).exists(), f"{place} names configs/{name}"
+        get_config = runpy.run_path(str(FOLDER / file))["get_config"]
+        try:
+            get_config(*([variant] if variant else []))
+        except ValueError as error:
+            pytest.fail(f"{place} names configs/{name}: {error}")

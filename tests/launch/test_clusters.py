@@ -205,6 +205,44 @@ def test_a_missing_program_is_one_line_and_code_2(
     assert error.count("\n") == 1
 
 
+def test_a_launch_without_git_is_one_line_and_code_2(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert tpu_vm.main([*TPU, "--", "train"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "git is not installed or not on PATH" in line
+
+
+def test_a_clone_of_another_user_is_refused_in_the_words_of_git(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True, timeout=limit(20))
+    monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert tpu_vm.main([*TPU, "--", "train"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "dubious ownership" in line and "safe.directory" in line
+
+
+@pytest.mark.parametrize("name", ["slurm", "tpu_vm"])
+def test_a_folder_that_cannot_be_created_is_one_line_and_code_2(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    name: str,
+) -> None:
+    executable(tmp_path / "bin", "git", "exit 0")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    (tmp_path / "build").touch()  # where the folder should be
+    monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
+    logs = ["--logs", str(tmp_path / "build" / "logs")]
+    code = slurm.main([*logs, "--", "x"]) if name == "slurm" else tpu_vm.main([*TPU, "--", "x"])
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/build" in line and "cannot be created" in line
+
+
 @pytest.mark.parametrize(
     "argv", [["--partition", "a\n#SBATCH --x", "--", "train"], ["--nodes", "2", "--dry-run"]]
 )

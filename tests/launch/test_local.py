@@ -6,7 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -25,10 +25,15 @@ INDEX = "import os, signal, sys, time; i = int(os.environ['VIT_JAX_PROCESS_ID'])
 
 
 @contextlib.contextmanager
-def launched(program: str, *flags: str) -> Iterator["subprocess.Popen[str]"]:
-    """Starts the launcher, with `program` instead of vit_jax in each process."""
+def launched(
+    program: str, *flags: str, before: Sequence[str] = ()
+) -> Iterator["subprocess.Popen[str]"]:
+    """Starts the launcher, with `program` instead of vit_jax in each process.
+
+    `before`: the words of a program that runs the launcher, such as nohup.
+    """
     child = subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, INDEX + program, *flags],
+        [*before, sys.executable, "-c", LAUNCH, INDEX + program, *flags],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -112,6 +117,24 @@ time.sleep(3600)
         child.communicate(timeout=limit(20))
     assert child.returncode == 0
     assert wait_for([tmp_path / f"seen{i}" for i in range(2)]) == [number, number]
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+def test_a_signal_that_is_ignored_ends_no_process(tmp_path: pathlib.Path, name: str) -> None:
+    """As after `nohup`, when the terminal closes."""
+    program = f"""
+assert signal.getsignal(signal.{name}) == signal.SIG_IGN
+open(r"{tmp_path}/pid%d" % i, "w").write(str(os.getpid()) + "\\n")
+while not os.path.exists(r"{tmp_path}/go"): time.sleep(0.02)
+"""
+    shell = ("sh", "-c", f"trap '' {name[3:]}; exec \"$@\"", "sh")
+    with launched(program, "--processes", "2", before=shell) as child:
+        pids = wait_for([tmp_path / f"pid{i}" for i in range(2)])
+        for pid in (child.pid, *pids):
+            os.kill(pid, getattr(signal, name))
+        (tmp_path / "go").touch()
+        _, errors = child.communicate(timeout=limit(20))
+    assert child.returncode == 0, errors
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux only")

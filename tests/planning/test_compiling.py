@@ -1,21 +1,29 @@
-"""The processes that compile: limits, cancellation, and what a user reads when one ends."""
+"""The processes that compile: limits, cancellation, what is kept, and what a user reads."""
 
+import concurrent.futures
 import dataclasses
+import gzip
 import json
+import os
 import sys
 import time
+import types
 
+import numpy as np
 import pytest
 
 from tests.planning.test_search import STEP, job
+from vit_jax import program_cache
 from vit_jax.errors import RunFailed
 from vit_jax.planning import changes, compiling, plan, search
 from vit_jax.planning import job as job_lib
+from vit_jax.planning import worker as worker_lib
 from vit_jax.planning.job import Result
+from vit_jax.planning.topologies import Topology
 from vit_jax.training import compute
 
 ANSWERS = """
-import os, sys, time
+import gzip, os, pathlib, sys, time
 for line in sys.stdin:
     {action}
 """
@@ -31,7 +39,9 @@ def worker(monkeypatch, tmp_path):
     def use(action: str) -> None:
         program = [sys.executable, "-c", ANSWERS.format(action=action)]
         monkeypatch.setattr(
-            compiling.subprocess, "Popen", lambda _, **settings: start(program, **settings)
+            compiling.subprocess,
+            "Popen",
+            lambda given, **settings: start([*program, given[-1]], **settings),
         )
 
     return use
@@ -41,13 +51,73 @@ def answer(result: Result) -> str:
     return f"print({job_lib.result_to_json(result)!r}, flush=True)"
 
 
+def compiles(needed: float = 5.0) -> str:
+    """The program of a worker that finds these bytes and writes the program's text."""
+    write = "(pathlib.Path(sys.argv[1]) / 'p.hlo.gz').write_bytes(gzip.compress(b'a text'))"
+    return f"{write}; {answer(Result(step=STEP, program='p', needed=needed))}"
+
+
 def test_a_result_is_kept(worker) -> None:
-    worker(answer(Result(step=STEP, needed=5.0)))
+    worker(compiles())
     with compiling.Compiler() as compiler:
         assert compiler.one(job()).needed == 5
     worker("os.abort()")
     with compiling.Compiler() as compiler:
-        assert compiler.one(job()).step == STEP
+        result = compiler.one(job())
+        assert result.step == STEP and compiler.text(result) == "a text"
+
+
+def test_a_result_whose_program_was_removed_is_compiled_again(worker) -> None:
+    worker(compiles())
+    with compiling.Compiler() as compiler:
+        compiler.one(job())
+        compiler.one(dataclasses.replace(job(), probe=True))
+    (compiling.cache_folder() / "p.hlo.gz").unlink()
+    worker(compiles(needed=6.0))
+    with compiling.Compiler() as compiler:
+        result = compiler.one(job())
+        assert result.needed == 6 and compiler.text(result) == "a text"
+        probe = dataclasses.replace(job(), probe=True)
+        assert compiler.one(probe).needed == 5  # the memory of a probe is all that is asked for
+
+
+def test_a_result_that_does_not_fit_has_no_program_and_is_kept(worker) -> None:
+    worker(answer(Result(step=STEP, program="p", needed=1e12, fits=False)))
+    with compiling.Compiler() as compiler:
+        compiler.one(job())
+    worker("os.abort()")
+    with compiling.Compiler() as compiler:
+        assert not compiler.one(job()).fits
+
+
+def test_what_a_plan_used_is_not_the_oldest_in_the_cache(tmp_path) -> None:
+    job_lib.keep(tmp_path, "used", Result(program="used"))
+    job_lib.keep(tmp_path, "other", Result(program="other"))
+    for name in ("used", "other"):
+        job_lib.text_path(tmp_path, name).write_bytes(gzip.compress(b"a text"))
+    for file in tmp_path.iterdir():
+        os.utime(file, (0, time.time() - 2e6))
+    assert job_lib.kept(tmp_path, "used", with_text=True)
+    program_cache.trim(tmp_path, oldest=1e6)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["used.hlo.gz", "used.json"]
+
+
+def test_threads_with_the_same_job_compile_it_once(worker, tmp_path) -> None:
+    log = tmp_path / "log"
+    worker(f"open({str(log)!r}, 'a').write('compiled,'); time.sleep(0.5); {compiles()}")
+    with compiling.Compiler(processes=2) as compiler:
+        found = compiler.each(compiler.one, [job(), job()])
+    assert log.read_text() == "compiled," and [one.needed for one in found] == [5, 5]
+
+
+def test_threads_that_keep_the_same_result_do_not_disturb_each_other(tmp_path) -> None:
+    def keep(_: int) -> None:
+        job_lib.keep(tmp_path, "key", Result(step=STEP))
+        assert job_lib.kept(tmp_path, "key", with_text=False)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(keep, range(200)))
+    assert [file.name for file in tmp_path.iterdir()] == ["key.json"]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +167,60 @@ def test_a_job_arrives_as_it_was_sent() -> None:
 def test_jobs_that_differ_have_different_keys() -> None:
     jobs = [job(), job("v5e-16"), job(batch_size=1024)]
     assert len({one.key for one in jobs}) == 3
+
+
+@pytest.mark.parametrize("name", ["LIBTPU_INIT_ARGS", "XLA_FLAGS", "JAX_OPTIMIZATION_LEVEL"])
+def test_other_flags_of_the_compiler_are_another_key(monkeypatch, name) -> None:
+    before = job().key
+    monkeypatch.setenv(name, "--another=1")
+    assert job().key != before
+
+
+def test_other_flags_and_options_of_the_compiler_are_another_program(monkeypatch) -> None:
+    lowered = types.SimpleNamespace(as_text=lambda: "the same text")
+    mesh = types.SimpleNamespace(devices=np.zeros((0,)))
+    design = types.SimpleNamespace(mesh=mesh, compiler_options={})
+
+    def digest() -> str:
+        return worker_lib._digest(job(), design, lowered)
+
+    first = digest()
+    assert digest() == first
+    with monkeypatch.context() as changed:
+        changed.setenv("LIBTPU_INIT_ARGS", "--another=1")
+        assert digest() != first
+    monkeypatch.setattr(Topology, "compiler_options", {"another": 1})
+    assert digest() != first
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"),
+        *("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "HOME"),
+    ],
+)
+def test_where_programs_are_kept_and_the_devices_here_change_no_key(monkeypatch, name) -> None:
+    before = job().key
+    monkeypatch.setenv(name, "/another")
+    assert job().key == before
+
+
+@pytest.mark.parametrize(
+    ("source", "matters"),
+    [("planning/topologies.py", True), ("models/vit.py", True), ("planning/table.py", False)],
+)
+def test_a_key_depends_on_the_source_that_makes_the_program(
+    monkeypatch, tmp_path, source, matters
+) -> None:
+    package = tmp_path / "vit_jax"
+    for name in ("planning/topologies.py", "planning/table.py", "models/vit.py", "__init__.py"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).touch()
+    monkeypatch.setattr(job_lib.vit_jax, "__file__", str(package / "__init__.py"))
+    before = job().key
+    (package / source).write_text("changed = True\n")
+    assert (job().key != before) == matters
 
 
 def test_a_search_does_not_compile_the_step_of_the_config_again(worker) -> None:

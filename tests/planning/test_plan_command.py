@@ -146,6 +146,19 @@ def test_a_plan_reads_memory_flops_and_collectives(recipe, monkeypatch, tmp_path
 
 
 @needs_compiler
+def test_a_plan_compiles_again_what_was_removed_from_the_cache(
+    recipe, monkeypatch, tmp_path, capsys
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    call = ("plan", "--config", recipe, "--topology", "v5e-1", "--json")
+    assert cli.run(*call) == 0
+    (text,) = compiling.cache_folder().glob("*.hlo.gz")
+    text.unlink()
+    assert cli.run(*call, "--config.log_every.steps=7") == 0  # another key, the same program
+    assert text.exists()
+
+
+@needs_compiler
 def test_a_mesh_that_does_not_fit_the_topology_is_one_line(
     recipe, monkeypatch, tmp_path, capsys
 ) -> None:

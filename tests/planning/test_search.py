@@ -7,7 +7,8 @@ import pytest
 from vit_jax.config import Config, default_config, resolve
 from vit_jax.data.record import DataFacts
 from vit_jax.duration import Duration
-from vit_jax.planning import advice, changes, scaling, search, topologies
+from vit_jax.errors import RunFailed
+from vit_jax.planning import advice, changes, scaling, search, table, topologies
 from vit_jax.planning.job import Bytes, Job, Result, Step
 from vit_jax.planning.schedule import Sum, Timeline, Traffic
 
@@ -107,6 +108,25 @@ def test_changes_that_fit_are_the_cheapest_and_all_fit() -> None:
     assert len(fields) == len(set(fields))  # no second value of a field that already fits
 
 
+def test_a_change_that_the_compiler_cannot_probe_is_left_out() -> None:
+    class Fails(Memory):
+        def one(self, wanted: Job) -> Result:
+            if wanted.config.mesh.fsdp == 8:
+                raise RunFailed("the compiler ended (SIGABRT) for v5e-8")
+            return super().one(wanted)
+
+    wanted = job(batch_size=4096)
+    found = changes.that_fit(Fails(fixed=1e9, each=2e7), wanted, STEP)
+    assert found and not any("mesh.fsdp=8" in str(change) for change, _ in found)
+
+
+def test_the_largest_batch_per_device_is_a_part_of_the_mesh() -> None:
+    """Devices along the tensor axis have the same images."""
+    step = dataclasses.replace(STEP, mesh={"data": 2, "fsdp": 2, "tensor": 2})
+    rows = table.batches([("full", 64, Result(step=step))], topologies.parse("v5e-8"))
+    assert rows[1][:3] == ("full", "64", "16")
+
+
 def test_a_changed_config_is_checked_like_any_other() -> None:
     config = changes.changed(job().config, {"model.remat": "full", "batch_size": 64})
     assert (config.model.get("remat"), config.batch_size) == ("full", 64)
@@ -131,6 +151,24 @@ def test_scaling_goes_from_the_first_size_to_several_slices() -> None:
     ]
     pods = scaling.sizes(topologies.parse("v5p-16"), most=6144)
     assert pods[0].chips == 8 and pods[-1].chips == 6144
+
+
+@pytest.mark.parametrize(
+    ("first", "most", "names"),
+    [
+        ("2xv5e-64", 512, ["2xv5e-64", "4xv5e-64", "8xv5e-64"]),
+        ("2xv5e-256", 2048, ["2xv5e-256", "4xv5e-256", "8xv5e-256"]),
+        ("3xh100-8", 64, ["3xh100-8", "6xh100-8"]),
+        ("200xh100-8", 8192, ["200xh100-8"]),
+        ("v5p:2x8x8", 512, ["v5p:2x8x8", "v5p-512", "v5p-1024"]),
+        ("v5e:2x16", 64, ["v5e:2x16", "v5e-64"]),
+        ("v5p-384", 768, ["v5p-384", "v5p-768", "v5p-1536"]),
+        ("v5e-64", 32, ["v5e-64"]),
+    ],
+)
+def test_scaling_begins_with_the_topology_itself(first, most, names) -> None:
+    found = scaling.sizes(topologies.parse(first), most=most)
+    assert [topology.name for topology in found] == names
 
 
 def test_a_larger_batch_leaves_enough_steps_for_the_warm_up() -> None:

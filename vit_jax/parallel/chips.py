@@ -146,7 +146,7 @@ CHIPS = (
         memory=94.74 * _GIB,
         peak=1153e12,
         bandwidth=3690e9,
-        clock=2.0e9,
+        clock=2.2e9,
         link=90e9,
         cores=((4, 224),),
     ),

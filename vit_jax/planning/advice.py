@@ -46,8 +46,7 @@ def of_step(step: Step, topology: Topology, *, batch_size: int) -> list[str]:
             f" {step.tokens - over} (config.model.pool=gap without a class token, or another image"
             " size) attention and MLP cost much less"
         )
-    parts = step.mesh["data"] * step.mesh["fsdp"]
-    each = batch_size / parts
+    each = batch_size / step.batch_parts
     if each < _FEW:
         found.append(
             f"a device has only {each:.3g} images of a batch of {batch_size}: the step reads the"

@@ -7,6 +7,7 @@ from typing import Any
 from vit_jax import config as config_lib
 from vit_jax.config import Config
 from vit_jax.duration import Duration
+from vit_jax.errors import RunFailed
 from vit_jax.planning.compiling import Compiler
 from vit_jax.planning.job import Job, Step
 from vit_jax.training import setup
@@ -72,8 +73,8 @@ def that_fit(compiler: Compiler, job: Job, step: Step) -> list[tuple[Change, flo
         try:
             config = changed(job.config, change.fields)
             result = compiler.one(dataclasses.replace(job, config=config, probe=True))
-        except ValueError:
-            continue  # the config cannot have this value
+        except (ValueError, RunFailed):
+            continue  # the config cannot have this value, or the compiler fails to probe it
         if result.fits:
             found.append((change, result.needed))
             changed_fields |= set(change.fields)
@@ -84,7 +85,7 @@ def that_fit(compiler: Compiler, job: Job, step: Step) -> list[tuple[Change, flo
 
 def _candidates(config: Config, step: Step) -> Iterator[Change]:
     """Changes that need less memory, the cheapest first."""
-    devices, batch = step.mesh["data"] * step.mesh["fsdp"], config.batch_size
+    devices, batch = step.batch_parts, config.batch_size
     split = [n for n in (2, 4, 8, 16, 32, 64) if step.mesh["fsdp"] < n <= devices]
     fsdp: list[dict[str, Any]] = [
         {"mesh.data": -1, "mesh.fsdp": n} for n in split if devices % n == 0

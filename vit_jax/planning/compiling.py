@@ -1,6 +1,7 @@
 """Compiles steps for TPUs and GPUs, in processes with a time limit, and keeps the results."""
 
 import concurrent.futures
+import contextlib
 import fnmatch
 import gzip
 import importlib.metadata
@@ -112,6 +113,7 @@ class Compiler:
         self._free = threading.BoundedSemaphore(processes)
         self._idle: list[_Worker] = []  # processes that wait for probes
         self._busy: set[_Worker] = set()
+        self._locks: dict[str, threading.Lock] = {}  # by the key of a job
         self._ended = False
 
     def __enter__(self) -> "Compiler":
@@ -171,16 +173,16 @@ class Compiler:
         Raises ValueError if the config cannot be designed or compiled for the topology, TookTooLong
         if it takes too long, and RunFailed if the compiler ends without a result.
         """
-        path = self._folder / f"{job.key}.json"
-        if path.exists():
-            result = job_lib.result_of_json(path.read_text())
-        else:
-            check_installed(job.topology.chip.platform)
-            with self._free:
-                if self._ended:
-                    raise _Cancelled
-                result = self._compile(job)
-            job_lib.write(path, job_lib.result_to_json(result))
+        key = job.key
+        with self._locks.setdefault(key, threading.Lock()):  # another thread may have the same job
+            result = job_lib.kept(self._folder, key, with_text=not job.probe)
+            if result is None:
+                check_installed(job.topology.chip.platform)
+                with self._free:
+                    if self._ended:
+                        raise _Cancelled
+                    result = self._compile(job)
+                job_lib.keep(self._folder, key, result)
         if result.failure and result.bad_input:
             raise ValueError(result.failure)
         if result.failure:
@@ -189,15 +191,15 @@ class Compiler:
 
     def text(self, result: Result) -> str:
         """The text of the compiled program of a result that fits and is no probe."""
-        with gzip.open(self._folder / f"{result.program}.hlo.gz", "rt") as file:
-            return file.read()
+        path = job_lib.text_path(self._folder, result.program)
+        return gzip.decompress(path.read_bytes()).decode()
 
     def _compile(self, job: Job) -> Result:
         self._folder.mkdir(parents=True, exist_ok=True)
         program_cache.trim(self._folder)
         if not job.probe:
             self._report(f"compiling for {job.topology.name}; this may take minutes")
-        worker = self._idle.pop() if job.probe and self._idle else _Worker(self._folder)
+        worker = self._worker_of_probes() if job.probe else _Worker(self._folder)
         self._busy.add(worker)
         try:
             result = worker.run(job, self.limit)
@@ -213,6 +215,11 @@ class Compiler:
         else:
             worker.end()  # a full compilation may leave gigabytes behind
         return result
+
+    def _worker_of_probes(self) -> "_Worker":
+        with contextlib.suppress(IndexError):  # none waits, or another thread took the last one
+            return self._idle.pop()
+        return _Worker(self._folder)
 
 
 class _Worker:

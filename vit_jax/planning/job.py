@@ -16,11 +16,22 @@ from vit_jax.config import Config
 from vit_jax.data.record import DataFacts
 from vit_jax.planning import topologies
 from vit_jax.planning.topologies import Topology
+from vit_jax.workdir import place
 
 CUDA = ("jax-cuda13-plugin", "jax-cuda12-plugin")
 # The parts of the package that cannot change a compiled program.
 _NOT_COMPILED = ("planning", "benchmark", "commands", "analysis", "export")
-_COMPILED = ("worker.py", "designed.py", "model_flops.py")  # but these parts of planning
+# But these parts of planning can, or say what a kept result contains.
+_COMPILED = ("worker.py", "designed.py", "model_flops.py", "topologies.py", "job.py")
+# Variables that the compiler reads, beside those of JAX.
+_COMPILER_FLAGS = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
+# Variables of JAX that cannot change a program: they say where compiled programs are kept, and
+# which platform this process uses. In a key they would make a plan compile again for nothing. A
+# worker has its own values of most of them anyway (`compiling._SETTINGS`).
+_NOT_OF_PROGRAMS = (
+    *("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "JAX_ENABLE_COMPILATION_CACHE"),
+    *("JAX_PLATFORM", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +50,7 @@ class Job:
                 "config": config_lib.to_fields(self.config),
                 "train_size": self.facts.train_size,
                 "num_classes": self.facts.num_classes,
+                # Without the machines of its hosts, which change no program.
                 "topology": f"{self.topology.slices}x{self.topology.compiler_name}",
                 "probe": self.probe,
                 "options": dict(self.options),
@@ -50,7 +62,8 @@ class Job:
     def key(self) -> str:
         """The name of the result in the cache: a digest of all that it depends on."""
         used = versions(self.topology.chip.platform)
-        parts = (self.to_json(), *used.values(), _source_digest())
+        settings = json.dumps(compiler_settings())
+        parts = (self.to_json(), *used.values(), settings, _source_digest())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -95,6 +108,11 @@ class Step:
     remat: str
     unroll: int
 
+    @property
+    def batch_parts(self) -> int:
+        """The parts into which the mesh divides a batch."""
+        return self.mesh["data"] * self.mesh["fsdp"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
@@ -130,6 +148,16 @@ def versions(platform: str = "tpu") -> dict[str, str]:
     return found
 
 
+def compiler_settings(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables of the environment that can change a compiled program, by their names."""
+    return {
+        name: environment[name]
+        for name in sorted(environment)
+        if name in _COMPILER_FLAGS
+        or (name.startswith("JAX_") and not name.startswith(_NOT_OF_PROGRAMS))
+    }
+
+
 def _source_digest() -> str:
     """A digest of the source of this package, less the parts that cannot change a program."""
     root = pathlib.Path(vit_jax.__file__).parent
@@ -141,8 +169,31 @@ def _source_digest() -> str:
     return digest.hexdigest()
 
 
-def write(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+def keep(folder: pathlib.Path, name: str, result: Result) -> None:
+    """Writes a result to `folder`/`name`.json."""
+    place.write_whole(folder / f"{name}.json", result_to_json(result).encode())
+
+
+def kept(folder: pathlib.Path, name: str, *, with_text: bool) -> Result | None:
+    """The result that `keep` wrote; None if it is missing.
+
+    `with_text`: if it fits, the text of its program must be there too. The cache removes the files
+    that are the oldest, each by itself, so what is used here counts as new from now on.
+    """
+    path = folder / f"{name}.json"
+    try:
+        result = result_of_json(path.read_text())
+    except FileNotFoundError:
+        return None
+    used = [path]
+    if with_text and result.fits and not result.failure:
+        used.append(text_path(folder, result.program))
+    for file in used:
+        with contextlib.suppress(OSError):  # the folder may be of another user
+            os.utime(file)
+    return result if used[-1].exists() else None
+
+
+def text_path(folder: pathlib.Path, program: str) -> pathlib.Path:
+    """Where the text of a compiled program is kept."""
+    return folder / f"{program}.hlo.gz"

@@ -16,7 +16,7 @@ from vit_jax.planning.plan import Plan
 from vit_jax.planning.topologies import Topology
 
 _CHIPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 6144)
-_SLICES = (2, 4, 8, 16, 32, 64, 128, 256)
+_TIMES = (2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Point(NamedTuple):
@@ -31,17 +31,20 @@ class Point(NamedTuple):
 
 
 def sizes(first: Topology, *, most: int) -> list[Topology]:
-    """From the size of `first` up to `most` chips: single slices, then several of the largest."""
-    chip = first.chip
-    found: list[Topology] = []
-    for chips in _CHIPS:
-        if first.chips <= chips <= most:
+    """From `first` up to `most` chips: larger slices, then several of the largest.
+
+    If `first` has several slices, the others have more of the same slices.
+    """
+    chip, found = first.chip, [first]
+    counts = sorted({*_CHIPS, *(first.chips * times for times in _TIMES)})
+    for chips in counts if first.slices == 1 else ():
+        if first.chips < chips <= most and chips % first.chips == 0:
             found += _slice(f"{chip.name}-{chips * chip.counted}")
-    if not found:
-        return [first]
     largest = found[-1]
     return found + [
-        dataclasses.replace(largest, slices=n) for n in _SLICES if largest.chips * n <= most
+        dataclasses.replace(largest, slices=largest.slices * times)
+        for times in _TIMES
+        if largest.chips * times <= most and largest.slices * times <= topologies.MOST_SLICES
     ]
 
 

@@ -127,8 +127,7 @@ def _largest(compiler: Compiler, job: Job) -> tuple[int, Result] | None:
     """
     first = compiler.one(job)
     assert first.step is not None, "the probe gave the facts of the step"
-    mesh = first.step.mesh
-    unit = mesh["data"] * mesh["fsdp"] * job.config.optimizer.accumulate
+    unit = first.step.batch_parts * job.config.optimizer.accumulate
     low = max(1, job.config.batch_size // unit)
     last = (low, first)
     fits = (low, first) if first.fits else None

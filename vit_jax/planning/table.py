@@ -51,7 +51,7 @@ def overview(plans: Sequence[Plan]) -> list[tuple[str, ...]]:
 
 def _first(plan: Plan) -> tuple[str, ...]:
     mesh = mesh_name(plan)
-    each = plan.config.batch_size / (plan.step.mesh["data"] * plan.step.mesh["fsdp"])
+    each = plan.config.batch_size / plan.step.batch_parts
     sizes = (f"{plan.result.needed / GIB:.2f}", f"{plan.topology.chip.memory / GIB:.2f}")
     return (plan.topology.name, f"{plan.topology.chips:,}", mesh, f"{each:g}", *sizes)
 
@@ -189,7 +189,8 @@ def batches(found: Sequence[tuple[str, int, Result]], topology: Topology) -> lis
     rows: list[tuple[str, ...]] = [("remat", "largest batch", "per device", "HBM GiB", "of")]
     usable = f"{topology.chip.memory / GIB:.2f}"
     for remat, batch, result in found:
-        each = f"{batch / topology.devices:g}"
+        assert result.step is not None, "a result without a step is an error"
+        each = f"{batch / result.step.batch_parts:g}"
         rows.append((remat, f"{batch:,}", each, f"{result.needed / GIB:.2f}", usable))
     return rows
 

@@ -18,8 +18,8 @@ _ALL = (*CHIPS, *GPUS)
 _BY_NAME = {name: chip for chip in _ALL for name in (chip.name, *chip.aliases)}
 _MACHINES = {name: chip for chip in _ALL for name in chip.machines}
 _NAME = re.compile(rf"(?:(\d+)x)?({'|'.join(_BY_NAME)})(?:-(\d+)|:(\d+(?:x\d+)*))")
-_MACHINE = re.compile(rf"({'|'.join(_MACHINES)})-(\d+)[tg](:.+)?$")
-_MOST_SLICES = 256
+_MACHINE = re.compile(rf"((?:\d+x)?)({'|'.join(_MACHINES)})-(\d+)[tg](:.+)?")
+MOST_SLICES = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Topology:
     chip: Chip
     shape: tuple[int, ...]  # chips of a slice along each dimension of its network
     slices: int = 1
+    machine: int = 0  # chips of a host, where it is another machine than Cloud has for such a slice
 
     @property
     def chips(self) -> int:
@@ -42,23 +43,30 @@ class Topology:
     @property
     def hosts(self) -> int:
         """The number of hosts; the smallest slices have one host for all their chips."""
-        chips = math.prod(self.shape)
-        if chips <= self.chip.on_one_host:
-            return self.slices
-        return self.slices * chips // self.chip.chips_per_host
+        machine = self.machine or _usual_machine(self.chip, self.shape)
+        return self.slices * (math.prod(self.shape) // machine)
 
     @property
     def host_cores(self) -> int:
         """The CPU cores of a host in Cloud; 0: unknown."""
-        chips = math.prod(self.shape) * self.slices // self.hosts
+        chips = self.machine or _usual_machine(self.chip, self.shape)
         known, full = dict(self.chip.cores), self.chip.chips_per_host
         return known.get(chips) or known.get(full, 0) * chips // full
 
     @property
     def name(self) -> str:
-        """The name in Cloud, such as 2xv5p-512."""
+        """The name in Cloud, such as 2xv5p-512; no two topologies have the same.
+
+        With the shape, as in v5p:2x8x8, where Cloud gives a slice of this size another one, and
+        with the machine, as in ct6e-standard-4t:2x4, where it is not the usual one.
+        """
         several = f"{self.slices}x" if self.slices > 1 else ""
-        return f"{several}{self.chip.name}-{math.prod(self.shape) * self.chip.counted}"
+        if self.machine:
+            return f"{several}{self.chip.machines[0]}-{self.machine}t:{self.sizes}"
+        chips = math.prod(self.shape)
+        if _shapes(self.chip).get(chips) != self.shape:
+            return several + self.compiler_name
+        return f"{several}{self.chip.name}-{chips * self.chip.counted}"
 
     @property
     def sizes(self) -> str:
@@ -88,26 +96,46 @@ class Topology:
 
 def parse(name: str) -> Topology:
     """The topology of a name. Raises ValueError, with the nearest name, if there is none."""
-    match = _NAME.fullmatch(_MACHINE.sub(_of_machine, name.strip().lower()))
+    text, machine = _of_machine(name.strip().lower())
+    match = _NAME.fullmatch(text)
     if not match:
         raise ValueError(f"no topology {name!r}: {_nearest(name)}")
     slices, family, count, shape = match.groups()
     chip = _BY_NAME[family]
-    if not 1 <= int(slices or 1) <= _MOST_SLICES:
-        raise ValueError(f"topology {name!r}: give 1 to {_MOST_SLICES} slices")
+    if not 1 <= int(slices or 1) <= MOST_SLICES:
+        raise ValueError(f"topology {name!r}: give 1 to {MOST_SLICES} slices")
     sizes = _shape_of(chip, int(count), name) if count else tuple(map(int, shape.split("x")))
     topology = Topology(chip=chip, shape=sizes, slices=int(slices or 1))
     _check(topology, name)
-    return topology
+    if not machine or machine == _usual_machine(chip, sizes):
+        return topology
+    if isinstance(chip, Gpu) or math.prod(sizes) % machine:
+        raise ValueError(
+            f"topology {name!r}: machines of {machine} chips cannot form a slice of"
+            f" {math.prod(sizes)}"
+        )
+    return dataclasses.replace(topology, machine=machine)
 
 
-def _of_machine(match: re.Match[str]) -> str:
-    """The slice of one machine, or of machines that form a shape, as in ct5lp-hightpu-4t:4x4."""
-    machine, chips, shape = match.groups()
-    chip = _MACHINES[machine]
-    if int(chips) not in _shapes(chip) or int(chips) > chip.on_one_host:
-        return match.group()  # there is no such machine
-    return chip.name + (shape or f"-{int(chips) * chip.counted}")
+def _of_machine(text: str) -> tuple[str, int]:
+    """A name without its machine, and the chips of the machine; 0: none is named.
+
+    It is the slice of one machine, or of machines that form a shape, as in ct5lp-hightpu-4t:4x4.
+    """
+    match = _MACHINE.fullmatch(text)
+    if not match:
+        return text, 0
+    several, prefix, count, shape = match.groups()
+    chip, chips = _MACHINES[prefix], int(count)
+    if chips not in _shapes(chip) or chips > chip.on_one_host:
+        return text, 0  # there is no such machine
+    return several + chip.name + (shape or f"-{chips * chip.counted}"), chips
+
+
+def _usual_machine(chip: Chip, shape: tuple[int, ...]) -> int:
+    """The chips of a host of a slice, in the machine that Cloud has for it."""
+    chips = math.prod(shape)
+    return chips if chips <= chip.on_one_host else chip.chips_per_host
 
 
 def _shape_of(chip: Chip, count: int, name: str) -> tuple[int, ...]:

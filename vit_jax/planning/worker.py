@@ -25,6 +25,7 @@ from vit_jax.planning import job as job_lib
 from vit_jax.planning.job import Job, Result
 from vit_jax.training import frozen
 from vit_jax.training.design import Design
+from vit_jax.workdir import place
 
 _PROBE = {"xla_tpu_max_hbm_size_mib": "8"}  # the compiler says what it needs, and stops early
 # Without a GPU, the compiler cannot try which way of a matrix product is the fastest.
@@ -64,11 +65,10 @@ def run(job: Job, folder: pathlib.Path) -> Result:
     with jax.set_mesh(plan.mesh):
         lowered = plan.step.lower(plan.abstract, dict(plan.batch), plan.abstract_frozen)
     program = _digest(job, plan, lowered)
-    path = folder / f"{program}.json"
-    if path.exists():
-        return dataclasses.replace(job_lib.result_of_json(path.read_text()), step=step)
-    result = dataclasses.replace(_compile(job, lowered, folder, program), program=program)
-    job_lib.write(path, job_lib.result_to_json(result))
+    result = job_lib.kept(folder, program, with_text=not job.probe)
+    if result is None:
+        result = dataclasses.replace(_compile(job, lowered, folder, program), program=program)
+        job_lib.keep(folder, program, result)
     return dataclasses.replace(result, step=step)
 
 
@@ -77,10 +77,13 @@ def _digest(job: Job, plan: Design, lowered: jax.stages.Lowered) -> str:
     text = lowered.as_text()
     assert text is not None, "every lowered program has a text"
     order = [device.id for device in plan.mesh.devices.flat]
-    topology = (job.topology.compiler_name, job.topology.slices)
+    described = sorted(job.topology.compiler_options.items())
+    topology = (job.topology.compiler_name, job.topology.slices, described)
+    memory = job.topology.chip.memory  # a result says whether the program fits
     options = {**plan.compiler_options, **job.options}  # as the compiler gets them
     versions = job_lib.versions(job.topology.chip.platform)
-    settings = (topology, job.probe, sorted(options.items()), versions)
+    environment = job_lib.compiler_settings()
+    settings = (topology, memory, job.probe, sorted(options.items()), versions, environment)
     return hashlib.sha256(f"{text}{order}{settings}".encode()).hexdigest()[:32]
 
 
@@ -100,8 +103,8 @@ def _compile(job: Job, lowered: jax.stages.Lowered, folder: pathlib.Path, progra
     text, memory = compiled.as_text(), compiled.memory_analysis()
     assert text is not None and memory is not None, "the compiler gives both for every program"
     if not job.probe:
-        with gzip.open(folder / f"{program}.hlo.gz", "wt", compresslevel=3) as file:
-            file.write(text)
+        path = job_lib.text_path(folder, program)
+        place.write_whole(path, gzip.compress(text.encode(), compresslevel=3))
     needed = float(memory.peak_memory_in_bytes)
     fits = needed <= job.topology.chip.memory
     return Result(needed=needed, fits=fits, seconds=time.monotonic() - began)

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import socket
 import tempfile
+import threading
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -58,12 +59,15 @@ def is_bucket(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
-def write_whole(path: epath.Path, data: bytes) -> None:
-    """Writes a file whole: after a failure it is as it was before."""
+def write_whole(path: epath.Path | pathlib.Path, data: bytes) -> None:
+    """Writes a file whole: after a failure it is as it was before.
+
+    Several threads and processes may write the same file at once: one of them is the last.
+    """
     if is_bucket(path):
         path.write_bytes(data)  # an object appears when it is complete
         return
-    temporary = pathlib.Path(path).with_name(f".{path.name}.{os.getpid()}")
+    temporary = _temporary(pathlib.Path(path))
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -141,7 +145,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     if path.is_dir() and any(path.iterdir()):
         raise ValueError(f"{path} exists and is not empty: choose another folder")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -153,6 +157,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     finally:
         with contextlib.suppress(OSError):
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+
+
+def _temporary(path: pathlib.Path) -> pathlib.Path:
+    """A path beside `path` that no other thread and no other process uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
 
 
 @contextlib.contextmanager
