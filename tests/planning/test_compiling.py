@@ -6,12 +6,15 @@ import gzip
 import json
 import os
 import sys
+import threading
 import time
 import types
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.patience import limit
 from tests.planning.test_search import STEP, job
 from vit_jax import program_cache
 from vit_jax.errors import RunFailed
@@ -130,7 +133,8 @@ def test_threads_that_keep_the_same_result_do_not_disturb_each_other(tmp_path) -
 )
 def test_a_compiler_that_ends_or_hangs_is_one_line(worker, action, message) -> None:
     worker(action)
-    with compiling.Compiler(limit=1) as compiler, pytest.raises(RunFailed, match=message):
+    seconds = 1 if "more than" in message else 600  # Python starts within the limit
+    with compiling.Compiler(limit=seconds) as compiler, pytest.raises(RunFailed, match=message):
         compiler.one(job())
 
 
@@ -155,6 +159,34 @@ def test_an_error_ends_what_still_compiles(worker, order) -> None:
     with compiling.Compiler(processes=2) as compiler, pytest.raises(ValueError, match="stop"):
         compiler.each(function, [None, job()][::order])
     assert time.monotonic() - began < 30
+
+
+def test_an_error_ends_a_compiler_that_only_starts(worker, monkeypatch) -> None:
+    """Its process is not among those that compile yet."""
+    worker("time.sleep(60)")
+    failing, ended = threading.Event(), threading.Event()
+    start, end = compiling._Worker.__init__, compiling.Compiler._end
+
+    def slowly(*given: Any) -> None:
+        start(*given)
+        failing.set()
+        assert ended.wait(limit(20))
+
+    def end_all(compiler: compiling.Compiler) -> None:
+        end(compiler)
+        ended.set()
+
+    monkeypatch.setattr(compiling._Worker, "__init__", slowly)
+    monkeypatch.setattr(compiling.Compiler, "_end", end_all)
+
+    def function(wanted) -> Result:
+        if wanted is None:
+            assert failing.wait(limit(20))
+            raise ValueError("stop")
+        return compiler.one(wanted)
+
+    with compiling.Compiler(limit=3600) as compiler, pytest.raises(ValueError, match="stop"):
+        compiler.each(function, [None, job()])
 
 
 def test_a_job_arrives_as_it_was_sent() -> None:
@@ -242,7 +274,7 @@ def test_blocks_that_take_too_long_to_compile_are_planned_as_scanned(worker, mon
     worker("\n    ".join(lines))
     for blocks_take in (30.0, 0.1):  # as is expected, and as is found
         monkeypatch.setattr(compute, "COMPILING", blocks_take)
-        with compiling.Compiler(limit=2) as compiler:
+        with compiling.Compiler(limit=5) as compiler:
             made = plan.make(compiler, job())
         assert made.hurried and made.step.unroll == 1
     assert "scanned blocks" in made.warnings()[0] and "--limit" in made.warnings()[0]

@@ -202,6 +202,8 @@ class Compiler:
         worker = self._worker_of_probes() if job.probe else _Worker(self._folder)
         self._busy.add(worker)
         try:
+            if self._ended:  # while the process started, before `_end` could see it
+                raise _Cancelled
             result = worker.run(job, self.limit)
         except BaseException as error:
             worker.end()
@@ -210,7 +212,7 @@ class Compiler:
             raise
         finally:
             self._busy.discard(worker)
-        if job.probe:
+        if job.probe and not self._ended:
             self._idle.append(worker)
         else:
             worker.end()  # a full compilation may leave gigabytes behind
