@@ -169,7 +169,7 @@ VALUES: dict[str, dict[str, Any]] = {
         **TIMMS_SCHEDULE,
         **BICUBIC,
         **{"model.head_std": 0.02, "objective.label_smoothing": 0.0, "ema": 0.0},
-        **optimizer("lamb", rate_batch=2048, clip_norm=1.0, b1=0.9, b2=0.999, eps=1e-6),
+        **optimizer("lamb", rate_batch=2048, clip_norm=1.0, **ADAM),  # --opt-eps is 1e-8
     },
     "deit3.py:B/16-224": {**RANDAUGMENT, **mix(0.8), **TIMMS_SCHEDULE, **BICUBIC}
     | optimizer("adamw", rate_batch=512, **ADAM),
@@ -178,8 +178,9 @@ VALUES: dict[str, dict[str, Any]] = {
         "data.crop_padding": 4,
         **mix(0.0),
         **TIMMS_SCHEDULE,
-        **optimizer("lamb", rate_batch=2048, clip_norm=1.0),
+        **optimizer("lamb", rate_batch=2048, clip_norm=1.0, **ADAM),
     },
+    "deit3.py:B/16-i21k-224": optimizer("lamb", rate_batch=2048, **ADAM),
     # facebookresearch/mae, PRETRAIN.md, FINETUNE.md and their scripts.
     "mae.py:B/16": {
         "image_size": (224, 224),
