@@ -19,7 +19,8 @@ Published cost (section 5.6): B 53 hours on 8 GPUs, or 37 hours on 16; S and Ti 
 
 What differs from the authors' code: no repeated augmentation, because 3 does not divide 1024 (add
 --config.data.repeats=3 --config.batch_size=1023 for it); an image is flipped after RandAugment, not
-before; the authors' rate is that of the epoch before.
+before; the authors' rate is that of the epoch before, so that their first two epochs both have the
+first rate of the warm-up.
 
 Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): S/16 on
 v5e-8 (8 chips) 8.0 hours, 64 chip-hours, MFU 23%.
