@@ -62,10 +62,11 @@ VALUES: dict[str, dict[str, Any]] = {
         "data.train_split": "train[:99%]",
         "data.crop_area": (0.05, 1.0),
         "objective.cross_entropy": "sigmoid",
-        "model.representation_size": 768,
+        **{"model.representation_size": 768, "model.init": "big_vision"},
         **optimizer("adamw", learning_rate=1e-3, rate_batch=4096, clip_norm=1.0, **ADAM),
     },
     "augreg.py:L/16-i1k": {"model.representation_size": 1024},
+    "augreg.py:B/16-i21k": {"model.init": "big_vision"},
     **{
         f"augreg.py:B/16-i1k-{strength}": {
             "augment.randaugment_big_vision.layers": layers,
@@ -105,7 +106,7 @@ VALUES: dict[str, dict[str, Any]] = {
             **{"decay": "rsqrt", "timescale": {"steps": 10_000}},
             **{"warmup": {"steps": 10_000}, "cooldown": {"steps": 50_000}},
         },
-        "model.head_bias": -10.0,
+        **{"model.head_bias": -10.0, "model.init": "big_vision"},
         "objective.cross_entropy": "sigmoid",
         **optimizer("adafactor", b1=0.9, b2_cap=0.999, moment_dtype="bfloat16", clip_norm=1.0),
         "optimizer.rate_batch": 16_384,
