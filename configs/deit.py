@@ -69,6 +69,9 @@ def get_config(variant: str = "S/16") -> ml_collections.ConfigDict:
         config.objective.name = "distillation"
         config.objective.distillation = "hard"
         config.objective.alpha = 0.5
+        # As the authors' code with timm 0.3.2: of what has several dimensions, only the class token
+        # and the positions do not decay.
+        config.optimizer.decay_mask = ("kernel$", "encoder/distillation$")
     config.optimizer.learning_rate = 5e-4
     config.optimizer.rate_batch = 512
     config.optimizer.rate_rule = "linear"

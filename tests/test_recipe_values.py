@@ -152,8 +152,10 @@ VALUES: dict[str, dict[str, Any]] = {
         **BICUBIC,
         "model.head_std": 0.02,
         "objective.temperature": 1.0,
+        "optimizer.decay_mask": ("kernel$", "encoder/distillation$"),
         **optimizer("adamw", learning_rate=5e-4, rate_batch=512, clip_norm=0.0, **ADAM),
     },
+    "deit.py:B/16": {"optimizer.decay_mask": ("kernel$",)},
     "deit.py:finetune-384": {
         **RANDAUGMENT,
         **ERASE,
@@ -239,7 +241,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "image_size": (224, 224),
         "schedule": {"decay": "cosine", "end_value": 0.0},
         "data.crop_area": (0.05, 1.0),
-        **optimizer("adam", **ADAM),
+        **optimizer("adam", clip_norm=0.0, **ADAM),
     },
 }
 
