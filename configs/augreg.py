@@ -64,6 +64,7 @@ def get_config(variant: str = "B/16-i1k") -> ml_collections.ConfigDict:
     config.total.epochs = 300.0
     config.model.name = model
     config.model.dtype = "bfloat16"
+    config.model.init = "big_vision"
 
     config.data.source = "tfds"
     config.data.crop = "inception"

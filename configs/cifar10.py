@@ -12,7 +12,8 @@ The variant long is the ViT of patch 4, width 512 and 6 blocks that
 github.com/kentaroy47/vision-transformers-cifar10 trains for 200 epochs: Adam with a rate of 1e-4
 that falls as a cosine, batch 512, dropout 0.1, RandAugment. Its log in that repository ends with
 79.1%. What differs from that code: an image is shifted before RandAugment, not after; the rate
-falls in every step, not in every epoch; and what our models are initialised with.
+falls in every step, not in every epoch; the GELU is that of tanh, not erf, and the epsilon of the
+norms 1e-6, not 1e-5; and what our models are initialised with.
 """
 
 from typing import Any

@@ -19,7 +19,8 @@ Published cost (section 5.6): B 53 hours on 8 GPUs, or 37 hours on 16; S and Ti 
 
 What differs from the authors' code: no repeated augmentation, because 3 does not divide 1024 (add
 --config.data.repeats=3 --config.batch_size=1023 for it); an image is flipped after RandAugment, not
-before; the authors' rate is that of the epoch before.
+before; the authors' rate is that of the epoch before, so that their first two epochs both have the
+first rate of the warm-up.
 
 Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): S/16 on
 v5e-8 (8 chips) 8.0 hours, 64 chip-hours, MFU 23%.
@@ -68,6 +69,9 @@ def get_config(variant: str = "S/16") -> ml_collections.ConfigDict:
         config.objective.name = "distillation"
         config.objective.distillation = "hard"
         config.objective.alpha = 0.5
+        # As the authors' code with timm 0.3.2: of what has several dimensions, only the class token
+        # and the positions do not decay.
+        config.optimizer.decay_mask = ("kernel$", "encoder/distillation$")
     config.optimizer.learning_rate = 5e-4
     config.optimizer.rate_batch = 512
     config.optimizer.rate_rule = "linear"

@@ -22,7 +22,8 @@ Published accuracy on ImageNet-1k (the authors' README_revenge.md, which has the
 
 What differs from the authors' code: no repeated augmentation on ImageNet-1k, because 3 does not
 divide 2048 (add --config.data.repeats=3 --config.batch_size=2046 for it); an image is flipped after
-3-Augment.
+3-Augment; the authors' rate is that of the epoch before, so that their first two epochs both have
+the first rate of the warm-up.
 
 Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
 v5e-64 (64 chips) 6.9 hours, 441 chip-hours, MFU 25%.
@@ -126,6 +127,7 @@ def _lamb(config: ml_collections.ConfigDict, *, rate: float, weight_decay: float
     config.optimizer.name = "lamb"
     config.optimizer.learning_rate = rate
     config.optimizer.rate_batch = 2048
+    config.optimizer.eps = 1e-8  # the authors' --opt-eps, not LAMB's 1e-6: gradients are that small
     config.optimizer.weight_decay = weight_decay
     config.optimizer.clip_norm = 1.0
 

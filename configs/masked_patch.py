@@ -79,4 +79,5 @@ def _paper(config: ml_collections.ConfigDict) -> None:
     config.data.crop = "inception"
     config.augment = ("flip", "value_range")
     config.optimizer.learning_rate = 2e-4
+    config.optimizer.clip_norm = 0.0
     config.schedule.warmup.steps = 10_000

@@ -35,6 +35,7 @@ def get_config(variant: str = "G/14") -> ml_collections.ConfigDict:
     config.model.pool = "map"
     config.model.class_token = False
     config.model.dtype = "bfloat16"
+    config.model.init = "big_vision"
     config.model.remat = "full"
     config.model.head_bias = -10.0
 

@@ -64,10 +64,11 @@ VALUES: dict[str, dict[str, Any]] = {
         "data.train_split": "train[:99%]",
         "data.crop_area": (0.05, 1.0),
         "objective.cross_entropy": "sigmoid",
-        "model.representation_size": 768,
+        **{"model.representation_size": 768, "model.init": "big_vision"},
         **optimizer("adamw", learning_rate=1e-3, rate_batch=4096, clip_norm=1.0, **ADAM),
     },
     "augreg.py:L/16-i1k": {"model.representation_size": 1024},
+    "augreg.py:B/16-i21k": {"model.init": "big_vision"},
     **{
         f"augreg.py:B/16-i1k-{strength}": {
             "augment.randaugment_big_vision.layers": layers,
@@ -107,7 +108,7 @@ VALUES: dict[str, dict[str, Any]] = {
             **{"decay": "rsqrt", "timescale": {"steps": 10_000}},
             **{"warmup": {"steps": 10_000}, "cooldown": {"steps": 50_000}},
         },
-        "model.head_bias": -10.0,
+        **{"model.head_bias": -10.0, "model.init": "big_vision"},
         "objective.cross_entropy": "sigmoid",
         **optimizer("adafactor", b1=0.9, b2_cap=0.999, moment_dtype="bfloat16", clip_norm=1.0),
         "optimizer.rate_batch": 16_384,
@@ -153,8 +154,10 @@ VALUES: dict[str, dict[str, Any]] = {
         **BICUBIC,
         "model.head_std": 0.02,
         "objective.temperature": 1.0,
+        "optimizer.decay_mask": ("kernel$", "encoder/distillation$"),
         **optimizer("adamw", learning_rate=5e-4, rate_batch=512, clip_norm=0.0, **ADAM),
     },
+    "deit.py:B/16": {"optimizer.decay_mask": ("kernel$",)},
     "deit.py:finetune-384": {
         **RANDAUGMENT,
         **ERASE,
@@ -171,7 +174,7 @@ VALUES: dict[str, dict[str, Any]] = {
         **TIMMS_SCHEDULE,
         **BICUBIC,
         **{"model.head_std": 0.02, "objective.label_smoothing": 0.0, "ema": 0.0},
-        **optimizer("lamb", rate_batch=2048, clip_norm=1.0, b1=0.9, b2=0.999, eps=1e-6),
+        **optimizer("lamb", rate_batch=2048, clip_norm=1.0, **ADAM),  # --opt-eps is 1e-8
     },
     "deit3.py:B/16-224": {**RANDAUGMENT, **mix(0.8), **TIMMS_SCHEDULE, **BICUBIC}
     | optimizer("adamw", rate_batch=512, **ADAM),
@@ -180,8 +183,9 @@ VALUES: dict[str, dict[str, Any]] = {
         "data.crop_padding": 4,
         **mix(0.0),
         **TIMMS_SCHEDULE,
-        **optimizer("lamb", rate_batch=2048, clip_norm=1.0),
+        **optimizer("lamb", rate_batch=2048, clip_norm=1.0, **ADAM),
     },
+    "deit3.py:B/16-i21k-224": optimizer("lamb", rate_batch=2048, **ADAM),
     # facebookresearch/mae, PRETRAIN.md, FINETUNE.md and their scripts.
     "mae.py:B/16": {
         "image_size": (224, 224),
@@ -239,7 +243,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "image_size": (224, 224),
         "schedule": {"decay": "cosine", "end_value": 0.0},
         "data.crop_area": (0.05, 1.0),
-        **optimizer("adam", **ADAM),
+        **optimizer("adam", clip_norm=0.0, **ADAM),
     },
 }
 

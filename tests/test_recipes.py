@@ -8,6 +8,7 @@ import runpy
 from typing import Any
 
 import pytest
+from flax import nnx, traverse_util
 
 from vit_jax.commands import configs
 from vit_jax.config import Config
@@ -228,6 +229,11 @@ def test_deit_is_that_of_its_main_py(variant) -> None:
     assert names(config) == ["RandAugmentTimm", "Flip", "ValueRange", "Erase", "Mix"]
     if distilled:
         assert (objective.distillation, objective.alpha) == ("hard", 0.5)
+        # timm's `add_weight_decay`: all but vectors, the class token and the positions
+        params = nnx.to_pure_dict(zoo.abstract(zoo.options(config.model.name))[1])
+        decays = traverse_util.flatten_dict(rule.decays(params), sep="/")
+        tokens = {path for path, on in decays.items() if on and not path.endswith("kernel")}
+        assert tokens == {"encoder/distillation"}
 
 
 def test_deit_at_384_pixels_is_that_of_its_readme() -> None:

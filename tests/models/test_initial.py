@@ -44,6 +44,27 @@ def test_deit_begins_with_a_normal_distribution_and_the_convolution_of_pytorch(n
     assert not params["head/bias"].any()
 
 
+@pytest.mark.parametrize("pool", ["token", "gap", "map"])
+def test_big_vision_begins_with_larger_positions_and_else_like_vit(pool: str) -> None:
+    """`get_posemb` in its models/vit.py: a deviation of 1 / sqrt(width)."""
+    fields = {"pool": pool, "class_position": False, "image_size": (128, 128)}
+    plain, params = drawn("S/16", **fields), drawn("S/16", **fields, init="big_vision")
+    assert abs(params["encoder/position"].std() * 64**0.5 - 1) < 0.03
+    assert is_normal(plain["encoder/position"], 0.02)
+    for path in plain.keys() - {"encoder/position"}:
+        np.testing.assert_array_equal(params[path], plain[path])
+    if pool == "map":
+        assert is_uniform(params["pool/probe"], (6 / 65) ** 0.5)
+
+
+def test_big_vision_leaves_positions_that_are_computed() -> None:
+    fixed = {"position": "sincos2d", "class_position": False}
+    assert "encoder/position" not in drawn("S/16", **fixed, init="big_vision")
+    model = {"name": "MAE-pretrain-B/16", "decoder": DECODER}
+    found, table = drawn(**model, init="big_vision"), drawn(**model)["encoder/position"]
+    np.testing.assert_array_equal(found["encoder/position"], table)
+
+
 def test_the_heads_keep_the_values_that_a_config_gives_them() -> None:
     params = drawn("DeiT-distilled-S/16", head_std=0.1, head_bias=-6.9)
     for head in ("head", "head_distillation"):

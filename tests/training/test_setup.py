@@ -8,6 +8,7 @@ import vit_jax
 from tests.models import tiny
 from tests.parts import model_config
 from vit_jax.checkpoints import load
+from vit_jax.commands import configs
 from vit_jax.config import Config, DataConfig, Duration, ModelConfig
 from vit_jax.data.record import DataFacts
 from vit_jax.evaluators import HeldOut
@@ -17,6 +18,7 @@ from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.training import setup
 
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 FACTS = DataFacts(train_size=100, num_classes=3)
 # Of the released width, so that the file needs no hint.
 DECODER = DecoderOptions(width=512, depth=1, mlp_dim=32)
@@ -98,6 +100,23 @@ def test_a_new_model_expects_the_images_of_its_family() -> None:
     config = Config(model=ModelConfig(name="DeiT-Ti/16"), image_size=(32, 32))
     begin = setup.fresh_start(config, FACTS)
     assert setup.with_value_range(config, begin.preprocessing).data.mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(
+    ("name", "position"),
+    [
+        ("deit.py:S/16", "bicubic"),
+        ("deit3.py:B/16", "bicubic"),
+        ("mae.py:B/16", "bicubic"),
+        ("augreg.py:B/16-i1k", "align_corners"),
+    ],
+)
+def test_the_card_of_a_new_run_says_how_its_family_resizes(name, position) -> None:
+    """A run that starts from it follows its card."""
+    config = configs.from_file(str(CONFIGS / name), [])
+    start = setup.zoo_start(config, FACTS)
+    card = setup.make_card(setup.with_value_range(config, start.preprocessing), start, ())
+    assert card.resize.position == position
 
 
 def test_mean_and_deviation_of_the_config_win_over_those_of_the_model() -> None:

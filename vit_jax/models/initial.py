@@ -12,19 +12,24 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, traverse_util
 
-Init = Literal["xavier", "deit", "mae", "beit"]
+Init = Literal["xavier", "big_vision", "deit", "mae", "beit"]
 
 _Path = tuple[str, ...]
 _Redrawn = Callable[[_Path, jax.Array], jax.Array]
 _HEADS = ("head", "head_distillation")
 _PATCHES = ("encoder", "embedding", "kernel")
+_POSITION = ("encoder", "position")
 
 
-def redraw(model: nnx.Module, how: Init, *, depth: int, rngs: nnx.Rngs) -> None:
-    """Replaces the initial values of a model.
+def redraw(
+    model: nnx.Module, how: Init, *, depth: int, fixed_position: bool, rngs: nnx.Rngs
+) -> None:
+    """Replaces the initial values of a model of `depth` blocks.
 
-    - xavier: those of ViT and big_vision, nothing changes. Kernels of dense layers are uniform by
-      the sum of both widths, those of queries, keys and values by their own; tokens are zero.
+    - xavier: those of ViT, nothing changes. Kernels of dense layers are uniform by the sum of both
+      widths, those of queries, keys and values by their own; the class token is zero, learned
+      positions have a deviation of 0.02.
+    - big_vision: as xavier, but the learned table of positions has a deviation of 1 / sqrt(width).
     - deit: a normal distribution of deviation 0.02; the patches as PyTorch's convolution,
       uniform by the number of inputs.
     - mae: as xavier, but queries, keys and values are drawn as one kernel; the patches too, like a
@@ -32,13 +37,14 @@ def redraw(model: nnx.Module, how: Init, *, depth: int, rngs: nnx.Rngs) -> None:
     - beit: a normal distribution of deviation 0.02, cut at one deviation. The output projections of
       both branches of block l, counted from 1, are divided by sqrt(2 l).
 
-    All but xavier set the other biases to zero.
+    deit, mae and beit set the other biases to zero. A `fixed_position` table keeps its values.
     """
     if how == "xavier":
         return
     params = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)))
     inputs, outputs = math.prod(params[_PATCHES].shape[:-1]), params[_PATCHES].shape[-1]
     rule = {
+        "big_vision": lambda: _big_vision(fixed_position, rngs),
         "deit": lambda: _deit(inputs, rngs),
         "mae": lambda: _mae(inputs, outputs, rngs),
         "beit": lambda: _beit(depth, rngs),
@@ -48,6 +54,17 @@ def redraw(model: nnx.Module, how: Init, *, depth: int, rngs: nnx.Rngs) -> None:
         for path, value in params.items()
     }
     nnx.update(model, traverse_util.unflatten_dict(drawn))
+
+
+def _big_vision(fixed_position: bool, rngs: nnx.Rngs) -> _Redrawn:
+    """`get_posemb` of big_vision's models/vit.py; the rest of that file is drawn as ViT's."""
+
+    def redrawn(path: _Path, value: jax.Array) -> jax.Array:
+        if path != _POSITION or fixed_position:
+            return value
+        return _normal(rngs, value, deviation=value.shape[-1] ** -0.5)
+
+    return redrawn
 
 
 def _deit(inputs: int, rngs: nnx.Rngs) -> _Redrawn:
@@ -100,5 +117,5 @@ def _uniform(rngs: nnx.Rngs, value: jax.Array, limit: float) -> jax.Array:
     return jax.random.uniform(rngs.params(), value.shape, value.dtype, -limit, limit)
 
 
-def _normal(rngs: nnx.Rngs, value: jax.Array) -> jax.Array:
-    return 0.02 * jax.random.normal(rngs.params(), value.shape, value.dtype)
+def _normal(rngs: nnx.Rngs, value: jax.Array, *, deviation: float = 0.02) -> jax.Array:
+    return deviation * jax.random.normal(rngs.params(), value.shape, value.dtype)

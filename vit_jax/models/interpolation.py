@@ -51,6 +51,11 @@ class Methods:
         return dataclasses.replace(self, position=cast(Method, method))
 
 
+# The code of DeiT, MAE and BEiT. Only BEiT has relative biases.
+OF_DEIT = Methods(position="bicubic", relative="geometric_cubic", patch="bicubic_antialias")
+OF_SWIN = Methods(relative="geometric_linear", patch="bicubic_antialias")  # timm's Swin
+
+
 Kernel = Callable[[np.ndarray, float], np.ndarray]
 Array = TypeVar("Array", np.ndarray, jax.Array)
 

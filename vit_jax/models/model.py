@@ -116,8 +116,9 @@ class Model(nnx.Module):
     """A model of any family. A family's class is called as `module(options, rngs=rngs)`."""
 
     preprocessing: Preprocessing | None = None  # set by `create` and `load`
+    # How its family resizes parameters; set by `create` and `load`.
+    resize_methods: Methods = Methods()
     class_names: tuple[str, ...] = ()  # set by `load` if the file has them
-    resize_methods: Methods = Methods()  # how its family resizes parameters; set by `load`
     step: int | None = None  # of the checkpoint in a run; set by `load`
     options: Any  # an instance of the family's options class
     head: Any  # (B, feature_size) -> logits (B, K), of models with classes

@@ -113,7 +113,7 @@ class Compute:
 class EncoderOptions(Compute, Adapters, Regularisation, BlockNumerics, Positions, Tokens, Sizes):
     """What all task models share. Raises ValueError if the fields do not fit together."""
 
-    # Initial values, but of the head: those of ViT ("xavier"), DeiT, MAE or BEiT.
+    # Initial values, but of the head: those of ViT ("xavier"), big_vision, DeiT, MAE or BEiT.
     init: Init = "xavier"
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.interpolation import OF_DEIT, Methods
 from vit_jax.models.masked_autoencoder import MaskedAutoencoderOptions
 from vit_jax.models.masked_image_model import MaskedImageModelOptions
 from vit_jax.models.options import EncoderOptions
@@ -53,6 +54,7 @@ class Series:
     parts: Mapping[str, Any]  # fields of the options
     input: Mapping[str, Any]  # fields of `Preprocessing`
     options: type[EncoderOptions] = ViTOptions
+    resize: Methods = OF_DEIT  # the codes of all series resize alike
 
 
 IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bicubic_antialias"}

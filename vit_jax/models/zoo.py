@@ -29,6 +29,7 @@ from vit_jax.models.attention import cudnn_needs
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.classifier import Classifier, PretrainingOptions, ViTOptions
 from vit_jax.models.fitting import Fitting
+from vit_jax.models.interpolation import OF_SWIN, Methods
 from vit_jax.models.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderOptions
 from vit_jax.models.masked_image_model import MaskedImageModel, MaskedImageModelOptions
 from vit_jax.models.model import Model as Model
@@ -37,7 +38,7 @@ from vit_jax.models.names import suggested
 from vit_jax.models.options import Compute, EncoderOptions, Regularisation
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
-from vit_jax.models.series import BEIT_SCALES, IMAGENET, SERIES
+from vit_jax.models.series import BEIT_SCALES, IMAGENET, SERIES, Series
 from vit_jax.models.series import HYBRIDS as HYBRIDS
 from vit_jax.models.series import PLAIN as PLAIN
 from vit_jax.models.series import SIZES as SIZES
@@ -71,6 +72,7 @@ class Family:
     # Released models by name: the fields of their options that differ from the defaults.
     names: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     input: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of `Preprocessing`
+    resize: Methods = Methods()  # how its released models resize parameters
 
 
 # A saved model records the name of its family. `series.SERIES` has the released models of the ViTs.
@@ -94,6 +96,7 @@ FAMILIES: dict[str, Family] = {
         fitting=swin.FITTING,
         names=swin.NAMES,
         input=IMAGENET | {"crop_pct": 0.9},
+        resize=OF_SWIN,
     ),
     "regnet": Family(
         options=regnet.RegNetOptions,
@@ -264,17 +267,20 @@ def create(
     model = init(chosen, key=jax.random.key(0) if key is None else key)
     expects = preprocessing(name, image_size=chosen.image_size)
     model.preprocessing = expects.for_channels(chosen.channels)
+    model.resize_methods = resize_methods(name)
     return model
 
 
 def preprocessing(name: str, *, image_size: tuple[int, int]) -> Preprocessing:
     """How images are prepared for the released models of a zoo name."""
     alias = understood(name)
-    name = alias.name
-    series, _ = split(name)
-    whole = (family.input for family in FAMILIES.values() if name in family.names)
-    given = SERIES[series].input if series else next(whole, {})
+    given = _released(alias.name).input
     return Preprocessing(image_size=image_size, **{**given, **alias.input})
+
+
+def resize_methods(name: str) -> Methods:
+    """How the code of a zoo name resizes parameters that depend on the image or patch size."""
+    return _released(understood(name).name).resize
 
 
 def family(options: Options) -> Family:
@@ -348,6 +354,14 @@ def _published(name: str) -> Options:
     if series.startswith("BEiT"):
         fields["layer_scale"] = BEIT_SCALES.get(rest.partition("/")[0], 1e-5)
     return kind(**fields)
+
+
+def _released(name: str) -> Series | Family:
+    """The entry with what released models of a name have in common."""
+    series, _ = split(name)
+    if series:
+        return SERIES[series]
+    return next((family for family in FAMILIES.values() if name in family.names), FAMILIES["vit"])
 
 
 def split(name: str) -> tuple[str, str]:

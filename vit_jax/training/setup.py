@@ -111,7 +111,11 @@ def zoo_start(config: Config, facts: DataFacts) -> Start:
         raise ValueError(f"the model of {config.init_from} is not known before it is read")
     options = _target(zoo.options(config.model.name), config, facts)
     expects = zoo.preprocessing(config.model.name, image_size=options.image_size)
-    return Start(options=options, preprocessing=expects.for_channels(options.channels))
+    return Start(
+        options=options,
+        preprocessing=expects.for_channels(options.channels),
+        resize=zoo.resize_methods(config.model.name),
+    )
 
 
 def fresh_start(config: Config, facts: DataFacts) -> Start:

@@ -14,7 +14,7 @@ from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, refuse_pool
 from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.checkpoints.layouts.timm import config, origin
-from vit_jax.models.interpolation import Methods
+from vit_jax.models import interpolation
 from vit_jax.models.positions import Grid
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.swin import SwinOptions
@@ -129,7 +129,7 @@ LAYOUT = Layout(
     infer=infer,
     entries=entries,
     preprocessing=preprocessing,
-    resize=lambda options: Methods(relative="geometric_linear", patch="bicubic_antialias"),
+    resize=lambda options: interpolation.OF_SWIN,
     numerics=lambda options: _NUMERICS,
     assumptions=assumed_pixels,
     beside=config.of_swin,

@@ -9,8 +9,7 @@ from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.checkpoints.layouts.torch import names, sizes
-from vit_jax.models import positions
-from vit_jax.models.interpolation import Methods
+from vit_jax.models import interpolation, positions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 
@@ -79,9 +78,7 @@ LAYOUT = Layout(
     infer=infer,
     entries=entries,
     preprocessing=preprocessing,
-    resize=lambda options: Methods(
-        position="bicubic", relative="geometric_cubic", patch="bicubic_antialias"
-    ),
+    resize=lambda options: interpolation.OF_DEIT,
     numerics=names.numerics,
     constants=constants,
     notes=notes,

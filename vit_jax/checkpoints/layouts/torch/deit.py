@@ -9,7 +9,7 @@ from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.checkpoints.layouts.torch import names, sizes
-from vit_jax.models.interpolation import Methods
+from vit_jax.models import interpolation
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 
@@ -50,11 +50,6 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     )
 
 
-def resize(options: EncoderOptions) -> Methods:
-    del options  # the same for all models
-    return Methods(position="bicubic", patch="bicubic_antialias")
-
-
 def assumptions(
     options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
 ) -> tuple[str, ...]:
@@ -69,7 +64,7 @@ LAYOUT = Layout(
     infer=infer,
     entries=entries,
     preprocessing=preprocessing,
-    resize=resize,
+    resize=lambda options: interpolation.OF_DEIT,
     numerics=names.numerics,
     constants=names.constants,
     assumptions=assumptions,

@@ -13,6 +13,7 @@ from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.checkpoints.layouts.torch import deit, names
+from vit_jax.models import interpolation
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 
@@ -67,7 +68,7 @@ LAYOUT = Layout(
     infer=deit.infer,
     entries=entries,
     preprocessing=deit.preprocessing,
-    resize=deit.resize,
+    resize=lambda options: interpolation.OF_DEIT,
     numerics=names.numerics,
     constants=names.constants,
     assumptions=assumptions,
