@@ -1,10 +1,13 @@
 """`export`: a folder that runs without this package, equal to the model, or nothing."""
 
+import csv
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import pathlib
+import shutil
 import struct
 import zlib
 from types import ModuleType
@@ -286,6 +289,55 @@ def test_exported_weights_are_evaluated_and_predict_as_their_model(
     line = refused("evaluate", "--workdir", target)
     assert "name a recipe with data and evaluators, --config, or images" in line
     assert printed("evaluate", "--workdir", target, "--images", images, "--classes", names)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "sigmoid_mean"])
+def test_every_command_has_the_probabilities_that_a_run_was_trained_for(
+    kind, model, images, tmp_path, printed
+) -> None:
+    run, weights, program = tmp_path / "run", tmp_path / "weights", tmp_path / "program"
+    shutil.copytree(model, run)
+    config = json.loads((run / "config.json").read_text())
+    config["objective"] = {"cross_entropy": kind}
+    (run / "config.json").write_text(json.dumps(config))
+    printed("export", run, weights, "--format", "safetensors")
+    printed("export", run, program)
+    paths = sorted(images.rglob("*.png"))
+    loaded = vit_jax.load(run)
+    pixels = np.stack([read_pixels(path, transform_of(loaded)) for path in paths])
+    logits = np.asarray(loaded(vit_jax.read_images(paths, loaded)), np.float64)
+    sigmoids = 1 / (1 + np.exp(-logits))
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    exact = softmax if kind == "softmax" else sigmoids
+    assert_close(runtime().Model(program)(pixels)["probabilities"], exact, atol=1e-5)
+    labels = np.array([int(path.parent.name) for path in paths])
+    hot = np.eye(5)[labels]
+    binary = -(hot * np.log(sigmoids) + (1 - hot) * np.log(1 - sigmoids)).sum(axis=1)
+    own = -np.log(softmax[np.arange(len(labels)), labels]) if kind == "softmax" else binary
+    for workdir in (run, weights):
+        file = tmp_path / "predictions.csv"
+        metrics = json.loads(
+            printed(
+                *("evaluate", "--workdir", workdir, "--images", images, "--json"),
+                *("--predictions", file),
+            )
+        )
+        predicted = printed("predict", "--workdir", workdir, "--csv", "-", images)
+        for rows in (file.read_text(), predicted):
+            table = list(csv.DictReader(io.StringIO(rows)))
+            assert_close([float(row["probability"]) for row in table], exact.max(axis=1), atol=1e-5)
+        if not (workdir == weights and kind == "sigmoid_mean"):  # card.json has only "sigmoid"
+            assert_close(metrics["loss"], own.mean() / (5 if kind == "sigmoid_mean" else 1))
+
+
+def test_a_run_whose_config_is_damaged_still_predicts(model, images, tmp_path, printed) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(model, run)
+    expected = printed("predict", "--workdir", run, images / "0" / "0.png", "--json")
+    (run / "config.json").write_text("{")
+    assert printed("predict", "--workdir", run, images / "0" / "0.png", "--json") == expected
+    (run / "config.json").unlink()
+    assert printed("predict", "--workdir", run, images / "0" / "0.png", "--json") == expected
 
 
 def test_a_program_in_the_place_of_a_model_is_refused_with_what_to_do(

@@ -195,8 +195,7 @@ def _random(subject: Subject, why: str) -> Images:
 
 def _activation(subject: Subject) -> program_lib.Activation:
     """A run that learned each class on its own has a probability for each."""
-    kind = getattr(subject.config and subject.config.objective, "cross_entropy", "softmax")
-    return "softmax" if kind == "softmax" else "sigmoid"
+    return "softmax" if subject.cross_entropy == "softmax" else "sigmoid"
 
 
 def _origin(subject: Subject) -> card.Origin:

@@ -170,6 +170,11 @@ def _on_images(
     if opened.classes < count:
         shown["classes"] = f"{opened.classes} of {count}"
     metrics = evaluation.evaluate_model(
-        model, opened.source, also=also, orient=options.orientation, recorder=recorder
+        model,
+        opened.source,
+        also=also,
+        cross_entropy=run_config.cross_entropy(options.workdir),
+        orient=options.orientation,
+        recorder=recorder,
     )
     return shown, metrics | ({"unlabelled": opened.unlabelled} if opened.unlabelled else {})
