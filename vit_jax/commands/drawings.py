@@ -148,7 +148,9 @@ def _rollout(subject: Subject) -> Figure:
         weights = model.attention_weights(images)
         assert weights is not None, "checked"
         return attention.rollout(
-            weights, prefix=options.prefix_tokens, class_token=options.has_class_token
+            weights,
+            prefix=options.prefix_tokens,
+            class_token=options.pool.startswith("token"),  # else the output does not read it
         )
 
     images, maps = _of_images(subject, roll, number=12)
