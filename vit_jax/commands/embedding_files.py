@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from etils import epath
 
 from vit_jax import plain_json
 from vit_jax.data.image_files import ImageFiles
@@ -55,8 +54,7 @@ def open_parts(folder: pathlib.Path, facts: dict[str, Any]) -> None:
                 " command, or remove the folder"
             )
         return
-    folder.mkdir(exist_ok=True)
-    place.write_whole(epath.Path(record), json.dumps(facts).encode())
+    place.write_output(record, json.dumps(facts).encode())
 
 
 def _same(before: Any, facts: dict[str, Any], name: str) -> bool:
@@ -71,7 +69,7 @@ def write_part(folder: pathlib.Path, number: int, part: Part, *, dtype: str) -> 
     """Writes a part whole."""
     buffer = io.BytesIO()
     np.savez(buffer, features=part.features.astype(dtype), broken=part.broken)
-    place.write_whole(epath.Path(_path(folder, number)), buffer.getvalue())
+    place.write_output(_path(folder, number), buffer.getvalue())
 
 
 def join(output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, parts: int) -> str:
@@ -97,10 +95,11 @@ def join(output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, part
     write = _write_npz if output.suffix == ".npz" else _write_parquet
     names = [name.encode("utf-8", "backslashreplace").decode() for name in source.files]
     try:
-        write(temporary, names, read)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(output)
+        with place.named_if_unwritable(output):
+            write(temporary, names, read)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)
     shape = "x".join(map(str, next(read()).features.shape[1:]))

@@ -48,6 +48,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         _report(options, shown, metrics, answers)
         if more and not options.json:
             print("\n".join(corruption_table.lines(metrics, more)))
+        if answers:  # last: if they cannot be written, the metrics are not lost
+            _write(options, answers)
     return 0
 
 
@@ -104,7 +106,7 @@ def _report(
     metrics: Mapping[str, float],
     answers: PerImage | None,
 ) -> None:
-    """Prints the metrics, and prints and writes what the options want of the answers."""
+    """Prints the metrics, and what the options want of the answers."""
     more = _answers(options, answers) if answers else {}
     if options.json:
         print(printable_json({**shown, **metrics, **more}))
@@ -118,20 +120,29 @@ def _report(
 
 
 def _answers(options: argparse.Namespace, answers: PerImage) -> dict[str, Any]:
-    """Writes the files that the options name, and returns what goes into the JSON."""
-    own = tuple(answers.source.class_names)
-    names = imagenet.shown(own, count=len(own))
-    found: dict[str, Any] = {}
-    if options.predictions:
-        answer_files.write_predictions(options.predictions, answers, names)
+    """What goes into the JSON."""
+    names, found = _names(answers), dict[str, Any]()
     if options.per_class:
         found["per_class"] = answer_files.per_class(answers, names)
     if options.confusion:
         counts = answers.confusion(len(names))
         found["confusion"] = {"classes": names, "images": counts.tolist()}
-        if options.confusion != CONFUSION_IN_JSON:
-            answer_files.write_confusion(options.confusion, counts, names)
     return found
+
+
+def _write(options: argparse.Namespace, answers: PerImage) -> None:
+    """Writes the files that the options name."""
+    names = _names(answers)
+    if options.predictions:
+        answer_files.write_predictions(options.predictions, answers, names)
+    if options.confusion and options.confusion != CONFUSION_IN_JSON:
+        answer_files.write_confusion(options.confusion, answers.confusion(len(names)), names)
+
+
+def _names(answers: PerImage) -> tuple[str, ...]:
+    """What to call the classes."""
+    own = tuple(answers.source.class_names)
+    return imagenet.shown(own, count=len(own))
 
 
 def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Config, list[str]]:

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from etils import epath
-
 from vit_jax.checkpoints.load import load
 from vit_jax.commands import answer_files, image_paths, labelled_images
 from vit_jax.commands.classifying import Best, predict
@@ -77,7 +75,7 @@ def _write(path: pathlib.Path, table: dict[str, list[Any]]) -> None:
     if path == STDOUT:
         print(content.decode(), end="")
     else:
-        place.write_whole(epath.Path(path), content)
+        place.write_output(path, content)
 
 
 def _table(rows: Sequence[Row], *, several: bool) -> dict[str, list[Any]]:
