@@ -254,6 +254,22 @@ def test_int8_is_judged_by_the_classes_of_photographs(
     assert_close(alone["logits"], as_float32["logits"], scaled=parity.INT8_BOUND)
 
 
+def test_the_folders_of_photographs_may_be_named_as_in_a_file_of_classes(
+    model, exported, images, tmp_path, printed
+) -> None:
+    names = ("ant", "bee", "cat", "dog", "elk")
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    for number in range(3):
+        shutil.copytree(images / str(number), tmp_path / "images" / names[number])
+    given = ("--images", tmp_path / "images", "--classes", tmp_path / "names.txt")
+    printed("export", model, tmp_path / "out", "--dtype", "int8", *given)
+    found, before = (
+        json.loads((folder / "parity.json").read_text()) for folder in (tmp_path / "out", exported)
+    )
+    assert found["models"]["16x24"]["top1"] == before["models"]["16x24"]["top1"]
+    assert "top1" in found["programs"]["program.stablehlo"]["bound"]
+
+
 def test_int8_without_photographs_is_judged_by_its_difference(model, tmp_path, printed) -> None:
     printed("export", model, tmp_path / "out", "--dtype", "int8")
     report = json.loads((tmp_path / "out" / "parity.json").read_text())

@@ -97,6 +97,25 @@ def test_metrics_are_printed_before_files_that_cannot_be_written(
     assert errors == f"vit_jax: {file} cannot be written: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--image-size", "32"], "--image-size is for a released file or for --images"),
+        (["evaluate", "--orientation"], "set --config.data.orientation=True for the data of a"),
+        (["figures", "--augment", "--image-size", "32"], "--image-size is for the pictures of a"),
+        (["figures", "--augment", "--measured", "3"], "--measured is for the pictures of a model"),
+        (["figures", "--augment", "--step", "best"], "--step is for the pictures of a model"),
+    ],
+)
+def test_options_without_an_effect(run, refused, arguments, message) -> None:
+    assert message in refused(*arguments, "--workdir", run, folder=run)
+
+
+def test_a_number_of_images_for_a_report_without_pictures(run, refused) -> None:
+    said = refused("report", run, "--no-pictures", "--measured", 3, folder=run)
+    assert "--measured is for the pictures" in said
+
+
 def test_the_current_folder_as_the_target(model, tmp_path, refused, monkeypatch) -> None:
     """Replaced as a whole, it would be another folder than the one where the user is."""
     monkeypatch.chdir(tmp_path)

@@ -151,7 +151,11 @@ def _end(
 
 def _subject(options: argparse.Namespace, size: tuple[int, int] | None) -> Subject:
     return Subject(
-        workdir=options.source, step=options.step, image_size=size, files=tuple(options.images)
+        workdir=options.source,
+        step=options.step,
+        image_size=size,
+        files=tuple(options.images),
+        classes=options.classes,
     )
 
 

@@ -146,11 +146,22 @@ def _names(answers: PerImage) -> tuple[str, ...]:
 
 
 def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Config, list[str]]:
-    """The config of the run or of the recipe, and notes for the user."""
+    """The config of the run or of the recipe, and notes for the user.
+
+    Raises ValueError for an option that would have no effect.
+    """
+    if options.orientation:
+        raise ValueError(
+            "--orientation is for --images: set --config.data.orientation=True for the data of a"
+            " config"
+        )
     if exported.is_trained(options.workdir):
-        for name in ("config", "classes"):
+        for name in ("config", "classes", "image_size"):
             if getattr(options, name):
-                raise ValueError(f"--{name} is for a released file: a run has its {name} already")
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is for a released file or for --images: a run has"
+                    f" its {name.replace('_', ' ')} already"
+                )
         config, notes = configs.override(run_config.read_config(options.workdir), overrides)
     elif options.config:
         config, notes = configs.read(

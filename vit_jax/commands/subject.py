@@ -61,6 +61,7 @@ class Subject:
     image_size: tuple[int, int] | None = None
     files: tuple[str, ...] = ()
     measured: int = 0  # images that a picture of numbers measures; 0: as many as it prefers
+    classes: pathlib.Path | None = None  # names of the model's classes, instead of its own
 
     @functools.cached_property
     def model(self) -> Model:
@@ -105,7 +106,7 @@ class Subject:
         """The images; None if there are none."""
         if self.files:
             paths = _expanded(self.files)
-            known = labelled_images.lookup(self.model, None)
+            known = labelled_images.lookup(self.model, self.classes)
             labels = _labels(paths, self.files, known)
             return Files(paths=paths, labels=labels, class_names=known.names)
         return opening.open_eval(self.config.data, labelled=False) if self.config else None
