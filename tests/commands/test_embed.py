@@ -1,7 +1,9 @@
 """Features of a folder: those of the model, whole or not at all, whatever interrupts them."""
 
 import errno
+import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -120,6 +122,31 @@ def test_a_command_that_was_interrupted_goes_on(
             np.testing.assert_array_equal(found[name], whole[name])
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("preprocessing", "mean", [0.1] * 3), ("options", "activation", "gelu_erf")],
+)
+def test_parts_of_other_features_are_not_joined(
+    part, name, value, model, images, tmp_path, monkeypatch, refused
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(model, run)
+    monkeypatch.setattr(embedding, "BATCHES", 1)
+    command = ("embed", images, tmp_path / "out.npz", "--workdir", run, "--batch-size", "8")
+
+    def stop(folder, number, part, *, dtype):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(embedding_files, "write_part", stop)
+        assert cli.run(*command) == 130
+    card = json.loads((run / "model.json").read_text())
+    card[part][name] = value
+    (run / "model.json").write_text(json.dumps(card))
+    said = refused(*command)
+    assert f"holds parts of other features (other {part}): repeat that command" in said
+
+
 def test_two_processes_write_each_image_once_into_one_file(embed, model, images, tmp_path) -> None:
     embed(tmp_path / "one.npz")
     command = ("embed", images, tmp_path / "two.npz", "--workdir", model, "--batch-size", "1")
@@ -144,7 +171,9 @@ def test_a_full_disk_is_told_in_one_line(model, images, tmp_path, refused, monke
     assert [path.name for path in tmp_path.iterdir()] == ["out.npz.parts"]
     monkeypatch.setattr(embedding_files.place, "write_whole", full)
     said = refused("embed", images, tmp_path / "b.npz", "--workdir", model)
-    assert f"{tmp_path / 'b.npz.parts'} cannot be written: No space left on device" in said
+    assert (
+        f"{tmp_path / 'b.npz.parts/embed.json'} cannot be written: No space left on device" in said
+    )
 
 
 def test_what_cannot_be_written_is_refused(embed, model, images, tmp_path, refused) -> None:

@@ -11,6 +11,7 @@ import vit_jax
 from tests import cli
 from tests.compare import assert_close
 from tests.models import tiny
+from vit_jax.analysis import attention, attention_figures
 from vit_jax.analysis.contract import NoPicture
 from vit_jax.checkpoints import load
 from vit_jax.commands import subject
@@ -117,6 +118,27 @@ def test_numbers_do_not_depend_on_the_batches(folder, converted, monkeypatch) ->
     assert together.shape == (4, 3) and (together > 1).all(), "4 heads, 3 layers"
     monkeypatch.setattr(subject, "LARGEST_BATCH", 1)
     assert_close(distances(), together, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["gap", "token"])
+def test_the_rollout_is_of_the_tokens_that_the_output_reads(
+    pool, folder, tmp_path, monkeypatch
+) -> None:
+    """A fine-tuned BEiT has a class token, but pools its patches."""
+    model = tiny.model(pool=pool, class_token=True)
+    vit_jax.save(model, tmp_path / "m")
+    drawn = []
+    monkeypatch.setattr(attention_figures, "rollout", lambda images, maps: drawn.append(maps))
+    images = sorted(map(str, (folder / "images").rglob("*.*g")))
+    of = subject.Subject(workdir=str(tmp_path / "m"), files=tuple(images))
+    PICTURES["rollout"].draw(of)
+    weights = model.attention_weights(vit_jax.read_images(images, of.model))
+    expected = attention.rollout(weights, prefix=1, class_token=pool == "token")
+    options = model.options
+    over = attention.over_image(
+        np.asarray(expected), grid=options.grid, covered=options.covered, size=options.image_size
+    )
+    assert_close(drawn[0], over, rtol=1e-4)
 
 
 def test_folders_of_classes_label_the_images(folder, tmp_path) -> None:

@@ -27,16 +27,13 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (40, 16, 24, 3), np.uint8)
 
 
-def judged(model, images, labels):
+def judged(model, images, labels, *, class_names=SHOWN, **how):
     def compute(function, places):
         for first in range(0, len(places), 25):
             pixels = np.asarray(images[places[first : first + 25]], np.float32) / 127.5 - 1
             yield np.asarray(function(model, jax.numpy.asarray(pixels)))
 
-    def name(label):
-        return SHOWN[label] if label != UNKNOWN else ""
-
-    return judge(model, dict(enumerate(labels)), class_name=name, compute=compute)
+    return judge(model, dict(enumerate(labels)), class_names=class_names, compute=compute, **how)
 
 
 def test_losses_and_counts_equal_a_plain_computation(model, images):
@@ -61,6 +58,27 @@ def test_losses_and_counts_equal_a_plain_computation(model, images):
     drawn = figures.confusion(found.confusion(), found.names, note="x")
     assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == list(NAMES)
     assert len(drawn.axes[0].texts) == (counts > 0).sum()
+
+
+def test_a_model_of_sigmoids_is_judged_by_them(model, images):
+    labels = np.random.default_rng(1).integers(0, 5, 40)
+    found = judged(model, images, labels, class_names=NAMES, cross_entropy="sigmoid")
+    logits = np.asarray(model(jax.numpy.asarray(images / 127.5 - 1, np.float32)), np.float64)
+    assert_close(found.probabilities, 1 / (1 + np.exp(-logits.max(axis=1))))
+    signs = np.where(np.arange(5) == labels[:, None], -1, 1)
+    assert_close(found.losses, np.log1p(np.exp(signs * logits)).sum(axis=1), atol=1e-4)
+
+
+def test_classes_of_equal_names_are_told_apart_by_their_numbers(images):
+    model = tiny.model()
+    model.class_names = ("crane", "b", "c", "d", "crane")
+    for own in (model.class_names, NAMES):
+        labels = list(range(5))
+        found = judged(model, images, labels, class_names=own)
+        # In another order the name does not say which of them it is.
+        assert found.labels.tolist() == (labels if own == model.class_names else [1, 2, 3])
+    found = judged(model, images, labels, class_names=("b", "crane", "b", "c", "d"))
+    assert found.labels.tolist() == [2, 3] and found.places.tolist() == [3, 4]
 
 
 def test_images_without_a_known_class_are_not_judged(model, images):

@@ -1,5 +1,7 @@
 """Arguments that would destroy, mislead or fill the memory are refused in one line, code 2."""
 
+import errno
+import json
 import pathlib
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import vit_jax
 from tests import cli
 from tests.models import tiny
+from vit_jax.workdir import place
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,72 @@ def test_a_target_that_is_the_source_in_any_guise(model, tmp_path, refused) -> N
         for more in ((), ("--overwrite",)):
             said = refused("convert", model, target, *HEADS, *more, folder=model.parent)
             assert "is the source or a part of it" in said
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("images")
+    for name in "01":
+        (folder / name).mkdir()
+        PIL.Image.new("RGB", (16, 16)).save(folder / name / "a.png")
+    return folder
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc").is_dir(), reason="it needs a folder that is not real")
+def test_outputs_in_a_folder_that_cannot_be_written(run, images, refused, monkeypatch) -> None:
+    monkeypatch.setattr("vit_jax.commands.predictions.load", None)  # it must not be used
+    for command in (
+        ["predict", images, "--workdir", run, "--csv", "/proc/p.csv"],
+        ["evaluate", "--images", images, "--workdir", run, "--predictions", "/proc/p.csv"],
+        ["evaluate", "--images", images, "--workdir", run, "--confusion", "/proc/p.csv"],
+        ["embed", images, "/proc/p.npz", "--workdir", run],
+    ):
+        assert "cannot be written: " in refused(*command)
+
+
+def test_metrics_are_printed_before_files_that_cannot_be_written(
+    run, images, tmp_path, capsys, monkeypatch
+) -> None:
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(place, "write_whole", full)
+    file = tmp_path / "p.csv"
+    command = ["evaluate", "--images", images, "--workdir", run, "--json"]
+    assert cli.run(*command, "--predictions", file, "--per-class") == 2
+    output, errors = capsys.readouterr()
+    assert json.loads(output)["count"] == 2 and len(json.loads(output)["per_class"]) == 2
+    assert errors == f"vit_jax: {file} cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--image-size", "32"], "--image-size is for a released file or for --images"),
+        (["evaluate", "--orientation"], "set --config.data.orientation=True for the data of a"),
+        (["figures", "--augment", "--image-size", "32"], "--image-size is for the pictures of a"),
+        (["figures", "--augment", "--measured", "3"], "--measured is for the pictures of a model"),
+        (["figures", "--augment", "--step", "best"], "--step is for the pictures of a model"),
+    ],
+)
+def test_options_without_an_effect(run, refused, arguments, message) -> None:
+    assert message in refused(*arguments, "--workdir", run, folder=run)
+
+
+def test_a_number_of_images_for_a_report_without_pictures(run, refused) -> None:
+    said = refused("report", run, "--no-pictures", "--measured", 3, folder=run)
+    assert "--measured is for the pictures" in said
+
+
+def test_the_current_folder_as_the_target(model, tmp_path, refused, monkeypatch) -> None:
+    """Replaced as a whole, it would be another folder than the one where the user is."""
+    monkeypatch.chdir(tmp_path)
+    for target in (".", tmp_path):
+        for command in (["export", model, target], ["convert", model, target, "--num-heads", "4"]):
+            said = refused(*command, folder=tmp_path)
+            assert f"{target} is the current folder: name a folder" in said
+        with pytest.raises(ValueError, match="is the current folder"):
+            vit_jax.save(tiny.model(), target)
 
 
 def test_a_target_inside_of_what_is_read(model, tmp_path, refused) -> None:

@@ -1,5 +1,6 @@
 """The answers for each image: every image of the split once, in its order, on 8 devices."""
 
+import csv
 import dataclasses
 
 import jax
@@ -83,3 +84,12 @@ def test_rows_say_which_images_are_broken_or_unlabelled(measured) -> None:
     assert hits == round(metrics["top1"] * 19) == np.trace(found.confusion(7))
     table = answer_files.per_class_table(of_class).split("\n")
     assert len({len(line) for line in table}) == 1 and len(table) == len(of_class) + 1
+
+
+@pytest.mark.parametrize("names", [("cat", "label", "dog"), ("crane", "dog", "crane")])
+def test_a_confusion_matrix_has_a_column_for_each_class_whatever_its_name(names, tmp_path) -> None:
+    answer_files.write_confusion(tmp_path / "m.csv", np.arange(9).reshape(3, 3), names)
+    with (tmp_path / "m.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["label", *names]
+    assert rows == [[name, *map(str, range(3 * i, 3 * i + 3))] for i, name in enumerate(names)]

@@ -39,8 +39,8 @@ def rollout(weights: jax.Array, *, prefix: int, class_token: bool) -> jax.Array:
 
     Attention rollout (Abnar and Zuidema, arXiv 2005.00928; ViT paper, appendix D.7): for each layer
     the mean over the heads plus the identity of the residual branch, divided by 2 so that rows sum
-    to 1; then the product over the layers. The result is the row of the class token. A model
-    without one pools its patches: the result is the mean over their rows.
+    to 1; then the product over the layers. The result is the row of the class token. Of a model
+    whose output reads the patches instead (not `class_token`), it is the mean over their rows.
     """
     tokens = weights.shape[-1]
     identity = jnp.eye(tokens)[None]

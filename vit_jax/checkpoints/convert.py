@@ -78,7 +78,8 @@ def _check_target(source: pathlib.Path, target: pathlib.Path, overwrite: bool) -
         if not os.path.lexists(target):
             return
         if target.is_dir() and not source.samefile(target):
-            return  # `save.write` refuses it unless it is empty
+            place.check_replaceable(target)
+            return
         kept = source.parent if source.name.endswith(".index.json") else source
         folders = [folder.resolve() for folder in (kept,) if folder.is_dir()]
         if source.samefile(target) or set(folders) & {*target.resolve().parents}:

@@ -5,6 +5,7 @@ It is read like a run with one checkpoint, but has no config and cannot be train
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,12 @@ def read(path: str | os.PathLike[str], options: zoo.Options) -> dict[str, np.nda
     if wrong := wrong + [name for name in arrays if name not in shapes]:
         raise ValueError(f"{path}/{WEIGHTS} does not fit model.json: see {few(wrong)}")
     return arrays
+
+
+def activation(path: str | os.PathLike[str]) -> Any:
+    """What makes probabilities of the logits, as card.json says; None if it does not say it."""
+    card = run_folder.read_json(path, "card.json")
+    return card.get("activation") if isinstance(card, Mapping) else None
 
 
 def _shape(arrays: Mapping[str, np.ndarray], name: str) -> tuple[int, ...] | None:

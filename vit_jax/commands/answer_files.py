@@ -3,11 +3,10 @@
 import csv
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from vit_jax.data.record import path_of
 from vit_jax.evaluators.answers import PerImage
@@ -26,13 +25,14 @@ def check_target(path: pathlib.Path | None, *, option: str, suffixes: Sequence[s
     if path.is_dir() or not path.parent.is_dir():
         reason = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise ValueError(f"{option} {path}: {reason}")
+    place.check_writable(path)
 
 
 def write_predictions(path: pathlib.Path, answers: PerImage, names: Sequence[str]) -> None:
     """Writes a row for each image, in the order of the split, as CSV or Parquet."""
     columns = prediction_columns(answers, names)
     write = _parquet if path.suffix == PARQUET else as_csv
-    place.write_whole(epath.Path(path), write(columns))
+    place.write_output(path, write(columns))
 
 
 def prediction_columns(answers: PerImage, names: Sequence[str]) -> dict[str, list[Any]]:
@@ -90,16 +90,18 @@ def per_class_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def write_confusion(path: pathlib.Path, counts: np.ndarray, names: Sequence[str]) -> None:
     """Writes a confusion matrix (K, K) as CSV: a row for each label, a column for each answer."""
-    columns: dict[str, list[Any]] = {"label": [*map(text, names)]}
-    of_answers = {text(name): counts[:, i].tolist() for i, name in enumerate(names)}
-    place.write_whole(epath.Path(path), as_csv(columns | of_answers))
+    shown = [*map(text, names)]
+    rows = ([name, *row] for name, row in zip(shown, counts.tolist(), strict=True))
+    place.write_output(path, _csv([["label", *shown], *rows]))
 
 
 def as_csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    return _csv([[*columns], *zip(*columns.values(), strict=True)])
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue().encode()
 
 

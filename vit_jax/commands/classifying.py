@@ -15,6 +15,8 @@ from vit_jax.data import augment, preprocess
 from vit_jax.images import read_pixels, transform_of
 from vit_jax.models import zoo
 from vit_jax.models.zoo import Model
+from vit_jax.objectives import classification
+from vit_jax.objectives.classification import Kind
 
 BATCH = 32  # the most images that a model sees at once
 THREADS = min(os.cpu_count() or 1, 16)  # that read images, while the model computes
@@ -37,14 +39,19 @@ def predict(
     *,
     top: int,
     names: Sequence[Sequence[str]],
+    cross_entropies: Sequence[Kind],
 ) -> Iterator[tuple[str, list[Best] | str]]:
     """For every path the `top` classes of each model, or a message if the file is bad.
 
-    `names` has the names of the classes of each model. Files are read by threads, one batch ahead.
+    `names` has the names of the classes of each model, and `cross_entropies` what each was trained
+    with. Files are read by threads, one batch ahead.
     Batches are of almost equal sizes, so that little of the last one is padding.
     """
     batch = math.ceil(len(paths) / math.ceil(len(paths) / BATCH)) if paths else 1
-    readers = [_reader(m, top=top, names=own) for m, own in zip(models, names, strict=True)]
+    readers = [
+        _reader(model, top=top, names=own, cross_entropy=kind)
+        for model, own, kind in zip(models, names, cross_entropies, strict=True)
+    ]
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
 
         def start(chunk: Sequence[str]) -> list[concurrent.futures.Future[list[np.ndarray] | str]]:
@@ -59,10 +66,13 @@ def predict(
                 yield path, image if isinstance(image, str) else [of[row] for of in best]
 
 
-def classify(model: Model, *, top: int, names: Sequence[str]) -> Callable[[np.ndarray], list[Best]]:
+def classify(
+    model: Model, *, top: int, names: Sequence[str], cross_entropy: Kind = "softmax"
+) -> Callable[[np.ndarray], list[Best]]:
     """A function from images uint8 (B, H, W, C) to the `top` pairs (class, probability) of each.
 
-    `names` are those of the model's classes. Raises ValueError for a model without classes.
+    `names` are those of the model's classes, `cross_entropy` is what it was trained with
+    (`run_config.cross_entropy`). Raises ValueError for a model without classes.
     """
     zoo.check_head(model.options)
     wanted = model.preprocessing
@@ -71,13 +81,15 @@ def classify(model: Model, *, top: int, names: Sequence[str]) -> Callable[[np.nd
     graphdef, params = nnx.split(model)
 
     @jax.jit
-    def probabilities(params: nnx.State, images: jax.Array) -> jax.Array:
+    def compute(params: nnx.State, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         normal = augment.normalize(images, mean=wanted.mean, std=wanted.std)
-        return jax.nn.softmax(nnx.merge(graphdef, params)(normal))
+        logits = nnx.merge(graphdef, params)(normal)
+        return logits, classification.probabilities(logits, kind=cross_entropy)
 
     def best(images: np.ndarray) -> list[Best]:
-        rows = np.asarray(probabilities(params, images))
-        order = np.argsort(-rows, axis=1, kind="stable")[:, :top]
+        logits, rows = map(np.asarray, compute(params, images))
+        # By the logits: several sigmoids may be rounded to 1.
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
         return [
             [(names[i], float(row[i])) for i in of] for row, of in zip(rows, order, strict=True)
         ]
@@ -85,8 +97,9 @@ def classify(model: Model, *, top: int, names: Sequence[str]) -> Callable[[np.nd
     return best
 
 
-def _reader(model: Model, *, top: int, names: Sequence[str]) -> _Reader:
-    best, wanted = classify(model, top=top, names=names), model.preprocessing
+def _reader(model: Model, *, top: int, names: Sequence[str], cross_entropy: Kind) -> _Reader:
+    best = classify(model, top=top, names=names, cross_entropy=cross_entropy)
+    wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
     return _Reader(transform=transform_of(model), size=wanted.image_size, best=best)
 

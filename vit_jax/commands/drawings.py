@@ -52,7 +52,8 @@ def _predictions(subject: Subject) -> Figure:
     records = subject.records(SHOWN)
     images = subject.pixels(records)
     names = imagenet.class_names(model)
-    best = [row[0] for row in classify(model, top=1, names=names)(images)]
+    best_of = classify(model, top=1, names=names, cross_entropy=subject.cross_entropy)
+    best = [row[0] for row in best_of(images)]
     shown = dict(zip(model.class_names, names, strict=False))  # words instead of synsets
     truth = [
         shown.get(name, name) for name in (subject.class_name(record.label) for record in records)
@@ -147,7 +148,9 @@ def _rollout(subject: Subject) -> Figure:
         weights = model.attention_weights(images)
         assert weights is not None, "checked"
         return attention.rollout(
-            weights, prefix=options.prefix_tokens, class_token=options.has_class_token
+            weights,
+            prefix=options.prefix_tokens,
+            class_token=options.pool.startswith("token"),  # else the output does not read it
         )
 
     images, maps = _of_images(subject, roll, number=12)

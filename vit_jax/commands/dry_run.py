@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import math
 import pathlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from vit_jax.training import cached, memory, state, workdirs
 from vit_jax.training import run as run_lib
 from vit_jax.training.design import Design
 from vit_jax.training.run import Parts
+from vit_jax.workdir import place
 
 DRAWN = 32  # images in the picture
 NAMED = 3  # classes that an image of mixed labels is titled with
@@ -34,8 +34,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """
     config, notes = configs.read(options.config, overrides)
     target = _beside(options.workdir)
-    with _writing(target), tempfile.TemporaryFile(dir=target.parent):
-        pass
+    place.check_writable(target)
     with memory.explained(config):
         steps, replaced = workdirs.saved(options.workdir, config)
         resumed = options.workdir if steps else None
@@ -50,19 +49,10 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         for line in _memory(plan):
             print(line)
         figure = figures.batch(*first_batch(parts))
-    with _writing(target):
+    with place.named_if_unwritable(target):
         figure.savefig(target, dpi=120)
     print(printable(f"{'first images' if plan.config.tune.caches else 'first batch'}: {target}"))
     return 0
-
-
-@contextlib.contextmanager
-def _writing(path: pathlib.Path) -> Iterator[None]:
-    """Raises ValueError if `path` cannot be written within."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _memory(plan: Design) -> Iterator[str]:

@@ -181,14 +181,23 @@ def _part(
 
 
 def _facts(options: argparse.Namespace, model: zoo.Model, source: ImageFiles) -> dict[str, Any]:
-    """What the features depend on, so that parts are only used for the same features."""
-    return {
+    """What the features depend on, as plain JSON: parts are only used for the same features."""
+    assert model.preprocessing is not None, "the model was not loaded"
+    result_depends_on = {
+        name: value
+        for name, value in dataclasses.asdict(model.options).items()
+        if name == "dtype" or name not in zoo.COMPUTE_FIELDS
+    }
+    found = {
         "images": source.identity().digest,
         "model": facts.digest(params_of(model)),
-        "size": list(model.options.image_size),
+        "options": result_depends_on,
+        "preprocessing": dataclasses.asdict(model.preprocessing),
         "features": options.features,
         "layer": options.layer,
         "dtype": options.dtype,
         "file": os.path.basename(options.output),
         "images_in_a_part": BATCHES * options.batch_size,
     }
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain

@@ -1,18 +1,15 @@
 """The files of `embed`: parts while it runs, and the file of all features at the end."""
 
-import contextlib
 import io
 import json
 import os
 import pathlib
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from etils import epath
 
 from vit_jax import plain_json
 from vit_jax.data.image_files import ImageFiles
@@ -38,17 +35,7 @@ def check(output: pathlib.Path, *, overwrite: bool) -> None:
         raise ValueError(f"{output}: there is no folder {output.parent}")
     if output.exists() and not (overwrite and output.is_file()):
         raise ValueError(f"{output} exists: choose another name, or give --overwrite")
-    with _writing(output), tempfile.TemporaryFile(dir=output.parent):
-        pass
-
-
-@contextlib.contextmanager
-def _writing(path: pathlib.Path) -> Iterator[None]:
-    """Raises ValueError if `path` cannot be written within."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+    place.check_writable(output)
 
 
 def parts_of(output: pathlib.Path) -> pathlib.Path:
@@ -71,9 +58,7 @@ def open_parts(folder: pathlib.Path, facts: dict[str, Any]) -> None:
                 " command, or remove the folder"
             )
         return
-    with _writing(folder):
-        folder.mkdir(exist_ok=True)
-        place.write_whole(epath.Path(record), json.dumps(facts).encode())
+    place.write_output(record, json.dumps(facts).encode())
 
 
 def _same(before: Any, facts: dict[str, Any], name: str) -> bool:
@@ -88,9 +73,7 @@ def write_part(folder: pathlib.Path, number: int, part: Part, *, dtype: str) -> 
     """Writes a part whole. Raises ValueError if it cannot be written."""
     buffer = io.BytesIO()
     np.savez(buffer, features=part.features.astype(dtype), broken=part.broken)
-    path = _path(folder, number)
-    with _writing(path):
-        place.write_whole(epath.Path(path), buffer.getvalue())
+    place.write_output(_path(folder, number), buffer.getvalue())
 
 
 def join(output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, parts: int) -> str:
@@ -116,12 +99,14 @@ def join(output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, part
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     write = _write_npz if output.suffix == ".npz" else _write_parquet
     names = [name.encode("utf-8", "backslashreplace").decode() for name in source.files]
-    with _writing(output), contextlib.ExitStack() as stack:
-        stack.callback(temporary.unlink, missing_ok=True)
-        write(temporary, names, read)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(output)
+    try:
+        with place.named_if_unwritable(output):
+            write(temporary, names, read)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
     shape = "x".join(map(str, next(read()).features.shape[1:]))
     shutil.rmtree(folder)
     left_out = f", {broken} of them broken" if broken else ""

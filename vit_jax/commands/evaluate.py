@@ -37,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="classes of --images, which are validation images of ImageNet: real.json of ReaL",
     )
     arguments.add_classes(parser)
-    parser.add_argument("--image-size", type=size, help="HEIGHT or HEIGHT,WIDTH, with --images")
+    parser.add_argument(
+        "--image-size",
+        type=size,
+        help="HEIGHT or HEIGHT,WIDTH of the model, with --images or for a released file",
+    )
     parser.add_argument(
         "--orientation",
         action="store_true",

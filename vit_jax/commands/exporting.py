@@ -151,7 +151,11 @@ def _end(
 
 def _subject(options: argparse.Namespace, size: tuple[int, int] | None) -> Subject:
     return Subject(
-        workdir=options.source, step=options.step, image_size=size, files=tuple(options.images)
+        workdir=options.source,
+        step=options.step,
+        image_size=size,
+        files=tuple(options.images),
+        classes=options.classes,
     )
 
 
@@ -195,8 +199,7 @@ def _random(subject: Subject, why: str) -> Images:
 
 def _activation(subject: Subject) -> program_lib.Activation:
     """A run that learned each class on its own has a probability for each."""
-    kind = getattr(subject.config and subject.config.objective, "cross_entropy", "softmax")
-    return "softmax" if kind == "softmax" else "sigmoid"
+    return "softmax" if subject.cross_entropy == "softmax" else "sigmoid"
 
 
 def _origin(subject: Subject) -> card.Origin:

@@ -16,6 +16,8 @@ from vit_jax.checkpoints import imagenet
 from vit_jax.data.record import UNKNOWN, Label
 from vit_jax.models import zoo
 from vit_jax.models.model import Model
+from vit_jax.objectives import classification
+from vit_jax.objectives.classification import Kind
 
 Function = Callable[[Any, jax.Array], Any]  # (model, normalised images) -> arrays, or None
 
@@ -52,14 +54,16 @@ def judge(
     model: Model,
     labels: Mapping[int, Label],
     *,
-    class_name: Callable[[Label], str],
+    class_names: Sequence[str],
     compute: Callable[[Function, Sequence[int]], Iterable[np.ndarray]],
+    cross_entropy: Kind = "softmax",
 ) -> Judged:
     """The answers for those images whose class the model knows.
 
-    `labels` are those of images by their place in the split, and `class_name` names the class of a
-    label. `compute` calls a function of the model and normalised images for the images at some
-    places, batch by batch. Raises NoPicture if there is no head, or no such image.
+    `labels` are those of images by their place in the split, and `class_names` the names of their
+    classes. `compute` calls a function of the model and normalised images for the images at some
+    places, batch by batch. `cross_entropy` is what the model was trained with. Raises NoPicture if
+    there is no head, or no such image.
     """
     try:
         zoo.check_head(model.options)
@@ -67,31 +71,41 @@ def judge(
         raise NoPicture(str(error)) from error
     if any(np.ndim(label) for label in labels.values()):
         raise NoPicture("images may have several classes")
-    found = {place: _label(model, class_name(label), label) for place, label in labels.items()}
+    found = {place: _label(model, class_names, int(label)) for place, label in labels.items()}
     known = {place: label for place, label in found.items() if label != UNKNOWN}
     if not known:
         raise NoPicture("no image has a label that is a class of the model")
     places, true = np.array(list(known)), np.array(list(known.values()))
 
-    def log_probabilities(model: Model, images: jax.Array) -> jax.Array:
-        return jax.nn.log_softmax(model(images).astype(jnp.float32))
+    def compute_logits(model: Model, images: jax.Array) -> jax.Array:
+        return model(images).astype(jnp.float32)
 
-    logs = np.concatenate(list(compute(log_probabilities, places.tolist())))
+    logits = jnp.concatenate(list(compute(compute_logits, places.tolist())))
+    answers = classification.most_probable(logits, kind=cross_entropy)
+    targets = jax.nn.one_hot(true, logits.shape[1])
     return Judged(
         names=imagenet.class_names(model),
         places=places,
         labels=true,
-        predicted=logs.argmax(axis=1),
-        probabilities=np.exp(logs.max(axis=1)),
-        losses=-np.take_along_axis(logs, true[:, None], axis=1)[:, 0],
+        predicted=np.asarray(answers.classes[:, 0]),
+        probabilities=np.asarray(answers.probabilities[:, 0]),
+        losses=np.asarray(
+            classification.cross_entropy(logits, targets, kind=cross_entropy), np.float64
+        ),
     )
 
 
-def _label(model: Model, name: str, label: Label) -> int:
-    """The number of an image's class among those of the model; UNKNOWN if it is not one of them."""
-    if name and not model.class_names:  # then the classes of the model have numbers only
-        return int(label) if int(label) < model.options.num_classes else UNKNOWN
-    for names in (tuple(model.class_names), imagenet.class_names(model)):
-        if name in names:
-            return names.index(name)
-    return UNKNOWN
+def _label(model: Model, class_names: Sequence[str], label: int) -> int:
+    """The number of an image's class among those of the model.
+
+    UNKNOWN if it is not one of them, or if its name is that of several classes.
+    """
+    if not 0 <= label < len(class_names):
+        return UNKNOWN
+    own, shown = tuple(model.class_names), imagenet.class_names(model)
+    if not own or tuple(class_names) in (own, shown):  # the same classes in the same order
+        return label if label < model.options.num_classes else UNKNOWN
+    name = class_names[label]
+    names = own if name in own else shown
+    once = names.count(name) == list(class_names).count(name) == 1
+    return names.index(name) if once else UNKNOWN

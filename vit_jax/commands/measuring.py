@@ -48,6 +48,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         _report(options, shown, metrics, answers)
         if more and not options.json:
             print("\n".join(corruption_table.lines(metrics, more)))
+        if answers:  # last: if they cannot be written, the metrics are not lost
+            _write(options, answers)
     return 0
 
 
@@ -104,7 +106,7 @@ def _report(
     metrics: Mapping[str, float],
     answers: PerImage | None,
 ) -> None:
-    """Prints the metrics, and prints and writes what the options want of the answers."""
+    """Prints the metrics, and what the options want of the answers."""
     more = _answers(options, answers) if answers else {}
     if options.json:
         print(printable_json({**shown, **metrics, **more}))
@@ -119,31 +121,49 @@ def _report(
 
 
 def _answers(options: argparse.Namespace, answers: PerImage) -> dict[str, Any]:
-    """Writes the files that the options name, and returns what goes into the JSON."""
-    own = tuple(answers.source.class_names)
-    names = imagenet.shown(own, count=len(own))
-    found: dict[str, Any] = {}
-    if options.predictions:
-        answer_files.write_predictions(options.predictions, answers, names)
+    """What goes into the JSON."""
+    names, found = _names(answers), dict[str, Any]()
     if options.per_class:
         found["per_class"] = answer_files.per_class(answers, names)
     if options.confusion:
         counts = answers.confusion(len(names))
         found["confusion"] = {"classes": names, "images": counts.tolist()}
-        if options.confusion != CONFUSION_IN_JSON:
-            answer_files.write_confusion(options.confusion, counts, names)
     return found
+
+
+def _write(options: argparse.Namespace, answers: PerImage) -> None:
+    """Writes the files that the options name."""
+    names = _names(answers)
+    if options.predictions:
+        answer_files.write_predictions(options.predictions, answers, names)
+    if options.confusion and options.confusion != CONFUSION_IN_JSON:
+        answer_files.write_confusion(options.confusion, answers.confusion(len(names)), names)
+
+
+def _names(answers: PerImage) -> tuple[str, ...]:
+    """What to call the classes."""
+    own = tuple(answers.source.class_names)
+    return imagenet.shown(own, count=len(own))
 
 
 def _config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Config, list[str]]:
     """The config of the run or of the recipe, and notes for the user.
 
-    Raises ValueError if there is none, or if --corrupt would replace one of its evaluators.
+    Raises ValueError if there is none, for an option that would have no effect, or if --corrupt
+    would replace one of the evaluators.
     """
+    if options.orientation:
+        raise ValueError(
+            "--orientation is for --images: set --config.data.orientation=True for the data of a"
+            " config"
+        )
     if exported.is_trained(options.workdir):
-        for name in ("config", "classes"):
+        for name in ("config", "classes", "image_size"):
             if getattr(options, name):
-                raise ValueError(f"--{name} is for a released file: a run has its {name} already")
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is for a released file or for --images: a run has"
+                    f" its {name.replace('_', ' ')} already"
+                )
         config, notes = configs.override(run_config.read_config(options.workdir), overrides)
     elif options.config:
         config, notes = configs.read(
@@ -179,6 +199,11 @@ def _on_images(
     if opened.classes < count:
         shown["classes"] = f"{opened.classes} of {count}"
     metrics = evaluation.evaluate_model(
-        model, opened.source, also=also, orient=options.orientation, recorder=recorder
+        model,
+        opened.source,
+        also=also,
+        cross_entropy=run_config.cross_entropy(options.workdir),
+        orient=options.orientation,
+        recorder=recorder,
     )
     return shown, metrics | ({"unlabelled": opened.unlabelled} if opened.unlabelled else {})

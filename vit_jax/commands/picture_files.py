@@ -23,11 +23,7 @@ def save(drawn: Mapping[str, Figure], folder: epath.Path) -> None:
         return
     for name, figure in drawn.items():
         path = folder / f"{name}.png"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            place.write_whole(path, _png(figure))
-        except OSError as error:
-            raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+        place.write_output(path, _png(figure))
         print(printable(path))
 
 

@@ -63,19 +63,23 @@ def _compare(options: argparse.Namespace, others: Sequence[str]) -> int:
             f"several runs have the pictures {' and '.join(comparing.PICTURES)} only:"
             f" leave out {(files or unknown)[0]}"
         )
-    for option in ("image_size", "measured"):
-        if getattr(options, option):
-            raise ValueError(
-                f"--{option.replace('_', '-')} is for the pictures of one run: leave it out"
-            )
-    if options.step != "latest":
-        raise ValueError("--step is for the pictures of one run: leave it out")
+    _check_unused(options, what="one run")
     if not (options.output or options.html):
         raise ValueError("the curves of several runs belong to none of them: give a folder, -o")
     found = comparing.draw([options.workdir, *others], only=options.only or ())
     folder = epath.Path(options.output) if options.output else None
     _write(found, options, folder, title=f"{len(others) + 1} runs compared")
     return 0
+
+
+def _check_unused(options: argparse.Namespace, *, what: str) -> None:
+    """Raises ValueError for an option that only the pictures of `what` use."""
+    given = [option for option in ("image_size", "measured") if getattr(options, option)]
+    if options.step != "latest":
+        given.append("step")
+    if given:
+        name = given[0].replace("_", "-")
+        raise ValueError(f"--{name} is for the pictures of {what}: leave it out")
 
 
 def _folder(options: argparse.Namespace) -> epath.Path | None:
@@ -142,6 +146,7 @@ def _augmentations(options: argparse.Namespace, overrides: Sequence[str]) -> int
     """Draws the augmentations of `--config`, or of the run in `--workdir`."""
     if options.images or options.only:
         raise ValueError("--augment draws training images: it takes no images and no --only")
+    _check_unused(options, what="a model, and --augment draws training images")
     if options.config:
         config = configs.from_file(options.config, overrides)
     elif options.workdir:

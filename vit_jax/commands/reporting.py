@@ -20,6 +20,8 @@ PICTURE_BYTES = 2 * 2**20  # of all pictures of a page
 
 def run(options: argparse.Namespace) -> int:
     """Draws the page, writes it and prints its path. Returns the exit code."""
+    if options.no_pictures and options.measured:
+        raise ValueError("--measured is for the pictures, which --no-pictures leaves out")
     document.check_installed("report")
     for workdir in options.runs:
         if not run_folder.is_run(workdir):

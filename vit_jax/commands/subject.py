@@ -22,6 +22,7 @@ from vit_jax.data.record import UNKNOWN, Label, Record, Source
 from vit_jax.images import transform_of
 from vit_jax.models.zoo import Model
 from vit_jax.objectives import Objective
+from vit_jax.objectives.classification import Kind
 from vit_jax.objectives.mae import MaskedAutoencoding
 from vit_jax.training import datasets, run_config
 
@@ -60,6 +61,7 @@ class Subject:
     image_size: tuple[int, int] | None = None
     files: tuple[str, ...] = ()
     measured: int = 0  # images that a picture of numbers measures; 0: as many as it prefers
+    classes: pathlib.Path | None = None  # names of the model's classes, instead of its own
 
     @functools.cached_property
     def model(self) -> Model:
@@ -82,6 +84,11 @@ class Subject:
         return MaskedAutoencoding() if getattr(self.model.options, "decoder", None) else None
 
     @functools.cached_property
+    def cross_entropy(self) -> Kind:
+        """The cross-entropy that the model was trained with; the softmax if unknown."""
+        return run_config.cross_entropy(self.workdir)
+
+    @functools.cached_property
     def judged(self) -> Judged:
         """What the model answers for labelled images. Raises NoPicture as `judge`."""
         places = self.places(self.measured or JUDGED)
@@ -89,7 +96,8 @@ class Subject:
         return judge(
             self.model,
             {i: self.read(i).label if labels is None else labels[i] for i in places},
-            class_name=self.class_name,
+            class_names=self.source.class_names if self.source else (),
+            cross_entropy=self.cross_entropy,
             compute=self.at,
         )
 
@@ -98,7 +106,7 @@ class Subject:
         """The images; None if there are none."""
         if self.files:
             paths = _expanded(self.files)
-            known = labelled_images.lookup(self.model, None)
+            known = labelled_images.lookup(self.model, self.classes)
             labels = _labels(paths, self.files, known)
             return Files(paths=paths, labels=labels, class_names=known.names)
         return opening.open_eval(self.config.data, labelled=False) if self.config else None

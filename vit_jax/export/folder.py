@@ -16,10 +16,12 @@ STANDALONE = pathlib.Path(__file__).parent / "standalone"
 
 
 def check(target: str | os.PathLike[str]) -> None:
-    """Raises ValueError if the target exists, unless it is an empty folder."""
+    """Raises ValueError if the target exists, unless it is an empty folder, not the current one."""
     path = place.folder(target)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"{target} exists: choose another folder")
+    if not place.is_bucket(target):
+        place.check_replaceable(target)
 
 
 @contextlib.contextmanager

@@ -149,13 +149,20 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.A
 def most_probable(logits: jax.Array, *, kind: Kind) -> Answers:
     """The classes of the 5 largest logits (B, K), or of all if K is smaller, with probabilities.
 
-    Of equal logits the lower class goes first. Probabilities are the softmax over all classes, or
-    the sigmoid of each class alone where `kind` is a sigmoid.
+    Of equal logits the lower class goes first.
     """
     logits = logits.astype(jnp.float32)
     _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-    every = jax.nn.softmax(logits) if kind == "softmax" else jax.nn.sigmoid(logits)
-    return Answers(best, jnp.take_along_axis(every, best, axis=-1))
+    return Answers(best, jnp.take_along_axis(probabilities(logits, kind=kind), best, axis=-1))
+
+
+def probabilities(logits: jax.Array, *, kind: Kind) -> jax.Array:
+    """The probability of each class, float32 (B, K), of logits (B, K).
+
+    The softmax over all classes, or the sigmoid of each class alone where `kind` is a sigmoid.
+    """
+    logits = logits.astype(jnp.float32)
+    return jax.nn.softmax(logits) if kind == "softmax" else jax.nn.sigmoid(logits)
 
 
 def one_hot_targets(labels: jax.Array, *, num_classes: int, smoothing: float = 0.0) -> jax.Array:

@@ -65,12 +65,7 @@ def picture(data: bytes, kind: str) -> str:
 
 def write(path: str | os.PathLike[str], text: str) -> None:
     """Writes a page whole, and its folder. Raises ValueError if that fails."""
-    target = place.folder(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place.write_whole(target, text.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+    place.write_output(path, text.encode("utf-8", "backslashreplace"))
 
 
 @functools.cache

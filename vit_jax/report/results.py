@@ -43,11 +43,11 @@ def sorted_runs(runs: Sequence[Run]) -> Rows:
     rows = [
         [
             run.name,
-            *(_mean([run], name) for name in names),
+            *(_shown_mean([run], name) for name in names),
             f"{run.step:,}",
             words.duration(run.step_seconds) if run.step_seconds else "",
         ]
-        for run in _best_first(runs, names)
+        for (run,) in _best_first([[run] for run in runs], names)
     ]
     return [head, *rows]
 
@@ -64,7 +64,7 @@ def differing(runs: Sequence[Run]) -> Rows:
 
 
 def ablation(groups: Mapping[str, Sequence[Run]]) -> Rows:
-    """A table with a row for each group of runs that differ only in the seed, the best first.
+    """A table with a row for each group of runs that differ only in the seed, the best mean first.
 
     It has the fields in which the groups differ, and the mean and the standard deviation of the
     last results.
@@ -73,13 +73,11 @@ def ablation(groups: Mapping[str, Sequence[Run]]) -> Rows:
     few_fields = 0 < len(paths) <= MOST_FIELDS
     names = _main([run for members in groups.values() for run in members])
     head = [*(paths if few_fields else ["runs"]), "seeds", *map(words.metric, names)]
-    by_first = {members[0].workdir: members for members in groups.values()}
     rows = []
-    for first in _best_first([members[0] for members in groups.values()], names):
-        members = by_first[first.workdir]
-        own = [_field(first.decisive, path) for path in paths]
+    for members in _best_first(list(groups.values()), names):
+        own = [_field(members[0].decisive, path) for path in paths]
         label = own if few_fields else [few(run.name for run in members)]
-        rows.append([*label, str(len(members)), *(_mean(members, name) for name in names)])
+        rows.append([*label, str(len(members)), *(_shown_mean(members, name) for name in names)])
     return [head, *rows]
 
 
@@ -129,27 +127,29 @@ def _main(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.main))
 
 
-def _best_first(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
-    """The runs by the first metric; those that lack it come last, by the next one."""
+def _best_first(groups: Sequence[Sequence[Run]], names: Sequence[str]) -> list[Sequence[Run]]:
+    """Groups of runs by the mean of the first metric; those that lack it come last, by the next."""
 
-    def key(run: Run) -> list[tuple[bool, float]]:
-        signs = [-1.0 if run.directions.get(name) == "max" else 1.0 for name in names]
-        lasts = [_last(run, name) for name in names]
-        return [
-            (last is None, sign * (last or 0.0)) for sign, last in zip(signs, lasts, strict=True)
-        ]
+    def key(members: Sequence[Run]) -> list[tuple[bool, float]]:
+        found = []
+        for name in names:
+            lasts = _lasts(members, name)
+            largest = any(run.directions.get(name) == "max" for run in members)
+            mean = statistics.mean(lasts) if lasts else 0.0
+            found.append((not lasts, -mean if largest else mean))
+        return found
 
-    return sorted(runs, key=key)
-
-
-def _last(run: Run, name: str) -> float | None:
-    points = run.points(name)
-    return points[-1][1] if points else None
+    return sorted(groups, key=key)
 
 
-def _mean(runs: Sequence[Run], name: str) -> str:
+def _lasts(runs: Sequence[Run], name: str) -> list[float]:
+    """The last value of a metric in each of the runs that have it."""
+    return [points[-1][1] for run in runs if (points := run.points(name))]
+
+
+def _shown_mean(runs: Sequence[Run], name: str) -> str:
     """The mean of the last values, with the standard deviation of several runs."""
-    lasts = [last for run in runs if (last := _last(run, name)) is not None]
+    lasts = _lasts(runs, name)
     if not lasts:
         return ""
     if len(lasts) == 1:

@@ -71,12 +71,7 @@ def write(path: str | os.PathLike[str], answers: Answers) -> None:
     }
     name = "logits" if answers.rows.ndim == 2 else "classes"
     content = safetensors_numpy.save({name: answers.rows}, metadata=metadata)
-    target = place.folder(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place.write_whole(target, content)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+    place.write_output(path, content)
 
 
 def read(path: str | os.PathLike[str]) -> Answers:

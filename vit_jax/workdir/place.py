@@ -78,6 +78,35 @@ def write_whole(path: epath.Path | pathlib.Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_output(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file that a user named, whole, and its folder. Raises ValueError if that fails."""
+    target = folder(path)
+    with named_if_unwritable(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, data)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raises ValueError unless a file can be made where `path` is to be: before a long computation.
+
+    `path` is local, and its folder exists.
+    """
+    with (
+        named_if_unwritable(path),
+        tempfile.TemporaryFile(dir=pathlib.Path(path).parent),
+    ):
+        pass
+
+
+@contextlib.contextmanager
+def named_if_unwritable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes an OSError a ValueError in one line that names the path that is written."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """A released model as local files; a copy of it, with its config, if it is not on a disk.
@@ -140,23 +169,35 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """A temporary path that replaces `path` at the end, or is removed where an error is raised.
 
-    Raises ValueError where `path` is a folder with files or cannot be written.
+    Raises ValueError where `path` cannot be replaced (`check_replaceable`) or written.
     """
     path = pathlib.Path(path)
-    if path.is_dir() and any(path.iterdir()):
-        raise ValueError(f"{path} exists and is not empty: choose another folder")
+    check_replaceable(path)
     temporary = _temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if path.is_dir():
-            path.rmdir()
-        temporary.replace(path)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+        with named_if_unwritable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if path.is_dir():
+                path.rmdir()
+            temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+
+
+def check_replaceable(path: str | os.PathLike[str]) -> None:
+    """Raises ValueError where a local path is a folder with files, or the current folder.
+
+    The current folder would be another one after it is replaced, and its users would not see it.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return
+    if any(path.iterdir()):
+        raise ValueError(f"{path} exists and is not empty: choose another folder")
+    if path.samefile(os.curdir):
+        raise ValueError(f"{path} is the current folder: name a folder that is to be made in it")
 
 
 def _temporary(path: pathlib.Path) -> pathlib.Path:
