@@ -133,6 +133,19 @@ def test_a_branch_has_the_parameters_the_moments_and_the_average(recipe, four, t
             assert np.all(new[name] >= 0.998 * array), name
 
 
+def test_a_branch_begins_the_schedule_of_the_decay_anew(recipe, tmp_path) -> None:
+    """After a run whose decay rose to its end, the decay is small again."""
+    names = ("schedule=cosine", "end=0.4")
+    rising = [f"--config.optimizer.weight_decay_{name}" for name in names]
+    short = "--config.total.steps=2"
+    assert train(recipe, tmp_path / "run", short, *rising) == 0
+    branch = (f"--config.init_from={tmp_path / 'run'}", ALL, short)
+    assert train(recipe, tmp_path / "branch", *branch, *rising) == 0
+    new = runs.arrays(tmp_path / "branch", step=1)
+    counts = [int(array) for name, array in new.items() if name.endswith("/count")]
+    assert sorted(counts) == [1, 1, 3]  # of the two schedules, and of Adam's moments
+
+
 def test_a_branch_reads_of_the_other_config_only_its_optimizer(recipe, four, tmp_path) -> None:
     """What the model is stands in model.json; another version may have written the rest."""
     other = tmp_path / "other"
