@@ -19,3 +19,7 @@ class Stopped(RuntimeError):
 
 class Interrupted(RuntimeError):
     """A wait was stopped, because the run was told to stop."""
+
+
+class NotReady(Interrupted):
+    """The wait for images was stopped. With several processes, only this one may know of it."""

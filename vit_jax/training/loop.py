@@ -11,7 +11,7 @@ import jax
 from vit_jax import stopping
 from vit_jax.checkpoints.store import saved_steps
 from vit_jax.config import Config, to_fields
-from vit_jax.errors import Interrupted, RunFailed, Stopped
+from vit_jax.errors import Interrupted, NotReady, RunFailed, Stopped
 from vit_jax.parallel import multihost
 from vit_jax.parallel.mesh import to_global
 from vit_jax.training import memory, reports
@@ -126,7 +126,9 @@ def _steps(
                     evaluated = run.evaluations(run.state, run.frozen, names=names)
                 metrics |= evaluated
                 reporter.evaluated(done, evaluated)
-            except Interrupted:  # the resumed run evaluates first
+            except Interrupted as error:  # the resumed run evaluates first
+                if isinstance(error, NotReady):
+                    _check_alone(done, saved=saved)
                 stop = True
         if last or stop or due(done, run.lengths.checkpoint_every) or _best(run, evaluated):
             _save(run, reporter, done, evaluated)
@@ -197,15 +199,20 @@ def _give_up(
 
     `evaluated` is what the evaluations after this step gave.
     """
-    if jax.process_count() > 1:  # the other processes wait for this one, so none of them can save
-        raise RunFailed(
-            f"told to stop by {stopping.signal_name()} after step {step}, but the next images"
-            f" were not read for {multihost.READ_LIMIT:.0f} s: the same command continues from"
-            f" step {saved}"
-        )
+    _check_alone(step, saved=saved)
     if step > saved:
         _save(run, reporter, step, evaluated)
     raise _stopped(run, step)
+
+
+def _check_alone(step: int, *, saved: int) -> None:
+    """Raises RunFailed if there are other processes: they wait for this one, so none can save."""
+    if jax.process_count() > 1:
+        kept = f"continues from step {saved}" if saved else "begins again: nothing was saved"
+        raise RunFailed(
+            f"told to stop by {stopping.signal_name()} after step {step}, but this process waited"
+            f" for its next images for {multihost.READ_LIMIT:.0f} s: the same command {kept}"
+        )
 
 
 def _stopped(run: Run, step: int) -> Stopped:
