@@ -153,6 +153,8 @@ def opened(
 
     Raises ValueError if the config cannot be run.
     """
+    if resumed is not None:
+        config = run_config.with_own_start(resumed, config)
     mesh = _mesh(config)
     data = datasets.open_data(config, workdir, resumed=resumed is not None)
     held_out, _ = evaluation_data.relabelled(
