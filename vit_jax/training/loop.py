@@ -116,7 +116,7 @@ def _steps(
         reporter.push(done, values)
         run.store.check()
         if compiles:
-            reporter.restart(done)  # the time of compilation is not measured
+            reporter.restart(done)  # what else a first call takes is not measured
         last, stop = done == total, multihost.told_to_stop(done)
         evaluated = {}
         if not stop and (names := _evaluators_due(run, done)):
