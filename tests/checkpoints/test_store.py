@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import vit_jax
+from tests import cli
 from tests.compare import assert_same_bits
 from tests.models import tiny
 from vit_jax.checkpoints import load, run_folder, store
@@ -140,6 +141,39 @@ def test_metrics_that_cannot_be_added_are_one_line_and_the_checkpoint_is_kept(tm
             checkpoints.add_metrics(1, {"top1": 0.5})
         assert not checkpoints.is_evaluated(1)
     assert store.saved_steps(tmp_path) == [1]
+
+
+TWO = """
+import numpy as np
+from vit_jax.parallel import multihost
+multihost.initialize()
+from vit_jax.checkpoints import store
+from vit_jax.config import CheckpointConfig
+from vit_jax.errors import RunFailed
+small, said = {"params": {"a": np.arange(3.0, dtype=np.float32)}, "step": np.int32(0)}, ""
+with store.Store(FOLDER, CheckpointConfig(keep_last=1)) as checkpoints:
+    for step, metrics in ((1, {"top1": 0.5}), (2, {})):
+        checkpoints.save(step, small, metrics)
+        checkpoints.wait()
+    checkpoints.add_metrics(2, {"top1": 0.6})
+    kept = checkpoints.steps, checkpoints.is_evaluated(2), checkpoints.is_best({"top1": 0.6})
+    checkpoints.save(3, small, {})
+    checkpoints.wait()
+    if multihost.is_primary():
+        (checkpoints.path / "3/metrics").write_text("in the way")
+    try:
+        checkpoints.add_metrics(3, {"top1": 0.7})
+    except RunFailed as error:
+        said = str(error)
+print("result", kept, "could not be saved" in said, checkpoints.is_best({"top1": 0.61}))
+"""
+
+
+def test_two_processes_add_metrics_or_fail_together(tmp_path) -> None:
+    program = TWO.replace("FOLDER", repr(str(tmp_path)))
+    for ended in cli.two_processes(program, devices=1):
+        assert "result ([2], True, False) True True" in ended.stdout, ended.stderr
+    assert store.saved_steps(tmp_path) == [2, 3]
 
 
 def test_a_reader_writes_and_removes_nothing(tmp_path) -> None:
