@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
@@ -16,6 +18,8 @@ import vit_jax
 from tests import buckets, cli, runs
 from tests.compare import assert_close, assert_same_bits
 from tests.patience import limit
+from vit_jax.checkpoints import store
+from vit_jax.config import CheckpointConfig
 from vit_jax.training import metrics, run_config
 from vit_jax.training.events import tag
 from vit_jax.workdir import lines, place
@@ -124,6 +128,22 @@ def test_training_starts_from_a_run_on_a_bucket(run, command, bucket) -> None:
     start = f"--config.init_from={run}"
     assert cli.run(*command.train(f"{bucket}/runs/b", *OVERRIDES, start)) == 0
     assert run_config.read_config(f"{bucket}/runs/b").init_from == run
+
+
+def test_a_checkpoint_on_a_bucket_gets_metrics_later(bucket) -> None:
+    small = {"params": {"a": np.arange(3.0, dtype=np.float32)}, "step": np.int32(2)}
+    shapes = store.local_shapes(jax.eval_shape(lambda: jax.tree.map(jnp.asarray, small)))
+    keep = CheckpointConfig(keep_last=1)
+    with store.Store(f"{bucket}/runs/later", keep) as checkpoints:
+        for step, found in ((1, {"top1": 0.5}), (2, {})):
+            checkpoints.save(step, small, found)
+            checkpoints.wait()
+        assert not checkpoints.is_evaluated(2)
+        checkpoints.add_metrics(2, {"top1": 0.6})
+        assert (checkpoints.is_evaluated(2), checkpoints.steps) == (True, [2])
+    with store.Store(f"{bucket}/runs/later", keep) as checkpoints:
+        assert checkpoints.is_evaluated(2) and not checkpoints.is_best({"top1": 0.6})
+        assert_same_bits(checkpoints.restore(shapes, step=2), small)
 
 
 def test_lines_in_both_places_are_read_once(bucket) -> None:

@@ -3,16 +3,20 @@
 import hashlib
 import http.server
 import importlib.util
+import json
 import pathlib
+import shutil
 import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import safetensors
 
 import vit_jax
 from tests import cli
 from tests.models import tiny
+from vit_jax.workdir import hub as hf
 
 COMMIT = "a" * 40
 
@@ -22,6 +26,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     folder: pathlib.Path
     asked: list[str]
+    drops = ""  # the end of the path of a file whose connection is closed without an answer
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -33,6 +38,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
         pass
 
     def _answer(self, *, body: bool) -> None:
+        if self.drops and self.path.endswith(self.drops):
+            self.close_connection = True
+            return
         name, _, rest = self.path.strip("/").partition("/resolve/")
         path = self.folder / name / rest.partition("/")[2]
         if rest:  # the library asks for more than models
@@ -112,6 +120,48 @@ def test_a_hub_that_cannot_be_reached_is_one_line(hub, monkeypatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ValueError, match="not in the cache, and the hub at http://127.0.0.1:9 can"):
         vit_jax.load("hf:me/tiny")
+
+
+def test_a_connection_that_drops_is_one_line(hub, monkeypatch) -> None:
+    monkeypatch.setattr(hub, "drops", "model.safetensors")
+    with pytest.raises(ValueError, match="hf:me/tiny cannot be downloaded: ") as error:
+        vit_jax.load("hf:me/tiny")
+    assert "\n" not in str(error.value)
+
+
+def test_an_index_that_names_no_files_is_one_line(hub) -> None:
+    (hub.folder / "me/odd").mkdir()
+    index = hub.folder / "me/odd/model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": 5}}')
+    with pytest.raises(ValueError, match="index.json is damaged: it names the file 5, which is no"):
+        vit_jax.load("hf:me/odd")
+
+
+def test_a_file_in_a_folder_has_its_parts_and_its_config_there(hub) -> None:
+    whole, folder = hub.folder / "me/tiny", hub.folder / "me/several/large"
+    shutil.copytree(whole, folder)
+    (folder / "model.safetensors").rename(folder / "part.safetensors")
+    with safetensors.safe_open(folder / "part.safetensors", "numpy") as file:
+        parts = dict.fromkeys(file.keys(), "part.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+    found = vit_jax.load("hf:me/several/large/model.safetensors.index.json")
+    images = tiny.images()
+    assert np.array_equal(found(images), vit_jax.load(whole)(images))
+
+
+def test_a_hub_that_is_gone_before_the_config_is_noted(hub, monkeypatch, caplog) -> None:
+    """The model may lack the file; if the hub has said so once, there is nothing to note."""
+    (hub.folder / "me/tiny/preprocessor_config.json").unlink()
+    found = hf.local("hf:me/tiny")
+    assert not caplog.records
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nothing answers
+    assert hf.local("hf:me/tiny") == found
+    assert not caplog.records
+    (found / "config.json").unlink()
+    hf.local("hf:me/tiny")
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert said.startswith("hf:me/tiny: the hub cannot be reached, and config.json is not in the")
 
 
 @pytest.mark.skipif(

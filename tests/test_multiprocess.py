@@ -253,6 +253,39 @@ def test_processes_of_other_workdirs_are_all_refused(command, monkeypatch) -> No
     assert not other.exists()
 
 
+# Process 1 is told to stop after its second batch, and then reads held-out images slowly.
+SLOW_EVALUATION = """
+if os.environ["VIT_JAX_PROCESS_ID"] == "1":
+    import signal, time
+    from vit_jax.data import batches, pipeline
+    from vit_jax.parallel import multihost
+    multihost.READ_LIMIT = 1.0
+    read, following, told = pipeline._read, batches.Batches.__next__, []
+    def slow(*args, **kwargs):
+        if told and kwargs["unlabelled"] == "skip":
+            time.sleep(3)
+        return read(*args, **kwargs)
+    def counted(iterator):
+        batch = following(iterator)
+        told.append(1)
+        if len(told) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch
+    pipeline._read, batches.Batches.__next__ = slow, counted
+sys.exit("""
+
+
+def test_a_process_that_gives_up_an_evaluation_ends_the_job_and_saves_nothing(command) -> None:
+    """It would wait for the others in the save, while they wait for it in the evaluation."""
+    workdir = command.folder / "slow-evaluation"
+    job = command.train(workdir, "--config.evaluate_every.steps=2", "--config.ema=0")
+    program = (*cli.PYTHON, "-c", OWN.replace("sys.exit(", SLOW_EVALUATION, 1))
+    ended = cli.process(json.dumps([[], []]), *job, program=program)
+    assert ended.returncode == 1, ended.stderr
+    assert "told to stop by SIGTERM after step 2, but this process waited for its" in ended.stderr
+    assert "the same command begins again: nothing was saved" in ended.stderr
+
+
 def test_where_one_process_fails_all_end_soon_and_say_why(command) -> None:
     """An ordinary exit of a process waits for the others, who wait for it: for five minutes."""
     own = [[], ["--config.optimizer.lerning_rate=1"]]

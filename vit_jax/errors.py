@@ -22,3 +22,7 @@ class Interrupted(RuntimeError):
 
     The message, if there is one, is one line: what to do.
     """
+
+
+class NotReady(Interrupted):
+    """The wait for images was stopped. With several processes, only this one may know of it."""

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -43,9 +44,7 @@ def age(run: pathlib.Path, model: Any, *, ema: float = 0.0) -> None:
     (run / "config.json").write_text(json.dumps(config))
     params = old_runs.saved(nnx.to_pure_dict(nnx.state(model)))
     assert "encoder" not in params
-    with store.Store(run, Config().checkpoint) as saved:
-        saved.remove(0)
-        saved.wait()
+    shutil.rmtree(run / "checkpoints/0")
     state = {"params": jax.tree.map(np.zeros_like, params), "ema": params} if ema else {
         "params": params
     }  # fmt: skip

@@ -6,15 +6,18 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import vit_jax
+from tests import cli
 from tests.compare import assert_same_bits
 from tests.models import tiny
 from vit_jax.checkpoints import load, run_folder, store
 from vit_jax.config import CheckpointConfig, Config, MeshConfig, default_config, resolve
+from vit_jax.errors import RunFailed
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.parallel.mesh import make_mesh
 from vit_jax.training import run_config, state
@@ -107,6 +110,70 @@ def test_the_best_is_known_before_it_is_on_disk_and_after_a_restart(tmp_path) ->
         assert checkpoints.is_best({"top1": 0.6})
     with store.Store(tmp_path, KEEP) as checkpoints:
         assert not checkpoints.is_best({"top1": 0.4})
+
+
+def test_metrics_that_are_added_to_a_checkpoint_count_as_if_it_was_saved_with_them(tmp_path):
+    keep = CheckpointConfig(keep_last=1, keep_best=1)
+    abstract = store.local_shapes(jax.eval_shape(lambda: jax.tree.map(jnp.asarray, SMALL)))
+    with store.Store(tmp_path, keep) as checkpoints:
+        for step, metrics in ((1, {"top1": 0.5}), (2, {})):
+            checkpoints.save(step, SMALL, metrics)
+            checkpoints.wait()
+        assert (checkpoints.is_evaluated(2), checkpoints.steps) == (False, [1, 2])
+        checkpoints.add_metrics(2, {"top1": 0.6, "count": 7})
+        assert (checkpoints.is_evaluated(2), checkpoints.steps) == (True, [2])
+        assert not checkpoints.is_best({"top1": 0.6})
+    with store.Store(tmp_path, keep) as checkpoints:
+        assert (checkpoints.find("best"), checkpoints.notes) == (2, {})
+        assert not checkpoints.is_best({"top1": 0.6}) and checkpoints.is_best({"top1": 0.7})
+        assert_same_bits(checkpoints.restore(abstract, step=2), SMALL)
+    file = tmp_path / "checkpoints/2/metrics/metrics"
+    file.write_text(file.read_text().replace("0.6", "0.9"))
+    with store.Store(tmp_path, keep, read_only=True) as checkpoints:
+        assert "the metrics of checkpoint 2 are damaged" in checkpoints.notes[2]
+
+
+def test_metrics_that_cannot_be_added_are_one_line_and_the_checkpoint_is_kept(tmp_path) -> None:
+    save_steps(tmp_path, [None])
+    (tmp_path / "checkpoints/1/metrics").write_text("in the way")
+    with store.Store(tmp_path, KEEP) as checkpoints:
+        with pytest.raises(RunFailed, match=r"the metrics of checkpoint 1 could not be saved in"):
+            checkpoints.add_metrics(1, {"top1": 0.5})
+        assert not checkpoints.is_evaluated(1)
+    assert store.saved_steps(tmp_path) == [1]
+
+
+TWO = """
+import numpy as np
+from vit_jax.parallel import multihost
+multihost.initialize()
+from vit_jax.checkpoints import store
+from vit_jax.config import CheckpointConfig
+from vit_jax.errors import RunFailed
+small, said = {"params": {"a": np.arange(3.0, dtype=np.float32)}, "step": np.int32(0)}, ""
+with store.Store(FOLDER, CheckpointConfig(keep_last=1)) as checkpoints:
+    for step, metrics in ((1, {"top1": 0.5}), (2, {})):
+        checkpoints.save(step, small, metrics)
+        checkpoints.wait()
+    checkpoints.add_metrics(2, {"top1": 0.6})
+    kept = checkpoints.steps, checkpoints.is_evaluated(2), checkpoints.is_best({"top1": 0.6})
+    checkpoints.save(3, small, {})
+    checkpoints.wait()
+    if multihost.is_primary():
+        (checkpoints.path / "3/metrics").write_text("in the way")
+    try:
+        checkpoints.add_metrics(3, {"top1": 0.7})
+    except RunFailed as error:
+        said = str(error)
+print("result", kept, "could not be saved" in said, checkpoints.is_best({"top1": 0.61}))
+"""
+
+
+def test_two_processes_add_metrics_or_fail_together(tmp_path) -> None:
+    program = TWO.replace("FOLDER", repr(str(tmp_path)))
+    for ended in cli.two_processes(program, devices=1):
+        assert "result ([2], True, False) True True" in ended.stdout, ended.stderr
+    assert store.saved_steps(tmp_path) == [2, 3]
 
 
 def test_a_reader_writes_and_removes_nothing(tmp_path) -> None:

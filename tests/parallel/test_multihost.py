@@ -2,13 +2,18 @@
 
 import os
 import pathlib
+import time
 
 import jax
+import numpy as np
 import pytest
 
 from launch import local
 from tests import cli
 from vit_jax import stopping
+from vit_jax.data import batches
+from vit_jax.data.bad_images import BadImages
+from vit_jax.errors import NotReady
 from vit_jax.parallel import multihost
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -128,7 +133,7 @@ def test_several_processes_ask_each_other_every_few_steps_and_wait_for_images(
     monkeypatch.setattr(stopping, "requested", told)
     monkeypatch.setattr(multihost, "agree", lambda flag: asked.append(flag) or flag)
     assert [multihost.told_to_stop(step) for step in range(1, 21)] == [True] * 20
-    assert multihost.give_up_reading()
+    assert multihost.give_up_reading(0.2)
     assert not asked and set(waits) == {0.0}
 
     monkeypatch.setattr(jax, "process_count", lambda: 2)
@@ -136,8 +141,31 @@ def test_several_processes_ask_each_other_every_few_steps_and_wait_for_images(
     assert [step for step, answer in enumerate(answers, 1) if answer] == [10, 20]
     assert asked == [True, True]
     waits.clear()
-    assert multihost.give_up_reading()
+    assert multihost.give_up_reading(multihost.READ_LIMIT)
     assert waits == [multihost.READ_LIMIT]
+
+
+def test_a_process_that_reads_slowly_after_a_signal_does_not_give_up(monkeypatch) -> None:
+    """It waits a while for each batch, and must reach the step after which all of them stop."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(stopping, "requested", lambda *, for_seconds: for_seconds <= 31)
+    monkeypatch.setattr(batches, "POLL", 0.01)
+
+    def slow(step: int) -> batches.Batch:
+        time.sleep(0.1)
+        return {"x": np.zeros(1)}
+
+    def read() -> list[batches.Batch]:
+        bad = BadImages(size=1, max_bad=0)
+        given = {"pool": batches.Pool(1), "prefetch": 1, "bad": bad}
+        ask = multihost.give_up_reading
+        with batches.Batches(slow, start=0, stop=3, interrupted=ask, **given) as found:
+            return list(found)
+
+    assert len(read()) == 3
+    monkeypatch.setattr(multihost, "READ_LIMIT", 0.03)
+    with pytest.raises(NotReady):
+        read()
 
 
 @pytest.mark.parametrize("absent", ["SLURM_STEP_NODELIST", "SLURM_PROCID"])
@@ -207,7 +235,8 @@ total = float(jax.jit(jnp.sum)(x))
 any_true = multihost.agree(jax.process_index() == 1), multihost.agree(False)
 multihost.agree(False)
 acted = []
-multihost.primary_first("good", lambda: acted.append(1))
+for _ in range(2):
+    multihost.primary_first("good", lambda: acted.append(1))
 def refuse():
     raise ValueError("wrong")
 try:
@@ -222,6 +251,6 @@ def test_two_processes_reduce_agree_and_keep_the_signal_handler() -> None:
     outputs = [ended.stdout for ended in cli.two_processes(TWO, devices=2)]
     lines = ["result" + output.partition("result")[2].splitlines()[0] for output in outputs]
     assert lines == [
-        "result 2 6.0 True False True 1 [1, 'wrong']",
+        "result 2 6.0 True False True 1 [1, 1, 'wrong']",
         "result 2 6.0 True False False 1 ['wrong']",
     ]

@@ -40,3 +40,15 @@ def test_the_speed_is_that_since_the_last_line_or_restart(now) -> None:
     now[0] += 1.0
     assert clock.speed(35) == (2.0, 0.0)
     assert clock.seconds["data"] == 8
+
+
+def test_compilation_does_not_count_as_time_of_steps(now) -> None:
+    clock = Clock(step=0)
+    with clock.of("compilation"):
+        now[0] += 60.0
+    now[0] += 2.0
+    assert clock.speed(1) == (0.5, 0.0)
+    with clock.of("compilation"):
+        now[0] += 30.0
+    now[0] += 4.0
+    assert clock.speed(3) == (0.5, 0.0)

@@ -17,7 +17,7 @@ from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.objectives import OBJECTIVES
 from vit_jax.objectives.classification import Classification
 from vit_jax.parallel.mesh import AXES, MeshConfig, make_mesh
-from vit_jax.training import compute, frozen, setup
+from vit_jax.training import compute, frozen, run, setup
 from vit_jax.training.design import design
 
 RECIPES = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
@@ -236,3 +236,25 @@ def test_a_model_with_cudnn_attention_is_computed_without_it_elsewhere() -> None
     options = zoo.options("Ti/16", attention="cudnn", dtype="bfloat16", registers=1)
     assert zoo.runnable(options, platform="gpu") is options
     assert zoo.runnable(options, platform="cpu").attention == "auto"
+
+
+@pytest.mark.parametrize(
+    ("fields", "notes"),
+    [
+        ({"model.drop_path": 0.1}, []),
+        ({"optimizer.accumulate": 2}, []),
+        (
+            {"optimizer.accumulate": 2, "model.dropout": 0.1, "model.drop_path": 0.1},
+            [
+                "note: dropout and drop_path draw anew for each micro-batch of 128 images: another"
+                " optimizer.accumulate gives other draws"
+            ],
+        ),
+    ],
+)
+def test_a_run_notes_what_depends_on_its_micro_batches(fields, notes) -> None:
+    config = default_config()
+    config.model.name = "Ti/16"
+    config.update_from_flattened_dict(fields)
+    plan = design(resolve(config), FACTS, one_device())
+    assert list(run._about_micro_batches(plan)) == notes

@@ -133,6 +133,35 @@ def test_a_branch_has_the_parameters_the_moments_and_the_average(recipe, four, t
             assert np.all(new[name] >= 0.998 * array), name
 
 
+def test_a_branch_keeps_its_average_whatever_resumes_it(recipe, four, tmp_path) -> None:
+    """An average that was taken over has had its warm-up. The flag need not be given again."""
+    warmup, start = "--config.ema_warmup=0.67", (f"--config.init_from={four}", ALL)
+    assert train(recipe, tmp_path / "a", *start, warmup, CONSTANT, "--config.total.steps=2") == 0
+    old, new = runs.arrays(four), runs.arrays(tmp_path / "a", step=1)
+    for name, array in old.items():
+        if name.startswith("ema/"):
+            towards = array + np.float32(0.1) * (new["params/" + name[4:]] - array)
+            assert_close(new[name], towards, rtol=1e-5, atol=1e-7, about=name)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for name, flags in (("a", start), ("b", ())):
+        assert train(recipe, tmp_path / name, *flags, warmup, CONSTANT, FOUR) == 0
+    assert_same_bits(runs.arrays(tmp_path / "a"), runs.arrays(tmp_path / "b"))
+    assert run_config.read_config(tmp_path / "b").init_state == "all"
+
+
+def test_a_branch_begins_the_schedule_of_the_decay_anew(recipe, tmp_path) -> None:
+    """After a run whose decay rose to its end, the decay is small again."""
+    names = ("schedule=cosine", "end=0.4")
+    rising = [f"--config.optimizer.weight_decay_{name}" for name in names]
+    short = "--config.total.steps=2"
+    assert train(recipe, tmp_path / "run", short, *rising) == 0
+    branch = (f"--config.init_from={tmp_path / 'run'}", ALL, short)
+    assert train(recipe, tmp_path / "branch", *branch, *rising) == 0
+    new = runs.arrays(tmp_path / "branch", step=1)
+    counts = [int(array) for name, array in new.items() if name.endswith("/count")]
+    assert sorted(counts) == [1, 1, 3]  # of the two schedules, and of Adam's moments
+
+
 def test_a_branch_reads_of_the_other_config_only_its_optimizer(recipe, four, tmp_path) -> None:
     """What the model is stands in model.json; another version may have written the rest."""
     other = tmp_path / "other"

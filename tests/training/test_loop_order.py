@@ -6,11 +6,12 @@ import signal
 import pytest
 
 from tests import cli, runs
+from tests.compare import assert_same_bits
 from vit_jax.checkpoints import lease, store
 from vit_jax.data import batches
 from vit_jax.errors import Interrupted
 from vit_jax.evaluators import held_out
-from vit_jax.training import clock, metrics
+from vit_jax.training import clock, metrics, reporting
 
 
 @pytest.fixture
@@ -30,6 +31,21 @@ def at_batch(monkeypatch):
         monkeypatch.setattr(batches.Batches, "__next__", counted)
 
     return patch
+
+
+# A run that is killed before this file is written with metrics of an evaluation.
+KILLED = """
+import os, signal, sys
+from vit_jax.__main__ import main
+from vit_jax.workdir import place
+write = place.write_whole
+def killed(path, data):
+    if path.name == sys.argv[1] and "checkpoints" in path.parts:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, data)
+place.write_whole = killed
+sys.exit(main(sys.argv[2:]))
+"""
 
 
 def interrupt() -> None:
@@ -99,7 +115,7 @@ def test_a_run_that_is_told_to_stop_saves_first_and_evaluates_when_it_goes_on(
 def test_an_evaluation_that_was_late_may_still_be_the_best(
     recipe, tmp_path, at_batch, monkeypatch
 ) -> None:
-    """Its checkpoint was saved without metrics, and is then saved again with them."""
+    """Its checkpoint was saved without metrics, and then gets them."""
     real, calls = held_out.measured, []
 
     def worse_each_time(*args, **kwargs):
@@ -114,6 +130,90 @@ def test_an_evaluation_that_was_late_may_still_be_the_best(
     assert cli.train(recipe, tmp_path, *fields) == 0
     assert store.saved_steps(tmp_path) == [2, 6], "the best and the last"
     assert (tmp_path / "checkpoints/2/metrics").exists()
+
+
+@pytest.mark.parametrize("file", ["metrics", "checksums.json"])
+def test_a_kill_while_a_checkpoint_gets_its_metrics_loses_nothing(
+    recipe, tmp_path, at_batch, file
+) -> None:
+    """It is SIGKILL, before one of the two files is written, in the run's only checkpoint."""
+    workdir = tmp_path / "run"
+    at_batch(2, interrupt)
+    every = "--config.evaluate_every.steps=2"
+    assert cli.train(recipe, workdir, every) == 130
+    before = runs.arrays(workdir)
+    program = (*cli.PYTHON, "-c", KILLED)
+    job = ("train", "--config", recipe, "--workdir", workdir, every)
+    assert cli.process(file, *job, program=program).returncode == -signal.SIGKILL
+    assert (evaluated(workdir), store.saved_steps(workdir)) == ([2], [2])
+    assert_same_bits(runs.arrays(workdir), before)
+    assert cli.train(recipe, workdir, every) == 0
+    assert evaluated(workdir) == [2, 4, 6]
+    assert_same_bits(runs.arrays(workdir, step=2), before)
+
+
+def test_a_late_evaluation_that_is_not_the_best_is_made_once(recipe, tmp_path, at_batch) -> None:
+    fields = ("--config.total.steps=2", "--config.checkpoint.keep_best=0")
+    at_batch(2, interrupt)
+    assert cli.train(recipe, tmp_path, *fields) == 130
+    assert cli.train(recipe, tmp_path, *fields) == 0
+    after = runs.listing(tmp_path)
+    assert cli.train(recipe, tmp_path, *fields) == 0
+    assert (evaluated(tmp_path), runs.listing(tmp_path)) == ([2], after)
+
+
+@pytest.fixture
+def after_evaluation(monkeypatch):
+    """`after_evaluation(step, act)` calls `act` when the evaluation after a step is reported."""
+
+    def patch(wanted, act) -> None:
+        real = reporting.Reporter.evaluated
+
+        def evaluated(self, step, metrics) -> None:
+            real(self, step, metrics)
+            if step == wanted:
+                act()
+
+        monkeypatch.setattr(reporting.Reporter, "evaluated", evaluated)
+
+    return patch
+
+
+def test_the_checkpoints_of_a_run_that_was_stopped_are_those_of_one_that_was_not(
+    recipe, tmp_path, at_batch, after_evaluation, monkeypatch
+) -> None:
+    """A late evaluation that is the second best counts among the best ones."""
+    real, calls = held_out.measured, []
+
+    def worse_each_time(*args, **kwargs):
+        calls.append(0)
+        return real(*args, **kwargs) | {"top1": 1 - 0.01 * len(calls)}
+
+    monkeypatch.setattr(held_out, "measured", worse_each_time)
+    fields = ["--config.evaluate_every.steps=2", "--config.checkpoint.every.steps=2"]
+    fields += ["--config.checkpoint.keep_last=1", "--config.checkpoint.keep_best=2"]
+    assert cli.train(recipe, tmp_path / "straight", *fields) == 0
+    after_evaluation(2, lambda: at_batch(2, interrupt))
+    assert cli.train(recipe, tmp_path / "stopped", *fields) == 130
+    assert cli.train(recipe, tmp_path / "stopped", *fields) == 0
+    kept = [store.saved_steps(tmp_path / name) for name in ("straight", "stopped")]
+    assert kept == [[2, 4, 6]] * 2
+    assert evaluated(tmp_path / "stopped") == [2, 4, 6]
+
+
+def test_a_step_that_was_evaluated_is_saved_so_when_the_next_images_do_not_come(
+    recipe, tmp_path, at_batch, after_evaluation
+) -> None:
+    def waits() -> None:
+        interrupt()
+        raise Interrupted("the next images are not ready")
+
+    after_evaluation(2, lambda: at_batch(1, waits))
+    fields = ("--config.evaluate_every.steps=2", "--config.checkpoint.keep_best=0")
+    assert cli.train(recipe, tmp_path, *fields) == 130
+    assert store.saved_steps(tmp_path) == [2]
+    assert cli.train(recipe, tmp_path, *fields) == 0
+    assert evaluated(tmp_path) == [2, 4, 6]
 
 
 def test_a_run_that_stops_while_it_waits_for_images_saves_no_step_twice(

@@ -44,6 +44,17 @@ def test_the_size_is_a_function_of_the_step() -> None:
     assert stages(make_config("sgd"), final=(64, 96), total_steps=10).note == ""
 
 
+def test_the_steps_of_a_share_are_exact() -> None:
+    """Products of some shares are a little above the whole number."""
+    for percent in range(1, 100):
+        config = make_config(
+            "sgd", fields={"image_size": (64, 96), "progressive": ((percent / 100, 16),)}
+        )
+        for total in (100, 1000, 10_000_000):
+            found = stages(config, final=(64, 96), total_steps=total)
+            assert found.ends == (percent * total // 100,)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -1,7 +1,7 @@
 """Checksums of a checkpoint: written before it is committed, compared before it is read.
 
 checksums.json in the folder of a step holds the step's number, and the size and checksum of every
-file in the folder.
+file in the folder. Metrics that are added later count once it lists them.
 
 Neither Orbax nor TensorStore offers this: chunks of arrays are written without checksums, and
 checksums of chunks would not detect that a file was replaced by another of the same shapes. The
@@ -12,7 +12,7 @@ content is never read.
 import asyncio
 import functools
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +24,7 @@ from jax.experimental import multihost_utils
 
 from vit_jax import plain_json
 from vit_jax.checkpoints.orbax import ocp
+from vit_jax.workdir import place
 
 NAME = "checksums.json"
 ALGORITHM = "xxh3_128"  # checksums.json names the algorithm, so that it can change
@@ -73,10 +74,36 @@ def _with_checksums(committed: type[Any]) -> type[Any]:
 def write(folder: epath.Path, *, step: int) -> None:
     """Writes checksums.json of a step that is complete but not committed."""
     names = sorted(files(folder))
-    sums = _checksums(folder, names)
-    found = {name: [size, text] for name, (size, text) in zip(names, sums, strict=True)}
-    text = json.dumps({"step": step, "algorithm": ALGORITHM, "files": found}, indent=0)
-    (folder / NAME).write_text(text)
+    found = dict(zip(names, _checksums(folder, names), strict=True))
+    (folder / NAME).write_bytes(_content(found, step))
+
+
+def add_metrics(folder: epath.Path, metrics: Mapping[str, float], *, step: int) -> None:
+    """Adds metrics to a step that is committed, in the file in which Orbax keeps them.
+
+    After a kill at any moment the step has no metrics, or all of them. Raises Damaged where
+    checksums.json is.
+    """
+    known, name = _read(folder, step), f"{METRICS}/{METRICS}"
+    (folder / METRICS).mkdir(exist_ok=True)
+    place.write_whole(folder / name, json.dumps(dict(metrics)).encode())
+    if known is not None:
+        others = {n: found for n, found in known.items() if not n.startswith(f"{METRICS}/")}
+        (added,) = _checksums(folder, [name])
+        place.write_whole(folder / NAME, _content(others | {name: added}, step))
+
+
+def has_metrics(folder: epath.Path, *, step: int) -> bool:
+    """Whether metrics were saved with a step, or added to it. Raises Damaged."""
+    if (files := _read(folder, step)) is None:
+        return (folder / METRICS / METRICS).exists()
+    return any(name.startswith(f"{METRICS}/") for name in files)
+
+
+def _content(files: Mapping[str, tuple[int, str]], step: int) -> bytes:
+    """checksums.json for these sizes and checksums."""
+    fields = {"step": step, "algorithm": ALGORITHM, "files": dict(files)}
+    return json.dumps(fields, indent=0).encode()
 
 
 def verify(
@@ -113,16 +140,21 @@ def verify_together(folder: epath.Path, *, step: int, items: Collection[str]) ->
         found = verify(folder, step=step, items=items, share=share)
     except Damaged as error:
         problem = str(error)
-    if jax.process_count() > 1:
-        text = np.zeros(LONGEST, np.uint8)
-        coded = problem.encode()[:LONGEST]
-        text[: len(coded)] = np.frombuffer(coded, np.uint8)
-        rows = multihost_utils.process_allgather(text)
-        problems = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in rows]
-        problem = next(filter(None, problems), "")
-    if problem:
+    if problem := first_problem(problem):
         raise Damaged(problem)
     return found
+
+
+def first_problem(problem: str) -> str:
+    """The first message of a process that is not empty; "" if there is none. All must call it."""
+    if jax.process_count() == 1:
+        return problem
+    text = np.zeros(LONGEST, np.uint8)
+    coded = problem.encode()[:LONGEST]
+    text[: len(coded)] = np.frombuffer(coded, np.uint8)
+    rows = multihost_utils.process_allgather(text)
+    problems = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in rows]
+    return next(filter(None, problems), "")
 
 
 def _read(folder: epath.Path, step: int) -> dict[str, tuple[int, str]] | None:

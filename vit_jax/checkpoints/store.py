@@ -42,12 +42,13 @@ class Store:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file: move it away, or use another --workdir")
         orbax.register()
+        self._retention = _Retention(
+            last=checkpoint.keep_last, best=checkpoint.keep_best, value=self._value
+        )
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_Retention(
-                    last=checkpoint.keep_last, best=checkpoint.keep_best, value=self._value
-                ),
+                preservation_policy=self._retention,
                 best_fn=self._rank_or_last,
                 # These two do the same as Orbax's `read_only`, which logs a warning.
                 create=not read_only,
@@ -95,14 +96,34 @@ class Store:
         """Waits until everything is saved. Raises RunFailed where a save has failed."""
         self._saver.wait()
 
-    def remove(self, step: int) -> None:
-        """Deletes a checkpoint, for instance to save it again with metrics."""
-        self._manager.delete(step)
-        self._values.pop(step, None)
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds metrics to a checkpoint that has none; then removes those that are not kept.
+
+        All processes must call it, while nothing is being saved. A kill at any moment leaves the
+        checkpoint as it was, or with the metrics. Raises RunFailed on all processes.
+        """
+        problem = ""
+        if jax.process_index() == 0:
+            try:
+                integrity.add_metrics(self.path / str(step), metrics, step=step)
+            except Exception as error:  # the libraries of buckets raise many kinds
+                problem = background.reason(error)
+        if problem := integrity.first_problem(problem):
+            raise RunFailed(
+                f"the metrics of checkpoint {step} could not be saved in {self.path}: {problem};"
+                " the checkpoint is kept: remove the cause and run the same command to go on"
+            )
+        self._values[step] = self._rank(metrics)
+        steps = self.steps
+        for old, kept in zip(steps, self._retention.kept(steps), strict=True):
+            if not kept:
+                self._manager.delete(old)
 
     def is_evaluated(self, step: int) -> bool:
-        """Whether a checkpoint was saved with metrics."""
-        return (self.path / str(step) / "metrics").exists()
+        """Whether a checkpoint has metrics. Raises Damaged where its checksums.json is."""
+        folder = self.path / str(step)
+        listed = integrity.has_metrics(folder, step=step)
+        return listed and (folder / integrity.METRICS / integrity.METRICS).exists()
 
     def restore(self, abstract: Mapping[str, Any], *, step: int) -> dict[str, Any]:
         """The state of a step, with the shapes and shardings of `abstract`.
@@ -191,6 +212,8 @@ class Store:
 
     def _saved_value(self, step: int) -> float | None:
         try:
+            if not integrity.has_metrics(self.path / str(step), step=step):
+                return None
             integrity.verify_metrics(self.path / str(step), step=step)
             metrics = self._manager.metrics(step) or {}
             return self._rank(metrics)
@@ -229,7 +252,10 @@ class _Retention:
     value: Callable[[int], float | None]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        steps = [checkpoint.step for checkpoint in checkpoints]
+        return self.kept([checkpoint.step for checkpoint in checkpoints])
+
+    def kept(self, steps: Sequence[int]) -> list[bool]:
+        """Whether each step is kept; `steps` are in order."""
         values = [(value, step) for step in steps if (value := self.value(step)) is not None]
         best = [step for _, step in sorted(values, reverse=True)[: self.best]]
         return [step in steps[-self.last :] or step in best for step in steps]

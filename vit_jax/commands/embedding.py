@@ -165,7 +165,7 @@ def _part(
         batch_size=batch_size,
         bad=bad,
         labelled=False,
-        interrupted=stopping.requested,
+        interrupted=lambda waited: stopping.requested(),
     )
     found, readable = [], []
     with batches:

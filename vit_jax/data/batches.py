@@ -1,12 +1,13 @@
 """Batches made ahead by threads, with Grain."""
 
 import concurrent.futures
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from vit_jax.data.bad_images import BadImages
-from vit_jax.errors import Interrupted
+from vit_jax.errors import NotReady
 
 POLL = 0.2  # seconds between two calls of `interrupted`
 
@@ -25,8 +26,9 @@ class Batches(Iterator[Batch]):
         pool: "Pool",
         prefetch: int,
         bad: BadImages,
-        interrupted: Callable[[], bool] = lambda: False,
+        interrupted: Callable[[float], bool] = lambda waited: False,
     ) -> None:
+        """`interrupted` gets the seconds of a wait for a batch so far: whether to stop waiting."""
         self.bad = bad
         self._interrupted = interrupted
         self._pool = pool
@@ -45,8 +47,8 @@ class Batches(Iterator[Batch]):
     def __next__(self) -> Batch:
         """The next batch.
 
-        Raises Interrupted if it is not ready and `interrupted` returns True, and what a thread
-        raised, such as RunFailed for too many broken images.
+        Raises NotReady if it is not ready and `interrupted` returns True, and what a thread raised,
+        such as RunFailed for too many broken images.
         """
         if self._closed:
             raise StopIteration
@@ -65,14 +67,15 @@ class Batches(Iterator[Batch]):
 
     def _wait(self) -> Batch | None:
         """The next batch, or None. Asks `interrupted` meanwhile: a read may block forever."""
+        began = time.monotonic()
         while True:
             try:
                 return self._next.result(timeout=POLL)
             except TimeoutError:
                 if self._next.done():  # the thread raised it
                     raise
-                if self._interrupted():
-                    raise Interrupted from None
+                if self._interrupted(time.monotonic() - began):
+                    raise NotReady from None
 
     def __enter__(self) -> "Batches":
         return self

@@ -76,7 +76,7 @@ def train_batches(
     bad: BadImages | None = None,
     labelled: bool = True,
     tables: Mapping[str, np.ndarray] | None = None,
-    interrupted: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[float], bool] = lambda waited: False,
 ) -> Batches:
     """The batches of steps `start_step` to `num_steps - 1` of an endless shuffled stream.
 
@@ -130,7 +130,7 @@ def stream(
     prefetch: int,
     bad: BadImages,
     tables: Mapping[str, np.ndarray] | None = None,
-    interrupted: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[float], bool] = lambda waited: False,
 ) -> Batches:
     """Batches of what `make` makes, with id, sample_index and `tables` as in `train_batches`."""
 
@@ -230,7 +230,7 @@ def eval_batches(
     bad: BadImages | None = None,
     labelled: bool = True,
     versions: Sequence[Version] = (),
-    interrupted: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[float], bool] = lambda waited: False,
 ) -> Batches:
     """Every example once, in order, in batches of the full size.
 

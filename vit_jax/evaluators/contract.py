@@ -52,8 +52,8 @@ class Context:
     recorder: Recorder | None = None  # keeps what the evaluator `held_out` predicts, where given
     # Called after each batch with the number of batches so far: whether to stop the evaluation.
     stop: Callable[[int], bool] = lambda count: False
-    # Called while the next images are not ready: whether to stop waiting for them.
-    interrupted: Callable[[], bool] = lambda: False
+    # Called while the next images are not ready, with the seconds of this wait: whether to stop it.
+    interrupted: Callable[[float], bool] = lambda waited: False
 
     def without_head(self) -> "Context":
         """The context of an evaluator that does not read the head: labels are the dataset's."""

@@ -11,6 +11,7 @@ from the first of these sources:
 """
 
 import contextlib
+import itertools
 import os
 import sys
 import threading
@@ -25,9 +26,10 @@ from jax.experimental import multihost_utils
 from vit_jax import stopping
 
 AGREE_EVERY = 10  # steps after which processes ask each other whether one was told to stop
-READ_LIMIT = 30.0  # seconds that one of several processes waits for images after a stop signal
+READ_LIMIT = 30.0  # seconds that one of several processes waits for a batch after a stop signal
 LEAVE_LIMIT = 8.0  # seconds that a primary process that failed waits for the others to say why
 JOIN_LIMIT = 290.0  # seconds that a process waits for the others; the limit of JAX is 300
+_NUMBERS = itertools.count()  # of calls of `primary_first`
 
 
 def initialize(
@@ -116,20 +118,26 @@ def told_to_stop(count: int) -> bool:
     return count % AGREE_EVERY == 0 and agree(stopping.requested())
 
 
-def give_up_reading() -> bool:
-    """Whether to stop waiting for images: told to stop, for `READ_LIMIT` if there are several."""
-    return stopping.requested(for_seconds=READ_LIMIT if jax.process_count() > 1 else 0.0)
+def give_up_reading(waited: float) -> bool:
+    """Whether to stop waiting for images after `waited` seconds, because of a signal to stop.
+
+    One of several processes first waits for `READ_LIMIT`, from the signal on and for one batch: it
+    shall reach the step after which all of them stop, however slowly it reads. It decides alone.
+    """
+    limit = READ_LIMIT if jax.process_count() > 1 else 0.0
+    return waited >= limit and stopping.requested(for_seconds=limit)
 
 
 def primary_first(name: str, act: Callable[[], None]) -> None:
     """Calls `act` on the primary process; the other processes wait until it ends.
 
-    Use a `name` once in a job. A ValueError of `act` is raised on every process.
+    A ValueError of `act` is raised on every process. All processes call it in the same order.
     """
     if jax.process_count() == 1:
         act()
         return
-    messages, key = client(), f"vit_jax/{name}"
+    # Numbered, because a program may train several times in one job.
+    messages, key = client(), f"vit_jax/first/{next(_NUMBERS)}/{name}"
     if not is_primary():
         # Not through the devices: their collectives do not wait for minutes.
         if error := messages.blocking_key_value_get(key, 3600 * 1000):

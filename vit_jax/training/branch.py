@@ -1,8 +1,9 @@
 """A run that starts from the whole state of another run: `config.init_state="all"`.
 
-It takes over the parameters, the optimizer state and the average. The schedule, the order of
+It takes over the parameters, the optimizer state and the average. The schedules, the order of
 examples and the seed are new and begin at step 0. Adam's counts are taken over: from 0 its bias
-correction would make the first updates several times too large. The schedule's count is reset.
+correction would make the first updates several times too large. The counts of the schedules, of the
+learning rate and of the weight decay, are reset.
 """
 
 import dataclasses
@@ -11,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from vit_jax.checkpoints import fallback, run_folder, store
 from vit_jax.config import Config, Optimization
@@ -59,21 +59,26 @@ def first_state(
 
 
 def _restarted(old: state.State, *, seed: int) -> state.State:
-    """The state at step 0, with a new key. Only the schedule's count is reset."""
+    """The state at step 0, with a new key. Only the counts of schedules are reset."""
 
     def restart(part: Any) -> Any:
-        is_schedule = isinstance(part, optax.ScaleByScheduleState)
-        return part._replace(count=jnp.zeros_like(part.count)) if is_schedule else part
-
-    def is_schedule(part: Any) -> bool:
-        return isinstance(part, optax.ScaleByScheduleState)
+        return part._replace(count=jnp.zeros_like(part.count)) if _is_schedule(part) else part
 
     key, _ = jax.random.split(jax.random.key(seed))
     return old | {
-        "opt_state": jax.tree.map(restart, old["opt_state"], is_leaf=is_schedule),
+        "opt_state": jax.tree.map(restart, old["opt_state"], is_leaf=_is_schedule),
         "step": jnp.zeros_like(old["step"]),
         "key": jax.random.key_data(key),
     }
+
+
+def _is_schedule(part: Any) -> bool:
+    """Whether a part of an optimizer state is that of a schedule: of the rate or of the decay.
+
+    Optax has a class for each kind, and their only field is the count. A count of moments stands
+    beside the moments.
+    """
+    return getattr(part, "_fields", ()) == ("count",)
 
 
 def _check_model(

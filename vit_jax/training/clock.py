@@ -41,7 +41,7 @@ class Clock:
         return {part: round(seconds, 3) for part, seconds in self._seconds.items()}
 
     def speed(self, step: int) -> Speed:
-        """The speed until this step, since the last call or `restart`."""
+        """The speed until this step, since the last call or `restart`, without compilation."""
         then, begin, waited = self._since
         _, now, total = self._since = self._read(step)
         seconds = max(now - begin, 1e-9)
@@ -52,5 +52,5 @@ class Clock:
         self._since = self._read(step)
 
     def _read(self, step: int) -> tuple[int, float, float]:
-        """The step, the time, and the seconds of waiting so far."""
-        return step, time.perf_counter(), self._seconds["data"]
+        """The step, the time without compilation, and the seconds of waiting so far."""
+        return step, time.perf_counter() - self._seconds["compilation"], self._seconds["data"]

@@ -168,13 +168,14 @@ def design(
 
 def _step(config: Config, build: progressive.Models, **parts: Any) -> jax.stages.Wrapped:
     """The training step as the config says; `parts` are the other arguments of the step."""
+    continues = config.init_state == "all"  # the average of the other run, which was warm already
     return make_train_step(
         build,
         objective=_minimised(config),
         accumulate=config.optimizer.accumulate,
         ema=config.ema,
-        ema_warmup=config.ema_warmup,
-        ema_begins=config.init_state != "all",  # "all": the average of the other run continues
+        ema_warmup=0.0 if continues else config.ema_warmup,
+        ema_begins=not continues,
         **parts,
     )
 

@@ -33,7 +33,7 @@ class Feed:
         bad: BadImages,
         features: featured.Features | None = None,
         tables: Mapping[str, np.ndarray] | None = None,
-        interrupted: Callable[[], bool] = lambda: False,
+        interrupted: Callable[[float], bool] = lambda waited: False,
     ) -> Batches:
         """This process's rows of the batches of the steps `start` to `stop - 1`.
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 import jax
@@ -11,7 +11,7 @@ import jax
 from vit_jax import stopping
 from vit_jax.checkpoints.store import saved_steps
 from vit_jax.config import Config, to_fields
-from vit_jax.errors import Interrupted, RunFailed, Stopped
+from vit_jax.errors import Interrupted, NotReady, RunFailed, Stopped
 from vit_jax.parallel import multihost
 from vit_jax.parallel.mesh import to_global
 from vit_jax.training import memory, reports
@@ -94,6 +94,7 @@ def _steps(
     """Runs the steps after `start` to the end; returns the last metrics of each evaluator."""
     total, batch_size, clock = run.lengths.total, run.config.batch_size, reporter.clock
     metrics: dict[str, float] = {}
+    evaluated: dict[str, float] = {}  # what the evaluations after the last step gave
     saved = start
     for done in range(start + 1, total + 1):
         if trace:
@@ -102,7 +103,7 @@ def _steps(
             with clock.of("data"):
                 batch = next(run.batches)
         except Interrupted:
-            _give_up(run, reporter, done - 1, saved=saved)
+            _give_up(run, reporter, done - 1, evaluated, saved=saved)
         inputs = {name: batch[name] for name in run.design.batch}
         placed = to_global(inputs, run.design.mesh, batch_size=batch_size)
         compiles = done == start + 1 or done - 1 in run.design.stages.ends
@@ -115,9 +116,9 @@ def _steps(
         reporter.push(done, values)
         run.store.check()
         if compiles:
-            reporter.restart(done)  # the time of compilation is not measured
+            reporter.restart(done)  # what else a first call takes is not measured
         last, stop = done == total, multihost.told_to_stop(done)
-        evaluated: dict[str, float] = {}
+        evaluated = {}
         if not stop and (names := _evaluators_due(run, done)):
             reporter.settle()
             try:
@@ -125,7 +126,9 @@ def _steps(
                     evaluated = run.evaluations(run.state, run.frozen, names=names)
                 metrics |= evaluated
                 reporter.evaluated(done, evaluated)
-            except Interrupted:  # the resumed run evaluates first
+            except Interrupted as error:  # the resumed run evaluates first
+                if isinstance(error, NotReady):
+                    _check_alone(done, saved=saved)
                 stop = True
         if last or stop or due(done, run.lengths.checkpoint_every) or _best(run, evaluated):
             _save(run, reporter, done, evaluated)
@@ -141,11 +144,18 @@ def _steps(
 def _save(run: Run, reporter: Reporter, step: int, evaluated: dict[str, float]) -> None:
     """Starts saving the state after a step."""
     reporter.settle()  # a state that is not finite is never saved
+    with _writing(run, reporter, step):
+        run.store.save(step, run.state, evaluated)
+
+
+@contextlib.contextmanager
+def _writing(run: Run, reporter: Reporter, step: int) -> Iterator[None]:
+    """Within, a checkpoint is written, of a run that has lost neither its lease nor a line."""
     if run.lease:
         run.lease.check(now=True)
     with reporter.clock.of("checkpoints"):
         reporter.flush(step)  # a run that resumes from here has lost nothing of what it reported
-        run.store.save(step, run.state, evaluated)
+        yield
 
 
 def _best(run: Run, evaluated: dict[str, float]) -> bool:
@@ -155,7 +165,7 @@ def _best(run: Run, evaluated: dict[str, float]) -> bool:
 
 
 def _evaluation_is_missing(run: Run, start: int) -> bool:
-    """Whether the run was stopped during the evaluation that was due after step `start`."""
+    """Whether the run was stopped before or in the evaluation that was due after step `start`."""
     names = start > 0 and _evaluators_due(run, start)
     return bool(names) and not run.store.is_evaluated(start)
 
@@ -167,31 +177,42 @@ def _evaluators_due(run: Run, step: int) -> list[str]:
 
 
 def _late_evaluation(run: Run, reporter: Reporter, step: int) -> dict[str, float]:
-    """Measures the state that the run resumes from, and saves it again if it is the best."""
+    """Measures the state that the run resumes from, and adds the metrics to its checkpoint.
+
+    A kill loses nothing: without the metrics, the next start measures again.
+    """
     with reporter.clock.of("evaluations"):
         metrics = run.evaluations(run.state, run.frozen, names=_evaluators_due(run, step))
     reporter.evaluated(step, metrics)
-    if _best(run, metrics):
-        with stopping.saving(lambda: _ended_at_once(run)):
-            run.store.remove(step)
-            _save(run, reporter, step, metrics)
-            run.store.wait()
-            if multihost.agree(stopping.requested()):
-                raise _stopped(run, step)
+    with stopping.saving(lambda: _ended_at_once(run)):
+        with _writing(run, reporter, step):
+            run.store.add_metrics(step, metrics)
+        if multihost.agree(stopping.requested()):
+            raise _stopped(run, step)
     return metrics
 
 
-def _give_up(run: Run, reporter: Reporter, step: int, *, saved: int) -> NoReturn:
-    """Ends a run that was told to stop while it waited for images."""
-    if jax.process_count() > 1:  # the other processes wait for this one, so none of them can save
-        raise RunFailed(
-            f"told to stop by {stopping.signal_name()} after step {step}, but the next images"
-            f" were not read for {multihost.READ_LIMIT:.0f} s: the same command continues from"
-            f" step {saved}"
-        )
+def _give_up(
+    run: Run, reporter: Reporter, step: int, evaluated: dict[str, float], *, saved: int
+) -> NoReturn:
+    """Ends a run that was told to stop while it waited for images.
+
+    `evaluated` is what the evaluations after this step gave.
+    """
+    _check_alone(step, saved=saved)
     if step > saved:
-        _save(run, reporter, step, {})
+        _save(run, reporter, step, evaluated)
     raise _stopped(run, step)
+
+
+def _check_alone(step: int, *, saved: int) -> None:
+    """Raises RunFailed if there are other processes: they wait for this one, so none can save."""
+    if jax.process_count() > 1:
+        kept = f"continues from step {saved}" if saved else "begins again: nothing was saved"
+        raise RunFailed(
+            f"told to stop by {stopping.signal_name()} after step {step}, but this process waited"
+            f" for its next images for {multihost.READ_LIMIT:.0f} s: the same command {kept}"
+        )
 
 
 def _stopped(run: Run, step: int) -> Stopped:

@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -46,12 +46,14 @@ class MetricWriter:
     ) -> None:
         """`others` opens the writers that get the same metrics, on the primary process only."""
         self.messages: tuple[str, ...] = ()
+        self._last: list[lines_lib.Line] = []  # the lines of `start_step` that are there already
         self._primary = jax.process_index() == 0
         if not self._primary:
             return
         with contextlib.ExitStack() as stack, keeping(workdir, begins=True):
             self._mirror = stack.enter_context(Mirror(workdir))
             kept = self._keep(start_step)
+            self._last = [line for line in kept if line["step"] == start_step]
             self._file = stack.enter_context(_LineFile(self._mirror))
             self._events = stack.enter_context(contextlib.closing(self._rebuilt(start_step, kept)))
             self._others = [stack.enter_context(contextlib.closing(one)) for one in others()]
@@ -77,6 +79,11 @@ class MetricWriter:
                 raise
             with contextlib.suppress(OSError):  # only the error that ended the run is reported
                 self._stack.close()
+
+    def has(self, step: int, names: Collection[str]) -> bool:
+        """Whether a line of this step with exactly these names was there at the start."""
+        wanted = {"step", *names}
+        return any(line["step"] == step and line.keys() == wanted for line in self._last)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Writes the line `{"step": ..., name: value}`, which is on disk when this returns.

@@ -152,9 +152,10 @@ def ema_update(
 ) -> Any:
     """The Polyak average of `params` after one more update: decay * ema + (1 - decay) * params.
 
-    `step`, int (), is the number of updates in `ema` so far. At 0 `params` are copied, so that the
-    average never contains the initial values (as in timm's ModelEmaV3); then the decay is constant,
-    or with `warmup` p the smaller one of `decay` and 1 - (1 + step) ** -p.
+    `step`, int (), is the number of updates in `ema` so far, or any number above 0 for an average
+    that another run began. At 0 `params` are copied, so that the average never contains the initial
+    values (as in timm's ModelEmaV3); then the decay is constant, or with `warmup` p the smaller one
+    of `decay` and 1 - (1 + step) ** -p.
     """
     step = jnp.asarray(step)
     weight = jnp.where(step > 0, 1 - decay, 1.0)

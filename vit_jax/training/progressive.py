@@ -59,7 +59,8 @@ def stages(config: Config, *, final: Size, total_steps: int) -> Stages:
                 f"config.progressive has the height {height}: it must be below that of the model's"
                 f" images {final}, and the width in proportion a whole number"
             )
-        ends.append(math.ceil(share * total_steps))
+        # 0.07 * 100 is 7.000000000000001 in double precision, but the stage has 7 steps.
+        ends.append(math.ceil(round(share * total_steps, 6)))
         sizes.append((height, int(width)))
     return Stages(ends=tuple(ends), sizes=(*sizes, final))
 

@@ -60,7 +60,9 @@ class Reporter:
         """Reports an evaluation. Raises Diverged."""
         named = {f"eval_{name}": value for name, value in metrics.items()}
         self._check(step, named)
-        self._write(step, named)
+        # A kill may have come after this line, and before the metrics were with the checkpoint.
+        if not self._writer.has(step, named):
+            self._write(step, named)
         self._progress.say(f"step {step}: {describe(metrics)}")
 
     def flush(self, step: int) -> None:

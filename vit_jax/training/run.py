@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jax.sharding import Mesh
@@ -153,6 +153,8 @@ def opened(
 
     Raises ValueError if the config cannot be run.
     """
+    if resumed is not None:
+        config = run_config.with_own_start(resumed, config)
     mesh = _mesh(config)
     data = datasets.open_data(config, workdir, resumed=resumed is not None)
     held_out, _ = evaluation_data.relabelled(
@@ -186,7 +188,7 @@ def _notes(parts: Parts) -> tuple[str, ...]:
     return (
         *of_frozen,
         *of_files,
-        _about_batch_norm(plan),
+        *_about_micro_batches(plan),
         _about_trained(plan),
         cached.note(plan, images=len(parts.data.train)) if plan.config.tune.caches else "",
         advice.thin_parts(plan.shapes, plan.mesh) if on_tpus else "",
@@ -197,13 +199,19 @@ def _notes(parts: Parts) -> tuple[str, ...]:
     )
 
 
-def _about_batch_norm(plan: Design) -> str:
-    """A message if the results depend on the number of micro-batches."""
-    parts = plan.config.optimizer.accumulate
-    if parts == 1 or not state.statistics(plan.options):
-        return ""
+def _about_micro_batches(plan: Design) -> Iterator[str]:
+    """Messages if the results depend on the number of micro-batches."""
+    if (parts := plan.config.optimizer.accumulate) == 1:
+        return
     size = plan.config.batch_size // parts
-    return f"note: batch norm normalises each micro-batch of {size} images by its own statistics"
+    if state.statistics(plan.options):
+        yield f"note: batch norm normalises each micro-batch of {size} images by its own statistics"
+    kinds = ("dropout", "attention_dropout", "drop_path")
+    if drawn := [name for name in kinds if getattr(plan.options, name, 0)]:
+        yield (
+            f"note: {' and '.join(drawn)} draw anew for each micro-batch of {size} images: another"
+            " optimizer.accumulate gives other draws"
+        )
 
 
 def _about_trained(plan: Design) -> str:

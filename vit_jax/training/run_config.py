@@ -1,6 +1,7 @@
 """The config.json of a run: written, read, and compared with the config that resumes the run."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +13,8 @@ from vit_jax.checkpoints import exported, run_folder, s3
 from vit_jax.config import Config, Optimization
 from vit_jax.objectives.classification import Classification, Kind
 
-# Fields that may differ when a run is resumed, because they do not change its result.
+# Fields that may differ when a run is resumed, because they do not change its result. What a run
+# started from is in its config.json: see `with_own_start`.
 RUN_OPTIONS = (
     *(
         "mesh",
@@ -35,6 +37,15 @@ RUN_OPTIONS = (
 def write_run(workdir: str | os.PathLike[str], config: Config, card: run_folder.Card) -> None:
     """Writes config.json and model.json. Raises ValueError if `workdir` cannot be written to."""
     run_folder.write_run(workdir, config_lib.to_fields(config), card)
+
+
+def with_own_start(workdir: str | os.PathLike[str], config: Config) -> Config:
+    """The config that resumes a run, with what the run started from: its average depends on it.
+
+    Raises ValueError if config.json is missing or damaged.
+    """
+    own = read_config(workdir)
+    return dataclasses.replace(config, init_from=own.init_from, init_state=own.init_state)
 
 
 def write_config(workdir: str | os.PathLike[str], config: Config) -> None:

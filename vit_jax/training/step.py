@@ -55,8 +55,10 @@ def make_train_step(
     compiled for each size of the images.
 
     `accumulate` micro-batches are differentiated one after another; the sum of their gradients is
-    sharded like the parameters. The results depend on the mesh and on `accumulate` by rounding
-    only. With `ema_begins` the first step makes the average a copy of the parameters.
+    sharded like the parameters. The results depend on the mesh by rounding only, and so they do on
+    `accumulate`, except with batch norm, which uses the statistics of each micro-batch, and with
+    dropout and stochastic depth, which draw anew for each. With `ema_begins` the first step makes
+    the average a copy of the parameters.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 

@@ -32,8 +32,9 @@ def is_hub(path: str | os.PathLike[str]) -> bool:
 def local(path: str) -> pathlib.Path:
     """The local copy of a model: a folder, or the file that is named.
 
-    Raises ValueError in one line if there is no such model, or the hub cannot be reached and the
-    model is not in the cache.
+    The files that describe it are beside it; one that cannot be had is noted in the log. Raises
+    ValueError in one line if there is no such model, or the hub cannot be reached and the model is
+    not in the cache.
     """
     if not (match := _NAME.fullmatch(path)):
         raise ValueError(f"{path} is no model of the hub: write {PREFIX}OWNER/NAME")
@@ -45,11 +46,18 @@ def local(path: str) -> pathlib.Path:
             raise ValueError(f"{path}: the model has no such file")
     else:
         found = repository.first(_WEIGHTS)
+    folder = file.removeprefix("/").rpartition("/")[0] if file else ""
+    prefix = f"{folder}/" if folder else ""
     if found.name.endswith(".index.json"):
         for part in _parts(found):
-            repository.get(part)
+            repository.get(f"{prefix}{part}")
     for other in _BESIDE:
-        repository.get(other)
+        if repository.get(f"{prefix}{other}") is None and repository.may_have(f"{prefix}{other}"):
+            logging.getLogger(__name__).warning(
+                "%s: the hub cannot be reached, and %s is not in the cache: read without it",
+                path,
+                other,
+            )
     return found if file else found.parent
 
 
@@ -93,10 +101,30 @@ class _Repository:
             return None
         except errors.EntryNotFoundError:
             return None
-        except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
+        except (*_of_http(errors), errors.HFValidationError, OSError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(f"{self.path} cannot be downloaded: {reason}") from error
         return pathlib.Path(found)
+
+    def may_have(self, file: str) -> bool:
+        """Whether the model may have a file that is not in the cache: the hub was not asked."""
+        hub, _ = _library(self.path)
+        known = hub.try_to_load_from_cache(
+            self.name,
+            file,
+            revision=self.revision,
+            cache_dir=os.environ.get("HF_HUB_CACHE") or None,
+        )
+        return self.offline and known is None
+
+
+def _of_http(errors: Any) -> tuple[type[Exception], ...]:
+    """The errors of the library by which huggingface_hub makes its requests.
+
+    It is requests, httpx or httpx2, by the version. A connection that drops is such an error.
+    """
+    found: tuple[type[Exception], ...] = errors.HfHubHTTPError.__bases__
+    return found
 
 
 def _library(path: str) -> tuple[Any, Any]:
@@ -114,8 +142,12 @@ def _library(path: str) -> tuple[Any, Any]:
 
 
 def _parts(index: pathlib.Path) -> list[str]:
-    """The files that an index names."""
+    """The files that an index names. Raises ValueError if it is damaged."""
     try:
-        return sorted(set(plain_json.loads(index.read_text())["weight_map"].values()))
+        parts = set(plain_json.loads(index.read_text())["weight_map"].values())
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{index} is damaged: {error}") from error
+    for part in parts:
+        if not isinstance(part, str):
+            raise ValueError(f"{index} is damaged: it names the file {part!r}, which is no text")
+    return sorted(parts)
