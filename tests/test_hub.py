@@ -105,7 +105,7 @@ def test_a_model_of_the_hub_is_downloaded_once_and_then_read_offline(
     ("name", "message"),
     [
         ("hf:me/gone", "hf:me/gone cannot be downloaded: .*404"),
-        ("hf:me/tiny/gone.npz", "hf:me/tiny/gone.npz: the model has no such file"),
+        ("hf:me/tiny/gone.npz", "hf:me/tiny/gone.npz: the model has no gone.npz"),
         ("hf:tiny", "hf:tiny is no model of the hub: write hf:OWNER/NAME"),
         ("hf:me/../x", "is no model of the hub"),
         ("hf:me--x/a..b", "hf:me--x/a..b cannot be downloaded: "),
@@ -116,10 +116,11 @@ def test_a_name_that_is_not_there_is_one_line(hub, name, message) -> None:
         vit_jax.load(name)
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line(hub, monkeypatch) -> None:
+@pytest.mark.parametrize("name", ["hf:me/tiny", "hf:me/tiny/model.safetensors"])
+def test_a_hub_that_cannot_be_reached_is_one_line(hub, monkeypatch, name) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ValueError, match="not in the cache, and the hub at http://127.0.0.1:9 can"):
-        vit_jax.load("hf:me/tiny")
+        vit_jax.load(name)
 
 
 def test_a_connection_that_drops_is_one_line(hub, monkeypatch) -> None:

@@ -39,15 +39,11 @@ def local(path: str) -> pathlib.Path:
     if not (match := _NAME.fullmatch(path)):
         raise ValueError(f"{path} is no model of the hub: write {PREFIX}OWNER/NAME")
     name, file, revision = match.groups()
+    file = (file or "").removeprefix("/")
     repository = _Repository(path=path, name=name, revision=revision)
-    if file:
-        found = repository.get(file.removeprefix("/"))
-        if found is None:
-            raise ValueError(f"{path}: the model has no such file")
-    else:
-        found = repository.first(_WEIGHTS)
-    folder = file.removeprefix("/").rpartition("/")[0] if file else ""
-    prefix = f"{folder}/" if folder else ""
+    found = repository.first((file,) if file else _WEIGHTS)
+    folder, slash, _ = file.rpartition("/")
+    prefix = folder + slash
     if found.name.endswith(".index.json"):
         for part in _parts(found):
             repository.get(f"{prefix}{part}")
@@ -81,7 +77,7 @@ class _Repository:
                 f"{self.path} is not in the cache, and the hub at {place} cannot be reached:"
                 " download it where the hub can be reached, and give the folder"
             )
-        raise ValueError(f"{self.path} has no weights that can be read ({', '.join(files)})")
+        raise ValueError(f"{self.path}: the model has no {' or '.join(files)}")
 
     def get(self, file: str) -> pathlib.Path | None:
         """A file, downloaded if it is not in the cache; None if the model does not have it."""
