@@ -32,7 +32,12 @@ class Hints:
     @property
     def arguments(self) -> dict[str, Any]:
         """The fields of config.json, with timm's `model_args` merged into them."""
-        return {**self.config, **self.config.get("model_args", {})}
+        return {**self.config, **self.model_args}
+
+    @property
+    def model_args(self) -> Mapping[str, Any]:
+        """The arguments of timm's model in config.json, {} where it has none."""
+        return self.config.get("model_args") or {}
 
     @property
     def heads_are_given(self) -> bool:
@@ -109,11 +114,33 @@ def decoder_heads(hints: Hints, *, width: int) -> int:
     return number
 
 
-def refuse_pools(hints: Hints) -> None:
-    """Raises ValueError where timm's config.json specifies another pool than the mean."""
-    pool = hints.arguments.get("global_pool", "")
-    if pool not in ("avg", ""):
-        raise ValueError(f"a model with global_pool={pool!r} is not supported")
+def unknown(arguments: Mapping[str, Any], known: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    """`name=value` of each argument of timm's models with another value than its known ones.
+
+    None, timm's default of many arguments, is always known.
+    """
+    given = {name: arguments.get(name) for name in known}
+    return [f"{k}={v!r}" for k, v in given.items() if v is not None and v not in known[k]]
+
+
+# Arguments of timm's convolutional networks and Swin that leave no trace in the arrays.
+_STAGED: dict[str, tuple[Any, ...]] = {
+    "global_pool": ("avg", ""),
+    "output_stride": (32,),
+    "act_layer": ("relu",),
+    "norm_layer": (),
+    "aa_layer": (),
+}
+
+
+def refuse_arguments(hints: Hints, **known: tuple[Any, ...]) -> None:
+    """Raises ValueError where config.json has an argument of timm's that changes the computation.
+
+    `known` are the values that are supported, of arguments that the arrays do not show; by default
+    those of a ResNet.
+    """
+    if found := unknown(hints.arguments, _STAGED | known):
+        raise ValueError(f"a model with {', '.join(found)} is not supported")
 
 
 def nominal_size(hints: Hints) -> tuple[int, int] | None:

@@ -70,7 +70,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
 def _config_numerics(options: EncoderOptions, hints: Hints) -> dict[str, Any]:
     """Fields that config.json specifies, by its arguments or by the name of the architecture."""
     name = str(hints.config.get("architecture", ""))
-    arguments = hints.config.get("model_args", {})
+    arguments = hints.model_args
     fields: dict[str, Any] = {}
     kinds = [kind for pattern, kind in _GELU.items() if re.search(pattern, name)]
     if kinds and not re.search(_EXACT, name):
