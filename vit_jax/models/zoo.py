@@ -71,6 +71,7 @@ class Family:
     # Released models by name: the fields of their options that differ from the defaults.
     names: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     input: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of `Preprocessing`
+    whole_from: int | None = None  # pixels of the short side from which images are not cropped
 
 
 # A saved model records the name of its family. `series.SERIES` has the released models of the ViTs.
@@ -94,6 +95,7 @@ FAMILIES: dict[str, Family] = {
         fitting=swin.FITTING,
         names=swin.NAMES,
         input=IMAGENET | {"crop_pct": 0.9},
+        whole_from=384,
     ),
     "regnet": Family(
         options=regnet.RegNetOptions,
@@ -272,8 +274,11 @@ def preprocessing(name: str, *, image_size: tuple[int, int]) -> Preprocessing:
     alias = understood(name)
     name = alias.name
     series, _ = split(name)
-    whole = (family.input for family in FAMILIES.values() if name in family.names)
-    given = SERIES[series].input if series else next(whole, {})
+    families = (family for family in FAMILIES.values() if name in family.names)
+    entry = SERIES[series] if series else next(families, FAMILIES["vit"])
+    given = {**entry.input}
+    if entry.whole_from and min(image_size) >= entry.whole_from:
+        given["crop_pct"] = 1.0
     return Preprocessing(image_size=image_size, **{**given, **alias.input})
 
 
