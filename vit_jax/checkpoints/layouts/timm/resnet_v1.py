@@ -14,7 +14,7 @@ from vit_jax.checkpoints.layouts.hints import (
 )
 from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
-from vit_jax.checkpoints.layouts.timm import batch_norm, config
+from vit_jax.checkpoints.layouts.timm import batch_norm, config, origin
 from vit_jax.checkpoints.layouts.torch import linear
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.resnet_v1 import ResNetOptions
@@ -97,6 +97,7 @@ LAYOUT = Layout(
     preprocessing=preprocessing,
     assumptions=assumed_pixels,
     beside=config.of_resnet,
+    original=origin.resnet,
     formats=(".safetensors", ".pth"),
     folders="also",
 )
