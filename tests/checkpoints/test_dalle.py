@@ -118,7 +118,7 @@ def test_modules_that_contain_themselves_are_refused() -> None:
     """They would be read for ever."""
     module = torch_pickle.Module({})
     module.attributes = {"_modules": {"inner": module}}
-    with pytest.raises(ValueError, match="used twice, nested too deeply"):
+    with pytest.raises(ValueError, match="a module, or a part of one, that is used twice"):
         torch_module.tensors(module)
 
 

@@ -7,12 +7,13 @@ import PIL.Image
 import pytest
 
 import vit_jax
-from vit_jax.checkpoints import load, surgery
+from vit_jax.checkpoints import layouts, load, surgery
 from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.data.counter import NUMBERS
 from vit_jax.data.crops import Center
 from vit_jax.data.options import DataConfig
 from vit_jax.data.preprocess import EvalTransform, eval_transform, train_transform
+from vit_jax.models import zoo
 from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.training import evaluation, run_config
@@ -179,3 +180,44 @@ def tiny():
     )
     shapes = surgery.shapes(options)
     return load.assemble(options, {k: np.ones(s, np.float32) for k, s in shapes.items()})
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "side", "crop_pct"),
+    [
+        ("deit", "DeiT-B/16", 224, 0.875),
+        ("deit", "DeiT-B/16", 384, 0.875),
+        ("deit", "DeiT-III-B/16", 224, 1.0),
+        ("deit", "DeiT-III-B/16", 384, 1.0),
+        ("mae", "MAE-H/14", 224, 0.875),
+        ("mae", "MAE-H/14", 448, 1.0),
+        ("beit", "BEiT-B/16", 224, 0.9),
+        ("beit", "BEiT-B/16", 384, 1.0),
+        ("beit", "BEiT-L/16", 512, 1.0),
+    ],
+)
+def test_models_without_files_beside_them_crop_as_the_zoo_says(layout, name, side, crop_pct):
+    options = zoo.options(name, image_size=side)
+    found = layouts.LAYOUTS[layout][0].preprocessing(options, Hints())
+    assert found == zoo.preprocessing(name, image_size=(side, side))
+    assert found.crop_pct == crop_pct
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "side", "crop_pct"),
+    [
+        ("timm", "B/16", 224, 0.9),
+        ("timm", "B/16", 384, 1.0),
+        ("timm", "DeiT-III-B/16", 224, 1.0),
+        ("timm", "BEiT-B/16", 224, 0.9),
+        ("timm", "BEiT-B/16", 384, 1.0),
+        ("hf", "BEiT-B/16", 224, 0.875),
+        ("hf", "BEiT-B/16", 384, 1.0),
+    ],
+)
+def test_files_of_libraries_without_their_configs_crop_as_their_released_models(
+    layout, name, side, crop_pct
+):
+    options = zoo.options(name, image_size=side)
+    found = layouts.writer(options, layout).preprocessing(options, Hints())
+    assert found.crop_pct == crop_pct

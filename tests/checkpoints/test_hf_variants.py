@@ -14,6 +14,7 @@ from vit_jax.checkpoints import layouts, load, surgery
 from vit_jax.checkpoints.layouts import swin
 from vit_jax.checkpoints.layouts.hf import swin as hf_swin
 from vit_jax.checkpoints.layouts.hf.layout import LAYOUT as hf
+from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import zoo
 from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.decoder import DecoderOptions
@@ -212,6 +213,8 @@ def test_a_swin_with_positions_has_a_fixed_image_size(tmp_path):
     save(tmp_path, arrays, {"model_type": "swin", "image_size": 32})
     model: Any = vit_jax.load(tmp_path)
     assert model.options.position == "learned_1d"
+    null = {"model_type": "swin", "image_size": 32, "layer_norm_eps": None}
+    assert hf_swin.LAYOUT.infer(arrays, Hints(config=null)) == model.options
     images = np.ones((1, 32, 48, 3), np.float32)
     with pytest.raises(ValueError, match="images have 8x12 patches, .* are for 8x8: load it with"):
         model(images)

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import parity
-from vit_jax.checkpoints import check, save, surgery
+from vit_jax.checkpoints import check, layouts, save, surgery
 from vit_jax.checkpoints.convert import convert
+from vit_jax.checkpoints.layouts.timm import origin
 from vit_jax.checkpoints.load import Checkpoint
 from vit_jax.models.bit import RESNET_V2, BiTOptions
 from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
+from vit_jax.models.resnet_v1 import ResNetOptions
 from vit_jax.models.swin import SwinOptions
 
 TINY = ViTOptions(
@@ -58,6 +60,10 @@ MODELS: dict[str, Any] = {
             pool_padding="zero",
         ),
     ),
+    "ResNet": ResNetOptions(image_size=(32, 48), depths=(2, 1, 1, 1), num_classes=5),
+    "ResNet of bottlenecks": ResNetOptions(
+        image_size=(32, 48), depths=(1, 1, 1, 1), bottleneck=True, num_classes=5
+    ),
     "Swin": SwinOptions(
         image_size=(24, 40), width=8, depths=(2, 1), num_heads=(2, 2), windows=((3, 4),),
         num_classes=5,
@@ -98,12 +104,25 @@ def test_a_model_that_timm_lacks_is_reported(tmp_path):
     assert line.startswith("check: not compared with")
 
 
+def test_every_model_that_is_written_for_timm_can_be_compared_with_it():
+    written = [layout for layout in layouts.LAYOUTS["timm"] if not layout.read_only]
+    assert [layout.models for layout in written if not layout.original] == []
+
+
+@pytest.mark.parametrize("changes", [{"root": "cifar"}, {"width": 8}, {"depths": (1, 1)}])
+def test_a_resnet_that_timm_lacks_is_named(changes):
+    with pytest.raises(ValueError, match="timm has no ResNet with root="):
+        origin.resnet(ResNetOptions(**changes))
+
+
 def random_checkpoint(options: Any) -> Checkpoint:
     rng = np.random.default_rng(0)
     params = {}
     for path, shape in surgery.shapes(options).items():
         fan_in = max(np.prod(shape[:-1]), 1) if len(shape) > 1 else 4
         params[path] = (rng.normal(size=shape) * fan_in**-0.5).astype(np.float32)
+        if path.endswith("/variance"):
+            params[path] = np.abs(params[path]) + 0.5
     if not getattr(options, "key_bias", True):
         params["encoder/blocks/attention/qkv/bias"][:, 1] = 0
     return Checkpoint(

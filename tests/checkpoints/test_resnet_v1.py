@@ -12,6 +12,8 @@ import vit_jax
 from tests.checkpoints import torch_resnets
 from tests.compare import assert_close
 from vit_jax.checkpoints import surgery
+from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.timm import resnet_v1
 from vit_jax.models import zoo
 
 # What PyTorch computes with the arrays and images of `torch_resnets`.
@@ -59,6 +61,31 @@ def test_a_missing_stage_is_named(tmp_path) -> None:
     safetensors_numpy.save_file(named, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"stages are \[1, 3\]: some are missing"):
         vit_jax.load(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"architecture": "resnetaa50"}, r"a ResNet with anti-aliasing \(resnetaa50\)"),
+        ({"architecture": "resnetblur18"}, r"a ResNet with anti-aliasing \(resnetblur18\)"),
+        ({"model_args": {"aa_layer": "blurpool"}}, "a model with aa_layer='blurpool'"),
+        ({"model_args": {"act_layer": "silu"}}, "a model with act_layer='silu'"),
+        ({"model_args": {"output_stride": 16}}, "a model with output_stride=16"),
+        ({"model_args": {"block_args": {"attn_layer": "gc"}}}, "a model with block_args="),
+    ],
+)
+def test_variants_with_the_same_arrays_are_refused(config, message) -> None:
+    arrays = torch_resnets.arrays("bottleneck")
+    with pytest.raises(ValueError, match=f"{message}.* is not supported"):
+        resnet_v1.LAYOUT.infer(arrays, Hints(config=config))
+
+
+def test_arguments_that_the_arrays_show_are_accepted() -> None:
+    arrays = torch_resnets.arrays("bottleneck")
+    given = {"in_chans": 3, "drop_path_rate": 0.1, "act_layer": "relu", "aa_layer": None}
+    config = {"architecture": "resnet50", "global_pool": "avg", "model_args": given}
+    found = resnet_v1.LAYOUT.infer(arrays, Hints(config=config))
+    assert found == resnet_v1.LAYOUT.infer(arrays, Hints())
 
 
 @pytest.mark.parametrize(

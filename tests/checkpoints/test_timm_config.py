@@ -65,14 +65,19 @@ def test_heads_of_models_with_the_same_width(width, changes, architecture, numbe
     [
         ({"architecture": "vit_base_patch16_rope_ape_224"}, "rotary positions"),
         ({"architecture": "vit_pe_core_base_patch16_224"}, "rotary positions"),
+        ({"architecture": "eva02_tiny_patch14_336"}, "rotary positions"),
         ({"architecture": "vit_base_patch16_rpn_224"}, "norms after the branches of a block"),
+        ({"architecture": "eva02_enormous_patch14_clip_224"}, "norms after the branches"),
         ({"global_pool": "avgmax"}, "global_pool='avgmax'"),
         ({"model_args": {"pool_include_prefix": True}}, "pool_include_prefix=True"),
         ({"model_args": {"act_layer": "relu"}}, "act_layer='relu'"),
+        ({"model_args": {"norm_layer": "layernorm2d"}}, "norm_layer='layernorm2d'"),
+        ({"model_args": {"use_post_norm": True}}, "use_post_norm=True"),
+        ({"model_args": {"use_rot_pos_emb": True}}, "use_rot_pos_emb=True"),
     ],
 )
 def test_unsupported_models_that_only_the_config_shows_are_refused(config, reason):
-    with pytest.raises(ValueError, match=f"a ViT with {reason} is not supported"):
+    with pytest.raises(ValueError, match=f"a ViT with {reason}.* is not supported"):
         timm.infer(written(TINY), Hints(num_heads=3, config=config))
 
 
@@ -95,6 +100,28 @@ def test_unsupported_parts_are_refused_by_name(tmp_path, added, removed, reason)
     safetensors_numpy.save_file(arrays, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=f"a ViT with {reason} is not supported"):
         load.read(tmp_path, num_heads=3)
+
+
+def test_rotary_positions_without_arrays_are_refused(tmp_path):
+    """Those of timm's eva02_tiny and eva02_small are buffers. Other parts show what they are."""
+    options = dataclasses.replace(TINY, mlp="swiglu", class_token=True)
+    arrays = written(options)
+    for name in [name for name in arrays if name.endswith("qkv.bias")]:
+        q, k, v = np.split(arrays.pop(name), 3)
+        arrays |= {name.replace("qkv.bias", "q_bias"): q, name.replace("qkv.bias", "v_bias"): v}
+    safetensors_numpy.save_file(arrays, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="a ViT with rotary positions is not supported"):
+        load.read(tmp_path, num_heads=3)
+    with pytest.raises(ValueError, match="cannot hold a gated MLP with biases of queries and val"):
+        timm.entries(dataclasses.replace(options, key_bias=False))
+
+
+@pytest.mark.parametrize(("layout", "options"), [(timm, TINY), (timm_swin, SWIN)])
+def test_null_arguments_are_as_none(layout, options):
+    config = {"pretrained_cfg": {"input_size": [3, *options.image_size]}}
+    without = layout.infer(written(options), Hints(num_heads=3, config=config))
+    null = Hints(num_heads=3, config=config | {"model_args": None})
+    assert layout.infer(written(options), null) == without
 
 
 def test_layer_scale_of_a_beit_that_only_its_norm_shows_is_read():

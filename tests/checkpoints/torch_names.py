@@ -1,14 +1,17 @@
 """Writes files like `torch.save`, without PyTorch: with Python's pickle, or from opcodes."""
 
+import contextlib
 import dataclasses
 import io
 import pathlib
 import pickle
 import struct
 import sys
+import tracemalloc
 import types
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -107,8 +110,14 @@ def tensor(size: int, shape: tuple[int, ...], strides: tuple[int, ...], offset: 
     return call + storage + b"tQ" + integer(offset) + sizes + steps + b"\x89)tR"
 
 
-def pth(path: pathlib.Path, pickle: bytes, *, storage: bytes = bytes(16)) -> pathlib.Path:
-    with zipfile.ZipFile(path, "w") as archive:
+def pth(
+    path: pathlib.Path,
+    pickle: bytes,
+    *,
+    storage: bytes = bytes(16),
+    method: int = zipfile.ZIP_STORED,
+) -> pathlib.Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02" + pickle + b".")
         archive.writestr("archive/data/0", storage)
     return path
@@ -123,3 +132,14 @@ def refusal(path: pathlib.Path) -> str:
         files.read(path)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+@contextlib.contextmanager
+def little_memory(most: int = 2**26) -> Iterator[None]:
+    """Asserts that at most so many bytes are allocated at a time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()

@@ -153,6 +153,11 @@ def test_models_carry_the_preprocessing_of_their_family() -> None:
         found = zoo.preprocessing(name, image_size=(32, 48))
         assert (found.mean[0], found.std[0], found.crop_pct, found.interpolation) == values
         assert found.image_size == (32, 48)
+    for name, side, crop_pct in (
+        *(("BEiT-B/16", 383, 0.9), ("BEiT-B/16", 384, 1.0), ("DeiT-B/16", 384, 0.875)),
+        *(("MAE-H/14", 224, 0.875), ("MAE-H/14", 448, 1.0), ("Swin-B", 384, 1.0)),
+    ):
+        assert zoo.preprocessing(name, image_size=(side, side)).crop_pct == crop_pct
     model = zoo.create("DeiT-Ti/16", image_size=(16, 32), depth=1)
     assert model.preprocessing == zoo.preprocessing("DeiT-Ti/16", image_size=(16, 32))
 

@@ -64,7 +64,8 @@ def _timm_model(checkpoint: Checkpoint, torch: Any) -> Any:
     built = layout.original(options)
     state = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
     missing, unexpected = built.load_state_dict(state, strict=False)
-    wrong = [n for n in missing if "relative_position_index" not in n] + unexpected
+    computed = ("relative_position_index", "num_batches_tracked")
+    wrong = [n for n in missing if not n.endswith(computed)] + unexpected
     if wrong:
         raise ValueError(f"its parameters differ: {', '.join(wrong[:4])}")
     return built.eval()

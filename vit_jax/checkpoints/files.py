@@ -165,18 +165,13 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Contents]:
     if path.name.endswith(".index.json"):
         return _read_sharded
     if head.startswith(b"PK"):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            size = sum(entry.file_size for entry in archive.infolist())
-            methods = {entry.compress_type for entry in archive.infolist()}
-        if methods - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-            raise ValueError("it is compressed by a method that neither NumPy nor PyTorch uses")
-        if size > max(_MAX_GROWTH * path.stat().st_size, _SMALL):
-            raise ValueError(f"it would unpack to {size} bytes, which no checkpoint needs")
+        names = _members(path)
         return _read_npz if any(n.endswith(".npy") for n in names) else _read_torch
     if head[8:9] == b"{":  # the first 8 bytes are the header's length
         return _read_safetensors
     if head.startswith(b"\x80"):
+        if zipfile.is_zipfile(path):  # an archive may follow other bytes
+            _members(path)
         return _read_torch
     if msgpack_file.begins(head):
         return _read_msgpack
@@ -184,6 +179,18 @@ def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Contents]:
         raise ValueError("it holds one array without a name, a checkpoint has named arrays")
     what = f"it begins with {head[:8]!r}, which is none of {_FORMATS}" if head else "it is empty"
     raise ValueError(what)
+
+
+def _members(path: pathlib.Path) -> list[str]:
+    """The names of an archive's files. Raises ValueError where they are not those of weights."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError("it is compressed by a method that neither NumPy nor PyTorch uses")
+    size = sum(entry.file_size for entry in entries)
+    if size > max(_MAX_GROWTH * path.stat().st_size, _SMALL):
+        raise ValueError(f"it would unpack to {size} bytes, which no checkpoint needs")
+    return [entry.filename for entry in entries]
 
 
 def _read_npz(path: pathlib.Path) -> Contents:
@@ -241,6 +248,7 @@ def _state(content: Any) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
     A note names other keys with tensors, which are left out.
     """
     key, others = "", []
+    known: _Known = {}
     if isinstance(content, Module):
         return torch_module.tensors(content), key, ()
     for _ in range(4):  # keys may be nested
@@ -249,7 +257,7 @@ def _state(content: Any) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
         if not found:
             break
         key, content = found[0], outer[found[0]]
-        beside = [k for k, v in outer.items() if k != key and _holds_tensors(v)]
+        beside = [k for k, v in outer.items() if k != key and _holds_tensors(v, known)]
         others += [k if isinstance(k, str) and k.isprintable() else ascii(k) for k in beside]
     if state := _tensors(content):
         note = f"read {key!r} of the file; left out: {', '.join(others)}"
@@ -257,11 +265,21 @@ def _state(content: Any) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
     raise ValueError("it holds no named tensors, neither directly nor under a key such as 'model'")
 
 
-def _holds_tensors(value: Any, *, depth: int = 4) -> bool:
-    """Whether a value holds tensors, as another model or an optimizer's state does."""
-    if isinstance(value, dict) and depth:
-        return any(_holds_tensors(one, depth=depth - 1) for one in value.values())
-    return isinstance(value, Tensor)
+# Whether a dict holds tensors, by its id and the depth that is searched.
+_Known = dict[tuple[int, int], bool]
+
+
+def _holds_tensors(value: Any, known: _Known, *, depth: int = 4) -> bool:
+    """Whether a value holds tensors, as another model or an optimizer's state does.
+
+    Each dict is searched once at each depth, although several dicts may hold it.
+    """
+    if not (isinstance(value, dict) and depth):
+        return isinstance(value, Tensor)
+    place = id(value), depth
+    if place not in known:
+        known[place] = any(_holds_tensors(one, known, depth=depth - 1) for one in value.values())
+    return known[place]
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:

@@ -159,10 +159,11 @@ class TorchFile:
         storages: dict[str, Storage] = {}
         self.content = interpret(stream, storages=storages)
         keys = interpret(stream)
-        if not isinstance(system, dict) or not isinstance(keys, list):
+        named = isinstance(keys, list) and all(isinstance(key, str | int) for key in keys)
+        if not isinstance(system, dict) or not named:
             raise ValueError("it holds a pickle, but not of torch.save")
         self._order = "<" if system.get("little_endian", True) else ">"
-        kinds = {str(key): storages[key].kind if key in storages else "" for key in map(str, keys)}
+        kinds = {key: storages[key].kind if key in storages else "" for key in map(str, keys)}
         return {key: np.dtype(_KINDS.get(kind, "u1")).itemsize for key, kind in kinds.items()}
 
 

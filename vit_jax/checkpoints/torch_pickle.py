@@ -56,8 +56,11 @@ class Name:
 
 
 # Reading a pickle must take time and memory in proportion to its length. So copies are counted
-# (see `_count_copies`), and shapes have at most as many axes as in NumPy.
+# (see `_count_copies`), shapes have at most as many axes as in NumPy, and names and integers that
+# are joined or hashed again and again are short.
 _MAX_AXES = 64
+_MAX_LETTERS = 200
+_MAX_KEY_BITS = 64
 
 
 def interpret(stream: BinaryIO, *, storages: dict[str, Storage] | None = None) -> Any:
@@ -131,8 +134,11 @@ class _Machine:
                 raise IndexError
             stack[-size:] = [items]
         elif opcode in ("GLOBAL", "STACK_GLOBAL"):
-            path = argument or " ".join(reversed([stack.pop(), stack.pop()]))
-            stack.append(_allowed(path))
+            if opcode == "STACK_GLOBAL":
+                name, module = _expect(stack.pop(), str), _expect(stack.pop(), str)
+                _check_letters(len(module) + len(name))
+                argument = f"{module} {name}"
+            stack.append(_allowed(argument))
         elif opcode == "BINPERSID":
             stack.append(self._persistent(stack.pop()))
         elif opcode in ("REDUCE", "NEWOBJ"):
@@ -194,9 +200,13 @@ class _Machine:
 
     def _count_copies(self, arguments: Any) -> None:
         """Limits the values that calls copy to the number of opcodes (plus 1000)."""
-        if not isinstance(arguments, tuple):
-            raise TypeError
-        self.copied += _length(arguments) + sum(_length(a) for a in arguments if type(a) is tuple)
+        # In this order, values are counted before they are looked at.
+        self._count(len(_expect(arguments, tuple)))
+        self._count(_length(arguments))
+        self._count(sum(_length(a) for a in arguments if type(a) is tuple))
+
+    def _count(self, copies: int) -> None:
+        self.copied += copies
         if self.copied > self.steps + 1000:
             raise _Refused("it copies the same values over and over, which no checkpoint needs")
 
@@ -207,7 +217,9 @@ def _length(values: Any) -> int:
 
 
 def _key(value: Any) -> Any:
-    """A cheap key for a dict or set: hashing nested tuples may take for ever."""
+    """A cheap key for a dict or set: hashing nested tuples or a long integer may take for ever."""
+    if isinstance(value, int) and value.bit_length() > _MAX_KEY_BITS:
+        return Inert("key")
     return value if isinstance(value, str | int | float | bytes | None) else Inert("key")
 
 
@@ -217,7 +229,13 @@ def _expect(value: Any, kind: type) -> Any:
     return value
 
 
+def _check_letters(letters: int) -> None:
+    if letters > _MAX_LETTERS:
+        raise _Refused(f"it has a name of {letters} letters, which no checkpoint needs")
+
+
 def _allowed(path: str) -> Name:
+    _check_letters(len(path) - 1)
     module, _, name = path.partition(" ")
     storage = module in ("torch", "torch.cuda", "torch.storage") and name.endswith("Storage")
     dtype = module == "torch" and name.islower() and name.isidentifier() and name not in _BUILD
@@ -268,7 +286,16 @@ def _tensor_v3(*arguments: Any) -> Tensor:
     return _tensor(*arguments[:6], dtype=arguments[6].path.split(" ")[1])
 
 
+def _size(sizes: Any = ()) -> tuple[Any, ...]:
+    # Only these kinds of containers are counted before a call.
+    if not isinstance(sizes, list | tuple):
+        raise TypeError
+    return tuple(sizes)
+
+
 def _dict(pairs: Any = ()) -> dict:
+    if not isinstance(pairs, dict | list | tuple):
+        raise TypeError
     pairs = pairs.items() if isinstance(pairs, dict) else pairs
     return {_key(key): value for key, value in pairs}
 
@@ -277,7 +304,7 @@ def _from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
     del kind, state  # a subclass of Tensor, and the attributes of its object
     if function.path == "torch._tensor _rebuild_from_type_v2":
         raise TypeError
-    return _build(function, arguments)
+    return _build(function, _expect(arguments, tuple))  # of a tuple, its values are counted
 
 
 _BUILD: dict[str, Callable[..., Any]] = {
@@ -287,7 +314,7 @@ _BUILD: dict[str, Callable[..., Any]] = {
     "torch._utils _rebuild_parameter": lambda tensor, *_: tensor,
     "torch._utils _rebuild_parameter_with_state": lambda tensor, *_: tensor,
     "torch._tensor _rebuild_from_type_v2": _from_type,
-    "torch Size": lambda sizes=(): tuple(sizes),
+    "torch Size": _size,
     "collections OrderedDict": _dict,
     "collections defaultdict": lambda factory=None, pairs=(): _dict(pairs),
 }

@@ -54,6 +54,7 @@ class Series:
     parts: Mapping[str, Any]  # fields of the options
     input: Mapping[str, Any]  # fields of `Preprocessing`
     options: type[EncoderOptions] = ViTOptions
+    whole_from: int | None = None  # pixels of the short side from which images are not cropped
     resize: Methods = OF_DEIT  # the codes of all series resize alike
 
 
@@ -78,23 +79,27 @@ SERIES = {
         ("B/16", "L/16", "H/14"),
         {"activation": "gelu_erf", "pool": "gap", "norm_at": "pooled", "class_token": True},
         IMAGENET,
+        whole_from=225,
     ),
     "MAE-pretrain": Series(
         ("B/16", "L/16", "H/14"),
         {"activation": "gelu_erf", "init": "mae", "decoder": DecoderOptions()},
         IMAGENET,
         MaskedAutoencoderOptions,
+        whole_from=225,
     ),
     "BEiT": Series(
         ("B/16", "L/16"),
         _BEIT | {"pool": "gap", "norm_at": "pooled", "relative_bias": "per_block"},
         {"crop_pct": 0.9, "interpolation": "bicubic_antialias"},
+        whole_from=384,
     ),
     "BEiT-pretrain": Series(
         ("B/16", "L/16"),
         _BEIT | {"relative_bias": "shared", "mim_classes": 8192},
         {"crop_pct": 0.9, "interpolation": "bicubic_antialias"},
         MaskedImageModelOptions,
+        whole_from=384,
     ),
 }
 BEIT_SCALES = {"B": 0.1, "L": 1e-5}  # initial LayerScale by size

@@ -72,6 +72,7 @@ class Family:
     # Released models by name: the fields of their options that differ from the defaults.
     names: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     input: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of `Preprocessing`
+    whole_from: int | None = None  # pixels of the short side from which images are not cropped
     resize: Methods = Methods()  # how its released models resize parameters
 
 
@@ -96,6 +97,7 @@ FAMILIES: dict[str, Family] = {
         fitting=swin.FITTING,
         names=swin.NAMES,
         input=IMAGENET | {"crop_pct": 0.9},
+        whole_from=384,
         resize=OF_SWIN,
     ),
     "regnet": Family(
@@ -274,7 +276,10 @@ def create(
 def preprocessing(name: str, *, image_size: tuple[int, int]) -> Preprocessing:
     """How images are prepared for the released models of a zoo name."""
     alias = understood(name)
-    given = _released(alias.name).input
+    entry = _released(alias.name)
+    given = {**entry.input}
+    if entry.whole_from and min(image_size) >= entry.whole_from:
+        given["crop_pct"] = 1.0
     return Preprocessing(image_size=image_size, **{**given, **alias.input})
 
 

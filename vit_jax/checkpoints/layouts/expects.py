@@ -4,10 +4,11 @@ Hugging Face's preprocessor_config.json may leave out values that are the defaul
 image processors; timm's pretrained_cfg is complete.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from vit_jax.models import limits
 from vit_jax.models.preprocessing import Fit, Interpolation
 
 _Fields = dict[str, Any]  # fields of `Preprocessing`
@@ -47,6 +48,7 @@ _PROCESSOR_OF = {  # model_type of config.json -> processor
     **{"siglip": "Siglip", "siglip_vision_model": "Siglip", "vit-hybrid": "ViTHybrid"},
     **{"bit": "Bit", "dinov2": "Bit", "dinov2_with_registers": "Bit"},
 }
+_LEAST = {"mean": -float("inf"), "std": 0.0}  # the values of a channel must be larger
 _CONVNEXT_SQUASHES = 384  # ConvNext's processor squashes images of at least this size
 
 
@@ -62,8 +64,8 @@ def read(preprocessor: Mapping[str, Any], config: Mapping[str, Any]) -> _Fields:
 
 def _from_timm(config: Mapping[str, Any]) -> _Fields:
     fields: _Fields = {
-        name: _per_channel(name, config[name], _channels(config))
-        for name in ("mean", "std")
+        name: _per_channel(f"pretrained_cfg has {name}", config[name], _channels(config), least)
+        for name, least in _LEAST.items()
         if config.get(name)
     }
     if share := config.get("crop_pct"):
@@ -98,9 +100,11 @@ def _values(file: Mapping[str, Any], channels: int) -> _Fields:
     if file.get("do_normalize") is False:
         return {"mean": (0.0, 0.0, 0.0), "std": (1 / factor,) * 3}
     fields = {}
-    for field, theirs in (("mean", "image_mean"), ("std", "image_std")):
-        if values := file.get(theirs):
-            fields[field] = tuple(v / factor for v in _per_channel(theirs, values, channels))
+    for field, least in _LEAST.items():
+        if values := file.get(f"image_{field}"):
+            what = f"preprocessor_config.json has image_{field}"
+            numbers = _per_channel(what, values, channels, least)
+            fields[field] = tuple(number / factor for number in numbers)
     if factor != 1 and len(fields) < 2:
         _refuse("preprocessor_config.json has a rescale_factor without image_mean and image_std")
     return fields
@@ -160,13 +164,13 @@ def _size(name: str, size: Any, fit: Fit) -> tuple[tuple[int, int], Fit]:
         sides, fit = tuple(size), "squash"
     else:
         sides = (size, size)
-    if not all(type(side) is int and side > 0 for side in sides):
+    if not all(type(side) is int and 0 < side <= limits.MOST_PIXELS for side in sides):
         _refuse(f"preprocessor_config.json has {name} {size!r}")
     return (sides[0], sides[1]), fit
 
 
 def _number(name: str, value: Any) -> float:
-    if not (type(value) in (int, float) and 0 < value < math.inf):
+    if not (fits_float(value) and value > 0):
         _refuse(f"preprocessor_config.json has {name} {value!r}")
     return float(value)
 
@@ -192,14 +196,18 @@ def _channels(config: Mapping[str, Any]) -> int:
     return number if type(number) is int and number > 0 else 3
 
 
-def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...]:
+def fits_float(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number: integers have any number of digits."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _per_channel(what: str, values: Any, channels: int, least: float) -> tuple[float, ...]:
     """A value for each channel, or three values for red, green and blue; one value is repeated."""
     values = list(values) if isinstance(values, list | tuple) else [values]
     values = values * 3 if len(values) == 1 else values
-    least = 0 if name.endswith("std") else -math.inf
-    numbers = all(type(v) in (int, float) and least < v < math.inf for v in values)
+    numbers = all(fits_float(v) and least < v for v in values)
     if len(values) not in (3, channels) or not numbers:
-        _refuse(f"{name} is {values}, which is not a number for each of {channels} channels")
+        _refuse(f"{what} {values} and not a number for each of {channels} channels")
     return tuple(map(float, values))
 
 

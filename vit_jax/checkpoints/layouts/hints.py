@@ -26,13 +26,19 @@ class Hints:
     notes: list[str] = dataclasses.field(default_factory=list)  # messages about assumptions
 
     def __post_init__(self) -> None:
-        for config in (self.config, self.config.get("vision_config") or {}):
-            _check_kinds(config)
+        _check_kinds(self.config)
+        for name in ("vision_config", "backbone_config", "model_args"):
+            _check_kinds(self.config.get(name) or {})
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The fields of config.json, with timm's `model_args` merged into them."""
-        return {**self.config, **self.config.get("model_args", {})}
+        return {**self.config, **self.model_args}
+
+    @property
+    def model_args(self) -> Mapping[str, Any]:
+        """The arguments of timm's model in config.json, {} where it has none."""
+        return self.config.get("model_args") or {}
 
     @property
     def heads_are_given(self) -> bool:
@@ -44,21 +50,28 @@ class Hints:
         return self.grid or (max(224 // patch[0], 1), max(224 // patch[1], 1))
 
 
-_WHOLE = ("num_attention_heads", "decoder_num_attention_heads", "num_channels", "hidden_size")
+_WHOLE = ("num_attention_heads", "decoder_num_attention_heads", "decoder_num_heads",
+          "num_channels", "hidden_size", "num_groups")  # fmt: skip
+_FLOATS = ("layer_scale_init_value", "layerscale_value")
 _SIZES = ("image_size", "patch_size")
 _OBJECTS = ("id2label", "vision_config", "pretrained_cfg", "backbone_config", "model_args")
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(_WHOLE, ("a positive whole number", lambda v: _whole(v))),
     **dict.fromkeys(_SIZES, ("a positive whole number or two", lambda v: _whole_or_two(v))),
     **dict.fromkeys(_OBJECTS, ("an object", lambda v: isinstance(v, Mapping))),
+    **dict.fromkeys(_FLOATS, ("a finite number", lambda v: expects.fits_float(v))),
     "layer_norm_eps": ("a number in (0, 1)", lambda v: type(v) in (int, float) and 0 < v < 1),
+    "hidden_act": ("a name", lambda v: isinstance(v, str)),
+    "num_heads": ("a positive whole number, or one for each stage", lambda v: _each(v, _whole)),
+    "window_size": (
+        "a positive whole number or two, or that for each stage",
+        lambda v: _each(v, _whole_or_two),
+    ),
 }
 
 
-def _check_kinds(config: Any) -> None:
+def _check_kinds(config: Mapping[str, Any]) -> None:
     """Raises ValueError where a field of config.json has a wrong type."""
-    if not isinstance(config, Mapping):
-        raise ValueError(f"config.json has vision_config {config!r}, which must be an object")
     for name, (kind, fits) in _KINDS.items():
         value = config.get(name)
         if value is not None and not fits(value):
@@ -75,6 +88,11 @@ def _whole_or_two(value: Any) -> bool:
     return _whole(value)
 
 
+def _each(value: Any, fits: Callable[[Any], bool]) -> bool:
+    """Whether a value fits, or is a list of values that do."""
+    return all(map(fits, value)) if isinstance(value, list | tuple) else fits(value)
+
+
 def heads(hints: Hints, known: Mapping[int, int], *, width: int) -> int:
     """The number of heads: from the hints, or that of the known model with this width.
 
@@ -88,7 +106,7 @@ def heads(hints: Hints, known: Mapping[int, int], *, width: int) -> int:
             f"the file does not contain the number of heads, and no known model has width {width}:"
             " give num_heads (convert: --num-heads)"
         )
-    if width % number:
+    if not isinstance(number, int) or width % number:
         raise ValueError(f"width {width} does not divide into {number} heads")
     return number
 
@@ -109,11 +127,33 @@ def decoder_heads(hints: Hints, *, width: int) -> int:
     return number
 
 
-def refuse_pools(hints: Hints) -> None:
-    """Raises ValueError where timm's config.json specifies another pool than the mean."""
-    pool = hints.arguments.get("global_pool", "")
-    if pool not in ("avg", ""):
-        raise ValueError(f"a model with global_pool={pool!r} is not supported")
+def unknown(arguments: Mapping[str, Any], known: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    """`name=value` of each argument of timm's models with another value than its known ones.
+
+    None, timm's default of many arguments, is always known.
+    """
+    given = {name: arguments.get(name) for name in known}
+    return [f"{k}={v!r}" for k, v in given.items() if v is not None and v not in known[k]]
+
+
+# Arguments of timm's convolutional networks and Swin that leave no trace in the arrays.
+_STAGED: dict[str, tuple[Any, ...]] = {
+    "global_pool": ("avg", ""),
+    "output_stride": (32,),
+    "act_layer": ("relu",),
+    "norm_layer": (),
+    "aa_layer": (),
+}
+
+
+def refuse_arguments(hints: Hints, **known: tuple[Any, ...]) -> None:
+    """Raises ValueError where config.json has an argument of timm's that changes the computation.
+
+    `known` are the values that are supported, of arguments that the arrays do not show; by default
+    those of a ResNet.
+    """
+    if found := unknown(hints.arguments, _STAGED | known):
+        raise ValueError(f"a model with {', '.join(found)} is not supported")
 
 
 def nominal_size(hints: Hints) -> tuple[int, int] | None:

@@ -70,7 +70,7 @@ def _numerics(hints: Hints, preactivation: bool) -> StemOptions:
         RESNET_V2,
         preactivation=preactivation,
         std_eps=1e-8,
-        groups=int(fields["num_groups"]),
+        groups=hints.config.get("num_groups") or 32,
         padding="same" if same else "explicit",
         pool_padding="zero",
     )

@@ -162,7 +162,7 @@ def _extras(shapes: Shapes, family: str, config: Mapping, hints: Hints) -> dict[
         extras |= {"pool": "map" if f"{body}head.probe" in shapes else "gap"}
     elif family.startswith("dinov2"):
         extras |= {
-            "layer_scale": float(config.get("layerscale_value", 1.0)) or 1.0,
+            "layer_scale": float(config.get("layerscale_value") or 1.0),
             "registers": shapes.get(f"{body}embeddings.register_tokens", (0, 0))[1],
             "pool": "token_gap" if head else "token",
         }
@@ -187,7 +187,7 @@ def _beit_extras(shapes: Shapes, body: str, config: Mapping) -> dict[str, Any]:
         "pool": "gap" if pooled else "token",
         "norm_at": "pooled" if pooled else "tokens",
         "key_bias": f"{block}.attention.attention.key.bias" in shapes,
-        "layer_scale": (float(config.get("layer_scale_init_value", 0)) or 0.1) if scaled else 0.0,
+        "layer_scale": float(config.get("layer_scale_init_value") or 0.1) if scaled else 0.0,
         "relative_bias": "shared" if shared else "per_block" if own else "none",
         "position": "learned_1d" if f"{body}embeddings.position_embeddings" in shapes else "none",
         "mim_classes": mim_classes,

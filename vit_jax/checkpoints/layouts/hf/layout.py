@@ -52,7 +52,10 @@ def resize(options: EncoderOptions) -> Methods:
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
-    defaults = configs.PREPROCESSING[entries_lib.family(options)]
+    family = entries_lib.family(options)
+    defaults = configs.PREPROCESSING[family]
+    if family == "beit" and min(options.image_size) >= 384:  # as in the files of those models
+        defaults = defaults | {"crop_pct": 1.0}
     return released(options.image_size, hints, **defaults)
 
 

@@ -26,7 +26,7 @@ def infer(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any]) -> Ste
     if wrong:
         raise ValueError(f"a backbone with {', '.join(wrong)} is not supported")
     numerics = StemOptions(
-        groups=int(backbone.get("num_groups", 32)),
+        groups=int(backbone.get("num_groups") or 32),
         std_eps=1e-8,
         std_eps_in="variance",
         norm_eps=1e-5,

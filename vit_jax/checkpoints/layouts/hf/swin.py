@@ -91,7 +91,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
         hints,
         padding="before_shift",
         activation=_GELUS[activation],
-        norm_eps=float(hints.config.get("layer_norm_eps", 1e-5)),
+        norm_eps=float(hints.config.get("layer_norm_eps") or 1e-5),
     )
 
 

@@ -10,7 +10,7 @@ from vit_jax.checkpoints.layouts.hints import (
     Hints,
     assumed_pixels,
     nominal_size,
-    refuse_pools,
+    refuse_arguments,
     released,
 )
 from vit_jax.checkpoints.layouts.layout import Layout
@@ -40,7 +40,7 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> BiTOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
-    refuse_pools(hints)
+    refuse_arguments(hints, stem_type=("fixed",), avg_down=(False,))
     shapes = {name: array.shape for name, array in arrays.items()}
     return BiTOptions(
         image_size=nominal_size(hints) or (224, 224),

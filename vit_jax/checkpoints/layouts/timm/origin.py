@@ -8,6 +8,7 @@ from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.resnet import StemOptions
+from vit_jax.models.resnet_v1 import ResNetOptions
 from vit_jax.models.swin import SwinOptions
 
 
@@ -44,6 +45,22 @@ def _beit(options: EncoderOptions, arguments: dict[str, Any]) -> Any:
 def bit(options: BiTOptions) -> Any:
     create = importlib.import_module("timm.models.resnetv2").ResNetV2
     return create(num_classes=options.num_classes, **_stem(options.stem, options.channels))
+
+
+def resnet(options: ResNetOptions) -> Any:
+    """A ResNet with batch norm. Raises ValueError where timm has none."""
+    if options.root != "imagenet" or options.width != 64 or len(options.depths) != 4:
+        raise ValueError(
+            f"timm has no ResNet with root={options.root!r}, width={options.width} and"
+            f" {len(options.depths)} stages"
+        )
+    library = importlib.import_module("timm.models.resnet")
+    return library.ResNet(
+        library.Bottleneck if options.bottleneck else library.BasicBlock,
+        options.depths,
+        num_classes=options.num_classes,
+        in_chans=options.channels,
+    )
 
 
 def swin(options: SwinOptions) -> Any:

@@ -9,7 +9,7 @@ from vit_jax.checkpoints.layouts.hints import (
     Hints,
     assumed_pixels,
     nominal_size,
-    refuse_pools,
+    refuse_arguments,
     released,
 )
 from vit_jax.checkpoints.layouts.layout import Layout
@@ -36,7 +36,7 @@ def canonical(arrays: Mapping[str, np.ndarray], hints: Hints) -> Arrays:
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> RegNetOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
-    refuse_pools(hints)
+    refuse_arguments(hints, linear_out=(False,), downsample=("conv1x1",))
     shapes = {name: array.shape for name, array in arrays.items()}
     found = [re.match(r"s(\d+)\.b(\d+)\.conv2\.conv\.weight$", name) for name in shapes]
     blocks = [(int(match[1]), int(match[2])) for match in found if match]

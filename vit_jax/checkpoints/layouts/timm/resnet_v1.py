@@ -9,16 +9,18 @@ from vit_jax.checkpoints.layouts.hints import (
     Hints,
     assumed_pixels,
     nominal_size,
-    refuse_pools,
+    refuse_arguments,
     released,
 )
 from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
-from vit_jax.checkpoints.layouts.timm import batch_norm, config
+from vit_jax.checkpoints.layouts.timm import batch_norm, config, origin
 from vit_jax.checkpoints.layouts.torch import linear
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.resnet_v1 import ResNetOptions
 
+# Architectures with a blur before each stride, which has no arrays. Only config.json names them.
+_ANTI_ALIASED = ("resnetaa", "resnetblur")
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.conv1\.weight$")
 
 
@@ -30,7 +32,10 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> ResNetOptions:
     """The model of canonical arrays. Raises ValueError where they cannot be one."""
-    refuse_pools(hints)
+    name = str(hints.config.get("architecture", ""))
+    if name.startswith(_ANTI_ALIASED):
+        raise ValueError(f"a ResNet with anti-aliasing ({name}) is not supported")
+    refuse_arguments(hints, norm_layer=("batchnorm", "batchnorm2d"), block_args=({},))
     shapes = {name: array.shape for name, array in arrays.items()}
     blocks = [tuple(map(int, match.groups())) for name in shapes if (match := _BLOCK.match(name))]
     stages = sorted({stage for stage, _ in blocks})
@@ -92,6 +97,7 @@ LAYOUT = Layout(
     preprocessing=preprocessing,
     assumptions=assumed_pixels,
     beside=config.of_resnet,
+    original=origin.resnet,
     formats=(".safetensors", ".pth"),
     folders="also",
 )

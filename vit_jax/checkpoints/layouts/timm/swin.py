@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vit_jax.checkpoints.layouts import swin, torch
-from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, refuse_pools, released
+from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, refuse_arguments, released
 from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import Arrays, Entry
 from vit_jax.checkpoints.layouts.timm import config, origin
@@ -67,7 +67,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
 
     Raises ValueError where they cannot be a Swin, or config.json has an unsupported option.
     """
-    refuse_pools(hints)
+    refuse_arguments(hints)
     shapes = {name: array.shape for name, array in arrays.items()}
     options = swin.infer(
         shapes,
@@ -77,7 +77,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
         wanted=_wanted(hints, len(swin.depths(shapes, _SPELLING))),
     )
     covered = zip(options.stage_windows, options.stage_grids(options.image_size), strict=True)
-    if hints.config.get("model_args", {}).get("always_partition") and any(
+    if hints.model_args.get("always_partition") and any(
         side <= window for w, g in covered for window, side in zip(w, g, strict=True)
     ):
         raise ValueError("always_partition with a window that covers all features is not supported")
@@ -87,7 +87,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> SwinOptions:
 def _wanted(hints: Hints, stages: int) -> tuple[Grid, ...]:
     """The window of each stage, from the arguments or the architecture's name in config.json."""
     named = re.search(r"_window(\d+)", str(hints.config.get("architecture", "")))
-    sizes = hints.config.get("model_args", {}).get("window_size", named and int(named[1]))
+    sizes = hints.model_args.get("window_size", named and int(named[1]))
     if not isinstance(sizes, list):
         return ((sizes, sizes),) * stages if sizes else ()
     if len(sizes) == 2 and all(isinstance(side, int) for side in sizes):  # (height, width)

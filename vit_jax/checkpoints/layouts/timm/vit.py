@@ -70,7 +70,7 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> EncoderOptions:
 def _config_numerics(options: EncoderOptions, hints: Hints) -> dict[str, Any]:
     """Fields that config.json specifies, by its arguments or by the name of the architecture."""
     name = str(hints.config.get("architecture", ""))
-    arguments = hints.config.get("model_args", {})
+    arguments = hints.model_args
     fields: dict[str, Any] = {}
     kinds = [kind for pattern, kind in _GELU.items() if re.search(pattern, name)]
     if kinds and not re.search(_EXACT, name):
@@ -94,7 +94,11 @@ def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """The preprocessing in config.json, or that of released models with the same parts."""
     beit = not options.key_bias or options.relative_bias != "none"
     facebook = options.distillation or options.layer_scale and not beit  # DeiT, DeiT III, DINOv2
-    default: dict[str, Any] = {"crop_pct": 0.9, "interpolation": "bicubic_antialias"}
+    whole = min(options.image_size) >= 384 or facebook and not options.distillation
+    default: dict[str, Any] = {
+        "crop_pct": 1.0 if whole else 0.9,
+        "interpolation": "bicubic_antialias",
+    }
     return released(options.image_size, hints, **default | (names.IMAGENET if facebook else {}))
 
 

@@ -68,7 +68,9 @@ def constants(options: EncoderOptions) -> Arrays:
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
-    return released(options.image_size, hints, crop_pct=0.9, interpolation="bicubic_antialias")
+    """As timm evaluates; from 384 pixels on, neither it nor the original code crops."""
+    crop_pct = 1.0 if min(options.image_size) >= 384 else 0.9
+    return released(options.image_size, hints, crop_pct=crop_pct, interpolation="bicubic_antialias")
 
 
 LAYOUT = Layout(

@@ -40,7 +40,8 @@ def entries(options: EncoderOptions) -> list[Entry]:
 
 
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
-    crop_pct = 1.0 if min(options.image_size) >= 384 else 0.875
+    """As the original code evaluates: only the commands of DeiT III have --eval-crop-ratio 1.0."""
+    crop_pct = 1.0 if options.layer_scale else 0.875
     return released(
         options.image_size,
         hints,

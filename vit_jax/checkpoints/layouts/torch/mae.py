@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.hints import Hints, released
 from vit_jax.checkpoints.layouts.layout import Layout
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.checkpoints.layouts.timm import config
@@ -54,6 +54,18 @@ def entries(options: EncoderOptions) -> list[Entry]:
     return names.entries(options, "mae", holds={"pool", "norm_at", "decoder", "qkv_bias"})
 
 
+def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
+    """As the original code evaluates: images of more than 224 pixels are not cropped."""
+    crop_pct = 1.0 if min(options.image_size) > 224 else 0.875
+    return released(
+        options.image_size,
+        hints,
+        crop_pct=crop_pct,
+        interpolation="bicubic_antialias",
+        **names.IMAGENET,
+    )
+
+
 def assumptions(
     options: EncoderOptions, preprocessing: Preprocessing, hints: Hints
 ) -> tuple[str, ...]:
@@ -67,7 +79,7 @@ LAYOUT = Layout(
     canonical=canonical,
     infer=deit.infer,
     entries=entries,
-    preprocessing=deit.preprocessing,
+    preprocessing=preprocessing,
     resize=lambda options: interpolation.OF_DEIT,
     numerics=names.numerics,
     constants=names.constants,

@@ -212,6 +212,10 @@ def _check(options: EncoderOptions, layout: str, holds: Collection[str]) -> None
         and options.class_position != options.register_position
         and options.has_class_token
         and options.position == "learned_1d",
+        # readers of timm's names take it for an EVA-02, which has rotary positions
+        "a gated MLP with biases of queries and values alone": options.mlp == "swiglu"
+        and options.qkv_bias
+        and not options.key_bias,
         "a pre-activation stem": options.stem and options.stem.preactivation,
     }
     if found := [what for what, present in wrong.items() if present]:

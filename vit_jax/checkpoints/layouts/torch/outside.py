@@ -5,8 +5,10 @@ Most of these parts show in the names of arrays. Others show only in config.json
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from vit_jax.checkpoints.layouts.hints import unknown
 
 # Pattern in the name of an array -> the unsupported part.
 _ARRAYS = {
@@ -26,34 +28,46 @@ _BIASED = {
     "layers without bias": ("blocks.0.attn.proj", "blocks.0.mlp.fc1"),
 }
 _ARCHITECTURES = {
-    r"rope|dinov3|_pe_|lingbot|sapiens": "rotary positions",
-    r"_rpn_": "norms after the branches of a block",
+    r"rope|dinov3|_pe_|lingbot|sapiens|eva02_(?!enormous)": "rotary positions",
+    r"_rpn_|eva02_enormous": "norms after the branches of a block",
 }
-_ARGUMENTS = {
-    "pool_include_prefix": (False, None),
-    "final_norm": (True, None),
-    "proj_bias": (True, None),
-    "global_pool": ("token", "avg", "map", "", None),
-    "act_layer": ("gelu", "gelu_tanh", "quick_gelu", None),
+_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "pool_include_prefix": (False,),
+    "final_norm": (True,),
+    "proj_bias": (True,),
+    "global_pool": ("token", "avg", "map", ""),
+    "act_layer": ("gelu", "gelu_tanh", "quick_gelu"),
+    "norm_layer": ("layernorm",),
+    "use_rot_pos_emb": (False,),
+    "use_post_norm": (False,),
 }
 
 
-def refuse(names: Collection[str], arguments: Mapping[str, Any]) -> None:
-    """Raises ValueError where `names` or the fields of config.json show an unsupported model."""
+def refuse(shapes: Mapping[str, Sequence[int]], arguments: Mapping[str, Any]) -> None:
+    """Raises ValueError where arrays or the fields of config.json show an unsupported model."""
+    names = shapes.keys()
     found = [what for part, what in _ARRAYS.items() if any(re.search(part, name) for name in names)]
     found += [what for what, layers in _BIASED.items() if _without_bias(names, layers)]
+    if _is_small_eva02(shapes):
+        found.append("rotary positions")
     last = ("norm.weight", "norm.bias", "fc_norm.weight", "fc_norm.bias")
     if not any(name in names for name in last):
         found.append("no norm after the blocks")
     architecture = str(arguments.get("architecture", ""))
     found += [what for part, what in _ARCHITECTURES.items() if re.search(part, architecture)]
-    found += [
-        f"{name}={arguments[name]!r}"
-        for name, known in _ARGUMENTS.items()
-        if name in arguments and arguments[name] not in known
-    ]
+    found += unknown(arguments, _ARGUMENTS)
     if found:
         raise ValueError(f"a ViT with {', '.join(dict.fromkeys(found))} is not supported")
+
+
+def _is_small_eva02(shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether an MLP is gated and keys have no bias, as only in timm's eva02_tiny and eva02_small.
+
+    Their rotary positions are buffers, which no file has.
+    """
+    fc1, fc2 = (shapes.get(f"blocks.0.mlp.{name}.weight", ()) for name in ("fc1", "fc2"))
+    gated = len(fc1) == len(fc2) == 2 and fc1[0] == 2 * fc2[1]
+    return gated and "blocks.0.attn.q_bias" in shapes
 
 
 def _without_bias(names: Collection[str], layers: Collection[str]) -> bool:
