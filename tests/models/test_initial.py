@@ -1,5 +1,6 @@
 """Initial values are drawn from the distributions of the papers' code."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -63,6 +64,27 @@ def test_big_vision_leaves_positions_that_are_computed() -> None:
     model = {"name": "MAE-pretrain-B/16", "decoder": DECODER}
     found, table = drawn(**model, init="big_vision"), drawn(**model)["encoder/position"]
     np.testing.assert_array_equal(found["encoder/position"], table)
+
+
+@pytest.mark.parametrize("init", ["big_vision", "deit", "mae", "beit"])
+def test_every_part_of_a_model_is_drawn_with_its_own_shape(init: str) -> None:
+    """Also attention and MLP of a pool, and a decoder of another depth than the encoder."""
+    for name, fields in (
+        ("S/16", {"pool": "map"}),
+        ("MAE-pretrain-B/16", {"decoder": DECODER}),
+        ("MAE-pretrain-B/16", {"decoder": dataclasses.replace(DECODER, depth=1)}),
+    ):
+        found, plain = drawn(name, **fields, init=init), drawn(name, **fields)
+        assert {path: a.shape for path, a in found.items()} == {
+            path: a.shape for path, a in plain.items()
+        }
+    # BEiT divides the projections of block l by sqrt(2 l); a pool is no block.
+    if init == "beit":
+        values = drawn("S/16", pool="map", init=init)
+        in_blocks = values["encoder/blocks/mlp/fc2/kernel"].std(axis=(1, 2))
+        np.testing.assert_allclose(in_blocks / in_blocks[0], [1, 2**-0.5, 3**-0.5], rtol=0.05)
+        in_pool = values["pool/mlp/fc2/kernel"].std()
+        assert abs(in_pool / in_blocks[0] - 2**0.5) < 0.05
 
 
 def test_the_heads_keep_the_values_that_a_config_gives_them() -> None:

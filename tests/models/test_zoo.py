@@ -240,11 +240,41 @@ def test_an_unknown_option_names_the_nearest() -> None:
             {"stem": StemOptions(num_layers=(1, 1))},
             "image height 16 is not a multiple of the patch of 64 pixels: use 64",
         ),
+        (  # a stem pads such an image, and has more rows than the options
+            {"stem": StemOptions(), "image_size": (70, 64), "drop_edges": True},
+            "image height 70 is not a multiple of the patch of 32 pixels: use 64",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message) -> None:
     with pytest.raises(ValueError, match=message):
         tiny.options(**changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: zoo.options("Swin-T", drop_path=1.0), r"drop_path is 1.0: it must be in \[0, 1\)"),
+        (lambda: zoo.options("Swin-T", dropout=1.5), r"dropout is 1.5: it must be in \[0, 1\)"),
+        (lambda: zoo.options("Swin-T", norm_eps=-1.0), "norm_eps is -1.0: it must be in"),
+        (lambda: zoo.options("Swin-T", activation="gelu_tahn"), "'gelu_tahn': choose one of 'gelu"),
+        (lambda: zoo.options("Swin-T", padding="some"), "padding is 'some': choose one of"),
+        (lambda: zoo.options("Swin-T", remat="some"), "remat is 'some': choose one of"),
+        (lambda: zoo.options("Swin-T", position="learned"), "position is 'learned': choose one of"),
+        (
+            lambda: zoo.options("ResNet-18", root="cifar10"),
+            "'cifar10': choose one of 'imagenet', 'c",
+        ),
+        (lambda: zoo.options("RegNetY-160", dtype="float16"), "dtype is 'float16': choose one of"),
+        (lambda: zoo.options("R50x1", dtype="half"), "dtype is 'half': choose one of"),
+        (lambda: StemOptions(padding="some"), "padding is 'some': choose one of"),  # type: ignore[arg-type]
+        (lambda: StemOptions(std_eps_in="mean"), "std_eps_in is 'mean': choose one of"),  # type: ignore[arg-type]
+        (lambda: StemOptions(std_eps=-1.0), r"std_eps is -1.0: it must be in \[0, 1\)"),
+    ],
+)
+def test_every_family_refuses_choices_and_rates_that_there_are_not(make, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_a_new_model_is_reproducible_and_its_head_zero_but_for_the_bias() -> None:

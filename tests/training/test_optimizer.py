@@ -13,9 +13,13 @@ from tests.compare import assert_close, assert_same_bits
 from tests.parts import optimizer_config
 from vit_jax import schema
 from vit_jax.config import Duration, OptimizerConfig, ScheduleConfig
+from vit_jax.models import zoo
+from vit_jax.models.decoder import DecoderOptions
+from vit_jax.training import trained
 from vit_jax.training.optimizer import ema_update, make_optimizer
 from vit_jax.training.optimizers import Sgd
 from vit_jax.training.schedules import make_schedule
+from vit_jax.training.tuning import TUNINGS
 
 OPTIMIZERS = [
     optimizer_config(name="adamw", weight_decay=0.1),
@@ -261,3 +265,19 @@ def test_ema_stays_exact_over_many_updates():
     sequence = (jnp.arange(len(weights)), jnp.asarray(weights, jnp.float32))
     actual, _ = jax.lax.scan(update, jnp.zeros(64), sequence)
     assert_close(actual, expected, scaled=2e-5)
+
+
+@pytest.mark.parametrize(("mask", "table"), [("^decoder/", "decoder"), ("^enc.*n$", "encoder")])
+def test_a_table_of_positions_that_is_not_trained_must_not_decay(mask, table) -> None:
+    sizes = {"width": 16, "depth": 1, "mlp_dim": 16, "num_heads": 2, "image_size": (32, 32)}
+    decoder = DecoderOptions(width=8, depth=1, mlp_dim=8, num_heads=2)
+    options = zoo.options("MAE-pretrain-B/16", **sizes, decoder=decoder)
+
+    def make(pattern: str) -> None:
+        config = optimizer_config(name="adamw", weight_decay=0.1, decay_mask=(pattern,))
+        tune = TUNINGS["full"]()
+        trained.optimizer_of(config, tune, lambda step: 0.1, options=options, total_steps=1)
+
+    with pytest.raises(ValueError, match=f"matches {table}.*that is not trained: leave it out"):
+        make(mask)
+    make("kernel$")

@@ -100,13 +100,7 @@ class Classifier(TaskModel):
             self.head = heads.linear_head(*sizes, **initial)
         if options.num_classes and options.heads == 2:
             self.head_distillation = heads.linear_head(*sizes, **initial)
-        redraw(
-            self,
-            options.init,
-            depth=options.depth,
-            fixed_position=options.fixed_position,
-            rngs=rngs,
-        )
+        redraw(self, options.init, fixed_position=options.fixed_position, rngs=rngs)
 
     def __call__(
         self,

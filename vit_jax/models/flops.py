@@ -27,7 +27,7 @@ def forward(options: zoo.Options) -> int:
 
 
 def parameters(options: zoo.Options) -> int:
-    """The number of trained values, without the running averages of batch norm."""
+    """The number of parameters, without the running averages of batch norm."""
     graphdef, params = zoo.abstract(options)
     averages = batch_norm.statistics(nnx.merge(graphdef, params))
     every, untrained = (

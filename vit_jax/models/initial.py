@@ -19,12 +19,11 @@ _Redrawn = Callable[[_Path, jax.Array], jax.Array]
 _HEADS = ("head", "head_distillation")
 _PATCHES = ("encoder", "embedding", "kernel")
 _POSITION = ("encoder", "position")
+_BLOCKS = "blocks"  # a part of the path of a stack of blocks, whose first axis are the layers
 
 
-def redraw(
-    model: nnx.Module, how: Init, *, depth: int, fixed_position: bool, rngs: nnx.Rngs
-) -> None:
-    """Replaces the initial values of a model of `depth` blocks.
+def redraw(model: nnx.Module, how: Init, *, fixed_position: bool, rngs: nnx.Rngs) -> None:
+    """Replaces the initial values of a model.
 
     - xavier: those of ViT, nothing changes. Kernels of dense layers are uniform by the sum of both
       widths, those of queries, keys and values by their own; the class token is zero, learned
@@ -47,7 +46,7 @@ def redraw(
         "big_vision": lambda: _big_vision(fixed_position, rngs),
         "deit": lambda: _deit(inputs, rngs),
         "mae": lambda: _mae(inputs, outputs, rngs),
-        "beit": lambda: _beit(depth, rngs),
+        "beit": lambda: _beit(rngs),
     }[how]()
     drawn = {
         path: value if path[0] in _HEADS or "stem" in path else rule(path, value)
@@ -97,8 +96,8 @@ def _mae(inputs: int, outputs: int, rngs: nnx.Rngs) -> _Redrawn:
     return redrawn
 
 
-def _beit(depth: int, rngs: nnx.Rngs) -> _Redrawn:
-    layers = jnp.sqrt(2 * jnp.arange(1.0, depth + 1))
+def _beit(rngs: nnx.Rngs) -> _Redrawn:
+    """`_init_weights` and `fix_init_weight` of microsoft/unilm's BEiT."""
 
     def redrawn(path: _Path, value: jax.Array) -> jax.Array:
         if path[-1] == "bias":
@@ -106,8 +105,10 @@ def _beit(depth: int, rngs: nnx.Rngs) -> _Redrawn:
         if path[-1] not in ("kernel", "cls", "mask"):
             return value
         drawn = 0.02 * jax.random.truncated_normal(rngs.params(), -1.0, 1.0, value.shape)
-        if path[-3:] in (("attention", "out", "kernel"), ("mlp", "fc2", "kernel")):
-            drawn = drawn / layers.reshape(depth, *[1] * (value.ndim - 1))
+        last = path[-3:] in (("attention", "out", "kernel"), ("mlp", "fc2", "kernel"))
+        if last and _BLOCKS in path:
+            layers = jnp.arange(1.0, len(value) + 1)
+            drawn = drawn / jnp.sqrt(2 * layers).reshape(-1, *[1] * (value.ndim - 1))
         return drawn.astype(value.dtype)
 
     return redrawn

@@ -52,13 +52,7 @@ class MaskedAutoencoder(TaskModel):
             outputs=options.patch_size[0] * options.patch_size[1] * options.channels,
             rngs=rngs,
         )
-        redraw(
-            self,
-            options.init,
-            depth=options.depth,
-            fixed_position=options.fixed_position,
-            rngs=rngs,
-        )
+        redraw(self, options.init, fixed_position=options.fixed_position, rngs=rngs)
 
     def reconstruct(
         self,

@@ -37,13 +37,7 @@ class MaskedImageModel(TaskModel):
         if options.mim_norm:
             self.mim_norm = layer_norm(options.width, options.norm_eps, options.dtype, rngs)
         self.mim_head = heads.linear_head(options.width, options.mim_classes, bias=0, rngs=rngs)
-        redraw(
-            self,
-            options.init,
-            depth=options.depth,
-            fixed_position=options.fixed_position,
-            rngs=rngs,
-        )
+        redraw(self, options.init, fixed_position=options.fixed_position, rngs=rngs)
 
     def patch_logits(
         self,

@@ -51,8 +51,6 @@ class SwinOptions(Compute, Regularisation, ModelOptions):
 
     def __post_init__(self) -> None:
         limits.check(self)
-        if self.position not in ("none", "learned_1d"):
-            raise ValueError(f"position is {self.position!r}: choose 'none' or 'learned_1d'")
         stages = len(self.depths)
         for name in ("num_heads", "mlp_dims", "windows"):
             given = len(getattr(self, name))

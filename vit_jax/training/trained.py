@@ -32,7 +32,8 @@ def optimizer_of(
 ) -> tuple[optax.GradientTransformation, "Trained"]:
     """The optimizer of a model with these options, and which of its parameters train.
 
-    Raises ValueError as `optimizer.make_optimizer` and `optimizer.trained` do.
+    Raises ValueError as `optimizer.make_optimizer` and `optimizer.trained` do, and if a table of
+    positions that is not trained would decay.
     """
     shapes = state.abstract_params(options)[1]
     mask = optimizer.trained(
@@ -41,6 +42,8 @@ def optimizer_of(
         statistics=state.statistics(options),
         tuned=lambda path: tune.trains(path, options),
     )
+    if isinstance(config.rule, contract.WeightDecay) and config.rule.any_decay:
+        _check_fixed(config.rule, shapes, mask, options)
     trained = Trained(
         mask=mask,
         frozen_blocks=tune.frozen_blocks(options),
@@ -49,6 +52,22 @@ def optimizer_of(
     part = trained.of(shapes)
     rule = optimizer.make_optimizer(config, schedule, part, trains=mask, total_steps=total_steps)
     return trained.optimizer(rule), trained
+
+
+def _check_fixed(rule: contract.WeightDecay, shapes: Any, mask: Any, options: zoo.Options) -> None:
+    """Raises ValueError if a table that gets no gradient would be moved by the decay."""
+    trees = (contract.paths(shapes), rule.decays(shapes), mask)
+    decays = zip(*map(jax.tree.leaves, trees), strict=True)
+    fixed = set()
+    if getattr(options, "fixed_position", False):
+        fixed.add("encoder/position")
+    if getattr(options, "decoder", None):
+        fixed.add("decoder/position")
+    if wrong := [path for path, decay, trains in decays if decay and trains and path in fixed]:
+        raise ValueError(
+            f"config.optimizer.decay_mask {rule.decay_mask} matches {wrong[0]}, a table of sines"
+            " that is not trained: leave it out"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
