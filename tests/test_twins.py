@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks.twins import ends, lockstep, recorded
+from benchmarks.twins import ends, lockstep, recorded, report
 from benchmarks.twins.catalogue import TWINS
 from benchmarks.twins.initial import initial
 from benchmarks.twins.ours import open_run, renamed, restored, symmetric_rows
@@ -48,6 +48,24 @@ def test_a_gap_above_ten_self_gaps_is_found_at_its_first_step() -> None:
     verdict = lockstep.judge(found, "loss")
     assert (verdict.holds, verdict.first_over, verdict.steps) == (False, 2, 4)
     assert_close(verdict.worst_ratio, 15.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("broken", ["gap", "self-gap", "chaos at once"])
+def test_what_cannot_be_compared_does_not_hold(broken) -> None:
+    gap, own = np.full(4, 1e-7), np.full(4, 1e-7)
+    if broken == "gap":
+        gap[2:] = np.nan
+    elif broken == "self-gap":
+        own[2:] = np.nan
+    else:
+        own[:] = 1.0
+    small = {"loss": own}
+    found = lockstep.Trajectory(
+        losses={}, grad_norms={}, gaps={"loss": gap}, self_gaps={"ours": small, "peer": small}
+    )
+    verdict = lockstep.judge(found, "loss")
+    assert not verdict.holds and (verdict.first_over or 0) == (0 if "at once" in broken else 2)
+    assert report.outcome({"loss": verdict}).startswith("parts: loss at step ")
 
 
 def test_the_comparison_ends_where_rounding_has_grown_to_a_thousandth() -> None:

@@ -36,7 +36,10 @@ Ends = Mapping[str, Sequence[Mapping[str, float]]]  # by side: the metrics of ea
 
 
 def find(twin: Twin, run: Run, peers: Peers, *, seeds: int) -> Ends:
-    """Trains both sides to the end with each seed, which decides initial values, batches, draws."""
+    """Trains both sides to the end with each seed, which decides initial values and batches.
+
+    The random draws of the steps, such as masks, are the same for all seeds.
+    """
     found: dict[str, list[Mapping[str, float]]] = {side: [] for side in SIDES}
     for seed in range(seeds):
         seeded = dataclasses.replace(run, config=dataclasses.replace(run.config, seed=seed))

@@ -51,7 +51,7 @@ class Four(NamedTuple):
 class Verdict:
     """How one quantity compares, over the steps until its self-gap passes `CHAOS`."""
 
-    steps: int
+    steps: int  # that are compared
     worst_gap: float
     worst_self_gap: float
     worst_ratio: float  # of the gap to the self-gap so far
@@ -59,7 +59,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        return self.first_over is None
+        return self.steps > 0 and self.first_over is None
 
 
 def judge(found: Trajectory, quantity: str) -> Verdict:
@@ -67,7 +67,7 @@ def judge(found: Trajectory, quantity: str) -> Verdict:
     chaotic = allowance > CHAOS
     steps = int(chaotic.argmax()) if chaotic.any() else len(gap)
     ratio = gap[:steps] / allowance[:steps]
-    over = ratio > FACTOR
+    over = ~(ratio <= FACTOR)  # true for NaN, too
     return Verdict(
         steps=steps,
         worst_gap=float(gap[:steps].max(initial=0)),

@@ -52,7 +52,7 @@ def row(name: str, found: Trajectory, facts: Mapping[str, Any]) -> str:
 
 def outcome(verdicts: Mapping[str, Verdict]) -> str:
     parted = [
-        f"{_NAMES[quantity]} at step {verdict.first_over}"
+        f"{_NAMES[quantity]} at step {verdict.first_over or 0}"
         for quantity, verdict in verdicts.items()
         if not verdict.holds
     ]

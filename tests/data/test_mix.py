@@ -10,6 +10,7 @@ import pytest
 
 from tests.compare import assert_close
 from vit_jax.data.augment import AUGMENTATIONS
+from vit_jax.data.augment.contract import at
 from vit_jax.data.augment.erase import Erase, rectangle
 from vit_jax.data.augment.mix import Draw, Mix, box_of_share, box_of_sides, mixed
 from vit_jax.objectives.classification import one_hot_targets
@@ -176,6 +177,23 @@ def test_erased_rectangles_have_the_areas_and_proportions_of_the_paper() -> None
         assert first.min() == 0 and last.max() == length - 1, "it may touch every edge"
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_clipped_box_has_its_own_share_or_the_one_that_was_drawn(exact) -> None:
+    mix = Mix(mixup_alpha=0.0, cutmix_alpha=1.0, exact_share=exact, mode="sample")
+    given = batch(200)
+    got = mix(given, key=KEY)
+    draws = jax.vmap(lambda i: mix.draw(at(KEY, i), size=given["image"].shape[1:3]))(
+        given["sample_index"]
+    )
+    top, bottom, left, right = np.asarray(draws.box).T
+    height, width = given["image"].shape[1:3]
+    shares = {True: 1 - (bottom - top) * (right - left) / (height * width), False: draws.share}
+    assert (abs(shares[True] - shares[False]) > 0.2).any(), "some boxes are clipped"
+    weight = np.asarray(shares[exact])[:, None]
+    targets = np.asarray(given["targets"])
+    assert_close(got["targets"], weight * targets + (1 - weight) * targets[::-1], atol=1e-5)
+
+
 @pytest.mark.parametrize("fill", ["noise", "colour", "zero"])
 def test_a_share_of_the_images_is_erased_by_what_is_asked_for(fill) -> None:
     given = batch(3000)
@@ -191,6 +209,17 @@ def test_a_share_of_the_images_is_erased_by_what_is_asked_for(fill) -> None:
         assert len(np.unique(inside)) == 3, "a number for each channel"
     else:
         assert len(np.unique(inside)) == inside.size
+    if fill != "zero":  # from a normal distribution, as timm's
+        images = changed.any((1, 2))
+        values = np.asarray(got)[changed] if fill == "noise" else _first(got, changed)[images]
+        assert abs(values.mean()) < 0.06 and abs(values.std() - 1) < 0.04
+
+
+def _first(images, changed) -> np.ndarray:
+    """The first changed pixel (B, C) of each image."""
+    places = changed.reshape(len(images), -1).argmax(axis=1)
+    flat = np.asarray(images).reshape(len(images), -1, images.shape[-1])
+    return flat[np.arange(len(images)), places]
 
 
 def test_an_erasing_probability_out_of_range_is_refused() -> None:

@@ -18,6 +18,7 @@ from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.checkpoints import files
 from vit_jax.checkpoints.layouts.torch.beit import LAYOUT as layout
+from vit_jax.data.augment.contract import at
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
 from vit_jax.objectives import beit
@@ -81,6 +82,22 @@ def test_a_mask_belongs_to_its_sample() -> None:
     assert hidden.shape == (3, 8 * 12)
     np.testing.assert_array_equal(hidden[1:], again)
     assert not np.array_equal(hidden[0], hidden[1]) and not np.array_equal(hidden[0], hidden[2])
+
+
+def test_the_largest_block_is_that_of_the_config() -> None:
+    options = zoo.options("BEiT-pretrain-B/16", image_size=(224, 224))
+    index = jnp.asarray([[0, 7], [0, 8]], jnp.uint32)
+    made = {}
+    for largest in (0, 40):
+        objective = MaskedImageModeling(hidden=75, smallest_block=16, largest_block=largest)
+        key = jax.random.fold_in(jax.random.key(3), beit._STREAM)
+        batch = objective.prepare({"sample_index": index}, options=options, key=jax.random.key(3))
+        made[largest] = np.asarray(batch["hidden"])
+        for row, one in zip(made[largest], index, strict=True):
+            sizes = {"grid": (14, 14), "hidden": 75, "smallest": 16, "most": largest or 75}
+            wanted = beit.block_mask(at(key, one), **sizes)
+            np.testing.assert_array_equal(row, wanted.ravel())
+    assert (made[0] != made[40]).any()
 
 
 def test_loss_and_gradients_are_those_of_the_original(shared) -> None:

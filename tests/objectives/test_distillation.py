@@ -44,6 +44,8 @@ def test_loss_and_gradients_of_both_heads_equal_deit(shared, kind, alpha, temper
             Heads(logits, imitation), batch, key=jax.random.key(0), frozen=teacher
         )
         assert set(extras) == {"base_loss", "distillation_loss", "agreement"}
+        same = imitation.argmax(axis=1) == io["teacher_logits"].argmax(axis=1)
+        np.testing.assert_array_equal(jax.lax.stop_gradient(extras["agreement"]), same)
         return values.sum() / weights.sum()
 
     heads = jnp.asarray(io["logits_cls"]), jnp.asarray(io["logits_dist"])

@@ -136,11 +136,15 @@ def test_the_loss_is_the_error_and_the_weighted_divergence_per_pixel(model, reco
 
 def test_schedules_follow_the_number_of_images_before_a_sample(model) -> None:
     objective = DiscreteVAE(
-        temperature=0.25, temperature_examples=100, kl_examples=10, kl_weight=2.0
+        temperature=0.25, temperature_examples=100, kl_examples=100, kl_weight=2.0
     ).bound(mean=MEAN, std=STD)
-    found = losses(objective, model, prepared(objective, 0, 50, 100, 1000))
-    assert_close(found.extras["temperature"], [1, 0.625, 0.25, 0.25], rtol=1e-6)
-    assert_close(found.values[0], found.extras["reconstruction"][0], rtol=1e-6)
+    found = losses(objective, model, prepared(objective, 0, 25, 50, 100, 1000))
+    done = (1 - np.cos(np.pi * np.array([0, 0.25, 0.5, 1, 1]))) / 2
+    assert_close(found.extras["temperature"], 1 - 0.75 * done, rtol=1e-6)
+    rows, columns = model(images(1)).shape[1:3]
+    per_pixel = np.asarray(found.extras["divergence"]) * (rows * columns) / (8 * 12 * 3)
+    weights = np.asarray(found.values - found.extras["reconstruction"]) / per_pixel
+    assert_close(weights, 2 * done, atol=1e-3)
     later = prepared(objective, 0) | {"sample_index": jnp.asarray([(1, 0)], jnp.uint32)}
     found = losses(objective, model, later)
     assert_close(found.extras["temperature"], [0.25])

@@ -32,7 +32,9 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"mask_token": True, "mim_classes": 8192},
     ),
     "pixels": (MaskedPatchPrediction(target="pixels"), {"mask_token": True, "mim_classes": 48}),
+    "a quarter": (MaskedPatchPrediction(corrupt=0.25), {"mask_token": True, "mim_classes": 512}),
     "mae": (MaskedAutoencoding(), {"decoder": SMALL_DECODER}),
+    "half of mae": (MaskedAutoencoding(mask_ratio=0.5), {"decoder": SMALL_DECODER}),
     "beit": (
         MaskedImageModeling(hidden=9, smallest_block=2),
         {"mask_token": True, "mim_classes": 12},
@@ -78,20 +80,57 @@ def test_an_image_is_measured_by_its_own_draw_whatever_the_batch(name) -> None:
         assert len(set(losses)) == 3, "each has a mask of its own"
 
 
-@pytest.mark.parametrize("name", ["mean_colour", "colours_4x4", "pixels", "mae"])
+HIDDEN = {"mean_colour": 12, "colours_4x4": 12, "pixels": 12, "a quarter": 6}
+
+
+@pytest.mark.parametrize("name", [*HIDDEN, "mae", "half of mae"])
 def test_the_measured_loss_is_the_loss_of_training_for_the_same_masks(name) -> None:
     model, objective = model_of(name), CASES[name][0].bound(mean=MEAN, std=STD)
     batch = {"image": tiny.images(3, size=SIZE), "sample_index": INDEX}
     key = jax.random.key(3)
-    if name == "mae":
+    if "mae" in name:
         drawn = {"noise": mae.patch_noise(INDEX, model.options, key=key)}
     else:
-        changes = masked_patch.corruption(INDEX, model.options, share=0.5, key=key)
+        share = HIDDEN[name] / 24
+        changes = masked_patch.corruption(INDEX, model.options, share=share, key=key)
         drawn = changes._asdict()
         assert (changes.masked != changes.corrupted).any(), "or the test would prove little"
     loss = objective.loss(model, batch | drawn, key=None, frozen={})
     expected = (loss.values / loss.weights).sum()
     found = objective.measure(model, batch | {"mask": jnp.ones(3, bool)}, frozen={})
     assert_close(found["loss"], expected, rtol=1e-5)
-    hidden = {"mae": 18}.get(name, 12)
+    hidden = {"mae": 18, "half of mae": 12}.get(name) or HIDDEN[name]
     np.testing.assert_array_equal(loss.weights, [hidden] * 3)
+
+
+@pytest.mark.parametrize("name", ["mean_colour", "a quarter"])
+def test_a_batch_gets_the_share_of_corrupted_patches_that_is_asked_for(name) -> None:
+    objective = CASES[name][0].bound(mean=MEAN, std=STD)
+    batch = {"image": tiny.images(3, size=SIZE), "sample_index": INDEX}
+    given = objective.prepare(batch, options=model_of(name).options, key=jax.random.key(0))
+    np.testing.assert_array_equal(given["corrupted"].sum(axis=1), [HIDDEN[name]] * 3)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_loss_of_a_masked_autoencoder_is_the_mean_square_over_hidden_patches(normalise) -> None:
+    objective = MaskedAutoencoding(normalise=normalise, mask_ratio=0.5)
+    model, images = model_of("mae"), tiny.images(3, size=SIZE)
+    noise = mae.patch_noise(INDEX, model.options, key=jax.random.key(3))
+    predicted, mask = model.reconstruct(images, noise=noise, mask_ratio=0.5)
+    wanted = np.asarray(mae.patches(images, PATCH), np.float64)
+    if normalise:
+        deviation = np.sqrt(wanted.var(axis=-1, keepdims=True, ddof=1) + 1e-6)
+        wanted = (wanted - wanted.mean(axis=-1, keepdims=True)) / deviation
+    errors = np.square(np.asarray(predicted) - wanted).mean(axis=-1)
+    found = objective.loss(model, {"image": images, "noise": noise}, key=None, frozen={})
+    assert_close(found.values, (errors * np.asarray(mask)).sum(axis=1), rtol=1e-5)
+
+
+def test_the_error_of_a_discrete_vae_is_the_mean_square_of_pixels_between_0_and_1() -> None:
+    model, objective = model_of("dvae"), DiscreteVAE().bound(mean=MEAN, std=STD)
+    images = tiny.images(3, size=SIZE)
+    batch = {"image": images, "sample_index": INDEX, "mask": jnp.asarray([True, False, True])}
+    true = np.asarray(images, np.float64) * STD + MEAN
+    errors = np.square(np.asarray(model.rebuilt(images)) - true).mean(axis=(1, 2, 3))
+    found = objective.measure(model, batch, frozen={})
+    assert_close(found["error"], errors[0] + errors[2], rtol=1e-5)

@@ -114,6 +114,22 @@ def test_muon_looks_ahead_by_the_momentum_of_nesterov() -> None:
     assert_close(after["kernel"] - before["kernel"], expected, atol=1e-6)
 
 
+def test_muon_may_iterate_with_the_coefficients_of_its_first_version() -> None:
+    """Five times those of Keller Jordan's code, by the definition in NumPy."""
+    fields = {"name": "muon", "clip_norm": 0.0, "momentum": 0.0, "nesterov": False}
+    fields |= {"coefficients": "original", "iteration_dtype": "float32", "matrices": ("kernel",)}
+    gradient = jax.random.normal(jax.random.key(0), (4, 6))
+    _, after = train(
+        {"kernel": jnp.zeros((4, 6))}, [{"kernel": gradient}], optimizer_config(**fields), rate
+    )
+    x = np.asarray(gradient, np.float64)
+    x /= np.linalg.norm(x)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    assert_close(after["kernel"], -0.1 * 0.2 * 6**0.5 * x, atol=1e-6)
+
+
 def test_adafactor_equals_big_vision(shared) -> None:
     folder = shared / "fixtures/bv_optim_adafactor_bv"
     steps, after = (dict(np.load(folder / f"{name}.npz")) for name in ("grads", "io"))
