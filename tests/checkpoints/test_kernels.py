@@ -1,12 +1,15 @@
 """Kernels in int8: one scale for each output channel, and nothing but kernels."""
 
+import pathlib
+
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors_numpy
 
 from tests.compare import assert_same_bits
 from tests.export.families import OPTIONS
 from tests.models import tiny
-from vit_jax.checkpoints import kernels
+from vit_jax.checkpoints import exported, kernels
 
 # The shape of one scale per output channel: layers and outputs are kept, inputs are not.
 SCALES = {
@@ -56,3 +59,29 @@ def test_scales_that_do_not_fit_are_no_scales(shape) -> None:
     arrays = kernels.stored({"head/kernel": np.ones((32, 4), np.float32)}, kind="int8")
     arrays["head/kernel_scales"] = np.ones(shape, np.float32)
     assert "head/kernel_scales" in kernels.restored(arrays)
+
+
+@pytest.mark.parametrize(
+    ("scales", "wrong"),
+    [
+        ({}, "head/kernel"),
+        ({"head/kernel_scales": np.ones((1, 5), np.float32)}, "head/kernel_scales, head/kernel"),
+        ({"head/kernel_scales": np.ones((1, 4), np.int64)}, "head/kernel_scales"),
+        (
+            {
+                "head/kernel_scales": np.ones((1, 4), np.float32),
+                "head/kernel_scales_scales": np.ones((1, 1), np.float32),
+            },
+            "head/kernel_scales_scales",
+        ),
+    ],
+    ids=["none", "of another shape", "of whole numbers", "with scales of their own"],
+)
+def test_a_folder_with_a_kernel_whose_scales_are_wrong_is_refused(
+    tmp_path: pathlib.Path, scales, wrong
+) -> None:
+    arrays = kernels.stored(params(), kind="int8")
+    del arrays["head/kernel_scales"]
+    safetensors_numpy.save_file(arrays | scales, tmp_path / exported.WEIGHTS)
+    with pytest.raises(ValueError, match=f"does not fit model.json: see {wrong}$"):
+        exported.read(tmp_path, OPTIONS["ViT of grey images"])

@@ -35,10 +35,11 @@ def read(path: str | os.PathLike[str], options: zoo.Options) -> dict[str, np.nda
     """
     with place.reading(path) as folder:
         found = files.read_arrays(folder / WEIGHTS)
-        arrays = kernels.restored({name: np.asarray(array) for name, array in found.items()})
-    shapes = surgery.shapes(options)
+        kept = {name: np.asarray(array) for name, array in found.items()}
+    arrays, shapes = kernels.restored(kept), surgery.shapes(options)
     wrong = [name for name, shape in shapes.items() if _shape(arrays, name) != shape]
-    if wrong := wrong + [name for name in arrays if name not in shapes]:
+    wrong += [name for name in arrays if name not in shapes]
+    if wrong := list(dict.fromkeys(wrong + kernels.without_scales(kept))):
         raise ValueError(f"{path}/{WEIGHTS} does not fit model.json: see {few(wrong)}")
     return arrays
 

@@ -97,10 +97,18 @@ def restored(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found | {path: found[path] * arrays[name] for name, path in scales.items()}
 
 
+def without_scales(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """The arrays of whole numbers or booleans that have no scales that fit: no parameter is one."""
+    return [p for p, a in arrays.items() if a.dtype.kind in "iub" and not _fits(p, a, arrays)]
+
+
 def _fits(path: str, array: np.ndarray, arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether there are scales of a kernel, with a size of 1 or of the kernel along each axis."""
+    """Whether there are scales of a kernel, with a size of 1 or of the kernel along each axis.
+
+    Scales have no scales of their own.
+    """
     scales = arrays.get(path + SCALES)
-    if scales is None or scales.ndim != array.ndim:
+    if path.endswith(SCALES) or scales is None or scales.ndim != array.ndim:
         return False
     return all(own in (1, size) for own, size in zip(scales.shape, array.shape, strict=True))
 
