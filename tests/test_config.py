@@ -61,6 +61,7 @@ def test_the_default_needs_a_model_only() -> None:
         ({"data__crop_area": (0.5,)}, r"config.data.crop_area needs 2 values, got \(0.5,\)"),
         ({"data__mean": (0.5, 0.5)}, r"config.data.mean is \(0.5, 0.5\) .*give three numbers"),
         ({"data__std": (0.5,)}, r"and std \(0.5,\): give three numbers each, or none"),
+        ({"data__crop_area": {0.5: 1, 1.0: 2}}, "config.data.crop_area must be a list, got {"),
         ({"optimizer__frozen": (1,)}, r"config.optimizer.frozen\[0\] must be str, got 1"),
         ({"total": {"steps": 5, "epochs": 2.0}}, "config.total is given in steps and epochs: keep"),
         (

@@ -93,6 +93,8 @@ def test_an_argument_that_contradicts_a_run_is_refused(run, monkeypatch, argumen
     [
         ("class_names", ["a"], "it has 1 class names for 3 classes"),
         ("class_names", [1, 2, 3], "must be str"),
+        ("class_names", {"0": "a", "1": "b", "2": "c"}, "model.json.class_names must be a list"),
+        ("class_names", {"a": 2, "b": 0, "c": 1}, "model.json.class_names must be a list, got {"),
         ("preprocessing/image_size", [0, 0], "image_size is 0 x 0: it must have 1 to"),
         ("preprocessing/image_size", [10**6, 10**6], "image_size is 1000000 x 1000000"),
         ("preprocessing/image_size", [32, 64], "makes images of size (32, 64), its model takes"),

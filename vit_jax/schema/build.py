@@ -44,6 +44,8 @@ def build(kind: Any, value: Any, path: str) -> Any:
         return value
     if origin is tuple:
         args = typing.get_args(kind)
+        if isinstance(value, Mapping):  # its keys are no items
+            raise ValueError(f"{path} must be a list, got {value!r}")
         if isinstance(value, str) or not isinstance(value, typing.Iterable):
             value = (value,)
         value = tuple(value)
