@@ -1,5 +1,7 @@
 """Damaged checkpoints are detected and named, and the previous checkpoint is used."""
 
+import json
+import os
 import pathlib
 import random
 import shutil
@@ -162,6 +164,42 @@ def test_a_damaged_step_is_named_and_the_previous_one_is_used(run, damage) -> No
     assert found.notes[0].startswith("checkpoint 3 is damaged: ")
     assert found.notes[1] == "checkpoint 2 is used instead"
     assert len(found.notes) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("params/../../x", "params/./x", "params//x", "/x", "x/", "metrics/../x", ""),
+        *("ema/../../../../../../../../../../../../dev/zero", "a\0", "ema/\ud800", "a\nb"),
+    ],
+)
+def test_a_name_in_the_checksums_that_is_no_file_of_the_step_is_damage(run, name) -> None:
+    path = folder_of(run, 3) / integrity.NAME
+    held = json.loads(path.read_text())
+    held["files"][name] = [1, "x"]
+    path.write_text(json.dumps(held))
+    with pytest.raises(ValueError, match=r"/3 is damaged: checksums.json is damaged: '") as error:
+        read(run, 3)
+    assert "\n" not in str(error.value) and str(error.value).encode()
+
+
+@pytest.mark.parametrize("item", ["params", "rest"])
+def test_a_name_in_the_checksums_that_is_too_long_is_damage(run, item) -> None:
+    path = folder_of(run, 3) / integrity.NAME
+    held = json.loads(path.read_text())
+    held["files"][f"{item}/{'a' * 300}"] = [1, "x"]
+    path.write_text(json.dumps(held))
+    with pytest.raises(integrity.Damaged, match="too long"):
+        integrity.verify(epath.Path(folder_of(run, 3)), step=3, items=("params",))
+
+
+def test_a_file_of_another_size_is_damage_before_its_content_is_read(run, monkeypatch) -> None:
+    path = files_of(run, 3, "/params/")[0]
+    size = path.stat().st_size
+    os.truncate(path, 2**40)  # a file with a hole, which takes an hour to read
+    monkeypatch.setattr(integrity, "_checksums", pytest.fail)
+    with pytest.raises(integrity.Damaged, match=f" has {2**40} bytes, {size} were saved"):
+        integrity.verify(epath.Path(folder_of(run, 3)), step=3, items=("params",))
 
 
 def test_a_damaged_best_checkpoint_has_a_substitute(run) -> None:

@@ -120,8 +120,8 @@ def verify(
         return False
     wanted = sorted(n for n in files if "/" not in n or n.split("/")[0] in items)
     others = [n for n in files if n not in wanted and not n.startswith(f"{METRICS}/")]
-    if missing := [name for name in others if not (folder / name).exists()]:
-        raise Damaged(f"{missing[0]} is missing")
+    for name in others:
+        _size(folder, name)
     _compare(folder, wanted[share[0] :: share[1]], files)
     return True
 
@@ -168,19 +168,37 @@ def _read(folder: epath.Path, step: int) -> dict[str, tuple[int, str]] | None:
         algorithm, saved_step = held["algorithm"], held["step"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{NAME} is damaged") from error
+    if wrong := [name for name in files if not _is_inside(name)]:
+        raise Damaged(f"{NAME} is damaged: {wrong[0]!a} is no file of a checkpoint")
     if algorithm != ALGORITHM:
         raise Damaged(f"{NAME} is damaged: it names the unknown algorithm {algorithm!r}")
     if saved_step != step:
-        raise Damaged(f"it is the checkpoint of step {saved_step} under another name")
+        raise Damaged(f"it is the checkpoint of step {saved_step!r} under another name")
     return files
 
 
+def _is_inside(name: str) -> bool:
+    """Whether the name of a file, with "/" between folders, leads to no other folder."""
+    return name.isprintable() and not {"", ".", ".."} & set(name.split("/"))
+
+
+def _size(folder: epath.Path, name: str) -> int:
+    """The bytes of a file. Raises Damaged where there is none."""
+    try:
+        return (folder / name).stat().length or 0  # a bucket's folder has none
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Damaged(f"{name} is missing") from error
+    except OSError as error:  # such as a name that is too long
+        raise Damaged(f"{name}: {error.strerror or error}") from error
+
+
 def _compare(folder: epath.Path, names: list[str], files: dict[str, tuple[int, str]]) -> None:
-    for name, (size, text) in zip(names, _checksums(folder, names), strict=True):
-        saved_size, saved_text = files[name]
-        if size != saved_size:
-            raise Damaged(f"{name} has {size} bytes, {saved_size} were saved")
-        if text != saved_text:
+    """Raises Damaged where a file differs. Sizes come first, so that no other content is read."""
+    for name in names:
+        if (size := _size(folder, name)) != (saved := files[name][0]):
+            raise Damaged(f"{name} has {size} bytes, {saved!r} were saved")
+    for name, (_, text) in zip(names, _checksums(folder, names), strict=True):
+        if text != files[name][1]:
             raise Damaged(f"{name} is damaged: its checksum differs from the saved one")
 
 
