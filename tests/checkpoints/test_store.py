@@ -204,6 +204,17 @@ def test_a_half_written_checkpoint_is_not_visible(tmp_path) -> None:
     assert not half.exists()
 
 
+@pytest.mark.parametrize("name", ["²", "٣", "007", "old_7", "-3"])
+def test_a_folder_beside_the_checkpoints_is_no_step(tmp_path, name) -> None:
+    save_steps(tmp_path, [None, None])
+    other = tmp_path / "checkpoints" / name
+    other.mkdir()
+    (other / "commit_success.txt").write_text("other")
+    assert store.saved_steps(tmp_path) == [1, 2]
+    with store.Store(tmp_path, KEEP, read_only=True) as checkpoints:
+        assert checkpoints.find("latest") == 2
+
+
 def make_config(**changes: Any) -> Config:
     config = default_config()
     config.model.name = "Ti/16"

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from vit_jax.checkpoints import orbax
 from vit_jax.checkpoints.orbax import ocp
 from vit_jax.errors import RunFailed
 
@@ -102,7 +103,7 @@ class Saver:
         first = (self._collector.errors or [error])[0]
         self._collector.errors.append(error)
         try:
-            kept = [s for s in ocp.utils.checkpoint_steps(self._path) if s != self._saving]
+            kept = [s for s in orbax.steps(self._path) if s != self._saving]
         except OSError:
             kept = []
         is_kept = f"checkpoint {max(kept)} is kept" if kept else "there is no other checkpoint"

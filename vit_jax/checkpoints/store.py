@@ -271,11 +271,7 @@ def _items(state: Mapping[str, Any]) -> dict[str, Any]:
 def saved_steps(workdir: str | os.PathLike[str]) -> list[int]:
     """Steps with a finished checkpoint, in order; [] where there is no run."""
     folder = s3.folder(workdir) / "checkpoints"
-    return (
-        sorted(ocp.utils.checkpoint_steps(folder))
-        if run_folder.exists(folder) and folder.is_dir()
-        else []
-    )
+    return orbax.steps(folder) if run_folder.exists(folder) and folder.is_dir() else []
 
 
 def local_shapes(shapes: Any) -> Any:
