@@ -93,6 +93,28 @@ def test_a_result_that_does_not_fit_has_no_program_and_is_kept(worker) -> None:
         assert not compiler.one(job()).fits
 
 
+WHOLE = job_lib.result_to_json(Result(step=STEP, program="p", needed=5.0))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"{}", b"[]", b"null", b"\xff", b"[" * 100_000, WHOLE[:-9].encode()),
+        json.dumps(json.loads(WHOLE) | {"step": 5}).encode(),
+        json.dumps(json.loads(WHOLE) | {"new_field": 1}).encode(),
+    ],
+)
+def test_a_kept_result_that_cannot_be_read_is_compiled_again(worker, content) -> None:
+    worker(compiles())
+    with compiling.Compiler() as compiler:
+        compiler.one(job())
+    (kept,) = compiling.cache_folder().glob("*.json")
+    kept.write_bytes(content)
+    with compiling.Compiler() as compiler:
+        assert compiler.one(job()).needed == 5
+    assert kept.read_text() == WHOLE
+
+
 def test_what_a_plan_used_is_not_the_oldest_in_the_cache(tmp_path) -> None:
     job_lib.keep(tmp_path, "used", Result(program="used"))
     job_lib.keep(tmp_path, "other", Result(program="other"))

@@ -175,7 +175,7 @@ def keep(folder: pathlib.Path, name: str, result: Result) -> None:
 
 
 def kept(folder: pathlib.Path, name: str, *, with_text: bool) -> Result | None:
-    """The result that `keep` wrote; None if it is missing.
+    """The result that `keep` wrote; None if it is missing, damaged or of another version.
 
     `with_text`: if it fits, the text of its program must be there too. The cache removes the files
     that are the oldest, each by itself, so what is used here counts as new from now on.
@@ -183,7 +183,7 @@ def kept(folder: pathlib.Path, name: str, *, with_text: bool) -> Result | None:
     path = folder / f"{name}.json"
     try:
         result = result_of_json(path.read_text())
-    except FileNotFoundError:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     used = [path]
     if with_text and result.fits and not result.failure:
