@@ -48,6 +48,7 @@ BAD = {
     "a step with a fraction": b'{"step": 1.5, "loss": 1.0}',
     "a negative step": b'{"step": -1, "loss": 1.0}',
     "deep": b'{"step": 2, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "a name that no file can hold": b'{"step": 2, "lo\\ud800": 1.0}',
     "a huge step": b'{"step": ' + b"9" * 5000 + b"}",
 }
 

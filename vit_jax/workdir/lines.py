@@ -96,6 +96,7 @@ def _line(text: bytes) -> Line | None:
         )
         if not isinstance(line, dict):
             return None
+        "".join(line).encode()  # half of a pair of surrogates in a name cannot be written again
         if any(isinstance(value, list | dict) for value in line.values()):
             json.dumps(line)  # drop a line that is nested too deep to be written again
     except (ValueError, RecursionError):
