@@ -13,7 +13,7 @@ from safetensors import numpy as safetensors_numpy
 
 import vit_jax
 from tests import cli, runs
-from tests.compare import assert_close
+from tests.compare import assert_close, assert_same_bits
 from tests.extending.life import Life
 from vit_jax.checkpoints import run_folder
 from vit_jax.config import default_config, resolve
@@ -191,6 +191,20 @@ def test_a_damaged_file_is_refused(content, tmp_path) -> None:
     path = tmp_path / "f.safetensors"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"f.safetensors (has no answers|is damaged)"):
+        teacher_file.read(path)
+
+
+@pytest.mark.parametrize("infinite", [np.inf, -np.inf])
+def test_logits_that_are_infinite_are_refused_and_those_of_an_unknown_image_are_not(
+    infinite, tmp_path
+) -> None:
+    rows = np.array([[np.nan, np.nan], [0.5, 1.5]], np.float16)
+    path, given = tmp_path / "f.safetensors", {"data": "0", "teacher": "t"}
+    teacher_file.write(path, teacher_file.Answers(rows=rows, class_names=("a", "b"), **given))
+    assert_same_bits(teacher_file.read(path).rows, rows)
+    rows[1, 0] = infinite
+    teacher_file.write(path, teacher_file.Answers(rows=rows, class_names=("a", "b"), **given))
+    with pytest.raises(ValueError, match="f.safetensors is damaged"):
         teacher_file.read(path)
 
 

@@ -105,7 +105,9 @@ def read(path: str | os.PathLike[str]) -> Answers:
 def _is_table(answers: Answers) -> bool:
     rows, count = answers.rows, len(answers.class_names)
     if rows.ndim == 2:
-        return rows.dtype == np.float16 and rows.shape[1] == count
+        if rows.dtype != np.float16 or rows.shape[1] != count:
+            return False
+        return not bool(np.isinf(rows).any())
     known = rows.dtype == np.int32 and rows.ndim == 1
     return known and bool(np.all((rows >= UNKNOWN) & (rows < count)))
 
