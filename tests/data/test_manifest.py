@@ -78,7 +78,7 @@ def test_images_may_be_in_a_folder_whose_name_begins_like_that_of_the_tables(fol
         ("path,label\na/9.png,9\n", "1 labelled files are not in"),
         ("path,label\na/0.png,8\n", "test has 1 classes that train does not have: 8"),
         ("\xff", "has no columns 'path'"),
-        ("path,label\na/0.png,1\n{folder}/a/0.png,2\n", "a/0.png' twice"),
+        ("path,label\na/0.png,1\n{folder}/a/0.png,2\n", "twice"),
     ],
 )
 def test_a_table_that_is_wrong_is_one_line(folder, text, message) -> None:
