@@ -12,13 +12,21 @@ def loads(text: str, *, unique_keys: bool = False) -> Any:
     With `unique_keys` a key that an object has twice is an error too; Python keeps the last one.
     """
     try:
-        content = json.loads(text, object_pairs_hook=_unique if unique_keys else None)
+        pairs_hook = _unique if unique_keys else None
+        content = json.loads(text, object_pairs_hook=pairs_hook, parse_int=_integer)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error}") from error
     _check_depth(content)
     return content
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # Python reads at most 4300 digits
+        raise ValueError(f"it has a number of {len(text)} digits") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
