@@ -15,7 +15,7 @@ def read(workdir: str | os.PathLike[str]) -> list[Session]:
     """The sessions of a run, the oldest first; none if they are not recorded or are damaged."""
     path = place.folder(workdir) / FILE
     try:
-        text = path.read_text() if path.exists() else "{}"
+        text = path.read_text() if place.is_file(path) else "{}"
         content = plain_json.loads(text, integer=_integer)
     except (OSError, ValueError):
         return []
