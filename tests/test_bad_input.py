@@ -1,5 +1,6 @@
 """What cannot be done is refused in one line that names it, with exit code 2, nothing written."""
 
+import os
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from tests import cli, runs
+from vit_jax.training import metrics, window
+from vit_jax.workdir import sessions
 
 Refused = Callable[..., str]
 
@@ -239,3 +242,27 @@ def test_a_step_that_is_not_kept(run, refused: Refused) -> None:
 def test_a_step_that_is_no_number(run, refused) -> None:
     said = refused("evaluate", "--workdir", run, "--step", "last")
     assert "'last': give latest, best, or the number of a step" in said
+
+
+@pytest.mark.parametrize("name", ["model.json", "config.json", "data.json", "lease.json"])
+def test_a_pipe_in_place_of_a_file_of_a_run_is_refused(recipe, run, capsys, name) -> None:
+    """Who opens a pipe waits for ever."""
+    _pipe(run / name)
+    assert cli.train(recipe, run) == 2
+    error = capsys.readouterr().err
+    assert name in error and "not a file" in error and error.count("\n") == 1
+
+
+def test_a_pipe_in_place_of_a_file_that_a_run_can_lack_is_not_opened(run) -> None:
+    _pipe(run / sessions.FILE)
+    _pipe(run / "tensorboard" / "events.out.tfevents.0")
+    _pipe(run / window.FILE)
+    assert sessions.read(run) == []
+    window.restored(run, step=1)
+    with metrics.MetricWriter(run, start_step=1) as writer:
+        writer.write(2, {"loss": 1.0})
+
+
+def _pipe(path: pathlib.Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)

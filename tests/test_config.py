@@ -107,6 +107,7 @@ def test_the_default_needs_a_model_only() -> None:
         ),
         ({"schedule__cooldown__percent": math.nan}, "cooldown.percent is nan: it must be finite"),
         ({"evaluate_every__steps": 2**63}, "steps is .* at most"),
+        ({"log_every__steps": 10**400}, "config.log_every.steps is .* at most"),
         ({"optimizer__learning_rate": math.inf}, "learning_rate is inf: it must be finite"),
         ({"data__mean": (math.nan, 0.0, 0.0)}, r"config.data.mean is \(nan, .*: it must be finite"),
         ({"model__channels": 1, "data__mean": (0.5, 0.5, 0.5)}, "give 1 for the model's channels"),
@@ -389,6 +390,25 @@ def test_the_config_of_an_older_run_is_read(caplog) -> None:
     assert config_lib.of_fields(first).model.fields["activation"] == "gelu_erf"
     with pytest.raises(ValueError, match="its format is 99, and this version of vit_jax reads"):
         config_lib.of_fields(fields | {"format": 99})
+
+
+@pytest.mark.parametrize("number", [None, 0, 1, 2])
+@pytest.mark.parametrize(
+    ("group", "value", "said"),
+    [
+        ("checkpoint", None, "config.checkpoint must "),
+        ("checkpoint", [], "config.checkpoint must "),
+        ("optimizer", {"name": {}}, "config.optimizer lacks name"),
+        ("optimizer", {"name": None}, "config.optimizer lacks name"),
+    ],
+)
+def test_values_of_no_meaning_are_refused_in_a_config_of_any_format(
+    number, group, value, said
+) -> None:
+    fields = config_lib.to_fields(resolve(changed())) | {group: value}
+    del fields["format"]
+    with pytest.raises(ValueError, match=said):
+        config_lib.of_fields(fields if number is None else fields | {"format": number})
 
 
 @pytest.mark.parametrize(

@@ -270,11 +270,11 @@ def _check_durations(config: Config) -> None:
         units = [f.name for f in dataclasses.fields(duration) if getattr(duration, f.name)]
         if units and getattr(duration, units[0]) < 0:
             raise ValueError(f"{path}.{units[0]} is negative")
-        if units and math.isnan(getattr(duration, units[0])):
-            raise ValueError(f"{path}.{units[0]} is nan: it must be finite")
         for field, most in _MOST_OF_DURATION.items():
             if (value := getattr(duration, field)) > most:
                 raise ValueError(f"{path}.{field} is {value}: it must be at most {most}")
+        if units and math.isnan(getattr(duration, units[0])):
+            raise ValueError(f"{path}.{units[0]} is nan: it must be finite")
     if not any(dataclasses.astuple(config.total)) or config.total.percent:
         raise ValueError("config.total needs steps, epochs or examples")
 

@@ -128,8 +128,9 @@ def of_file(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     if number == 0:
         values = _selected(kind, values)
         # The old default. Now the default depends on the objective.
-        if values.get("checkpoint", {}).get("metric") == "top1":
-            values["checkpoint"] = {k: v for k, v in values["checkpoint"].items() if k != "metric"}
+        kept = values.get("checkpoint")
+        if isinstance(kept, Mapping) and kept.get("metric") == "top1":
+            values["checkpoint"] = {k: v for k, v in kept.items() if k != "metric"}
     return values
 
 
@@ -138,7 +139,10 @@ def _selected(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(values)
     for name, field in fields(kind).items():
         if choice := field.beside:
-            chosen = choice.table.get(values.get(choice.key, choice.default))
+            name_of = values.get(choice.key, choice.default)
+            if not isinstance(name_of, str):  # it is refused later
+                continue
+            chosen = choice.table.get(name_of)
             for key in choice.fields() - (set(fields(chosen)) if chosen else choice.fields()):
                 found.pop(key, None)
         elif not field.form and is_group(field.kind) and isinstance(found.get(name), Mapping):

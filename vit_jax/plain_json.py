@@ -1,24 +1,36 @@
 """Reads untrusted JSON: damaged, deeply nested or repeated content is an error of one line."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 100  # files that this package and its peers write have at most 8 levels
 
 
-def loads(text: str, *, unique_keys: bool = False) -> Any:
+def loads(
+    text: str, *, unique_keys: bool = False, integer: Callable[[str], Any] | None = None
+) -> Any:
     """The content of a JSON text. Raises ValueError of one line if it is damaged or too deep.
 
     With `unique_keys` a key that an object has twice is an error too; Python keeps the last one.
+    `integer` makes a value of the digits of an integer.
     """
     try:
-        content = json.loads(text, object_pairs_hook=_unique if unique_keys else None)
+        pairs_hook = _unique if unique_keys else None
+        content = json.loads(text, object_pairs_hook=pairs_hook, parse_int=integer or _integer)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error}") from error
     _check_depth(content)
     return content
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # Python reads at most 4300 digits
+        raise ValueError(f"it has a number of {len(text)} digits") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

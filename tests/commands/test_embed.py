@@ -1,6 +1,7 @@
 """Features of a folder: those of the model, whole or not at all, whatever interrupts them."""
 
 import errno
+import io
 import json
 import pathlib
 import shutil
@@ -147,6 +148,55 @@ def test_parts_of_other_features_are_not_joined(
     assert f"holds parts of other features (other {part}): repeat that command" in said
 
 
+def archive(rows: int, *, width: int = 16, dtype: str = "float32", marks: str = "bool") -> bytes:
+    file = io.BytesIO()
+    np.savez(file, features=np.zeros((rows, width), dtype), broken=np.zeros(rows, marks))
+    return file.getvalue()
+
+
+def damage(damaged: int, content: bytes):
+    """A `write_part` that leaves this content in one of the parts."""
+    real = embedding_files.write_part
+
+    def write(folder, number, part, *, dtype):
+        real(folder, number, part, dtype=dtype)
+        if number == damaged:
+            (folder / f"{number:06d}.npz").write_bytes(content)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"PK\3\4", archive(8)[:-30], np.lib.format.magic(1, 0)),
+        *(archive(7), archive(9)),
+        *(archive(8, dtype="float64"), archive(8, marks="int64")),
+    ],
+    ids=["empty", "cut", "cut_late", "npy", "fewer", "more", "double", "marks"],
+)
+def test_a_damaged_part_is_named_and_nothing_is_written(
+    embed, tmp_path, monkeypatch, capsys, content
+) -> None:
+    with monkeypatch.context() as damaged:
+        damaged.setattr(embedding_files, "write_part", damage(1, content))
+        with pytest.raises(AssertionError, match="2"):
+            embed(tmp_path / "out.npz")
+    parts = tmp_path / "out.npz.parts"
+    said = f"{parts / '000001.npz'} is damaged: remove it, the same command makes it again\n"
+    assert capsys.readouterr().err == f"vit_jax: {said}"
+    assert [path.name for path in tmp_path.iterdir()] == [parts.name]
+    (parts / "000001.npz").unlink()
+    assert f"{IMAGES} images, 1 of them broken" in embed(tmp_path / "out.npz")
+
+
+def test_parts_of_different_shapes_are_not_joined(embed, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(embedding_files, "write_part", damage(0, archive(8, width=17)))
+    with pytest.raises(AssertionError, match="2"):
+        embed(tmp_path / "out.npz")
+    assert "out.npz.parts is damaged: its parts have different shapes" in capsys.readouterr().err
+
+
 def test_two_processes_write_each_image_once_into_one_file(embed, model, images, tmp_path) -> None:
     embed(tmp_path / "one.npz")
     command = ("embed", images, tmp_path / "two.npz", "--workdir", model, "--batch-size", "1")
@@ -197,4 +247,8 @@ def test_what_cannot_be_written_is_refused(embed, model, images, tmp_path, refus
     parts.mkdir()
     (parts / "embed.json").write_text("{}")
     assert "holds parts of other features" in refused(*command, tmp_path / "new.npz", *run)
+    for content in (b"\xff\xfe", b"1" * 5000, b'{"image'):
+        (parts / "embed.json").write_bytes(content)
+        said = refused(*command, tmp_path / "new.npz", *run)
+        assert "new.npz.parts/embed.json is damaged: " in said and "remove the folder" in said
     assert cli.run(*command, tmp_path / "x.npz", "--workdir", tmp_path / "none") == 2

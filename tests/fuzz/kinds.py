@@ -256,6 +256,10 @@ class Json(Kind):
         run_config.write_run(self.folder / "run", resolve(config), card)
         for name in ("model.json", "config.json"):
             self.add(f"run/{name}", (self.folder / "run" / name).read_bytes())
+        fields = json.loads((self.folder / "run/config.json").read_bytes())
+        for number in (0, 1):  # earlier formats
+            older = json.dumps(fields | {"format": number}).encode()
+            self.add(f"run_{number}/config.json", older)
 
     def write(self, rng: random.Random) -> pathlib.Path:
         for path, data in self.good:
@@ -270,7 +274,7 @@ class Json(Kind):
         from vit_jax.data.image_list import read_labels
         from vit_jax.training import run_config
 
-        if path.parent.name == "run":
+        if path.parent.name.startswith("run"):
             (run_folder.read_card if path.name == "model.json" else run_config.read_config)(
                 path.parent
             )

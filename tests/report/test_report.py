@@ -21,7 +21,7 @@ from vit_jax.page import document
 from vit_jax.report import curves, facts, results, words
 from vit_jax.report.run import _seconds
 from vit_jax.training import reports
-from vit_jax.workdir import lines
+from vit_jax.workdir import lines, sessions
 
 HOSTILE = '<script>alert(1)<∕script> $x$ "q" <b>b<∕b> é日'  # no slash: it is the name of a folder
 
@@ -191,6 +191,36 @@ def test_severities_are_a_table(folder, tmp_path) -> None:
         ["blur", "25.00%", "37.50%"],
         ["jpeg_quality", "50.00%", ""],
     ]
+
+
+@pytest.mark.parametrize(
+    ("devices", "seconds", "rate", "metric"),
+    [
+        ('"8"', "1.0", 100.0, "loss"),
+        ("1" + 400 * "0", "1.0", 100.0, "loss"),
+        ("8", "1" + 400 * "0", 100.0, "loss"),
+        ("8", "1" + 5000 * "0", 100.0, "loss"),
+        ("8", "1e308", 100.0, "loss"),  # each of the two sessions
+        ("8", "1.0", 1e-320, "loss"),
+        ("8", "1.0", 100.0, f"eval_c/top1_blur_{5000 * '9'}"),
+    ],
+    ids=["text", "devices", "seconds", "digits", "sum", "rate", "severity"],
+)
+def test_damaged_numbers_are_left_out(folder, tmp_path, devices, seconds, rate, metric) -> None:
+    there = copy(folder / "taught", tmp_path / "run")
+    record = there / sessions.FILE
+    (session,) = json.loads(record.read_text())["sessions"]
+    session["machine"]["devices"], session["seconds"]["data"] = "DEVICES", "SECONDS"
+    text = json.dumps({"sessions": [session, session]})
+    record.write_text(text.replace('"DEVICES"', devices).replace('"SECONDS"', seconds))
+    with (there / lines.NAME).open("a") as file:
+        file.write(json.dumps({"step": 9, "images_per_second": rate, metric: 0.5}) + "\n")
+    (run,) = reports.read([str(there)])
+    found = facts.of(run)
+    assert results.of_run(run)
+    assert ("machine" in found) == (devices == "8")
+    assert ("device-hours" in found.get("time", "")) == (devices == "8" and rate == 100.0)
+    assert bool(run.spent) == (seconds == "1.0")
 
 
 def test_a_chart_of_too_many_metrics_says_how_many_are_left_out(folder, tmp_path) -> None:

@@ -214,6 +214,31 @@ def test_a_damaged_record_is_one_line(recipe, run, images, capsys, text) -> None
     assert "data.json" in error and "damaged" in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        *((("examples",), value) for value in ("5", 10**400, -5, 5.0, True, None)),
+        *((("parts", "cat", "examples"), value) for value in ("4", 10**400, -4)),
+        *(((name,), value) for name in ("kind", "name", "digest") for value in ([], 5)),
+        (("parts", "cat", "digest"), None),
+        *((("class_names",), value) for value in ("abc", {"bee": 0}, ["bee", 3])),
+        *(((name,), value) for name in ("parts", "images") for value in ([], "abc")),
+        *((("parts",), {"cat": 4}), (("images",), {"cat/0.png": 5})),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_record_with_values_of_other_types_is_damaged(run, path, value) -> None:
+    found = record(run)
+    *outer, last = path
+    place = found["splits"]["train"]
+    for name in outer:
+        place = place[name]
+    place[last] = value
+    (run / "data.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"data\.json is damaged: .+: restore it, or remove it"):
+        datasets.read(run)
+
+
 def evaluate(workdir: pathlib.Path, data: pathlib.Path, *more: str) -> int:
     return cli.run(
         "evaluate",

@@ -52,8 +52,11 @@ class Local:
         os.makedirs(self._path, exist_ok=True)
 
     def read(self, name: str) -> bytes | None:
+        path = self._at(name)
+        if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe waits for ever
+            raise OSError(f"{path} is not a file")
         try:
-            with open(self._at(name), "rb") as file:
+            with open(path, "rb") as file:
                 return file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None

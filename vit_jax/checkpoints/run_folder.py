@@ -98,6 +98,8 @@ def _read(workdir: str | os.PathLike[str], name: str) -> Any:
     if not exists(path):
         raise ValueError(f"{workdir} is not a run: it has no {name}")
     try:
+        if not place.is_file(path):
+            raise OSError("it is not a file")
         return plain_json.loads(path.read_text())
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error

@@ -66,7 +66,9 @@ def embed(options: argparse.Namespace) -> str:
             raise Interrupted("interrupted: the same command goes on") from error
     with agreement.Meeting():  # the other processes wait for the file
         if multihost.is_primary():
-            return embedding_files.join(options.output, folder, source, parts=len(starts))
+            return embedding_files.join(
+                options.output, folder, source, starts=starts, dtype=options.dtype
+            )
     return ""
 
 

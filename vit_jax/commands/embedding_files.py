@@ -6,18 +6,21 @@ import os
 import pathlib
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vit_jax import plain_json
+from vit_jax.checkpoints import npz_file
 from vit_jax.data.image_files import ImageFiles
 from vit_jax.errors import RunFailed
 from vit_jax.workdir import place
 
 SUFFIXES = (".parquet", ".npz")
 _FACTS = "embed.json"
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Part(NamedTuple):
@@ -46,11 +49,14 @@ def parts_of(output: pathlib.Path) -> pathlib.Path:
 def open_parts(folder: pathlib.Path, facts: dict[str, Any]) -> None:
     """Makes the folder of parts.
 
-    Raises ValueError if it has parts of other features, or cannot be written.
+    Raises ValueError if it has parts of other features, is damaged, or cannot be written.
     """
     record = folder / _FACTS
     if record.exists():
-        before = plain_json.loads(record.read_text(encoding="utf-8"))
+        try:
+            before = plain_json.loads(record.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{record} is damaged: {error}: remove the folder") from error
         if before != facts:
             other = [name for name in facts if not _same(before, facts, name)]
             raise ValueError(
@@ -76,22 +82,30 @@ def write_part(folder: pathlib.Path, number: int, part: Part, *, dtype: str) -> 
     place.write_output(_path(folder, number), buffer.getvalue())
 
 
-def join(output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, parts: int) -> str:
+def join(
+    output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, starts: range, dtype: str
+) -> str:
     """Writes the file of all parts whole, removes them, and returns a summary.
 
-    Raises RunFailed if parts are missing, or no image could be read, and ValueError if the file
-    cannot be written.
+    `starts` has the first image of each part. Raises RunFailed if parts are missing, or no image
+    could be read, and ValueError if a part is damaged or the file cannot be written.
     """
-    if missing := [number for number in range(parts) if not has_part(folder, number)]:
+    count = len(starts)
+    if missing := [number for number in range(count) if not has_part(folder, number)]:
         raise RunFailed(
-            f"{len(missing)} of {parts} parts are not in {folder}: all processes must write to the"
+            f"{len(missing)} of {count} parts are not in {folder}: all processes must write to the"
             " same folder; the same command goes on"
         )
 
     def read() -> Iterator[Part]:
-        for number in range(parts):
-            with np.load(_path(folder, number)) as arrays:
-                yield Part(arrays["features"], arrays["broken"])
+        shape: tuple[int, ...] | None = None  # of the features of an image
+        for number, first in enumerate(starts):
+            rows = len(source.files[first : first + starts.step])
+            part = _read_part(_path(folder, number), rows=rows, dtype=dtype)
+            shape = shape or part.features.shape[1:]
+            if part.features.shape[1:] != shape:
+                raise ValueError(f"{folder} is damaged: its parts have different shapes: remove it")
+            yield part
 
     broken = sum(int(part.broken.sum()) for part in read())
     if broken == len(source):
@@ -111,6 +125,23 @@ def join(output: pathlib.Path, folder: pathlib.Path, source: ImageFiles, *, part
     shutil.rmtree(folder)
     left_out = f", {broken} of them broken" if broken else ""
     return f"{len(names)} images{left_out}, {shape} features each"
+
+
+def _read_part(path: pathlib.Path, *, rows: int, dtype: str) -> Part:
+    """A part of `rows` images. Raises ValueError if it is damaged."""
+    try:
+        arrays = npz_file.read(path)
+        features, broken = arrays["features"], arrays["broken"]
+        if features.shape[:1] != (rows,) or broken.shape != (rows,):
+            found = f"{features.shape} and {broken.shape}"
+            raise ValueError(f"it has arrays of the shapes {found} for {rows} images")
+        if features.dtype != dtype or broken.dtype != bool:
+            raise ValueError(f"its features are {features.dtype}, its marks {broken.dtype}")
+    except _DAMAGED as error:
+        raise ValueError(
+            f"{path} is damaged: remove it, the same command makes it again"
+        ) from error
+    return Part(features, broken)
 
 
 def _path(folder: pathlib.Path, number: int) -> pathlib.Path:

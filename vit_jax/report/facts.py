@@ -154,7 +154,7 @@ def _time(run: Run) -> str:
         others = ", ".join(f"{part} {words.duration(s)}" for part, s in parts.items())
         text += f" ({others}); {waiting} of the steps waiting for data"
     devices = run.machine.get("devices")
-    if isinstance(devices, int):
+    if type(devices) is int:
         seconds = run.wall_seconds or run.step_seconds
         text += f"; {seconds * devices / 3600:.3g} device-hours"
     return text
@@ -168,7 +168,9 @@ def _known(run: Run) -> bool:
     """Whether the machine of the run is known; the file may have been damaged."""
     names = ("device_kind", "devices", "host_cores", "processor", "versions")
     there = all(name in run.machine for name in names)
-    return there and isinstance(run.machine["versions"], dict)
+    if not there or type(run.machine["devices"]) is not int:
+        return False
+    return isinstance(run.machine["versions"], dict)
 
 
 def _mesh(run: Run) -> str:

@@ -14,7 +14,7 @@ MOST_FIELDS = 6  # that differ between groups and have columns of their own
 _SMALLER = ("loss", "ece")  # metrics that are best if they are small
 LONGEST = 120  # letters of the value of a field
 # The accuracy at one severity of a corruption, such as `eval_corrupt/top1_blur_3`.
-_SEVERITY = re.compile(r"(?P<metric>.+/(?:ema_)?top1)_(?P<corruption>.+)_(?P<severity>\d+)")
+_SEVERITY = re.compile(r"(?P<metric>.+/(?:ema_)?top1)_(?P<corruption>.+)_(?P<severity>\d{1,9})")
 
 
 def of_run(run: Run) -> dict[str, Rows]:

@@ -87,13 +87,13 @@ class Run:
     def step_seconds(self) -> float:
         """Seconds in training steps, from the measured images per second.
 
-        Compilation, evaluations and checkpoints are not among them.
+        Compilation, evaluations and checkpoints are not among them. 0: unknown.
         """
         seconds, before = 0.0, 0
         for step, rate in self.points("images_per_second"):
             seconds += (step - before) * self.config.batch_size / rate if rate > 0 else 0.0
             before = step
-        return seconds
+        return seconds if math.isfinite(seconds) else 0.0  # a rate may be damaged
 
     @property
     def rate(self) -> float:
@@ -127,7 +127,7 @@ class Run:
                 if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
                     return {}
                 total[str(part)] = total.get(str(part), 0.0) + seconds
-        return total
+        return total if all(map(math.isfinite, total.values())) else {}
 
     @property
     def machine(self) -> Mapping[str, Any]:

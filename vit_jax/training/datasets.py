@@ -155,14 +155,41 @@ def read(workdir: str | os.PathLike[str]) -> DataRecord | None:
 
 
 def _identity(content: Mapping[str, Any]) -> Identity:
+    _check(content, Identity)
+    names, images = content["class_names"], content["images"]
+    if not all(isinstance(text, str) for text in (*names, *images.values())):
+        raise ValueError("class_names and images must hold texts")
     return Identity(
         **{
             **content,
-            "class_names": tuple(map(str, content["class_names"])),
-            "parts": {name: Part(**part) for name, part in content["parts"].items()},
-            "images": {str(path): str(mark) for path, mark in content["images"].items()},
+            "class_names": tuple(names),
+            "parts": {name: _part(part) for name, part in content["parts"].items()},
+            "images": images,
         }
     )
+
+
+def _part(content: Mapping[str, Any]) -> Part:
+    _check(content, Part)
+    return Part(**content)
+
+
+_KINDS: Mapping[str, type] = {
+    **{"kind": str, "name": str, "digest": str, "examples": int},
+    **{"class_names": list, "parts": dict, "images": dict},
+}
+
+
+def _check(content: Mapping[str, Any], made: type[Identity] | type[Part]) -> None:
+    """Raises ValueError unless the fields of JSON have the types of those of `made`."""
+    for field in dataclasses.fields(made):
+        value = content.get(field.name, field.default)
+        if value is dataclasses.MISSING:
+            raise ValueError(f"it has no {field.name}")
+        if type(value) is not _KINDS[field.name]:
+            raise ValueError(f"{field.name} must be of type {_KINDS[field.name].__name__}")
+        if isinstance(value, int) and not 0 <= value < 2**63:
+            raise ValueError(f"{field.name} is not a number of images")
 
 
 def _changes(

@@ -134,7 +134,7 @@ class MetricWriter:
         """New events, with the numbers of the lines that the existing events do not show."""
         folder = self._mirror.remote / EVENTS
         files = sorted(folder.iterdir()) if folder.exists() else []
-        files = [path for path in files if ".tfevents." in path.name]
+        files = [path for path in files if ".tfevents." in path.name and place.is_file(path)]
         there = shown(path.read_bytes() for path in files)
         events = Events(self._mirror.local / EVENTS, start_step=start_step, older=len(files))
         lost = 0

@@ -66,7 +66,7 @@ def restored(workdir: str | os.PathLike[str], *, step: int) -> Window:
 def _read(path: epath.Path) -> dict[str, Any]:
     """The content of the file; nothing if it is not there or is damaged."""
     try:
-        content = plain_json.loads(path.read_text()) if path.exists() else {}
+        content = plain_json.loads(path.read_text()) if place.is_file(path) else {}
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}

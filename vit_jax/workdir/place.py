@@ -59,6 +59,11 @@ def is_bucket(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
+def is_file(path: epath.Path) -> bool:
+    """Whether a path is a file or a link to one. epath takes a pipe for one: reading it waits."""
+    return path.is_file() if is_bucket(path) else os.path.isfile(path)
+
+
 def write_whole(path: epath.Path | pathlib.Path, data: bytes) -> None:
     """Writes a file whole: after a failure it is as it was before.
 

@@ -15,10 +15,15 @@ def read(workdir: str | os.PathLike[str]) -> list[Session]:
     """The sessions of a run, the oldest first; none if they are not recorded or are damaged."""
     path = place.folder(workdir) / FILE
     try:
-        content = plain_json.loads(path.read_text()) if path.exists() else {}
+        text = path.read_text() if place.is_file(path) else "{}"
+        content = plain_json.loads(text, integer=_integer)
     except (OSError, ValueError):
         return []
     match content:
         case {"sessions": [*sessions]}:
             return [session for session in sessions if isinstance(session, dict)]
     return []
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if len(text) < 19 else None  # seconds and counts of a run are shorter
