@@ -11,7 +11,7 @@ import pytest
 
 from tests import cli, runs
 from vit_jax.training import metrics, window
-from vit_jax.workdir import sessions
+from vit_jax.workdir import lines, sessions
 
 Refused = Callable[..., str]
 
@@ -244,13 +244,19 @@ def test_a_step_that_is_no_number(run, refused) -> None:
     assert "'last': give latest, best, or the number of a step" in said
 
 
-@pytest.mark.parametrize("name", ["model.json", "config.json", "data.json", "lease.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model.json", "config.json", "data.json", "lease.json"),
+        "checkpoints/6/checksums.json",
+    ],
+)
 def test_a_pipe_in_place_of_a_file_of_a_run_is_refused(recipe, run, capsys, name) -> None:
     """Who opens a pipe waits for ever."""
     _pipe(run / name)
     assert cli.train(recipe, run) == 2
     error = capsys.readouterr().err
-    assert name in error and "not a file" in error and error.count("\n") == 1
+    assert pathlib.Path(name).name in error and "not a file" in error and error.count("\n") == 1
 
 
 def test_a_pipe_in_place_of_a_file_that_a_run_can_lack_is_not_opened(run) -> None:
@@ -259,6 +265,11 @@ def test_a_pipe_in_place_of_a_file_that_a_run_can_lack_is_not_opened(run) -> Non
     _pipe(run / window.FILE)
     assert sessions.read(run) == []
     window.restored(run, step=1)
+    other = run / "another"
+    other.mkdir()
+    _pipe(other / "metrics.jsonl")
+    with pytest.raises(ValueError, match="metrics.jsonl cannot be read: it is not a file"):
+        lines.read(other)
     with metrics.MetricWriter(run, start_step=1) as writer:
         writer.write(2, {"loss": 1.0})
 

@@ -83,7 +83,11 @@ def test_fields_of_a_part_change_that_part_only() -> None:
         ),
         ("Ti/16", "stem.nm_layers=3", "config.model.stem.nm_layers: did you mean 'num_layers'?"),
         ("Ti/16", "stem=3", "model.stem=3: set its fields one by one: model.stem.groups"),
-        ("Ti/16", "width.x=3", "unknown config field config.model.width.x: config.model.width has no fields"),
+        (
+            "Ti/16",
+            "width.x=3",
+            "unknown config field config.model.width.x: config.model.width has no fields",
+        ),
         ("Ti17", "width=64", "unknown model 'Ti17': did you mean 'Ti/16'?"),
     ],
 )

@@ -162,6 +162,8 @@ def _read(folder: epath.Path, step: int) -> dict[str, tuple[int, str]] | None:
     path = folder / NAME
     if not path.exists():
         return None
+    if not place.is_file(path):
+        raise Damaged(f"{NAME} is not a file")
     try:
         held = plain_json.loads(path.read_text())
         files = {name: (size, text) for name, (size, text) in held["files"].items()}

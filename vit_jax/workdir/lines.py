@@ -83,8 +83,12 @@ def numbers(line: Line) -> dict[str, float]:
 
 
 def _content(path: epath.Path) -> bytes:
+    if not path.exists():
+        return b""
     try:
-        return path.read_bytes() if path.exists() else b""
+        if not place.is_file(path):
+            raise OSError("it is not a file")
+        return path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
