@@ -26,6 +26,11 @@ def loads(
     return content
 
 
+def short_integer(text: str) -> int | None:
+    """The integer of these digits; None if there are more than 18: no count of a run has them."""
+    return int(text) if len(text) < 19 else None
+
+
 def _integer(text: str) -> int:
     try:
         return int(text)

@@ -13,6 +13,7 @@ from typing import Any
 
 from etils import epath
 
+from vit_jax import plain_json
 from vit_jax.workdir import place
 
 NAME, SEGMENTS = "metrics.jsonl", "metrics"
@@ -96,7 +97,10 @@ def _content(path: epath.Path) -> bytes:
 def _line(text: bytes) -> Line | None:
     try:
         line = json.loads(
-            text, parse_constant=lambda _: None, parse_int=_integer, parse_float=_fraction
+            text,
+            parse_constant=lambda _: None,
+            parse_int=plain_json.short_integer,
+            parse_float=_fraction,
         )
         if not isinstance(line, dict):
             return None
@@ -109,10 +113,6 @@ def _line(text: bytes) -> Line | None:
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
         return None
     return line
-
-
-def _integer(text: str) -> int | None:
-    return int(text) if len(text) < 19 else None  # counts of a run are shorter
 
 
 def _fraction(text: str) -> float | None:

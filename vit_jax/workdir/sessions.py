@@ -16,14 +16,10 @@ def read(workdir: str | os.PathLike[str]) -> list[Session]:
     path = place.folder(workdir) / FILE
     try:
         text = path.read_text() if place.is_file(path) else "{}"
-        content = plain_json.loads(text, integer=_integer)
+        content = plain_json.loads(text, integer=plain_json.short_integer)
     except (OSError, ValueError):
         return []
     match content:
         case {"sessions": [*sessions]}:
             return [session for session in sessions if isinstance(session, dict)]
     return []
-
-
-def _integer(text: str) -> int | None:
-    return int(text) if len(text) < 19 else None  # seconds and counts of a run are shorter
