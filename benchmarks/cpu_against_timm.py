@@ -21,7 +21,11 @@ TIMM_NAMES = {
     "Ti/16": "vit_tiny_patch16_224",
     "S/16": "vit_small_patch16_224",
     "B/16": "vit_base_patch16_224",
+    "R50x1": "resnetv2_50x1_bit",
+    "R26+S/32": "vit_small_r26_s32_224",
+    "ResNet-18": "resnet18",
 }
+SCANNED = ("Ti/16", "S/16", "B/16", "R26+S/32")  # models with a scan over their blocks
 
 
 def main() -> None:
@@ -105,7 +109,8 @@ def ours(model: str, task: str, unroll: int) -> tuple[Callable[[], object], floa
 
     rng = np.random.default_rng(0)
     if task == "inference":
-        options = zoo.options(model, unroll=unroll)
+        scanned = {"unroll": unroll} if model in SCANNED else {}
+        options = zoo.options(model, **scanned)
         images = rng.standard_normal((BATCH, SIZE, SIZE, 3), np.float32)
         vit = zoo.init(options, key=jax.random.key(0))
         apply = jax.jit(lambda images: vit(images))
@@ -114,7 +119,9 @@ def ours(model: str, task: str, unroll: int) -> tuple[Callable[[], object], floa
 
     recipe = default_config()
     recipe.image_size, recipe.batch_size = (SIZE, SIZE), BATCH
-    recipe.model.name, recipe.model.unroll = model, unroll
+    recipe.model.name = model
+    if model in SCANNED:
+        recipe.model.unroll = unroll
     recipe.augment = ("value_range",)
     recipe.optimizer.clip_norm = 0.0
     config = resolve(recipe)

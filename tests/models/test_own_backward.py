@@ -1,4 +1,4 @@
-"""LayerNorm, attention and the split of its inputs have backward passes of their own.
+"""LayerNorm, GroupNorm, attention and the split of its inputs have their own backward passes.
 
 Their values and gradients are compared with those of the plain form, which autodiff differentiates,
 in float64.
@@ -39,6 +39,15 @@ def plain_norm(x: Any, scale: Any, bias: Any) -> jax.Array:
     return (normal * scale.reshape(row) + bias.reshape(row)).astype(x.dtype)
 
 
+def plain_group_norm(x: Any, scale: Any, bias: Any) -> jax.Array:
+    wide = x.astype(scale.dtype).reshape(*x.shape[:-1], GROUPS, -1)
+    places = (*range(1, x.ndim - 1), x.ndim)
+    mean, variance = wide.mean(places, keepdims=True), wide.var(places, keepdims=True)
+    normal = ((wide - mean) / jnp.sqrt(variance + 1e-6)).reshape(x.shape)
+    row = (1,) * (x.ndim - 1) + scale.shape
+    return (normal * scale.reshape(row) + bias.reshape(row)).astype(x.dtype)
+
+
 def plain_split(qkv: Any, bias: Any) -> tuple[jax.Array, ...]:
     return tuple(jnp.moveaxis(qkv + bias.astype(qkv.dtype)[None, None], 2, 0))
 
@@ -71,6 +80,7 @@ def error(found: Any, true: Any) -> float:
     return float(np.linalg.norm(found - true) / np.linalg.norm(true))
 
 
+GROUPS = 4
 ROWS = 8
 # Queries, keys, heads, width of a head, shape of the bias
 SIZES: list[Any] = [
@@ -142,6 +152,17 @@ def test_layer_norm_is_the_plain_form(shape, dtype) -> None:
     weights = [draw(*shape, dtype=dtype, seed=3)]
     ours = lambda *inputs: normalisation.normalise(*inputs, 1e-6)  # noqa: E731
     found, true = gradients(ours, inputs, weights), exact(plain_norm, inputs, weights)
+    for one, theirs in zip(found, true, strict=True):
+        assert_close(one, theirs, scaled=1e-6 if dtype == "float32" else 2**-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(3, 5, 4, 24), (2, 9, 8), (5, 16)], ids=str)
+def test_group_norm_is_the_plain_form(shape, dtype) -> None:
+    inputs = [3 + draw(*shape, dtype=dtype), 1 + draw(shape[-1], seed=1), draw(shape[-1], seed=2)]
+    weights = [draw(*shape, dtype=dtype, seed=3)]
+    ours = lambda *inputs: normalisation.normalise_groups(*inputs, GROUPS, 1e-6)  # noqa: E731
+    found, true = gradients(ours, inputs, weights), exact(plain_group_norm, inputs, weights)
     for one, theirs in zip(found, true, strict=True):
         assert_close(one, theirs, scaled=1e-6 if dtype == "float32" else 2**-8)
 

@@ -88,10 +88,11 @@ def _traced(variant: Variant) -> Callable[..., Any]:
 
 
 def _computed(closed: core.ClosedJaxpr, *inputs: jax.Array) -> list[Any]:
-    """The outputs of traced operations, two of which are computed by others.
+    """The outputs of traced operations, some of which are computed by others.
 
     The library writes max pooling with a window over all four axes, which ONNX Runtime refuses, and
-    padding of a fixed batch only. Operations inside a scan stay as they are.
+    padding of a fixed batch only. Where each platform has operations of its own, it gets the
+    general ones. Operations inside a scan stay as they are.
     """
     values: dict[core.Var, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     values |= zip(closed.jaxpr.invars, inputs, strict=True)
@@ -99,6 +100,7 @@ def _computed(closed: core.ClosedJaxpr, *inputs: jax.Array) -> list[Any]:
     def read(variable: Any) -> Any:
         return variable.val if isinstance(variable, core.Literal) else values[variable]
 
+    found: list[Any]
     for equation in closed.jaxpr.eqns:
         given = list(map(read, equation.invars))
         if equation.primitive.name == "reduce_window_max":
@@ -107,6 +109,10 @@ def _computed(closed: core.ClosedJaxpr, *inputs: jax.Array) -> list[Any]:
             found = [_padded(*given, **equation.params)]
         elif equation.primitive.name == "jit":
             found = _computed(equation.params["jaxpr"], *given)
+        elif equation.primitive.name == "platform_index":
+            found = [None]
+        elif "branches_platforms" in equation.params:
+            found = _computed(equation.params["branches"][-1], *given[1:])
         else:
             found = core.jaxpr_as_fun(_alone(closed.jaxpr, equation))(*given)
         values |= zip(equation.outvars, found, strict=True)

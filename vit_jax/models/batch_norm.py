@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, traverse_util
 
+from vit_jax.models.convolution import convolve
 from vit_jax.models.layers import Dtype
 
 MOMENTUM = 0.1  # weight of the newest batch in the running averages
@@ -95,13 +96,12 @@ class ConvNorm(nnx.Module):
     def __call__(self, x: jax.Array, *, training: bool) -> jax.Array:
         """(B, h, w, C) to (B, h', w', outputs)."""
         pad = self.kernel.shape[0] // 2
-        x = jax.lax.conv_general_dilated(
+        x = convolve(
             x,
             self.kernel[...].astype(x.dtype),
-            (self.stride, self.stride),
-            [(pad, pad), (pad, pad)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
+            stride=self.stride,
+            padding=[(pad, pad)] * 2,
+            groups=self.groups,
         )
         return self.norm(x, training=training).astype(jnp.dtype(self.dtype))
 

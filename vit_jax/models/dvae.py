@@ -15,6 +15,7 @@ from flax import nnx
 
 from vit_jax.models import fitting, limits
 from vit_jax.models.model import Model, ModelOptions
+from vit_jax.models.pooling import max_pool
 from vit_jax.models.preprocessing import check_images
 
 MARGIN = 0.1  # pixels in [0, 1] are mapped to [MARGIN, 1 - MARGIN]
@@ -146,7 +147,7 @@ class DVAE(Model):
         x = self.encoder.input(images.astype(jnp.dtype(options.dtype)))
         for number in range(1, options.groups + 1):
             x = self.encoder.group(number, x)
-            x = x if number == options.groups else nnx.max_pool(x, (2, 2), strides=(2, 2))
+            x = x if number == options.groups else max_pool(x, 2, stride=2, pads=[(0, 0)] * 2)
         return jax.nn.relu(x.astype(jnp.float32))
 
 

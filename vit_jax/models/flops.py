@@ -67,7 +67,12 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def inner_programs(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
-    """The inner programs of an operation such as a scan or a nested jit."""
+    """The inner programs of an operation such as a scan or a nested jit.
+
+    Where each platform has a program of its own, only the general one counts: it comes last.
+    """
+    if equation.primitive.name == "cond":
+        yield equation.params["branches"][-1].jaxpr
     for value in equation.params.values():
         if isinstance(value, core.ClosedJaxpr):
             yield value.jaxpr

@@ -13,7 +13,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models import limits
+from vit_jax.models.convolution import convolve
 from vit_jax.models.layers import Dtype
+from vit_jax.models.normalisation import GroupNorm
+from vit_jax.models.pooling import max_pool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +104,7 @@ class Stem(nnx.Module):
             pads = [(1, 1), (1, 1)]
         if self.options.pool_padding == "zero":
             x, pads = jnp.pad(x, ((0, 0), *pads, (0, 0))), [(0, 0), (0, 0)]
-        return nnx.max_pool(x, window_shape=window, strides=strides, padding=pads)
+        return max_pool(x, 3, stride=2, pads=pads)
 
 
 class Stage(nnx.Module):
@@ -140,9 +143,9 @@ class Unit(nnx.Module):
     conv1: "StdConv"
     conv2: "StdConv"
     conv3: "StdConv"
-    norm1: nnx.GroupNorm  # norm1 to norm3: only with pre-activation
-    norm2: nnx.GroupNorm
-    norm3: nnx.GroupNorm
+    norm1: GroupNorm  # norm1 to norm3: only with pre-activation
+    norm2: GroupNorm
+    norm3: GroupNorm
 
     def __init__(
         self,
@@ -216,12 +219,11 @@ class StdConv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         options, dtype, kernel = self.options, jnp.dtype(self.dtype), self.standardized
         pad = (kernel.shape[0] - 1) // 2
-        return jax.lax.conv_general_dilated(
+        return convolve(
             x.astype(dtype),
             kernel.astype(dtype),
-            window_strides=(self.stride, self.stride),
+            stride=self.stride,
             padding="SAME" if options.padding == "same" else [(pad, pad)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
     @property
@@ -262,25 +264,16 @@ def group_norm(
     zero_scale: bool = False,
     dtype: Dtype,
     rngs: nnx.Rngs,
-) -> nnx.GroupNorm:
-    """GroupNorm in float32 with variance E[(x - mean)^2]: released weights need the precision."""
-    return _GroupNorm(
+) -> GroupNorm:
+    """GroupNorm with an output of the computation's dtype."""
+    return GroupNorm(
         features,
         num_groups=options.groups,
         epsilon=options.norm_eps,
         scale_init=nnx.initializers.zeros if zero_scale else nnx.initializers.ones,
-        use_fast_variance=False,
         dtype=jnp.dtype(dtype),
         rngs=rngs,
     )
-
-
-class _GroupNorm(nnx.GroupNorm):
-    """Works under strict dtype promotion too: Flax promotes to float32 implicitly."""
-
-    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        with jax.numpy_dtype_promotion("standard"):
-            return super().__call__(x, mask=mask)
 
 
 def standardize(kernel: jax.Array, *, eps: float, eps_in: Literal["std", "variance"]) -> jax.Array:

@@ -14,6 +14,7 @@ from flax import nnx
 from vit_jax.models import fitting, limits
 from vit_jax.models.batch_norm import ConvNorm
 from vit_jax.models.model import ModelOptions
+from vit_jax.models.pooling import max_pool
 from vit_jax.models.staged import StagedNetwork
 
 
@@ -75,7 +76,7 @@ class ResNet(StagedNetwork):
     def after_stem(self, x: jax.Array) -> jax.Array:
         if self.options.root == "cifar":
             return x
-        return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return max_pool(x, 3, stride=2, pads=[(1, 1), (1, 1)])
 
 
 class Block(nnx.Module):

@@ -39,6 +39,8 @@ def _equation(equation: core.JaxprEqn, inputs: list[bool]) -> tuple[int, list[bo
         return 0, [False]
     if count := flops.multiply_adds(equation):
         return count * (1 + sum(inputs[:2])), [any(inputs)] * len(equation.outvars)
+    if equation.primitive.name == "cond":
+        inputs = inputs[1:]  # without the number of the platform's program
     programs = list(flops.inner_programs(equation))
     if equation.primitive.name == "scan":
         return _scan(equation, programs[0], inputs)
