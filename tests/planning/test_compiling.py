@@ -84,6 +84,19 @@ def test_a_result_whose_program_was_removed_is_compiled_again(worker) -> None:
         assert compiler.one(probe).needed == 5  # the memory of a probe is all that is asked for
 
 
+def test_without_a_cache_that_can_be_written_results_are_not_kept(
+    worker, monkeypatch, tmp_path
+) -> None:
+    worker(compiles())
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    said: list[str] = []
+    with compiling.Compiler(report=said.append) as compiler:
+        result = compiler.one(job())
+        assert result.needed == 5 and compiler.text(result) == "a text"
+    assert said[0].startswith("plans are not kept (Not a directory): set XDG_CACHE_HOME")
+
+
 def test_a_result_that_does_not_fit_has_no_program_and_is_kept(worker) -> None:
     worker(answer(Result(step=STEP, program="p", needed=1e12, fits=False)))
     with compiling.Compiler() as compiler:

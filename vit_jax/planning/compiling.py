@@ -109,7 +109,9 @@ class Compiler:
 
         `report` gets a line of text before each compilation that takes long.
         """
-        self._folder, self.limit, self._report = cache_folder(), limit, report
+        self.limit, self._report = limit, report
+        self._resources = contextlib.ExitStack()
+        self._folder = self._writable_folder()
         self._free = threading.BoundedSemaphore(processes)
         self._idle: list[_Worker] = []  # processes that wait for probes
         self._busy: set[_Worker] = set()
@@ -126,6 +128,19 @@ class Compiler:
         trace: TracebackType | None,
     ) -> None:
         self._end()
+        self._resources.close()
+
+    def _writable_folder(self) -> pathlib.Path:
+        """The folder of the cache, or one for this process only where the cache is read-only."""
+        try:
+            folder = cache_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except (OSError, RuntimeError) as error:  # a read-only home, or none
+            reason = getattr(error, "strerror", None) or error
+            self._report(f"plans are not kept ({reason}): set XDG_CACHE_HOME to a folder to write")
+            return pathlib.Path(self._resources.enter_context(tempfile.TemporaryDirectory()))
 
     def _end(self) -> None:
         """Ends all processes; those that compile give no result, and no others begin."""
@@ -195,7 +210,6 @@ class Compiler:
         return gzip.decompress(path.read_bytes()).decode()
 
     def _compile(self, job: Job) -> Result:
-        self._folder.mkdir(parents=True, exist_ok=True)
         program_cache.trim(self._folder)
         if not job.probe:
             self._report(f"compiling for {job.topology.name}; this may take minutes")
