@@ -1,6 +1,6 @@
 """Measures training steps and inference on the CPU, alternating with timm (PyTorch) in one run.
 
-    python benchmarks/cpu_against_timm.py [--timm-python PATH] [--models Ti/16 S/16] [--rounds 5]
+    python benchmarks/cpu_against_timm.py [--timm-python PATH] [--models Ti/16 R50x1] [--rounds 5]
 
 Two worker processes, one for each library, take turns, so that both see the same machine; the
 medians of the rounds are compared. Float32, 224 pixels, batch 16, AdamW, all cores. timm is not a
@@ -25,13 +25,14 @@ TIMM_NAMES = {
     "R26+S/32": "vit_small_r26_s32_224",
     "ResNet-18": "resnet18",
 }
+PAGE = ["Ti/16", "S/16", "R26+S/32", "R50x1", "ResNet-18"]  # the models of docs/performance.md
 SCANNED = ("Ti/16", "S/16", "B/16", "R26+S/32")  # models with a scan over their blocks
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--models", nargs="+", default=["Ti/16", "S/16"], choices=TIMM_NAMES)
+    parser.add_argument("--models", nargs="+", default=PAGE, choices=TIMM_NAMES)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--timm-python", default=sys.executable)
     parser.add_argument("--unroll", type=int, default=1, help="blocks per iteration of the scan")
