@@ -5,13 +5,14 @@ Shapes: B batch, h and w rows and columns, C channels of the input, D of the out
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 Padding = Literal["SAME"] | Sequence[tuple[int, int]]
+Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def convolve(
@@ -26,17 +27,38 @@ def convolve(
     pads = padding
     if isinstance(pads, str):
         pads = jax.lax.padtype_to_pads(x.shape[1:3], sides, strides, pads)
-    convolution = functools.partial(
-        jax.lax.conv_general_dilated,
-        window_strides=strides,
-        padding=pads,
+    plain = functools.partial(_plain, stride=stride, pads=pads, groups=groups)
+    if groups > 1 or not _better_as_product(x, sides, stride, pads):
+        return plain(x, kernel)
+    product = functools.partial(_product, stride=stride, pads=pads)
+    if math.prod(sides) == 1 < stride:  # the projections of ResNets: only their gradients gain
+        on_cpu = _with_gradient_of(plain, product)
+    else:
+        on_cpu = product
+    return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+
+
+def _with_gradient_of(function: Convolution, other: Convolution) -> Convolution:
+    """A function with the gradient of another one that computes the same."""
+    combined = jax.custom_vjp(function)
+    combined.defvjp(
+        lambda x, kernel: (function(x, kernel), (x, kernel)),
+        lambda kept, gradient: jax.vjp(other, *kept)[1](gradient),
+    )
+    return combined
+
+
+def _plain(
+    x: jax.Array, kernel: jax.Array, *, stride: int, pads: Sequence[tuple[int, int]], groups: int
+) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
-    if groups > 1 or not _better_as_product(x, sides, stride, pads):
-        return convolution(x, kernel)
-    product = functools.partial(_product, stride=stride, pads=pads)
-    return jax.lax.platform_dependent(x, kernel, cpu=product, default=convolution)
 
 
 def _better_as_product(

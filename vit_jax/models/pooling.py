@@ -19,49 +19,63 @@ def max_pool(x: jax.Array, window: int, *, stride: int, pads: Sequence[Pads]) ->
     `pads` are the places before and after the rows and the columns; they are never the largest.
     Of equal values, the gradient goes to the first, row by row, as in PyTorch.
     """
-    pooled = functools.partial(
-        nnx.max_pool,
-        window_shape=(window, window),
-        strides=(stride, stride),
-        padding=tuple(map(tuple, pads)),
+    rows, columns = pads
+    pooled, with_own_gradient = (
+        functools.partial(pool, window, stride, (rows, columns))
+        for pool in (_pooled, _with_own_gradient)
     )
-    by_axis = functools.partial(_by_axis, window=window, stride=stride, pads=pads)
-    return jax.lax.platform_dependent(x, cpu=by_axis, default=pooled)
+    return jax.lax.platform_dependent(x, cpu=with_own_gradient, default=pooled)
 
 
-def _by_axis(x: jax.Array, *, window: int, stride: int, pads: Sequence[Pads]) -> jax.Array:
-    """Columns first, and then rows: so the first of equal values is in the first row that has it.
-
-    For a gradient, XLA writes the place of each value to an array, and pools values and places.
-    """
-    columns = _largest(x, 2, window, stride, pads[1])
-    return _largest(columns, 1, window, stride, pads[0])
+def _pooled(window: int, stride: int, pads: tuple[Pads, Pads], x: jax.Array) -> jax.Array:
+    return nnx.max_pool(x, (window, window), strides=(stride, stride), padding=pads)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _largest(x: jax.Array, axis: int, window: int, stride: int, pads: Pads) -> jax.Array:
-    """The largest value of each window along one axis."""
-    return functools.reduce(jnp.maximum, _slices(x, axis, window, stride, pads))
+_with_own_gradient = jax.custom_vjp(_pooled, nondiff_argnums=(0, 1, 2))
 
 
 def _forward(
-    x: jax.Array, axis: int, window: int, stride: int, pads: Pads
+    window: int, stride: int, pads: tuple[Pads, Pads], x: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    y = _largest(x, axis, window, stride, pads)
+    y = _pooled(window, stride, pads, x)
     return y, (x, y)
 
 
 def _backward(
-    axis: int,
     window: int,
     stride: int,
-    pads: Pads,
+    pads: tuple[Pads, Pads],
     kept: tuple[jax.Array, jax.Array],
     gradient: jax.Array,
 ) -> tuple[jax.Array]:
+    """The gradient, as if columns were pooled first, and then rows.
+
+    So the first of equal values is in the first row that has it. XLA's own gradient writes the
+    place of each value to an array, and pools values and places.
+    """
     x, y = kept
+    along_columns = functools.partial(_slices, axis=2, window=window, stride=stride, pads=pads[1])
+    along_rows = functools.partial(_slices, axis=1, window=window, stride=stride, pads=pads[0])
+    columns = functools.reduce(jnp.maximum, along_columns(x))
+    gradient = _spread(gradient, y, columns, along_rows(columns), 1, stride, pads[0])
+    return (_spread(gradient, columns, x, along_columns(x), 2, stride, pads[1]),)
+
+
+_with_own_gradient.defvjp(_forward, _backward)
+
+
+def _spread(
+    gradient: jax.Array,
+    y: jax.Array,
+    x: jax.Array,
+    slices: list[jax.Array],
+    axis: int,
+    stride: int,
+    pads: Pads,
+) -> jax.Array:
+    """The gradient of `x`, whose `slices` are pooled to `y`, from that of `y`."""
     taken, total = jnp.zeros(y.shape, bool), jnp.zeros_like(x)
-    for place, values in enumerate(_slices(x, axis, window, stride, pads)):
+    for place, values in enumerate(slices):
         first = (values == y) & ~taken
         taken |= first
         before = place - pads[0]
@@ -69,14 +83,11 @@ def _backward(
         padding = _along(axis, (before, after, stride - 1), x.ndim)
         given = jnp.where(first, gradient, jnp.zeros_like(gradient))
         total += jax.lax.pad(given, jnp.zeros((), x.dtype), padding)
-    return (total,)
+    return total
 
 
-_largest.defvjp(_forward, _backward)
-
-
-def _slices(x: jax.Array, axis: int, window: int, stride: int, pads: Pads) -> list[jax.Array]:
-    """For each place of a window, the values at this place in all windows."""
+def _slices(x: jax.Array, *, axis: int, window: int, stride: int, pads: Pads) -> list[jax.Array]:
+    """For each place of a window, the values at this place in all windows along one axis."""
     x = jax.lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), _along(axis, (*pads, 0), x.ndim))
     last = x.shape[axis] - window
     return [
