@@ -212,3 +212,31 @@ def test_a_card_that_is_not_an_object_is_refused(run, text) -> None:
     with pytest.raises(ValueError) as error:
         run_folder.read_card(run)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("objective", "found"),
+    [
+        ({"name": "classification", "cross_entropy": "sigmoid_mean"}, "sigmoid_mean"),
+        ({"loss": "sigmoid"}, "sigmoid"),  # the name of the first versions
+        ({"name": "mae"}, ""),
+        ("mae", ""),
+        ({"cross_entropy": "hinge"}, ""),
+    ],
+)
+def test_the_config_of_an_earlier_run_says_what_it_was_trained_with(
+    run, objective, found, caplog
+) -> None:
+    content = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(content | {"objective": objective}))
+    assert run_folder.cross_entropy_of_config(run) == found
+    unreadable = objective in ("mae", {"cross_entropy": "hinge"})
+    assert ("assumed to be a softmax" in caplog.text) == unreadable
+
+
+def test_a_card_without_a_cross_entropy_is_readable_by_earlier_versions(run) -> None:
+    assert not {"optional", "cross_entropy"} & set(card_lib.to_json(CARD))
+    content = card_lib.to_json(dataclasses.replace(CARD, cross_entropy="sigmoid"))
+    assert content["optional"] == ["cross_entropy"]  # they leave it out
+    changed(run, **content)
+    assert run_folder.read_card(run).cross_entropy == "sigmoid"

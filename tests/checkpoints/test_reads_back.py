@@ -351,3 +351,41 @@ def test_a_plain_vit_under_the_key_model_is_read_as_deit_with_a_note(tmp_path, c
             assert message in caplog.text
             assert f"note: {message}" in report
         (tmp_path / "config.json").unlink()
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid_mean"])
+def test_every_form_of_a_model_says_what_it_was_trained_with(tmp_path, kind) -> None:
+    model = vit_jax.create("Ti/16", image_size=32, num_classes=3)
+    model.cross_entropy = kind
+    first, last = tmp_path / "run", tmp_path / "last.npz"
+    vit_jax.save(model, first)
+    forms = {"other.npz": "vit_jax", "timm.safetensors": "timm", "hf": "hf", "again": ""}
+    for name, layout in forms.items():
+        convert(first, tmp_path / name, layout=layout)
+        assert vit_jax.load(tmp_path / name).cross_entropy == kind, name
+    convert(tmp_path / "hf", last)
+    assert load.read(last).cross_entropy == kind
+    assert model.resized(64).cross_entropy == kind
+    assert vit_jax.load(last, num_classes=5).cross_entropy == ""  # its head is new
+
+
+def test_a_hugging_face_model_for_several_labels_has_sigmoids(tmp_path) -> None:
+    vit_jax.save(
+        vit_jax.create("Ti/16", image_size=32, num_classes=3), tmp_path / "hf", layout="hf"
+    )
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    assert vit_jax.load(tmp_path / "hf").cross_entropy == ""
+    several = config | {"problem_type": "multi_label_classification"}
+    (tmp_path / "hf/config.json").write_text(json.dumps(several))
+    assert vit_jax.load(tmp_path / "hf").cross_entropy == "sigmoid_mean"
+
+
+def test_a_config_with_an_unknown_cross_entropy_is_refused(tmp_path) -> None:
+    path = tmp_path / "model.npz"
+    vit_jax.save(vit_jax.create("Ti/16", image_size=32, num_classes=3), path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vit_jax"]["cross_entropy"] = "hinge"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="cross_entropy is 'hinge': choose one of") as error:
+        vit_jax.load(path)
+    assert "\n" not in str(error.value)

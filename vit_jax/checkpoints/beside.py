@@ -9,10 +9,11 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from vit_jax import plain_json
 from vit_jax.models import old_names
+from vit_jax.models.model import CrossEntropy
 from vit_jax.models.zoo import FREE_FIELDS, Options
 from vit_jax.schema import build
 
@@ -29,6 +30,7 @@ class Exact:
     layout: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cross_entropy: Literal["", CrossEntropy] = ""
 
 
 def config_path(file: pathlib.Path) -> pathlib.Path:
@@ -62,7 +64,7 @@ def exact(content: Mapping[str, Any]) -> Exact:
             f" {entry!r}"
         )
     for name, value in entry.items():
-        wanted = str if name in ("file", "layout") else Mapping
+        wanted = Mapping if name in ("options", "preprocessing") else str
         if not isinstance(value, wanted):
             kind = "a text" if wanted is str else "an object"
             raise ValueError(f"config.json: {_OURS}.{name} must be {kind}, got {value!r}")
@@ -70,12 +72,23 @@ def exact(content: Mapping[str, Any]) -> Exact:
     long = len(name.encode(errors="surrogatepass")) > _MAX_NAME_BYTES
     if long or any(part in name for part in ("/", "\\", "\0")):
         raise ValueError(f"config.json: {_OURS}.file must be the name of a file, got {name!r}")
+    chosen = entry.get("cross_entropy", "")
+    build(Literal["", CrossEntropy], chosen, f"config.json: {_OURS}.cross_entropy")
     found = Exact(**entry)
     return dataclasses.replace(
         found,
         options=old_names.options(found.options),
         preprocessing=old_names.preprocessing(found.preprocessing),
     )
+
+
+def cross_entropy(content: Mapping[str, Any]) -> Literal["", CrossEntropy]:
+    """What the model of a config.json was trained with; "" if it does not say it.
+
+    Hugging Face trains models for several labels with the mean of the sigmoids.
+    """
+    several = content.get("problem_type") == "multi_label_classification"
+    return exact(content).cross_entropy or ("sigmoid_mean" if several else "")
 
 
 def with_exact(content: Mapping[str, Any], entry: Exact) -> dict[str, Any]:

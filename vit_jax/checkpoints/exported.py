@@ -5,12 +5,13 @@ It is read like a run with one checkpoint, but has no config and cannot be train
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from vit_jax.checkpoints import files, kernels, run_folder, s3, surgery
 from vit_jax.models import zoo
+from vit_jax.models.model import CrossEntropy
 from vit_jax.text import few
 from vit_jax.workdir import place
 
@@ -44,10 +45,11 @@ def read(path: str | os.PathLike[str], options: zoo.Options) -> dict[str, np.nda
     return arrays
 
 
-def activation(path: str | os.PathLike[str]) -> Any:
-    """What makes probabilities of the logits, as card.json says; None if it does not say it."""
+def cross_entropy(path: str | os.PathLike[str]) -> Literal["", CrossEntropy]:
+    """What the model was trained with, by what earlier versions wrote of it; "" if they did not."""
     card = run_folder.read_json(path, "card.json")
-    return card.get("activation") if isinstance(card, Mapping) else None
+    said = card.get("activation") if isinstance(card, Mapping) else ""
+    return "softmax" if said == "softmax" else "sigmoid" if said == "sigmoid" else ""
 
 
 def _shape(arrays: Mapping[str, np.ndarray], name: str) -> tuple[int, ...] | None:

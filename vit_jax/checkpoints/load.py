@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ from vit_jax.checkpoints.layouts import class_names
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import lora, zoo
 from vit_jax.models.interpolation import Method, Methods
+from vit_jax.models.model import CrossEntropy
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.text import printable
 from vit_jax.workdir import place
@@ -39,6 +40,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
     resize: Methods = Methods()  # how its family resizes parameters
+    cross_entropy: Literal["", CrossEntropy] = ""  # what it was trained with; "": not known
     layout: str = ""  # the layout of the file that was read; "" for a run
     step: int | None = None  # of a run
     notes: tuple[str, ...] = ()  # messages about what was assumed or not read
@@ -114,6 +116,7 @@ def _ready(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> zoo.Model:
     model.preprocessing = checkpoint.preprocessing
     model.class_names = checkpoint.class_names
     model.resize_methods, model.step = checkpoint.resize, checkpoint.step
+    model.cross_entropy = checkpoint.cross_entropy
     return model
 
 
@@ -156,6 +159,7 @@ def adapted(
         params=params,
         preprocessing=expects.for_channels(target.channels),
         class_names=checkpoint.class_names if same_classes else (),
+        cross_entropy=checkpoint.cross_entropy if same_classes else "",
         notes=(*checkpoint.notes, *report.notes),
     )
     return changed, report
@@ -231,6 +235,7 @@ def _read_file(path: str | os.PathLike[str], layout: str, given: Hints) -> Check
         preprocessing=preprocessing,
         class_names=names,
         resize=found.resize(options),
+        cross_entropy=beside.cross_entropy(texts.config),
         layout=layouts.name(found),
         notes=notes + tuple(hints.notes) + problems,
     )
@@ -272,6 +277,7 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
             preprocessing=card.preprocessing,
             class_names=card.class_names,
             resize=card.resize,
+            cross_entropy=card.cross_entropy or exported.cross_entropy(path),
             notes=card.notes,
         )
     item = "ema" if card.average else "params"
@@ -293,6 +299,7 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
         preprocessing=card.preprocessing,
         class_names=card.class_names,
         resize=card.resize,
+        cross_entropy=card.cross_entropy or run_folder.cross_entropy_of_config(path),
         step=found.step,
         notes=card.notes + found.notes,
     )

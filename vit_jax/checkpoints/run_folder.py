@@ -8,9 +8,10 @@ checkpoints/  one folder per step                  (store.py)
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from etils import epath
 
@@ -18,6 +19,8 @@ from vit_jax import plain_json
 from vit_jax.checkpoints import card as card_lib
 from vit_jax.checkpoints import s3
 from vit_jax.checkpoints.card import Card as Card
+from vit_jax.models.model import CrossEntropy
+from vit_jax.schema import build
 from vit_jax.workdir import place
 
 CONFIG = "config.json"
@@ -76,6 +79,22 @@ def read_card(workdir: str | os.PathLike[str]) -> Card:
     config = _read(workdir, CONFIG) if old else {}
     fields = config if isinstance(config, Mapping) else {}
     return card_lib.from_json(content, config=fields, path=f"{workdir}/model.json")
+
+
+def cross_entropy_of_config(workdir: str | os.PathLike[str]) -> Literal["", CrossEntropy]:
+    """What a run was trained with, which earlier versions recorded in its config alone.
+
+    "" where the config does not say it, or, with a warning, where it cannot be read: the model is
+    used without its config.
+    """
+    try:
+        objective = (read_json(workdir, CONFIG) or {}).get("objective") or {}
+        found = objective.get("cross_entropy", objective.get("loss", ""))
+        return build(Literal["", CrossEntropy], found, "config.objective.cross_entropy")
+    except (AttributeError, ValueError) as error:
+        message = "%s: probabilities are assumed to be a softmax: %s"
+        logging.getLogger(__name__).warning(message, workdir, error)
+        return ""
 
 
 def renew_card(workdir: str | os.PathLike[str]) -> None:

@@ -46,6 +46,7 @@ def save(model: zoo.Model, path: str | os.PathLike[str], *, layout: str | None =
         ),
         class_names=model.class_names,
         resize=model.resize_methods,
+        cross_entropy=model.cross_entropy,
     )
     for change in write(checkpoint, path, layout=layout or ""):
         warnings.warn(printable(f"{path}: {change}"), stacklevel=2)
@@ -122,6 +123,7 @@ def _beside(
         layout=layouts.name(written),
         options=beside.options_differences(found, source),
         preprocessing=beside.differences(read, expects),
+        cross_entropy=checkpoint.cross_entropy,
     )
     contents["config.json"] = beside.with_exact(contents["config.json"], entry)
     return {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}
@@ -198,6 +200,7 @@ def _write_run(checkpoint: Checkpoint, path: pathlib.Path, origin: str) -> None:
         class_names=checkpoint.class_names,
         preprocessing=expects,
         resize=checkpoint.resize,
+        cross_entropy=checkpoint.cross_entropy,
     )
     params = traverse_util.unflatten_dict(
         {name: jax.numpy.asarray(array) for name, array in checkpoint.params.items()}, sep="/"

@@ -16,7 +16,6 @@ from vit_jax.images import read_pixels, transform_of
 from vit_jax.models import zoo
 from vit_jax.models.zoo import Model
 from vit_jax.objectives import classification
-from vit_jax.objectives.classification import Kind
 
 BATCH = 32  # the most images that a model sees at once
 THREADS = min(os.cpu_count() or 1, 16)  # that read images, while the model computes
@@ -39,19 +38,14 @@ def predict(
     *,
     top: int,
     names: Sequence[Sequence[str]],
-    cross_entropies: Sequence[Kind],
 ) -> Iterator[tuple[str, list[Best] | str]]:
     """For every path the `top` classes of each model, or a message if the file is bad.
 
-    `names` has the names of the classes of each model, and `cross_entropies` what each was trained
-    with. Files are read by threads, one batch ahead.
+    `names` has the names of the classes of each model. Files are read by threads, one batch ahead.
     Batches are of almost equal sizes, so that little of the last one is padding.
     """
     batch = math.ceil(len(paths) / math.ceil(len(paths) / BATCH)) if paths else 1
-    readers = [
-        _reader(model, top=top, names=own, cross_entropy=kind)
-        for model, own, kind in zip(models, names, cross_entropies, strict=True)
-    ]
+    readers = [_reader(model, top=top, names=own) for model, own in zip(models, names, strict=True)]
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
 
         def start(chunk: Sequence[str]) -> list[concurrent.futures.Future[list[np.ndarray] | str]]:
@@ -66,15 +60,13 @@ def predict(
                 yield path, image if isinstance(image, str) else [of[row] for of in best]
 
 
-def classify(
-    model: Model, *, top: int, names: Sequence[str], cross_entropy: Kind = "softmax"
-) -> Callable[[np.ndarray], list[Best]]:
+def classify(model: Model, *, top: int, names: Sequence[str]) -> Callable[[np.ndarray], list[Best]]:
     """A function from images uint8 (B, H, W, C) to the `top` pairs (class, probability) of each.
 
-    `names` are those of the model's classes, `cross_entropy` is what it was trained with
-    (`run_config.cross_entropy`). Raises ValueError for a model without classes.
+    `names` are those of the model's classes. Raises ValueError for a model without classes.
     """
     zoo.check_head(model.options)
+    kind = classification.trained_with(model)
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
     # Parameters are an argument, so that they are not constants in the compiled program.
@@ -84,7 +76,7 @@ def classify(
     def compute(params: nnx.State, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         normal = augment.normalize(images, mean=wanted.mean, std=wanted.std)
         logits = nnx.merge(graphdef, params)(normal)
-        return logits, classification.probabilities(logits, kind=cross_entropy)
+        return logits, classification.probabilities(logits, kind=kind)
 
     def best(images: np.ndarray) -> list[Best]:
         logits, rows = map(np.asarray, compute(params, images))
@@ -97,8 +89,8 @@ def classify(
     return best
 
 
-def _reader(model: Model, *, top: int, names: Sequence[str], cross_entropy: Kind) -> _Reader:
-    best = classify(model, top=top, names=names, cross_entropy=cross_entropy)
+def _reader(model: Model, *, top: int, names: Sequence[str]) -> _Reader:
+    best = classify(model, top=top, names=names)
     wanted = model.preprocessing
     assert wanted is not None, "the model was not loaded"
     return _Reader(transform=transform_of(model), size=wanted.image_size, best=best)

@@ -52,7 +52,7 @@ def _predictions(subject: Subject) -> Figure:
     records = subject.records(SHOWN)
     images = subject.pixels(records)
     names = imagenet.class_names(model)
-    best_of = classify(model, top=1, names=names, cross_entropy=subject.cross_entropy)
+    best_of = classify(model, top=1, names=names)
     best = [row[0] for row in best_of(images)]
     shown = dict(zip(model.class_names, names, strict=False))  # words instead of synsets
     truth = [

@@ -21,6 +21,7 @@ from vit_jax.export import card, folder, onnx, own, parity, stablehlo
 from vit_jax.export import program as program_lib
 from vit_jax.export.parity import Images, Reference
 from vit_jax.export.program import Program, Variant
+from vit_jax.objectives import classification
 from vit_jax.parallel import machine
 
 FORMATS: dict[str, ModuleType] = {"stablehlo": stablehlo, "onnx": onnx}
@@ -199,7 +200,8 @@ def _random(subject: Subject, why: str) -> Images:
 
 def _activation(subject: Subject) -> program_lib.Activation:
     """A run that learned each class on its own has a probability for each."""
-    return "softmax" if subject.cross_entropy == "softmax" else "sigmoid"
+    kind = classification.trained_with(subject.model)
+    return "softmax" if kind == "softmax" else "sigmoid"
 
 
 def _origin(subject: Subject) -> card.Origin:

@@ -17,7 +17,6 @@ from vit_jax.data.record import UNKNOWN, Label
 from vit_jax.models import zoo
 from vit_jax.models.model import Model
 from vit_jax.objectives import classification
-from vit_jax.objectives.classification import Kind
 
 Function = Callable[[Any, jax.Array], Any]  # (model, normalised images) -> arrays, or None
 
@@ -56,14 +55,12 @@ def judge(
     *,
     class_names: Sequence[str],
     compute: Callable[[Function, Sequence[int]], Iterable[np.ndarray]],
-    cross_entropy: Kind = "softmax",
 ) -> Judged:
     """The answers for those images whose class the model knows.
 
     `labels` are those of images by their place in the split, and `class_names` the names of their
     classes. `compute` calls a function of the model and normalised images for the images at some
-    places, batch by batch. `cross_entropy` is what the model was trained with. Raises NoPicture if
-    there is no head, or no such image.
+    places, batch by batch. Raises NoPicture if there is no head, or no such image.
     """
     try:
         zoo.check_head(model.options)
@@ -81,7 +78,8 @@ def judge(
         return model(images).astype(jnp.float32)
 
     logits = jnp.concatenate(list(compute(compute_logits, places.tolist())))
-    answers = classification.most_probable(logits, kind=cross_entropy)
+    kind = classification.trained_with(model)
+    answers = classification.most_probable(logits, kind=kind)
     targets = jax.nn.one_hot(true, logits.shape[1])
     return Judged(
         names=imagenet.class_names(model),
@@ -89,9 +87,7 @@ def judge(
         labels=true,
         predicted=np.asarray(answers.classes[:, 0]),
         probabilities=np.asarray(answers.probabilities[:, 0]),
-        losses=np.asarray(
-            classification.cross_entropy(logits, targets, kind=cross_entropy), np.float64
-        ),
+        losses=np.asarray(classification.cross_entropy(logits, targets, kind=kind), np.float64),
     )
 
 

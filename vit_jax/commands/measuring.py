@@ -202,7 +202,6 @@ def _on_images(
         model,
         opened.source,
         also=also,
-        cross_entropy=run_config.cross_entropy(options.workdir),
         orient=options.orientation,
         recorder=recorder,
     )

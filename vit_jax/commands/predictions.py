@@ -11,7 +11,6 @@ from vit_jax.checkpoints.load import load
 from vit_jax.commands import answer_files, image_paths, labelled_images
 from vit_jax.commands.classifying import Best, predict
 from vit_jax.text import printable, printable_json
-from vit_jax.training import run_config
 from vit_jax.workdir import place
 
 STDOUT = pathlib.Path("-")
@@ -48,8 +47,7 @@ def _rows(options: argparse.Namespace) -> Iterator[Row]:
     models = [load(workdir, step=options.step, substitute=True) for workdir in options.workdir]
     paths = [path for path, problem in named if not problem]
     names = [labelled_images.lookup(model, options.classes).names for model in models]
-    kinds = [run_config.cross_entropy(workdir) for workdir in options.workdir]
-    answers = predict(models, paths, top=options.top, names=names, cross_entropies=kinds)
+    answers = predict(models, paths, top=options.top, names=names)
     for path, problem in named:
         found = problem or next(answers)[1]
         if isinstance(found, str):

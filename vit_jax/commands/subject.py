@@ -22,7 +22,6 @@ from vit_jax.data.record import UNKNOWN, Label, Record, Source
 from vit_jax.images import transform_of
 from vit_jax.models.zoo import Model
 from vit_jax.objectives import Objective
-from vit_jax.objectives.classification import Kind
 from vit_jax.objectives.mae import MaskedAutoencoding
 from vit_jax.training import datasets, run_config
 
@@ -84,11 +83,6 @@ class Subject:
         return MaskedAutoencoding() if getattr(self.model.options, "decoder", None) else None
 
     @functools.cached_property
-    def cross_entropy(self) -> Kind:
-        """The cross-entropy that the model was trained with; the softmax if unknown."""
-        return run_config.cross_entropy(self.workdir)
-
-    @functools.cached_property
     def judged(self) -> Judged:
         """What the model answers for labelled images. Raises NoPicture as `judge`."""
         places = self.places(self.measured or JUDGED)
@@ -97,7 +91,6 @@ class Subject:
             self.model,
             {i: self.read(i).label if labels is None else labels[i] for i in places},
             class_names=self.source.class_names if self.source else (),
-            cross_entropy=self.cross_entropy,
             compute=self.at,
         )
 

@@ -26,6 +26,7 @@ def write(
         class_names=class_names,
         preprocessing=model.preprocessing,
         resize=model.resize_methods,
+        cross_entropy=model.cross_entropy,
     )
     run_folder.write_card(folder, card)
     arrays = kernels.stored(params_of(model), kind=stored)

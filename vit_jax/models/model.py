@@ -5,7 +5,7 @@ code in the package knows the family's name.
 """
 
 import dataclasses
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import jax
 from flax import nnx
@@ -14,6 +14,10 @@ from vit_jax.models.interpolation import Methods
 from vit_jax.models.layers import Dtype
 from vit_jax.models.names import nearest
 from vit_jax.models.preprocessing import Preprocessing
+
+# What a classifier is trained with: a softmax over all classes, or the sigmoid of each class alone,
+# summed or averaged over classes.
+CrossEntropy = Literal["softmax", "sigmoid", "sigmoid_mean"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,6 +124,8 @@ class Model(nnx.Module):
     resize_methods: Methods = Methods()
     class_names: tuple[str, ...] = ()  # set by `load` if the file has them
     step: int | None = None  # of the checkpoint in a run; set by `load`
+    # What it was trained with, which makes its logits probabilities; set by `load` if known.
+    cross_entropy: Literal["", CrossEntropy] = ""
     options: Any  # an instance of the family's options class
     head: Any  # (B, feature_size) -> logits (B, K), of models with classes
 

@@ -31,5 +31,5 @@ def resized(model: AnyModel, image_size: tuple[int, int]) -> AnyModel:
     if expects := model.preprocessing:
         found.preprocessing = dataclasses.replace(expects, image_size=target.image_size)
     found.class_names, found.resize_methods = model.class_names, model.resize_methods
-    found.step = model.step
+    found.step, found.cross_entropy = model.step, model.cross_entropy
     return found

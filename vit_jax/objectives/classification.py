@@ -5,7 +5,7 @@ Shapes: B examples, K classes. Logits may be of any float type; everything here 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import optax
 
 from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
+from vit_jax.models.model import CrossEntropy
 from vit_jax.objectives import calibration
 from vit_jax.objectives.contract import (
     ANSWERS,
@@ -25,15 +26,12 @@ from vit_jax.objectives.contract import (
     Objective,
 )
 
-Kind = Literal["softmax", "sigmoid", "sigmoid_mean"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classification(Objective):
     """Cross-entropy of the classes of labelled images."""
 
-    # Softmax over all classes, or the sigmoid of each class alone, summed or averaged over classes.
-    cross_entropy: Kind = "softmax"
+    cross_entropy: CrossEntropy = "softmax"
     label_smoothing: float = 0.0  # share of the target that is spread over all classes
     # Sigmoid: targets above it become 1 and the others 0, after mixing; negative: they stay.
     target_threshold: float = -1.0
@@ -132,7 +130,7 @@ class Classification(Objective):
         return found
 
 
-def cross_entropy(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.Array:
+def cross_entropy(logits: jax.Array, targets: jax.Array, *, kind: CrossEntropy) -> jax.Array:
     """Cross-entropy, float32 (B,) in nats, of logits (B, K) and target probabilities (B, K).
 
     "sigmoid" sums the binary cross-entropies of all classes, as big_vision does, so that its
@@ -146,7 +144,12 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, *, kind: Kind) -> jax.A
     return binary.sum(axis=-1) if kind == "sigmoid" else binary.mean(axis=-1)
 
 
-def most_probable(logits: jax.Array, *, kind: Kind) -> Answers:
+def trained_with(model: zoo.Model) -> CrossEntropy:
+    """What a loaded model was trained with; the softmax if that is not known."""
+    return model.cross_entropy or "softmax"
+
+
+def most_probable(logits: jax.Array, *, kind: CrossEntropy) -> Answers:
     """The classes of the 5 largest logits (B, K), or of all if K is smaller, with probabilities.
 
     Of equal logits the lower class goes first.
@@ -156,7 +159,7 @@ def most_probable(logits: jax.Array, *, kind: Kind) -> Answers:
     return Answers(best, jnp.take_along_axis(probabilities(logits, kind=kind), best, axis=-1))
 
 
-def probabilities(logits: jax.Array, *, kind: Kind) -> jax.Array:
+def probabilities(logits: jax.Array, *, kind: CrossEntropy) -> jax.Array:
     """The probability of each class, float32 (B, K), of logits (B, K).
 
     The softmax over all classes, or the sigmoid of each class alone where `kind` is a sigmoid.
@@ -179,7 +182,7 @@ def one_hot_targets(labels: jax.Array, *, num_classes: int, smoothing: float = 0
 
 
 def metrics(
-    logits: jax.Array, targets: jax.Array, *, mask: jax.Array, kind: Kind
+    logits: jax.Array, targets: jax.Array, *, mask: jax.Array, kind: CrossEntropy
 ) -> dict[str, jax.Array]:
     """Sums of top1, top5, loss and count, float32 (), over the examples with a True `mask`, (B,).
 

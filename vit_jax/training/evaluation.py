@@ -19,8 +19,8 @@ from vit_jax.evaluators import HELD_OUT, Context, Evaluator, HeldOut
 from vit_jax.evaluators.answers import Recorder
 from vit_jax.images import transform_of
 from vit_jax.models import zoo
-from vit_jax.objectives import Direction
-from vit_jax.objectives.classification import Classification, Kind
+from vit_jax.objectives import Direction, classification
+from vit_jax.objectives.classification import Classification
 from vit_jax.parallel import agreement, multihost, rules
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.text import printable
@@ -136,7 +136,6 @@ def evaluate_model(
     source: Source,
     *,
     also: Mapping[str, Evaluator] | None = None,
-    cross_entropy: Kind = "softmax",
     batch_size: int | None = None,
     orient: bool = False,
     recorder: Recorder | None = None,
@@ -145,17 +144,17 @@ def evaluate_model(
 
     The images are split over all devices, and each device has the whole model. Without
     `batch_size`, batches have at most 64 images and little padding. With `orient` the images are
-    turned as their EXIF orientation says. `cross_entropy` is that of the model's training, which
-    the loss and the probabilities follow (`run_config.cross_entropy`). `recorder` keeps the answers
-    for each image. Returns the metrics of `held_out`, and of the evaluators `also` as NAME/METRIC.
-    Raises ValueError if the model has no head.
+    turned as their EXIF orientation says. The loss is that of the model's training, the softmax if
+    that is not known. `recorder` keeps the answers for each image. Returns the metrics of
+    `held_out`, and of the evaluators `also` as NAME/METRIC. Raises ValueError if the model has no
+    head.
     """
     zoo.check_head(model.options)
     batch_size = batch_size or _of_equal_batches(len(source))
     config = Config(
         eval_batch_size=batch_size,
         data=DataConfig(orientation=orient),
-        objective=Classification(cross_entropy=cross_entropy),
+        objective=Classification(cross_entropy=classification.trained_with(model)),
     )
     config = _with_range_of(config, model)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig())

@@ -2,16 +2,14 @@
 
 import contextlib
 import dataclasses
-import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vit_jax import config as config_lib
 from vit_jax import schema
-from vit_jax.checkpoints import exported, run_folder, s3
+from vit_jax.checkpoints import run_folder, s3
 from vit_jax.config import Config, Optimization
-from vit_jax.objectives.classification import Classification, Kind
 
 # Fields that may differ when a run is resumed, because they do not change its result. What a run
 # started from is in its config.json: see `with_own_start`.
@@ -65,25 +63,6 @@ def read_optimizer(workdir: str | os.PathLike[str]) -> Optimization:
     fields = run_folder.read_fields(workdir)
     with _named(workdir):
         return config_lib.optimization_of(fields)
-
-
-def cross_entropy(path: str | os.PathLike[str]) -> Kind:
-    """The cross-entropy that a model was trained with, which says how its logits are probabilities.
-
-    It is that of the config of a run, or "sigmoid" for a folder that was exported from a run with a
-    sigmoid. Where nothing says it, as for a released file, it is assumed to be the softmax; a
-    config that cannot be read is logged, because a model is used without it.
-    """
-    if exported.is_exported(path):
-        return "sigmoid" if exported.activation(path) == "sigmoid" else "softmax"
-    if not run_folder.is_run(path) or not run_folder.exists(s3.folder(path) / run_folder.CONFIG):
-        return "softmax"
-    try:
-        objective = read_config(path).objective
-    except ValueError as error:
-        logging.getLogger(__name__).warning("probabilities are assumed to be a softmax: %s", error)
-        return "softmax"
-    return objective.cross_entropy if isinstance(objective, Classification) else "softmax"
 
 
 @contextlib.contextmanager

@@ -231,6 +231,7 @@ def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run
         average=config.ema > 0,
         metric=metric,
         better=better,
+        cross_entropy=getattr(config.objective, "cross_entropy", ""),
     )
 
 
