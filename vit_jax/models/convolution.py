@@ -31,7 +31,9 @@ def convolve(
     if groups > 1 or not _better_as_product(x, sides, stride, pads):
         return plain(x, kernel)
     product = functools.partial(_product, stride=stride, pads=pads)
-    if math.prod(sides) == 1 < stride:  # the projections of ResNets: only their gradients gain
+    if math.prod(sides) == 1 < stride:
+        # The projections of ResNets. XLA runs a network of convolutions in one call, which the
+        # slices of a product would break, so only their gradients gain.
         on_cpu = _with_gradient_of(plain, product)
     else:
         on_cpu = product
