@@ -257,10 +257,10 @@ def test_processes_of_other_workdirs_are_all_refused(command, monkeypatch) -> No
 SLOW_EVALUATION = """
 if os.environ["VIT_JAX_PROCESS_ID"] == "1":
     import signal, time
-    from vit_jax.data import batches, pipeline
+    from vit_jax.data import batches, reading
     from vit_jax.parallel import multihost
     multihost.READ_LIMIT = 1.0
-    read, following, told = pipeline._read, batches.Batches.__next__, []
+    read, following, told = reading.read, batches.Batches.__next__, []
     def slow(*args, **kwargs):
         if told and kwargs["unlabelled"] == "skip":
             time.sleep(3)
@@ -271,7 +271,7 @@ if os.environ["VIT_JAX_PROCESS_ID"] == "1":
         if len(told) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return batch
-    pipeline._read, batches.Batches.__next__ = slow, counted
+    reading.read, batches.Batches.__next__ = slow, counted
 sys.exit("""
 
 

@@ -12,7 +12,7 @@ import pytest
 from vit_jax.commands import configs
 from vit_jax.config import Config, default_config, resolve
 from vit_jax.data.record import DataFacts
-from vit_jax.models import zoo
+from vit_jax.models import attention_choice, zoo
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.objectives import OBJECTIVES
 from vit_jax.objectives.classification import Classification
@@ -222,7 +222,7 @@ def test_auto_attention_is_cudnn_on_one_gpu_only_where_it_was_measured(monkeypat
     def chosen(*devices: str, **fields: Any) -> str:
         monkeypatch.setattr(jax, "devices", lambda: [Gpu(name) for name in devices])
         options = zoo.options("S/16", **{"dtype": "bfloat16", **fields})
-        return zoo.runnable(options, platform="gpu").attention
+        return attention_choice.runnable(options, platform="gpu").attention
 
     assert chosen("9.0") == chosen("8.0") == chosen("10.0") == "cudnn"
     assert chosen("7.5") == chosen("gfx90a") == chosen("9.0", "9.0") == "xla"
@@ -234,8 +234,8 @@ def test_auto_attention_is_cudnn_on_one_gpu_only_where_it_was_measured(monkeypat
 
 def test_a_model_with_cudnn_attention_is_computed_without_it_elsewhere() -> None:
     options = zoo.options("Ti/16", attention="cudnn", dtype="bfloat16", registers=1)
-    assert zoo.runnable(options, platform="gpu") is options
-    assert zoo.runnable(options, platform="cpu").attention == "auto"
+    assert attention_choice.runnable(options, platform="gpu") is options
+    assert attention_choice.runnable(options, platform="cpu").attention == "auto"
 
 
 @pytest.mark.parametrize(

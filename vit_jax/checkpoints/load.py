@@ -23,7 +23,7 @@ from vit_jax.checkpoints import (
 )
 from vit_jax.checkpoints.layouts import class_names
 from vit_jax.checkpoints.layouts.hints import Hints
-from vit_jax.models import lora, zoo
+from vit_jax.models import attention_choice, lora, zoo
 from vit_jax.models.interpolation import Method, Methods
 from vit_jax.models.model import CrossEntropy
 from vit_jax.models.preprocessing import Preprocessing
@@ -272,7 +272,7 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
     card = run_folder.read_card(path)
     if exported.is_exported(path):
         return Checkpoint(
-            options=zoo.runnable(card.options, platform=jax.default_backend()),
+            options=attention_choice.runnable(card.options, platform=jax.default_backend()),
             params=exported.read(path, card.options),
             preprocessing=card.preprocessing,
             class_names=card.class_names,
@@ -289,7 +289,7 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
         found = fallback.restore(saved, wanted, step, substitute=substitute)
     flat = traverse_util.flatten_dict(found.state[item], sep="/")
     params = {name: np.asarray(array) for name, array in flat.items()}
-    options = zoo.runnable(card.options, platform=jax.default_backend())
+    options = attention_choice.runnable(card.options, platform=jax.default_backend())
     if adapters := getattr(options, "lora", None):
         params = lora.merged(params, adapters)
         options = zoo.change(options, lora=None)

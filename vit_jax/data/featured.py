@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.data import pipeline
+from vit_jax.data import pipeline, reading
 from vit_jax.data.batches import Batch, Batches, Pool
 
 NAME = "features"  # of the array in a batch
@@ -39,8 +39,8 @@ def train_batches(features: Features, *, seed: int, **how: Any) -> Batches:
 
 
 def _replacement(features: Features, sample_index: int, *, seed: int) -> int:
-    others = pipeline.replacements(sample_index, size=len(features.readable), seed=seed)
+    others = reading.replacements(sample_index, size=len(features.readable), seed=seed)
     for index in others:
         if features.readable[index]:
             return index
-    raise pipeline.all_broken("the training split")
+    raise reading.all_broken("the training split")

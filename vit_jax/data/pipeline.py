@@ -9,38 +9,28 @@ processes and threads.
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from vit_jax.data import reading
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.augment.contract import HostAugmentation
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batch, Batches, Pool
-from vit_jax.data.counter import NUMBERS, draw, draw_at, shuffled_ids
-from vit_jax.data.preprocess import BrokenImageError, EvalTransform, TrainTransform
-from vit_jax.data.record import (
-    TRAIN_ON_LABELLED,
-    UNKNOWN,
-    Label,
-    LabelError,
-    Source,
-    is_multi_label,
-)
+from vit_jax.data.counter import NUMBERS, draw_at, shuffled_ids
+from vit_jax.data.preprocess import EvalTransform, TrainTransform
+from vit_jax.data.record import Source, is_multi_label
 from vit_jax.data.sampling import Order
-from vit_jax.errors import RunFailed
 
 # The arrays of a batch that can go to the devices.
 TRAIN_ARRAYS = ("image", "label", "sample_index")
 EVAL_ARRAYS = (*TRAIN_ARRAYS, "mask")
 
-Decode = Callable[[bytes | np.ndarray], np.ndarray]
 # (crop uint8 (H, W, C), number of the image in its split) -> uint8 (H, W, C)
 Version = Callable[[np.ndarray, int], np.ndarray]
 # (step, ids int64 (R,), sample indices (R,)) -> arrays. The id of a broken image is replaced.
 Make = Callable[[int, np.ndarray, np.ndarray], Batch]
-Unlabelled = Literal["refuse", "skip", "read"]  # what to do with an image that has no label
 
 
 def example_shapes(
@@ -177,7 +167,7 @@ def _made(
     draws = augmentation_numbers(transform.augmentations, at, seed=seed)
 
     def load(row: int) -> None:
-        pixels, label[row], ids[row] = _read_or_replace(
+        pixels, label[row], ids[row] = reading.read_or_replace(
             source,
             int(ids[row]),
             transform.decode,
@@ -251,7 +241,7 @@ def eval_batches(
         label = _no_labels(source, len(ids))
 
         def load(row: int) -> None:
-            pixels, label[row] = _read(
+            pixels, label[row] = reading.read(
                 source,
                 int(ids[row]),
                 transform.decode,
@@ -318,69 +308,3 @@ def _no_labels(source: Source, count: int) -> np.ndarray:
 def _words(indices: np.ndarray) -> np.ndarray:
     """int64 (R,) as uint32 (R, 2), high and low word: integers of JAX have 32 bits by default."""
     return np.stack([indices >> 32, indices & 0xFFFFFFFF], axis=-1).astype(np.uint32)
-
-
-def _read_or_replace(
-    source: Source,
-    index: int,
-    decode: Decode,
-    *,
-    sample_index: int,
-    seed: int,
-    bad: BadImages,
-    labelled: bool,
-) -> tuple[np.ndarray, Label, int]:
-    """Pixels, label and index of a record; if it is broken, of one from a fixed random list."""
-    unlabelled: Unlabelled = "refuse" if labelled else "read"
-    pixels, label = _read(source, index, decode, bad=bad, unlabelled=unlabelled)
-    if pixels is not None:
-        return pixels, label, index
-    for index in replacements(sample_index, size=len(source), seed=seed):
-        pixels, label = _read(source, index, decode, bad=bad, unlabelled=unlabelled)
-        if pixels is not None:
-            return pixels, label, index
-    raise all_broken(source.name)
-
-
-def replacements(sample_index: int, *, size: int, seed: int) -> Iterator[int]:
-    """The ids of the images that replace a broken one, in the order in which they are tried."""
-    for number in draw("replacement", seed=seed, start=sample_index, count=1)[0]:
-        yield int(number * size)
-
-
-def all_broken(name: str) -> RunFailed:
-    """What to raise if all `replacements` are broken; `name` is that of the source."""
-    return RunFailed(f"{name}: {NUMBERS} images chosen at random are all broken")
-
-
-def unlabelled_image(path: str) -> RunFailed:
-    """What to raise for an image without a label, where every image must have one."""
-    return RunFailed(f"{path} has no label ({UNKNOWN}): {TRAIN_ON_LABELLED}")
-
-
-def _read(
-    source: Source, index: int, decode: Decode, *, bad: BadImages, unlabelled: Unlabelled
-) -> tuple[np.ndarray | None, Label]:
-    """Pixels and label of a record. If it is broken, pixels are None, and the label may be 0.
-
-    A record without a label has the label UNKNOWN. To "skip" it, its pixels are None; to "refuse"
-    it, RunFailed is raised. A label that is not a class raises RunFailed too.
-    """
-    path = f"{source.name}[{index}]"
-    label: Label = 0
-    try:
-        record = source.read(index)
-        path, label = record.path, record.label
-        if isinstance(label, np.ndarray) or label != UNKNOWN or unlabelled == "read":
-            return decode(record.data), label
-        if unlabelled == "skip":
-            return None, label
-        raise unlabelled_image(path)
-    except LabelError as error:
-        raise RunFailed(str(error)) from error
-    except (OSError, BrokenImageError) as error:
-        if isinstance(error, OSError) and error.filename:
-            path = str(error.filename)
-        reason = getattr(error, "strerror", "") or str(error) or type(error).__name__
-        bad.add(index, path=path, reason=" ".join(reason.split()))
-        return None, label

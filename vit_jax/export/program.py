@@ -16,7 +16,7 @@ from jax import export
 
 from vit_jax.checkpoints import kernels, save, surgery
 from vit_jax.data import augment
-from vit_jax.models import zoo
+from vit_jax.models import attention_choice, zoo
 from vit_jax.models.preprocessing import Preprocessing
 
 Activation = Literal["softmax", "sigmoid"]
@@ -110,7 +110,7 @@ def of_model(model: zoo.Model, *, activation: Activation) -> Program:
     plain = model.options.classifier().changed(dtype="float32")
     flat = save.params_of(model)
     return Program(
-        options=zoo.runnable(plain, platform="cpu"),
+        options=attention_choice.runnable(plain, platform="cpu"),
         preprocessing=model.preprocessing,
         activation=activation,
         arrays={path: flat[path] for path in surgery.shapes(plain)},

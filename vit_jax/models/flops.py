@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 from jax.extend import core
 
-from vit_jax.models import batch_norm, zoo
+from vit_jax.models import attention_choice, batch_norm, zoo
 
 
 def forward(options: zoo.Options) -> int:
@@ -20,7 +20,7 @@ def forward(options: zoo.Options) -> int:
     The count comes from the traced program, so it works for every model. Multiplications with the
     padding of a convolution are included.
     """
-    graphdef, params = zoo.abstract(zoo.plain(options))
+    graphdef, params = zoo.abstract(attention_choice.plain(options))
     image = jax.ShapeDtypeStruct((1, *options.image_size, options.channels), "float32")
     program = jax.make_jaxpr(lambda params, x: nnx.merge(graphdef, params)(x))(params, image)
     return of_program(program.jaxpr)

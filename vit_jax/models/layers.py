@@ -166,7 +166,7 @@ class Attention(nnx.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """Returns (B, Q, D), and the weights (B, H, Q, T) float32 if requested.
 
-        "auto" computes attention as "recompute" does: see `zoo.runnable` for GPUs.
+        "auto" computes attention as "recompute" does: see `attention_choice.runnable` for GPUs.
         """
         options = self.options
         q, k, v = self._inputs(x, queries)

@@ -5,7 +5,7 @@ code in the package knows the family's name.
 """
 
 import dataclasses
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import jax
 from flax import nnx
@@ -15,8 +15,7 @@ from vit_jax.models.layers import Dtype
 from vit_jax.models.names import nearest
 from vit_jax.models.preprocessing import Preprocessing
 
-# What a classifier is trained with: a softmax over all classes, or the sigmoid of each class alone,
-# summed or averaged over classes.
+# What a classifier is trained with: see `objectives.Classification`.
 CrossEntropy = Literal["softmax", "sigmoid", "sigmoid_mean"]
 
 
@@ -114,6 +113,9 @@ class ModelOptions:
     def _input_and_output(self) -> tuple[str, str]:
         height, width = self.image_size
         return f"{height}x{width} pixels", f"{self.num_classes} classes"
+
+
+AnyOptions = TypeVar("AnyOptions", bound=ModelOptions)
 
 
 class Model(nnx.Module):

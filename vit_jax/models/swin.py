@@ -23,7 +23,7 @@ from vit_jax.models.layers import Activation, Attention, BlockOptions, Mlp
 from vit_jax.models.merging import PATCH_EPS, Merge
 from vit_jax.models.model import Model, ModelOptions
 from vit_jax.models.normalisation import layer_norm
-from vit_jax.models.options import Compute, Regularisation
+from vit_jax.models.option_groups import Compute, Regularisation
 from vit_jax.models.positions import Grid, relative_index
 from vit_jax.models.preprocessing import check_images
 from vit_jax.models.remat import RESIDUAL, Remat, checkpointed, named

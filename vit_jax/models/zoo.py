@@ -16,26 +16,25 @@ from its code.
 import dataclasses
 import functools
 import logging
-import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 from flax import nnx
 
 from vit_jax.models import aliases, bit, dvae, regnet, resnet_v1, swin, vit_fitting
 from vit_jax.models.aliases import Alias
-from vit_jax.models.attention import cudnn_needs
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.classifier import Classifier, PretrainingOptions, ViTOptions
 from vit_jax.models.fitting import Fitting
 from vit_jax.models.interpolation import OF_SWIN, Methods
 from vit_jax.models.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderOptions
 from vit_jax.models.masked_image_model import MaskedImageModel, MaskedImageModelOptions
+from vit_jax.models.model import AnyOptions, ModelOptions
 from vit_jax.models.model import Model as Model
-from vit_jax.models.model import ModelOptions
 from vit_jax.models.names import suggested
-from vit_jax.models.options import Compute, EncoderOptions, Regularisation
+from vit_jax.models.option_groups import Compute, Regularisation
+from vit_jax.models.options import EncoderOptions
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.resnet import StemOptions
 from vit_jax.models.series import BEIT_SCALES, IMAGENET, SERIES, Series
@@ -47,7 +46,6 @@ from vit_jax.models.swin import SwinOptions
 _LOG = logging.getLogger(__name__)
 
 Options = ModelOptions
-AnyOptions = TypeVar("AnyOptions", bound=ModelOptions)
 
 
 # Fields that say how a model is trained and run. They do not change what its parameters mean.
@@ -85,12 +83,7 @@ FAMILIES: dict[str, Family] = {
     "masked_image_model": Family(
         options=MaskedImageModelOptions, module=MaskedImageModel, fitting=vit_fitting.FITTING
     ),
-    "bit": Family(
-        options=BiTOptions,
-        module=bit.BiT,
-        fitting=bit.FITTING,
-        names=bit.NAMES,
-    ),
+    "bit": Family(options=BiTOptions, module=bit.BiT, fitting=bit.FITTING, names=bit.NAMES),
     "swin": Family(
         options=SwinOptions,
         module=swin.Swin,
@@ -177,47 +170,6 @@ def change(options: AnyOptions, **changes: Any) -> AnyOptions:
     A pretraining model has no classes, so it raises ValueError for `num_classes` too.
     """
     return options.changed(**changes)
-
-
-def runnable(options: AnyOptions, *, platform: str) -> AnyOptions:
-    """The same model with an attention that this platform ("cpu", "gpu", "tpu") supports.
-
-    On GPUs, "auto" is cuDNN's attention where it was measured to be faster, and the plain form
-    elsewhere (docs/gpu.md).
-    """
-    if not isinstance(options, EncoderOptions | SwinOptions):
-        return options
-    if platform != "gpu":
-        return change(options, attention="auto") if options.attention == "cudnn" else options
-    if options.attention != "auto":
-        return options
-    return change(options, attention="cudnn" if _cudnn_is_faster(options) else "xla")
-
-
-def plain(options: AnyOptions) -> AnyOptions:
-    """The same model with the plain form of attention, of which every product can be counted.
-
-    Calls of cuDNN hide theirs, and faster forms have products of their own.
-    """
-    if not isinstance(options, EncoderOptions | SwinOptions):
-        return options
-    return change(options, attention="xla")
-
-
-def _cudnn_is_faster(options: EncoderOptions | SwinOptions) -> bool:
-    """Whether this process has one GPU, and cuDNN's attention of such a model was measured there.
-
-    Unrolled blocks are left out, because XLA may fail: see `training.compute.check`.
-    """
-    if not isinstance(options, ViTOptions) or options.unroll > 1 or options.position == "relative":
-        return False
-    head = options.width // options.num_heads
-    if options.relative_bias != "none" or head > 128 or cudnn_needs(options.dtype, head=head):
-        return False
-    devices = jax.devices()
-    capability = str(getattr(devices[0], "compute_capability", ""))  # of AMD's GPUs: a name
-    known = re.fullmatch(r"(\d+)\.\d+", capability)
-    return len(devices) == 1 and known is not None and int(known[1]) >= 8
 
 
 def classifier(options: Options) -> Options:

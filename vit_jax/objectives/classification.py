@@ -31,6 +31,7 @@ from vit_jax.objectives.contract import (
 class Classification(Objective):
     """Cross-entropy of the classes of labelled images."""
 
+    # Softmax over all classes, or the sigmoid of each class alone, summed or averaged over classes.
     cross_entropy: CrossEntropy = "softmax"
     label_smoothing: float = 0.0  # share of the target that is spread over all classes
     # Sigmoid: targets above it become 1 and the others 0, after mixing; negative: they stay.

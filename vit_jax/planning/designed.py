@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from vit_jax.config import Config
 from vit_jax.data.record import DataFacts
-from vit_jax.models import flops, zoo
+from vit_jax.models import attention_choice, flops, zoo
 from vit_jax.models.options import EncoderOptions
 from vit_jax.objectives import Objective
 from vit_jax.parallel import mesh as mesh_lib
@@ -129,7 +129,7 @@ def trace(plan: Design) -> Traced:
         return jax.vjp(lambda params: loss(params, *rest), params)[1]
 
     arguments = (plan.shapes, batch, key, plan.abstract_frozen)
-    plain = state.abstract_params(zoo.plain(plan.options))[0]
+    plain = state.abstract_params(attention_choice.plain(plan.options))[0]
     program = jax.make_jaxpr(functools.partial(loss, graphdef=plain))(*arguments).jaxpr
     flags = jax.tree.leaves(trained.mask)
     flags += [False] * (len(program.invars) - len(flags))

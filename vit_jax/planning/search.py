@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vit_jax.errors import RunFailed
-from vit_jax.models.options import Compute
+from vit_jax.models.option_groups import Compute
 from vit_jax.planning import plan as plan_lib
 from vit_jax.planning.changes import changed, with_batch
 from vit_jax.planning.compiling import Compiler

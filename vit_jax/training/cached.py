@@ -18,7 +18,7 @@ from vit_jax.data import featured
 from vit_jax.data.augment import normalize
 from vit_jax.data.bad_images import BadImages
 from vit_jax.data.batches import Batches
-from vit_jax.data.pipeline import unlabelled_image
+from vit_jax.data.reading import unlabelled_image
 from vit_jax.data.record import UNKNOWN, Source, is_multi_label
 from vit_jax.evaluators.contract import Context
 from vit_jax.evaluators.features import make_step

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax
 from jax.sharding import Mesh
 
-from vit_jax.models import zoo
+from vit_jax.models import attention_choice, zoo
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.options import EncoderOptions
 from vit_jax.models.remat import Remat
@@ -78,7 +78,7 @@ def choose(
     if not isinstance(options, EncoderOptions | SwinOptions):
         return options
     device = mesh.devices.flat[0]
-    options = zoo.runnable(options, platform=device.platform)
+    options = attention_choice.runnable(options, platform=device.platform)
     if options.attention == "auto":
         streams = _in_streams(options, mesh)
         options = zoo.change(options, attention="streams" if streams else "recompute")

@@ -18,7 +18,7 @@ from vit_jax.data.record import Source
 from vit_jax.evaluators import HELD_OUT, Context, Evaluator, HeldOut
 from vit_jax.evaluators.answers import Recorder
 from vit_jax.images import transform_of
-from vit_jax.models import zoo
+from vit_jax.models import attention_choice, zoo
 from vit_jax.objectives import Direction, classification
 from vit_jax.objectives.classification import Classification
 from vit_jax.parallel import agreement, multihost, rules
@@ -55,7 +55,7 @@ def evaluate(
     """
     agreement.compare(facts.of_start(config, workdir))
     card = run_folder.read_card(workdir)
-    options = zoo.runnable(card.options, platform=jax.default_backend())
+    options = attention_choice.runnable(card.options, platform=jax.default_backend())
     evaluators = _chosen(config, only, recorder=recorder)
     _check_head(config, evaluators, options)
     mesh = _mesh_at_hand(config)
