@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from flax import traverse_util
+from flax import nnx, traverse_util
 
 from tests import cli, runs
 from tests.compare import assert_close, assert_same_bits
@@ -16,7 +16,8 @@ from tests.extending.life import Life
 from tests.models import tiny
 from tests.training.one_step import Training, make_config, mesh_of
 from vit_jax.checkpoints import load, run_folder
-from vit_jax.models.lora import LAYERS, LoraOptions, merged
+from vit_jax.models import flops, zoo
+from vit_jax.models.lora import LAYERS, Linear, LoraOptions, attach, merged, product
 from vit_jax.training.tuning.parts import BitFit
 
 RATE = 0.5
@@ -157,6 +158,31 @@ def test_merged_kernels_compute_the_same_as_adapters() -> None:
     adapted = load.assemble(options, params)(images)
     together = load.assemble(plain, merged(params, LORA))(images)
     assert_close(together, adapted, scaled=1e-6)
+
+
+def test_adapters_cost_the_forward_pass_nothing_for_each_image() -> None:
+    def products(batch: int, **changes: Any) -> int:
+        graphdef, params = zoo.abstract(tiny.options(**changes))
+        call = jax.make_jaxpr(lambda params, x: nnx.merge(graphdef, params)(x))
+        return flops.of_program(call(params, tiny.images(batch)).jaxpr)
+
+    added = [products(batch, lora=LORA) - products(batch) for batch in (1, 4)]
+    assert 0 < added[0] == added[1]
+
+
+def test_the_sum_of_kernel_and_adapter_is_rounded_only_once() -> None:
+    """So steps that are too small for bfloat16 add up, as in the weights of full training."""
+    rng = np.random.default_rng(0)
+    kernel, a = rng.normal(size=(64, 64)), rng.normal(size=(64, 1))
+    layer = Linear(64, 64, dtype=jax.numpy.bfloat16, rngs=nnx.Rngs(0))
+    attach(layer, "mlp/fc1", LoraOptions(rank=1, alpha=1.0, layers=("fc1",)), rngs=nnx.Rngs(0))
+    layer.kernel[...] = jax.numpy.asarray(kernel, np.float32)
+    layer.lora.a[...] = jax.numpy.asarray(a, np.float32)
+    layer.lora.b[...] = jax.numpy.full((1, 64), 2.0**-12)
+    whole = jax.numpy.asarray(kernel + a * 2.0**-12, np.float32).astype(jax.numpy.bfloat16)
+    rounded = np.asarray(product(layer, jax.numpy.eye(64)), np.float32)
+    assert_same_bits({"kernel": rounded}, {"kernel": np.asarray(whole, np.float32)})
+    assert not np.array_equal(rounded, np.asarray(layer.kernel[...].astype(jax.numpy.bfloat16)))
 
 
 @pytest.mark.parametrize(

@@ -215,12 +215,7 @@ class Attention(nnx.Module):
 
     def _project_together(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries, keys and values (B, T, H, d) of one sequence, by one product."""
-        dtype = jnp.dtype(self.options.dtype)
-        kernel = self.qkv.kernel[...].astype(dtype)
-        product = self.qkv.dot_general or jax.lax.dot_general  # a mesh may set the layer's
-        qkv = product(x.astype(dtype), kernel, (((2,), (0,)), ((), ())))
-        if self.qkv.lora is not None:
-            qkv = qkv + self.qkv.lora(x.astype(dtype))
+        qkv = lora.product(self.qkv, x)
         if self.qkv.bias is not None:
             return attention.split(qkv, self.qkv.bias[...])
         q, k, v = jnp.moveaxis(qkv, 2, 0)
@@ -229,12 +224,13 @@ class Attention(nnx.Module):
     def _project(self, queries: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries (B, Q, H, d) of one sequence, keys and values (B, T, H, d) of another."""
         dtype = jnp.dtype(self.options.dtype)
-        kernel = self.qkv.kernel[...].astype(dtype)
+        adapter, kernel = self.qkv.lora, self.qkv.kernel[...]
+        kernel = (kernel if adapter is None else adapter.merged(kernel)).astype(dtype)
         inputs = (queries, x, x)
         q, k, v = (jnp.einsum("btD,Dhd->bthd", t, kernel[:, i]) for i, t in enumerate(inputs))
-        if self.qkv.lora is not None:
-            changes = (self.qkv.lora(t)[:, :, i] for i, t in enumerate(inputs))
-            q, k, v = (y + change for y, change in zip((q, k, v), changes, strict=True))
+        if adapter is not None:
+            zeros = (adapter.gradient(t.astype(dtype))[:, :, i] for i, t in enumerate(inputs))
+            q, k, v = (y + zero for y, zero in zip((q, k, v), zeros, strict=True))
         if self.qkv.bias is not None:
             bias = self.qkv.bias[...].astype(dtype)
             q, v = q + bias[None, None, 0], v + bias[None, None, 2]

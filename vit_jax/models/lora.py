@@ -3,9 +3,14 @@
 A layer with an adapter computes x W + alpha / rank * (x A) B. W is the kernel (*I, *O) from the
 input axes I to the output axes O, A is (*I, rank) and B (rank, *O). B starts at zero, so a new
 adapter changes nothing.
+
+Forward it is one product, x (W + alpha / rank * A B), because thin products of many rows take a TPU
+almost as long as whole ones. Backward, the gradients of A and B are thin products of x and of the
+gradient of the output: the gradient of W would take a whole one.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -47,7 +52,7 @@ class LoraOptions:
 
 
 class Lora(nnx.Module):
-    """The change (..., *O) that an adapter adds to the output of its layer for inputs (..., *I)."""
+    """The adapter of a layer."""
 
     def __init__(
         self, kernel: tuple[int, ...], inputs: int, options: LoraOptions, *, rngs: nnx.Rngs
@@ -60,9 +65,39 @@ class Lora(nnx.Module):
         self.b = nnx.Param(jnp.zeros((rank, *kernel[inputs:])))
         self.scale = options.alpha / rank
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        a, b = self.a[...].astype(x.dtype), self.b[...].astype(x.dtype)
-        return self.scale * jnp.tensordot(jnp.tensordot(x, a, a.ndim - 1), b, 1)
+    def merged(self, kernel: jax.Array) -> jax.Array:
+        """The kernel (*I, *O) with the adapter, float32. Its gradient does not reach A and B."""
+        change = jnp.tensordot(self.a[...], self.b[...], 1)
+        return kernel + jax.lax.stop_gradient(self.scale * change)
+
+    def gradient(self, x: jax.Array) -> jax.Array:
+        """Zeros (..., *O) for inputs (..., *I), through which A and B get their gradients."""
+        return _zeros(x, self.a[...], self.b[...], self.scale)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _zeros(x: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
+    return jnp.zeros((*x.shape[: x.ndim - a.ndim + 1], *b.shape[1:]), x.dtype)
+
+
+def _forward(x: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> tuple[jax.Array, Any]:
+    return _zeros(x, a, b, scale), (x, a, b)
+
+
+def _backward(scale: float, kept: Any, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The gradients of scale * (x A) B; that of x comes with the product of the merged kernel."""
+    x, a, b = kept
+    rows = x.ndim - a.ndim + 1  # axes that are not of I
+    inner, outer = a.ndim - 1, b.ndim - 1
+    sum_rows = functools.partial(
+        jnp.tensordot, axes=[tuple(range(rows))] * 2, preferred_element_type=jnp.float32
+    )
+    of_b = sum_rows(jnp.tensordot(x, a.astype(x.dtype), inner), g)
+    of_output = jnp.tensordot(g, jnp.moveaxis(b, 0, -1).astype(g.dtype), outer)
+    return jnp.zeros_like(x), scale * sum_rows(x, of_output), scale * of_b
+
+
+_zeros.defvjp(_forward, _backward)
 
 
 class Linear(nnx.Linear):
@@ -71,7 +106,9 @@ class Linear(nnx.Linear):
     lora: Lora | None = None
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
-        return _changed(super().__call__(inputs, out_sharding), self.lora, inputs)
+        if self.lora is None:
+            return super().__call__(inputs, out_sharding)
+        return _biased(product(self, inputs), self)
 
 
 class LinearGeneral(nnx.LinearGeneral):
@@ -80,7 +117,20 @@ class LinearGeneral(nnx.LinearGeneral):
     lora: Lora | None = None
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
-        return _changed(super().__call__(inputs, out_sharding), self.lora, inputs)
+        if self.lora is None:
+            return super().__call__(inputs, out_sharding)
+        return _biased(product(self, inputs), self)
+
+
+def product(layer: Linear | LinearGeneral, x: jax.Array) -> jax.Array:
+    """The output (..., *O) of a layer for inputs (..., *I), without its bias."""
+    kernel = layer.kernel[...] if layer.lora is None else layer.lora.merged(layer.kernel[...])
+    x, kernel = x.astype(layer.dtype), kernel.astype(layer.dtype)
+    inputs = kernel.ndim - len(_outputs(layer))
+    axes = tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs))
+    multiply = layer.dot_general or jax.lax.dot_general  # a mesh may set the layer's
+    y = multiply(x, kernel, (axes, ((), ())))
+    return y if layer.lora is None else y + layer.lora.gradient(x)
 
 
 def attach(
@@ -107,8 +157,17 @@ def merged(params: Mapping[str, np.ndarray], options: LoraOptions) -> dict[str, 
     return out
 
 
-def _changed(y: jax.Array, lora: Lora | None, x: jax.Array) -> jax.Array:
-    return y if lora is None else y + lora(x.astype(y.dtype))
+def _biased(y: jax.Array, layer: Linear | LinearGeneral) -> jax.Array:
+    if layer.bias is None:
+        return y
+    bias = layer.bias[...].astype(y.dtype)
+    return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+
+
+def _outputs(layer: Linear | LinearGeneral) -> tuple[int, ...]:
+    """The sizes of the output axes of a layer."""
+    sizes = layer.out_features
+    return (sizes,) if isinstance(sizes, int) else tuple(sizes)
 
 
 def _check(pattern: str) -> None:

@@ -46,7 +46,8 @@ def _equation(equation: core.JaxprEqn, inputs: list[bool]) -> tuple[int, list[bo
         return _scan(equation, programs[0], inputs)
     if len(programs) == 1 and len(programs[0].invars) == len(inputs):
         count, outputs = _walk(programs[0], inputs)
-        if len(outputs) == len(equation.outvars):
+        own = equation.primitive.name.startswith("custom_vjp")  # its gradient is not in the program
+        if len(outputs) == len(equation.outvars) and not own:
             return count, outputs
         return count, [any(inputs)] * len(equation.outvars)
     counts = [_walk(inner, [any(inputs)] * len(inner.invars))[0] for inner in programs]
