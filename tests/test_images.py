@@ -111,9 +111,5 @@ def test_every_reader_gives_what_the_model_takes(tmp_path) -> None:
     labels = image_list.read_labels(tmp_path / "labels")
     source = image_list.ImageListSource(tmp_path, labels, class_names=("a", "b"))
     assert evaluation.evaluate_model(one, source)["count"] == 2
-    found = dict(
-        classifying.predict(
-            [one], [str(tmp_path / "four.png")], top=2, names=["ab"], cross_entropies=["softmax"]
-        )
-    )
+    found = dict(classifying.predict([one], [str(tmp_path / "four.png")], top=2, names=["ab"]))
     assert len(found[str(tmp_path / "four.png")][0]) == 2

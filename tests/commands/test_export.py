@@ -344,6 +344,28 @@ def test_every_command_has_the_probabilities_that_a_run_was_trained_for(
         assert_close(metrics["loss"], own.mean() / (5 if kind == "sigmoid_mean" else 1))
 
 
+def test_sigmoids_that_earlier_versions_recorded_elsewhere_are_read(
+    model, tmp_path, printed, caplog
+) -> None:
+    """Of a run in its config, of an exported model in card.json."""
+    run, weights = tmp_path / "run", tmp_path / "weights"
+    shutil.copytree(model, run)
+    config = json.loads((run / "config.json").read_text())
+    config["objective"] = {"cross_entropy": "sigmoid_mean"}
+    (run / "config.json").write_text(json.dumps(config))
+    card = json.loads((run / "model.json").read_text())
+    (run / "model.json").write_text(json.dumps(card | {"cross_entropy": ""}))
+    assert vit_jax.load(run).cross_entropy == "sigmoid_mean"
+    printed("export", run, weights, "--format", "safetensors")
+    assert vit_jax.load(weights).cross_entropy == "sigmoid_mean"
+    card = json.loads((weights / "model.json").read_text())
+    (weights / "model.json").write_text(json.dumps(card | {"cross_entropy": ""}))
+    assert vit_jax.load(weights).cross_entropy == "sigmoid"
+    (weights / "card.json").write_text("{")
+    assert vit_jax.load(weights).cross_entropy == ""
+    assert "probabilities are assumed to be a softmax" in caplog.text
+
+
 def test_a_run_whose_config_is_damaged_still_predicts(model, images, tmp_path, printed) -> None:
     run = tmp_path / "run"
     shutil.copytree(model, run)

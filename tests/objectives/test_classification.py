@@ -8,11 +8,12 @@ import pytest
 from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.data.record import DataFacts
+from vit_jax.models.model import CrossEntropy
 from vit_jax.objectives import classification
 from vit_jax.objectives.classification import Classification
 
 
-def mean_loss(logits: jax.Array, targets: jax.Array, *, kind: classification.Kind) -> jax.Array:
+def mean_loss(logits: jax.Array, targets: jax.Array, *, kind: CrossEntropy) -> jax.Array:
     return classification.cross_entropy(logits, targets, kind=kind).mean()
 
 

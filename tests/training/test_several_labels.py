@@ -12,6 +12,7 @@ import pytest
 from tests import cli, runs
 from tests.compare import assert_close
 from tests.extending.life import Life
+from vit_jax.checkpoints import run_folder
 from vit_jax.data.augment import Mixup, ValueRange, check
 from vit_jax.data.augment.mix import Mix
 from vit_jax.data.changes import changes
@@ -162,6 +163,7 @@ def test_a_run_learns_several_classes_and_goes_on_with_the_same_bits(
     whole = Life(tmp_path, monkeypatch).lives(*data, *mix)
     last = [line for line in runs.lines(whole) if "eval_top1" in line][-1]
     assert 0 <= last["eval_top1"] <= 1 and np.isfinite(last["eval_loss"])
+    assert run_folder.read_card(whole).cross_entropy == "sigmoid"
     assert cli.run("figures", "--workdir", whole, "--only", "predictions") == 0
     assert (whole / "pictures" / "predictions.png").exists()
 

@@ -46,10 +46,17 @@ def read(path: str | os.PathLike[str], options: zoo.Options) -> dict[str, np.nda
 
 
 def cross_entropy(path: str | os.PathLike[str]) -> Literal["", CrossEntropy]:
-    """What the model was trained with, by what earlier versions wrote of it; "" if they did not."""
-    card = run_folder.read_json(path, "card.json")
-    said = card.get("activation") if isinstance(card, Mapping) else ""
-    return "softmax" if said == "softmax" else "sigmoid" if said == "sigmoid" else ""
+    """What the model was trained with, which earlier versions wrote into card.json alone.
+
+    "" unless it is the sigmoid: the softmax is also written for a model of which nothing is known.
+    """
+    try:
+        card = run_folder.read_json(path, "card.json")
+    except ValueError as error:
+        run_folder.warn_of_softmax(path, str(error))
+        return ""
+    said = isinstance(card, Mapping) and card.get("activation") == "sigmoid"
+    return "sigmoid" if said else ""
 
 
 def _shape(arrays: Mapping[str, np.ndarray], name: str) -> tuple[int, ...] | None:

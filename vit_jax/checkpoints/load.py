@@ -81,8 +81,9 @@ def load(
     (default: from config.json, a released model, or `image_size`, which is logged); and
     `position="none"` for a model without positions whose .npz has none.
 
-    `model.preprocessing` holds the expected images, `model.class_names` the known classes, and
-    `model.step` the step of a run. Assumptions are logged. Raises ValueError for bad input.
+    `model.preprocessing` holds the expected images, `model.class_names` the known classes,
+    `model.step` the step of a run, and `model.cross_entropy` what the model was trained with.
+    Assumptions are logged. Raises ValueError for bad input.
     """
     checkpoint = read(
         path,
@@ -109,7 +110,7 @@ def load(
 
 
 def _ready(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> zoo.Model:
-    """The model with its preprocessing and class names; logs the checkpoint's notes."""
+    """The model with what the checkpoint says of it; logs the checkpoint's notes."""
     for note in checkpoint.notes:
         logging.getLogger(__name__).warning("%s: %s", printable(os.fspath(path)), printable(note))
     model = assemble(checkpoint.options, checkpoint.params)
@@ -268,6 +269,15 @@ def _check_given(path: str | os.PathLike[str], options: zoo.Options, given: dict
             raise ValueError(f"{path} is a run {fact}, not {value!r}: leave it out")
 
 
+def _trained_with(path: str | os.PathLike[str], card: run_folder.Card) -> Literal["", CrossEntropy]:
+    """What a run or an exported model was trained with; "" if it is not known."""
+    if card.cross_entropy or not card.options.num_classes:
+        return card.cross_entropy
+    if exported.is_exported(path):
+        return exported.cross_entropy(path)
+    return run_folder.cross_entropy_of_config(path)
+
+
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:
     card = run_folder.read_card(path)
     if exported.is_exported(path):
@@ -277,7 +287,7 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
             preprocessing=card.preprocessing,
             class_names=card.class_names,
             resize=card.resize,
-            cross_entropy=card.cross_entropy or exported.cross_entropy(path),
+            cross_entropy=_trained_with(path, card),
             notes=card.notes,
         )
     item = "ema" if card.average else "params"
@@ -299,7 +309,7 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
         preprocessing=card.preprocessing,
         class_names=card.class_names,
         resize=card.resize,
-        cross_entropy=card.cross_entropy or run_folder.cross_entropy_of_config(path),
+        cross_entropy=_trained_with(path, card),
         step=found.step,
         notes=card.notes + found.notes,
     )

@@ -21,6 +21,7 @@ from vit_jax.checkpoints import s3
 from vit_jax.checkpoints.card import Card as Card
 from vit_jax.models.model import CrossEntropy
 from vit_jax.schema import build
+from vit_jax.text import printable
 from vit_jax.workdir import place
 
 CONFIG = "config.json"
@@ -88,13 +89,21 @@ def cross_entropy_of_config(workdir: str | os.PathLike[str]) -> Literal["", Cros
     used without its config.
     """
     try:
-        objective = (read_json(workdir, CONFIG) or {}).get("objective") or {}
+        fields = read_json(workdir, CONFIG)
+        objective = fields.get("objective") if isinstance(fields, Mapping) else None
+        if not isinstance(objective, Mapping):
+            return ""
         found = objective.get("cross_entropy", objective.get("loss", ""))
         return build(Literal["", CrossEntropy], found, "config.objective.cross_entropy")
-    except (AttributeError, ValueError) as error:
-        message = "%s: probabilities are assumed to be a softmax: %s"
-        logging.getLogger(__name__).warning(message, workdir, error)
+    except ValueError as error:
+        warn_of_softmax(workdir, str(error))
         return ""
+
+
+def warn_of_softmax(workdir: str | os.PathLike[str], reason: str) -> None:
+    """Logs that nothing says what a model was trained with."""
+    message = printable(f"{workdir}: probabilities are assumed to be a softmax: {reason}")
+    logging.getLogger(__name__).warning(message)
 
 
 def renew_card(workdir: str | os.PathLike[str]) -> None:

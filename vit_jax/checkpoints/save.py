@@ -6,7 +6,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -18,7 +18,9 @@ from vit_jax.checkpoints.layouts import Layout
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.load import Checkpoint
 from vit_jax.models import zoo
+from vit_jax.models.model import CrossEntropy
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.schema import build
 from vit_jax.text import printable
 from vit_jax.workdir import place
 
@@ -46,7 +48,9 @@ def save(model: zoo.Model, path: str | os.PathLike[str], *, layout: str | None =
         ),
         class_names=model.class_names,
         resize=model.resize_methods,
-        cross_entropy=model.cross_entropy,
+        cross_entropy=build(
+            Literal["", CrossEntropy], model.cross_entropy, "the model's cross_entropy"
+        ),
     )
     for change in write(checkpoint, path, layout=layout or ""):
         warnings.warn(printable(f"{path}: {change}"), stacklevel=2)
@@ -123,7 +127,8 @@ def _beside(
         layout=layouts.name(written),
         options=beside.options_differences(found, source),
         preprocessing=beside.differences(read, expects),
-        cross_entropy=checkpoint.cross_entropy,
+        # Readers assume the softmax, and earlier versions know no other.
+        cross_entropy="" if checkpoint.cross_entropy == "softmax" else checkpoint.cross_entropy,
     )
     contents["config.json"] = beside.with_exact(contents["config.json"], entry)
     return {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}

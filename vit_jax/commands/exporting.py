@@ -199,7 +199,7 @@ def _random(subject: Subject, why: str) -> Images:
 
 
 def _activation(subject: Subject) -> program_lib.Activation:
-    """A run that learned each class on its own has a probability for each."""
+    """A model that learned each class on its own has a probability for each."""
     kind = classification.trained_with(subject.model)
     return "softmax" if kind == "softmax" else "sigmoid"
 

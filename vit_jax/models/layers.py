@@ -224,6 +224,7 @@ class Attention(nnx.Module):
     def _project(self, queries: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries (B, Q, H, d) of one sequence, keys and values (B, T, H, d) of another."""
         dtype = jnp.dtype(self.options.dtype)
+        # As `lora.product`, for inputs that differ.
         adapter, kernel = self.qkv.lora, self.qkv.kernel[...]
         kernel = (kernel if adapter is None else adapter.merged(kernel)).astype(dtype)
         inputs = (queries, x, x)

@@ -67,7 +67,7 @@ class Lora(nnx.Module):
 
     def merged(self, kernel: jax.Array) -> jax.Array:
         """The kernel (*I, *O) with the adapter, float32. Its gradient does not reach A and B."""
-        change = jnp.tensordot(self.a[...], self.b[...], 1)
+        change = jnp.tensordot(self.a[...], self.b[...], 1, precision=jax.lax.Precision.HIGHEST)
         return kernel + jax.lax.stop_gradient(self.scale * change)
 
     def gradient(self, x: jax.Array) -> jax.Array:

@@ -2,7 +2,8 @@
 
 Only matrix products and convolutions count, and a multiply-add counts as two. The backward pass
 computes one product for each operand that depends on a trained parameter: for `x @ w` two, one of
-them if `x` is an image. So a step costs three forward passes, less the gradient of the images.
+them if `x` is an image. So a step costs three forward passes, less the gradient of the images. The
+thin products that LoRA's backward pass makes by itself are left out (0.6% for S/16 and rank 8).
 """
 
 from collections.abc import Sequence

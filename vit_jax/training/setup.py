@@ -15,6 +15,7 @@ from vit_jax.evaluators import HELD_OUT
 from vit_jax.models import zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.objectives.classification import Classification
 from vit_jax.text import printable
 from vit_jax.training import compute, optimizer, schedules
 
@@ -223,6 +224,7 @@ def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run
         std=config.data.std,
     )
     metric, better = best_metric(config) or ("", "max")
+    objective = config.objective
     return run_folder.Card(
         options=start.options,
         class_names=class_names if start.options.num_classes else (),
@@ -231,7 +233,7 @@ def make_card(config: Config, start: Start, class_names: tuple[str, ...]) -> run
         average=config.ema > 0,
         metric=metric,
         better=better,
-        cross_entropy=getattr(config.objective, "cross_entropy", ""),
+        cross_entropy=objective.cross_entropy if isinstance(objective, Classification) else "",
     )
 
 
