@@ -9,11 +9,11 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from vit_jax import plain_json
 from vit_jax.models import old_names
-from vit_jax.models.model import CrossEntropy
+from vit_jax.models.model import TrainedWith
 from vit_jax.models.zoo import FREE_FIELDS, Options
 from vit_jax.schema import build
 
@@ -30,7 +30,7 @@ class Exact:
     layout: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    cross_entropy: Literal["", CrossEntropy] = ""
+    cross_entropy: TrainedWith = ""
 
 
 def config_path(file: pathlib.Path) -> pathlib.Path:
@@ -73,7 +73,7 @@ def exact(content: Mapping[str, Any]) -> Exact:
     if long or any(part in name for part in ("/", "\\", "\0")):
         raise ValueError(f"config.json: {_OURS}.file must be the name of a file, got {name!r}")
     chosen = entry.get("cross_entropy", "")
-    build(Literal["", CrossEntropy], chosen, f"config.json: {_OURS}.cross_entropy")
+    build(TrainedWith, chosen, f"config.json: {_OURS}.cross_entropy")
     found = Exact(**entry)
     return dataclasses.replace(
         found,
@@ -82,13 +82,13 @@ def exact(content: Mapping[str, Any]) -> Exact:
     )
 
 
-def cross_entropy(content: Mapping[str, Any]) -> Literal["", CrossEntropy]:
-    """What the model of a config.json was trained with; "" if it does not say it.
+def cross_entropy(content: Mapping[str, Any], entry: Exact) -> TrainedWith:
+    """What the model of a config.json was trained with, by our entry or by Hugging Face's.
 
-    Hugging Face trains models for several labels with the mean of the sigmoids.
+    "" if neither says it. Hugging Face trains models for several labels with the mean of sigmoids.
     """
     several = content.get("problem_type") == "multi_label_classification"
-    return exact(content).cross_entropy or ("sigmoid_mean" if several else "")
+    return entry.cross_entropy or ("sigmoid_mean" if several else "")
 
 
 def with_exact(content: Mapping[str, Any], entry: Exact) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from vit_jax.checkpoints import old_runs
 from vit_jax.models import old_names, zoo
 from vit_jax.models.interpolation import Methods
-from vit_jax.models.model import CrossEntropy
+from vit_jax.models.model import TrainedWith
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.zoo import Options
 from vit_jax.schema import build
@@ -20,7 +20,6 @@ from vit_jax.schema import build
 # Format 1 has the field names of `models.old_names`; `old_runs` reads a file without a number.
 FORMAT = 2
 _NEEDED = ("options", "class_names", "preprocessing")
-_OPTIONAL = ("cross_entropy",)  # earlier versions may ignore these fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +33,7 @@ class Card:
     average: bool = False  # whether checkpoints hold averaged parameters, which are used then
     metric: str = ""  # the metric that chooses the best checkpoint
     better: Literal["max", "min"] = "max"  # whether a larger or a smaller metric is better
-    cross_entropy: Literal["", CrossEntropy] = ""  # what it was trained with; "": not known
+    cross_entropy: TrainedWith = ""  # what it was trained with; "": not known
     notes: tuple[str, ...] = ()  # messages about ignored fields; not written to the file
 
 
@@ -42,11 +41,11 @@ def to_json(card: Card) -> dict[str, Any]:
     """The content of model.json."""
     fields = dataclasses.asdict(dataclasses.replace(card, notes=()))
     del fields["notes"]
-    if not card.cross_entropy:
+    if card.cross_entropy:
+        fields["optional"] = ["cross_entropy"]  # earlier versions may ignore it
+    else:
         del fields["cross_entropy"]
-    optional = [name for name in _OPTIONAL if name in fields]
-    family = {"family": zoo.family_name(card.options)}
-    return {"format": FORMAT, **family, **fields, **({"optional": optional} if optional else {})}
+    return {"format": FORMAT, "family": zoo.family_name(card.options), **fields}
 
 
 def from_json(content: Any, *, config: Mapping[str, Any], path: str) -> Card:
@@ -89,7 +88,7 @@ class _Rest:
     average: bool = False
     metric: str = ""
     better: Literal["max", "min"] = "max"
-    cross_entropy: Literal["", CrossEntropy] = ""
+    cross_entropy: TrainedWith = ""
 
 
 def _check_format(number: Any, path: str) -> None:

@@ -5,13 +5,12 @@ It is read like a run with one checkpoint, but has no config and cannot be train
 
 import os
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
 from vit_jax.checkpoints import files, kernels, run_folder, s3, surgery
 from vit_jax.models import zoo
-from vit_jax.models.model import CrossEntropy
+from vit_jax.models.model import TrainedWith
 from vit_jax.text import few
 from vit_jax.workdir import place
 
@@ -45,7 +44,7 @@ def read(path: str | os.PathLike[str], options: zoo.Options) -> dict[str, np.nda
     return arrays
 
 
-def cross_entropy(path: str | os.PathLike[str]) -> Literal["", CrossEntropy]:
+def cross_entropy(path: str | os.PathLike[str]) -> TrainedWith:
     """What the model was trained with, which earlier versions wrote into card.json alone.
 
     "" unless it is the sigmoid: the softmax is also written for a model of which nothing is known.

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ from vit_jax.checkpoints.layouts import class_names
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.models import attention_choice, lora, zoo
 from vit_jax.models.interpolation import Method, Methods
-from vit_jax.models.model import CrossEntropy
+from vit_jax.models.model import TrainedWith
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.text import printable
 from vit_jax.workdir import place
@@ -40,7 +40,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
     resize: Methods = Methods()  # how its family resizes parameters
-    cross_entropy: Literal["", CrossEntropy] = ""  # what it was trained with; "": not known
+    cross_entropy: TrainedWith = ""  # what it was trained with; "": not known
     layout: str = ""  # the layout of the file that was read; "" for a run
     step: int | None = None  # of a run
     notes: tuple[str, ...] = ()  # messages about what was assumed or not read
@@ -81,9 +81,8 @@ def load(
     (default: from config.json, a released model, or `image_size`, which is logged); and
     `position="none"` for a model without positions whose .npz has none.
 
-    `model.preprocessing` holds the expected images, `model.class_names` the known classes,
-    `model.step` the step of a run, and `model.cross_entropy` what the model was trained with.
-    Assumptions are logged. Raises ValueError for bad input.
+    The model has `preprocessing` (the expected images), `class_names`, `step` (of a run) and
+    `cross_entropy` (its loss), where known. Logs assumptions. Raises ValueError for bad input.
     """
     checkpoint = read(
         path,
@@ -236,7 +235,7 @@ def _read_file(path: str | os.PathLike[str], layout: str, given: Hints) -> Check
         preprocessing=preprocessing,
         class_names=names,
         resize=found.resize(options),
-        cross_entropy=beside.cross_entropy(texts.config),
+        cross_entropy=beside.cross_entropy(texts.config, exact),
         layout=layouts.name(found),
         notes=notes + tuple(hints.notes) + problems,
     )
@@ -269,7 +268,7 @@ def _check_given(path: str | os.PathLike[str], options: zoo.Options, given: dict
             raise ValueError(f"{path} is a run {fact}, not {value!r}: leave it out")
 
 
-def _trained_with(path: str | os.PathLike[str], card: run_folder.Card) -> Literal["", CrossEntropy]:
+def _trained_with(path: str | os.PathLike[str], card: run_folder.Card) -> TrainedWith:
     """What a run or an exported model was trained with; "" if it is not known."""
     if card.cross_entropy or not card.options.num_classes:
         return card.cross_entropy

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from etils import epath
 
@@ -19,7 +19,7 @@ from vit_jax import plain_json
 from vit_jax.checkpoints import card as card_lib
 from vit_jax.checkpoints import s3
 from vit_jax.checkpoints.card import Card as Card
-from vit_jax.models.model import CrossEntropy
+from vit_jax.models.model import TrainedWith
 from vit_jax.schema import build
 from vit_jax.text import printable
 from vit_jax.workdir import place
@@ -82,7 +82,7 @@ def read_card(workdir: str | os.PathLike[str]) -> Card:
     return card_lib.from_json(content, config=fields, path=f"{workdir}/model.json")
 
 
-def cross_entropy_of_config(workdir: str | os.PathLike[str]) -> Literal["", CrossEntropy]:
+def cross_entropy_of_config(workdir: str | os.PathLike[str]) -> TrainedWith:
     """What a run was trained with, which earlier versions recorded in its config alone.
 
     "" where the config does not say it, or, with a warning, where it cannot be read: the model is
@@ -94,7 +94,7 @@ def cross_entropy_of_config(workdir: str | os.PathLike[str]) -> Literal["", Cros
         if not isinstance(objective, Mapping):
             return ""
         found = objective.get("cross_entropy", objective.get("loss", ""))
-        return build(Literal["", CrossEntropy], found, "config.objective.cross_entropy")
+        return build(TrainedWith, found, "config.objective.cross_entropy")
     except ValueError as error:
         warn_of_softmax(workdir, str(error))
         return ""

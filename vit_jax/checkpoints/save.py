@@ -6,7 +6,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from vit_jax.checkpoints.layouts import Layout
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.load import Checkpoint
 from vit_jax.models import zoo
-from vit_jax.models.model import CrossEntropy
+from vit_jax.models.model import TrainedWith
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.schema import build
 from vit_jax.text import printable
@@ -48,9 +48,7 @@ def save(model: zoo.Model, path: str | os.PathLike[str], *, layout: str | None =
         ),
         class_names=model.class_names,
         resize=model.resize_methods,
-        cross_entropy=build(
-            Literal["", CrossEntropy], model.cross_entropy, "the model's cross_entropy"
-        ),
+        cross_entropy=build(TrainedWith, model.cross_entropy, "the model's cross_entropy"),
     )
     for change in write(checkpoint, path, layout=layout or ""):
         warnings.warn(printable(f"{path}: {change}"), stacklevel=2)

@@ -17,6 +17,7 @@ from vit_jax.models.preprocessing import Preprocessing
 
 # What a classifier is trained with: see `objectives.Classification`.
 CrossEntropy = Literal["softmax", "sigmoid", "sigmoid_mean"]
+TrainedWith = Literal["", CrossEntropy]  # "": not known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ class Model(nnx.Module):
     class_names: tuple[str, ...] = ()  # set by `load` if the file has them
     step: int | None = None  # of the checkpoint in a run; set by `load`
     # What it was trained with, which makes its logits probabilities; set by `load` if known.
-    cross_entropy: Literal["", CrossEntropy] = ""
+    cross_entropy: TrainedWith = ""
     options: Any  # an instance of the family's options class
     head: Any  # (B, feature_size) -> logits (B, K), of models with classes
 
