@@ -8,7 +8,8 @@ A variant is a model, a dataset (i1k, i21k: name your own copy) and, if wanted, 
 augmentation: none, light1, light2, medium1, medium2, strong1 or strong2. Without it, big_vision's
 choice for the model. On i1k, a class token without a position and a tanh layer before the head; on
 i21k, average pooling. The paper also varies: --config.optimizer.weight_decay=0.03 or 0.1,
---config.model.dropout=0 or 0.1, --config.model.drop_path=0 or 0.1.
+--config.model.dropout=0 or 0.1, --config.model.drop_path=0 or 0.1, and on i21k
+--config.total.epochs=30.
 
 Published accuracy on ImageNet at 384 pixels, after i21k and fine-tuning (the authors' table): L/16
 85.59, B/16 85.49, S/16 83.73, B/32 83.59, S/32 79.58, Ti/16 78.22. Fine-tuning: 20,000 steps with

@@ -23,8 +23,9 @@ Published accuracy after fine-tuning with `configs/beit_finetune.py`: i1k B/16 8
 paper, table 1); i22k B/16 83.7, L/16 86.0 (the authors' README). The paper's 800 epochs of B/16
 took five days on 16 V100 (32 GB).
 
-What differs from the original: see `objectives/beit.py` for the images of the tokenizer. The colour
-jitter of 0.4 is the paper's; the released code has none.
+What differs from the original: see `objectives/beit.py` for the images of the tokenizer. The
+colours of the crop are jittered; the released code jitters those of the whole image before it
+crops.
 """
 
 import ml_collections
@@ -98,12 +99,12 @@ def _paper(config: ml_collections.ConfigDict, model: str, data: str) -> None:
     config.objective.hidden = 75
     config.objective.smallest_block = 16
 
+    config.data.source = "tfds"
     if data == "i1k":
-        config.data.source = "tfds"
         config.data.name = "imagenet2012"
         config.data.mean = (0.485, 0.456, 0.406)
         config.data.std = (0.229, 0.224, 0.225)
-    config.data.crop = "inception"
+    config.data.crop = "random_resized"
     config.data.crop_area = (0.08, 1.0)
     config.data.interpolation = "bicubic_antialias"
     config.data.eval_interpolation = "bicubic_antialias"

@@ -42,6 +42,7 @@ def get_config(variant: str = "B/16") -> ml_collections.ConfigDict:
     batch, epochs, rate, warmup, layer_decay, drop_path = _TRAINED[variant]
     size, _, data = variant.partition("-")
     config = default_config()
+    config.needs_init = True
     config.image_size = (224, 224)
     config.batch_size = batch
     config.total.epochs = epochs
@@ -55,12 +56,12 @@ def get_config(variant: str = "B/16") -> ml_collections.ConfigDict:
     config.data.source = "tfds"
     if data != "i22k":
         config.data.name = "imagenet2012"
-    config.data.crop = "inception"
+    config.data.crop = "random_resized"
     config.data.crop_area = (0.08, 1.0)
     config.data.interpolation = "bicubic_antialias"
     config.data.eval_interpolation = "bicubic_antialias"
     config.augment = (
-        "randaugment_timm",
+        {"name": "randaugment_timm", "interpolation": "bicubic"},
         "flip",
         "value_range",
         {"name": "erase", "probability": 0.25},

@@ -17,10 +17,13 @@ pixels 82.9.
 Published cost (section 5.6): B 53 hours on 8 GPUs, or 37 hours on 16; S and Ti less than 3 days on
 4 GPUs.
 
-What differs from the authors' code: no repeated augmentation, because 3 does not divide 1024 (add
---config.data.repeats=3 --config.batch_size=1023 for it); an image is flipped after RandAugment, not
-before; the authors' rate is that of the epoch before, so that their first two epochs both have the
-first rate of the warm-up.
+Each image is in a batch three times. 3 does not divide 1024, so one image of each batch has its
+last copies in the next; in the authors' code too.
+
+What differs from the authors' code: an image is flipped after RandAugment, not before; the authors'
+rate is that of the epoch before, so that their first two epochs both have the first rate of the
+warm-up; finetune-384 drops paths, as their code does today, while the code of January 2021, with
+which B was published, did not (--config.model.drop_path=0).
 
 Planned cost (2026-11-27, libtpu 0.0.42.1, predicted and never run, without evaluations): S/16 on
 v5e-8 (8 chips) 8.0 hours, 64 chip-hours, MFU 23%.
@@ -52,12 +55,13 @@ def get_config(variant: str = "S/16") -> ml_collections.ConfigDict:
 
     config.data.source = "tfds"
     config.data.name = "imagenet2012"
-    config.data.crop = "inception"
+    config.data.repeats = 3
+    config.data.crop = "random_resized"
     config.data.crop_area = (0.08, 1.0)
     config.data.interpolation = "bicubic_antialias"
     config.data.eval_interpolation = "bicubic_antialias"
     config.augment = (
-        "randaugment_timm",
+        {"name": "randaugment_timm", "interpolation": "bicubic"},
         "flip",
         "value_range",
         {"name": "erase", "probability": 0.25},
@@ -88,6 +92,7 @@ def get_config(variant: str = "S/16") -> ml_collections.ConfigDict:
 
 
 def _finetune(config: ml_collections.ConfigDict) -> None:
+    config.needs_init = True
     config.image_size = (384, 384)
     config.batch_size = 512
     config.total.epochs = 30.0

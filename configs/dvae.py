@@ -15,7 +15,7 @@ batch 512, 3,000,000 steps. The paper trained it on 250 million images with 64 V
 states no error.
 
     python -m vit_jax train --config configs/dvae.py:dalle --workdir gs://BUCKET/dvae \
-        --config.data.source=tfds --config.data.name=imagenet2012
+        --config.data.name=imagenet2012
 
 What differs from the paper: its learning rate reaches its end after 1,200,000 steps, here at the
 end of the run; images are cropped by our `inception` crop of at least half of the image; schedules
@@ -84,6 +84,7 @@ def _dalle(config: ml_collections.ConfigDict) -> None:
     config.ema = 0.999
     config.model.dtype = "bfloat16"
 
+    config.data.source = "tfds"  # your copy: the paper's images are not public
     config.data.crop = "inception"
     config.data.crop_area = (0.5, 1.0)
     config.data.interpolation = "bicubic_antialias"

@@ -85,7 +85,7 @@ def _paper(config: ml_collections.ConfigDict, size: str) -> None:
 
     config.data.source = "tfds"
     config.data.name = "imagenet2012"
-    config.data.crop = "inception"
+    config.data.crop = "random_resized"
     config.data.crop_area = (0.2, 1.0)
     config.data.interpolation = "bicubic_antialias"
     config.data.eval_interpolation = "bicubic_antialias"

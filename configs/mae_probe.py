@@ -10,9 +10,6 @@ token. The encoder gets no gradient, so a step costs a third of a step of fine-t
 Published accuracy: B/16 67.8, L/16 76.0, H/14 77.2 (the authors' FINETUNE.md).
 Published cost (the same page): 90 epochs of B/16 2 hours 20 minutes on 32 V100.
 
-What differs from the authors' code: they draw the size of a crop once and limit its sides to the
-image's; here it is drawn up to 10 times, until it lies inside the image.
-
 Planned cost (2026-11-28, libtpu 0.0.42.1, predicted and never run, without evaluations): B/16 on
 v5e-64 (64 chips) 0.3 hours, 18 chip-hours, MFU 32%.
 """
@@ -29,6 +26,7 @@ def get_config(variant: str = "B/16") -> ml_collections.ConfigDict:
     if variant not in VARIANTS:
         raise ValueError(f"no variant {variant!r}: choose one of {', '.join(VARIANTS)}")
     config = default_config()
+    config.needs_init = True
     config.image_size = (224, 224)
     config.batch_size = 16_384
     config.total.epochs = _EPOCHS[variant]
@@ -43,7 +41,8 @@ def get_config(variant: str = "B/16") -> ml_collections.ConfigDict:
 
     config.data.source = "tfds"
     config.data.name = "imagenet2012"
-    config.data.crop = "inception"
+    config.data.crop = "random_resized"
+    config.data.crop_limited = True
     config.data.crop_area = (0.08, 1.0)
     config.data.interpolation = "bicubic_antialias"
     config.data.eval_interpolation = "bicubic_antialias"

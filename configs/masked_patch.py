@@ -12,7 +12,7 @@ and their mean colours predicted, without labels. Then fine-tune it:
 ViT-B/16, batch 4096, 1,000,000 steps (100,000 are nearly as good):
 
     python -m vit_jax train --config configs/masked_patch.py:paper --workdir gs://BUCKET/mpp \
-        --config.data.source=tfds --config.data.name=imagenet2012
+        --config.data.name=imagenet2012
 
 Published: 79.9% on ImageNet after pretraining on JFT-300M and fine-tuning (section 4.6). The paper
 states no cost for this run.
@@ -76,8 +76,11 @@ def _paper(config: ml_collections.ConfigDict) -> None:
     config.evaluate_every.steps = 10_000
     config.model.name = "B/16"
     config.model.dtype = "bfloat16"
+    config.data.source = "tfds"  # your copy: the authors' images were JFT-300M
     config.data.crop = "inception"
     config.augment = ("flip", "value_range")
     config.optimizer.learning_rate = 2e-4
+    config.optimizer.rate_batch = 4096
+    config.optimizer.rate_rule = "none"
     config.optimizer.clip_norm = 0.0
     config.schedule.warmup.steps = 10_000

@@ -85,9 +85,10 @@ def test_the_default_needs_a_model_only() -> None:
         ({"image_size": (1, 2, 3)}, r"config.image_size is \(1, 2, 3\): give \(height, width\)"),
         ({"image_size": (0,)}, r"config.image_size is \(0,\)"),
         (
-            {"batch_size": 32, "data__repeats": 3},
-            "config.data.repeats is 3: it must divide config.batch_size 32",
+            {"data__mixup": 0.2, "data__repeats": 3},
+            "config.data.repeats is 3, and mixup mixes neighbours in the",
         ),
+        ({"ema_warmup": 0.67}, "config.ema_warmup is 0.67, and there is no average"),
         (
             {"batch_size": 30, "optimizer__accumulate": 4},
             "config.batch_size 30 does not divide into config.optimizer.accumulate 4 micro-batches",
@@ -278,7 +279,7 @@ SGD_B1 = "config.optimizer.b1 belongs to adamw, adam, .*; config.optimizer.name 
         ),
         (
             {"schedule__decay": "rsqrt", "schedule__end_value": 0.1},
-            "config.schedule.end_value belongs to cosine and linear",
+            "config.schedule.end_value belongs to cosine, linear and polynomial",
         ),
         (
             {"schedule__timescale__steps": 10},

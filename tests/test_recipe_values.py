@@ -21,7 +21,7 @@ ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
 RANDAUGMENT = {
     "augment.randaugment_timm": {
         **{"layers": 2, "magnitude": 9.0, "magnitude_std": 0.5, "magnitude_max": 10.0},
-        **{"probability": 0.5, "increasing": True, "fill": (), "interpolation": "random"},
+        **{"probability": 0.5, "increasing": True, "fill": (), "interpolation": "bicubic"},
     }
 }
 ERASE = {"augment.erase": {"probability": 0.25, "fill": "noise"}}
@@ -51,7 +51,7 @@ TIMMS_SCHEDULE = {
         **{"warmup": {"epochs": 5.0}, "warmup_start": 1e-6, "end_value": 1e-5},
     }
 }
-BICUBIC = {"data.crop": "inception", "data.crop_area": (0.08, 1.0)} | {
+BICUBIC = {"data.crop": "random_resized", "data.crop_area": (0.08, 1.0)} | {
     f"data.{name}": "bicubic_antialias" for name in ("interpolation", "eval_interpolation")
 }
 

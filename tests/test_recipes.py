@@ -12,11 +12,15 @@ from flax import nnx, traverse_util
 
 from vit_jax.commands import configs
 from vit_jax.config import Config
+from vit_jax.data import opening
+from vit_jax.data.record import DataFacts
 from vit_jax.models import zoo
+from vit_jax.training import setup
 from vit_jax.training.optimizer import peak_rate
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
 START = ["--config.init_from=FILE"]
+FACTS = DataFacts(train_size=100, num_classes=3)
 
 
 def recipe(name: str, overrides: tuple[str, ...] = ()) -> Config:
@@ -411,10 +415,55 @@ def test_an_unknown_variant_is_refused_with_those_that_there_are(name) -> None:
         recipe(f"{name}:B/17", tuple(START))
 
 
-def test_another_batch_than_the_papers_is_warned_of() -> None:
-    config = recipe("vit.py:B/16-i1k", ("--config.batch_size=1024",))
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vit.py:B/61-i1k", "did you mean 'B/16-i1k'?"),
+        ("deit3.py:B/16-i2k", "did you mean 'B/16-i21k'?"),
+        ("quickstart.py:B/16", "it has no variants: leave out :B/16"),
+    ],
+)
+def test_a_misspelt_variant_names_the_nearest(name, said) -> None:
+    with pytest.raises(ValueError) as caught:
+        recipe(name)
+    assert said in str(caught.value) and "Error" not in str(caught.value)
+
+
+# Rates of the papers that have one batch size, by recipe, and the name of some data.
+ONE_BATCH = {
+    **{"vit.py:B/16-i1k": 3e-3, "scaling.py:G/14": 8e-4, "plain_vit.py:90": 1e-3},
+    **{"augreg.py:B/16-i1k": 1e-3, "masked_patch.py:paper": 2e-4, "dvae.py:dalle": 1e-4},
+    **{"beit.py:B/16-i1k": 1.5e-3, "beit_finetune.py:B/16": 4e-3, "deit3.py:B/16": 3e-3},
+    "vit_finetune.py:imagenet": 0.03,
+}
+
+
+@pytest.mark.parametrize("name", ONE_BATCH)
+def test_another_batch_than_the_papers_is_warned_of(name) -> None:
+    config = recipe(name, ("--config.batch_size=1000", *START, "--config.data.name=imagenet2012"))
     rate, note = peak_rate(config.optimizer, batch_size=config.batch_size)
-    assert rate == 3e-3 and "outside the published recipe" in note
+    assert rate == ONE_BATCH[name] and "outside the published recipe" in note
+
+
+FINE_TUNING = ("vit_finetune.py", "mae_finetune.py", "mae_probe.py", "beit_finetune.py")
+
+
+@pytest.mark.parametrize(
+    "name", [*FINE_TUNING, "deit.py:finetune-384", "deit3.py:B/16-224", "deit3.py:B/16-i21k-224"]
+)
+def test_a_recipe_that_fine_tunes_does_not_train_from_random_values(name) -> None:
+    config = recipe(name, ("--config.model.name=B/16",))
+    with pytest.raises(ValueError, match="init_from is empty, and this recipe fine-tunes: name a"):
+        setup.fresh_start(config, FACTS)
+    anyway = recipe(name, ("--config.model.name=B/16", "--config.needs_init=false"))
+    assert setup.fresh_start(anyway, FACTS).params is None
+
+
+def test_recipes_of_a_paper_do_not_train_on_the_embedded_images() -> None:
+    """A forgotten dataset is an error, not a run of weeks on Fashion-MNIST."""
+    for name in ("masked_patch.py:paper", "dvae.py:dalle", "beit.py:B/16-i22k"):
+        with pytest.raises(ValueError, match=r"config\.data\.name is empty: name a dataset"):
+            opening.open_train(recipe(name).data, labelled=False)
 
 
 @pytest.mark.parametrize("name", ["R50x1", "Swin-T", "ResNet-18", "RegNetY-160", "B/16"])

@@ -16,7 +16,7 @@ import ml_collections
 
 from vit_jax import config_formats, schema
 from vit_jax.checkpoints.options import CheckpointConfig as CheckpointConfig
-from vit_jax.data.augment import AUGMENTATIONS, AnyAugmentation, Flip, ValueRange
+from vit_jax.data.augment import AUGMENTATIONS, AnyAugmentation, Flip, Mixup, ValueRange
 from vit_jax.data.options import DataConfig as DataConfig
 from vit_jax.duration import Duration as Duration
 from vit_jax.evaluators import EVALUATORS, HELD_OUT, Evaluator, HeldOut
@@ -142,6 +142,7 @@ class Config:
     init_head: Literal["by_name", "by_number"] = "by_name"
     # For another `model.channels`, sum or repeat the first kernel of `init_from`, as timm does.
     init_adapt_channels: bool = False
+    needs_init: bool = False  # a recipe that fine-tunes: refuse to train without `init_from`
     image_size: tuple[int, ...] = (224, 224)  # (height, width) in pixels; one number: square
     # Pairs (share of the run, height): before this share, training images are smaller, with this
     # height and a width in proportion; after the last share they are `image_size`.
@@ -207,10 +208,15 @@ def _check(config: Config) -> None:
             f"config.batch_size {config.batch_size} does not divide into"
             f" config.optimizer.accumulate {config.optimizer.accumulate} micro-batches"
         )
-    if config.batch_size % config.data.repeats:
+    if config.data.repeats > 1 and any(isinstance(a, Mixup) for a in config.augment):
         raise ValueError(
-            f"config.data.repeats is {config.data.repeats}: it must divide config.batch_size"
-            f" {config.batch_size}"
+            f"config.data.repeats is {config.data.repeats}, and mixup mixes neighbours in the"
+            " batch, which are copies of one image then: use the augmentation mix instead, which"
+            " mixes with the reversed batch"
+        )
+    if config.ema_warmup and not config.ema:
+        raise ValueError(
+            f"config.ema_warmup is {config.ema_warmup}, and there is no average: set config.ema"
         )
     _check_metric(config)
     if config.init_state == "all" and not config.init_from:

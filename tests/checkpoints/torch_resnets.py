@@ -6,6 +6,7 @@ SIZES = {  # name: blocks of each stage, bottleneck, width, side of the first ke
     "basic": ((1, 2), False, 8, 7),
     "bottleneck": ((1, 1), True, 8, 7),
     "cifar": ((1, 1), False, 8, 3),
+    "deep": ((1, 11), False, 4, 3),  # ten blocks and more in a stage
 }
 CLASSES = 5
 

@@ -1,9 +1,11 @@
 """`figures --augment` draws a picture of each augmentation of a recipe."""
 
+import numpy as np
 import PIL.Image
 import pytest
 
 from tests import cli, runs
+from vit_jax.commands import augmentations, configs
 
 ORDER = "--config.augment=('three_augment','flip','value_range','mix','erase')"
 DRAW = ("--augment", "--config", "RECIPE", "-o", "there")
@@ -22,6 +24,22 @@ def test_each_augmentation_has_a_picture(recipe, tmp_path, capsys) -> None:
     for name in names:
         with PIL.Image.open(folder / name) as picture:
             assert min(picture.size) > 200 and len(set(picture.convert("L").tobytes())) > 100
+
+
+def test_augmentations_see_the_normalisation_of_the_run(recipe) -> None:
+    """What is erased by zeros has the mean of the config; RandAugment fills with the model's."""
+    one = ("--config.augment=('value_range','erase')", "--config.augment.erase.fill=zero")
+    mean = ("--config.data.mean=0.2,0.4,0.8", "--config.data.std=0.3,0.3,0.3")
+    erase = "--config.augment.erase.probability=1"
+    config = configs.from_file(recipe, [*one, *mean, erase, "--config.augment.erase.area=0.3,0.3"])
+    expects = augmentations.normalisation(config, 3)
+    images = np.zeros((1, 20, 20, 3), np.uint8)
+    found = augmentations.on_device(config.augment[1], images, expects=expects, seed=0)
+    colours = {tuple(colour) for colour in found.reshape(-1, 3).tolist()}
+    assert colours == {(0, 0, 0), (51, 102, 204)}
+
+    deit = configs.from_file("configs/deit.py", [])
+    assert augmentations.normalisation(deit, 3).mean == pytest.approx((0.485, 0.456, 0.406))
 
 
 @pytest.mark.parametrize(

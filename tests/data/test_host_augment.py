@@ -127,6 +127,39 @@ def test_warps_are_within_one_grey_level_of_pillow(image, interpolation, share) 
         assert_equal(warps.rotate(image, degrees, **ours), expected, within=1)
 
 
+@pytest.mark.parametrize("name", ["translate_x", "translate_y"])
+@pytest.mark.parametrize(("side", "level"), [(50, 2.0), (100, 1.0), (300, 9.0)])
+def test_half_a_pixel_is_rounded_to_timms_line(name, side, level) -> None:
+    """Timm's product is (level / 10 * 0.45) * side; another order moves a whole line."""
+    shape = (8, side, 3) if name == "translate_x" else (side, 8, 3)
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    augment = RandAugmentTimm(fill=FILL)
+    for negative in (False, True):
+        pixels = (level / 10 * 0.45 * (-1 if negative else 1)) * side
+        matrix = (1, 0, pixels, 0, 1, 0) if name == "translate_x" else (1, 0, 0, 0, 1, pixels)
+        expected = pillow(image).transform(
+            (shape[1], shape[0]),
+            PIL.Image.Transform.AFFINE,
+            matrix,
+            resample=PIL.Image.Resampling.BILINEAR,
+            fillcolor=FILL,
+        )
+        got = augment.applied(name, image, level=level, negative=negative, interpolation="bilinear")
+        assert_equal(got, expected, within=1)
+
+
+@pytest.mark.parametrize("degrees", [30.0, -30.0, 15.0, 45.0, -60.0])
+def test_a_turn_keeps_the_edge_of_a_narrow_image(degrees) -> None:
+    """Pixels are exactly at the edge: Pillow's rounding of cosine and sine decides."""
+    for shape in ((7, 1, 3), (1, 7, 3), (3, 33, 3), (7, 3, 3), (1, 1, 3)):
+        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        expected = pillow(image).rotate(
+            degrees, resample=PIL.Image.Resampling.BILINEAR, fillcolor=FILL
+        )
+        got = warps.rotate(image, degrees, fill=FILL, interpolation="bilinear")
+        assert_equal(got, expected, within=1)
+
+
 def timms(name: str, image: np.ndarray, level: float, sign: int, increasing: bool) -> Any:
     """The operation of timm's tables with Pillow, and how far ours may be from it."""
     picture, (height, width, _) = pillow(image), image.shape

@@ -162,6 +162,20 @@ def test_options_out_of_range_are_refused(options, said) -> None:
         Mix(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"probability": 1.5}, "probability is 1.5"),
+        ({"max_count": 0}, "max_count is 0: it must be from 1"),
+        ({"area": (0.5, 0.2)}, "area is"),
+        ({"aspect": 0.0}, "aspect is 0.0"),
+    ],
+)
+def test_options_of_erase_out_of_range_are_refused(options, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        Erase(**options)
+
+
 def test_erased_rectangles_have_the_areas_and_proportions_of_the_paper() -> None:
     masks = np.asarray(jax.vmap(lambda key: rectangle(key, (40, 60)))(jax.random.split(KEY, 1500)))
     areas = masks.mean(axis=(1, 2))
@@ -175,6 +189,35 @@ def test_erased_rectangles_have_the_areas_and_proportions_of_the_paper() -> None
     for side, length in ((masks.any(2), 40), (masks.any(1), 60)):
         first, last = side.argmax(1), length - 1 - side[:, ::-1].argmax(1)
         assert first.min() == 0 and last.max() == length - 1, "it may touch every edge"
+
+
+def test_several_rectangles_share_the_area_of_one() -> None:
+    """Timm's max_count: 1 to that many, each with its part of the area and its own content."""
+    images = batch(300) | {"image": jnp.zeros((300, 40, 60, 3))}
+    erase = Erase(probability=1.0, max_count=3, area=(0.3, 0.3), aspect=1.0, fill="colour")
+    got = np.asarray(erase(images, key=KEY)["image"])
+    colours = [len(np.unique(image.reshape(-1, 3), axis=0)) - 1 for image in got]
+    counts = np.bincount(colours, minlength=4)
+    assert counts[0] == 0 and (counts[1:4] > 60).all()
+    areas = (got != 0).all(-1).mean((1, 2))
+    assert areas.max() < 0.32
+    assert_close(areas[np.array(colours) == 1], 0.3, atol=0.02)
+
+
+def test_one_rectangle_is_that_of_a_count_of_one() -> None:
+    """The draws of a run do not change with the fields that were added."""
+    one = Erase(probability=1.0)(batch(4), key=KEY)["image"]
+    key = jax.random.split(at(KEY, batch(4)["sample_index"][2]), 3)[1]
+    changed = np.asarray(one[2] != batch(4)["image"][2]).any(-1)
+    np.testing.assert_array_equal(changed, rectangle(key, batch(4)["image"].shape[1:3]))
+
+
+def test_a_union_of_classes_needs_images_of_several() -> None:
+    """Softmax targets of two classes would sum to 2."""
+    mix = Mix(several_labels="union")
+    mix.check_labels(several=True)
+    with pytest.raises(ValueError, match="several_labels is union, and images have one class"):
+        mix.check_labels(several=False)
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -49,6 +49,27 @@ BIG_VISION = {
         ),
     ),
     "rsqrt_default_timescale": (1.0, schedule_config(decay="rsqrt", warmup=Duration(steps=10))),
+    "rsqrt_shift": (
+        1.0,
+        schedule_config(
+            decay="rsqrt",
+            warmup=Duration(steps=10),
+            timescale=Duration(steps=20),
+            decay_shift=Duration(steps=15),
+        ),
+    ),
+    "polynomial2": (
+        0.01,
+        schedule_config(decay="polynomial", power=2.0, warmup=Duration(steps=20), end_value=1e-5),
+    ),
+    "stair": (
+        0.5,
+        schedule_config(
+            decay="stairs",
+            warmup=Duration(steps=10),
+            stairs=((60, 0.1), (120, 0.01), (200, 0.001)),
+        ),
+    ),
     "linear": (0.01, schedule_config(decay="linear", warmup=Duration(steps=20), end_value=1e-4)),
 }
 
@@ -72,6 +93,10 @@ def test_schedule_equals_timm(shared, name, total, warmup, fields):
     )
     actual = rates(schedule, peak=0.5, total_steps=total)
     assert_close(actual, expected[: total + 1], rtol=1e-5, atol=1e-7)
+
+
+def test_every_schedule_of_the_fixture_is_compared(shared):
+    assert {*BIG_VISION, "steps"} == set(np.load(shared / "fixtures/bv_schedules/io.npz"))
 
 
 def test_a_held_rate_changes_once_per_epoch(shared):
@@ -142,6 +167,15 @@ def test_warmup_and_cooldown_may_fill_the_run():
         ),
         (schedule_config(decay="rsqrt", timescale=Duration()), r"schedule\.timescale is 0"),
         (schedule_config(end_value=-1e-3), r"schedule\.end_value is -0\.001"),
+        (schedule_config(decay="polynomial", power=0.0), r"schedule\.power is 0\.0"),
+        (schedule_config(decay="stairs"), r"schedule\.stairs is \(\): give pairs"),
+        (schedule_config(decay="stairs", stairs=((5, 0.1), (2, 0.2))), "growing steps"),
+        (schedule_config(decay="stairs", stairs=((5, -0.1),)), r"schedule\.stairs is -0\.1"),
+        (schedule_config(warmup_start=1e-6), r"warmup_start is 1e-06, and there is no warm-up"),
+        (
+            schedule_config(warmup=Duration(steps=2), hold=Duration(epochs=1.0)),
+            r"schedule\.hold is 10 steps, the whole run .* is 10: the rate would stay",
+        ),
     ],
 )
 def test_schedule_that_does_not_fit_the_run_is_refused(schedule, message):

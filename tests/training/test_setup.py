@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import pytest
 
 import vit_jax
@@ -16,6 +17,7 @@ from vit_jax.evaluators.knn import Knn
 from vit_jax.models import zoo
 from vit_jax.models.decoder import DecoderOptions
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.parallel.mesh import make_mesh
 from vit_jax.training import setup
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
@@ -187,3 +189,25 @@ def test_a_run_says_how_long_it_is_and_what_happens_when() -> None:
         "2,000 steps (40 epochs); evaluation every 200, evaluation by near every 100,"
         f" checkpoint every {lengths.checkpoint_every:,}, line of metrics every 500"
     )
+
+
+@pytest.mark.parametrize(("repeats", "told"), [(3, True), (4, False)])
+def test_a_run_says_that_the_copies_of_an_image_are_in_two_batches(repeats, told) -> None:
+    config = Config(
+        batch_size=16,
+        total=Duration(steps=10),
+        data=DataConfig(repeats=repeats),
+        model=model_config(name="Ti/16"),
+    )
+    lines = setup.messages(
+        config,
+        zoo.options("Ti/16"),
+        parameters=1,
+        mesh=make_mesh(config.mesh, devices=jax.devices()[:1]),
+        lengths=setup.lengths(config, dataset_size=1000),
+        images=1000,
+        step=0,
+        notes=(),
+    )
+    said = [line for line in lines if line.startswith("warning: config.data.repeats 3 does not")]
+    assert len(said) == told

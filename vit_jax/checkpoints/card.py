@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from vit_jax.checkpoints import old_runs
+from vit_jax.checkpoints import block_order, old_runs
 from vit_jax.models import old_names, zoo
 from vit_jax.models.interpolation import Methods
 from vit_jax.models.model import TrainedWith
@@ -18,7 +18,8 @@ from vit_jax.models.zoo import Options
 from vit_jax.schema import build
 
 # Format 1 has the field names of `models.old_names`; `old_runs` reads a file without a number.
-FORMAT = 2
+# Format 3 is that of the models for which `block_order` matters; others have format 2.
+FORMAT = 3
 _NEEDED = ("options", "class_names", "preprocessing")
 
 
@@ -45,7 +46,12 @@ def to_json(card: Card) -> dict[str, Any]:
         fields["optional"] = ["cross_entropy"]  # earlier versions may ignore it
     else:
         del fields["cross_entropy"]
-    return {"format": FORMAT, "family": zoo.family_name(card.options), **fields}
+    return {"format": format_of(card), "family": zoo.family_name(card.options), **fields}
+
+
+def format_of(card: Card) -> int:
+    """The format in which a card is written: the lowest that has all that it says."""
+    return block_order.FIXED if block_order.matters(card.options) else 2
 
 
 def from_json(content: Any, *, config: Mapping[str, Any], path: str) -> Card:

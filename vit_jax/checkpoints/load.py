@@ -12,6 +12,7 @@ from flax import nnx, traverse_util
 
 from vit_jax.checkpoints import (
     beside,
+    block_order,
     classes,
     exported,
     fallback,
@@ -278,7 +279,7 @@ def _trained_with(path: str | os.PathLike[str], card: run_folder.Card) -> Traine
 
 
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:
-    card = run_folder.read_card(path)
+    card, by_name = run_folder.read_old_card(path)
     if exported.is_exported(path):
         return Checkpoint(
             options=attention_choice.runnable(card.options, platform=jax.default_backend()),
@@ -287,7 +288,7 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
             class_names=card.class_names,
             resize=card.resize,
             cross_entropy=_trained_with(path, card),
-            notes=card.notes,
+            notes=card.notes + run_folder.notes_of_exported(path, card),
         )
     item = "ema" if card.average else "params"
     _, shapes = zoo.abstract(card.options)
@@ -298,6 +299,10 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
         found = fallback.restore(saved, wanted, step, substitute=substitute)
     flat = traverse_util.flatten_dict(found.state[item], sep="/")
     params = {name: np.asarray(array) for name, array in flat.items()}
+    notes = card.notes + found.notes
+    if by_name:
+        params = block_order.by_number(params)
+        notes += ("an earlier version trained it, whose order of blocks it keeps",)
     options = attention_choice.runnable(card.options, platform=jax.default_backend())
     if adapters := getattr(options, "lora", None):
         params = lora.merged(params, adapters)
@@ -310,5 +315,5 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
         resize=card.resize,
         cross_entropy=_trained_with(path, card),
         step=found.step,
-        notes=card.notes + found.notes,
+        notes=notes,
     )

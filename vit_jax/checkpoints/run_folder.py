@@ -16,8 +16,8 @@ from typing import Any
 from etils import epath
 
 from vit_jax import plain_json
+from vit_jax.checkpoints import block_order, s3
 from vit_jax.checkpoints import card as card_lib
-from vit_jax.checkpoints import s3
 from vit_jax.checkpoints.card import Card as Card
 from vit_jax.models.model import TrainedWith
 from vit_jax.schema import build
@@ -75,11 +75,41 @@ def read_json(workdir: str | os.PathLike[str], name: str) -> Any:
 
 def read_card(workdir: str | os.PathLike[str]) -> Card:
     """The card of a run. Raises ValueError where it is missing, damaged or contradicts itself."""
+    card, by_name = read_old_card(workdir)
+    if by_name:
+        raise ValueError(
+            f"{workdir} was trained by an earlier version of vit_jax, which ran the blocks of a"
+            f" stage in another order: `vit_jax convert {workdir} NEW` writes a run NEW with the"
+            " blocks in that order, to evaluate or to start from"
+        )
+    return card
+
+
+def read_old_card(workdir: str | os.PathLike[str]) -> tuple[Card, bool]:
+    """The card of a run, and whether its blocks are in the order of names (`block_order`).
+
+    Raises ValueError where it is missing, damaged or contradicts itself.
+    """
     content = _read(workdir, "model.json")
     old = isinstance(content, Mapping) and "format" not in content
     config = _read(workdir, CONFIG) if old else {}
     fields = config if isinstance(config, Mapping) else {}
-    return card_lib.from_json(content, config=fields, path=f"{workdir}/model.json")
+    card = card_lib.from_json(content, config=fields, path=f"{workdir}/model.json")
+    by_name = block_order.matters(card.options) and block_order.trained_by_name(
+        content, read_json(workdir, CONFIG), card.options
+    )
+    return card, by_name
+
+
+def notes_of_exported(path: str | os.PathLike[str], card: Card) -> tuple[str, ...]:
+    """A note if nothing says in which order the blocks of an exported model were trained."""
+    number = read_json(path, "model.json").get("format", 1)
+    if number >= block_order.FIXED or not block_order.matters(card.options):
+        return ()
+    return (
+        "an earlier version exported it, which ran the blocks of a stage in another order: if that"
+        " version trained it, export its run again",
+    )
 
 
 def cross_entropy_of_config(workdir: str | os.PathLike[str]) -> TrainedWith:
@@ -108,8 +138,9 @@ def warn_of_softmax(workdir: str | os.PathLike[str], reason: str) -> None:
 
 def renew_card(workdir: str | os.PathLike[str]) -> None:
     """Rewrites a model.json of an older format in the current one."""
-    if read_json(workdir, "model.json").get("format") != card_lib.FORMAT:
-        write_card(workdir, read_card(workdir))
+    card = read_card(workdir)
+    if read_json(workdir, "model.json").get("format") != card_lib.format_of(card):
+        write_card(workdir, card)
 
 
 def read_fields(workdir: str | os.PathLike[str]) -> dict[str, Any]:

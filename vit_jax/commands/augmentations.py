@@ -1,5 +1,7 @@
 """Pictures of the augmentations of a config: images before, and after several random draws."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ from vit_jax.analysis import figures
 from vit_jax.config import Config
 from vit_jax.data import augment, opening, pipeline, preprocess
 from vit_jax.data.augment.contract import PIXELS, VALUES
+from vit_jax.models import zoo
+from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.training import setup
 
 IMAGES, DRAWS = 4, 7  # rows and columns of a picture
@@ -24,20 +28,30 @@ def draw(config: Config) -> dict[str, Figure]:
     channels = config.model.get("channels") or COLOURS
     augment.check(config.augment, gives=config.objective.gives, channels=channels)
     images = _crops(config, channels)
-    mean, std = (value or (0.5,) * channels for value in (config.data.mean, config.data.std))
+    expects = normalisation(config, channels)
     drawn = {}
     for kind in config.augment:
-        bound, name = kind.bound(mean=mean, std=std), augment.name_of(kind)
+        bound = kind.bound(mean=expects.mean, std=expects.std)
+        name = augment.name_of(kind)
         if isinstance(bound, augment.HostAugmentation):
             after = _on_host(bound, images, seed=config.seed)
         elif bound.takes or bound.needs - {PIXELS, VALUES, "targets"}:
             continue
         else:
-            after = _on_device(bound, images, seed=config.seed)
+            after = on_device(bound, images, expects=expects, seed=config.seed)
         drawn[f"augment_{name}"] = figures.augmentation(images, after, title=name)
     if not drawn:
         raise ValueError("config.augment has no augmentation that changes images: add one")
     return drawn
+
+
+def normalisation(config: Config, channels: int) -> Preprocessing:
+    """Mean and std of the config, else of the model; those of `init_from` are not read."""
+    size, name = setup.image_size(config), config.model.name
+    known = zoo.preprocessing(name, image_size=size) if name else Preprocessing(image_size=size)
+    known = known.for_channels(channels)
+    mean, std = config.data.mean or known.mean, config.data.std or known.std
+    return dataclasses.replace(known, mean=mean, std=std)
 
 
 def _crops(config: Config, channels: int) -> np.ndarray:
@@ -69,11 +83,14 @@ def _on_host(
     return np.array(changed)
 
 
-def _on_device(augmentation: augment.Augmentation, images: np.ndarray, *, seed: int) -> np.ndarray:
+def on_device(
+    augmentation: augment.Augmentation, images: np.ndarray, *, expects: Preprocessing, seed: int
+) -> np.ndarray:
     """uint8 (DRAWS, IMAGES, H, W, C); each draw is of a batch of all images."""
     key = jax.random.fold_in(jax.random.key(seed), augmentation.stream)
     normal = VALUES in augmentation.needs
-    pixels = jnp.asarray(images, jnp.float32) / 127.5 - 1 if normal else jnp.asarray(images)
+    centre, scale = 255 * np.array(expects.mean), 255 * np.array(expects.std)
+    pixels = jnp.asarray((images - centre) / scale, jnp.float32) if normal else jnp.asarray(images)
     changed = []
     for draw in range(DRAWS):
         places = np.arange(draw * len(images), (draw + 1) * len(images), dtype=np.uint32)
@@ -83,5 +100,5 @@ def _on_device(augmentation: augment.Augmentation, images: np.ndarray, *, seed: 
             "sample_index": jnp.asarray(np.stack([np.zeros_like(places), places], -1)),
         }
         found = np.asarray(augmentation(batch, key=key)["image"], np.float64)
-        changed.append((found + 1) * 127.5 if normal else found)
+        changed.append(found * scale + centre if normal else found)
     return np.rint(changed).clip(0, 255).astype(np.uint8)

@@ -1,7 +1,9 @@
 """A config from the command line: the file of a recipe, and overrides of its fields."""
 
 import contextlib
+import difflib
 import importlib.util
+import inspect
 import pathlib
 import traceback
 import types
@@ -66,15 +68,28 @@ def _recipe(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        fields = module.get_config(*([argument] if argument else []))
+        get_config = module.get_config
+        if argument and not inspect.signature(get_config).parameters:
+            raise ValueError(f"it has no variants: leave out :{argument}")
+        fields = get_config(*([argument] if argument else []))
     except Exception as error:  # the user's code may raise any kind
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f.lineno for f in frames if f.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
-        raise ValueError(f"{path}{where}: {type(error).__name__}: {error}") from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        meant = _meant(argument, getattr(module, "VARIANTS", ()))
+        raise ValueError(f"{path}{where}: {kind}{error}{meant}") from error
     if not isinstance(fields, ml_collections.ConfigDict):
         raise ValueError(f"{path}: get_config() returns {fields!r}, not a ConfigDict")
     return fields
+
+
+def _meant(variant: str, known: Sequence[str]) -> str:
+    """A hint at the nearest variant of a recipe, for a message."""
+    if variant in known:
+        return ""
+    close = difflib.get_close_matches(variant, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _override(values: dict[str, Any], overrides: Sequence[str]) -> tuple[Config, list[str]]:

@@ -13,8 +13,8 @@ from vit_jax.data.resize import PILLOW, resize, resize_part
 from vit_jax.models.preprocessing import Fit, Interpolation
 
 LARGE = 2**24  # if a resized image has more pixels, only the part that is kept is computed
-ATTEMPTS = 10  # of the inception crop, 4 numbers each
-ASPECT = (3 / 4, 4 / 3)  # of the inception crop: width / height, relative to the target's
+ATTEMPTS = 10  # to draw a box that lies inside the image, 4 numbers each
+ASPECT = (3 / 4, 4 / 3)  # of a random box: width / height, relative to the target's
 
 
 class Target(Protocol):
@@ -45,23 +45,49 @@ class Crop(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inception:
-    """A random box of the image, resized to the size of the model's images."""
+    """A random box of the image, as TensorFlow draws it, resized to the size of the images."""
 
     crop_area: tuple[float, float] = (0.05, 1.0)  # smallest and largest share of the image's area
 
     def check(self, size: tuple[int, int], /) -> None:
-        low, high = self.crop_area
-        if not 0 < low <= high <= 1:
-            raise ValueError(
-                f"config.data.crop_area is {self.crop_area}: give 0 < low <= high <= 1"
-            )
+        _check_area(self.crop_area)
 
     def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
-        top, left, height, width = inception_box(
-            image.shape[:2], target.size, area=self.crop_area, numbers=numbers
+        return _resized_box(
+            image,
+            target,
+            inception_box(image.shape, target.size, area=self.crop_area, numbers=numbers),
         )
-        box = image[top : top + height, left : left + width]
-        return resize(box, target.size, target.interpolation)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RandomResized:
+    """A random box of the image, as torchvision and timm draw it, resized to that size.
+
+    Its area is uniform, so boxes are larger on average than those of `inception`, where the height
+    is.
+    """
+
+    crop_area: tuple[float, float] = (0.08, 1.0)  # smallest and largest share of the image's area
+    # One box is drawn, and its sides are cut to the image's, as in BYOL and MAE's linear probe.
+    # Unset: boxes are drawn until one lies inside the image.
+    crop_limited: bool = False
+
+    def check(self, size: tuple[int, int], /) -> None:
+        _check_area(self.crop_area)
+
+    def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
+        return _resized_box(
+            image,
+            target,
+            random_resized_box(
+                image.shape,
+                target.size,
+                area=self.crop_area,
+                limited=self.crop_limited,
+                numbers=numbers,
+            ),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,6 +162,7 @@ class Center:
 
 CROPS: dict[str, type[Crop]] = {
     "inception": Inception,
+    "random_resized": RandomResized,
     "simple": Simple,
     "shift": Shift,
     "center": Center,
@@ -167,9 +194,35 @@ def inception_box(
         width = round(height * aspect)
         if 0 < height <= h and 0 < width <= w and low <= height * width <= high:
             return int(u_top * (h - height + 1)), int(u_left * (w - width + 1)), height, width
-    aspect = min(max(w / h, ratio * ASPECT[0]), ratio * ASPECT[1])
-    height, width = min(h, max(1, round(w / aspect))), min(w, max(1, round(h * aspect)))
-    return (h - height) // 2, (w - width) // 2, height, width
+    return _central_box(h, w, ratio=ratio)
+
+
+def random_resized_box(
+    shape: tuple[int, ...],
+    target: tuple[int, int],
+    *,
+    area: tuple[float, float],
+    limited: bool = False,
+    numbers: np.ndarray,
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random box within an image of `shape` (height, width).
+
+    As in torchvision's RandomResizedCrop, the share of the image's area is uniform in `area`, and
+    the logarithm of the aspect ratio is uniform too; the ratio is the target's times a factor in
+    `ASPECT`. If `ATTEMPTS` boxes do not fit, the result is the largest central box with an allowed
+    aspect ratio. If `limited`, the first box is taken, and its sides are at most the image's.
+    """
+    h, w = shape[:2]
+    ratio = target[1] / target[0]
+    for u_area, u_aspect, u_top, u_left in numbers.reshape(ATTEMPTS, 4).tolist():
+        pixels = h * w * (area[0] + u_area * (area[1] - area[0]))
+        aspect = ratio * ASPECT[0] * (ASPECT[1] / ASPECT[0]) ** u_aspect
+        height, width = round(math.sqrt(pixels / aspect)), round(math.sqrt(pixels * aspect))
+        if limited:  # a side of 0 pixels is possible only in images of a few
+            height, width = min(max(height, 1), h), min(max(width, 1), w)
+        if 0 < height <= h and 0 < width <= w:
+            return int(u_top * (h - height + 1)), int(u_left * (w - width + 1)), height, width
+    return _central_box(h, w, ratio=ratio)
 
 
 def shift(images: np.ndarray, *, limit: int, numbers: np.ndarray) -> np.ndarray:
@@ -207,6 +260,24 @@ def center_crop(
     floors = interpolation not in PILLOW or fit == "crop_floor"
     top, left = (m // 2 if floors else round(m / 2) for m in margins)
     return _cut_resized(image, resized, (top, left, *size), interpolation=interpolation)
+
+
+def _check_area(area: tuple[float, float]) -> None:
+    if not 0 < area[0] <= area[1] <= 1:
+        raise ValueError(f"config.data.crop_area is {area}: give 0 < low <= high <= 1")
+
+
+def _resized_box(image: np.ndarray, target: Target, box: tuple[int, int, int, int]) -> np.ndarray:
+    top, left, height, width = box
+    part = image[top : top + height, left : left + width]
+    return resize(part, target.size, target.interpolation)
+
+
+def _central_box(h: int, w: int, *, ratio: float) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the largest central box with an allowed aspect ratio."""
+    aspect = min(max(w / h, ratio * ASPECT[0]), ratio * ASPECT[1])
+    height, width = min(h, max(1, round(w / aspect))), min(w, max(1, round(h * aspect)))
+    return (h - height) // 2, (w - width) // 2, height, width
 
 
 def _covering(

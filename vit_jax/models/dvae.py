@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models import fitting, limits
+from vit_jax.models.blocks import in_order, numbered
 from vit_jax.models.model import Model, ModelOptions
 from vit_jax.models.pooling import max_pool
 from vit_jax.models.preprocessing import check_images
@@ -171,16 +172,14 @@ class Network(nnx.Module):
     ) -> None:
         self.input = _conv(sides[0], ends[0], widths[0], dtype=options.dtype, rngs=rngs)
         for number, width in enumerate(widths[1:], 1):
-            blocks = {}
-            for block in range(options.blocks):
-                before = width if block else widths[number - 1]
-                blocks[f"block{block + 1}"] = Block(before, width, options, sides[1:], rngs=rngs)
-            setattr(self, f"group{number}", nnx.Dict(blocks))
+            before = (widths[number - 1], *(width,) * (options.blocks - 1))
+            blocks = [Block(given, width, options, sides[1:], rngs=rngs) for given in before]
+            setattr(self, f"group{number}", numbered(blocks))
         self.output = _conv(1, widths[-1], ends[1], dtype="float32", rngs=rngs)
 
     def group(self, number: int, x: jax.Array) -> jax.Array:
         """Runs a group of blocks, counted from 1."""
-        for block in getattr(self, f"group{number}").values():
+        for block in in_order(getattr(self, f"group{number}")):
             x = block(x)
         return x
 

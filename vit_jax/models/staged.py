@@ -12,6 +12,7 @@ from flax import nnx
 
 from vit_jax.models import heads
 from vit_jax.models.batch_norm import ConvNorm
+from vit_jax.models.blocks import in_order, numbered
 from vit_jax.models.model import Model
 from vit_jax.models.preprocessing import check_images
 
@@ -25,8 +26,7 @@ class StagedNetwork(Model):
         self.options = options
         self.stem = stem
         for number, blocks in enumerate(stages, 1):
-            named = {f"block{i}": block for i, block in enumerate(blocks, 1)}
-            setattr(self, f"stage{number}", nnx.Dict(named))
+            setattr(self, f"stage{number}", numbered(blocks))
         if options.num_classes:
             sizes = (options.feature_size, options.num_classes)
             self.head = heads.linear_head(*sizes, bias=0.0, rngs=rngs)
@@ -48,7 +48,7 @@ class StagedNetwork(Model):
         x = images.astype(jnp.dtype(self.options.dtype))
         x = self.after_stem(jax.nn.relu(self.stem(x, training=training)))
         for stage in range(len(self.options.depths)):
-            for block in getattr(self, f"stage{stage + 1}").values():
+            for block in in_order(getattr(self, f"stage{stage + 1}")):
                 x = block(x, training=training)
         return x.astype(jnp.float32)
 

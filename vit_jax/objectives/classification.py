@@ -173,12 +173,12 @@ def one_hot_targets(labels: jax.Array, *, num_classes: int, smoothing: float = 0
     """Labels, int (B,), as float32 (B, K): smoothing / K everywhere, the rest on the label.
 
     As in Szegedy et al. 2016, section 7, PyTorch and timm, for softmax and sigmoid alike. Several
-    labels are given as (B, K), 1 for each class of an image: then the rest is on all of these.
+    labels are given as (B, K), 1 for each class of an image. Each class is a question of its own,
+    with two answers, and its target moves towards 1/2, as in timm.
     """
     if labels.ndim == 2:
-        on_label = labels.astype(jnp.float32)
-    else:
-        on_label = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+        return (1 - smoothing) * labels.astype(jnp.float32) + smoothing / 2
+    on_label = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     return (1 - smoothing) * on_label + smoothing / num_classes
 
 

@@ -1,8 +1,9 @@
 """The learning rate of every step: linear warm-up, decay, and a linear cooldown on top of it."""
 
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,16 @@ import optax
 from vit_jax import schema
 from vit_jax.duration import Duration
 
-# (elapsed, progress) -> rate, float32 () each: the steps of decay so far, and their share of all.
-Curve = Callable[[jax.Array, jax.Array], jax.Array]
+
+class Place(NamedTuple):
+    """Where a step is in the run, float32 () each."""
+
+    step: jax.Array  # from 0
+    elapsed: jax.Array  # steps of decay so far
+    progress: jax.Array  # their share of all steps of decay
+
+
+Curve = Callable[[Place], jax.Array]  # the rate, float32 ()
 
 
 class Decay(Protocol):
@@ -34,8 +43,8 @@ class Cosine:
     def curve(self, peak: float, /, **units: int) -> Curve:
         end = _checked(self.end_value)
 
-        def rate(elapsed: jax.Array, progress: jax.Array) -> jax.Array:
-            left = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        def rate(at: Place) -> jax.Array:
+            left = 0.5 * (1 + jnp.cos(jnp.pi * at.progress))
             return end + (peak - end) * left
 
         return rate
@@ -49,7 +58,21 @@ class Linear:
 
     def curve(self, peak: float, /, **units: int) -> Curve:
         end = _checked(self.end_value)
-        return lambda elapsed, progress: end + (peak - end) * (1 - progress)
+        return lambda at: end + (peak - end) * (1 - at.progress)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Polynomial:
+    """A power of the steps that are left, from the peak to `end_value`."""
+
+    power: float = 2.0  # 1: linear
+    end_value: float = 0.0  # learning rate at the end of the run
+
+    def curve(self, peak: float, /, **units: int) -> Curve:
+        end = _checked(self.end_value)
+        if not 0 < self.power < math.inf:
+            raise ValueError(f"config.schedule.power is {self.power}: it must be positive")
+        return lambda at: end + (peak - end) * (1 - at.progress) ** self.power
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,12 +80,15 @@ class ReciprocalSqrt:
     """The peak over the root of 1 + steps / timescale (Zhai et al. 2021, section 3.3)."""
 
     timescale: Duration = Duration(steps=10_000)  # steps after which the rate is peak / sqrt(2)
+    # Steps of decay that came before, in another run: the rate begins as it was after them.
+    decay_shift: Duration = Duration()
 
     def curve(self, peak: float, /, **units: int) -> Curve:
         timescale = self.timescale.to_steps(**units)
         if timescale < 1:
             raise ValueError("config.schedule.timescale is 0 steps: rsqrt needs at least 1")
-        return lambda elapsed, progress: peak / jnp.sqrt(1 + elapsed / timescale)
+        shift = self.decay_shift.to_steps(**units)
+        return lambda at: peak / jnp.sqrt(1 + (at.elapsed + shift) / timescale)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,14 +96,39 @@ class Constant:
     """The peak rate at every step."""
 
     def curve(self, peak: float, /, **units: int) -> Curve:
-        return lambda elapsed, progress: jnp.float32(peak)
+        return lambda at: jnp.float32(peak)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stairs:
+    """The peak times a factor that changes at given steps."""
+
+    # Pairs (step of the run, factor of the peak from this step on), with growing steps.
+    stairs: tuple[tuple[int, float], ...] = ()
+
+    def curve(self, peak: float, /, **units: int) -> Curve:
+        steps = [step for step, _ in self.stairs]
+        if not steps or steps != sorted(set(steps)) or steps[0] < 0:
+            raise ValueError(
+                f"config.schedule.stairs is {self.stairs}: give pairs (step, factor) with growing"
+                " steps, such as ((30000,0.1),(60000,0.01))"
+            )
+        factors = [1.0, *(_checked(factor, field="stairs") for _, factor in self.stairs)]
+
+        def rate(at: Place) -> jax.Array:
+            passed = jnp.searchsorted(jnp.array(steps, jnp.float32), at.step, side="right")
+            return peak * jnp.array(factors, jnp.float32)[passed]
+
+        return rate
 
 
 DECAYS: dict[str, type[Decay]] = {
     "cosine": Cosine,
     "linear": Linear,
+    "polynomial": Polynomial,
     "rsqrt": ReciprocalSqrt,
     "constant": Constant,
+    "stairs": Stairs,
 }
 
 
@@ -119,6 +170,16 @@ def make_schedule(
 
     hold = schedule.hold.to_steps(**units)
     first, start = _checked(schedule.warmup_start, field="warmup_start"), schedule.decay_from
+    if first and not warmup:
+        raise ValueError(
+            f"config.schedule.warmup_start is {first}, and there is no warm-up: set"
+            " config.schedule.warmup, or leave it out"
+        )
+    if warmup and hold >= total_steps:
+        raise ValueError(
+            f"config.schedule.hold is {hold} steps, the whole run (config.total) is {total_steps}:"
+            " the rate would stay at the start of the warm-up; shorten config.schedule.hold"
+        )
     begin = warmup if start == "warmup" else 0  # of the decay
 
     def rate(step: jax.typing.ArrayLike) -> jax.Array:
@@ -127,7 +188,7 @@ def make_schedule(
             step = hold * jnp.floor(step / hold)
         elapsed = jnp.maximum(step - begin, 0)  # steps of decay
         progress = jnp.minimum(1, elapsed / max(total_steps - begin, 1))
-        value = decay(elapsed, progress)
+        value = decay(Place(step, elapsed, progress))
         if warmup and not begin:
             value = jnp.where(step < warmup, peak, value)
         if warmup:

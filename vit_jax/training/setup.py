@@ -127,6 +127,11 @@ def fresh_start(config: Config, facts: DataFacts) -> Start:
     does, and for a checkpoint that does not fit.
     """
     if not config.init_from:
+        if config.needs_init:
+            raise ValueError(
+                "config.init_from is empty, and this recipe fine-tunes: name a run or a checkpoint"
+                " to start from, or set config.needs_init=false to train from random values"
+            )
         if not config.tune.whole:
             raise ValueError(
                 "config.tune trains a part of a model and keeps the rest: name the model to start"
@@ -261,9 +266,15 @@ def messages(
         f" {jax.process_count()} processes"
     )
     _, rate = optimizer.peak_rate(config.optimizer, batch_size=config.batch_size)
+    cut = ""
+    if config.batch_size % config.data.repeats:
+        cut = (
+            f"warning: config.data.repeats {config.data.repeats} does not divide batches of"
+            f" {config.batch_size}: one image of each batch has the rest of its copies in the next"
+        )
     resumed = f"resumed after step {step}" if step else ""
     length = described(lengths, config, images=images)
-    lines = (model, where, length, compute.described(options), rate, *notes, resumed)
+    lines = (model, where, length, compute.described(options), rate, cut, *notes, resumed)
     return tuple(line for line in lines if line)
 
 

@@ -115,8 +115,7 @@ def check(
         for needed in sorted(augmentation.needs - there):
             missing = _missing(needed, gives)
             raise ValueError(f"config.augment: {name_of(augmentation)} needs {missing}")
-        if multi_label:
-            augmentation.check_several_labels()
+        augmentation.check_labels(several=multi_label)
         there = (there - augmentation.takes) | augmentation.gives
     if VALUES not in there:
         raise ValueError("config.augment lacks value_range: the model takes normalised values")

@@ -28,8 +28,8 @@ class Augmentation(Protocol):
         """The augmentation for a model with this mean and std of each channel."""
         return self
 
-    def check_several_labels(self) -> None:
-        """Raises ValueError if a field must say what to do with images of several classes."""
+    def check_labels(self, *, several: bool) -> None:
+        """Raises ValueError if its fields do not suit images of one class, or of `several`."""
         return None
 
     def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:

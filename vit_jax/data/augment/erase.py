@@ -1,4 +1,4 @@
-"""Random erasing: a rectangle of the image becomes noise (arXiv 1708.04896), as timm does it."""
+"""Random erasing: rectangles of the image become noise (arXiv 1708.04896), as timm does it."""
 
 import dataclasses
 import math
@@ -9,16 +9,18 @@ import jax.numpy as jnp
 
 from vit_jax.data.augment.contract import VALUES, Augmentation, Batch, at
 
-_AREA = (0.02, 1 / 3)  # smallest and largest share of the image
-_ASPECT = 0.3  # height / width is between this and its inverse
+_MOST = 100  # rectangles: each is a part of the program
 _ATTEMPTS = 10  # to draw a rectangle that is smaller than the image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Erase(Augmentation):
-    """Erases one rectangle of an image, after the value range."""
+    """Erases rectangles of an image, after the value range."""
 
     probability: float = 0.25  # of erasing, for each image
+    max_count: int = 1  # rectangles of an image: 1 to `max_count`, which share the area
+    area: tuple[float, float] = (0.02, 1 / 3)  # smallest and largest share of the image
+    aspect: float = 0.3  # height / width is between this and its inverse
     # What stands there: normal noise in each pixel, one normal colour, or zeros.
     fill: Literal["noise", "colour", "zero"] = "noise"
 
@@ -28,14 +30,31 @@ class Erase(Augmentation):
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
             raise ValueError(f"erase's probability is {self.probability}: it must be in [0, 1]")
+        if not 1 <= self.max_count <= _MOST:
+            raise ValueError(f"erase's max_count is {self.max_count}: it must be from 1 to {_MOST}")
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"erase's area is {self.area}: give 0 < low <= high <= 1")
+        if not 0 < self.aspect <= 1:
+            raise ValueError(f"erase's aspect is {self.aspect}: it must be in (0, 1]")
 
     def __call__(self, batch: Batch, *, key: jax.Array) -> Batch:
         def one(image: jax.Array, index: jax.Array) -> jax.Array:
-            keys = jax.random.split(at(key, index), 3)
-            erases = jax.random.uniform(keys[0]) < self.probability
-            inside = rectangle(keys[1], (image.shape[0], image.shape[1]))
-            noise = self._fill(keys[2], image.shape).astype(image.dtype)
-            return jnp.where(erases & inside[..., None], noise, image)
+            chance, place, content = jax.random.split(at(key, index), 3)
+            erases = jax.random.uniform(chance) < self.probability
+            count = jax.random.randint(chance, (), 1, self.max_count + 1).astype(jnp.float32)
+            for number in range(self.max_count):
+                if number:
+                    place, content = (jax.random.fold_in(key, number) for key in (place, content))
+                inside = rectangle(
+                    place,
+                    (image.shape[0], image.shape[1]),
+                    area=tuple(share / count for share in self.area),
+                    aspect=self.aspect,
+                )
+                inside &= erases & (number < count)
+                fill = self._fill(content, image.shape).astype(image.dtype)
+                image = jnp.where(inside[..., None], fill, image)
+            return image
 
         return batch | {"image": jax.vmap(one)(batch["image"], batch["sample_index"])}
 
@@ -47,15 +66,21 @@ class Erase(Augmentation):
         return jnp.broadcast_to(jax.random.normal(key, (1, 1, shape[-1])), shape)
 
 
-def rectangle(key: jax.Array, size: tuple[int, int]) -> jax.Array:
+def rectangle(
+    key: jax.Array,
+    size: tuple[int, int],
+    *,
+    area: tuple[jax.typing.ArrayLike, ...] = (0.02, 1 / 3),
+    aspect: float = 0.3,
+) -> jax.Array:
     """Bool (height, width): inside the first drawn rectangle that is smaller than the image."""
     area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
-    low, high = (share * size[0] * size[1] for share in _AREA)
-    area = jax.random.uniform(area_key, (_ATTEMPTS,), minval=low, maxval=high)
-    bound = -math.log(_ASPECT)
-    aspect = jnp.exp(jax.random.uniform(aspect_key, (_ATTEMPTS,), minval=-bound, maxval=bound))
-    heights = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
-    widths = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
+    low, high = (share * size[0] * size[1] for share in area)
+    pixels = jax.random.uniform(area_key, (_ATTEMPTS,), minval=low, maxval=high)
+    bound = -math.log(aspect)
+    ratio = jnp.exp(jax.random.uniform(aspect_key, (_ATTEMPTS,), minval=-bound, maxval=bound))
+    heights = jnp.round(jnp.sqrt(pixels * ratio)).astype(jnp.int32)
+    widths = jnp.round(jnp.sqrt(pixels / ratio)).astype(jnp.int32)
     fits = (heights < size[0]) & (widths < size[1])
     first = jnp.argmax(fits)
     height, width = heights[first], widths[first]

@@ -53,7 +53,7 @@ class Mix(Augmentation):
             raise ValueError("mix's mixup_alpha and cutmix_alpha are 0: leave it out")
         if self.cutmix_sides:
             low, high = (*self.cutmix_sides, 0.0)[:2]
-            if len(self.cutmix_sides) != 2 or not 0 < low < high <= 1:
+            if len(self.cutmix_sides) != 2 or not 0 <= low < high <= 1:
                 raise ValueError(
                     f"mix's cutmix_sides are {self.cutmix_sides}: give the smallest and the largest"
                     " side of the box as shares of the image, such as (0.2, 0.8)"
@@ -63,8 +63,14 @@ class Mix(Augmentation):
     def _cuts(self) -> bool:
         return bool(self.cutmix_alpha or self.cutmix_sides)
 
-    def check_several_labels(self) -> None:
-        if self._cuts and self.several_labels == "unset":
+    def check_labels(self, *, several: bool) -> None:
+        if not several and self.several_labels == "union":
+            raise ValueError(
+                "config.augment: mix's several_labels is union, and images have one class: leave it"
+                " unset (with sigmoids, config.objective.target_threshold=0 makes both classes"
+                " targets of 1)"
+            )
+        if several and self._cuts and self.several_labels == "unset":
             raise ValueError(
                 "config.augment: mix has CutMix, and images have several classes, of which a box"
                 " may hold only some: set mix's several_labels to share or union, or leave CutMix"

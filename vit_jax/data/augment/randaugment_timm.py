@@ -137,8 +137,10 @@ class RandAugmentTimm(HostAugmentation):
             "rotate": (warps.rotate, 30.0),
             "shear_x": (warps.shear_x, 0.3),
             "shear_y": (warps.shear_y, 0.3),
-            "translate_x": (warps.translate_x, 0.45 * width),
-            "translate_y": (warps.translate_y, 0.45 * height),
+            # timm's order of products: another one would round some half pixels to another line.
+            "translate_x": (warps.translate_x, 0.45),
+            "translate_y": (warps.translate_y, 0.45),
         }[name]
+        length = {"translate_x": width, "translate_y": height}.get(name, 1)
         fill = self.fill or (_UNBOUND_FILL,) * channels
-        return warp(image, signed * size, fill=fill, interpolation=interpolation)
+        return warp(image, signed * size * length, fill=fill, interpolation=interpolation)

@@ -78,17 +78,19 @@ def rotate(
     if degrees % 90 == 0 or interpolation == "bicubic":  # OpenCV has another cubic kernel
         return _rotated_by_pillow(image, degrees, fill=fill, interpolation=interpolation)
     height, width = image.shape[:2]
-    angle = math.radians(degrees)
-    cosine, sine = math.cos(angle), math.sin(angle)
+    angle = math.radians(degrees % 360)
+    # Rounded and added in Pillow's order: with 30 degrees, pixels are exactly at the edge of narrow
+    # images.
+    cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
     centre = np.array([width / 2, height / 2])
     turn = np.array([[cosine, -sine], [sine, cosine]])  # from a place of the result to the image's
-    start = centre - turn @ centre
+    start = (-turn[:, 0] * centre[0] - turn[:, 1] * centre[1]) + centre
     of_indices = start + turn.sum(1) / 2 - 0.5  # from the index of a pixel to an index
     found = _linear(image, np.column_stack([turn, of_indices]))
     columns, rows = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
     outside = np.zeros((height, width), bool)
     for axis, length in enumerate((width, height)):
-        place = columns * turn[axis, 0] + (rows * turn[axis, 1] + start[axis])
+        place = (columns * turn[axis, 0] + rows * turn[axis, 1]) + start[axis]
         outside |= (place < 0) | (place >= length)
     return _filled(found, outside, fill)
 

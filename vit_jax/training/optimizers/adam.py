@@ -41,8 +41,10 @@ class AdamW(WeightDecay, Adam):
         )
 
 
-def scale_by_adam(rule: Any) -> optax.GradientTransformation:
+def scale_by_adam(rule: Any, *, look_ahead: bool = False) -> optax.GradientTransformation:
     """Adam's update for the fields of `rule`, with optax's state and an exact bias correction.
+
+    With `look_ahead` the first moment takes the gradient once more: NAdamW of timm and AlgoPerf.
 
     In optax, `1 - b2 ** step` is computed in float32, where 0.999 is 0.99900001. For the first
     thousand steps this makes every update 1e-5 shorter than it is in PyTorch.
@@ -58,8 +60,9 @@ def scale_by_adam(rule: Any) -> optax.GradientTransformation:
         second = optax.tree.update_moment_per_elem_norm(gradients, state.nu, rule.b2, 2)
         count = optax.safe_increment(state.count)
         first_share, second_share = (_share_of_ones(b, count) for b in (rule.b1, rule.b2))
+        ahead = optax.tree.update_moment(gradients, first, rule.b1, 1) if look_ahead else first
         updates = jax.tree.map(
-            lambda m, v: m / first_share / (jnp.sqrt(v / second_share) + rule.eps), first, second
+            lambda m, v: m / first_share / (jnp.sqrt(v / second_share) + rule.eps), ahead, second
         )
         moments = {"mu": optax.tree.cast(first, dtype), "nu": second}
         return updates, optax.ScaleByAdamState(count=count, **moments)

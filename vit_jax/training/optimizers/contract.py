@@ -72,11 +72,25 @@ class WeightDecay:
         default = self.decay_mask == KERNELS
         return matches(params, self.decay_mask, field="decay_mask", may_miss=default)
 
+    def decay_rates(self, params: Any) -> Any:
+        """For every parameter the factor of its decay; 0 if it does not decay.
+
+        Raises ValueError for a bad field, and for a factor that only parameters without decay have.
+        """
+        mask = self.decays(params)
+        for pattern, factor in self.decay_factors:
+            found = matches(params, (pattern,), field="decay_factors")
+            if factor and not any(jax.tree.leaves(jax.tree.map(operator.and_, found, mask))):
+                raise ValueError(
+                    f"config.optimizer.decay_factors: {pattern!r} matches only parameters that do"
+                    " not decay: add it to config.optimizer.decay_mask, whose paths decay"
+                )
+        factors = first_matches(params, self.decay_factors, field="decay_factors")
+        return jax.tree.map(lambda on, factor: on * factor, mask, factors)
+
     def decay(self, params: Any) -> optax.GradientTransformation:
         """Adds the decay times the parameter to the updates of the parameters that decay."""
-        mask = self.decays(params)
-        factors = first_matches(params, self.decay_factors, field="decay_factors")
-        rates = jax.tree.map(lambda on, factor: on * factor, mask, factors)
+        rates = self.decay_rates(params)
         parts = [
             optax.add_decayed_weights(
                 self._scheduled(rate),

@@ -27,8 +27,10 @@ class Lamb(WeightDecay):
     scale_all: bool = False  # scale the updates of parameters that do not decay, too
 
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
-        mask, decays = self.decays(params), self.any_decay
-        scaled = jax.tree.map(lambda masked: self.scale_all or masked and decays, mask)
+        scaled = jax.tree.map(
+            lambda factor: self.scale_all or (factor > 0 and self.any_decay),
+            self.decay_rates(params),
+        )
         return optax.chain(
             scale_by_adam(self),
             self.decay(params),

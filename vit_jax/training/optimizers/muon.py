@@ -48,7 +48,7 @@ class Muon(WeightDecay):
     """
 
     momentum: float = 0.95  # decay of the average of gradients
-    nesterov: bool = False  # look ahead by one step of momentum
+    nesterov: bool = False  # look ahead by one step of momentum; then the rest follows NAdamW
     coefficients: Literal["quintic", "original"] = "quintic"  # of the iteration
     iteration_dtype: MomentDtype = "bfloat16"  # of the products of the iteration
     # Regular expressions of the paths that are matrices.
@@ -61,8 +61,12 @@ class Muon(WeightDecay):
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
         contract.check_fraction(momentum=self.momentum)
         is_matrix = contract.matches(params, self.matrices, field="matrices")
+        _check_matrices(params, is_matrix)
         labels = jax.tree.map(lambda matrix: "muon" if matrix else "adam", is_matrix)
-        rules = {"muon": self._orthogonal(params), "adam": scale_by_adam(self)}
+        rules = {
+            "muon": self._orthogonal(params),
+            "adam": scale_by_adam(self, look_ahead=self.nesterov),
+        }
         return optax.chain(
             optax.partition(rules, labels),
             self.decay(params),
@@ -117,6 +121,18 @@ class Muon(WeightDecay):
         made = made if shape[-2] <= shape[-1] else made.mT
         scale = _RMS * math.sqrt(max(shape[-2:]))
         return (scale * made.astype(jnp.float32)).reshape(moment.shape).astype(moment.dtype)
+
+
+def _check_matrices(params: Any, is_matrix: Any) -> None:
+    """Raises ValueError if a bias, or a parameter of one axis in each layer, is named a matrix."""
+    leaves = (contract.paths(params), params, is_matrix)
+    for path, leaf, matrix in zip(*map(jax.tree.leaves, leaves), strict=True):
+        axes = len(leaf.shape) - int(stack.is_stacked(path))
+        if matrix and (axes < 2 or path.endswith("bias")):
+            raise ValueError(
+                f"config.optimizer.matrices match {path}, which is no matrix: name kernels, such as"
+                " blocks/.*kernel$"
+            )
 
 
 def _of_equal_sides(matrices: list[jax.Array]) -> list[list[int]]:
@@ -197,6 +213,7 @@ def newton_schulz(
     """Matrices (..., m, n) with the same singular vectors and singular values near 1."""
     x = matrices.astype(dtype)
     norm = jnp.sqrt(jnp.square(x.astype(jnp.float32)).sum(axis=(-2, -1), keepdims=True))
+    norm = norm.astype(dtype).astype(jnp.float32)  # as PyTorch's norm of such an array
     x = (x.astype(jnp.float32) / jnp.maximum(norm, _EPS)).astype(dtype)
     for a, b, c in coefficients:
         square = _product(x, x.mT).astype(dtype)
