@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.compare import assert_close
 from tests.models import tiny
 from vit_jax.models import dropping, layers
 from vit_jax.models.remat import checkpointed
@@ -36,6 +37,14 @@ def test_drop_path_drops_whole_samples() -> None:
     assert (out == out[:, :1, :1]).all()
     assert set(np.unique(out)) == {np.float32(0), np.float32(1 / 0.75)}
     assert (out[:, 0, 0] == 0).mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_rates_of_the_blocks_and_what_is_kept_are_timms(shared) -> None:
+    io = np.load(shared / "fixtures/timm_droppath/io.npz")
+    rates = jnp.linspace(*tiny.options(depth=12, drop_path=0.1).drop_path_rates, 12)
+    assert_close(rates, io["rates_depth12_rate0p1"], rtol=1e-6)
+    out = dropping.drop_path(jnp.ones((64, 1, 3)), rate=0.25, key=jax.random.key(0))
+    assert_close(np.unique(out), np.unique(io["out"]), rtol=1e-6)
 
 
 @functools.partial(jax.jit, static_argnames=("activation", "marks"))

@@ -340,6 +340,18 @@ def test_rates_decay_from_the_head_down_as_in_mae(shared) -> None:
     assert encoder["relative_bias"] == 1, "as `rel_pos_bias` of BEiT, which all blocks share"
 
 
+def test_decoupled_decay_of_sgd_is_no_part_of_the_momentum() -> None:
+    """As big_vision's: rate * (momentum + decay * parameter), here by hand for two steps."""
+    optimizer = optimizer_config(
+        name="sgd", momentum=0.9, weight_decay=0.5, decoupled_decay=True, clip_norm=0.0
+    )
+    gradients = [{"kernel": jnp.asarray(2.0)}, {"kernel": jnp.asarray(-1.0)}]
+    _, one, two = train({"kernel": jnp.asarray(1.0)}, gradients, optimizer, rate)
+    assert_close(one["kernel"], 1 - 0.1 * (2 + 0.5 * 1), rtol=1e-6)
+    by_hand = one["kernel"] - 0.1 * (0.9 * 2 - 1 + 0.5 * one["kernel"])
+    assert_close(two["kernel"], by_hand, rtol=1e-6)
+
+
 def test_a_factor_of_the_rate_scales_update_and_decay_of_its_parameters() -> None:
     optimizer = optimizer_config(
         weight_decay=0.5, rate_factors=(("^head", 0.1), ("kernel$", 0.5)), clip_norm=0.0

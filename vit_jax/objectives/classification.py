@@ -33,7 +33,8 @@ class Classification(Objective):
 
     # Softmax over all classes, or the sigmoid of each class alone, summed or averaged over classes.
     cross_entropy: CrossEntropy = "softmax"
-    label_smoothing: float = 0.0  # share of the target that is spread over all classes
+    # Share of the target that is spread over all classes; of several labels, over yes and no.
+    label_smoothing: float = 0.0
     # Sigmoid: targets above it become 1 and the others 0, after mixing; negative: they stay.
     target_threshold: float = -1.0
 
@@ -78,10 +79,11 @@ class Classification(Objective):
                 "config.objective.cross_entropy is softmax, but images have several classes: set it"
                 " to sigmoid"
             )
-        if 0 <= self.target_threshold < self.label_smoothing / facts.num_classes:
+        least = self.label_smoothing / (2 if facts.multi_label else facts.num_classes)
+        if 0 <= self.target_threshold < least:
             raise ValueError(
                 f"config.objective.label_smoothing {self.label_smoothing} makes the target of every"
-                f" class {self.label_smoothing / facts.num_classes:g}, which is above"
+                f" class {least:g}, which is above"
                 f" config.objective.target_threshold {self.target_threshold}: all of them would"
                 " become 1, set label_smoothing to 0 or the threshold higher"
             )
