@@ -88,6 +88,7 @@ def test_the_default_needs_a_model_only() -> None:
             {"data__mixup": 0.2, "data__repeats": 3},
             "config.data.repeats is 3, and mixup mixes neighbours in the",
         ),
+        ({"data__mixup": 0.2, "batch_size": 1}, "config.batch_size is 1, and mix or mixup"),
         ({"ema_warmup": 0.67}, "config.ema_warmup is 0.67, and there is no average"),
         (
             {"batch_size": 30, "optimizer__accumulate": 4},

@@ -16,7 +16,7 @@ import ml_collections
 
 from vit_jax import config_formats, schema
 from vit_jax.checkpoints.options import CheckpointConfig as CheckpointConfig
-from vit_jax.data.augment import AUGMENTATIONS, AnyAugmentation, Flip, Mixup, ValueRange
+from vit_jax.data.augment import AUGMENTATIONS, AnyAugmentation, Flip, Mix, Mixup, ValueRange
 from vit_jax.data.options import DataConfig as DataConfig
 from vit_jax.duration import Duration as Duration
 from vit_jax.evaluators import EVALUATORS, HELD_OUT, Evaluator, HeldOut
@@ -213,6 +213,11 @@ def _check(config: Config) -> None:
             f"config.data.repeats is {config.data.repeats}, and mixup mixes neighbours in the"
             " batch, which are copies of one image then: use the augmentation mix instead, which"
             " mixes with the reversed batch"
+        )
+    if config.batch_size == 1 and any(isinstance(a, Mix | Mixup) for a in config.augment):
+        raise ValueError(
+            "config.batch_size is 1, and mix or mixup of config.augment mix the images of a batch:"
+            " leave them out"
         )
     if config.ema_warmup and not config.ema:
         raise ValueError(

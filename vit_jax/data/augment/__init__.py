@@ -36,6 +36,7 @@ __all__ = [
     "Augmentation",
     "Flip",
     "HostAugmentation",
+    "Mix",
     "Mixup",
     "ValueRange",
     "at",
