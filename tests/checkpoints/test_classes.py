@@ -44,6 +44,11 @@ def match(theirs: tuple[str, ...], ours: tuple[str, ...], count: int = 3) -> cla
         ((), ("a", "b", "c"), "by_number", (), "only one side names its 3 classes (a, b, c)"),
         (("a", "b", "c"), (), "by_number", (), "matched by number"),
         ((), (), "by_number", (), "its 3 classes have no names"),
+        # Folders named by the numbers of a model without names, sorted as text: 0, 1, 10, 11, 2.
+        ((), ("1", "2", "0"), "reordered", (1, 2, 0), "(1, 2, 0) are matched by these numbers"),
+        (("1", "2", "0"), (), "reordered", (2, 0, 1), "classes named by numbers"),
+        ((), ("0", "1", "2"), "by_number", (), "matched by number"),
+        ((), ("1", "2", "3"), "by_number", (), "matched by number"),
         ((), ("a", "b"), "other", (), "3 classes there, 2 here"),
     ],
 )

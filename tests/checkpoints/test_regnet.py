@@ -39,6 +39,29 @@ def test_the_names_and_shapes_of_regnety_160_are_known(shared) -> None:
     assert trained == 83_590_140
 
 
+@pytest.mark.parametrize(
+    ("stem", "ratio", "widths", "group_width"),
+    [(18, 0.25, (24, 40), 8), (32, 0.1, (40, 104), 8), (32, 0.25, (16, 64), 32)],
+)
+def test_sizes_follow_from_all_blocks(stem, ratio, widths, group_width) -> None:
+    """The channels of squeezes are rounded, and a narrow stage has one group, as in timm."""
+    changes = {"stem_width": stem, "squeeze": ratio, "widths": widths, "depths": (1, 2)}
+    options = zoo.options("RegNetY-160", group_width=group_width, **changes)
+    shapes = surgery.shapes(options)
+    params = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
+    arrays = table.write(regnet.entries(options), params)
+    found = regnet.infer(arrays, Hints())
+    assert found == options
+
+
+def test_squeezes_that_no_share_gives_are_refused(shared) -> None:
+    arrays = safetensors_numpy.load_file(shared / "fixtures/timm_regnety/model.safetensors")
+    name = "s2.b1.se.fc1.weight"
+    arrays[name] = np.tile(arrays[name], (3, 1, 1, 1))
+    with pytest.raises(ValueError, match="are no common share of the inputs of the blocks"):
+        regnet.infer(arrays, Hints())
+
+
 def test_a_saved_regnet_is_loaded_again(shared, tmp_path) -> None:
     path = shared / "fixtures/timm_regnety/model.safetensors"
     vit_jax.save(vit_jax.load(path), tmp_path / "run")

@@ -14,6 +14,7 @@ from vit_jax.checkpoints.convert import convert
 from vit_jax.checkpoints.layouts.hints import Hints
 from vit_jax.checkpoints.layouts.timm.swin import LAYOUT as timm_swin
 from vit_jax.checkpoints.layouts.timm.vit import LAYOUT as timm
+from vit_jax.models import zoo
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.swin import SwinOptions
 
@@ -231,3 +232,34 @@ def written(options: Any) -> dict[str, np.ndarray]:
     table = layouts.writer(options, "timm")
     arrays = layouts.table.write(table.entries(options), _checkpoint(options).params)
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize(("eps", "clip"), [(1e-5, True), (1e-6, False), (1e-12, False)])
+def test_the_epsilon_of_a_norm_before_the_blocks_is_in_the_name(tmp_path, eps, clip):
+    """Only the name of a CLIP gives timm's norms 1e-5; another value is noted."""
+    options = dataclasses.replace(TINY, input_norm=True, patch_bias=False, norm_eps=eps)
+    notes = save.write(_checkpoint(options), tmp_path / "a", layout="timm")
+    config = json.loads((tmp_path / "a/config.json").read_text())
+    assert ("clip" in config["architecture"]) == clip
+    told = [note for note in notes if "norm_eps" in note and "unless they read" not in note]
+    assert len(told) == (eps == 1e-12)
+    assert load.read(tmp_path / "a").options.norm_eps == eps
+
+
+def test_the_norm_of_one_token_has_timms_name_for_it(tmp_path):
+    """Hugging Face's CLIP has it after the pool; timm's `fc_norm` would be another array."""
+    options = dataclasses.replace(TINY, pool="token", norm_at="pooled")
+    save.write(_checkpoint(options), tmp_path / "a", layout="timm")
+    config = json.loads((tmp_path / "a/config.json").read_text())
+    assert config["model_args"]["fc_norm"] is False
+    assert "norm.weight" in safetensors_numpy.load_file(tmp_path / "a/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "depths", "layers"), [("ResNet-18", (2, 2, 2, 2), None), ("ResNet-50", (1, 2), [1, 2])]
+)
+def test_a_resnet_with_other_stages_names_them(tmp_path, name, depths, layers):
+    options = zoo.options(name, depths=depths, width=8, num_classes=3)
+    save.write(_checkpoint(options), tmp_path / "a", layout="timm")
+    config = json.loads((tmp_path / "a/config.json").read_text())
+    assert config["model_args"].get("layers") == layers

@@ -114,7 +114,23 @@ def test_a_cell_of_parquet_without_a_value_is_no_class(folder, missing, refused)
         with pytest.raises(ValueError, match="row 2 has no path or no class"):
             data.open("test", train_split="test")
     else:
-        assert data.open("test", train_split="test").class_names == ("1.0", "3.0")
+        assert data.open("test", train_split="test").class_names == ("1", "3")
+
+
+def test_a_cell_with_several_classes_is_refused(folder) -> None:
+    """Each list of classes would be a class of its own."""
+    table = pyarrow.table({"path": ["a/0.png", "a/1.png"], "label": [["cat"], ["cat", "dog"]]})
+    parquet.write_table(table, folder / "test.parquet")
+    with pytest.raises(ValueError, match="holds several values: for several classes use source="):
+        ManifestData(path=str(folder)).open("test", train_split="test")
+
+
+def test_whole_numbers_of_a_column_with_floats_are_classes_in_their_order(folder) -> None:
+    """Pandas makes floats of a column of integers that had a missing value."""
+    table = pyarrow.table({"path": ["a/0.png", "a/1.png"], "label": [10.0, 2.0]})
+    parquet.write_table(table, folder / "test.parquet")
+    data = ManifestData(path=str(folder))
+    assert data.open("test", train_split="test").class_names == ("2", "10")
 
 
 def test_texts_of_parquet_may_be_bytes(folder) -> None:

@@ -173,6 +173,16 @@ def test_evaluation_of_a_photo_is_resize_256_and_crop_224(photos: list[bytes]) -
     np.testing.assert_array_equal(EvalTransform(size=(224, 224))(image), expected)
 
 
+def test_the_longer_side_is_rounded_for_images_that_are_not_square() -> None:
+    """As timm: the sides of the crop are 26 and 22, and 60 * 22 / 34 is 38.8."""
+    image = smooth(60, 34)
+    resized = resize(image, (39, 22), "bicubic_antialias")
+    np.testing.assert_array_equal(
+        center_crop(image, (24, 20), share=0.9, interpolation="bicubic_antialias"),
+        resized[8:32, 1:21],
+    )
+
+
 @pytest.mark.parametrize(("interpolation", "rows"), [("area", 40), ("bicubic_antialias", 39)])
 def test_fractional_sides_are_rounded_as_in_the_library_of_the_interpolation(
     interpolation: str, rows: int

@@ -33,6 +33,9 @@ def match(theirs: Names, ours: Names, *, their_count: int, our_count: int) -> Ma
         return Match(kind="other", note=f"{their_count} classes there, {our_count} here")
     if theirs == ours and ours:
         return Match(kind="same")
+    if (not theirs or not ours) and (rows := _rows_of_numbers(theirs, ours, our_count)):
+        note = f"classes named by numbers ({few(theirs or ours)}) are matched by these numbers"
+        return Match(kind="reordered", rows=rows, note=note)
     if not theirs or not ours:
         return Match(kind="by_number", note=_unnamed(theirs, ours, our_count))
     for spelling, remark in ((list, ""), (_folded, " (ignoring case and spaces)")):
@@ -47,6 +50,17 @@ def match(theirs: Names, ours: Names, *, their_count: int, our_count: int) -> Ma
                 f" {few(ours)} here",
             )
     return Match(kind="other", note=_difference(theirs, ours))
+
+
+def _rows_of_numbers(theirs: Names, ours: Names, count: int) -> tuple[int, ...]:
+    """`Match.rows` if the only names are the numbers of all classes, in another order; else ()."""
+    names = theirs or ours
+    if not all(name.isascii() and name.isdecimal() for name in names):
+        return ()
+    numbers = [int(name) for name in names]
+    if sorted(numbers) != list(range(count)) or numbers == sorted(numbers):
+        return ()
+    return tuple(numbers) if ours else tuple(map(numbers.index, range(count)))
 
 
 def described(names: Names, count: int = 0) -> str:

@@ -291,8 +291,10 @@ def _covering(
     h, w = shape[:2]
     cover = _larger(size, share)
     scale = max(cover[0] / h, cover[1] / w)
-    # 1e-9 makes the limiting side exact in spite of rounding.
-    whole = (lambda side: int(side + 1e-9)) if interpolation in PILLOW else round
+    # 1e-9 makes the limiting side exact in spite of rounding. torchvision rounds down, and has no
+    # other size than square; timm rounds for these.
+    floors = interpolation in PILLOW and cover[0] == cover[1]
+    whole = (lambda side: int(side + 1e-9)) if floors else round
     return max(whole(h * scale), size[0]), max(whole(w * scale), size[1])
 
 

@@ -128,7 +128,11 @@ def _parquet(table: pathlib.Path) -> tuple[list[str], list[list[Any]]]:
 
 
 def _text(value: Any) -> str:
-    """The text of a cell; "" for one without a value. Raises ValueError for other bytes."""
+    """The text of a cell; "" for one without a value. Raises ValueError for what is no text."""
+    if isinstance(value, list | dict | tuple):
+        raise ValueError("a cell holds several values: for several classes use source=image_list")
     if value is None or value != value:  # NaN, which pandas writes for a missing value
         return ""
+    if isinstance(value, float) and value.is_integer():  # a whole number beside missing values
+        value = int(value)
     return (value.decode() if isinstance(value, bytes) else str(value)).strip()

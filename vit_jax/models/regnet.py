@@ -5,6 +5,7 @@ h and w rows and columns of features, C channels, K classes.
 """
 
 import dataclasses
+import operator
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ class RegNetOptions(ModelOptions):
     stem_width: int = 32
     widths: tuple[int, ...] = (224, 448, 1232, 3024)  # channels of each stage
     depths: tuple[int, ...] = (2, 4, 11, 1)  # blocks of each stage
-    group_width: int = 112  # channels of each group of the 3x3 convolutions
+    group_width: int = 112  # channels of each group of the 3x3 convolutions; at most all
     squeeze: float = 0.25  # channels between squeeze and excitation, per input channel of a block
 
     def __post_init__(self) -> None:
@@ -41,10 +42,11 @@ class RegNetOptions(ModelOptions):
             raise ValueError(
                 f"widths {self.widths} and depths {self.depths} must have one number for each stage"
             )
-        if min(self.depths) < 1 or any(width % self.group_width for width in self.widths):
+        narrow = [min(self.group_width, width) for width in self.widths]
+        if min(*self.depths, *self.widths) < 1 or any(map(operator.mod, self.widths, narrow)):
             raise ValueError(
-                f"widths {self.widths} must be multiples of group_width {self.group_width}, and"
-                f" depths {self.depths} positive"
+                f"widths {self.widths} must be multiples of group_width {self.group_width} or"
+                f" smaller, and depths {self.depths} positive"
             )
         if not 0 < self.squeeze <= 1:
             raise ValueError(f"squeeze is {self.squeeze}: it must be in (0, 1]")
@@ -89,10 +91,11 @@ class Block(nnx.Module):
     ) -> None:
         common: dict[str, Any] = {"dtype": options.dtype, "rngs": rngs}
         self.conv1 = ConvNorm((1, before, width), **common)
+        grouped = min(options.group_width, width)
         self.conv2 = ConvNorm(
-            (3, options.group_width, width),
+            (3, grouped, width),
             stride=stride,
-            groups=width // options.group_width,
+            groups=width // grouped,
             **common,
         )
         squeezed = round(before * options.squeeze)

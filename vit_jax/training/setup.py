@@ -151,7 +151,7 @@ def fresh_start(config: Config, facts: DataFacts) -> Start:
     by_number = config.init_head == "by_number"
     match = classes.match(
         () if by_number else source.class_names,
-        facts.class_names,
+        () if by_number else facts.class_names,
         their_count=source.options.num_classes,
         our_count=target.num_classes,
     )

@@ -36,6 +36,7 @@ _RESNETS = {
     (False, (3, 4, 6, 3)): "34",
     **{(True, layers): name for layers, name in _BITS.items()},
 }
+_CLIP_EPS = 1e-5  # of the norms of timm's CLIPs; its other ViTs have 1e-6
 _SWINS = {96: "tiny", 128: "base", 192: "large"}
 
 
@@ -102,12 +103,14 @@ def of_resnet(
     options: ResNetOptions, preprocessing: Preprocessing, class_names: tuple[str, ...]
 ) -> Beside:
     """The config.json of a ResNet with batch norm."""
-    layers = _RESNETS.get(
-        (options.bottleneck, options.depths), "50" if options.bottleneck else "18"
-    )
+    layers = _RESNETS.get((options.bottleneck, options.depths), "")
+    arguments: dict[str, Any] = {"in_chans": options.channels}
+    if not layers:
+        layers = "50" if options.bottleneck else "18"
+        arguments["layers"] = list(options.depths)
     model = _Model(
         architecture=f"resnet{layers}",
-        arguments={"in_chans": options.channels},
+        arguments=arguments,
         first_conv="conv1",
         classifier="fc",
         fixed_size=False,
@@ -173,7 +176,8 @@ def vit_arguments(options: EncoderOptions) -> dict[str, Any]:
         "pos_embed": "none" if options.position == "none" else "learn",
         "reg_tokens": options.registers,
         "pre_norm": options.input_norm,
-        "fc_norm": options.norm_at == "pooled",
+        # For one token it is the same norm, which timm has before it.
+        "fc_norm": options.norm_at == "pooled" and options.pool != "token",
     }
     return found if gated else found | {"act_layer": GELU[options.activation]}
 
@@ -197,8 +201,10 @@ def swin_arguments(options: SwinOptions) -> dict[str, Any]:
 
 def config_only(options: EncoderOptions) -> tuple[str, ...]:
     """The fields of a ViT that config.json specifies, but the arrays do not."""
-    plain = not is_beit(options) and options.mlp == "plain"
-    return ("pool", "activation") if plain else ("pool",)
+    if is_beit(options) or options.mlp != "plain":
+        return ("pool",)
+    named = options.input_norm and options.norm_eps in (_CLIP_EPS, 1e-6)
+    return ("pool", "activation", "norm_eps") if named else ("pool", "activation")
 
 
 def is_beit(options: EncoderOptions) -> bool:
@@ -221,6 +227,8 @@ def _vit_name(options: EncoderOptions) -> str:
         return f"deit_{size}_distilled_patch16_224"
     if options.mlp == "swiglu":
         return "vit_giant_patch14_dinov2"
+    if options.input_norm and options.norm_eps == _CLIP_EPS:
+        return "vit_base_patch16_clip_224"  # only the name says the epsilon
     size = _SIZES.get(options.width, "base")
     patch = 14 if size == "huge" else 16
     return f"vit_{size}_patch{patch}_224"

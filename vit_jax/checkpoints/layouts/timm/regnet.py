@@ -20,6 +20,7 @@ from vit_jax.checkpoints.layouts.torch import linear
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.regnet import RegNetOptions
 
+_PUBLISHED = 0.25  # channels of squeezes per input
 _FIRST = "s1.b1.conv2.conv.weight"
 
 
@@ -43,16 +44,36 @@ def infer(arrays: Mapping[str, np.ndarray], hints: Hints) -> RegNetOptions:
     stages = sorted({stage for stage, _ in blocks})
     if stages != list(range(1, len(stages) + 1)):
         raise ValueError(f"the RegNet's stages are {stages}: some are missing")
-    inputs, squeezed = shapes["stem.conv.weight"][0], shapes["s1.b1.se.fc1.weight"][0]
+    first = [f"s{stage}.b1.conv2.conv.weight" for stage in stages]
     return RegNetOptions(
         image_size=nominal_size(hints) or (224, 224),
         channels=shapes["stem.conv.weight"][1],
         num_classes=shapes.get("head.fc.weight", (0,))[0],
-        stem_width=inputs,
-        widths=tuple(shapes[f"s{stage}.b1.conv2.conv.weight"][0] for stage in stages),
+        stem_width=shapes["stem.conv.weight"][0],
+        widths=tuple(shapes[name][0] for name in first),
         depths=tuple(max(b for s, b in blocks if s == stage) for stage in stages),
-        group_width=shapes[_FIRST][1],
-        squeeze=squeezed / inputs,
+        group_width=max(shapes[name][1] for name in first),  # a narrow stage has one group
+        squeeze=_squeeze(shapes, blocks),
+    )
+
+
+def _squeeze(shapes: Mapping[str, tuple[int, ...]], blocks: list[tuple[int, int]]) -> float:
+    """The number whose products with the inputs of all blocks round to their channels.
+
+    Several numbers may; it is the published one, or else the shortest.
+    """
+    pairs = [
+        (shapes[f"s{s}.b{b}.conv1.conv.weight"][1], shapes[f"s{s}.b{b}.se.fc1.weight"][0])
+        for s, b in blocks
+    ]
+    low = max((squeezed - 0.5) / inputs for inputs, squeezed in pairs)
+    high = min((squeezed + 0.5) / inputs for inputs, squeezed in pairs)
+    for ratio in (_PUBLISHED, *(round((low + high) / 2, digits) for digits in range(1, 17))):
+        if all(round(inputs * ratio) == squeezed for inputs, squeezed in pairs):
+            return ratio
+    raise ValueError(
+        "the channels of squeeze and excitation are no common share of the inputs of the blocks:"
+        f" {', '.join(f'{squeezed} of {inputs}' for inputs, squeezed in pairs[:4])}, ..."
     )
 
 
