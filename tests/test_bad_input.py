@@ -56,7 +56,7 @@ def run(finished, tmp_path) -> pathlib.Path:
             "optimizer.momentum=0.5",
             "config.optimizer.momentum belongs to sgd, lars and muon; config.optimizer.na",
         ),
-        ("data.crop_area=0.5,1", "config.data.crop_area belongs to inception; config.data.crop is"),
+        ("data.crop_area=0.5,1", "config.data.crop_area belongs to inception and random_resized"),
         (
             "data.path=.",
             "image_list, manifest and tfds; config.data.source is 'embedded'",

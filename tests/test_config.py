@@ -180,7 +180,7 @@ def test_numbers_become_what_the_schema_says() -> None:
     config = resolve(changed(optimizer__learning_rate=1, image_size=32, optimizer__frozen="cls"))
     assert config.optimizer.learning_rate == 1.0
     assert isinstance(config.optimizer.learning_rate, float)
-    assert config.image_size == (32,)
+    assert config.image_size == (32, 32)
     assert config.optimizer.frozen == ("cls",)
 
 

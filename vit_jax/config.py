@@ -70,7 +70,8 @@ def of_values(values: Mapping[str, Any]) -> "Config":
             raise reason from error
         raise
     _check(resolved)
-    return resolved
+    sides = resolved.image_size  # one number is a square, also where two configs are compared
+    return dataclasses.replace(resolved, image_size=(sides[0], sides[-1]))
 
 
 def _first_reason(values: Mapping[str, Any]) -> ValueError | None:

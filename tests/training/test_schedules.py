@@ -66,6 +66,7 @@ BIG_VISION = {
         0.5,
         schedule_config(
             decay="stairs",
+            decay_from="start",
             warmup=Duration(steps=10),
             stairs=((60, 0.1), (120, 0.01), (200, 0.001)),
         ),

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +12,8 @@ import optax
 from vit_jax import schema
 from vit_jax.duration import Duration
 
-
-class Place(NamedTuple):
-    """Where a step is in the run, float32 () each."""
-
-    step: jax.Array  # from 0
-    elapsed: jax.Array  # steps of decay so far
-    progress: jax.Array  # their share of all steps of decay
-
-
-Curve = Callable[[Place], jax.Array]  # the rate, float32 ()
+# (elapsed, progress) -> rate, float32 () each: the steps of decay so far, and their share of all.
+Curve = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Decay(Protocol):
@@ -43,8 +35,8 @@ class Cosine:
     def curve(self, peak: float, /, **units: int) -> Curve:
         end = _checked(self.end_value)
 
-        def rate(at: Place) -> jax.Array:
-            left = 0.5 * (1 + jnp.cos(jnp.pi * at.progress))
+        def rate(elapsed: jax.Array, progress: jax.Array) -> jax.Array:
+            left = 0.5 * (1 + jnp.cos(jnp.pi * progress))
             return end + (peak - end) * left
 
         return rate
@@ -58,7 +50,7 @@ class Linear:
 
     def curve(self, peak: float, /, **units: int) -> Curve:
         end = _checked(self.end_value)
-        return lambda at: end + (peak - end) * (1 - at.progress)
+        return lambda elapsed, progress: end + (peak - end) * (1 - progress)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +64,7 @@ class Polynomial:
         end = _checked(self.end_value)
         if not 0 < self.power < math.inf:
             raise ValueError(f"config.schedule.power is {self.power}: it must be positive")
-        return lambda at: end + (peak - end) * (1 - at.progress) ** self.power
+        return lambda elapsed, progress: end + (peak - end) * (1 - progress) ** self.power
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +80,7 @@ class ReciprocalSqrt:
         if timescale < 1:
             raise ValueError("config.schedule.timescale is 0 steps: rsqrt needs at least 1")
         shift = self.decay_shift.to_steps(**units)
-        return lambda at: peak / jnp.sqrt(1 + (at.elapsed + shift) / timescale)
+        return lambda elapsed, progress: peak / jnp.sqrt(1 + (elapsed + shift) / timescale)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,14 +88,15 @@ class Constant:
     """The peak rate at every step."""
 
     def curve(self, peak: float, /, **units: int) -> Curve:
-        return lambda at: jnp.float32(peak)
+        return lambda elapsed, progress: jnp.float32(peak)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stairs:
     """The peak times a factor that changes at given steps."""
 
-    # Pairs (step of the run, factor of the peak from this step on), with growing steps.
+    # Pairs (step of the decay, factor of the peak from this step on), with growing steps. They are
+    # steps of the run if `decay_from` is start.
     stairs: tuple[tuple[int, float], ...] = ()
 
     def curve(self, peak: float, /, **units: int) -> Curve:
@@ -115,8 +108,8 @@ class Stairs:
             )
         factors = [1.0, *(_checked(factor, field="stairs") for _, factor in self.stairs)]
 
-        def rate(at: Place) -> jax.Array:
-            passed = jnp.searchsorted(jnp.array(steps, jnp.float32), at.step, side="right")
+        def rate(elapsed: jax.Array, progress: jax.Array) -> jax.Array:
+            passed = jnp.searchsorted(jnp.array(steps, jnp.float32), elapsed, side="right")
             return peak * jnp.array(factors, jnp.float32)[passed]
 
         return rate
@@ -188,7 +181,7 @@ def make_schedule(
             step = hold * jnp.floor(step / hold)
         elapsed = jnp.maximum(step - begin, 0)  # steps of decay
         progress = jnp.minimum(1, elapsed / max(total_steps - begin, 1))
-        value = decay(Place(step, elapsed, progress))
+        value = decay(elapsed, progress)
         if warmup and not begin:
             value = jnp.where(step < warmup, peak, value)
         if warmup:
