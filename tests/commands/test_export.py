@@ -463,12 +463,20 @@ def test_the_card_of_a_run_has_its_data_and_the_metrics_of_its_step(
         printed("export", run, target, "--measured", 8, "--step", asked)
         source = json.loads((target / "card.json").read_text())["source"]
         assert (source["step"], source["chosen"]) == (step, asked)
-        assert source["metrics"] == measured[of]
+        # The average is exported, so its metrics are the model's.
+        assert source["average"] and not any("ema" in name for name in source["metrics"])
+        line = measured[of]
+        assert source["metrics"]["eval_loss"] == line["eval_ema_loss"] != line["eval_loss"]
+        assert source["metrics"]["eval_count"] == line["eval_count"]
         checksums = run / source["digest"]["file"]
         assert checksums.parent.name == str(step)
         assert source["digest"]["sha256"] == hashlib.sha256(checksums.read_bytes()).hexdigest()
         page = (target / "README.md").read_text()
-        evaluated = f"On {measured[of]['eval_count']:,} held-out images at step {of}"
+        pixels = " x ".join(map(str, source["image_size"]))
+        evaluated = (
+            f"On {measured[of]['eval_count']:,} held-out images of {pixels} pixels at step {of},"
+            " with averaged parameters"
+        )
         assert evaluated + (": " if of == step else ", the last evaluation before it: ") in page
         assert f", step {step} ({asked})." in page
         assert f"- train: {source['data']['train']['images']:,} images of" in page

@@ -185,6 +185,19 @@ def test_the_sum_of_kernel_and_adapter_is_rounded_only_once() -> None:
     assert not np.array_equal(rounded, np.asarray(layer.kernel[...].astype(jax.numpy.bfloat16)))
 
 
+def test_a_model_with_adapters_in_bfloat16_is_the_merged_model_in_bfloat16() -> None:
+    """The blocks cast kernels for all layers at once, but not those with an adapter."""
+    options = tiny.options(lora=LORA, dtype="bfloat16")
+    params = tiny.params(options)
+    # These changes are smaller than the spacing of the kernels in bfloat16.
+    small = {k: v * (1e-3 if k.endswith("lora/b") else 1) for k, v in params.items()}
+    none = {k: v * (0 if k.endswith("lora/b") else 1) for k, v in params.items()}
+    images = tiny.images(batch=64)
+    found, without = (np.asarray(load.assemble(options, p)(images)) for p in (small, none))
+    whole = load.assemble(zoo.change(options, lora=None), merged(small, LORA))(images)
+    assert np.abs(found - whole).max() < 0.2 * np.abs(found - without).max()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from vit_jax.checkpoints.load import load
 from vit_jax.commands import answer_files, configs, corruption_table, labelled_images
 from vit_jax.commands.evaluate import CONFUSION_IN_JSON
 from vit_jax.config import Config
+from vit_jax.errors import RunFailed
 from vit_jax.evaluators import HELD_OUT, Evaluator
 from vit_jax.evaluators.answers import PerImage, Recorder
 from vit_jax.models import zoo
@@ -41,6 +43,11 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             configs.check_used(overrides, MATTERS, command=_USE)
             config, notes = _config(options, overrides)
         shown, metrics = _with_config(options, config, recorder, also)
+    if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        raise RunFailed(
+            f"{wrong[0]} is {metrics[wrong[0]]}: the outputs of the model are not finite numbers;"
+            " it is damaged or has diverged"
+        )
     if multihost.is_primary():
         for note in notes:
             print(printable(note), file=sys.stderr)

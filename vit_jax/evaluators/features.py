@@ -127,4 +127,9 @@ def of_split(
         raise RunFailed(
             f"none of the {len(source)} images of {source.name} is labelled and readable"
         )
+    if broken := int((~np.isfinite(found.values).all(axis=1)).sum()):
+        raise RunFailed(
+            f"the features of {broken} of {len(found.labels)} images of {source.name} are not"
+            " finite numbers: the model is damaged or has diverged"
+        )
     return found

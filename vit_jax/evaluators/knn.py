@@ -116,13 +116,15 @@ def make_search(mesh: Mesh, *, k: tuple[int, ...], num_classes: int, temperature
             (-found[0], found[1], found[2]), dimension=1, num_keys=2
         )
         sums = {"count": mask.sum(dtype=jnp.float32)}
+        finite = jnp.where(mask[:, None], jnp.isfinite(queries), True).all()
+        invalid = jnp.where(finite, 0, jnp.nan)  # such a model has no accuracy
         for number in k:
             nearest = -similarity[:, :number], neighbours[:, :number]
             _, best = jax.lax.top_k(_votes(*nearest, num_classes, temperature), min(5, num_classes))
             hits = (best == labels[:, None]) & mask[:, None]
             top1, top5 = _names(number, of=k)
-            sums[top1] = hits[:, 0].sum(dtype=jnp.float32)
-            sums[top5] = hits.any(axis=1).sum(dtype=jnp.float32)
+            sums[top1] = hits[:, 0].sum(dtype=jnp.float32) + invalid
+            sums[top5] = hits.any(axis=1).sum(dtype=jnp.float32) + invalid
         return sums
 
     return search

@@ -61,7 +61,8 @@ def of_run(
 ) -> dict[str, Any]:
     """Facts of a run: data, objective, its start, and the held-out metrics of a step.
 
-    If the step was not evaluated, they are those of the last evaluation before it. Raises
+    If the step was not evaluated, they are those of the last evaluation before it. If the run
+    keeps an average of the parameters, which is what is exported, they are the average's. Raises
     ValueError if a file of the run is damaged.
     """
     fields, data = run_folder.read_fields(workdir), run_folder.read_json(workdir, "data.json") or {}
@@ -71,6 +72,13 @@ def of_run(
         for line in lines.read(workdir).good
         if "eval_count" in line and (step is None or line["step"] <= step)
     ]
+    last = max(measured, key=lambda line: line["step"], default={})
+    average = {
+        f"eval_{name.removeprefix('eval_ema_')}": value
+        for name, value in last.items()
+        if name.startswith("eval_ema_")
+    }
+    kept = {name: value for name, value in last.items() if not name.startswith("eval_ema_")}
     return {
         "config_digest": config_digest,
         "objective": fields.get("objective", {}).get("name", ""),
@@ -83,7 +91,9 @@ def of_run(
             }
             for split, of in splits.items()
         },
-        "metrics": max(measured, key=lambda line: line["step"], default={}),
+        "image_size": fields.get("image_size"),  # of these images
+        "average": bool(average),  # whether the metrics are those of the averaged parameters
+        "metrics": kept | average,
     }
 
 
@@ -237,9 +247,13 @@ def _data(source: Mapping[str, Any]) -> list[str]:
         for name, value in lines.numbers(metrics).items()
         if name.startswith("eval_") and name != "eval_count"
     ]
+    pixels = " x ".join(map(str, source.get("image_size") or ()))
     return [
         *found,
-        f"- On {metrics['eval_count']:,} held-out images at step {metrics['step']}"
+        f"- On {metrics['eval_count']:,} held-out images"
+        + (f" of {pixels} pixels" if pixels else "")
+        + f" at step {metrics['step']}"
+        + (", with averaged parameters" if source.get("average") else "")
         + ("" if metrics["step"] == source["step"] else ", the last evaluation before it")
         + f": {', '.join(values)}.",
     ]

@@ -124,11 +124,19 @@ def _cast_kernels(params: Any, dtype: jnp.dtype) -> Any:
     Their gradients are then stacked, added up over arrays of tokens, and sent in this dtype. If
     every layer cast its kernels, they would be stacked in float32: for H/14 in bfloat16, this takes
     1.2 GiB more, and gradients of both arrays of tokens travel as float32.
+
+    A kernel with an adapter of LoRA stays as it is: the layer adds both in float32 and casts the
+    sum. It gets no gradient.
     """
+    lora = jax.tree_util.DictKey("lora")
+    every = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    adapted = {path[: path.index(lora)] for path in every if lora in path}
 
     def cast(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
-        kernel = jax.tree_util.DictKey("kernel") in path
+        name = jax.tree_util.DictKey("kernel")
+        if name not in path or path[: path.index(name)] in adapted:
+            return x
         # Kernels that are stored in int8 become float32 layer by layer.
-        return x.astype(dtype) if kernel and jnp.issubdtype(x.dtype, jnp.floating) else x
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree_util.tree_map_with_path(cast, params)

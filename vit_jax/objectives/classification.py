@@ -197,6 +197,7 @@ def metrics(
     logits = logits.astype(jnp.float32)
     _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))  # (B, 5)
     hits = (jnp.take_along_axis(targets, best, axis=-1) > 0).astype(jnp.float32)
+    hits = jnp.where(jnp.isnan(logits).any(axis=-1, keepdims=True), jnp.nan, hits)  # no answer
     per_example = {
         "top1": hits[:, 0],
         "top5": hits.max(axis=-1),

@@ -61,8 +61,10 @@ class Model:
             raise ValueError("the model has no classes: model(images) gives its features")
         images = np.zeros((self.batch or 1, *image.shape), np.uint8)
         images[0] = image
-        probabilities = self(images)["probabilities"][0]
-        best = np.argsort(-probabilities, kind="stable")[:top]
+        found = self(images)
+        probabilities = found["probabilities"][0]
+        # By the logits: several sigmoids may be rounded to 1.
+        best = np.argsort(-found["logits"][0], kind="stable")[:top]
         return [(self.classes[i], float(probabilities[i])) for i in best]
 
     def read(self, data):
@@ -134,7 +136,8 @@ def center_crop(image, *, image_size, crop_pct, interpolation, fit):
     scale = max(cover[0] / image.shape[0], cover[1] / image.shape[1])
     pillow = interpolation in RESAMPLING
     sides = [side * scale for side in image.shape[:2]]
-    whole = [int(side + 1e-9) if pillow else round(side) for side in sides]
+    floors = pillow and cover[0] == cover[1]
+    whole = [int(side + 1e-9) if floors else round(side) for side in sides]
     size = cover if fit == "squash" else list(map(max, whole, image_size))
     margins = [full - side for full, side in zip(size, image_size, strict=True)]
     floor = not pillow or fit == "crop_floor"
