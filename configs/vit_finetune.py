@@ -18,8 +18,8 @@ and is evaluated on its test images.
 
 Published with B/16 pretrained on ImageNet-21k: imagenet 83.97 (table 5); with the authors' code
 84.53 or, with dropout 0.1, 84.12 (R50+B/16: 83.72 and 85.08), cifar10 99.02, and cifar100 93.22
-with L/16. Table 2 uses 512 pixels (H/14: 518) and an average of
-0.9999 for ImageNet: --config.image_size=512 --config.ema=0.9999.
+with L/16. Table 2 uses 512 pixels (H/14: 518) and an average of 0.9999 for ImageNet:
+--config.image_size=512 --config.ema=0.9999.
 
 AugReg uses it too, with 500 steps (--config.total.steps=500 --config.schedule.warmup.steps=100) or
 20,000, at a rate of 0.03 or 0.01. Its hybrids on imagenet: R50+L/32 85.99, R26+S/32 83.85, R+Ti/16
