@@ -32,14 +32,14 @@ def test_augmentations_see_the_normalisation_of_the_run(recipe) -> None:
     mean = ("--config.data.mean=0.2,0.4,0.8", "--config.data.std=0.3,0.3,0.3")
     erase = "--config.augment.erase.probability=1"
     config = configs.from_file(recipe, [*one, *mean, erase, "--config.augment.erase.area=0.3,0.3"])
-    expects = augmentations.normalisation(config, 3)
+    data = augmentations.normalised(config, 3).data
     images = np.zeros((1, 20, 20, 3), np.uint8)
-    found = augmentations.on_device(config.augment[1], images, expects=expects, seed=0)
+    found = augmentations.on_device(config.augment[1], images, data=data, seed=0)
     colours = {tuple(colour) for colour in found.reshape(-1, 3).tolist()}
     assert colours == {(0, 0, 0), (51, 102, 204)}
 
     deit = configs.from_file("configs/deit.py", [])
-    assert augmentations.normalisation(deit, 3).mean == pytest.approx((0.485, 0.456, 0.406))
+    assert augmentations.normalised(deit, 3).data.mean == pytest.approx((0.485, 0.456, 0.406))
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,9 @@ def test_options_of_erase_out_of_range_are_refused(options, said) -> None:
 
 
 def test_erased_rectangles_have_the_areas_and_proportions_of_the_paper() -> None:
-    masks = np.asarray(jax.vmap(lambda key: rectangle(key, (40, 60)))(jax.random.split(KEY, 1500)))
+    shares = {"area": (0.02, 1 / 3), "aspect": 0.3}  # timm's; those of the fields of Erase
+    keys = jax.random.split(KEY, 1500)
+    masks = np.asarray(jax.vmap(lambda key: rectangle(key, (40, 60), **shares))(keys))
     areas = masks.mean(axis=(1, 2))
     assert areas.min() > 0.015 and areas.max() < 0.36
     assert_close(areas.mean(), (0.02 + 1 / 3) / 2, atol=0.02)
@@ -209,7 +211,9 @@ def test_one_rectangle_is_that_of_a_count_of_one() -> None:
     one = Erase(probability=1.0)(batch(4), key=KEY)["image"]
     key = jax.random.split(at(KEY, batch(4)["sample_index"][2]), 3)[1]
     changed = np.asarray(one[2] != batch(4)["image"][2]).any(-1)
-    np.testing.assert_array_equal(changed, rectangle(key, batch(4)["image"].shape[1:3]))
+    np.testing.assert_array_equal(
+        changed, rectangle(key, batch(4)["image"].shape[1:3], area=(0.02, 1 / 3), aspect=0.3)
+    )
 
 
 def test_a_union_of_classes_needs_images_of_several() -> None:

@@ -165,7 +165,10 @@ def test_every_layer_of_a_model_without_blocks_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"learning_rates": ()}, {"weight_decays": (0.1, 0.1)}, {"epochs": 0}, {"momentum": 1.0}],
+    [
+        *({"learning_rates": ()}, {"weight_decays": (0.1, 0.1)}, {"epochs": 0}),
+        *({"momentum": 1.0}, {"seed": -1}),
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused(fields) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(fields))} is"):

@@ -5,7 +5,7 @@ texts: block1, block10, block11, block2. A model that was trained so is only rig
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from vit_jax.models.zoo import Options
 FIXED = 3  # the first format of models whose blocks run in the order of their numbers
 
 
+Order = Literal["number", "name", "unknown"]
+
+
 def matters(options: Options) -> bool:
     """Whether the order of names as texts is another one for a model with these options."""
     if isinstance(options, RegNetOptions | ResNetOptions):
@@ -24,14 +27,18 @@ def matters(options: Options) -> bool:
     return isinstance(options, DVAEOptions) and options.blocks > 9
 
 
-def trained_by_name(card: Any, config: Any, options: Options) -> bool:
-    """Whether a model was trained with its blocks in the order of their names.
+def of_trained(card: Mapping[str, Any], config: Any) -> Order:
+    """The order in which a model for which it `matters` ran its blocks when it was trained.
 
     `card` and `config` are the contents of model.json and config.json. A run that `convert` wrote
-    has the parameters of a released file, and its config no optimizer.
+    has the parameters of a released file, and its config no optimizer. An exported model has no
+    config.
     """
-    old = card.get("format", 1) < FIXED
-    return old and matters(options) and isinstance(config, Mapping) and "optimizer" in config
+    if card.get("format", 1) >= FIXED:
+        return "number"
+    if not isinstance(config, Mapping):
+        return "unknown"
+    return "name" if "optimizer" in config else "number"
 
 
 def by_number(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -33,10 +33,10 @@ def match(theirs: Names, ours: Names, *, their_count: int, our_count: int) -> Ma
         return Match(kind="other", note=f"{their_count} classes there, {our_count} here")
     if theirs == ours and ours:
         return Match(kind="same")
-    if (not theirs or not ours) and (rows := _rows_of_numbers(theirs, ours, our_count)):
-        note = f"classes named by numbers ({few(theirs or ours)}) are matched by these numbers"
-        return Match(kind="reordered", rows=rows, note=note)
     if not theirs or not ours:
+        if rows := _rows_of_numbers(theirs, ours, our_count):
+            note = f"classes named by numbers ({few(theirs or ours)}) are matched by these numbers"
+            return Match(kind="reordered", rows=rows, note=note)
         return Match(kind="by_number", note=_unnamed(theirs, ours, our_count))
     for spelling, remark in ((list, ""), (_folded, " (ignoring case and spaces)")):
         left, right = spelling(theirs), spelling(ours)

@@ -279,8 +279,12 @@ def _trained_with(path: str | os.PathLike[str], card: run_folder.Card) -> Traine
 
 
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:
-    card, by_name = run_folder.read_old_card(path)
+    card, order = run_folder.read_old_card(path)
     if exported.is_exported(path):
+        unknown = (
+            "an earlier version exported it, which ran the blocks of a stage in another order: if"
+            " that version trained it, export its run again"
+        )
         return Checkpoint(
             options=attention_choice.runnable(card.options, platform=jax.default_backend()),
             params=exported.read(path, card.options),
@@ -288,7 +292,7 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
             class_names=card.class_names,
             resize=card.resize,
             cross_entropy=_trained_with(path, card),
-            notes=card.notes + run_folder.notes_of_exported(path, card),
+            notes=card.notes + ((unknown,) if order == "unknown" else ()),
         )
     item = "ema" if card.average else "params"
     _, shapes = zoo.abstract(card.options)
@@ -300,7 +304,7 @@ def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bo
     flat = traverse_util.flatten_dict(found.state[item], sep="/")
     params = {name: np.asarray(array) for name, array in flat.items()}
     notes = card.notes + found.notes
-    if by_name:
+    if order == "name":
         params = block_order.by_number(params)
         notes += ("an earlier version trained it, whose order of blocks it keeps",)
     options = attention_choice.runnable(card.options, platform=jax.default_backend())

@@ -75,8 +75,8 @@ def read_json(workdir: str | os.PathLike[str], name: str) -> Any:
 
 def read_card(workdir: str | os.PathLike[str]) -> Card:
     """The card of a run. Raises ValueError where it is missing, damaged or contradicts itself."""
-    card, by_name = read_old_card(workdir)
-    if by_name:
+    card, order = read_old_card(workdir)
+    if order == "name":
         raise ValueError(
             f"{workdir} was trained by an earlier version of vit_jax, which ran the blocks of a"
             f" stage in another order: `vit_jax convert {workdir} NEW` writes a run NEW with the"
@@ -85,8 +85,8 @@ def read_card(workdir: str | os.PathLike[str]) -> Card:
     return card
 
 
-def read_old_card(workdir: str | os.PathLike[str]) -> tuple[Card, bool]:
-    """The card of a run, and whether its blocks are in the order of names (`block_order`).
+def read_old_card(workdir: str | os.PathLike[str]) -> tuple[Card, block_order.Order]:
+    """The card of a run or an exported model, and the order of its blocks when it was trained.
 
     Raises ValueError where it is missing, damaged or contradicts itself.
     """
@@ -95,21 +95,9 @@ def read_old_card(workdir: str | os.PathLike[str]) -> tuple[Card, bool]:
     config = _read(workdir, CONFIG) if old else {}
     fields = config if isinstance(config, Mapping) else {}
     card = card_lib.from_json(content, config=fields, path=f"{workdir}/model.json")
-    by_name = block_order.matters(card.options) and block_order.trained_by_name(
-        content, read_json(workdir, CONFIG), card.options
-    )
-    return card, by_name
-
-
-def notes_of_exported(path: str | os.PathLike[str], card: Card) -> tuple[str, ...]:
-    """A note if nothing says in which order the blocks of an exported model were trained."""
-    number = read_json(path, "model.json").get("format", 1)
-    if number >= block_order.FIXED or not block_order.matters(card.options):
-        return ()
-    return (
-        "an earlier version exported it, which ran the blocks of a stage in another order: if that"
-        " version trained it, export its run again",
-    )
+    if not block_order.matters(card.options):
+        return card, "number"
+    return card, block_order.of_trained(content, read_json(workdir, CONFIG))
 
 
 def cross_entropy_of_config(workdir: str | os.PathLike[str]) -> TrainedWith:

@@ -1,14 +1,12 @@
 """Pictures of the augmentations of a config: images before, and after several random draws."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
 from vit_jax.analysis import figures
-from vit_jax.config import Config
+from vit_jax.config import Config, DataConfig
 from vit_jax.data import augment, opening, pipeline, preprocess
 from vit_jax.data.augment.contract import PIXELS, VALUES
 from vit_jax.models import zoo
@@ -28,30 +26,28 @@ def draw(config: Config) -> dict[str, Figure]:
     channels = config.model.get("channels") or COLOURS
     augment.check(config.augment, gives=config.objective.gives, channels=channels)
     images = _crops(config, channels)
-    expects = normalisation(config, channels)
+    data = normalised(config, channels).data
     drawn = {}
     for kind in config.augment:
-        bound = kind.bound(mean=expects.mean, std=expects.std)
+        bound = kind.bound(mean=data.mean, std=data.std)
         name = augment.name_of(kind)
         if isinstance(bound, augment.HostAugmentation):
             after = _on_host(bound, images, seed=config.seed)
         elif bound.takes or bound.needs - {PIXELS, VALUES, "targets"}:
             continue
         else:
-            after = on_device(bound, images, expects=expects, seed=config.seed)
+            after = on_device(bound, images, data=data, seed=config.seed)
         drawn[f"augment_{name}"] = figures.augmentation(images, after, title=name)
     if not drawn:
         raise ValueError("config.augment has no augmentation that changes images: add one")
     return drawn
 
 
-def normalisation(config: Config, channels: int) -> Preprocessing:
-    """Mean and std of the config, else of the model; those of `init_from` are not read."""
+def normalised(config: Config, channels: int) -> Config:
+    """The config with `data.mean` and `data.std`; those of `init_from` are not read."""
     size, name = setup.image_size(config), config.model.name
     known = zoo.preprocessing(name, image_size=size) if name else Preprocessing(image_size=size)
-    known = known.for_channels(channels)
-    mean, std = config.data.mean or known.mean, config.data.std or known.std
-    return dataclasses.replace(known, mean=mean, std=std)
+    return setup.with_value_range(config, known.for_channels(channels))
 
 
 def _crops(config: Config, channels: int) -> np.ndarray:
@@ -84,12 +80,12 @@ def _on_host(
 
 
 def on_device(
-    augmentation: augment.Augmentation, images: np.ndarray, *, expects: Preprocessing, seed: int
+    augmentation: augment.Augmentation, images: np.ndarray, *, data: DataConfig, seed: int
 ) -> np.ndarray:
     """uint8 (DRAWS, IMAGES, H, W, C); each draw is of a batch of all images."""
     key = jax.random.fold_in(jax.random.key(seed), augmentation.stream)
     normal = VALUES in augmentation.needs
-    centre, scale = 255 * np.array(expects.mean), 255 * np.array(expects.std)
+    centre, scale = 255 * np.array(data.mean), 255 * np.array(data.std)
     pixels = jnp.asarray((images - centre) / scale, jnp.float32) if normal else jnp.asarray(images)
     changed = []
     for draw in range(DRAWS):

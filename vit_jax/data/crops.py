@@ -3,6 +3,7 @@
 Randomness is an argument: `numbers`, the uniform numbers of one sample (`counter.draw`).
 """
 
+import abc
 import dataclasses
 import math
 from typing import Protocol
@@ -43,26 +44,45 @@ class Crop(Protocol):
         """uint8 (h, w, C), float64 (NUMBERS,) in [0, 1) -> uint8 (H, W, C)."""
 
 
+class _RandomBox(abc.ABC):
+    """A random box of the image, resized to the size of the model's images."""
+
+    crop_area: tuple[float, float]
+
+    def check(self, size: tuple[int, int], /) -> None:
+        low, high = self.crop_area
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"config.data.crop_area is {self.crop_area}: give 0 < low <= high <= 1"
+            )
+
+    def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
+        top, left, height, width = self.box(image.shape, target.size, numbers=numbers)
+        part = image[top : top + height, left : left + width]
+        return resize(part, target.size, target.interpolation)
+
+    @abc.abstractmethod
+    def box(
+        self, shape: tuple[int, ...], target: tuple[int, int], *, numbers: np.ndarray
+    ) -> tuple[int, int, int, int]:
+        """(top, left, height, width) within an image of `shape`, for images of size `target`."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Inception:
-    """A random box of the image, as TensorFlow draws it, resized to the size of the images."""
+class Inception(_RandomBox):
+    """A random box as TensorFlow draws it: see `inception_box`."""
 
     crop_area: tuple[float, float] = (0.05, 1.0)  # smallest and largest share of the image's area
 
-    def check(self, size: tuple[int, int], /) -> None:
-        _check_area(self.crop_area)
-
-    def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
-        return _resized_box(
-            image,
-            target,
-            inception_box(image.shape, target.size, area=self.crop_area, numbers=numbers),
-        )
+    def box(
+        self, shape: tuple[int, ...], target: tuple[int, int], *, numbers: np.ndarray
+    ) -> tuple[int, int, int, int]:
+        return inception_box(shape, target, area=self.crop_area, numbers=numbers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RandomResized:
-    """A random box of the image, as torchvision and timm draw it, resized to that size.
+class RandomResized(_RandomBox):
+    """A random box as torchvision and timm draw it: see `random_resized_box`.
 
     Its area is uniform, so boxes are larger on average than those of `inception`, where the height
     is.
@@ -73,20 +93,11 @@ class RandomResized:
     # Unset: boxes are drawn until one lies inside the image.
     crop_limited: bool = False
 
-    def check(self, size: tuple[int, int], /) -> None:
-        _check_area(self.crop_area)
-
-    def __call__(self, image: np.ndarray, target: Target, /, *, numbers: np.ndarray) -> np.ndarray:
-        return _resized_box(
-            image,
-            target,
-            random_resized_box(
-                image.shape,
-                target.size,
-                area=self.crop_area,
-                limited=self.crop_limited,
-                numbers=numbers,
-            ),
+    def box(
+        self, shape: tuple[int, ...], target: tuple[int, int], *, numbers: np.ndarray
+    ) -> tuple[int, int, int, int]:
+        return random_resized_box(
+            shape, target, area=self.crop_area, limited=self.crop_limited, numbers=numbers
         )
 
 
@@ -260,17 +271,6 @@ def center_crop(
     floors = interpolation not in PILLOW or fit == "crop_floor"
     top, left = (m // 2 if floors else round(m / 2) for m in margins)
     return _cut_resized(image, resized, (top, left, *size), interpolation=interpolation)
-
-
-def _check_area(area: tuple[float, float]) -> None:
-    if not 0 < area[0] <= area[1] <= 1:
-        raise ValueError(f"config.data.crop_area is {area}: give 0 < low <= high <= 1")
-
-
-def _resized_box(image: np.ndarray, target: Target, box: tuple[int, int, int, int]) -> np.ndarray:
-    top, left, height, width = box
-    part = image[top : top + height, left : left + width]
-    return resize(part, target.size, target.interpolation)
 
 
 def _central_box(h: int, w: int, *, ratio: float) -> tuple[int, int, int, int]:

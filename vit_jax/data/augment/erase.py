@@ -70,10 +70,13 @@ def rectangle(
     key: jax.Array,
     size: tuple[int, int],
     *,
-    area: tuple[jax.typing.ArrayLike, ...] = (0.02, 1 / 3),
-    aspect: float = 0.3,
+    area: tuple[jax.typing.ArrayLike, ...],
+    aspect: float,
 ) -> jax.Array:
-    """Bool (height, width): inside the first drawn rectangle that is smaller than the image."""
+    """Bool (height, width): inside the first drawn rectangle that is smaller than the image.
+
+    `area` and `aspect` are those of `Erase`.
+    """
     area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
     low, high = (share * size[0] * size[1] for share in area)
     pixels = jax.random.uniform(area_key, (_ATTEMPTS,), minval=low, maxval=high)

@@ -133,14 +133,13 @@ class RandAugmentTimm(HostAugmentation):
         if name == "solarize_add":
             return operations.solarize_add(image, min(128, int(share * 110)))
         height, width, channels = image.shape
-        warp, size = {
-            "rotate": (warps.rotate, 30.0),
-            "shear_x": (warps.shear_x, 0.3),
-            "shear_y": (warps.shear_y, 0.3),
+        warp, amount = {
+            "rotate": (warps.rotate, signed * 30.0),
+            "shear_x": (warps.shear_x, signed * 0.3),
+            "shear_y": (warps.shear_y, signed * 0.3),
             # timm's order of products: another one would round some half pixels to another line.
-            "translate_x": (warps.translate_x, 0.45),
-            "translate_y": (warps.translate_y, 0.45),
+            "translate_x": (warps.translate_x, signed * 0.45 * width),
+            "translate_y": (warps.translate_y, signed * 0.45 * height),
         }[name]
-        length = {"translate_x": width, "translate_y": height}.get(name, 1)
         fill = self.fill or (_UNBOUND_FILL,) * channels
-        return warp(image, signed * size * length, fill=fill, interpolation=interpolation)
+        return warp(image, amount, fill=fill, interpolation=interpolation)
