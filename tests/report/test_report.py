@@ -97,7 +97,7 @@ def test_a_run_ends_with_its_report_and_the_command_that_repeats_it(folder, thre
     hours = run.wall_seconds * run.machine["devices"] / 3600  # of all 8
     assert f"; {hours:.3g} device-hours" in found["time"]
     assert "jax 0." in found["machine"] and "data 8" in found["mesh"]
-    assert 0 < run.step_seconds <= run.wall_seconds + 1
+    assert 0 < run.step_seconds <= run.wall_seconds, "short runs have a length too"
     assert facts.warnings(run) == []
     assert run.main == ["eval_top1", "eval_loss"]
 
@@ -115,7 +115,7 @@ def test_a_resumed_run_has_its_sessions_and_both_commands(recipe, tmp_path) -> N
     assert run.spent.keys() == {"data", "compilation", "evaluations", "checkpoints"}
     for part, seconds in run.spent.items():
         assert seconds == sum(session["seconds"][part] for session in run.sessions)
-    assert 0 < sum(run.spent.values()) <= run.wall_seconds + 2, "begin and end are whole seconds"
+    assert 0 < sum(run.spent.values()) <= run.wall_seconds + 0.1, "the clocks are rounded"
     assert "waiting for data" in facts.of(run)["time"]
     assert all(0 <= share <= 1 for _, share in run.points("data_wait"))
     damaged = [run.sessions[0], run.sessions[1] | {"seconds": {"data": "long"}}]
