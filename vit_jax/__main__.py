@@ -8,6 +8,7 @@ import inspect
 import io
 import os
 import pathlib
+import re
 import shlex
 import sys
 import traceback
@@ -67,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # the terminal's encoding may lack some letters
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = _parser(arguments)
+    if (empty := _empty(arguments)) is not None:
+        parser.error(f"{empty} has an empty value: a variable of the shell may be unset")
     options, rest = parser.parse_known_args(arguments)
     overrides = [a for a in rest if a.startswith(("--config.", "--noconfig."))]
     if unknown := [a for a in rest if a not in overrides]:
@@ -108,6 +111,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 traceback.print_exc()
             _leave(ERROR)
         raise
+
+
+def _empty(arguments: Sequence[str]) -> str | None:
+    """What has an empty value, which would mean that it is not given; None if nothing has."""
+    for before, argument in zip(["an argument", *arguments], arguments, strict=False):
+        if not argument:
+            return before if before.startswith("--") else "an argument"
+        if re.fullmatch(r"--[\w-]+=", argument):
+            return argument[:-1]
+    return None
 
 
 class _Parser(argparse.ArgumentParser):

@@ -181,6 +181,9 @@ def test_a_target_that_is_there(model, tmp_path, refused) -> None:
         (["--patch-size", "0"], "both positive"),
         (["--decoder-heads", "-1"], "positive"),
         (["--\x1b[31m"], r"unknown arguments: --\x1b[31m"),
+        (["--source-layout", ""], "--source-layout has an empty value"),
+        (["--source-layout="], "--source-layout has an empty value"),
+        ([""], "an argument has an empty value"),
     ],
 )
 def test_numbers_that_cannot_be(model, tmp_path, refused, arguments, said) -> None:
