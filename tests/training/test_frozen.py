@@ -151,6 +151,24 @@ def test_a_teacher_sees_the_images_in_its_own_value_range() -> None:
     )
 
 
+def test_images_of_a_student_in_bfloat16_are_rounded_once() -> None:
+    """A rounded scale would change the contrast of all images."""
+    student = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    described = frozen.Description(
+        options=tiny.model(num_classes=5).options,
+        preprocessing=Preprocessing(image_size=(16, 24), mean=(0.5,) * 3, std=(0.5,) * 3),
+    )
+    design = frozen.design(described, make_mesh(MeshConfig(data=8)), **student)
+    pixels = np.random.default_rng(0).random((64, 16, 24, 3), np.float32)
+    images = normalized(pixels, **student).astype(jnp.bfloat16)
+    seen = np.asarray(design._input(images), np.float32)
+    exact = np.asarray(images, np.float32) * student["std"] + student["mean"]  # the pixels
+    slopes = [
+        np.polyfit(2 * exact[..., c].ravel() - 1, seen[..., c].ravel(), 1)[0] for c in range(3)
+    ]
+    assert_close(slopes, [1, 1, 1], rtol=2e-4)
+
+
 @pytest.mark.parametrize("size", [(12, 12), (40, 31)])
 def test_a_teacher_sees_the_images_in_its_own_size_as_pillow_resizes_them(size) -> None:
     student = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}

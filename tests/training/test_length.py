@@ -133,7 +133,7 @@ def test_a_branch_has_the_parameters_the_moments_and_the_average(recipe, four, t
             assert np.all(new[name] >= 0.998 * array), name
 
 
-def test_a_branch_keeps_its_average_whatever_resumes_it(recipe, four, tmp_path) -> None:
+def test_a_branch_keeps_its_average_whatever_resumes_it(recipe, four, tmp_path, capsys) -> None:
     """An average that was taken over has had its warm-up. The flag need not be given again."""
     warmup, start = "--config.ema_warmup=0.67", (f"--config.init_from={four}", ALL)
     assert train(recipe, tmp_path / "a", *start, warmup, CONSTANT, "--config.total.steps=2") == 0
@@ -147,6 +147,11 @@ def test_a_branch_keeps_its_average_whatever_resumes_it(recipe, four, tmp_path) 
         assert train(recipe, tmp_path / name, *flags, warmup, CONSTANT, FOUR) == 0
     assert_same_bits(runs.arrays(tmp_path / "a"), runs.arrays(tmp_path / "b"))
     assert run_config.read_config(tmp_path / "b").init_state == "all"
+    assert "is not used" not in capsys.readouterr().err
+    other = ("--config.init_from=other", warmup, CONSTANT, "--config.total.steps=5")
+    assert train(recipe, tmp_path / "b", *other) == 0
+    said = "config.init_from other (parameters) is not used: this run exists, and it started from"
+    assert f"{said} {four} (all)" in capsys.readouterr().err
 
 
 def test_a_branch_begins_the_schedule_of_the_decay_anew(recipe, tmp_path) -> None:

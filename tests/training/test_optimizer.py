@@ -162,6 +162,12 @@ def test_weight_decay_moves_only_the_masked_parameters(name):
     jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 1), after)
 
 
+def test_nesterov_needs_momentum():
+    optimizer = optimizer_config(name="sgd", nesterov=True, momentum=0.0)
+    with pytest.raises(ValueError, match="nesterov is True, and config.optimizer.momentum is 0"):
+        optimizer.rule.updates(optax.constant_schedule(1.0), {})
+
+
 def test_nesterov_looks_ahead():
     params, gradient = {"kernel": jnp.zeros(1)}, {"kernel": jnp.ones(1)}
     optimizer = optimizer_config(name="sgd", nesterov=True)

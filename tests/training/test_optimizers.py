@@ -426,6 +426,11 @@ def test_the_rate_follows_the_batch_by_the_rule_of_the_recipe(rule, expected, sa
     assert peak_rate(optimizer, batch_size=256) == (1.5e-4, "")
 
 
+def test_a_rule_for_other_batches_needs_the_batch_of_the_rate() -> None:
+    with pytest.raises(ValueError, match="rate_rule is sqrt.*: set config.optimizer.rate_batch"):
+        peak_rate(optimizer_config(rate_rule="sqrt"), batch_size=256)
+
+
 def test_layer_decay_is_refused_for_a_model_without_one_stack_of_blocks() -> None:
     with pytest.raises(ValueError, match="layer_decay is for Vision Transformers"):
         rate_factors(optimizer_config(layer_decay=0.5), {"head": {"kernel": jnp.ones((2, 2))}})

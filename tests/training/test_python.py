@@ -1,5 +1,6 @@
 """Training from a Python program, on its own images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,39 @@ def test_arrays_and_any_object_with_the_same_images_train_the_same_run(
     assert vit_jax.train(config, tmp_path / "object", **own)["count"] == 60, "complete"
     with pytest.raises(ValueError, match="the data of the run .* changed since it began"):
         vit_jax.train(config, tmp_path / "object", **own | {"source": Pairs(*arrays("test", 100))})
+
+
+class Named(Pairs):
+    """A dataset that names its classes."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+        super().__init__(images, labels)
+        self.class_names = tuple(names)
+
+
+def test_a_held_out_dataset_with_classes_in_another_order_is_matched_by_name(
+    recipe, tmp_path
+) -> None:
+    config = configs.from_file(str(recipe), ["--config.total.steps=3"])
+    (images, labels), order = arrays("test", 60), np.arange(10)[::-1]
+    turned = Named(images, order[labels], np.array(EMBEDDED_CLASSES)[order])
+    train = Named(*arrays("train", 100), EMBEDDED_CLASSES)
+    metrics = vit_jax.train(config, tmp_path / "run", source=train, held_out=turned)
+    same = Named(images, labels, EMBEDDED_CLASSES)
+    for held_out, source in ((same, None), (turned, None), (turned, train), (turned, turned)):
+        assert vit_jax.evaluate(tmp_path / "run", held_out, source=source) == metrics
+    with pytest.raises(ValueError, match="the val dataset has classes of its own"):
+        vit_jax.evaluate(tmp_path / "run", turned, class_names=EMBEDDED_CLASSES)
+
+
+def test_images_are_not_their_own_neighbours_for_want_of_training_images(recipe, tmp_path) -> None:
+    near = ("--config.evaluators.near.kind=knn", "--config.total.steps=2")
+    config = configs.from_file(str(recipe), near)
+    train, held_out = arrays("train", 100), arrays("test", 60)
+    metrics = vit_jax.train(config, tmp_path / "run", source=train, held_out=held_out)
+    assert vit_jax.evaluate(tmp_path / "run", held_out, source=train) == metrics
+    with pytest.raises(ValueError, match="needs its training images: give them to .* as source"):
+        vit_jax.evaluate(tmp_path / "run", held_out)
 
 
 IMAGES, LABELS = arrays("train", 20)

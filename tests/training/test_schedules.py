@@ -107,6 +107,20 @@ def test_a_held_rate_changes_once_per_epoch(shared):
     np.testing.assert_array_equal(held, smooth[np.arange(41) // 10 * 10])
 
 
+@pytest.mark.parametrize("hold", [41, 47, 61, 488])
+def test_a_compiled_schedule_changes_a_held_rate_at_the_first_step_of_an_epoch(hold):
+    """Division by the length of an epoch would end below some whole numbers."""
+    total = 300 * hold
+    schedule = make_schedule(
+        schedule_config(hold=Duration(steps=hold)),
+        **{"peak": 1.0, "total_steps": total, "batch_size": 1, "dataset_size": 1},
+    )
+    firsts = np.arange(300) * hold
+    compiled = jax.jit(jax.vmap(schedule))
+    np.testing.assert_array_equal(compiled(firsts), compiled(firsts + hold - 1))
+    assert (np.diff(compiled(firsts)) < 0).all()
+
+
 def test_constant_warms_up_stays_and_cools_down_to_zero():
     schedule = schedule_config(
         decay="constant", warmup=Duration(steps=4), cooldown=Duration(steps=5)

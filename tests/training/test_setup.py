@@ -98,6 +98,22 @@ def test_a_file_of_another_grid_and_way_of_resizing_is_told_by_the_config(tmp_pa
         setup.fresh_start(Config(**source, init_grid=(2, 3), init_resize="cubic"), FACTS)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"init_layout": "timm"},
+        {"init_grid": (2, 3)},
+        {"init_resize": "bicubic"},
+        {"init_head": "by_number"},
+        {"init_adapt_channels": True},
+    ],
+)
+def test_a_field_about_the_file_to_start_from_needs_one(field) -> None:
+    config = Config(model=ModelConfig(name="DeiT-Ti/16"), image_size=(32, 32), **field)
+    with pytest.raises(ValueError, match=f"config.{next(iter(field))} is .*: set config.init_from"):
+        setup.fresh_start(config, FACTS)
+
+
 def test_a_new_model_expects_the_images_of_its_family() -> None:
     config = Config(model=ModelConfig(name="DeiT-Ti/16"), image_size=(32, 32))
     begin = setup.fresh_start(config, FACTS)

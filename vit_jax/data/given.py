@@ -49,32 +49,46 @@ class GivenData:
         return tuple(_splits())
 
     def open(self, split: str, *, train_split: str) -> Source:
-        if split not in (there := _splits()):
+        there = _splits()
+        if split == TRAIN and TRAIN not in there:
+            raise ValueError(
+                "an evaluator of the run needs its training images: give them to vit_jax.evaluate"
+                " as source"
+            )
+        if split not in there:
             raise ValueError(f"the program gives no split {split!r}: choose {', '.join(there)}")
         return there[split]
 
 
 @contextlib.contextmanager
 def using(
-    train: Given, held_out: Given | None = None, *, class_names: Sequence[str] | None = None
+    train: Given | None,
+    held_out: Given | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
 ) -> Iterator[None]:
     """Within, `GivenData` opens these datasets. Without `held_out`, `train` is evaluated on too.
 
-    Raises ValueError if a dataset is none, or has no names and no array of labels.
+    Without `train` there is no split to train on. A dataset may name its classes itself; one that
+    does not has `class_names`, or those of the other. Raises ValueError if a dataset is none, or
+    has no names and no array of labels.
     """
-    own = tuple(getattr(train, "class_names", ()))
-    names = own if class_names is None else tuple(class_names)
-    names = names or _numbers(train, held_out)
-    splits = {TRAIN: _source(train, TRAIN, names)}
-    if splits[TRAIN].class_names != names:
-        raise ValueError(
-            f"class_names are {few(names)}, but the dataset has classes of its own, {few(own)}:"
-            " leave class_names out"
-        )
+    given = {TRAIN: train, HELD_OUT: held_out}
+    given = {split: data for split, data in given.items() if data is not None}
+    own = {split: _own_names(data) for split, data in given.items()}
+    common = tuple(class_names or ()) or next(filter(None, own.values()), ())
+    common = common or _numbers(*given.values())
+    splits = {}
+    for split, data in given.items():
+        names = own[split] or common
+        if class_names is not None and names != tuple(class_names):
+            raise ValueError(
+                f"class_names are {few(class_names)}, but the {split} dataset has classes of its"
+                f" own, {few(names)}: leave class_names out"
+            )
+        splits[split] = _source(data, split, names)
     if held_out is None:
         splits[BOTH] = splits[TRAIN]
-    else:
-        splits[HELD_OUT] = _source(held_out, HELD_OUT, names)
     token = _SPLITS.set(splits)
     try:
         yield
@@ -156,6 +170,10 @@ def _splits() -> Mapping[str, Source]:
             " vit_jax.evaluate there, or name another dataset with config.data.source"
         )
     return splits
+
+
+def _own_names(data: Given) -> tuple[str, ...]:
+    return tuple(getattr(data, "class_names", ()))
 
 
 def _source(data: Any, split: str, names: tuple[str, ...]) -> Source:

@@ -160,22 +160,23 @@ class Frozen:
         """Images of the trained model with the channels, value range and size of this model."""
         if images.shape[-1] != self.options.channels:  # grey
             images = jnp.repeat(images, self.options.channels, axis=-1)
-        scale, shift = (jnp.asarray(x, images.dtype) for x in (self.scale, self.shift))
-        if (self.scale, self.shift) != (_ONE * len(scale), _ZERO * len(shift)):
-            shape = (1, 1, 1, len(scale))
-            images = images * scale.reshape(shape) + shift.reshape(shape)
+        values = images.astype(jnp.float32)  # rounded once, at the end
+        if (self.scale, self.shift) != (_ONE * len(self.scale), _ZERO * len(self.shift)):
+            values = values * _of_channels(self.scale) + _of_channels(self.shift)
         size = self.options.image_size
-        if images.shape[1:3] == size:
-            return images
-        shape = (len(images), *size, self.options.channels)
-        resized = jax.image.resize(
-            images.astype(jnp.float32), shape, self.interpolation, antialias=True
-        )
-        low, high = (jnp.asarray(x).reshape(1, 1, 1, -1) for x in (self.lowest, self.highest))
-        return jnp.clip(resized, low, high).astype(images.dtype)
+        if values.shape[1:3] != size:
+            shape = (len(values), *size, self.options.channels)
+            values = jax.image.resize(values, shape, self.interpolation, antialias=True)
+            values = jnp.clip(values, _of_channels(self.lowest), _of_channels(self.highest))
+        return values.astype(images.dtype)
 
 
 _ONE, _ZERO = (1.0,), (0.0,)
+
+
+def _of_channels(values: tuple[float, ...]) -> jax.Array:
+    """float32 (1, 1, 1, C)."""
+    return jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
 
 
 def designs(

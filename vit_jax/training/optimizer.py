@@ -98,9 +98,15 @@ def trained(
 def peak_rate(optimizer: OptimizerConfig, *, batch_size: int) -> tuple[float, str]:
     """The peak of the schedule at this batch size, and a note where it is not `learning_rate`.
 
-    The note also warns where a recipe states no rule for another batch size.
+    The note also warns where a recipe states no rule for another batch size. Raises ValueError for
+    a rule that has no batch size to begin with.
     """
     stated, rate = optimizer.rate_batch, optimizer.learning_rate
+    if optimizer.rate_rule == "sqrt" and not stated:
+        raise ValueError(
+            "config.optimizer.rate_rule is sqrt, and the batch that the learning rate is for is not"
+            " known: set config.optimizer.rate_batch"
+        )
     if not stated or stated == batch_size:
         return rate, ""
     if optimizer.rate_rule == "none":

@@ -36,7 +36,8 @@ def train(
     with `__len__` and `read(index)` (or `[index]`) that returns an image (a path, the bytes of a
     file, or uint8 (H, W) or (H, W, C)) and the number of its class. Several threads call `read`.
     Without `held_out`, the evaluations are on `source`. `class_names` are the names of the classes;
-    unset, those of the attribute `class_names` of `source`, or the numbers in arrays of labels.
+    unset, those of the attribute `class_names` of `source`, or the numbers in arrays of labels. A
+    `held_out` with an attribute `class_names` is matched with them by name.
 
     Each of `callbacks` is called with a step and the values of every line of metrics.jsonl:
     `loss`, `learning_rate`, ..., and `eval_top1`, ... of an evaluation. An error in a callback ends
@@ -73,15 +74,15 @@ def evaluate(
     training images, for evaluators that need them, such as knn. `class_names` are the names of the
     classes, which are matched with those of the run; unset, as in `train`.
 
-    Raises ValueError if there is no such run or checkpoint, or a dataset does not fit it.
+    Raises ValueError if there is no such run or checkpoint, a dataset does not fit it, or an
+    evaluator needs training images and there are none.
     """
     multihost.initialize()
     config = run_config.read_config(workdir)
     with contextlib.ExitStack() as stack:
         if held_out is not None:
             config = _on_given(config)
-            train = held_out if source is None else source
-            stack.enter_context(given.using(train, held_out, class_names=class_names))
+            stack.enter_context(given.using(source, held_out, class_names=class_names))
         elif source is not None or class_names is not None:
             raise ValueError("source and class_names are of a dataset: give held_out too")
         return evaluation.evaluate(config, workdir, which=step)[1]

@@ -255,7 +255,9 @@ def _origin(config: Config, resumed: str | os.PathLike[str] | None, parts: Parts
     if resumed is not None:
         frozen.check_same(resumed, parts.recorded)
         found = resumption.resume(resumed, config, plan.abstract, dataset_size=len(data.train))
-        notes = tuple(f"note: {note}" for note in found.notes)
+        notes = tuple(
+            f"note: {note}" for note in (*_about_start(config, plan.config), *found.notes)
+        )
         return _Origin(step=found.step, restored=found.state, resumed=found, notes=notes)
     if config.init_state == "all":
         first, notes = branch.first_state(
@@ -263,6 +265,18 @@ def _origin(config: Config, resumed: str | os.PathLike[str] | None, parts: Parts
         )
         return _Origin(restored=first, notes=notes)
     return _Origin(notes=(plan.start.report,))
+
+
+def _about_start(config: Config, own: Config) -> tuple[str, ...]:
+    """A message if a resumed run, with the config `own`, started from something else."""
+    said, began = ((c.init_from, c.init_state) for c in (config, own))
+    if not config.init_from or said == began:
+        return ()
+    start = f"{own.init_from} ({own.init_state})" if own.init_from else "random values"
+    return (
+        f"config.init_from {config.init_from} ({config.init_state}) is not used: this run exists,"
+        f" and it started from {start}; for another start use another --workdir",
+    )
 
 
 def _write(config: Config, workdir: str | os.PathLike[str], origin: _Origin, parts: Parts) -> None:

@@ -176,9 +176,10 @@ def make_schedule(
     begin = warmup if start == "warmup" else 0  # of the decay
 
     def rate(step: jax.typing.ArrayLike) -> jax.Array:
-        step = jnp.asarray(step, jnp.float32)
-        if hold > 1:
-            step = hold * jnp.floor(step / hold)
+        step = jnp.asarray(step)
+        if hold > 1:  # in whole numbers: a compiled float division may end below the next one
+            step -= step % hold
+        step = step.astype(jnp.float32)
         elapsed = jnp.maximum(step - begin, 0)  # steps of decay
         progress = jnp.minimum(1, elapsed / max(total_steps - begin, 1))
         value = decay(elapsed, progress)

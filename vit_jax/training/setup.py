@@ -137,6 +137,7 @@ def fresh_start(config: Config, facts: DataFacts) -> Start:
                 "config.tune trains a part of a model and keeps the rest: name the model to start"
                 " from, config.init_from"
             )
+        _check_unused(config)
         return zoo_start(config, facts)
     source = load.read(
         config.init_from,
@@ -172,6 +173,16 @@ def fresh_start(config: Config, facts: DataFacts) -> Start:
         params=params,
         report="\n".join((f"from {printable(config.init_from)}: {report}", *notes)),
     )
+
+
+def _check_unused(config: Config) -> None:
+    """Raises ValueError for a field that says how `init_from`, which is empty, is read."""
+    for field in ("init_layout", "init_grid", "init_resize", "init_head", "init_adapt_channels"):
+        if (value := getattr(config, field)) != getattr(Config, field):
+            raise ValueError(
+                f"config.{field} is {value!r}, and nothing is read that it could apply to: set"
+                " config.init_from, or leave it out"
+            )
 
 
 def resumed_start(config: Config, card: run_folder.Card) -> Start:

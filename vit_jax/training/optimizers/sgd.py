@@ -25,6 +25,11 @@ class Sgd(WeightDecay):
 
     def updates(self, schedule: optax.Schedule, params: Any, /) -> optax.GradientTransformation:
         contract.check_fraction(momentum=self.momentum)
+        if self.nesterov and not self.momentum:
+            raise ValueError(
+                "config.optimizer.nesterov is True, and config.optimizer.momentum is 0: it looks"
+                " ahead by the momentum; set one, or leave it out"
+            )
         momentum = optax.identity()  # without an accumulator in the state
         if self.momentum:
             momentum = optax.trace(
