@@ -325,10 +325,15 @@ def test_one_unit_of_a_duration_replaces_the_others() -> None:
     for overrides in (["total.steps=5"], ["total.epochs=0", "total.steps=5"]):
         assert overridden(*overrides).total == Duration(steps=5), "over the default"
         assert overridden(*overrides, total__epochs=3.0).total == Duration(steps=5)
-    assert resolve(changed(log_every__epochs=0.0)).log_every == Duration(steps=50)
-    assert resolve(changed(evaluate_every__percent=0.0)).evaluate_every == Duration()
-    assert overridden("log_every.steps=0", log_every__steps=9).log_every == Duration()
     assert overridden("total.steps=5", "total.steps=6").total == Duration(steps=6)
+
+
+@pytest.mark.parametrize("unit", ["steps", "epochs", "examples", "percent"])
+@pytest.mark.parametrize("set_in", ["epochs", "percent", ""])  # by the recipe; the default: percent
+def test_a_zero_of_any_unit_is_zero_whatever_unit_was_set(unit, set_in) -> None:
+    fields = {f"evaluate_every__{set_in}": 3.0} if set_in else {}
+    assert overridden(f"evaluate_every.{unit}=0", **fields).evaluate_every == Duration()
+    assert resolve(changed(**{f"evaluate_every__{unit}": 0})).evaluate_every == Duration()
 
 
 @pytest.mark.parametrize("fields", [{}, {"total__epochs": 3.0}])

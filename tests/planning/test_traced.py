@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vit_jax.config import default_config, resolve
+from vit_jax.config import Config, default_config, resolve
 from vit_jax.data.record import DataFacts
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.planning import designed, facts, worker
@@ -90,14 +90,37 @@ def test_the_memory_in_the_message_of_the_compiler(message, expected) -> None:
 
 
 @pytest.mark.parametrize(
-    ("split", "size"), [("train", 50_000), ("train[:99%]", 49_500), ("train[10:20]", 10)]
+    ("split", "per_class", "size"),
+    [
+        ("train", 0, 50_000),
+        ("train[:99%]", 0, 49_500),
+        ("train[10:20]", 0, 10),
+        ("train", 20, 200),
+        ("train[:90%]", 100, 1_000),
+        ("train[:10%]", 10, 100),
+        ("test", 10, 100),
+    ],
 )
-def test_a_known_dataset_needs_no_flags(split, size) -> None:
+def test_a_known_dataset_needs_no_flags(split, per_class, size) -> None:
+    found = facts.of_config(of_cifar10(split, per_class), train_size=None, num_classes=None)
+    assert (found.train_size, found.num_classes) == (size, 10)
+
+
+def of_cifar10(split: str, per_class: int = 0) -> Config:
     config = default_config()
     config.model.name = "Ti/16"
     config.data.source, config.data.name, config.data.train_split = "tfds", "cifar10", split
-    found = facts.of_config(resolve(config), train_size=None, num_classes=None)
-    assert (found.train_size, found.num_classes) == (size, 10)
+    config.data.per_class = per_class
+    return resolve(config)
+
+
+def test_the_size_of_another_split_than_train_is_not_guessed() -> None:
+    with pytest.raises(
+        ValueError, match="images and classes of cifar10 is not known: give --train"
+    ):
+        facts.of_config(of_cifar10("test"), train_size=None, num_classes=None)
+    with pytest.raises(ValueError, match="has only 5000 images of 10 classes in train.:10%"):
+        facts.of_config(of_cifar10("train[:10%]", 501), train_size=None, num_classes=None)
 
 
 def test_an_unknown_dataset_asks_for_flags() -> None:

@@ -17,6 +17,7 @@ from tests.compare import assert_close
 from tests.models import tiny
 from tests.report.browser import Seen
 from vit_jax.commands import picture_files, pictures
+from vit_jax.export import card
 from vit_jax.page import document
 from vit_jax.report import curves, facts, results, words
 from vit_jax.report.run import _seconds
@@ -100,6 +101,18 @@ def test_a_run_ends_with_its_report_and_the_command_that_repeats_it(folder, thre
     assert 0 < run.step_seconds <= run.wall_seconds, "short runs have a length too"
     assert facts.warnings(run) == []
     assert run.main == ["eval_top1", "eval_loss"]
+
+
+def test_a_run_on_some_images_of_each_class_is_counted_in_these(recipe, tmp_path) -> None:
+    some = ("--config.data.per_class=3", "--config.total.epochs=1.6", "--config.batch_size=16")
+    assert cli.train(recipe, tmp_path / "run", *some) == 0
+    (run,) = reports.read([str(tmp_path / "run")])
+    assert (run.train_size, run.eval_size) == (30, 5_000)
+    assert facts.of(run)["length"] == "3 of 3 steps, 1.6 epochs, batch 16, seed 0"
+    assert "30 training images" in " ".join(facts.of(run).values())
+    data = card.of_run(tmp_path / "run", config_digest="", step=None)["data"]
+    described = {split: (of["name"], of["images"]) for split, of in data.items()}
+    assert described == {"train": ("embedded", 30), "eval": ("embedded", 5_000)}
 
 
 def test_a_resumed_run_has_its_sessions_and_both_commands(recipe, tmp_path) -> None:

@@ -76,14 +76,14 @@ def using(
     given = {TRAIN: train, HELD_OUT: held_out}
     given = {split: data for split, data in given.items() if data is not None}
     own = {split: _own_names(data) for split, data in given.items()}
-    common = tuple(class_names or ()) or next(filter(None, own.values()), ())
-    common = common or _numbers(*given.values())
+    asked = None if class_names is None else tuple(class_names)
+    common = asked or next(filter(None, own.values()), ()) or _numbers(*given.values())
     splits = {}
     for split, data in given.items():
         names = own[split] or common
-        if class_names is not None and names != tuple(class_names):
+        if asked is not None and names != asked:
             raise ValueError(
-                f"class_names are {few(class_names)}, but the {split} dataset has classes of its"
+                f"class_names are {few(asked)}, but the {split} dataset has classes of its"
                 f" own, {few(names)}: leave class_names out"
             )
         splits[split] = _source(data, split, names)

@@ -54,6 +54,11 @@ def spread(source: Source, count: int) -> Source:
     return Subset(source, np.arange(count) * len(source) // count)
 
 
+def number(examples: int, *, classes: int, per_class: int) -> int:
+    """How many images `of_each_class` takes of a split; 0: unknown, as are its classes."""
+    return per_class * classes if per_class else examples
+
+
 def of_each_class(source: Source, count: int) -> Source:
     """`count` images of every class, at equal distances in their order. 0: all images.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import vit_jax
 from vit_jax.checkpoints import exported, files, integrity, run_folder
+from vit_jax.data import subset
 from vit_jax.export.program import Program
 from vit_jax.text import few, printable
 from vit_jax.workdir import lines, place
@@ -67,6 +68,7 @@ def of_run(
     """
     fields, data = run_folder.read_fields(workdir), run_folder.read_json(workdir, "data.json") or {}
     splits = data.get("splits", {}) if isinstance(data, Mapping) else {}
+    own = fields.get("data", {})
     measured = [
         line
         for line in lines.read(workdir).good
@@ -85,8 +87,12 @@ def of_run(
         "started_from": fields.get("init_from", ""),
         "data": {
             split: {
-                "name": " ".join(filter(None, (of.get("kind"), of.get("name")))),
-                "images": of.get("examples"),
+                "name": " ".join(filter(None, (own.get("source"), of.get("name")))),
+                "images": subset.number(
+                    of.get("examples"),
+                    classes=len(of.get("class_names", ())),
+                    per_class=own.get("per_class", 0) if split == "train" else 0,
+                ),
                 "digest": of.get("digest"),
             }
             for split, of in splits.items()

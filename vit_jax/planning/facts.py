@@ -4,14 +4,13 @@ import math
 import re
 
 from vit_jax.config import Config
-from vit_jax.data import opening
+from vit_jax.data import opening, subset
 from vit_jax.data.record import DataFacts
 from vit_jax.data.sources import EmbeddedData
 
 # Training images and classes, as the pages of the datasets state them.
 KNOWN = {
     "imagenet2012": (1_281_167, 1000),
-    "imagenet2012_real": (50_000, 1000),
     "imagenet21k": (14_197_122, 21_841),
     "imagenet_resized": (1_281_167, 1000),
     "cifar10": (50_000, 10),
@@ -25,13 +24,13 @@ KNOWN = {
     "places365_small": (1_803_460, 365),
     "i_naturalist2021": (2_686_843, 10_000),
 }
-_PART = re.compile(r"\w+(?:\[(\d+%?)?:(\d+%?)?\])?")
+_PART = re.compile(r"train(?:\[(\d+%?)?:(\d+%?)?\])?")
 
 
 def of_config(config: Config, *, train_size: int | None, num_classes: int | None) -> DataFacts:
     """The facts of the data that a config names, or those given.
 
-    Raises ValueError if they are not known and not given.
+    Raises ValueError if they are not known and not given, or are fewer than the config chooses.
     """
     size, classes = _known(config)
     size, classes = train_size or size, num_classes or classes
@@ -53,13 +52,18 @@ def _known(config: Config) -> tuple[int, int]:
         images = opening.open_train(config.data, labelled=False)
         return len(images), len(images.class_names)
     size, classes = KNOWN.get(name, (0, 0))
-    if config.data.per_class:
-        size = config.data.per_class * classes
-    return _part(size, config.data.train_split), classes
+    size = _part(size, config.data.train_split)
+    chosen = subset.number(size, classes=classes, per_class=config.data.per_class)
+    if 0 < size < chosen:
+        raise ValueError(
+            f"config.data.per_class is {config.data.per_class}, but {name} has only {size} images"
+            f" of {classes} classes in {config.data.train_split}"
+        )
+    return chosen, classes
 
 
 def _part(size: int, split: str) -> int:
-    """The images of a sub-split such as train[:99%]; 0 for what it cannot read."""
+    """The images of train, or of a sub-split such as train[:99%]; 0 for any other split."""
     match = _PART.fullmatch(split)
     if not match:
         return 0

@@ -72,12 +72,12 @@ def one_unit(
 ) -> dict[str, Any]:
     """The units of a quantity after `given` is set over `lower`: one unit replaces all others.
 
-    A unit that is 0 in `given` removes only that unit. Raises ValueError for two units.
+    So does a 0, of whatever unit: the quantity is 0 then. Raises ValueError for two units.
     """
     units = [name for name in fields(kind) if given.get(name)]
     if len(units) > 1:
         raise ValueError(f"{path} is given in {' and '.join(units)}: keep one, set the others to 0")
-    return dict(given) if units else {**lower, **given}
+    return dict(given or lower)
 
 
 def entry(choice: Choice, value: Mapping[str, Any], path: str) -> Any:

@@ -6,6 +6,9 @@ import pathlib
 from collections.abc import Sequence
 
 from vit_jax.checkpoints import run_folder
+from vit_jax.config import Config
+from vit_jax.data import subset
+from vit_jax.data.identity import Identity
 from vit_jax.page import document
 from vit_jax.report.run import Run
 from vit_jax.training import datasets, run_config
@@ -50,7 +53,7 @@ def _read(workdir: str, *, name: str) -> Run:
         raise ValueError(
             f"{workdir} was converted or saved, not trained: `figures --html` draws its pictures"
         )
-    sizes = {split: one.examples for split, one in record.splits.items()} if record else {}
+    train, held_out = (record.splits[s] for s in datasets.SPLITS) if record else (None, None)
     return Run(
         workdir=workdir,
         name=name,
@@ -58,10 +61,17 @@ def _read(workdir: str, *, name: str) -> Run:
         fields=run_config.flat(config),
         decisive=run_config.decisive(config),
         card=run_folder.read_card(workdir),
-        train_size=sizes.get("train", 0),
-        eval_size=sizes.get("eval", 0),
+        train_size=_train_size(config, train) if train else 0,
+        eval_size=held_out.examples if held_out else 0,
         metrics=metrics,
         sessions=sessions.read(workdir),
+    )
+
+
+def _train_size(config: Config, split: Identity) -> int:
+    """How many images of the split a run trains on."""
+    return subset.number(
+        split.examples, classes=len(split.class_names), per_class=config.data.per_class
     )
 
 
