@@ -63,7 +63,7 @@ def facts(plan: Design) -> job_lib.Step:
             parameters=_held(abstract["params"]),
             optimizer=_held(abstract["opt_state"]),
             average=_held(abstract.get("ema", {})),
-            gradients=_held(plan.trained.arrays(plan.trained.of(abstract["params"]))),
+            gradients=_held(plan.trained.arrays(plan.trained.part_of(abstract["params"]))),
             batch=_held(plan.batch),
             frozen=_held(plan.abstract_frozen),
             activations=traced.kept * share,
@@ -121,8 +121,8 @@ def trace(plan: Design) -> Traced:
     def loss(
         params: Any, batch: Any, key: Any, models: Any, *, graphdef: nnx.GraphDef = plan.graphdef
     ) -> jax.Array:
-        part = trained.of(params)
-        model = trained.limited(nnx.merge(graphdef, trained.held(params, part)), part)
+        part = trained.part_of(params)
+        model = trained.model(lambda own: nnx.merge(graphdef, own), params, part)
         return objective.loss(model, batch, key=key, frozen=plan.bind(models)).values.sum()
 
     def kept(params: Any, *rest: Any) -> Any:

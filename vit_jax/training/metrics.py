@@ -75,10 +75,10 @@ class MetricWriter:
                 if self._mirror.uploads:
                     _merge(self._mirror.remote, lines_lib.read(self._mirror.remote).good)
         except RunFailed:
+            with contextlib.suppress(OSError):  # the first error is reported
+                self._stack.close()
             if kind is None:
                 raise
-            with contextlib.suppress(OSError):  # only the error that ended the run is reported
-                self._stack.close()
 
     def has(self, step: int, names: Collection[str]) -> bool:
         """Whether a line of this step with exactly these names was there at the start."""

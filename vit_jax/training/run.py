@@ -218,7 +218,7 @@ def _about_trained(plan: Design) -> str:
     """A message if the config says that only a part of the parameters trains."""
     if plan.config.tune.whole and not plan.config.optimizer.frozen:
         return ""
-    trained = state.count(plan.trained.arrays(plan.trained.of(plan.shapes)))
+    trained = state.count(plan.trained.arrays(plan.trained.part_of(plan.shapes)))
     total = state.count(plan.shapes) - state.count(state.statistics(plan.options))
     return f"note: {trained:,} of {total:,} parameters train"
 

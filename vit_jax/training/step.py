@@ -74,8 +74,8 @@ def make_train_step(
             gradients, params, batch, step_key, models, averages=averages, parts=accumulate
         )
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
-        part = optax.apply_updates(trained.of(params), updates)
-        new_params = with_statistics(trained.updated(params, part), averages)
+        part = optax.apply_updates(trained.part_of(params), updates)
+        new_params = with_statistics(trained.merged(params, part), averages)
         new_state = state | {"params": new_params, "opt_state": opt_state}
         new_state["step"] = state["step"] + 1
         if ema:
@@ -107,13 +107,12 @@ def _gradients(
         params: Any, batch: Batch, key: jax.Array, models: Frozen, *, whole: bool
     ) -> tuple[_Summed, Any]:
         def loss_of(part: Any) -> tuple[jax.Array, _Summed]:
-            model = gathering(build(trained.held(params, part), batch))
-            model = trained.limited(model, part)
+            model = trained.model(lambda own: gathering(build(own, batch)), params, part)
             weight, sums = _sums(objective.loss(model, batch, key=key, frozen=models))
             mean = sums["loss"] / weight if whole else sums["loss"]
             return mean, (weight, sums, statistics(model))
 
-        (_, summed), grads = jax.value_and_grad(loss_of, has_aux=True)(trained.of(params))
+        (_, summed), grads = jax.value_and_grad(loss_of, has_aux=True)(trained.part_of(params))
         return summed, jax.lax.with_sharding_constraint(grads, shardings)
 
     return gradients

@@ -5,6 +5,7 @@ is cut out along the layer axis, so that nothing is computed or kept for the oth
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -49,7 +50,7 @@ def optimizer_of(
         frozen_blocks=tune.frozen_blocks(options),
         fixed_statistics=tune.fixed_statistics,
     )
-    part = trained.of(shapes)
+    part = trained.part_of(shapes)
     rule = optimizer.make_optimizer(config, schedule, part, trains=mask, total_steps=total_steps)
     return trained.optimizer(rule), trained
 
@@ -82,7 +83,7 @@ class Trained:
     frozen_blocks: int = 0  # blocks of the encoder, from the first, that do not train
     fixed_statistics: bool = False  # whether batch norm uses its running averages in training
 
-    def of(self, params: Any) -> Any:
+    def part_of(self, params: Any) -> Any:
         """The part of a nested dict of arrays or shapes."""
         if not self.frozen_blocks:
             return params
@@ -93,18 +94,24 @@ class Trained:
         pairs = zip(jax.tree.leaves(part), jax.tree.leaves(self.mask), strict=True)
         return [array for array, trained in pairs if trained]
 
-    def held(self, params: Any, part: Any) -> Any:
-        """The parameters with this part, which alone has gradients.
+    def model(self, build: Callable[[Any], Model], params: Any, part: Any) -> Model:
+        """The model that `build` makes of the parameters with this part, which alone has gradients.
 
-        Stacks of blocks that are cut in the part are not replaced: `limited` does that.
+        It computes without gradient what no trained part needs.
         """
-        part = self._stopped(part)
-        if not self.frozen_blocks:
-            return part
-        stacks = self._stacks(params)
-        return jax.tree.map(lambda is_stack, p, q: p if is_stack else q, stacks, params, part)
+        part = jax.tree.map(_without_gradient, self.mask, part)
+        model = build(self._without_cut_stacks(params, part))
+        if self.frozen_blocks:
+            assert isinstance(model, TaskModel), "only these have blocks that can be frozen"
+            blocks = nnx.graphdef(model.encoder.blocks)
+            model.encoder.last_blocks = nnx.merge(blocks, part["encoder"]["blocks"])
+        if self.fixed_statistics:
+            for path, module in nnx.iter_modules(model):
+                if isinstance(module, BatchNorm) and path[0] != "head_norm":
+                    module.fixed = True
+        return model
 
-    def updated(self, params: Any, part: Any) -> Any:
+    def merged(self, params: Any, part: Any) -> Any:
         """The parameters after `part` has changed; the others keep their bits."""
         first = self.frozen_blocks
 
@@ -115,32 +122,22 @@ class Trained:
 
         return jax.tree.map(new, self.mask, self._stacks(params), params, part)
 
-    def limited(self, model: Model, part: Any) -> Model:
-        """The model of `held`, which now computes without gradient what no trained part needs."""
-        if self.frozen_blocks:
-            assert isinstance(model, TaskModel), "only these have blocks that can be frozen"
-            own = self._stopped(part)["encoder"]["blocks"]
-            model.encoder.last_blocks = nnx.merge(nnx.graphdef(model.encoder.blocks), own)
-        if self.fixed_statistics:
-            for path, module in nnx.iter_modules(model):
-                if isinstance(module, BatchNorm) and path[0] != "head_norm":
-                    module.fixed = True
-        return model
-
     def optimizer(self, rule: optax.GradientTransformation) -> optax.GradientTransformation:
         """The same rule for whole parameters, with gradients and updates of the part."""
         if not self.frozen_blocks:
             return rule
 
         def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-            return rule.update(updates, state, self.of(params))
+            return rule.update(updates, state, self.part_of(params))
 
-        return optax.GradientTransformation(lambda params: rule.init(self.of(params)), update)
+        return optax.GradientTransformation(lambda params: rule.init(self.part_of(params)), update)
 
-    def _stopped(self, part: Any) -> Any:
-        """The part, without gradients of what does not train."""
-        stop = jax.lax.stop_gradient
-        return jax.tree.map(lambda p, trained: p if trained else stop(p), part, self.mask)
+    def _without_cut_stacks(self, params: Any, part: Any) -> Any:
+        """The arrays of the part, but whole stacks of `params` where the part has cut ones."""
+        if not self.frozen_blocks:
+            return part
+        stacks = self._stacks(params)
+        return jax.tree.map(lambda is_stack, p, q: p if is_stack else q, stacks, params, part)
 
     def _stacks(self, params: Any) -> Any:
         """A bool for every parameter: whether it is one of the encoder's blocks."""
@@ -153,3 +150,7 @@ class Trained:
             shape = (array.shape[0] - self.frozen_blocks, *array.shape[1:])
             return jax.ShapeDtypeStruct(shape, array.dtype, sharding=array.sharding)
         return array[self.frozen_blocks :]
+
+
+def _without_gradient(trained: bool, array: jax.Array) -> jax.Array:
+    return array if trained else jax.lax.stop_gradient(array)
