@@ -76,7 +76,9 @@ def test_the_teacher_is_sharded_like_the_student_and_the_result_is_the_same(
     assert_close(*losses, scaled=1e-5)
 
 
-def test_another_teacher_is_refused_when_the_run_goes_on(teachers, tmp_path, monkeypatch, capsys):
+def test_another_teacher_is_refused_when_the_run_goes_on_and_the_same_one_may_move(
+    teachers, tmp_path, monkeypatch, capsys
+):
     teacher = tmp_path / "teacher"
     shutil.copytree(teachers / "one", teacher)
     life = Life(tmp_path, monkeypatch)
@@ -89,6 +91,10 @@ def test_another_teacher_is_refused_when_the_run_goes_on(teachers, tmp_path, mon
     assert "config.objective.teacher" in (error := capsys.readouterr().err)
     assert "changed since the run in" in error and error.count("\n") == 1
     assert runs.listing(tmp_path / "run") == before
+    # The same teacher may have moved.
+    assert life.train("run", *taught_by(teachers / "two")) == 2
+    assert "changed since the run in" in capsys.readouterr().err
+    assert life.train("run", *taught_by(teachers / "one")) == 0
 
 
 @pytest.mark.parametrize(

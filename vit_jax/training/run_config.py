@@ -77,11 +77,29 @@ def check_same_run(workdir: str | os.PathLike[str], config: Config) -> None:
     """Raises ValueError that names what differs if `workdir` holds a run with another config."""
     if not run_folder.exists(s3.folder(workdir) / "config.json"):
         return
-    if differing := differences(read_config(workdir), config):
+    before = read_config(workdir)
+    if differing := differences(before, _with_files_of(before, config)):
         raise ValueError(
             f"{workdir} holds a run with another config ({'; '.join(differing)}):"
             " use another --workdir, or the same config to resume"
         )
+
+
+def _with_files_of(before: Config, config: Config) -> Config:
+    """The config with the paths of frozen models and of teachers' answers as they were.
+
+    They may have moved: `frozen.check_same` compares the content.
+    """
+    if type(before.objective) is not type(config.objective):
+        return config
+    were = {name: getattr(before.objective, name) for name in _files(before.objective)}
+    same = {name: path for name, path in were.items() if name in _files(config.objective)}
+    return dataclasses.replace(config, objective=dataclasses.replace(config.objective, **same))
+
+
+def _files(objective: Any) -> set[str]:
+    """The fields of an objective that name a frozen model or a file."""
+    return {*objective.frozen_models(), *(table.field for table in objective.tables().values())}
 
 
 def replaced_run(workdir: str | os.PathLike[str], config: Config) -> str:
