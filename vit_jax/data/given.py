@@ -73,8 +73,8 @@ def using(
     does not has `class_names`, or those of the other. Raises ValueError if a dataset is none, or
     has no names and no array of labels.
     """
-    given = {TRAIN: train, HELD_OUT: held_out}
-    given = {split: data for split, data in given.items() if data is not None}
+    both = {TRAIN: train, HELD_OUT: held_out}
+    given = {split: data for split, data in both.items() if data is not None}
     own = {split: _own_names(data) for split, data in given.items()}
     asked = None if class_names is None else tuple(class_names)
     common = asked or next(filter(None, own.values()), ()) or _numbers(*given.values())

@@ -90,11 +90,12 @@ def _with_files_of(before: Config, config: Config) -> Config:
 
     They may have moved: `frozen.check_same` compares the content.
     """
-    if type(before.objective) is not type(config.objective):
+    old: Any = before.objective
+    new: Any = config.objective
+    if type(old) is not type(new):
         return config
-    were = {name: getattr(before.objective, name) for name in _files(before.objective)}
-    same = {name: path for name, path in were.items() if name in _files(config.objective)}
-    return dataclasses.replace(config, objective=dataclasses.replace(config.objective, **same))
+    paths = {name: getattr(old, name) for name in _files(old) & _files(new)}
+    return dataclasses.replace(config, objective=dataclasses.replace(new, **paths))
 
 
 def _files(objective: Any) -> set[str]:
