@@ -90,7 +90,7 @@ IMAGES = itertools.cycle(
 SUFFIXES = {"vit_jax": ".npz", "big_vision": ".npz", "timm": ".safetensors", "hf": ""}
 REFUSED = (
     "layout cannot hold|cannot be written|needs a class token|can be written for|"
-    "relative biases of a|"
+    "transformers cannot hold|transformers' BEiT cannot|"
     "no representation layer"
 )
 FREE = {"dropout", "attention_dropout", "drop_path", "drop_path_grows", "dtype", "attention",
