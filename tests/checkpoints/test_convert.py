@@ -178,6 +178,31 @@ def test_models_that_do_not_fit_are_refused_in_one_line(shared, changes, message
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused_by_name(shared, tmp_path, value):
+    arrays = files.read_arrays(shared / "fixtures/timm_vit_cls/model.safetensors")
+    arrays["blocks.1.mlp.fc1.bias"][3] = value
+    arrays["head.bias"][0] = value
+    source = tmp_path / "a.safetensors"
+    safetensors_numpy.save_file(arrays, source)
+    with pytest.raises(ValueError, match="encoder/blocks/mlp/fc1/bias has values that are not fin"):
+        convert(source, tmp_path / "b.npz", num_heads=3)
+    assert listing(tmp_path).keys() == {"a.safetensors"}
+    arrays["blocks.1.mlp.fc1.bias"][3] = 0
+    safetensors_numpy.save_file(arrays, source)
+    convert(source, tmp_path / "b.npz", num_heads=3, num_classes=2)  # the head is dropped
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.bool_, np.int64])
+def test_parameters_that_are_no_floating_point_numbers_are_refused(shared, tmp_path, dtype):
+    arrays = files.read_arrays(shared / "fixtures/timm_vit_cls/model.safetensors")
+    arrays["blocks.1.mlp.fc1.weight"] = arrays["blocks.1.mlp.fc1.weight"].astype(dtype)
+    safetensors_numpy.save_file(arrays, tmp_path / "a.safetensors")
+    name = f"blocks.1.mlp.fc1.weight holds {np.dtype(dtype)}, but parameters are floating-point"
+    with pytest.raises(ValueError, match=name):
+        load.read(tmp_path / "a.safetensors", num_heads=3)
+
+
 def test_options_of_a_run_survive(shared, tmp_path):
     original = load.read(shared / "fixtures/hf_vit_hybrid")
     save.write(original, tmp_path / "run")
