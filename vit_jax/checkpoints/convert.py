@@ -67,7 +67,7 @@ def convert(
         f"{source}: {original.layout or 'a run'}, {original.options.described()}",
         str(changes),
         *(f"note: {note}" for note in (*original.notes, *notes)),
-        f"{target}: {layout or ('vit_jax' if pathlib.Path(target).suffix else 'a run')},"
+        f"{target}: {layout or ('vit_jax' if pathlib.Path(target).suffix == '.npz' else 'a run')},"
         f" {sum(a.size for a in checkpoint.params.values()):,} parameters",
     ]
     if check:
