@@ -24,6 +24,7 @@ from vit_jax.checkpoints import (
 )
 from vit_jax.checkpoints.layouts import class_names
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.timm import contradictions
 from vit_jax.models import attention_choice, lora, zoo
 from vit_jax.models.interpolation import Method, Methods
 from vit_jax.models.model import TrainedWith
@@ -226,6 +227,7 @@ def _read_file(path: str | os.PathLike[str], layout: str, given: Hints) -> Check
             notes += (f"mean and std of {len(expects.mean)} channels were fitted to the model's",)
         preprocessing = beside.with_fields(preprocessing, exact.preprocessing, "preprocessing")
         notes += found.assumptions(options, preprocessing, hints)
+        notes += contradictions.notes(options, hints)
         names, problems = class_names.read(hints.config, options.num_classes)
     except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{path}: its arrays have shapes that fit no known model") from error
