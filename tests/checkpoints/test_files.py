@@ -153,11 +153,46 @@ def test_a_training_checkpoint_gives_the_tensors_of_its_model(tmp_path, torch_na
         assert "\n" not in str(error.value)
 
 
-def test_the_teacher_of_a_file_is_read_with_a_note(tmp_path, torch_names):
-    def tensor(start):
-        storage = Storage(str(start), "FloatStorage", np.arange(start, start + 6, dtype=np.float32))
-        return Tensor(storage, 0, (2, 3), (3, 1))
+def tensor(start: int) -> Tensor:
+    storage = Storage(str(start), "FloatStorage", np.arange(start, start + 6, dtype=np.float32))
+    return Tensor(storage, 0, (2, 3), (3, 1))
 
+
+@pytest.mark.parametrize(
+    ("average", "content"),
+    [
+        ("state_dict_ema", {"state_dict": {"a": tensor(0)}, "state_dict_ema": {"a": tensor(10)}}),
+        ("model_ema", {"model": {"a": tensor(0)}, "model_ema": {"a": tensor(10)}}),
+        ("ema", {"model": {"a": tensor(0)}, "ema": {"a": tensor(10)}}),
+        ("ema.module", {"model": {"a": tensor(0)}, "ema": {"n": 1, "module": {"a": tensor(10)}}}),
+        ("swa_model", {"model": {"a": tensor(0)}, "swa_model": {"module.a": tensor(10)}}),
+    ],
+)
+def test_the_average_of_a_file_is_read_with_a_note(tmp_path, torch_names, average, content):
+    torch_names.save(tmp_path / "a.pth", content, legacy=False)
+    found = files.contents(tmp_path / "a.pth")
+    assert found.arrays["a"][0, 0] == 10
+    model = next(iter(content))
+    assert found.notes[0] == f"read {average!r} of the file; left out: {model}"
+    of_deit = found.key in ("model", "module")
+    assert of_deit == (model == "model"), "the code that saved the file is known by its key"
+
+
+def test_an_average_of_another_form_is_left_out(tmp_path, torch_names):
+    content = {"model": {"a": tensor(0)}, "ema": {"decay": 0.9, "shadow": {"a": tensor(10)}}}
+    torch_names.save(tmp_path / "a.pth", content, legacy=False)
+    found = files.contents(tmp_path / "a.pth")
+    assert found.arrays["a"][0, 0] == 0
+    assert found.notes == ("read 'model' of the file; left out: ema",)
+
+
+def test_numbers_that_float32_cannot_hold_are_refused_by_name(tmp_path):
+    np.savez(tmp_path / "a.npz", fine=np.float64([np.inf]), large=np.float64([1.0, 1e300]))
+    with pytest.raises(ValueError, match="large holds 1e\\+300, which is too large for float32"):
+        files.contents(tmp_path / "a.npz")
+
+
+def test_the_teacher_of_a_file_is_read_with_a_note(tmp_path, torch_names):
     content = {
         "student": {"module.backbone.patch_embed.proj.weight": tensor(0)},
         "teacher": {

@@ -35,7 +35,7 @@ TINY = ViTOptions(
     norm_eps=1e-12,
 )
 BEIT = {
-    "image_size": (16, 16),  # transformers does not keep the relative biases of other grids
+    "image_size": (16, 16),  # transformers does not keep the tables of other grids
     "class_token": True,
     "key_bias": False,
     "layer_scale": 0.1,
@@ -51,6 +51,7 @@ WRITTEN = {
     "beit class token": BEIT | {"position": "learned_1d"},
     "beit mim": BEIT | {"num_classes": 0, "mim_classes": 11, "mask_token": True},
     "mae": {
+        "image_size": (16, 16),  # transformers compares only square images
         "num_classes": 0,
         "fixed_position": True,
         "decoder": DecoderOptions(width=16, depth=1, mlp_dim=20, num_heads=2),

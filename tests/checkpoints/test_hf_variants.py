@@ -40,6 +40,7 @@ BEIT: dict[str, Any] = {
     "pool": "gap",
     "norm_at": "pooled",
 }
+DECODER = DecoderOptions(width=8, depth=1, mlp_dim=8, num_heads=2)
 TABLE = "relative_position_bias.relative_position_bias_table"
 
 
@@ -76,13 +77,6 @@ def test_shared_and_per_block_relative_biases_are_added(tmp_path):
 
 
 def test_a_window_that_is_not_square_is_read_as_transformers_uses_it(tmp_path):
-    options = ViTOptions(
-        **SMALL | BEIT | {"relative_bias": "shared", "image_size": (8, 16), "depth": 1}
-    )
-    params = random_params(options)
-    with pytest.raises(ValueError, match="cannot hold the relative biases of a grid of 1x2"):
-        vit_jax.save(load.assemble(options, params), tmp_path / "m", layout="hf")
-    assert not (tmp_path / "m").exists()
     square = ViTOptions(**SMALL | BEIT | {"relative_bias": "shared", "depth": 1})
     arrays = write(tmp_path, square, None)
     table = np.arange(6 * 12, dtype=np.float32).reshape(6, 12)
@@ -173,9 +167,8 @@ def test_unsupported_models_are_refused_by_name(tmp_path, config, extra, message
 
 
 def test_mae_without_biases_and_its_decoder_at_another_size(tmp_path):
-    decoder = DecoderOptions(width=8, depth=1, mlp_dim=8, num_heads=2)
     options = zoo.of_parts(
-        **SMALL | {"num_classes": 0, "fixed_position": True, "qkv_bias": False, "decoder": decoder}
+        **SMALL | {"num_classes": 0, "fixed_position": True, "qkv_bias": False, "decoder": DECODER}
     )
     model = load.assemble(options, random_params(options))
     assert model.decoder.blocks.attention.qkv.bias is None
@@ -187,15 +180,45 @@ def test_mae_without_biases_and_its_decoder_at_another_size(tmp_path):
     assert_close(again.decoder.position[:, 1:], expected, atol=1e-5)
 
 
-def test_dinov2s_positions_are_resized_from_a_square_grid(tmp_path):
-    fields = {"image_size": (8, 32), "layer_scale": 1.0, "num_classes": 0, "norm_eps": 1e-6}
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("dinov2", {"layer_scale": 1.0, "num_classes": 0, "norm_eps": 1e-6}),
+        ("beit", BEIT | {"position": "learned_1d"}),
+    ],
+)
+def test_positions_that_transformers_always_resizes_come_from_a_square_grid(
+    tmp_path, family, fields
+):
     arrays = write(tmp_path, ViTOptions(**SMALL | fields | {"image_size": (16, 16)}), None)
-    save(tmp_path, arrays, {"model_type": "dinov2", "image_size": [8, 32]})
-    table = arrays["dinov2.embeddings.position_embeddings"]
+    save(tmp_path, arrays, {"model_type": family, "image_size": [8, 32]})
+    table = arrays[f"{family}.embeddings.position_embeddings"]
     rows, columns = matrix(2, 1, "bicubic"), matrix(2, 4, "bicubic")
     grid = table[0, 1:].reshape(2, 2, -1)
     expected = np.einsum("ih,jw,hwd->ijd", rows, columns, grid).reshape(4, -1)
     assert_close(read(tmp_path).params["encoder/position"][0, 1:], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (BEIT | {"position": "learned_1d", "image_size": (8, 32)}, "absolute positions of a grid"),
+        (BEIT | {"relative_bias": "shared", "image_size": (8, 16)}, "biases of a grid of 1x2"),
+        (
+            {"num_classes": 0, "fixed_position": True, "decoder": DECODER, "image_size": (8, 32)},
+            "masked autoencoder of a grid of 1x4 patches: give a square image_size",
+        ),
+        (BEIT | {"relative_bias": "shared", "norm_at": "tokens"}, "pool='gap' with norm_at='tok"),
+        (BEIT | {"relative_bias": "shared", "pool": "token"}, "pool='token' with norm_at='pooled'"),
+    ],
+)
+def test_models_that_transformers_would_compute_differently_are_not_written(
+    tmp_path, changes, message
+):
+    options = zoo.of_parts(**SMALL | {"depth": 1} | changes)
+    with pytest.raises(ValueError, match=message):
+        vit_jax.save(load.assemble(options, random_params(options)), tmp_path / "m", layout="hf")
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_swin_with_positions_has_a_fixed_image_size(tmp_path):

@@ -9,16 +9,19 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from safetensors import numpy as safetensors_numpy
 
 import vit_jax
 from tests.checkpoints.parity import check_gradients
 from tests.compare import assert_close
 from vit_jax.checkpoints import files, layouts, load, surgery
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.timm import resnet_v1
 from vit_jax.checkpoints.layouts.torch.beit import LAYOUT as beit
 from vit_jax.checkpoints.layouts.torch.mae import LAYOUT as mae
 from vit_jax.models import decoder, positions
 from vit_jax.models.classifier import ViTOptions
+from vit_jax.models.resnet_v1 import ResNetOptions
 from vit_jax.objectives.mae import MaskedAutoencoding
 
 # What fine-tuning changes of a pretrained BEiT.
@@ -102,6 +105,20 @@ def test_an_unknown_decoder_needs_its_heads(shared):
         vit_jax.load(path, num_heads=3)
 
 
+@pytest.mark.parametrize("name", ["num_heads", "decoder_heads"])
+def test_heads_of_a_part_that_the_model_lacks_are_refused(shared, tmp_path, name):
+    source = tmp_path / "resnet.safetensors"
+    options = ResNetOptions(image_size=(32, 32), depths=(1, 1), width=4, num_classes=3)
+    shapes = surgery.shapes(options).items()
+    params = {path: np.zeros(shape, np.float32) for path, shape in shapes}
+    safetensors_numpy.save_file(layouts.table.write(resnet_v1.entries(options), params), source)
+    with pytest.raises(ValueError, match=f"the model has no {name}, not 2: leave it out"):
+        vit_jax.load(source, **{name: 2})
+    vit = shared / "fixtures/mae_vit_gap/checkpoint.pth"
+    with pytest.raises(ValueError, match="the model has no decoder_heads, not 2: leave it out"):
+        vit_jax.load(vit, num_heads=3, decoder_heads=2)
+
+
 def test_beit_predicts_the_visual_tokens(shared):
     folder = shared / "fixtures/beit_pretrain_mim"
     io = np.load(folder / "io.npz")
@@ -142,9 +159,9 @@ def test_fine_tuning_starts_as_beits_does(shared, size):
 @pytest.mark.parametrize(
     ("name", "file", "layout", "heads"),
     [
-        ("mae_pretrain_normpix", "checkpoint.pth", "mae", 3),
-        ("mae_vit_gap", "checkpoint.pth", "mae", 3),
-        ("beit_pretrain_mim", "checkpoint.pth", "beit", 0),
+        ("mae_pretrain_normpix", "checkpoint.pth", "mae", {"num_heads": 3, "decoder_heads": 2}),
+        ("mae_vit_gap", "checkpoint.pth", "mae", {"num_heads": 3}),
+        ("beit_pretrain_mim", "checkpoint.pth", "beit", {}),
     ],
 )
 def test_files_are_written_as_they_were_read(shared, tmp_path, name, file, layout, heads):
@@ -152,7 +169,7 @@ def test_files_are_written_as_they_were_read(shared, tmp_path, name, file, layou
     contents = files.contents(source)
     arrays, key = contents.arrays, contents.key
     assert layouts.find(arrays, "", path="", key=key) is layouts.LAYOUTS[layout][0]
-    model: Any = vit_jax.load(source, num_heads=heads, decoder_heads=2)
+    model: Any = vit_jax.load(source, **heads)
     vit_jax.save(model, tmp_path / "again.pth", layout=layout)
     contents = files.contents(tmp_path / "again.pth")
     again, key = contents.arrays, contents.key

@@ -139,6 +139,36 @@ def test_layer_scale_of_a_beit_that_only_its_norm_shows_is_read():
     assert (read.layer_scale > 0, read.qkv_bias, read.norm_at) == (True, False, "pooled")
 
 
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"architecture": "resnet50"}, "is for a resnet50, but the arrays are those of a ViT"),
+        ({"architecture": "swin_tiny_patch4_window7_224"}, "is for a swin_tiny_patch4_window7_224"),
+        (
+            {"model_args": {"depth": 5, "embed_dim": 99}},
+            "depth 5, but the arrays have 2; embed_dim",
+        ),
+        ({"model_args": {"patch_size": [4, 8]}}, "patch_size [4, 8], but the arrays have 4"),
+        ({"model_args": {"qkv_bias": False}}, "qkv_bias False, but the arrays have True"),
+        ({"model_args": {"mlp_ratio": 4}}, "hidden width 96, but the arrays have 32"),
+        ({"model_args": {"mlp_ratio": 1.34}}, ""),  # 32.16
+        ({"model_args": {"mlp_ratio": 1e308, "depth": "2"}}, "depth '2', but the arrays have 2"),
+        ({"num_classes": 9}, "num_classes 9, but the arrays have 5"),
+        ({"num_classes": None, "model_args": {"depth": None, "patch_size": [4, 4]}}, ""),
+        ({"num_classes": 5, "model_args": {"embed_dim": 24, "in_chans": 3}}, ""),
+        ({"architecture": "a_model_of_mine"}, ""),
+    ],
+)
+def test_a_config_that_contradicts_the_arrays_is_noted(tmp_path, changes, note):
+    safetensors_numpy.save_file(written(TINY), tmp_path / "model.safetensors")
+    config = {"architecture": "vit_tiny_patch16_224", "global_pool": "token"}
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    read = load.read(tmp_path, num_heads=3, grid=(4, 4))
+    found = [text for text in read.notes if text.startswith("config.json is for ")]
+    assert len(found) == bool(note)
+    assert not note or note in found[0]
+
+
 def test_values_that_no_file_has_are_noted(tmp_path):
     safetensors_numpy.save_file(written(TINY), tmp_path / "model.safetensors")
     target = tmp_path / "out.npz"

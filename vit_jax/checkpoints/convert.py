@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+import numpy as np
+
 from vit_jax.checkpoints import check as check_lib
 from vit_jax.checkpoints import load, save
 from vit_jax.workdir import place
@@ -54,12 +56,18 @@ def convert(
         adapt_channels=adapt_channels,
         resize=resize,
     )
+    for name, array in checkpoint.params.items():
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"{source}: {name} has values that are not finite (NaN or infinity): the file is"
+                " damaged, or its training diverged"
+            )
     notes = save.write(checkpoint, target, layout=layout, origin=str(source))
     lines = [
         f"{source}: {original.layout or 'a run'}, {original.options.described()}",
         str(changes),
         *(f"note: {note}" for note in (*original.notes, *notes)),
-        f"{target}: {layout or ('vit_jax' if pathlib.Path(target).suffix else 'a run')},"
+        f"{target}: {layout or ('vit_jax' if pathlib.Path(target).suffix == '.npz' else 'a run')},"
         f" {sum(a.size for a in checkpoint.params.values()):,} parameters",
     ]
     if check:

@@ -31,10 +31,12 @@ _FORMATS = ".npz, .safetensors, .pth, .bin, .msgpack or their .index.json"
 # _MAX_GROWTH times its size is made to fill the memory.
 _MAX_GROWTH, _SMALL = 100, 2**30
 
-# Keys under which trainers save a model's tensors; the first that exists is read.
+# Keys under which trainers save a model's tensors; the first that exists is read. An average over
+# training comes before the model that is averaged, as in timm.
 _STATES = (
-    *("state_dict_ema", "state_dict", "model", "model_state_dict", "module", "teacher"),
-    *("model_ema", "ema", "net", "network", "student", "backbone", "encoder"),
+    *("state_dict_ema", "model_ema", "ema", "ema_model", "averaged_model", "swa_model"),
+    *("ema_state_dict", "state_dict", "model", "model_state_dict", "module", "teacher"),
+    *("net", "network", "student", "backbone", "encoder"),
 )
 
 
@@ -243,30 +245,50 @@ def _read_sharded(path: pathlib.Path) -> Contents:
 
 
 def _state(content: Any) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
-    """The model's tensors by name, the key that a trainer saved them under, and notes.
+    """The model's tensors by name, the key that a trainer saves its model under, and notes.
 
-    A note names other keys with tensors, which are left out.
+    The key is "model" for an average beside it too. A note names the keys that were read, and other
+    keys with tensors, which are left out.
     """
-    key, others = "", []
+    key, keys, others = "", [], []
     known: _Known = {}
+    states: _Known = {}
     if isinstance(content, Module):
         return torch_module.tensors(content), key, ()
     for _ in range(4):  # keys may be nested
         outer = content if isinstance(content, dict) else {}
-        found = [name for name in _STATES if isinstance(outer.get(name), dict)]
+        found = [name for name in _STATES if _holds_state(outer.get(name), states)]
         if not found:
             break
-        key, content = found[0], outer[found[0]]
-        beside = [k for k, v in outer.items() if k != key and _holds_tensors(v, known)]
+        key = "model" if "model" in found else found[0]
+        keys.append(found[0])
+        content = outer[found[0]]
+        beside = [k for k, v in outer.items() if k != found[0] and _holds_tensors(v, known)]
         others += [k if isinstance(k, str) and k.isprintable() else ascii(k) for k in beside]
     if state := _tensors(content):
-        note = f"read {key!r} of the file; left out: {', '.join(others)}"
+        note = f"read {'.'.join(keys)!r} of the file; left out: {', '.join(others)}"
         return state, key, (note,) if others else ()
     raise ValueError("it holds no named tensors, neither directly nor under a key such as 'model'")
 
 
 # Whether a dict holds tensors, by its id and the depth that is searched.
 _Known = dict[tuple[int, int], bool]
+
+
+def _holds_state(value: Any, known: _Known, *, depth: int = 4) -> bool:
+    """Whether a value is a dict of named tensors, or has one under a key of `_STATES`.
+
+    Each dict is searched once at each depth.
+    """
+    if not (isinstance(value, dict) and depth):
+        return False
+    place = id(value), depth
+    if place not in known:
+        inner = (value.get(name) for name in _STATES)
+        known[place] = bool(_tensors(value)) or any(
+            _holds_state(one, known, depth=depth - 1) for one in inner
+        )
+    return known[place]
 
 
 def _holds_tensors(value: Any, known: _Known, *, depth: int = 4) -> bool:
@@ -293,7 +315,13 @@ def _as_float32(name: str, array: np.ndarray) -> np.ndarray:
         bits = array.view(np.uint16).astype(np.uint32)  # bfloat16: the high half of a float32
         return (bits << 16).view(np.float32)
     if array.dtype.kind == "f":
-        return array.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            narrow = array.astype(np.float32, copy=False)
+        if array.itemsize > narrow.itemsize:
+            large = np.isinf(narrow) & np.isfinite(array)
+            if large.any():
+                raise ValueError(f"{name} holds {array[large][0]}, which is too large for float32")
+        return narrow
     if array.dtype.kind in "iub":
         return array
     raise ValueError(f"{name} holds {array.dtype}, which is not a number type")

@@ -24,6 +24,7 @@ from vit_jax.checkpoints import (
 )
 from vit_jax.checkpoints.layouts import class_names
 from vit_jax.checkpoints.layouts.hints import Hints
+from vit_jax.checkpoints.layouts.timm import contradictions
 from vit_jax.models import attention_choice, lora, zoo
 from vit_jax.models.interpolation import Method, Methods
 from vit_jax.models.model import TrainedWith
@@ -217,6 +218,7 @@ def _read_file(path: str | os.PathLike[str], layout: str, given: Hints) -> Check
             layouts.table.check_depth(written, number=len(arrays))
             if options.fixed_table:  # the model computes its positions
                 arrays = {name: a for name, a in arrays.items() if not _is_position(name)}
+        _check_used(options, given)
         params = layouts.table.read(found.entries(written), arrays, surgery.shapes(written))
         params = surgery.with_rows(params, source=written, target=options)
         expects = found.preprocessing(options, hints)
@@ -225,6 +227,7 @@ def _read_file(path: str | os.PathLike[str], layout: str, given: Hints) -> Check
             notes += (f"mean and std of {len(expects.mean)} channels were fitted to the model's",)
         preprocessing = beside.with_fields(preprocessing, exact.preprocessing, "preprocessing")
         notes += found.assumptions(options, preprocessing, hints)
+        notes += contradictions.notes(options, hints)
         names, problems = class_names.read(hints.config, options.num_classes)
     except (IndexError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{path}: its arrays have shapes that fit no known model") from error
@@ -267,6 +270,14 @@ def _check_given(path: str | os.PathLike[str], options: zoo.Options, given: dict
         if value and value != known.get(name):
             fact = f"with {name} {known[name]}" if known.get(name) else f"without {name}"
             raise ValueError(f"{path} is a run {fact}, not {value!r}: leave it out")
+
+
+def _check_used(options: zoo.Options, given: Hints) -> None:
+    """Raises ValueError for a number of heads of a part that the model does not have."""
+    known = options.load_arguments
+    for name in ("num_heads", "decoder_heads"):
+        if (number := getattr(given, name)) and not known.get(name):
+            raise ValueError(f"the model has no {name}, not {number}: leave it out")
 
 
 def _trained_with(path: str | os.PathLike[str], card: run_folder.Card) -> TrainedWith:

@@ -99,7 +99,9 @@ def write(
                 (temporary / name).write_text(text)
             _write_arrays(temporary / weights.name, arrays, ".safetensors", key)
     in_config = written.config_only(checkpoint.options)
-    return _differences(checkpoint.options, options, layout, in_config=in_config)
+    notes = _differences(checkpoint.options, options, layout, in_config=in_config)
+    only = f"only vit_jax reads this file right: the original code of the {layout} layout has no"
+    return notes + tuple(f"{only} {part}" for part in written.lacks(checkpoint.options))
 
 
 def _beside(
@@ -114,7 +116,8 @@ def _beside(
     to config.json in our own entry.
     """
     source, expects, names = checkpoint.options, checkpoint.preprocessing, checkpoint.class_names
-    contents = written.beside(source, expects, names)
+    with_rows = source.with_rows_of(written.as_written(source))  # as in the arrays
+    contents = written.beside(with_rows, expects, names)
     preprocessor = contents.get("preprocessor_config.json", {})
     hints = Hints(config=contents["config.json"], preprocessor=preprocessor)
     empty = {name: np.broadcast_to(np.float32(0), a.shape) for name, a in arrays.items()}

@@ -63,6 +63,8 @@ class Layout:
     beside: Callable[[Any, Preprocessing, tuple[str, ...]], Beside] = _empty_config
     # Fields that only config.json has: other readers may ignore them. Default: none.
     config_only: Callable[[Any], tuple[str, ...]] = lambda options: ()
+    # Parts that the original code lacks, although there are names for them. Default: none.
+    lacks: Callable[[Any], tuple[str, ...]] = lambda options: ()
     # Builds the model of the original code (PyTorch), to compare with. None: not available.
     original: Callable[[Any], Any] | None = None
     # The suffixes of its files, and whether it is written as a folder: "never", "always", or "also"
@@ -75,3 +77,8 @@ class Layout:
     def as_written(self, options: Options) -> Any:
         """The options that a reader of the written arrays gets."""
         return dataclasses.replace(options, **self.numerics(options))
+
+
+def present(parts: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the parts whose value is true."""
+    return tuple(name for name, there in parts.items() if there)

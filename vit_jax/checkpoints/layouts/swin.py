@@ -97,7 +97,12 @@ def infer(
 
 
 def entries(options: SwinOptions, spelling: Spelling) -> list[Entry]:
-    """The table of entries of a model."""
+    """The table of entries of a model. Raises ValueError for positions that the layout lacks."""
+    if options.position != "none" and not spelling.position:
+        raise ValueError(
+            f"the timm layout cannot hold a Swin with position={options.position!r}: timm's has no"
+            " positions besides its relative biases"
+        )
     table = [
         *torch.conv("embedding", spelling.embedding),
         *torch.norm("embedding_norm", spelling.embedding_norm),

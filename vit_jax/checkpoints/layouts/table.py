@@ -35,7 +35,8 @@ class Entry:
 def read(entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], expected: Shapes) -> Arrays:
     """Parameters by path, from a file's arrays. `expected` has the shape of every parameter.
 
-    Raises ValueError that lists the arrays that are missing, unexpected or have a wrong shape.
+    Raises ValueError that lists the arrays that are missing, unexpected or have a wrong shape, and
+    parameters that are no floating-point numbers (quantised weights).
     """
     left, params, misfits = dict(arrays), {}, []
     for entry in entries:
@@ -45,6 +46,9 @@ def read(entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], expected: S
             misfits += [f"missing {name}" for name in missing]
             parts = [left.pop(name) for name in names if name in left]
             if missing:
+                continue
+            if whole := _not_floating(names, parts):
+                misfits += whole
                 continue
             shape = expected[entry.path][1:] if _stacked(entry) else expected[entry.path]
             try:
@@ -67,6 +71,14 @@ def read(entries: Sequence[Entry], arrays: Mapping[str, np.ndarray], expected: S
         more = f"; and {len(misfits) - LISTED} more" if len(misfits) > LISTED else ""
         raise ValueError(f"{len(misfits)} misfits: {'; '.join(misfits[:LISTED])}{more}")
     return params
+
+
+def _not_floating(names: Sequence[str], parts: Sequence[np.ndarray]) -> list[str]:
+    return [
+        f"{name} holds {part.dtype}, but parameters are floating-point numbers"
+        for name, part in zip(names, parts, strict=True)
+        if part.dtype.kind != "f"
+    ]
 
 
 def check_depth(options: Any, *, number: int) -> None:

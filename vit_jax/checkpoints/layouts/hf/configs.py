@@ -36,7 +36,7 @@ _PROCESSORS |= {"deit": "DeiTImageProcessor", "beit": "BeitImageProcessor"}
 
 
 def config(options: EncoderOptions, family: str, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """config.json. Raises ValueError for a family that is only read."""
+    """config.json. Raises ValueError for a model that transformers' families cannot hold."""
     if family not in _PROCESSORS:
         known = ", ".join(_PROCESSORS)
         raise ValueError(f"the hf layout can be written for {known}, but this model is a {family}")
@@ -44,6 +44,8 @@ def config(options: EncoderOptions, family: str, class_names: tuple[str, ...]) -
     patch = options.patch_size
     if patch[0] != patch[1]:
         raise ValueError(f"the hf layout needs square patches, not {patch[0]}x{patch[1]}")
+    _check_grid(options, family)
+    _check_pool(options, family)
     fields: dict[str, Any] = {
         "architectures": [_architecture(options, family)],
         "model_type": family,
@@ -68,6 +70,37 @@ def config(options: EncoderOptions, family: str, class_names: tuple[str, ...]) -
     if options.decoder:
         fields |= _decoder(options)
     return fields | _labels(options.num_classes, class_names)
+
+
+def _check_grid(options: EncoderOptions, family: str) -> None:
+    """Raises ValueError for parts that transformers uses only with a square grid of patches.
+
+    It resizes the positions and relative biases of BEiT for any other grid, and compares the images
+    of a masked autoencoder only if they are square.
+    """
+    rows, columns = options.grid
+    if rows == columns:
+        return
+    parts = {
+        "absolute positions": family == "beit" and options.position != "none",
+        "relative biases": family == "beit" and options.relative_bias != "none",
+        "masked autoencoder": options.decoder is not None,
+    }
+    if found := [what for what, present in parts.items() if present]:
+        raise ValueError(
+            f"transformers cannot hold the {' and the '.join(found)} of a grid of {rows}x{columns}"
+            " patches: give a square image_size"
+        )
+
+
+def _check_pool(options: EncoderOptions, family: str) -> None:
+    """Raises ValueError where transformers' BEiT would pool another way."""
+    pooling = (options.pool, options.norm_at)
+    if family == "beit" and pooling not in (("token", "tokens"), ("gap", "pooled")):
+        raise ValueError(
+            f"transformers' BEiT cannot hold pool={pooling[0]!r} with norm_at={pooling[1]!r}: it"
+            " has a class token with a norm before the pool, or an average with a norm after it"
+        )
 
 
 def preprocessor(family: str, preprocessing: Preprocessing) -> dict[str, Any]:

@@ -161,20 +161,14 @@ def _relative_bias(path: str, name: str, options: EncoderOptions) -> Entry:
             table, source=(columns, rows), target=(rows, columns), method="bilinear"
         )
 
-    def split(table: np.ndarray) -> tuple[np.ndarray]:
-        raise ValueError(
-            f"transformers cannot hold the relative biases of a grid of {rows}x{columns} patches:"
-            " give a square image_size"
-        )
-
-    return Entry(path, (name,), join, split)
+    return Entry(path, (name,), join)  # no `split`: `configs` refuses to write such a model
 
 
 def _positions(options: EncoderOptions, kind: str) -> list[Entry]:
     if options.position == "none":
         return []
     body = names.BODIES[kind]
-    if kind.startswith("dinov2"):
+    if kind in ("beit", "dinov2", "dinov2_with_registers"):
         return [_square_positions(f"{body}embeddings.position_embeddings", options)]
     if kind not in ("siglip", "clip"):
         return [Entry("encoder/position", (f"{body}embeddings.position_embeddings",))]
@@ -188,7 +182,11 @@ def _lead(path: str, name: str, *, axes: int) -> Entry:
 
 
 def _square_positions(name: str, options: EncoderOptions) -> Entry:
-    """The entry of DINOv2's positions: transformers resizes the table from a square grid."""
+    """The entry of positions that transformers uses as they are only for square images.
+
+    For other images its DINOv2 and BEiT interpret the table as a square grid and resize it, even if
+    it has a row for every patch. The other families do so only if the caller asks for it.
+    """
     grid = options.grid
     side = math.isqrt(grid[0] * grid[1])
     if grid[0] == grid[1] or side * side != grid[0] * grid[1]:
@@ -198,7 +196,8 @@ def _square_positions(name: str, options: EncoderOptions) -> Entry:
     def join(table: np.ndarray) -> np.ndarray:
         return positions.resize(table, source=(side, side), target=grid, method=method)
 
-    return Entry("encoder/position", (name,), join)  # without `split`: DINOv2 is read only
+    # No `split`: DINOv2 is read only, and `configs` refuses to write other BEiTs than square ones.
+    return Entry("encoder/position", (name,), join)
 
 
 def _final_norm(options: EncoderOptions, kind: str) -> str:

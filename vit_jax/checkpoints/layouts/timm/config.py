@@ -163,7 +163,11 @@ def vit_arguments(options: EncoderOptions) -> dict[str, Any]:
         "init_values": options.layer_scale or None,
         "global_pool": _POOLS.get(options.pool, ""),
     }
+    # For one token it is the same norm, which timm has before it.
+    pooled = options.norm_at == "pooled" and options.pool != "token"
     if is_beit(options):
+        if pooled != (options.pool == "gap"):  # older releases of timm lack this argument
+            found["use_fc_norm"] = pooled
         return found | {
             "use_abs_pos_emb": options.position != "none",
             "use_rel_pos_bias": options.relative_bias == "per_block",
@@ -176,8 +180,7 @@ def vit_arguments(options: EncoderOptions) -> dict[str, Any]:
         "pos_embed": "none" if options.position == "none" else "learn",
         "reg_tokens": options.registers,
         "pre_norm": options.input_norm,
-        # For one token it is the same norm, which timm has before it.
-        "fc_norm": options.norm_at == "pooled" and options.pool != "token",
+        "fc_norm": pooled,
     }
     return found if gated else found | {"act_layer": GELU[options.activation]}
 

@@ -4,6 +4,7 @@ import functools
 import importlib
 from typing import Any
 
+from vit_jax.checkpoints.layouts.layout import present
 from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.models.bit import BiTOptions
 from vit_jax.models.options import EncoderOptions
@@ -33,12 +34,34 @@ def vit(options: EncoderOptions) -> Any:
     return importlib.import_module("timm.models.vision_transformer").VisionTransformer(**arguments)
 
 
+def vit_lacks(options: EncoderOptions) -> tuple[str, ...]:
+    """Parts of a model that the class that timm 1.0 has for it does not have.
+
+    timm's classes are Beit, VisionTransformerDistilled and VisionTransformer.
+    """
+    beit, keys = config.is_beit(options), options.qkv_bias and options.key_bias
+    distilled = options.distillation and not beit
+    return present(
+        {
+            "representation_size": options.representation_size,
+            "patch_bias=True with input_norm": options.input_norm and options.patch_bias,
+            "relative biases with key_bias=True": options.relative_bias != "none" and keys,
+            "BEiT with qk_norm": beit and options.qk_norm,
+            "BEiT with input_norm": beit and options.input_norm,
+            "BEiT with distillation": beit and options.distillation,
+            "BEiT with registers": beit and options.registers,
+            "BEiT with a stem": beit and options.stem,
+            "BEiT with pool='map'": beit and options.pool == "map",
+            "BEiT with a mask_token": beit and options.mask_token,
+            "distillation with registers": distilled and options.registers,
+            "distillation with position='none'": distilled and options.position == "none",
+        }
+    )
+
+
 def _beit(options: EncoderOptions, arguments: dict[str, Any]) -> Any:
     if options.activation != "gelu_erf":
         raise ValueError(f"timm has no BEiT with activation={options.activation!r}")
-    pooled = options.norm_at == "pooled"
-    if pooled != (options.pool == "gap"):  # older releases of timm lack this argument
-        arguments["use_fc_norm"] = pooled
     return importlib.import_module("timm.models.beit").Beit(**arguments)
 
 
@@ -47,13 +70,18 @@ def bit(options: BiTOptions) -> Any:
     return create(num_classes=options.num_classes, **_stem(options.stem, options.channels))
 
 
+def resnet_lacks(options: ResNetOptions) -> tuple[str, ...]:
+    """As `vit_lacks`, for a ResNet with batch norm."""
+    if (options.root, options.width, len(options.depths)) == ("imagenet", 64, 4):
+        return ()
+    sizes = f"width={options.width} and {len(options.depths)} stages"
+    return (f"ResNet with root={options.root!r}, {sizes}",)
+
+
 def resnet(options: ResNetOptions) -> Any:
     """A ResNet with batch norm. Raises ValueError where timm has none."""
-    if options.root != "imagenet" or options.width != 64 or len(options.depths) != 4:
-        raise ValueError(
-            f"timm has no ResNet with root={options.root!r}, width={options.width} and"
-            f" {len(options.depths)} stages"
-        )
+    if missing := resnet_lacks(options):
+        raise ValueError(f"timm has no {missing[0]}")
     library = importlib.import_module("timm.models.resnet")
     return library.ResNet(
         library.Bottleneck if options.bottleneck else library.BasicBlock,

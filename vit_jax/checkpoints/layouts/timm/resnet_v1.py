@@ -97,6 +97,7 @@ LAYOUT = Layout(
     preprocessing=preprocessing,
     assumptions=assumed_pixels,
     beside=config.of_resnet,
+    lacks=origin.resnet_lacks,
     original=origin.resnet,
     formats=(".safetensors", ".pth"),
     folders="also",

@@ -121,6 +121,14 @@ def assumptions(
     return assumed(preprocessing, hints, **fields)
 
 
+def numerics(options: EncoderOptions) -> dict[str, Any]:
+    """As `names.numerics_with_pool`; timm's DeiT and BEiT have positions of all tokens."""
+    fixed = names.numerics_with_pool(options)
+    if options.distillation or config.is_beit(options):
+        fixed["class_position"] = True
+    return fixed
+
+
 LAYOUT = Layout(
     models=VITS,
     recognises=recognises,
@@ -131,7 +139,8 @@ LAYOUT = Layout(
     resize=lambda options: Methods(
         position="bicubic_antialias", relative="geometric_linear", patch="bicubic_antialias"
     ),
-    numerics=names.numerics,
+    numerics=numerics,
+    lacks=origin.vit_lacks,
     constants=names.constants,
     assumptions=assumptions,
     beside=config.of_vit,

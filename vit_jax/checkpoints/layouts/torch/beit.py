@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vit_jax.checkpoints.layouts.hints import Hints, assumed_pixels, released
-from vit_jax.checkpoints.layouts.layout import Layout
+from vit_jax.checkpoints.layouts.layout import Layout, present
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.checkpoints.layouts.torch import names, sizes
@@ -67,6 +67,11 @@ def constants(options: EncoderOptions) -> Arrays:
     return fixed | {f"blocks.{i}.attn.relative_position_index": index for i in range(options.depth)}
 
 
+def lacks(options: EncoderOptions) -> tuple[str, ...]:
+    """Parts of the model that the original code does not have."""
+    return present({"mask_token in a classifier": options.mask_token and not options.mim_classes})
+
+
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """As timm evaluates; from 384 pixels on, neither it nor the original code crops."""
     crop_pct = 1.0 if min(options.image_size) >= 384 else 0.9
@@ -81,7 +86,8 @@ LAYOUT = Layout(
     entries=entries,
     preprocessing=preprocessing,
     resize=lambda options: interpolation.OF_DEIT,
-    numerics=names.numerics,
+    numerics=names.numerics_with_pool,
+    lacks=lacks,
     constants=constants,
     notes=notes,
     assumptions=assumed_pixels,

@@ -1,11 +1,12 @@
 """The .pth layout of facebookresearch/deit: DeiT with and without distillation, DeiT III."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from vit_jax.checkpoints.layouts.hints import Hints, released
-from vit_jax.checkpoints.layouts.layout import Layout
+from vit_jax.checkpoints.layouts.layout import Layout, present
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.checkpoints.layouts.torch import names, sizes
@@ -39,6 +40,27 @@ def entries(options: EncoderOptions) -> list[Entry]:
     return names.entries(options, "deit", holds=_HOLDS, scales=_SCALES)
 
 
+def numerics(options: EncoderOptions) -> dict[str, Any]:
+    """As `names.numerics`, with the rows of positions that the original's class has.
+
+    With distillation both tokens have one; DeiT III, the only one with LayerScale, has none.
+    """
+    fixed = names.numerics(options)
+    if options.position != "none" and (options.distillation or options.layer_scale):
+        fixed["class_position"] = options.distillation
+    return fixed
+
+
+def lacks(options: EncoderOptions) -> tuple[str, ...]:
+    """Parts of the model that the original code does not have."""
+    return present(
+        {
+            "position='none'": options.position == "none",
+            "distillation with LayerScale": options.distillation and options.layer_scale,
+        }
+    )
+
+
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """As the original code evaluates: only the commands of DeiT III have --eval-crop-ratio 1.0."""
     crop_pct = 1.0 if options.layer_scale else 0.875
@@ -66,7 +88,8 @@ LAYOUT = Layout(
     entries=entries,
     preprocessing=preprocessing,
     resize=lambda options: interpolation.OF_DEIT,
-    numerics=names.numerics,
+    numerics=numerics,
+    lacks=lacks,
     constants=names.constants,
     assumptions=assumptions,
     beside=config.of_vit,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vit_jax.checkpoints.layouts.hints import Hints, released
-from vit_jax.checkpoints.layouts.layout import Layout
+from vit_jax.checkpoints.layouts.layout import Layout, present
 from vit_jax.checkpoints.layouts.table import VITS, Arrays, Entry
 from vit_jax.checkpoints.layouts.timm import config
 from vit_jax.checkpoints.layouts.torch import deit, names
@@ -54,6 +54,18 @@ def entries(options: EncoderOptions) -> list[Entry]:
     return names.entries(options, "mae", holds={"pool", "norm_at", "decoder", "qkv_bias"})
 
 
+def lacks(options: EncoderOptions) -> tuple[str, ...]:
+    """Parts of the model that the original code does not have."""
+    decoder = options.decoder is not None
+    return present(
+        {
+            "position='none'": options.position == "none",
+            "decoder with qkv_bias=False": decoder and not options.qkv_bias,
+            "decoder for images that are not square": decoder and len({*options.grid}) > 1,
+        }
+    )
+
+
 def preprocessing(options: EncoderOptions, hints: Hints) -> Preprocessing:
     """As the original code evaluates: images of more than 224 pixels are not cropped."""
     crop_pct = 1.0 if min(options.image_size) > 224 else 0.875
@@ -82,6 +94,7 @@ LAYOUT = Layout(
     preprocessing=preprocessing,
     resize=lambda options: interpolation.OF_DEIT,
     numerics=names.numerics,
+    lacks=lacks,
     constants=names.constants,
     assumptions=assumptions,
     beside=config.of_vit,

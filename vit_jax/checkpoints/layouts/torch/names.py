@@ -170,10 +170,19 @@ def numerics(options: EncoderOptions) -> dict[str, Any]:
     }
     if options.stem:
         fixed |= with_numerics(options.stem, STEM)
-    # Without a config, readers infer the pool of a model with a class token from the name of the
-    # last norm. For the class token, a norm after the pool computes the same as one before it.
+    # For the class token, a norm after the pool computes the same as one before it.
     if options.pool == "token" and options.norm_at != "tokens":
         fixed["norm_at"] = "tokens"
+    return fixed
+
+
+def numerics_with_pool(options: EncoderOptions) -> dict[str, Any]:
+    """As `numerics`, for layouts that hold any pool.
+
+    Without a config, readers infer the pool of a model with a class token from the name of the last
+    norm.
+    """
+    fixed = numerics(options)
     usual = "gap" if options.norm_at == "pooled" and options.pool == "gap" else "token"
     either = options.has_class_token and options.pool in ("token", "gap")
     if either and not options.distillation and options.pool != usual:
@@ -277,7 +286,12 @@ def _attention_pool(options: EncoderOptions) -> list[Entry]:
 def _decoder(options: EncoderOptions) -> list[Entry]:
     sizes = options.decoder
     assert sizes
-    block = options.plain_block(width=sizes.width, mlp_dim=sizes.mlp_dim, num_heads=sizes.num_heads)
+    block = options.plain_block(
+        width=sizes.width,
+        mlp_dim=sizes.mlp_dim,
+        num_heads=sizes.num_heads,
+        qkv_bias=options.qkv_bias,
+    )
     return [
         *torch.linear("decoder/embedding", "decoder_embed"),
         Entry("decoder/mask", ("mask_token",)),
