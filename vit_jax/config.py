@@ -182,6 +182,7 @@ _MOST_OF_DURATION = {"steps": 2**31 - 1, "epochs": 1e9, "examples": 2**53, "perc
 _MOST = {
     **{"batch_size": 2**20, "eval_batch_size": 2**20, "optimizer.accumulate": 2**20},
     **{"data.threads": 2**10, "data.prefetch": 2**10, "model.unroll": 2**12},
+    "data.max_bad": 1,
     **{"checkpoint.keep_last": 2**31 - 1, "checkpoint.keep_best": 2**31 - 1},
 }
 

@@ -130,7 +130,18 @@ def _group(kind: Any, value: Any, path: str) -> Any:
         made[key] = _field(known, given, f"{path}.{key}")
     if missing := [n for n, f in fields(kind).items() if n not in made and _required(f)]:
         raise Missing(f"{path} lacks {', '.join(missing)}")
-    return kind(**made)
+    try:
+        return kind(**made)
+    except ValueError as error:
+        raise at(path, kind, error) from error
+
+
+def at(path: str, kind: Any, error: ValueError) -> ValueError:
+    """The error of a dataclass's own check, with the path of its group or of the field it names."""
+    text = str(error)
+    if text.startswith("config."):  # the check knows its path
+        return error
+    return ValueError(f"{path}.{text}" if text.split()[0] in fields(kind) else f"{path}: {text}")
 
 
 def _field(field: Field, value: Any, path: str) -> Any:
