@@ -109,10 +109,16 @@ def test_an_averaged_metric_without_an_average(recipe, tmp_path, refused: Refuse
     [
         (
             runs.RECIPE.replace("config.ema =", "config.emma ="),
-            "unknown config field config.emma: did you mean 'ema'?",
+            ", line 16: unknown config field config.emma: did you mean 'ema'?",
         ),
-        (runs.RECIPE.replace("= 16", "= '16'", 1), "line 8: TypeError"),
-        (runs.RECIPE.replace("default_config()", "defaults()"), "line 6: NameError"),
+        (
+            runs.RECIPE.replace("= 16", "= '16'", 1),
+            ", line 8: config.batch_size must be int, got '16'",
+        ),
+        (runs.RECIPE.replace("ema = 0.9", "ema = 2.0"), ", line 16: config.ema is 2.0"),
+        (runs.RECIPE.replace("default_config()", "defaults()"), ", line 6: NameError"),
+        ("raise RuntimeError('boom')", ", line 1: RuntimeError: boom"),
+        ("import sys\nsys.exit(3)\n", ", line 2: SystemExit: 3"),
         (runs.RECIPE.replace("return config", "return"), "get_config() returns None"),
         (runs.RECIPE.replace("def get_config()", "def get_config("), "SyntaxError"),
         (
@@ -130,7 +136,17 @@ def test_a_recipe_with_a_mistake(tmp_path, refused: Refused, text, said) -> None
     path, workdir = runs.write_recipe(tmp_path, text), tmp_path / "run"
     error = refused("train", "--config", path, "--workdir", workdir, folder=workdir)
     assert said in error
-    assert str(path) in error or "config." in error
+    assert str(path) in error
+
+
+def test_a_recipe_that_is_named_from_its_folder_has_the_line_too(
+    tmp_path, monkeypatch, refused: Refused
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, said in (("(", "SyntaxError: '(' was never closed"), ("1 / 0", "ZeroDivisionError")):
+        (tmp_path / "recipe.py").write_text("import math\n" + text)
+        error = refused("config", "--config", "recipe.py", folder=tmp_path)
+        assert error.startswith(f"vit_jax: recipe.py, line 2: {said}")
 
 
 def test_no_recipe(tmp_path, refused: Refused) -> None:
