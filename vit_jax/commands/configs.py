@@ -41,13 +41,14 @@ def read(spec: str, overrides: Sequence[str]) -> tuple[Config, list[str]]:
         with contextlib.suppress(schema.Missing):  # the command line may set the missing field
             schema.build(Config, values, "config")  # report errors of the recipe itself first
     except ValueError as error:
-        raise _located(path, error) from error
+        _locate(error, path)
+        raise
     try:
         config, notes = _override(values, overrides)
     except ValueError as error:
-        if overrides:  # which may be what is wrong
-            raise
-        raise _located(path, error) from error
+        if not overrides:  # which may be what is wrong
+            _locate(error, path)
+        raise
     return config, [*(f"note: {path}: {note}" for note in renamed), *notes]
 
 
@@ -103,12 +104,12 @@ def _place(path: pathlib.Path, error: BaseException) -> str:
     return f"{path}, line {lines[-1]}" if lines else str(path)
 
 
-def _located(path: str, error: ValueError) -> ValueError:
-    """The error about a field, with the recipe, and the line that sets it if only one does."""
+def _locate(error: ValueError, path: str) -> None:
+    """Adds to the error about a field the recipe, and the line that sets it if only one does."""
     named = re.search(r"config((?:\.\w+)+)", str(error))
     lines = _set_in(path).get(named[1], []) if named else []
     where = f"{path}, line {lines[0]}" if len(lines) == 1 else path
-    return ValueError(f"{where}: {error}")
+    error.args = (f"{where}: {error}",)  # the same object keeps its traceback
 
 
 def _set_in(path: str) -> dict[str, list[int]]:

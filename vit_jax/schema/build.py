@@ -133,15 +133,19 @@ def _group(kind: Any, value: Any, path: str) -> Any:
     try:
         return kind(**made)
     except ValueError as error:
-        raise at(path, kind, error) from error
+        add_path(error, path, kind)
+        raise
 
 
-def at(path: str, kind: Any, error: ValueError) -> ValueError:
-    """The error of a dataclass's own check, with the path of its group or of the field it names."""
+def add_path(error: ValueError, path: str, kind: Any) -> None:
+    """Adds to the error of a dataclass's own check the path of its group, or of the field it names.
+
+    The error stays the same object: its traceback says whether this package or a library raised it.
+    """
     text = str(error)
-    if text.startswith("config."):  # the check knows its path
-        return error
-    return ValueError(f"{path}.{text}" if text.split()[0] in fields(kind) else f"{path}: {text}")
+    if not text.startswith("config."):  # else the check knows its path
+        named = text.partition(" ")[0] in fields(kind)
+        error.args = (f"{path}.{text}" if named else f"{path}: {text}",)
 
 
 def _field(field: Field, value: Any, path: str) -> Any:

@@ -63,9 +63,9 @@ def _opened(name: str, evaluator: Evaluator, context: Context) -> Measure:
     try:
         return evaluator.open(context if evaluator.needs_head else context.without_head())
     except ValueError as error:
-        text = str(error)
-        known = text.startswith(("config.", name))
-        raise ValueError(text if known else f"evaluator {name}: {text}") from error
+        if not str(error).startswith(("config.", name)):
+            error.args = (f"evaluator {name}: {error}",)  # the same object keeps its traceback
+        raise
 
 
 def _with_average(

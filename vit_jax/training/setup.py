@@ -303,9 +303,9 @@ def _target(base: zoo.Options, config: Config, facts: DataFacts) -> zoo.Options:
         changed = config.model.change(base, image_size=image_size(config))
         target = config.model.finish(config.objective.model(changed, facts), base)
     except ValueError as error:
-        if str(error).startswith("image"):  # the size of the images is no field of config.model
-            raise
-        raise schema.at("config.model", type(base), error) from error
+        if not str(error).startswith("image"):  # their size is no field of config.model
+            schema.add_path(error, "config.model", type(base))
+        raise
     return config.tune.model(target)
 
 
