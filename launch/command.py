@@ -6,6 +6,9 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 
+from vit_jax.__main__ import Parser as Parser
+from vit_jax.__main__ import parsed
+
 
 def parse(
     parser: argparse.ArgumentParser, argv: Sequence[str]
@@ -19,6 +22,19 @@ def parse(
     if not job:
         parser.error("no job: give it after --, such as: -- train --config configs/quickstart.py")
     return flags, job
+
+
+def check_job(job: Sequence[str], *, root: pathlib.Path) -> str:
+    """Returns the path of the job's recipe, "" without one; the job will run in the folder `root`.
+
+    Ends the launcher as `parsed` does if vit_jax would refuse the arguments. Raises ValueError if
+    there is no recipe at the path.
+    """
+    options, _ = parsed(job)
+    recipe, _, _ = (getattr(options, "config", None) or "").partition(":")
+    if recipe and not (root / recipe).is_file():
+        raise ValueError(f"no recipe at {recipe} in {root}: paths of a job are relative to it")
+    return recipe
 
 
 def execute(argv: Sequence[str], *, text: str | None = None) -> int:

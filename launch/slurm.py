@@ -26,11 +26,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 def main(argv: Sequence[str]) -> int:
     flags, job = command.parse(_parser(), argv)
-    text = script(flags, job)
-    if flags.dry_run:
-        print(text, end="")
-        return 0
     try:
+        command.check_job(job, root=ROOT)
+        text = script(flags, job)
+        if flags.dry_run:
+            print(text, end="")
+            return 0
         # Slurm creates no folders. Without this one, the job would fail without any message.
         command.make_folder(pathlib.Path(flags.logs))
         return command.execute(["sbatch"], text=text)
@@ -96,7 +97,7 @@ exit "$code"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="python -m launch.slurm",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -29,9 +29,10 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--create needs --accelerator-type, such as v4-32")
     try:
         job = with_workdir(job, flags.workdir)
+        recipe = command.check_job(job, root=ROOT)
         steps = commands(flags, job)
         if not flags.dry_run:
-            _check_committed()
+            _check_committed(recipe)
             command.make_folder(ROOT / "build")
         for step in steps:
             print(shlex.join(step), flush=True)
@@ -115,8 +116,11 @@ def _ssh(flags: argparse.Namespace, line: str, *, worker: str = "all") -> list[s
     return _gcloud(flags, "ssh", flags.name, f"--worker={worker}", f"--command={line}")
 
 
-def _check_committed() -> None:
-    """Raises ValueError if tracked files differ from HEAD, because HEAD is what would run."""
+def _check_committed(recipe: str) -> None:
+    """Raises ValueError if tracked files differ from HEAD, or if it lacks the recipe of the job.
+
+    HEAD is what would run. `recipe` is the path of the recipe in the clone, or "".
+    """
     command.check_installed("git")
     status = ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"]
     changed = subprocess.run(status, capture_output=True, text=True, check=False)
@@ -130,10 +134,16 @@ def _check_committed() -> None:
     if changed.stdout.strip():
         files = ", ".join(line[3:] for line in changed.stdout.splitlines()[:3])
         raise ValueError(f"uncommitted changes ({files}): commit them, because HEAD is what runs")
+    found = ["git", "-C", str(ROOT), "cat-file", "-e", f"HEAD:./{recipe}"]
+    if recipe and subprocess.run(found, capture_output=True, check=False).returncode:
+        raise ValueError(
+            f"{recipe} is not in HEAD: commit it, and name it relative to the clone, because HEAD"
+            " is what runs"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="python -m launch.tpu_vm",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -49,7 +49,8 @@ def run(finished, tmp_path) -> pathlib.Path:
         ("batch_size=20", "config.batch_size 20 does not divide over the mesh: data 8 x fsdp 1"),
         ("optimizer.accumulate=3", "config.batch_size 16 does not divide into"),
         ("image_size=28,30", "image width 30 is not a multiple of the patch of 14 pixels: use 28"),
-        ("model.num_heads=3", "width 16 does not divide into 3 heads"),
+        ("model.num_heads=3", "vit_jax: config.model.width 16 does not divide into 3 heads"),
+        ("model.registers=-1", "vit_jax: config.model.registers is -1: it must be at least 0"),
         ("total.steps=0", "config.total needs steps, epochs or examples"),
         ("total.percent=4", "config.total needs steps, epochs or examples"),
         (
@@ -66,6 +67,7 @@ def run(finished, tmp_path) -> pathlib.Path:
         ("optimizer.b1=1.5", "config.optimizer.b1 is 1.5: it must be in [0, 1)"),
         ("checkpoint.metric=accuracy", "choose one of top1"),
         ("data.crop_pct=0", "config.data.crop_pct is 0.0: it must be in (0, 1]"),
+        ("data.max_bad=2", "config.data.max_bad is 2.0: it must be at most 1"),
         ("data.shift=-1", "config.data.shift is -1: it cannot be negative"),
         ("init_from=nowhere.npz", "no checkpoint at nowhere.npz"),
     ],
@@ -86,6 +88,16 @@ def test_two_mistakes_of_a_command_line(recipe, tmp_path, refused: Refused) -> N
     assert "config.data.crop_area is (0.5, 2.0)" in said
 
 
+def test_an_evaluator_is_named_with_its_field_or_with_what_it_lacks(
+    recipe, tmp_path, refused: Refused
+) -> None:
+    near = ["train", "--config", recipe, "--workdir", tmp_path, "--config.evaluators.near.kind=knn"]
+    said = refused(*near, "--config.evaluators.near.k=0", folder=tmp_path)
+    assert said.startswith("vit_jax: config.evaluators.near.k is (0,): it must be at least 1")
+    said = refused(*near, "--config.evaluators.near.k=100000", folder=tmp_path)
+    assert said.startswith("vit_jax: evaluator near: kNN needs k = 100000 neighbours")
+
+
 def test_an_averaged_metric_without_an_average(recipe, tmp_path, refused: Refused) -> None:
     overrides = ["--config.ema=0", "--config.checkpoint.metric=ema_top1"]
     said = refused("train", "--config", recipe, "--workdir", tmp_path, *overrides, folder=tmp_path)
@@ -97,10 +109,16 @@ def test_an_averaged_metric_without_an_average(recipe, tmp_path, refused: Refuse
     [
         (
             runs.RECIPE.replace("config.ema =", "config.emma ="),
-            "unknown config field config.emma: did you mean 'ema'?",
+            ", line 16: unknown config field config.emma: did you mean 'ema'?",
         ),
-        (runs.RECIPE.replace("= 16", "= '16'", 1), "line 8: TypeError"),
-        (runs.RECIPE.replace("default_config()", "defaults()"), "line 6: NameError"),
+        (
+            runs.RECIPE.replace("= 16", "= '16'", 1),
+            ", line 8: config.batch_size must be int, got '16'",
+        ),
+        (runs.RECIPE.replace("ema = 0.9", "ema = 2.0"), ", line 16: config.ema is 2.0"),
+        (runs.RECIPE.replace("default_config()", "defaults()"), ", line 6: NameError"),
+        ("raise RuntimeError('boom')", ", line 1: RuntimeError: boom"),
+        ("import sys\nsys.exit(3)\n", ", line 2: SystemExit: 3"),
         (runs.RECIPE.replace("return config", "return"), "get_config() returns None"),
         (runs.RECIPE.replace("def get_config()", "def get_config("), "SyntaxError"),
         (
@@ -118,7 +136,17 @@ def test_a_recipe_with_a_mistake(tmp_path, refused: Refused, text, said) -> None
     path, workdir = runs.write_recipe(tmp_path, text), tmp_path / "run"
     error = refused("train", "--config", path, "--workdir", workdir, folder=workdir)
     assert said in error
-    assert str(path) in error or "config." in error
+    assert str(path) in error
+
+
+def test_a_recipe_that_is_named_from_its_folder_has_the_line_too(
+    tmp_path, monkeypatch, refused: Refused
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, said in (("(", "SyntaxError: '(' was never closed"), ("1 / 0", "ZeroDivisionError")):
+        (tmp_path / "recipe.py").write_text("import math\n" + text)
+        error = refused("config", "--config", "recipe.py", folder=tmp_path)
+        assert error.startswith(f"vit_jax: recipe.py, line 2: {said}")
 
 
 def test_no_recipe(tmp_path, refused: Refused) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 
+import numpy as np
 import pytest
 
 from vit_jax import config as config_lib
@@ -360,6 +361,16 @@ def test_two_units_in_the_text_of_a_recipe_are_refused_whatever_is_overridden(tm
     for overrides in ([], ["--config.total.steps=3"], ["--config.total.epochs=0"]):
         with pytest.raises(ValueError, match="config.total is given in steps and epochs"):
             configs.from_file(str(tmp_path / "recipe.py"), overrides)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    config = resolve(
+        changed(batch_size=np.int64(64), image_size=np.array([28, 42]), ema=np.float64(0.5))
+    )
+    assert (config.batch_size, config.image_size, config.ema) == (64, (28, 42), 0.5)
+    assert type(config.batch_size) is int and type(config.ema) is float
+    with pytest.raises(ValueError, match="config.batch_size must be int, got 64.0"):
+        resolve(changed(batch_size=np.float32(64)))
 
 
 def test_a_field_under_its_old_name_is_taken_and_its_new_name_told(caplog) -> None:

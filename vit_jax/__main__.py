@@ -67,15 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # the terminal's encoding may lack some letters
         sys.stdout.reconfigure(errors="backslashreplace")
-    parser = _parser(arguments)
-    if (empty := _empty(arguments)) is not None:
-        parser.error(f"{empty} has an empty value: a variable of the shell may be unset")
-    options, rest = parser.parse_known_args(arguments)
-    overrides = [a for a in rest if a.startswith(("--config.", "--noconfig."))]
-    if unknown := [a for a in rest if a not in overrides]:
-        parser.error(f"unknown arguments: {' '.join(unknown)}")
-    if overrides and "config_overrides" not in options:
-        parser.error(f"{options.command} takes no {overrides[0]}")
+    options, overrides = parsed(arguments)
     if options.command != "train":
         stopping.raises()
     if "jax" not in sys.modules:  # else the program that called this decides
@@ -113,6 +105,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
 
+def parsed(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of a command, and the overrides of its config, such as `--config.seed=1`.
+
+    Ends the process with one line and the code `BAD_INPUT` if the arguments are wrong.
+    """
+    parser = _parser(arguments)
+    if (empty := _empty(arguments)) is not None:
+        parser.error(f"{empty} has an empty value: a variable of the shell may be unset")
+    options, rest = parser.parse_known_args(arguments)
+    overrides = [a for a in rest if a.startswith(("--config.", "--noconfig."))]
+    if unknown := [a for a in rest if a not in overrides]:
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
+    if overrides and "config_overrides" not in options:
+        parser.error(f"{options.command} takes no {overrides[0]}")
+    return options, overrides
+
+
 def _empty(arguments: Sequence[str]) -> str | None:
     """What has an empty value, which would mean that it is not given; None if nothing has."""
     for before, argument in zip(["an argument", *arguments], arguments, strict=False):
@@ -123,7 +132,7 @@ def _empty(arguments: Sequence[str]) -> str | None:
     return None
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Reports errors in one line, like the rest of the program."""
 
     def error(self, message: str) -> NoReturn:
@@ -134,7 +143,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of all commands; only those among the arguments have arguments of their own."""
     from vit_jax import commands
 
-    parser = _Parser(prog="vit_jax", description="Vision Transformers in JAX.")
+    parser = Parser(prog="vit_jax", description="Vision Transformers in JAX.")
     parser.add_argument("--version", action="version", version=f"vit_jax {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in commands.COMMANDS.items():

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import ml_collections
+import numpy as np
 
 from vit_jax import config_formats, schema
 from vit_jax.checkpoints.options import CheckpointConfig as CheckpointConfig
@@ -38,8 +39,9 @@ def default_config() -> ml_collections.ConfigDict:
     """The config that a recipe starts from: shared fields at their defaults, and names of choices.
 
     It lacks the fields of choices and the units of durations; a recipe adds those that it sets.
+    `resolve` checks the types, of these fields and of all others.
     """
-    return ml_collections.ConfigDict(schema.unset(Config))
+    return ml_collections.ConfigDict(schema.unset(Config), type_safe=False)
 
 
 def resolve(config: Mapping[str, Any] | ml_collections.ConfigDict) -> "Config":
@@ -116,6 +118,8 @@ def optimization_of(fields: Mapping[str, Any]) -> "Optimization":
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping | ml_collections.ConfigDict):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
     return tuple(map(_plain, value)) if isinstance(value, tuple | list) else value
 
 
@@ -182,6 +186,7 @@ _MOST_OF_DURATION = {"steps": 2**31 - 1, "epochs": 1e9, "examples": 2**53, "perc
 _MOST = {
     **{"batch_size": 2**20, "eval_batch_size": 2**20, "optimizer.accumulate": 2**20},
     **{"data.threads": 2**10, "data.prefetch": 2**10, "model.unroll": 2**12},
+    "data.max_bad": 1,
     **{"checkpoint.keep_last": 2**31 - 1, "checkpoint.keep_best": 2**31 - 1},
 }
 
@@ -311,11 +316,7 @@ def _check_bounds(config: Config) -> None:
             raise ValueError(f"config.{path} is {_get(config, path)}: it must not be negative")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"config.seed is {config.seed}: it must be in [0, 2**32)")
-    unit = (
-        *("model.dropout", "model.attention_dropout", "model.drop_path"),
-        "ema",
-    )
-    for path in unit:
+    for path in ("model.dropout", "model.attention_dropout", "model.drop_path", "ema"):
         if not 0 <= _get(config, path) < 1:
             raise ValueError(f"config.{path} is {_get(config, path)}: it must be in [0, 1)")
 

@@ -11,6 +11,7 @@ import pytest
 import vit_jax
 from tests import cli
 from tests.models import tiny
+from vit_jax.export import own
 from vit_jax.workdir import place
 
 
@@ -68,6 +69,39 @@ def images(tmp_path_factory) -> pathlib.Path:
         (folder / name).mkdir()
         PIL.Image.new("RGB", (16, 16)).save(folder / name / "a.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("exported") / "weights"
+    folder.mkdir()
+    own.write(folder, vit_jax.load(run), (), stored="float32")
+    return folder
+
+
+@pytest.mark.parametrize("source", ["model", "exported"])
+def test_a_step_of_a_model_that_has_no_steps(source, recipe, images, tmp_path, refused, request):
+    workdir = request.getfixturevalue(source)
+    for command in (
+        ["predict", images, "--workdir", workdir],
+        ["embed", images, tmp_path / "e.npz", "--workdir", workdir],
+        ["figures", images, "--workdir", workdir, "-o", tmp_path / "pictures"],
+        ["export", workdir, tmp_path / "exported"],
+        ["evaluate", "--workdir", workdir, "--images", images],
+        ["evaluate", "--workdir", workdir, "--config", recipe],
+    ):
+        for step in ("best", 3):
+            said = refused(*command, "--step", step, folder=tmp_path)
+            assert f"{workdir} is one model, not a run with checkpoints" in said
+
+
+def test_a_step_of_a_run_that_is_compared_with_a_model_without_steps(
+    run, exported, images, refused, capsys
+) -> None:
+    both = ["predict", images, "--workdir", run, "--workdir", exported]
+    assert cli.run(*both, "--step", "0") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert "no step 7 in" in refused(*both, "--step", "7", folder=run)
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc").is_dir(), reason="it needs a folder that is not real")

@@ -8,7 +8,7 @@ from vit_jax.evaluators import knn
 from vit_jax.evaluators.knn import Bank, Knn, make_search
 from vit_jax.parallel.mesh import AXES, BATCH, MeshConfig, make_mesh
 
-CLASSES = 4
+CLASSES = 7
 
 
 def plain(bank, labels, valid, queries, *, k: int, temperature: float) -> np.ndarray:
@@ -39,7 +39,7 @@ def test_features_have_the_length_one_so_that_their_products_are_cosines(monkeyp
 
 
 @pytest.mark.parametrize("mesh_name", ["one", "data", "all"])
-@pytest.mark.parametrize(("k", "temperature"), [((1, 5, 20), 0.07), ((20,), 0.0), ((20,), 0.005)])
+@pytest.mark.parametrize(("k", "temperature"), [((1, 2, 20), 0.07), ((20,), 0.0), ((20,), 0.005)])
 def test_the_vote_equals_a_plain_search_on_any_mesh(mesh_name, k, temperature) -> None:
     rng = np.random.default_rng(7)
     features = rng.standard_normal((48, 6)).astype(np.float32)
@@ -69,8 +69,10 @@ def test_the_vote_equals_a_plain_search_on_any_mesh(mesh_name, k, temperature) -
     for number in k:
         votes = plain(features, labels, valid, queries, k=number, temperature=temperature)
         suffix = f"_k{number}" if len(k) > 1 else ""
-        assert float(found[f"top1{suffix}"]) == ((votes.argmax(1) == wanted) & mask).sum()
-        assert float(found[f"top5{suffix}"]) == mask.sum()
+        ranked = np.argsort(-votes, axis=1, kind="stable") == wanted[:, None]
+        assert float(found[f"top1{suffix}"]) == (ranked[:, 0] & mask).sum()
+        of_first = ranked[:, : min(5, number)].any(axis=1)  # fewer classes have a vote
+        assert float(found[f"top5{suffix}"]) == (of_first & mask).sum()
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_an_error_of_a_family_alone_is_one_line(life, capsys, monkeypatch) -> No
     monkeypatch.delitem(LAYOUTS, "rows")
     runs.write_recipe(life.folder, RECIPE)
     life.refused("--config.model.width=3")
-    assert capsys.readouterr().err == "vit_jax: width is 3: it must be even\n"
+    assert capsys.readouterr().err == "vit_jax: config.model.width is 3: it must be even\n"
 
 
 def test_a_layout_refuses_what_it_cannot_hold(tmp_path) -> None:

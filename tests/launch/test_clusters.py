@@ -9,11 +9,15 @@ import subprocess
 
 import pytest
 
-from launch import slurm, tpu_vm
+from launch import local, slurm, tpu_vm
 from tests.patience import limit, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NASTY = ["train", "--config", "a b.py:x='1'", '--config.name="$(touch x)"', "`id`;!&|*\\"]
+RECIPE = "configs/quickstart.py"
+NASTY = ["train", "--config", f"{RECIPE}:a b='1'", '--config.name="$(touch x)"']
+NASTY += ["--config.x=`id`;!&|*\\"]
+TRAIN = ["train", "--config", RECIPE, "--workdir", "/shared/run"]
+ANY = ["models"]  # a job without a recipe
 TPU = ["--name", "vit", "--zone", "z"]
 
 
@@ -34,7 +38,8 @@ def parsed(output: str) -> list[list[str]]:
 def test_slurm_prints_a_valid_script_with_the_exact_job(capsys: pytest.CaptureFixture) -> None:
     flags = ["--nodes", "2", "--gpus-per-node", "4", "--time", "1:00:00", "--partition", "gpu"]
     flags += ["--account", "me", "--name", "it's b/16", "--cpus-per-task", "6", "--dry-run"]
-    assert slurm.main([*flags, "--", *NASTY]) == 0
+    job = [*NASTY, "--workdir", "/a b"]
+    assert slurm.main([*flags, "--", *job]) == 0
     script = capsys.readouterr().out
     check_shell(script)
     options = {shlex.split(line)[1] for line in script.splitlines() if line.startswith("#SBATCH ")}
@@ -52,11 +57,11 @@ def test_slurm_prints_a_valid_script_with_the_exact_job(capsys: pytest.CaptureFi
     }
     run = next(line for line in script.splitlines() if line.startswith("srun "))
     words = shlex.split(run.removesuffix(" &"))
-    assert words[words.index("python") :] == ["python", "-m", "vit_jax", *NASTY]
+    assert words[words.index("python") :] == ["python", "-m", "vit_jax", *job]
 
 
 def test_slurm_without_gpus_runs_one_process_per_node(capsys: pytest.CaptureFixture) -> None:
-    assert slurm.main(["--gpus-per-node", "0", "--dry-run", "--", "train"]) == 0
+    assert slurm.main(["--gpus-per-node", "0", "--dry-run", "--", *TRAIN]) == 0
     script = capsys.readouterr().out
     assert "--ntasks-per-node=1\n" in script
     assert "gpus" not in script
@@ -76,7 +81,8 @@ def test_a_slurm_job_is_requeued_only_after_the_signal(
     executable(bin_, "srun", f'cd {tmp_path}; echo $$ > srun.pid; echo "srun $*" >> log\n{end}')
     executable(bin_, "scancel", f'echo "scancel $*" >> {log}; kill -TERM $(<{tmp_path}/srun.pid)')
     executable(bin_, "scontrol", f'echo "scontrol $*" >> {log}')
-    slurm.main(["--venv", str(tmp_path / "venv"), "--dry-run", "--", "train", "a b"])
+    words = ["predict", "--workdir", "run", "a b"]
+    slurm.main(["--venv", str(tmp_path / "venv"), "--dry-run", "--", *words])
     job = subprocess.Popen(
         ["bash", "-c", capsys.readouterr().out], env={**os.environ, "SLURM_JOB_ID": "42"}
     )
@@ -85,7 +91,7 @@ def test_a_slurm_job_is_requeued_only_after_the_signal(
         job.send_signal(signal.SIGUSR1)
     assert job.wait(timeout=limit(20)) == code
     calls = log.read_text().splitlines()
-    assert calls[0].endswith("python -m vit_jax train a b")
+    assert calls[0].endswith("python -m vit_jax predict --workdir run a b")
     after = ["scancel --signal=TERM 42", "saved", "scontrol requeue 42"]
     assert calls[1:] == (after if interrupt else [])
 
@@ -96,9 +102,9 @@ def test_slurm_hands_the_script_to_sbatch(
     executable(tmp_path / "bin", "sbatch", f"cat > {tmp_path}/script; exit 3")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     flags = ["--logs", str(tmp_path / "logs")]
-    assert slurm.main([*flags, "--", "train"]) == 3
+    assert slurm.main([*flags, "--", *TRAIN]) == 3
     assert (tmp_path / "logs").is_dir()
-    slurm.main([*flags, "--dry-run", "--", "train"])
+    slurm.main([*flags, "--dry-run", "--", *TRAIN])
     assert (tmp_path / "script").read_text() == capsys.readouterr().out
 
 
@@ -166,13 +172,29 @@ def test_tpu_refuses_uncommitted_changes(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
-    assert tpu_vm.main([*TPU, "--", "train"]) == 2
+    assert tpu_vm.main([*TPU, "--", *ANY]) == 2
     assert "is not a git clone" in capsys.readouterr().err
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True, timeout=limit(20))
     (tmp_path / "a.py").write_text("a = 1\n")
+    (tmp_path / "build").touch()  # ends what would be launched
     subprocess.run(["git", "-C", str(tmp_path), "add", "a.py"], check=True, timeout=limit(20))
-    assert tpu_vm.main([*TPU, "--", "train"]) == 2
+    assert tpu_vm.main([*TPU, "--", *ANY]) == 2
     assert "uncommitted changes (a.py)" in capsys.readouterr().err
+    me = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    commit = ["git", "-C", str(tmp_path), *me, "commit", "-qm", "a"]
+    subprocess.run(commit, check=True, timeout=limit(20))
+    (tmp_path / "b.py").touch()
+    absolute = str(tmp_path / "a.py")
+    for recipe, problem in (
+        ("gone.py", f"no recipe at gone.py in {tmp_path}"),
+        ("b.py:small", "b.py is not in HEAD: commit it"),
+        (absolute, f"{absolute} is not in HEAD"),
+        ("a.py", "cannot be created"),
+    ):
+        job = ["train", "--config", recipe, "--workdir", "/shared/run"]
+        assert tpu_vm.main([*TPU, "--", *job]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert problem in line
 
 
 def test_tpu_stops_at_the_first_step_that_fails(
@@ -182,7 +204,7 @@ def test_tpu_stops_at_the_first_step_that_fails(
     executable(tmp_path / "bin", "gcloud", f"echo $4 >> {tmp_path}/log; [ $4 != scp ] || exit 9")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
-    assert tpu_vm.main([*TPU, "--", "train"]) == 9
+    assert tpu_vm.main([*TPU, "--", *ANY]) == 9
     assert (tmp_path / "log").read_text().split() == ["ssh", "scp"]
 
 
@@ -198,7 +220,7 @@ def test_a_missing_program_is_one_line_and_code_2(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
     logs = ["--logs", str(tmp_path / "logs")]
-    code = slurm.main([*logs, "--", "x"]) if name == "slurm" else tpu_vm.main([*TPU, "--", "x"])
+    code = slurm.main([*logs, "--", *ANY]) if name == "slurm" else tpu_vm.main([*TPU, "--", *ANY])
     assert code == 2
     error = capfd.readouterr().err
     assert "is not installed or not on PATH" in error
@@ -209,7 +231,7 @@ def test_a_launch_without_git_is_one_line_and_code_2(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert tpu_vm.main([*TPU, "--", "train"]) == 2
+    assert tpu_vm.main([*TPU, "--", *ANY]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "git is not installed or not on PATH" in line
 
@@ -220,7 +242,7 @@ def test_a_clone_of_another_user_is_refused_in_the_words_of_git(
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True, timeout=limit(20))
     monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    assert tpu_vm.main([*TPU, "--", "train"]) == 2
+    assert tpu_vm.main([*TPU, "--", *ANY]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "dubious ownership" in line and "safe.directory" in line
 
@@ -237,7 +259,7 @@ def test_a_folder_that_cannot_be_created_is_one_line_and_code_2(
     (tmp_path / "build").touch()  # where the folder should be
     monkeypatch.setattr(tpu_vm, "ROOT", tmp_path)
     logs = ["--logs", str(tmp_path / "build" / "logs")]
-    code = slurm.main([*logs, "--", "x"]) if name == "slurm" else tpu_vm.main([*TPU, "--", "x"])
+    code = slurm.main([*logs, "--", *ANY]) if name == "slurm" else tpu_vm.main([*TPU, "--", *ANY])
     assert code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{tmp_path}/build" in line and "cannot be created" in line
@@ -257,3 +279,36 @@ def test_tpu_refuses_names_that_google_does_not_allow(name: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         tpu_vm.main([f"--name={name}", "--zone", "z", "--dry-run", "--", "train"])
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("launcher", [slurm, tpu_vm])
+@pytest.mark.parametrize(
+    ("job", "problem"),
+    [
+        (["trian", *TRAIN[1:]], "invalid choice: 'trian'"),
+        (TRAIN[:3], "the following arguments are required: --workdir"),
+        (["train", *TRAIN[3:]], "the following arguments are required: --config"),
+        ([*TRAIN, "--batch", "3"], "unknown arguments: --batch 3"),
+        (["train", "--config", "gone.py", *TRAIN[3:]], "no recipe at gone.py in"),
+        ([], "no job: give it after --"),
+    ],
+)
+def test_a_job_that_vit_jax_would_refuse_is_not_launched(launcher, job, problem, capsys) -> None:
+    flags = TPU if launcher is tpu_vm else []
+    try:
+        code = launcher.main([*flags, "--dry-run", "--", *job])
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 2
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert problem in line and not said.out
+
+
+@pytest.mark.parametrize("launcher", [slurm, tpu_vm, local])
+def test_a_wrong_option_is_one_line(launcher, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        launcher.main(["--nodez", "2", "--", *TRAIN])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"python -m {launcher.__name__}: error: ")

@@ -14,6 +14,7 @@ from vit_jax.checkpoints import surgery
 from vit_jax.models import decoder, positions, zoo
 from vit_jax.models.classifier import ViTOptions
 from vit_jax.models.decoder import DecoderOptions
+from vit_jax.models.resnet import StemOptions
 
 TINY = ViTOptions(
     image_size=(8, 12),
@@ -25,6 +26,7 @@ TINY = ViTOptions(
     num_classes=3,
 )
 BEIT: dict[str, Any] = {"position": "none", "key_bias": False, "relative_bias": "per_block"}
+MAE: dict[str, Any] = {"decoder": DecoderOptions(), "num_classes": 0}
 PATCHES = 6
 
 
@@ -226,9 +228,12 @@ def test_shared_and_per_block_relative_tables_agree():
         ({"register_position": True, "class_position": False}, "needs class_position"),
         ({"fixed_position": True, "position": "none"}, "fixed_position needs"),
         (
-            {"decoder": DecoderOptions(), "num_classes": 0, "position": "sincos2d"},
+            MAE | {"position": "sincos2d"},
             "masked autoencoder needs",
         ),
+        (MAE | {"relative_bias": "shared"}, "relative_bias 'shared' is for all patches"),
+        (MAE | {"relative_bias": "per_block"}, "relative_bias 'per_block' is for all patches"),
+        (MAE | {"stem": StemOptions(), "patch_size": (1, 1)}, "it cannot have a stem"),
         ({"mlp": "relu"}, "mlp is 'relu'"),
         ({"registers": -1}, "registers is -1"),
     ],

@@ -45,6 +45,10 @@ def recipe(tmp_path: pathlib.Path) -> pathlib.Path:
         (["--topology", "v5e-7"], "nearest"),
         (["--topology", "v5e:32x32"], "largest slice of v5e"),
         (["--topology", "v5e-8", "--config.data.name=mine"], "--num-classes"),
+        (
+            ["--topology", "v5e-8", "--scaling", "4"],
+            "--scaling 4 is less than the 8 chips of v5e-8",
+        ),
         (["--topology", "v5e-8", "--config.init_from=x", "--config.model.name="], "model.name"),
     ],
 )

@@ -6,7 +6,7 @@ and its scales have size 1 along I. The kernel is values times scales.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vit_jax.models import stack
+from vit_jax.models import stack, zoo
 
 Kind = Literal["float32", "bfloat16", "int8"]
 SCALES = "_scales"  # the array "PATH_scales" has the scales of the kernel at PATH
@@ -57,20 +57,36 @@ class Stored:
 nnx.register_data_type(Stored)  # a parameter may hold it
 
 
-def stored(params: Mapping[str, np.ndarray], *, kind: Kind) -> dict[str, np.ndarray]:
+def rounded(options: zoo.Options) -> frozenset[str]:
+    """The paths of the kernels that a model in bfloat16 rounds before it computes with them.
+
+    A layer reads its kernel in its `dtype`, unless it has a `kernel_dtype`: a kernel of which a
+    function is computed in float32, and then rounded, must not be rounded before.
+    """
+    found = set()
+    model = nnx.merge(*zoo.abstract(options.changed(dtype="bfloat16")))
+    for path, layer in nnx.iter_modules(model):
+        dtype = getattr(layer, "kernel_dtype", getattr(layer, "dtype", None)) or "float32"
+        kernel = isinstance(getattr(layer, "kernel", None), nnx.Param)
+        if kernel and jnp.dtype(dtype) == jnp.bfloat16:
+            found.add("/".join(map(str, (*path, "kernel"))))
+    return frozenset(found)
+
+
+def stored(
+    params: Mapping[str, np.ndarray], *, kind: Kind, rounded: Collection[str] = ()
+) -> dict[str, np.ndarray]:
     """The arrays to store for float32 parameters, by path.
 
-    In bfloat16 are the kernels that a model of that dtype rounds anyway, so that storing them loses
-    nothing: all but the head's, which is computed in float32. In int8 are all kernels: of patch
-    embeddings, attention, MLPs, convolutions and heads. Norms, biases, tokens and positions stay
-    float32.
+    In bfloat16 are the kernels at the paths `rounded`, which are those that the model rounds
+    anyway, so that storing them loses nothing. In int8 are all kernels: of patch embeddings,
+    attention, MLPs, convolutions and heads. Norms, biases, tokens and positions stay float32.
     """
     found: dict[str, np.ndarray] = {}
     for path, array in params.items():
-        kernel = path.rsplit("/", 1)[-1] == "kernel"
-        if kernel and kind == "int8":
+        if kind == "int8" and path.rsplit("/", 1)[-1] == "kernel":
             found[path], found[path + SCALES] = _int8(array, inputs=_inputs(path, array.ndim))
-        elif kernel and kind == "bfloat16" and not path.startswith("head/"):
+        elif kind == "bfloat16" and path in rounded:
             found[path] = array.astype(jnp.bfloat16)
         else:
             found[path] = array

@@ -69,8 +69,8 @@ def load(
 
     `path` is the folder of a run or a released file. Of a run, the checkpoint at `step` is loaded,
     with the averaged parameters if the run keeps an average; `substitute` allows the previous
-    checkpoint where the latest or best is damaged. The layout of a released file is recognised from
-    the names of its arrays unless `layout` is given.
+    checkpoint where the latest or best is damaged. A file or an exported folder has no steps. The
+    layout of a released file is recognised from the names of its arrays unless `layout` is given.
 
     For another `image_size` the position embeddings are interpolated, with the method of the
     checkpoint's family unless `resize` names another. For another `patch_size` the patch embedding
@@ -197,6 +197,9 @@ def read(
         position=position,
     )
     with place.reading(path) as copy:
+        if step != "latest":
+            files.locate(copy)  # a path that is not there has another message
+            raise ValueError(_without_steps(path, step))
         return _read_file(copy, layout, hints)
 
 
@@ -280,6 +283,10 @@ def _check_used(options: zoo.Options, given: Hints) -> None:
             raise ValueError(f"the model has no {name}, not {number}: leave it out")
 
 
+def _without_steps(path: str | os.PathLike[str], step: store.Which) -> str:
+    return f"{os.fspath(path)} is one model, not a run with checkpoints: leave out step {step}"
+
+
 def _trained_with(path: str | os.PathLike[str], card: run_folder.Card) -> TrainedWith:
     """What a run or an exported model was trained with; "" if it is not known."""
     if card.cross_entropy or not card.options.num_classes:
@@ -292,6 +299,8 @@ def _trained_with(path: str | os.PathLike[str], card: run_folder.Card) -> Traine
 def _read_run(path: str | os.PathLike[str], step: store.Which, *, substitute: bool) -> Checkpoint:
     card, order = run_folder.read_old_card(path)
     if exported.is_exported(path):
+        if step != "latest":
+            raise ValueError(_without_steps(path, step))
         unknown = (
             "an earlier version exported it, which ran the blocks of a stage in another order: if"
             " that version trained it, export its run again"

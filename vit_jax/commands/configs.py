@@ -1,10 +1,13 @@
 """A config from the command line: the file of a recipe, and overrides of its fields."""
 
+import ast
+import collections
 import contextlib
 import difflib
 import importlib.util
 import inspect
 import pathlib
+import re
 import traceback
 import types
 import typing
@@ -34,9 +37,18 @@ def read(spec: str, overrides: Sequence[str]) -> tuple[Config, list[str]]:
     path, _, argument = spec.partition(":")
     recipe = config_lib.plain_fields(_recipe(pathlib.Path(path), argument))
     values, renamed = config_formats.with_new_names(recipe)
-    with contextlib.suppress(schema.Missing):  # the command line may set the missing field
-        schema.build(Config, values, "config")  # report errors of the recipe itself first
-    config, notes = _override(values, overrides)
+    try:
+        with contextlib.suppress(schema.Missing):  # the command line may set the missing field
+            schema.build(Config, values, "config")  # report errors of the recipe itself first
+    except ValueError as error:
+        _locate(error, path)
+        raise
+    try:
+        config, notes = _override(values, overrides)
+    except ValueError as error:
+        if not overrides:  # which may be what is wrong
+            _locate(error, path)
+        raise
     return config, [*(f"note: {path}: {note}" for note in renamed), *notes]
 
 
@@ -72,16 +84,41 @@ def _recipe(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
         if argument and not inspect.signature(get_config).parameters:
             raise ValueError(f"it has no variants: leave out :{argument}")
         fields = get_config(*([argument] if argument else []))
-    except Exception as error:  # the user's code may raise any kind
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [f.lineno for f in frames if f.filename == str(path)]
-        where = f", line {lines[-1]}" if lines else ""
+    except (Exception, SystemExit) as error:  # the user's code may raise any kind
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        text = error.msg if isinstance(error, SyntaxError) else error
         meant = _meant(argument, getattr(module, "VARIANTS", ()))
-        raise ValueError(f"{path}{where}: {kind}{error}{meant}") from error
+        raise ValueError(f"{_place(path, error)}: {kind}{text}{meant}") from error
     if not isinstance(fields, ml_collections.ConfigDict):
         raise ValueError(f"{path}: get_config() returns {fields!r}, not a ConfigDict")
     return fields
+
+
+def _place(path: pathlib.Path, error: BaseException) -> str:
+    """The recipe and its line that failed, or that called what failed."""
+    own = str(path.absolute())
+    if isinstance(error, SyntaxError) and error.filename == own:
+        return f"{path}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == own]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
+
+
+def _locate(error: ValueError, path: str) -> None:
+    """Adds to the error about a field the recipe, and the line that sets it if only one does."""
+    named = re.search(r"config((?:\.\w+)+)", str(error))
+    lines = _set_in(path).get(named[1], []) if named else []
+    where = f"{path}, line {lines[0]}" if len(lines) == 1 else path
+    error.args = (f"{where}: {error}",)  # the same object keeps its traceback
+
+
+def _set_in(path: str) -> dict[str, list[int]]:
+    """The lines of a recipe that set each field, such as `.model.width`, by any variable's name."""
+    found = collections.defaultdict(list)
+    for node in ast.walk(ast.parse(pathlib.Path(path).read_bytes())):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found["." + ast.unparse(node).partition(".")[2]].append(node.lineno)
+    return found
 
 
 def _meant(variant: str, known: Sequence[str]) -> str:

@@ -99,7 +99,7 @@ def _with_config(
             config, options.workdir, which=options.step, only=only, recorder=recorder
         )
         return {"step": step}, metrics
-    model = load(options.workdir, image_size=options.image_size)
+    model = load(options.workdir, step=options.step, image_size=options.image_size)
     if options.classes:
         model.class_names = labelled_images.lookup(model, options.classes).names
     return {}, evaluation.evaluate_file(

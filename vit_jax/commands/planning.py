@@ -50,6 +50,11 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     jax.config.update("jax_platforms", "cpu")  # libtpu is a compiler here: there need not be a TPU
     names = [name for given in options.topology for name in given.split(",")]
     wanted = [topologies.parse(name) for name in names]
+    if options.scaling and options.scaling < wanted[0].chips:
+        raise ValueError(
+            f"--scaling {options.scaling} is less than the {wanted[0].chips} chips of {names[0]}:"
+            " it is the number of chips up to which larger sizes are planned"
+        )
     if options.html:
         document.check_installed("--html")
     config, notes = configs.read(options.config, overrides)

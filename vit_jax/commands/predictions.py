@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from vit_jax.checkpoints import exported, store
 from vit_jax.checkpoints.load import load
 from vit_jax.commands import answer_files, image_paths, labelled_images
 from vit_jax.commands.classifying import Best, predict
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 def _rows(options: argparse.Namespace) -> Iterator[Row]:
     """A row for each image and model; an image that cannot be read is reported on stderr."""
     named = list(image_paths.expanded(options.images))
-    models = [load(workdir, step=options.step, substitute=True) for workdir in options.workdir]
+    models = [load(path, step=step, substitute=True) for path, step in _steps(options)]
     paths = [path for path, problem in named if not problem]
     names = [labelled_images.lookup(model, options.classes).names for model in models]
     answers = predict(models, paths, top=options.top, names=names)
@@ -55,6 +56,12 @@ def _rows(options: argparse.Namespace) -> Iterator[Row]:
         for number, workdir in enumerate(options.workdir):
             best = None if isinstance(found, str) else found[number]
             yield Row(image=path, workdir=workdir, best=best)
+
+
+def _steps(options: argparse.Namespace) -> list[tuple[str, store.Which]]:
+    """Each model with the step to load. Beside a run, a model without steps is loaded as it is."""
+    runs = [path for path in options.workdir if exported.is_trained(path)]
+    return [(p, options.step if p in runs or not runs else "latest") for p in options.workdir]
 
 
 def _as_text(row: Row, several: bool) -> str:

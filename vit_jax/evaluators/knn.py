@@ -28,7 +28,10 @@ from vit_jax.objectives import Direction, Objective
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Knn(Evaluator):
-    """Top-1 and top-5 of a vote by the `k` training images with the largest cosine similarity."""
+    """Top-1 and top-5 of a vote by the `k` training images with the largest cosine similarity.
+
+    With k below 5, top-5 counts the first k classes, as in DINO: no more classes have a vote.
+    """
 
     every: Duration = Duration()  # period in a run; unset: evaluate_every
     k: tuple[int, ...] = (20,)  # neighbours that vote; several numbers: metrics for each, top1_k20
@@ -120,7 +123,8 @@ def make_search(mesh: Mesh, *, k: tuple[int, ...], num_classes: int, temperature
         invalid = jnp.where(finite, 0, jnp.nan)  # such a model has no accuracy
         for number in k:
             nearest = -similarity[:, :number], neighbours[:, :number]
-            _, best = jax.lax.top_k(_votes(*nearest, num_classes, temperature), min(5, num_classes))
+            votes = _votes(*nearest, num_classes, temperature)
+            _, best = jax.lax.top_k(votes, min(5, number, num_classes))
             hits = (best == labels[:, None]) & mask[:, None]
             top1, top5 = _names(number, of=k)
             sums[top1] = hits[:, 0].sum(dtype=jnp.float32) + invalid

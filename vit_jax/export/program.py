@@ -72,11 +72,12 @@ class Program:
     def with_weights(self, kind: kernels.Kind) -> "Program":
         """The same model with its kernels stored as `kind`.
 
-        In bfloat16 it is computed in bfloat16 too. Kernels in int8 are computed with in float32.
+        In bfloat16 it is computed in bfloat16 too, and kernels that it reads in float32 stay
+        float32. Kernels in int8 are computed with in float32.
         """
         dtype = "bfloat16" if kind == "bfloat16" else "float32"
-        arrays = kernels.stored(self.arrays, kind=kind)
         options = self.options.changed(dtype=dtype)
+        arrays = kernels.stored(self.arrays, kind=kind, rounded=kernels.rounded(options))
         return dataclasses.replace(self, options=options, arrays=arrays, stored=kind)
 
 

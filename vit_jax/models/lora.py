@@ -105,6 +105,10 @@ class Linear(nnx.Linear):
 
     lora: Lora | None = None
 
+    @property
+    def kernel_dtype(self) -> Any:
+        return _kernel_dtype(self)
+
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         if self.lora is None:
             return super().__call__(inputs, out_sharding)
@@ -115,6 +119,10 @@ class LinearGeneral(nnx.LinearGeneral):
     """A dense layer of the last axes, which may have an adapter."""
 
     lora: Lora | None = None
+
+    @property
+    def kernel_dtype(self) -> Any:
+        return _kernel_dtype(self)
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         if self.lora is None:
@@ -162,6 +170,11 @@ def _biased(y: jax.Array, layer: Linear | LinearGeneral) -> jax.Array:
         return y
     bias = layer.bias[...].astype(y.dtype)
     return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+
+
+def _kernel_dtype(layer: Linear | LinearGeneral) -> Any:
+    """The dtype in which the layer reads its kernel: an adapter is added before it is rounded."""
+    return layer.dtype if layer.lora is None else jnp.dtype("float32")
 
 
 def _outputs(layer: Linear | LinearGeneral) -> tuple[int, ...]:

@@ -29,6 +29,16 @@ class MaskedAutoencoderOptions(PretrainingOptions):
         super()._check_task()
         if (self.position, self.position_at) != ("learned_1d", "input"):
             raise ValueError("a masked autoencoder needs position 'learned_1d' at 'input'")
+        if self.relative_bias != "none":
+            raise ValueError(
+                "a masked autoencoder encodes the visible patches alone, and relative_bias"
+                f" {self.relative_bias!r} is for all patches of an image: use 'none'"
+            )
+        if self.stem:
+            raise ValueError(
+                "a masked autoencoder hides patches of the image, so it cannot have a stem, which"
+                " mixes the pixels of neighbouring patches"
+            )
 
 
 class MaskedAutoencoder(TaskModel):

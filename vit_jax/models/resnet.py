@@ -201,6 +201,8 @@ class PreactivationBottleneck(Unit):
 class StdConv(nnx.Module):
     """Weight-standardised convolution without bias."""
 
+    kernel_dtype = jnp.dtype("float32")  # it is standardised before it is rounded
+
     def __init__(
         self,
         options: StemOptions,

@@ -1,6 +1,7 @@
 """Configs: JSON types to and from dataclasses, whose annotations and defaults are the schema."""
 
 from vit_jax.schema.build import Missing as Missing
+from vit_jax.schema.build import add_path as add_path
 from vit_jax.schema.build import build as build
 from vit_jax.schema.build import nearest as nearest
 from vit_jax.schema.forms import UNSET as UNSET

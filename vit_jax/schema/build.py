@@ -130,7 +130,22 @@ def _group(kind: Any, value: Any, path: str) -> Any:
         made[key] = _field(known, given, f"{path}.{key}")
     if missing := [n for n, f in fields(kind).items() if n not in made and _required(f)]:
         raise Missing(f"{path} lacks {', '.join(missing)}")
-    return kind(**made)
+    try:
+        return kind(**made)
+    except ValueError as error:
+        add_path(error, path, kind)
+        raise
+
+
+def add_path(error: ValueError, path: str, kind: Any) -> None:
+    """Adds to the error of a dataclass's own check the path of its group, or of the field it names.
+
+    The error stays the same object: its traceback says whether this package or a library raised it.
+    """
+    text = str(error)
+    if not text.startswith("config."):  # else the check knows its path
+        named = text.partition(" ")[0] in fields(kind)
+        error.args = (f"{path}.{text}" if named else f"{path}: {text}",)
 
 
 def _field(field: Field, value: Any, path: str) -> Any:

@@ -30,8 +30,7 @@ class Evaluations:
         models = config.objective.frozen_models()
         self._frozen = {name for name, model in models.items() if model.evaluated}
         self._measures: dict[str, Measure] = {
-            name: evaluator.open(context if evaluator.needs_head else context.without_head())
-            for name, evaluator in evaluators.items()
+            name: _opened(name, evaluator, context) for name, evaluator in evaluators.items()
         }
 
     def __call__(
@@ -57,6 +56,16 @@ class Evaluations:
                 of_both = _with_average(measure, state, needed)
                 found |= {f"{prefix}{metric}": value for metric, value in of_both.items()}
         return found
+
+
+def _opened(name: str, evaluator: Evaluator, context: Context) -> Measure:
+    """The measure of an evaluator. Raises ValueError that names it if it cannot be opened."""
+    try:
+        return evaluator.open(context if evaluator.needs_head else context.without_head())
+    except ValueError as error:
+        if not str(error).startswith(("config.", name)):
+            error.args = (f"evaluator {name}: {error}",)  # the same object keeps its traceback
+        raise
 
 
 def _with_average(

@@ -7,6 +7,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from vit_jax import schema
 from vit_jax.checkpoints import classes, load, run_folder, surgery
 from vit_jax.config import Config, Duration, best_metric
 from vit_jax.data import augment
@@ -296,10 +297,16 @@ def image_size(config: Config) -> tuple[int, int]:
 def _target(base: zoo.Options, config: Config, facts: DataFacts) -> zoo.Options:
     """The model that the objective trains, with the fields that the config sets.
 
-    Raises ValueError for a field that the model does not have.
+    Raises ValueError for a field that the model does not have, or fields that do not fit together.
     """
-    changed = config.model.change(base, image_size=image_size(config))
-    return config.tune.model(config.model.finish(config.objective.model(changed, facts), base))
+    try:
+        changed = config.model.change(base, image_size=image_size(config))
+        target = config.model.finish(config.objective.model(changed, facts), base)
+    except ValueError as error:
+        if not str(error).startswith("image"):  # their size is no field of config.model
+            schema.add_path(error, "config.model", type(base))
+        raise
+    return config.tune.model(target)
 
 
 def _heads(config: Config) -> int:
