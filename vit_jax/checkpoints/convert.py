@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -56,12 +57,7 @@ def convert(
         adapt_channels=adapt_channels,
         resize=resize,
     )
-    for name, array in checkpoint.params.items():
-        if not np.isfinite(array).all():
-            raise ValueError(
-                f"{source}: {name} has values that are not finite (NaN or infinity): the file is"
-                " damaged, or its training diverged"
-            )
+    _check_finite(source, checkpoint.params)
     notes = save.write(checkpoint, target, layout=layout, origin=str(source))
     lines = [
         f"{source}: {original.layout or 'a run'}, {original.options.described()}",
@@ -71,13 +67,28 @@ def convert(
         f" {sum(a.size for a in checkpoint.params.values()):,} parameters",
     ]
     if check:
-        try:
-            lines.append(check_lib.compare(checkpoint, load.read(target)))
-        except ValueError as error:
-            lines.append(f"check: not read back: {error}")
-        with place.reading(target) as here:
-            lines += check_lib.against_origin(checkpoint, folder=here)
+        lines += _compared(checkpoint, target)
     return "\n".join(lines)
+
+
+def _check_finite(source: str | os.PathLike[str], params: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError that names the first parameter with a NaN or an infinity."""
+    for name, array in params.items():
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"{source}: {name} has values that are not finite (NaN or infinity): the file is"
+                " damaged, or its training diverged"
+            )
+
+
+def _compared(checkpoint: load.Checkpoint, target: str | os.PathLike[str]) -> list[str]:
+    """Lines on how the written model compares with the source and with the original code."""
+    try:
+        lines = [check_lib.compare(checkpoint, load.read(target))]
+    except ValueError as error:
+        lines = [f"check: not read back: {error}"]
+    with place.reading(target) as here:
+        return lines + check_lib.against_origin(checkpoint, folder=here)
 
 
 def _check_target(source: pathlib.Path, target: pathlib.Path, overwrite: bool) -> None:
